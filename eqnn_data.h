@@ -1,0 +1,2588 @@
+/* eqnn_data.h - v0.1 - data for eqnn.h: files, generators, batches, scores, progress and plots -
+   licence at the end of this file
+
+   A complete program (build: cc -O2 first.c -lm), which draws how a chain of twelve beads folds:
+
+      #define EQNN_IMPLEMENTATION
+      #include "eqnn_data.h"
+
+      int main(void)
+      {
+          static double pos[200 * 12 * 3];
+          eqnn_ctx *c = eqnn_make(NULL);
+          eqnn_chain_opts o = {0};
+          o.frames = 200;
+          eqnn_chain(c, &o, pos, NULL);
+          eqnn_plot_trajectories(c, "chain.svg", 200, 12, pos, pos, "a run", "the same run");
+          puts(eqnn_error(c) ? eqnn_error(c) : "look at chain.svg");
+          eqnn_free(c);
+          return 0;
+      }
+
+   OPTIONS
+      EQNN_IMPLEMENTATION   emits the code, in one C or C++ file; default declarations only
+      EQNN_STATIC           makes every function private to the file; default external
+      EQNN_ZLIB             where the implementation is: npz entries that numpy compressed
+                            (savez_compressed) are read through zlib, link with -lz; default
+                            stored entries only (savez), the others give an error that says so
+
+   IS        what a training program needs around the library: numpy's files, a data set made on
+             the spot, splits and batches, scores summed in double, options, a progress bar, tables,
+             CSV logs and SVG pictures.
+   IS NOT    a plotting package or a data base. Files are read whole. Numbers become double, so
+             integers beyond 2^53 are rounded. Strings, dates, complex numbers and structures
+             in npz files are listed but not read.
+
+   CONVENTIONS
+      Objects here (eqnn_npz, eqnn_batches, eqnn_table, eqnn_csv, eqnn_plot) live in malloc's memory
+      until their _free or _close, both of which take NULL. They use the context for errors only;
+      its step and its arenas are left alone. A failed call returns NULL or 0 and the context holds
+      the sentence. Coordinates are rows x, y, z; time is counted in frames.
+
+   CONTENTS   1 files   2 generators   3 batches   4 metrics   5 terminal   6 plots
+              jump to a section: search ">>batches" */
+
+#include "eqnn.h"
+
+#ifndef EQNN_DATA_H
+#define EQNN_DATA_H
+
+/* ------------------------------------------------------------------------------------------------
+   1 >>files   numpy's files: npy (one array) and npz (a zip archive of them).
+   ------------------------------------------------------------------------------------------------ */
+
+typedef struct eqnn_array {
+    const char *name;      /* as in the archive, without ".npy"; "arr" for a bare npy file       */
+    const char *dtype;     /* numpy's: "<f8", "<f4", "<i4", "|u1", ...; writing: default "<f8"   */
+    int dims;              /* 0 for a single number, at most 8                                   */
+    int64_t shape[8];
+    size_t count;          /* numbers in all, the product of shape; writing: not looked at       */
+    const double *values;  /* in C order (last index fastest); NULL: not numbers, not read       */
+} eqnn_array;
+
+typedef struct eqnn_npz eqnn_npz;
+/* Reads an npz or npy file whole: versions 1 to 3; f2 f4 f8 i1..i8 u1..u8 b1, either byte order, C
+   or Fortran order; checksums are checked. NULL and an error when it is malformed in any way. */
+EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path);
+EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size);
+EQNN_API void eqnn_npz_close(eqnn_npz *z);
+EQNN_API int eqnn_npz_count(const eqnn_npz *z);
+EQNN_API const eqnn_array *eqnn_npz_at(const eqnn_npz *z, int i);
+/* The array of that name, or NULL: without an error, or with one when it is needed with that many
+   dimensions (dims; negative: any). */
+EQNN_API const eqnn_array *eqnn_npz_find(const eqnn_npz *z, const char *name);
+EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, int dims);
+
+/* Writes n arrays, uncompressed, little endian, C order; beside the old file, then renamed over it.
+   1 when done. The npy form writes one array without its name. */
+EQNN_API int eqnn_npz_save(eqnn_ctx *c, const char *path, const eqnn_array *arrays, int n);
+EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *array);
+
+/* ------------------------------------------------------------------------------------------------
+   2 >>generators   Data that needs no download: a chain of beads that obeys Newton.
+   ------------------------------------------------------------------------------------------------ */
+
+/* Beads of mass 1 on a string, isolated, with the potential energy
+
+       sum over bonds (i,i+1)        k/2 (d - r0)^2
+     + sum over triples (i,i+1,i+2)  ka/2 (theta - theta0)^2
+     + sum over pairs |i-j| >= 2     4 epsilon ((sigma/d)^12 - (sigma/d)^6)
+
+   and one frame as unit of time. The defaults are those of a published trajectory of 12 beads in a
+   plane (A. D. White, LiveCoMS 3, 1499, 2021), whose file is not free; the numbers were fitted to
+   it. [1] In a plane straight angles are crossed, where this energy has a cusp, and a short bond
+   turns fast: 16 steps keep the energy to about 1 % in 2048 frames, fewer than 4 may blow up. */
+typedef struct eqnn_chain_opts {
+    int beads;           /* default 12                                                            */
+    int frames;          /* recorded; default 2048                                                */
+    int substeps;        /* of velocity Verlet in a frame; default 16 [1]                         */
+    int settle;          /* frames before the first recorded one; default 300, negative: none     */
+    int spatial;         /* motion in space; default in the plane z = 0                           */
+    int centred;         /* centre of mass at rest in the origin; default an offset and a drift   */
+    double temperature;  /* kT/m of the motion inside the chain; default 3.8e-5                   */
+    double k, r0;        /* bonds; default 3.598e-3, 1/3                                          */
+    double ka, theta0;   /* angles; default 1.438e-4, 2 pi / 3                                    */
+    double epsilon;      /* Lennard-Jones; default 1.41e-5, negative: none                        */
+    double sigma;        /* default 1/6                                                           */
+    uint64_t seed;       /* default the context's                                                 */
+} eqnn_chain_opts;
+
+/* Starts from a zigzag with jitter 0.01 and hot random velocities, settles, rescales the velocities
+   once to the temperature and records pos and vel (or NULL) [frames*beads, 3]. The numbers depend
+   on the options and the seed only. 1 when done. */
+EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, double *vel);
+/* Kinetic and potential energy of one frame, pos and vel [beads, 3]; vel NULL: at rest. */
+EQNN_API double eqnn_chain_energy(const eqnn_chain_opts *opts, const double *pos,
+                                  const double *vel);
+/* Minus the gradient of the potential energy: force [beads, 3]. */
+EQNN_API void eqnn_chain_force(const eqnn_chain_opts *opts, const double *pos, double *force);
+/* One frame of velocity Verlet in place; force [beads, 3] is that of pos, before and after. */
+EQNN_API void eqnn_chain_step(const eqnn_chain_opts *opts, double *pos, double *vel, double *force);
+
+/* ------------------------------------------------------------------------------------------------
+   3 >>batches   Which examples are trained on together, and in which order. Orders are functions of
+                 a seed and an epoch, so a resumed run continues exactly where it was.
+   ------------------------------------------------------------------------------------------------ */
+
+/* Numbers 0..n-1 in an order that depends on (seed, stream) only. */
+EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out);
+/* Cuts n examples into parts of the given fractions, rounded down, the last takes the rest. items
+   [n] gets the examples of part 0, then of part 1, ...; first [parts+1] where each begins. By time
+   (in order), or shuffled by the context's seed. 1 when done. */
+EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
+                        int *items, int *first);
+
+typedef struct eqnn_batches eqnn_batches;
+/* Batches of size examples out of items [n] (copied; NULL: 0..n-1); the last may be smaller. */
+EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, int size,
+                                         int shuffled);
+EQNN_API void eqnn_batches_free(eqnn_batches *b);
+EQNN_API int eqnn_batches_count(const eqnn_batches *b); /* batches in an epoch */
+/* for (eqnn_batches_start(b, epoch); (n = eqnn_batches_next(b, &items)) > 0;) ... */
+EQNN_API void eqnn_batches_start(eqnn_batches *b, int64_t epoch);
+EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items);
+
+/* ------------------------------------------------------------------------------------------------
+   4 >>metrics   How good a prediction is, added up in double. A struct of zeros is ready to use.
+   ------------------------------------------------------------------------------------------------ */
+
+/* The running mean of values with weights. */
+typedef struct eqnn_average { double weight, value; } eqnn_average;
+EQNN_API void eqnn_average_add(eqnn_average *m, double value, double weight);
+EQNN_API double eqnn_average_value(const eqnn_average *m); /* NaN of nothing */
+
+/* Pairs of truth y and prediction f; means and co-moments are updated one by one (Welford 1962), so
+   nothing cancels when numbers are large and differences small. */
+typedef struct eqnn_score {
+    double n, mean_y, mean_f, yy, ff, yf;  /* yy = sum (y - mean)^2, ...      */
+    double square, absolute;               /* sum (y - f)^2, sum |y - f|      */
+} eqnn_score;
+EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const double *predicted);
+EQNN_API double eqnn_score_mse(const eqnn_score *s);
+EQNN_API double eqnn_score_mae(const eqnn_score *s);
+/* 1 - sum (y-f)^2 / sum (y - mean y)^2: 1 is perfect, 0 is as good as the mean. */
+EQNN_API double eqnn_score_r2(const eqnn_score *s);
+EQNN_API double eqnn_score_pearson(const eqnn_score *s);
+
+/* ------------------------------------------------------------------------------------------------
+   5 >>terminal   What a program says and is told: options, progress, Ctrl-C, tables, logs.
+   ------------------------------------------------------------------------------------------------ */
+
+EQNN_API double eqnn_clock(void);            /* seconds since some moment */
+EQNN_API int eqnn_is_terminal(FILE *file);   /* of stdout and stderr; 0 for other files */
+EQNN_API int eqnn_colour(FILE *file);        /* a terminal, and NO_COLOR is not set     */
+
+/* From the first call on Ctrl-C only raises a flag, so that the program can end well; a second
+   Ctrl-C ends it at once. */
+EQNN_API void eqnn_interrupt_catch(void);
+EQNN_API int eqnn_interrupted(void);
+
+/* An option is given as "--name value" or "--name=value". One whose default is "on" or "off" is a
+   switch: "--name", "--no-name". */
+typedef struct eqnn_option {
+    const char *name, *value, *help; /* value: its default */
+} eqnn_option;
+enum { EQNN_ARGS_MAX = 48 };
+typedef struct eqnn_args {
+    const char *program, *about;
+    int count;
+    eqnn_option option[EQNN_ARGS_MAX];
+    int given[EQNN_ARGS_MAX];
+    char error[256]; /* the first thing that was wrong, or empty */
+} eqnn_args;
+/* Reads the command line. own ends with a NULL name; --help, --seed, --threads, --epochs, --data,
+   --out, --resume and --device are understood by every program (own entries of the same name set
+   their default and help). 1: go on; 0: help was asked for and printed; -1: a->error says what is
+   wrong. */
+EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *about,
+                            const eqnn_option *own);
+/* Values; one that cannot be read sets a->error, so check it once after the last. */
+EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name);
+EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high);
+EQNN_API double eqnn_args_number(eqnn_args *a, const char *name);
+EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
+EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
+EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
+EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
+
+/* A bar with the time left on a terminal; elsewhere a plain line for each tenth of the work. */
+typedef struct eqnn_progress {
+    FILE *file;
+    const char *title;
+    int64_t total, first;
+    double start, shown;
+    int terminal, tenth;
+} eqnn_progress;
+EQNN_API void eqnn_progress_start(eqnn_progress *p, FILE *file, const char *title, int64_t total,
+                                  int64_t done);
+EQNN_API void eqnn_progress_show(eqnn_progress *p, int64_t done, const char *format, ...)
+    EQNN__PRINTF(3, 4);
+EQNN_API void eqnn_progress_end(eqnn_progress *p);
+
+/* A table with aligned columns: titles "model|parameters|test", then cell by cell, row by row. */
+typedef struct eqnn_table eqnn_table;
+EQNN_API eqnn_table *eqnn_table_make(eqnn_ctx *c, const char *titles);
+EQNN_API void eqnn_table_free(eqnn_table *t);
+EQNN_API void eqnn_table_cell(eqnn_table *t, const char *format, ...) EQNN__PRINTF(2, 3);
+EQNN_API void eqnn_table_print(const eqnn_table *t, FILE *file);
+
+/* A CSV file, each row flushed when it ends. With append set, rows are added to a file that is
+   there already, whose first line must be the same header. */
+typedef struct eqnn_csv eqnn_csv;
+EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append);
+EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);
+EQNN_API void eqnn_csv_number(eqnn_csv *f, double value); /* not finite: an empty cell */
+EQNN_API void eqnn_csv_end(eqnn_csv *f);                  /* of the row                */
+EQNN_API void eqnn_csv_close(eqnn_csv *f);
+
+/* Makes a folder and those above it; 1 when it is there. */
+EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path);
+
+/* ------------------------------------------------------------------------------------------------
+   6 >>plots   Pictures as SVG, which browsers show and editors edit.
+   ------------------------------------------------------------------------------------------------ */
+
+typedef struct eqnn_plot_opts {
+    const char *title, *x_label, *y_label;  /* default none                                       */
+    int log_x, log_y;                       /* logarithmic axes; what is not positive is left out */
+    int equal;                              /* a unit is as long in y as in x                     */
+    double x_min, x_max, y_min, y_max;      /* default (both zero) what the data needs            */
+    int width, height;                      /* of the panel; default 560, 400                     */
+} eqnn_plot_opts;
+
+typedef struct eqnn_series_opts {
+    const char *colour;  /* default the next of a palette for colour-blind readers too */
+    int points;          /* dots; default a line                                                  */
+    int dashed;
+    double size;         /* width of a line, default 1.8; radius of a dot, default 2.2            */
+    double opacity;      /* default 1                                                             */
+} eqnn_series_opts;
+
+typedef struct eqnn_plot eqnn_plot;
+EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts);
+EQNN_API void eqnn_plot_free(eqnn_plot *p);
+/* n points, copied; label for the legend, or NULL; NaN breaks a line. 1 when done. */
+EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
+                           const eqnn_series_opts *opts);
+EQNN_API int eqnn_plot_save(const eqnn_plot *p, const char *path);
+/* Several panels in one picture, row by row. */
+EQNN_API int eqnn_plots_save(eqnn_ctx *c, const char *path, eqnn_plot *const *plots, int n,
+                             int columns);
+/* Two runs [frames*beads, 3] side by side, seen along z: the path of each bead, and the chain in
+   its first and last frame. */
+EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, int beads,
+                                    const double *left, const double *right,
+                                    const char *left_title, const char *right_title);
+/* A colour "#rrggbb" for t in 0..1 from dark violet to yellow; text [8] */
+EQNN_API void eqnn_plot_colour(double t, char *text);
+
+#endif /* EQNN_DATA_H */
+
+#if defined(EQNN_IMPLEMENTATION) && !defined(EQNN__DATA_IMPLEMENTED)
+#define EQNN__DATA_IMPLEMENTED
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(_WIN32)
+#include <direct.h>
+#include <io.h>
+#else
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+#endif
+
+#ifdef EQNN_ZLIB
+#include <zlib.h>
+#endif
+
+/* ------------------------------------------------------------------------------------------------
+   1 >>files   Every count and offset in a file is checked against the bytes that are there before
+               it is used; parsers return a phrase that says what is wrong, or NULL.
+   ------------------------------------------------------------------------------------------------ */
+
+/* Bytes that grow; failed once there was no memory. */
+typedef struct eqnn__blob {
+    unsigned char *p;
+    size_t size, capacity;
+    int failed;
+} eqnn__blob;
+
+/* Room for n more bytes, or NULL. */
+static unsigned char *eqnn__blob_room(eqnn__blob *b, size_t n)
+{
+    if (b->failed || n > (size_t)-1 / 4 || b->size > (size_t)-1 / 4) {
+        b->failed = 1;
+        return NULL;
+    }
+    if (b->size + n > b->capacity) {
+        size_t capacity = 2 * b->capacity + n + 64;
+        unsigned char *p = (unsigned char *)realloc(b->p, capacity);
+        if (!p) {
+            b->failed = 1;
+            return NULL;
+        }
+        b->p = p;
+        b->capacity = capacity;
+    }
+    return b->p + b->size;
+}
+
+static void eqnn__blob_put(eqnn__blob *b, const void *bytes, size_t n)
+{
+    unsigned char *to = eqnn__blob_room(b, n);
+    if (!to || n == 0) return;
+    memcpy(to, bytes, n);
+    b->size += n;
+}
+
+/* The lowest n bytes of a number, lowest first: what zip files are made of. */
+static void eqnn__blob_number(eqnn__blob *b, uint64_t value, int n)
+{
+    unsigned char bytes[8];
+    for (int i = 0; i < n; i++) bytes[i] = (unsigned char)(value >> 8 * i & 255);
+    eqnn__blob_put(b, bytes, (size_t)n);
+}
+
+static uint64_t eqnn__zip_int(const unsigned char *p, int n)
+{
+    uint64_t value = 0;
+    while (n-- > 0) value = value << 8 | p[n];
+    return value;
+}
+
+/* A file as bytes; read in pieces, so that pipes work and sizes need not be trusted. */
+static int eqnn__blob_read(eqnn_ctx *c, const char *path, eqnn__blob *b)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        eqnn_fail(c, "cannot open '%s': %s", path, strerror(errno));
+        return 0;
+    }
+    for (;;) {
+        unsigned char *to = eqnn__blob_room(b, 65536);
+        size_t got = to ? fread(to, 1, 65536, f) : 0;
+        if (got == 0) break;
+        b->size += got;
+    }
+    int bad = ferror(f);
+    fclose(f);
+    if (b->failed) eqnn_fail(c, "no memory to read '%s'", path);
+    else if (bad) eqnn_fail(c, "cannot read '%s': %s", path, strerror(errno));
+    return !b->failed && !bad;
+}
+
+/* printf into bytes that grow. */
+static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *format, ...)
+{
+    char text[1024];
+    va_list list;
+    va_start(list, format);
+    int n = vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    if (n < 0 || n >= (int)sizeof text) b->failed = 1;
+    else eqnn__blob_put(b, text, (size_t)n);
+}
+
+/* All of b into a file that appears at path only when it is whole; frees b. */
+static int eqnn__blob_save(eqnn_ctx *c, const char *path, eqnn__blob *b)
+{
+    if (b->failed) eqnn_fail(c, "no memory to write '%s'", path);
+    int good = !b->failed && eqnn_write_file(c, path, b->p, b->size);
+    free(b->p);
+    memset(b, 0, sizeof *b);
+    return good;
+}
+
+/* ---- npy: a magic number, a Python dict as text, the numbers ---- */
+
+typedef struct eqnn__npy {
+    char dtype[24];
+    int fortran, dims;
+    int64_t shape[8];
+    size_t count;
+    int big, bytes;             /* of one number */
+    char kind;                  /* 'f' 'i' 'u' 'b', or 0: not numbers */
+    const unsigned char *data;
+    size_t size;                /* bytes at data */
+} eqnn__npy;
+
+typedef struct eqnn__npy_eat { const unsigned char *p, *end; } eqnn__npy_eat; /* text to come */
+
+static void eqnn__npy_eat_space(eqnn__npy_eat *s)
+{
+    while (s->p < s->end && *s->p < 128 && isspace(*s->p)) s->p++;
+}
+
+/* The next character that is not space, if it is ch. */
+static int eqnn__npy_eat_char(eqnn__npy_eat *s, int ch)
+{
+    eqnn__npy_eat_space(s);
+    if (s->p >= s->end || *s->p != ch) return 0;
+    s->p++;
+    return 1;
+}
+
+/* A quoted string without escapes. */
+static int eqnn__npy_eat_string(eqnn__npy_eat *s, char *out, size_t capacity)
+{
+    eqnn__npy_eat_space(s);
+    if (s->p >= s->end || (*s->p != '\'' && *s->p != '"')) return 0;
+    unsigned char quote = *s->p++;
+    size_t n = 0;
+    while (s->p < s->end && *s->p != quote) {
+        if (n + 1 >= capacity) return 0;
+        out[n++] = (char)*s->p++;
+    }
+    out[n] = 0;
+    return s->p < s->end && *s->p++ == quote;
+}
+
+static int eqnn__npy_eat_word(eqnn__npy_eat *s, const char *word)
+{
+    size_t n = strlen(word);
+    eqnn__npy_eat_space(s);
+    if ((size_t)(s->end - s->p) < n || memcmp(s->p, word, n) != 0) return 0;
+    s->p += n;
+    return 1;
+}
+
+/* (2048, 12, 2): each number below 2^62; Python 2 wrote 12L */
+static const char *eqnn__npy_shape(eqnn__npy_eat *s, eqnn__npy *h)
+{
+    if (!eqnn__npy_eat_char(s, '(')) return "the shape is not a tuple";
+    for (h->dims = 0; !eqnn__npy_eat_char(s, ')'); h->dims++) {
+        if (h->dims == 8) return "more than 8 dimensions";
+        eqnn__npy_eat_space(s);
+        if (s->p >= s->end || !isdigit(*s->p)) return "the shape is not made of numbers";
+        int64_t v = 0;
+        for (; s->p < s->end && isdigit(*s->p); s->p++) {
+            if (v > ((int64_t)1 << 58)) return "a dimension is absurdly large";
+            v = 10 * v + (*s->p - '0');
+        }
+        if (s->p < s->end && *s->p == 'L') s->p++;
+        h->shape[h->dims] = v;
+        if (!eqnn__npy_eat_char(s, ',') && !(s->p < s->end && *s->p == ')'))
+            return "the shape lacks a comma or a bracket";
+    }
+    return NULL;
+}
+
+/* "<f8": byte order, kind, bytes. Other kinds (strings, structures) leave kind 0. */
+static void eqnn__npy_dtype(eqnn__npy *h)
+{
+    const char *d = h->dtype, order = d[0];
+    int n = d[0] && d[1] && d[2] >= '1' && d[2] <= '8' && !d[3] ? d[2] - '0' : 0;
+    int power = n == 1 || n == 2 || n == 4 || n == 8;
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    if (!strchr("<>|=", order) || !power) return;
+    if (d[1] == 'f' ? n > 1 : d[1] == 'b' ? n == 1 : d[1] == 'i' || d[1] == 'u') h->kind = d[1];
+    h->bytes = n;
+    h->big = order == '>' || (order == '=' && first == 0);
+}
+
+/* {'descr': '<f8', 'fortran_order': False, 'shape': (2048, 12, 2), } */
+static const char *eqnn__npy_dict(eqnn__npy_eat *s, eqnn__npy *h)
+{
+    unsigned seen = 0;
+    char key[24];
+    if (!eqnn__npy_eat_char(s, '{')) return "the header is not a dictionary";
+    while (!eqnn__npy_eat_char(s, '}')) {
+        const char *wrong = NULL;
+        if (!eqnn__npy_eat_string(s, key, sizeof key) || !eqnn__npy_eat_char(s, ':'))
+            return "the header is not a dictionary";
+        if (strcmp(key, "descr") == 0) {
+            seen |= 1;
+            if (eqnn__npy_eat_char(s, '[')) {      /* a structure: named, not read */
+                snprintf(h->dtype, sizeof h->dtype, "structure");
+                return NULL;
+            }
+            if (!eqnn__npy_eat_string(s, h->dtype, sizeof h->dtype)) wrong = "the dtype is no string";
+        } else if (strcmp(key, "fortran_order") == 0) {
+            seen |= 2;
+            h->fortran = eqnn__npy_eat_word(s, "True");
+            if (!h->fortran && !eqnn__npy_eat_word(s, "False")) wrong = "fortran_order is no boolean";
+        } else if (strcmp(key, "shape") == 0) {
+            seen |= 4;
+            wrong = eqnn__npy_shape(s, h);
+        } else {
+            wrong = "the header has an unknown key";
+        }
+        if (wrong) return wrong;
+        if (!eqnn__npy_eat_char(s, ',') && !(s->p < s->end && *s->p == '}'))
+            return "the header lacks a comma or a brace";
+    }
+    return seen == 7 ? NULL : "the header lacks descr, fortran_order or shape";
+}
+
+/* The product of the dimensions, no larger than the bytes that are there allow. */
+static const char *eqnn__npy_count(eqnn__npy *h)
+{
+    size_t most = h->size / (size_t)h->bytes, count = 1;
+    for (int i = 0; i < h->dims; i++)
+        if (h->shape[i] == 0) return NULL; /* no numbers at all */
+    for (int i = 0; i < h->dims; i++) {
+        if ((uint64_t)h->shape[i] > most / count) return "its numbers are cut off";
+        count *= (size_t)h->shape[i];
+    }
+    if (count > most) return "its numbers are cut off";
+    h->count = count;
+    return NULL;
+}
+
+static const char *eqnn__npy_parse(const unsigned char *p, size_t size, eqnn__npy *h)
+{
+    memset(h, 0, sizeof *h);
+    if (size < 10 || memcmp(p, "\x93NUMPY", 6) != 0) return "it is not an npy array";
+    if (p[6] < 1 || p[6] > 3) return "its npy version is not 1, 2 or 3";
+    size_t start = p[6] == 1 ? 10 : 12;
+    if (size < start) return "its header is cut off";
+    size_t length = (size_t)eqnn__zip_int(p + 8, p[6] == 1 ? 2 : 4);
+    if (length > size - start) return "its header is cut off";
+    eqnn__npy_eat s;
+    s.p = p + start;
+    s.end = s.p + length;
+    const char *wrong = eqnn__npy_dict(&s, h);
+    if (wrong) return wrong;
+    h->data = p + start + length;
+    h->size = size - start - length;
+    eqnn__npy_dtype(h);
+    return h->kind ? eqnn__npy_count(h) : NULL;
+}
+
+/* IEEE 754 half precision: sign, 5 bits of exponent (bias 15), 10 of fraction. */
+static double eqnn__npy_half(unsigned bits)
+{
+    int exponent = (int)(bits >> 10 & 31);
+    double fraction = (double)(bits & 1023);
+    double v = exponent == 0    ? ldexp(fraction, -24)
+               : exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
+                                : ldexp(fraction + 1024, exponent - 25);
+    return bits & 0x8000 ? -v : v;
+}
+
+/* One number from its bytes, whatever the machine's own order is. */
+static double eqnn__npy_number(const unsigned char *p, const eqnn__npy *h)
+{
+    uint64_t u = 0;
+    for (int i = 0; i < h->bytes; i++) u = u << 8 | p[h->big ? i : h->bytes - 1 - i];
+    if (h->kind == 'f' && h->bytes == 8) {
+        double d;
+        memcpy(&d, &u, 8);
+        return d;
+    }
+    if (h->kind == 'f' && h->bytes == 4) {
+        uint32_t w = (uint32_t)u;
+        float f;
+        memcpy(&f, &w, 4);
+        return (double)f;
+    }
+    if (h->kind == 'f') return eqnn__npy_half((unsigned)u);
+    if (h->kind != 'i') return h->kind == 'b' ? (double)(u != 0) : (double)u;
+    uint64_t sign = (uint64_t)1 << (8 * h->bytes - 1);  /* two's complement */
+    return u & sign ? -(double)((~u + 1) & (sign | (sign - 1))) : (double)u;
+}
+
+/* Where the number stands that comes after index[] in C order; in Fortran order the first index
+   runs fastest, so index i of dimension d lies i * (product of the dimensions before d) further. */
+static size_t eqnn__npy_next(const eqnn__npy *h, int64_t *index, size_t at)
+{
+    if (!h->fortran) return at + 1;
+    for (int d = h->dims - 1; d >= 0; d--) {
+        size_t stride = 1;
+        for (int e = 0; e < d; e++) stride *= (size_t)h->shape[e];
+        at += stride;
+        if (++index[d] < h->shape[d]) break;
+        at -= stride * (size_t)h->shape[d];
+        index[d] = 0;
+    }
+    return at;
+}
+
+static void eqnn__npy_values(const eqnn__npy *h, double *out)
+{
+    int64_t index[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+    size_t at = 0;
+    for (size_t i = 0; i < h->count; i++) {
+        out[i] = eqnn__npy_number(h->data + at * (size_t)h->bytes, h);
+        at = eqnn__npy_next(h, index, at);
+    }
+}
+
+/* ---- zip: entries, then a directory of them, then where the directory is ---- */
+
+struct eqnn_npz {
+    eqnn_ctx *ctx;
+    int count;
+    eqnn_array *array;
+    char **text;       /* owns the names and dtypes */
+    double **values;   /* owns the numbers          */
+};
+
+typedef struct eqnn__zip {
+    const unsigned char *p;
+    size_t size, at, left;  /* the directory's present entry; entries to come */
+    uint64_t used;          /* compressed bytes of the entries so far         */
+} eqnn__zip;
+
+typedef struct eqnn__zip_entry {
+    const unsigned char *name, *data;
+    size_t name_size;
+    unsigned flags, method;
+    uint32_t crc;
+    uint64_t packed, size, local;
+} eqnn__zip_entry;
+
+/* CRC-32 of zip and PNG: division by the polynomial 0xEDB88320 (bits reversed), bytewise. */
+static uint32_t eqnn__zip_crc(const unsigned char *p, size_t n)
+{
+    uint32_t table[256], crc = 0xffffffffu;
+    for (uint32_t i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int k = 0; k < 8; k++) table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0xedb88320u : 0);
+    }
+    while (n-- > 0) crc = crc >> 8 ^ table[(crc ^ *p++) & 255];
+    return crc ^ 0xffffffffu;
+}
+
+/* The last record of an archive, "PK56", possibly followed by a comment; its sizes stand in another
+   record, "PK66", when they do not fit. */
+static const char *eqnn__zip_end(eqnn__zip *z)
+{
+    if (z->size < 22) return "the file is too short";
+    size_t at = z->size - 22, lowest = at > 65535 ? at - 65535 : 0;
+    while (memcmp(z->p + at, "PK\5\6", 4) != 0)
+        if (at-- == lowest) return "it is neither npy nor npz (or the end is missing)";
+    uint64_t count = eqnn__zip_int(z->p + at + 10, 2), bytes = eqnn__zip_int(z->p + at + 12, 4);
+    uint64_t start = eqnn__zip_int(z->p + at + 16, 4);
+    if (at >= 20 && memcmp(z->p + at - 20, "PK\6\7", 4) == 0) {
+        uint64_t where = eqnn__zip_int(z->p + at - 12, 8);
+        if (z->size < 56 || where > z->size - 56 || memcmp(z->p + where, "PK\6\6", 4) != 0)
+            return "its zip64 record is missing";
+        count = eqnn__zip_int(z->p + where + 32, 8);
+        bytes = eqnn__zip_int(z->p + where + 40, 8);
+        start = eqnn__zip_int(z->p + where + 48, 8);
+    }
+    if (start > at || bytes > at - start) return "its directory lies outside the file";
+    if (count > bytes / 46) return "its directory is shorter than it says";
+    z->at = (size_t)start;
+    z->left = (size_t)count;
+    z->size = at;  /* nothing an entry needs lies beyond */
+    return NULL;
+}
+
+/* Sizes of 2^32 - 1 mean: look into the extra field 1, where those that did not fit stand. */
+static const char *eqnn__zip_large(eqnn__zip_entry *e, const unsigned char *extra, size_t size)
+{
+    uint64_t *wide[3];
+    wide[0] = &e->size; wide[1] = &e->packed; wide[2] = &e->local;
+    if (e->size != 0xffffffffu && e->packed != 0xffffffffu && e->local != 0xffffffffu) return NULL;
+    for (size_t at = 0; at + 4 <= size;) {
+        size_t id = (size_t)eqnn__zip_int(extra + at, 2);
+        size_t n = (size_t)eqnn__zip_int(extra + at + 2, 2);
+        at += 4;
+        if (n > size - at) break;
+        for (int k = 0; id == 1 && k < 3; k++) {
+            if (*wide[k] != 0xffffffffu) continue;
+            if (n < 8) return "its zip64 sizes are missing";
+            *wide[k] = eqnn__zip_int(extra + at, 8);
+            at += 8;
+            n -= 8;
+        }
+        if (id == 1) return NULL;
+        at += n;
+    }
+    return "its zip64 sizes are missing";
+}
+
+/* The bytes of an entry lie behind a second header of its own, whose lengths may differ. */
+static const char *eqnn__zip_data(eqnn__zip *z, eqnn__zip_entry *e)
+{
+    if (z->size < 30 || e->local > z->size - 30 || memcmp(z->p + e->local, "PK\3\4", 4) != 0)
+        return "an entry lies outside the file";
+    size_t at = (size_t)e->local;
+    at += 30 + (size_t)(eqnn__zip_int(z->p + at + 26, 2) + eqnn__zip_int(z->p + at + 28, 2));
+    if (at > z->size || e->packed > z->size - at) return "an entry is cut off";
+    z->used += e->packed;
+    if (z->used > z->size) return "its entries overlap";
+    e->data = z->p + at;
+    return NULL;
+}
+
+/* The next entry of the directory. */
+static const char *eqnn__zip_next(eqnn__zip *z, eqnn__zip_entry *e)
+{
+    if (z->size - z->at < 46 || memcmp(z->p + z->at, "PK\1\2", 4) != 0)
+        return "its directory is damaged";
+    const unsigned char *p = z->p + z->at;
+    size_t name = (size_t)eqnn__zip_int(p + 28, 2), extra = (size_t)eqnn__zip_int(p + 30, 2);
+    size_t all = 46 + name + extra + (size_t)eqnn__zip_int(p + 32, 2);
+    if (all > z->size - z->at) return "its directory is cut off";
+    memset(e, 0, sizeof *e);
+    e->flags = (unsigned)eqnn__zip_int(p + 8, 2);
+    e->method = (unsigned)eqnn__zip_int(p + 10, 2);
+    e->crc = (uint32_t)eqnn__zip_int(p + 16, 4);
+    e->packed = eqnn__zip_int(p + 20, 4);
+    e->size = eqnn__zip_int(p + 24, 4);
+    e->local = eqnn__zip_int(p + 42, 4);
+    e->name = p + 46;
+    e->name_size = name;
+    z->at += all;
+    z->left--;
+    const char *wrong = eqnn__zip_large(e, p + 46 + name, extra);
+    return wrong ? wrong : eqnn__zip_data(z, e);
+}
+
+/* Deflated bytes through zlib; no more than a factor 1032 can be won by deflating. */
+static const char *eqnn__zip_inflate(const eqnn__zip_entry *e, unsigned char *out)
+{
+#ifdef EQNN_ZLIB
+    z_stream s;
+    memset(&s, 0, sizeof s);
+    if (e->packed > 0x7fffffffu || e->size > 0x7fffffffu) return "too large for one call of zlib";
+    if (inflateInit2(&s, -15) != Z_OK) return "zlib has no memory";
+    s.next_in = (Bytef *)(uintptr_t)e->data;
+    s.avail_in = (uInt)e->packed;
+    s.next_out = out;
+    s.avail_out = (uInt)e->size;
+    int end = inflate(&s, Z_FINISH);
+    inflateEnd(&s);
+    return end == Z_STREAM_END && s.avail_out == 0 ? NULL : "its compressed bytes are damaged";
+#else
+    (void)e;
+    (void)out;
+    return "it is compressed: build with -DEQNN_ZLIB and link -lz, or write it with numpy.savez";
+#endif
+}
+
+/* The bytes of an entry; *made is freed by the caller. */
+static const char *eqnn__zip_bytes(const eqnn__zip_entry *e, const unsigned char **bytes,
+                                   unsigned char **made)
+{
+    *bytes = e->data;
+    if (e->flags & 1) return "it is encrypted";
+    if (e->method == 8) {
+        if (e->size / 1032 > e->packed + 1) return "its size cannot be true";
+        *bytes = *made = (unsigned char *)malloc((size_t)e->size + 1);
+        if (!*made) return "no memory for it";
+        const char *wrong = eqnn__zip_inflate(e, *made);
+        if (wrong) return wrong;
+    } else if (e->method != 0) {
+        return "it is compressed in a way not known here";
+    } else if (e->size != e->packed) {
+        return "its two sizes differ";
+    }
+    return eqnn__zip_crc(*bytes, (size_t)e->size) == e->crc ? NULL : "its checksum is wrong";
+}
+
+/* Appends one array to z. */
+static const char *eqnn__npz_add(eqnn_npz *z, const char *name, size_t name_size,
+                                 const eqnn__npy *h)
+{
+    eqnn_array *a = &z->array[z->count];
+    if (name_size > 4 && memcmp(name + name_size - 4, ".npy", 4) == 0) name_size -= 4;
+    if (h->count > (size_t)-1 / sizeof(double)) return "no memory for it";
+    char *text = (char *)malloc(name_size + 1 + sizeof h->dtype);
+    size_t room = h->count ? h->count : 1;
+    double *values = h->kind ? (double *)malloc(room * sizeof *values) : NULL;
+    if (!text || (h->kind && !values)) {
+        free(text);
+        free(values);
+        return "no memory for it";
+    }
+    memcpy(text, name, name_size);
+    text[name_size] = 0;
+    memcpy(text + name_size + 1, h->dtype, sizeof h->dtype);
+    if (values) eqnn__npy_values(h, values);
+    a->name = text;
+    a->dtype = text + name_size + 1;
+    a->dims = h->dims;
+    memcpy(a->shape, h->shape, sizeof a->shape);
+    a->count = h->count;
+    a->values = values;
+    z->text[z->count] = text;
+    z->values[z->count++] = values;
+    return NULL;
+}
+
+static eqnn_npz *eqnn__npz_make(eqnn_ctx *c, size_t entries)
+{
+    eqnn_npz *z = (eqnn_npz *)calloc(1, sizeof *z);
+    if (z) {
+        z->ctx = c;
+        z->array = (eqnn_array *)calloc(entries + 1, sizeof *z->array);
+        z->text = (char **)calloc(entries + 1, sizeof *z->text);
+        z->values = (double **)calloc(entries + 1, sizeof *z->values);
+    }
+    if (z && z->array && z->text && z->values) return z;
+    eqnn_npz_close(z);
+    eqnn_fail(c, "npz: no memory for a directory of %.0f arrays", (double)entries);
+    return NULL;
+}
+
+EQNN_API void eqnn_npz_close(eqnn_npz *z)
+{
+    if (!z) return;
+    for (int i = 0; i < z->count; i++) {
+        free(z->text[i]);
+        free(z->values[i]);
+    }
+    free(z->array);
+    free(z->text);
+    free(z->values);
+    free(z);
+}
+
+/* One entry of the archive into z; a phrase when that fails. Folders are passed over. */
+static const char *eqnn__npz_entry(eqnn_npz *z, const eqnn__zip_entry *e)
+{
+    const unsigned char *bytes = NULL;
+    unsigned char *made = NULL;
+    eqnn__npy h;
+    if (e->name_size > 0 && e->name[e->name_size - 1] == '/') return NULL;
+    const char *wrong = eqnn__zip_bytes(e, &bytes, &made);
+    if (!wrong) wrong = eqnn__npy_parse(bytes, (size_t)e->size, &h);
+    if (!wrong) wrong = eqnn__npz_add(z, (const char *)e->name, e->name_size, &h);
+    free(made);
+    return wrong;
+}
+
+/* Closes z and records the error, naming the entry (at most 60 printable characters of it). */
+static eqnn_npz *eqnn__npz_fail(eqnn_npz *z, eqnn_ctx *c, const unsigned char *name, size_t n,
+                                const char *wrong)
+{
+    char text[64] = "";
+    for (size_t i = 0; i < n && i < 60; i++) text[i] = isprint(name[i]) ? (char)name[i] : '?';
+    if (n > 0) eqnn_fail(c, "npz: entry '%s': %s", text, wrong);
+    else eqnn_fail(c, "npz: %s", wrong);
+    eqnn_npz_close(z);
+    return NULL;
+}
+
+static eqnn_npz *eqnn__npz_single(eqnn_ctx *c, const unsigned char *p, size_t size)
+{
+    eqnn__npy h;
+    const char *wrong = eqnn__npy_parse(p, size, &h);
+    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, 1);
+    wrong = z ? eqnn__npz_add(z, "arr", 3, &h) : NULL;
+    return wrong ? eqnn__npz_fail(z, c, NULL, 0, wrong) : z;
+}
+
+EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    eqnn__zip zip;
+    memset(&zip, 0, sizeof zip);
+    zip.p = (const unsigned char *)bytes;
+    zip.size = size;
+    if (!bytes) return eqnn__npz_fail(NULL, c, NULL, 0, "there are no bytes");
+    if (size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0) return eqnn__npz_single(c, zip.p, size);
+    const char *wrong = eqnn__zip_end(&zip);
+    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, zip.left);
+    while (z && zip.left > 0) {
+        eqnn__zip_entry e;
+        wrong = eqnn__zip_next(&zip, &e);
+        if (wrong) return eqnn__npz_fail(z, c, NULL, 0, wrong);
+        wrong = eqnn__npz_entry(z, &e);
+        if (wrong) return eqnn__npz_fail(z, c, e.name, e.name_size, wrong);
+    }
+    return z;
+}
+
+EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
+    if (!path) eqnn_fail(c, "npz_open: no path");
+    else if (eqnn__blob_read(c, path, &b)) z = eqnn_npz_parse(c, b.p, b.size);
+    free(b.p);
+    return z;
+}
+
+EQNN_API int eqnn_npz_count(const eqnn_npz *z)
+{
+    return z ? z->count : 0;
+}
+
+EQNN_API const eqnn_array *eqnn_npz_at(const eqnn_npz *z, int i)
+{
+    return z && i >= 0 && i < z->count ? &z->array[i] : NULL;
+}
+
+EQNN_API const eqnn_array *eqnn_npz_find(const eqnn_npz *z, const char *name)
+{
+    for (int i = 0; z && name && i < z->count; i++)
+        if (strcmp(z->array[i].name, name) == 0) return &z->array[i];
+    return NULL;
+}
+
+EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, int dims)
+{
+    const eqnn_array *a = eqnn_npz_find(z, name);
+    if (!z) return NULL;
+    if (!a)
+        eqnn_fail(z->ctx, "npz: there is no array '%s' among the %d in the file%s%s", name,
+                  z->count, z->count ? "; the first is " : "", z->count ? z->array[0].name : "");
+    else if (!a->values)
+        eqnn_fail(z->ctx, "npz: array '%s' has dtype '%s', which is not read", name, a->dtype);
+    else if (dims >= 0 && a->dims != dims)
+        eqnn_fail(z->ctx, "npz: array '%s' has %d dimensions, %d are needed", name, a->dims, dims);
+    else return a;
+    return NULL;
+}
+
+/* ---- writing ---- */
+
+/* The number of elements, or -1 when the shape is not one that can be written. */
+static int64_t eqnn__npy_size(const eqnn_array *a)
+{
+    int64_t count = 1;
+    if (a->dims < 0 || a->dims > 8) return -1;
+    for (int i = 0; i < a->dims; i++) {
+        if (a->shape[i] < 0 || a->shape[i] > 0xffffffff) return -1;
+        count *= a->shape[i];
+        if (count > 0xffffffff) return -1;
+    }
+    return count;
+}
+
+/* One number as h->kind and h->bytes say, little endian; 0 when it does not fit. */
+static int eqnn__npy_put(eqnn__blob *b, const eqnn__npy *h, double v)
+{
+    uint64_t u = 0;
+    if (h->kind == 'f' && h->bytes == 8) {
+        memcpy(&u, &v, 8);
+    } else if (h->kind == 'f') {
+        float f = (float)v;
+        uint32_t w;
+        memcpy(&w, &f, 4);
+        u = w;
+    } else {
+        double range = ldexp(1, 8 * h->bytes - (h->kind == 'i'));
+        if (!(v >= (h->kind == 'i' ? -range : 0) && v < range) || v != floor(v)) return 0;
+        u = v < 0 ? ~(uint64_t)(-v) + 1 : (uint64_t)v;
+    }
+    eqnn__blob_number(b, u, h->bytes);
+    return 1;
+}
+
+/* The text of the header is filled up with spaces so that the numbers begin at a multiple of 64. */
+static void eqnn__npy_put_header(eqnn__blob *b, const eqnn_array *a, const char *dtype)
+{
+    char text[320];
+    int n = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (",
+                     dtype);
+    for (int i = 0; i < a->dims; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%lld,%s", (long long)a->shape[i],
+                      i + 1 < a->dims ? " " : "");
+    n += snprintf(text + n, sizeof text - (size_t)n, "), }");
+    while ((10 + n + 1) % 64 != 0) text[n++] = ' ';
+    text[n++] = '\n';
+    eqnn__blob_put(b, "\x93NUMPY\1", 8); /* version 1.0; the string's own 0 is the minor one */
+    eqnn__blob_number(b, (uint64_t)n, 2);
+    eqnn__blob_put(b, text, (size_t)n);
+}
+
+static int eqnn__npy_put_array(eqnn_ctx *c, eqnn__blob *b, const eqnn_array *a)
+{
+    eqnn__npy h;
+    int64_t count = eqnn__npy_size(a);
+    const char *dtype = a->dtype ? a->dtype : "<f8", *name = a->name ? a->name : "arr";
+    memset(&h, 0, sizeof h);
+    snprintf(h.dtype, sizeof h.dtype, "%s", dtype);
+    eqnn__npy_dtype(&h);
+    if (!h.kind || dtype[0] == '>' || (h.kind == 'f' && h.bytes == 2)) {
+        eqnn_fail(c, "npz_save: array '%s': dtype '%s' is not written; use <f8 <f4 <i4 <i8 |u1 |b1",
+                  name, dtype);
+        return 0;
+    }
+    if (count < 0 || (count > 0 && !a->values)) {
+        eqnn_fail(c, "npz_save: array '%s': %s", name, count < 0 ? "a bad shape" : "no values");
+        return 0;
+    }
+    eqnn__npy_put_header(b, a, h.dtype);
+    for (int64_t i = 0; i < count; i++) {
+        if (eqnn__npy_put(b, &h, a->values[i])) continue;
+        eqnn_fail(c, "npz_save: array '%s': %g is no number of dtype '%s'", name, a->values[i],
+                  dtype);
+        return 0;
+    }
+    return 1;
+}
+
+/* What the entry's own header and its line in the directory have in common. Dates are 1980-01-01,
+   so that equal numbers give equal files. */
+static void eqnn__zip_put_common(eqnn__blob *b, uint32_t crc, size_t size, size_t name)
+{
+    eqnn__blob_number(b, 20, 2);      /* version needed */
+    eqnn__blob_number(b, 0, 2 + 2);   /* no flags, stored */
+    eqnn__blob_number(b, 33 << 16, 4);
+    eqnn__blob_number(b, crc, 4);
+    eqnn__blob_number(b, size, 4);
+    eqnn__blob_number(b, size, 4);
+    eqnn__blob_number(b, name, 2);
+    eqnn__blob_number(b, 0, 2);       /* no extra field */
+}
+
+/* One entry into b, its line into the directory d. */
+static int eqnn__zip_put(eqnn_ctx *c, eqnn__blob *b, eqnn__blob *d, const eqnn_array *a)
+{
+    eqnn__blob npy = { NULL, 0, 0, 0 };
+    char name[256];
+    size_t length = (size_t)snprintf(name, sizeof name, "%s.npy", a->name ? a->name : "arr");
+    size_t start = b->size;
+    int good = length < sizeof name && eqnn__npy_put_array(c, &npy, a);
+    if (length >= sizeof name) eqnn_fail(c, "npz_save: a name of %.0f characters", (double)length);
+    if (good && !npy.failed) {
+        uint32_t crc = eqnn__zip_crc(npy.p, npy.size);
+        eqnn__blob_put(b, "PK\3\4", 4);
+        eqnn__zip_put_common(b, crc, npy.size, length);
+        eqnn__blob_put(b, name, length);
+        eqnn__blob_put(b, npy.p, npy.size);
+        eqnn__blob_put(d, "PK\1\2\24\0", 6);
+        eqnn__zip_put_common(d, crc, npy.size, length);
+        eqnn__blob_number(d, 0, 2);               /* no comment                  */
+        eqnn__blob_number(d, 0, 2 + 2 + 4);       /* first disk, no attributes   */
+        eqnn__blob_number(d, start, 4);
+        eqnn__blob_put(d, name, length);
+    }
+    b->failed |= npy.failed;
+    free(npy.p);
+    return good;
+}
+
+static int eqnn__npz_pack(eqnn_ctx *c, eqnn__blob *b, eqnn__blob *d, const eqnn_array *arrays,
+                          int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!eqnn__zip_put(c, b, d, &arrays[i])) return 0;
+    size_t start = b->size;
+    b->failed |= d->failed;
+    if (b->failed) return 1;
+    eqnn__blob_put(b, d->p, d->size);
+    eqnn__blob_put(b, "PK\5\6\0\0\0", 8);
+    eqnn__blob_number(b, (uint64_t)n, 2);
+    eqnn__blob_number(b, (uint64_t)n, 2);
+    eqnn__blob_number(b, d->size, 4);
+    eqnn__blob_number(b, start, 4);
+    eqnn__blob_number(b, 0, 2);
+    if ((uint64_t)b->size < 0xffffffffu) return 1;
+    eqnn_fail(c, "npz_save: more than 4 GB in one file; use several");
+    return 0;
+}
+
+EQNN_API int eqnn_npz_save(eqnn_ctx *c, const char *path, const eqnn_array *arrays, int n)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 }, d = { NULL, 0, 0, 0 };
+    int good = 0;
+    if (eqnn_error(c)) return 0;
+    if (!path || n < 0 || n > 65534 || (n > 0 && !arrays))
+        eqnn_fail(c, "npz_save: needs a path and 0 to 65534 arrays, got %d", n);
+    else
+        good = eqnn__npz_pack(c, &b, &d, arrays, n) && eqnn__blob_save(c, path, &b);
+    free(b.p);
+    free(d.p);
+    return good;
+}
+
+EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *array)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    if (eqnn_error(c)) return 0;
+    if (!path || !array) {
+        eqnn_fail(c, "npy_save: needs a path and an array");
+        return 0;
+    }
+    int good = eqnn__npy_put_array(c, &b, array) && eqnn__blob_save(c, path, &b);
+    free(b.p);
+    return good;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   2 >>generators   Random numbers are a function of (seed, stream, index) and of nothing else, so
+                    the data does not change with what the program did before.
+   ------------------------------------------------------------------------------------------------ */
+
+/* 64 random bits: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), twice. */
+static uint64_t eqnn__data_bits(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    uint64_t z = seed * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u + 0x632be59bd9b4e019u;
+    for (int round = 0; round < 2; round++) {
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        z ^= z >> 31;
+        if (round == 0) z += index * 0x9e3779b97f4a7c15u;
+    }
+    return z;
+}
+
+/* N(0,1) from two uniform numbers (Box, Muller 1958). */
+static double eqnn__data_normal(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    const double unit = 1 / 9007199254740992.0; /* 2^-53 */
+    double u = ((double)(eqnn__data_bits(seed, stream, 2 * index) >> 11) + 0.5) * unit;
+    double v = (double)(eqnn__data_bits(seed, stream, 2 * index + 1) >> 11) * unit;
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+static double eqnn__data_or(double value, double otherwise)
+{
+    return value != 0 ? value : otherwise;
+}
+
+static eqnn_chain_opts eqnn__chain_defaults(const eqnn_chain_opts *opts, const eqnn_ctx *c)
+{
+    eqnn_chain_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.beads) o.beads = 12;
+    if (!o.frames) o.frames = 2048;
+    if (!o.substeps) o.substeps = 16;
+    if (!o.settle) o.settle = 300;
+    if (o.settle < 0) o.settle = 0;
+    o.temperature = eqnn__data_or(o.temperature, 3.8e-5);
+    o.k = eqnn__data_or(o.k, 3.598e-3);
+    o.r0 = eqnn__data_or(o.r0, 1.0 / 3);
+    o.ka = eqnn__data_or(o.ka, 1.438e-4);
+    o.theta0 = eqnn__data_or(o.theta0, 2.0943951023931953);
+    o.epsilon = o.epsilon < 0 ? 0 : eqnn__data_or(o.epsilon, 1.41e-5);
+    o.sigma = eqnn__data_or(o.sigma, 1.0 / 6);
+    if (!o.seed && c) o.seed = eqnn_seed(c);
+    return o;
+}
+
+static double eqnn__chain_dot(const double *a, const double *b)
+{
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+/* Adds s d to the force on i and takes it from j. */
+static void eqnn__chain_push(double *force, int i, int j, const double d[3], double s)
+{
+    for (int m = 0; m < 3; m++) {
+        force[3 * i + m] += s * d[m];
+        force[3 * j + m] -= s * d[m];
+    }
+}
+
+/* k/2 (d - r0)^2 for d = |x_i - x_j|; the force on i is -k (d - r0) (x_i - x_j) / d */
+static double eqnn__chain_bond(const eqnn_chain_opts *o, const double *x, int i, int j,
+                               double *force)
+{
+    double r[3];
+    for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
+    double d = sqrt(eqnn__chain_dot(r, r)), stretch = d - o->r0;
+    if (force && d > 0) eqnn__chain_push(force, i, j, r, -o->k * stretch / d);
+    return 0.5 * o->k * stretch * stretch;
+}
+
+/* ka/2 (theta - theta0)^2 at bead j between i and l. With u = x_i - x_j, v = x_l - x_j:
+
+       cos theta = u.v / |u||v|        d theta / du = (u cos theta |v|/|u| - v) / (|u||v| sin theta)
+
+   A straight angle is a cusp of this energy; there sin theta is kept above 1e-8. */
+static double eqnn__chain_angle(const eqnn_chain_opts *o, const double *x, int j, double *force)
+{
+    double u[3], v[3], cross[3];
+    for (int m = 0; m < 3; m++) {
+        u[m] = x[3 * (j - 1) + m] - x[3 * j + m];
+        v[m] = x[3 * (j + 1) + m] - x[3 * j + m];
+    }
+    for (int m = 0; m < 3; m++) {
+        int a = (m + 1) % 3, b = (m + 2) % 3;
+        cross[m] = u[a] * v[b] - u[b] * v[a];
+    }
+    double uu = eqnn__chain_dot(u, u), vv = eqnn__chain_dot(v, v), uv = eqnn__chain_dot(u, v);
+    double length = sqrt(uu * vv), area = sqrt(eqnn__chain_dot(cross, cross));
+    double bend = atan2(area, uv) - o->theta0;
+    double sine = length > 0 && area / length > 1e-8 ? area / length : 1e-8;
+    double s = length > 0 ? -o->ka * bend / (length * sine) : 0;
+    for (int m = 0; force && length > 0 && m < 3; m++) {
+        double on_i = s * (u[m] * uv / uu - v[m]), on_l = s * (v[m] * uv / vv - u[m]);
+        force[3 * (j - 1) + m] += on_i;
+        force[3 * (j + 1) + m] += on_l;
+        force[3 * j + m] -= on_i + on_l;
+    }
+    return 0.5 * o->ka * bend * bend;
+}
+
+/* 4 epsilon (q^2 - q), q = (sigma/d)^6; the force on i: 24 epsilon (2 q^2 - q) (x_i - x_j) / d^2 */
+static double eqnn__chain_pair(const eqnn_chain_opts *o, const double *x, int i, int j,
+                               double *force)
+{
+    double r[3];
+    for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
+    double dd = eqnn__chain_dot(r, r);
+    if (!(dd > 0)) return 0;
+    double s = o->sigma * o->sigma / dd, q = s * s * s;
+    if (force) eqnn__chain_push(force, i, j, r, 24 * o->epsilon * (2 * q * q - q) / dd);
+    return 4 * o->epsilon * (q * q - q);
+}
+
+/* The potential energy; force [beads,3] or NULL. o is complete. */
+static double eqnn__chain_potential(const eqnn_chain_opts *o, const double *x, double *force)
+{
+    double energy = 0;
+    for (int i = 0; force && i < 3 * o->beads; i++) force[i] = 0;
+    for (int i = 0; i + 1 < o->beads; i++) energy += eqnn__chain_bond(o, x, i, i + 1, force);
+    for (int j = 1; j + 1 < o->beads; j++) energy += eqnn__chain_angle(o, x, j, force);
+    for (int i = 0; i < o->beads; i++)
+        for (int j = i + 2; j < o->beads; j++) energy += eqnn__chain_pair(o, x, i, j, force);
+    return energy;
+}
+
+EQNN_API double eqnn_chain_energy(const eqnn_chain_opts *opts, const double *pos, const double *vel)
+{
+    eqnn_chain_opts o = eqnn__chain_defaults(opts, NULL);
+    double kinetic = 0;
+    for (int i = 0; vel && i < 3 * o.beads; i++) kinetic += 0.5 * vel[i] * vel[i];
+    return kinetic + eqnn__chain_potential(&o, pos, NULL);
+}
+
+EQNN_API void eqnn_chain_force(const eqnn_chain_opts *opts, const double *pos, double *force)
+{
+    eqnn_chain_opts o = eqnn__chain_defaults(opts, NULL);
+    eqnn__chain_potential(&o, pos, force);
+}
+
+/* Velocity Verlet: half a kick, a drift, the new force, half a kick. Its error is of second order
+   in the step, and the energy does not drift. */
+static void eqnn__chain_step(const eqnn_chain_opts *o, double *pos, double *vel, double *force)
+{
+    double h = 1.0 / o->substeps;
+    for (int s = 0; s < o->substeps; s++) {
+        for (int i = 0; i < 3 * o->beads; i++) {
+            vel[i] += 0.5 * h * force[i];
+            pos[i] += h * vel[i];
+        }
+        eqnn__chain_potential(o, pos, force);
+        for (int i = 0; i < 3 * o->beads; i++) vel[i] += 0.5 * h * force[i];
+    }
+}
+
+EQNN_API void eqnn_chain_step(const eqnn_chain_opts *opts, double *pos, double *vel, double *force)
+{
+    eqnn_chain_opts o = eqnn__chain_defaults(opts, NULL);
+    eqnn__chain_step(&o, pos, vel, force);
+}
+
+/* Takes the mean of each coordinate away. */
+static void eqnn__chain_centre(double *x, int beads)
+{
+    for (int m = 0; m < 3; m++) {
+        double mean = 0;
+        for (int i = 0; i < beads; i++) mean += x[3 * i + m] / beads;
+        for (int i = 0; i < beads; i++) x[3 * i + m] -= mean;
+    }
+}
+
+/* A zigzag along x with bonds r0 and angles theta0, moved by a jitter; hot velocities. Centre of
+   mass and momentum are zero. */
+static void eqnn__chain_begin(const eqnn_chain_opts *o, double *pos, double *vel)
+{
+    double along = o->r0 * sin(o->theta0 / 2), across = o->r0 * cos(o->theta0 / 2);
+    double speed = sqrt(2 * o->temperature);
+    for (int i = 0; i < o->beads; i++) {
+        pos[3 * i] = along * i;
+        pos[3 * i + 1] = across * (i % 2);
+        pos[3 * i + 2] = vel[3 * i + 2] = 0;
+        for (int m = 0; m < (o->spatial ? 3 : 2); m++) {
+            uint64_t index = (uint64_t)(3 * i + m);
+            pos[3 * i + m] += 0.01 * eqnn__data_normal(o->seed, 1, index);
+            vel[3 * i + m] = speed * eqnn__data_normal(o->seed, 2, index);
+        }
+    }
+    eqnn__chain_centre(pos, o->beads);
+    eqnn__chain_centre(vel, o->beads);
+}
+
+/* Velocities scaled so that half the sum of their squares is kT/2 per degree of freedom. */
+static void eqnn__chain_heat(const eqnn_chain_opts *o, double *vel)
+{
+    double squares = 0, freedoms = (o->beads - 1.0) * (o->spatial ? 3 : 2);
+    for (int i = 0; i < 3 * o->beads; i++) squares += vel[i] * vel[i];
+    double s = squares > 0 ? sqrt(o->temperature * freedoms / squares) : 0;
+    for (int i = 0; i < 3 * o->beads; i++) vel[i] *= s;
+}
+
+/* The state as it is recorded: moved by an offset that grows by the same drift in every frame. */
+static void eqnn__chain_record(const eqnn_chain_opts *o, int frame, const double *now,
+                               const double *now_vel, double *pos, double *vel)
+{
+    static const double offset[3] = { 26.3, 6.6, 0 }, drift[3] = { 1.4e-3, 3.2e-4, 0 };
+    size_t first = (size_t)frame * 3 * (size_t)o->beads;
+    for (int i = 0; i < 3 * o->beads; i++) {
+        double d = o->centred ? 0 : drift[i % 3], x = o->centred ? 0 : offset[i % 3];
+        pos[first + (size_t)i] = now[i] + x + frame * d;
+        if (vel) vel[first + (size_t)i] = now_vel[i] + d;
+    }
+}
+
+static void eqnn__chain_run(const eqnn_chain_opts *o, double *work, double *pos, double *vel)
+{
+    double *x = work, *v = x + 3 * o->beads, *force = v + 3 * o->beads;
+    eqnn__chain_begin(o, x, v);
+    eqnn__chain_potential(o, x, force);
+    for (int i = 0; i < o->settle; i++) eqnn__chain_step(o, x, v, force);
+    eqnn__chain_heat(o, v);
+    for (int frame = 0; frame < o->frames; frame++) {
+        eqnn__chain_record(o, frame, x, v, pos, vel);
+        eqnn__chain_step(o, x, v, force);
+    }
+}
+
+EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, double *vel)
+{
+    eqnn_chain_opts o = eqnn__chain_defaults(opts, c);
+    if (eqnn_error(c)) return 0;
+    if (!pos || o.beads < 1 || o.frames < 1 || o.substeps < 1 || o.beads > 10000000) {
+        eqnn_fail(c, "chain: %d beads, %d frames, %d steps a frame: each must be positive%s",
+                  o.beads, o.frames, o.substeps, pos ? "" : ", and pos is missing");
+        return 0;
+    }
+    double *work = (double *)malloc(9 * (size_t)o.beads * sizeof *work);
+    if (!work) {
+        eqnn_fail(c, "chain: no memory for %d beads", o.beads);
+        return 0;
+    }
+    eqnn__chain_run(&o, work, pos, vel);
+    free(work);
+    return 1;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   3 >>batches
+   ------------------------------------------------------------------------------------------------ */
+
+/* Fisher-Yates: item i changes places with one of the items 0..i. */
+EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
+{
+    for (int i = 0; i < n; i++) out[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        uint64_t bits = eqnn__data_bits(seed, stream, (uint64_t)i) >> 32;
+        int j = (int)(bits * ((uint64_t)i + 1) >> 32), other = out[j];
+        out[j] = out[i];
+        out[i] = other;
+    }
+}
+
+enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* the chain uses 1 and 2 */
+
+EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
+                        int *items, int *first)
+{
+    double sum = 0;
+    if (eqnn_error(c)) return 0;
+    for (int k = 0; fractions && k < parts; k++) sum += fractions[k] >= 0 ? fractions[k] : 2;
+    if (n < 0 || parts < 1 || !items || !first || !(sum > 0 && sum < 1 + 1e-9)) {
+        eqnn_fail(c, "split: %d examples into %d parts with fractions of sum %g: "
+                     "needs none negative and a sum of at most 1", n, parts, sum);
+        return 0;
+    }
+    if (shuffled) eqnn_permutation(eqnn_seed(c), EQNN__STREAM_SPLIT, n, items);
+    for (int i = 0; !shuffled && i < n; i++) items[i] = i;
+    sum = 0;
+    for (int k = 0; k < parts; k++) {
+        first[k] = (int)floor(n * sum + 1e-6);
+        sum += fractions[k];
+    }
+    first[parts] = n;
+    return 1;
+}
+
+struct eqnn_batches {
+    int n, size, shuffled, at;
+    uint64_t seed;
+    int *items, *order;  /* as given; in this epoch's order */
+};
+
+EQNN_API void eqnn_batches_free(eqnn_batches *b)
+{
+    if (!b) return;
+    free(b->items);
+    free(b->order);
+    free(b);
+}
+
+EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, int size,
+                                         int shuffled)
+{
+    if (eqnn_error(c)) return NULL;
+    if (n < 0 || size < 1) {
+        eqnn_fail(c, "batches: %d examples in batches of %d", n, size);
+        return NULL;
+    }
+    eqnn_batches *b = (eqnn_batches *)calloc(1, sizeof *b);
+    if (b) {
+        b->items = (int *)malloc(((size_t)n + 1) * sizeof(int));
+        b->order = (int *)malloc(((size_t)n + 1) * sizeof(int));
+    }
+    if (!b || !b->items || !b->order) {
+        eqnn_fail(c, "batches: no memory for %d examples", n);
+        eqnn_batches_free(b);
+        return NULL;
+    }
+    b->n = n;
+    b->size = size;
+    b->shuffled = shuffled;
+    b->seed = eqnn_seed(c);
+    for (int i = 0; i < n; i++) b->items[i] = items ? items[i] : i;
+    eqnn_batches_start(b, 0);
+    return b;
+}
+
+EQNN_API int eqnn_batches_count(const eqnn_batches *b)
+{
+    return b ? b->n / b->size + (b->n % b->size != 0) : 0;
+}
+
+EQNN_API void eqnn_batches_start(eqnn_batches *b, int64_t epoch)
+{
+    if (!b) return;
+    b->at = 0;
+    uint64_t stream = EQNN__STREAM_EPOCH + (uint64_t)epoch;
+    if (b->shuffled) eqnn_permutation(b->seed, stream, b->n, b->order);
+    for (int i = 0; i < b->n; i++) b->order[i] = b->items[b->shuffled ? b->order[i] : i];
+}
+
+EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
+{
+    if (!b || b->at >= b->n) return 0;
+    int n = b->n - b->at < b->size ? b->n - b->at : b->size;
+    *items = b->order + b->at;
+    b->at += n;
+    return n;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   4 >>metrics
+   ------------------------------------------------------------------------------------------------ */
+
+EQNN_API void eqnn_average_add(eqnn_average *m, double value, double weight)
+{
+    if (weight == 0) return;
+    m->weight += weight;
+    m->value += (value - m->value) * (weight / m->weight);
+}
+
+EQNN_API double eqnn_average_value(const eqnn_average *m)
+{
+    return m->weight != 0 ? m->value : NAN;
+}
+
+/* With d = new - old mean: mean += d / n, and the co-moment grows by d_y (f - new mean of f). */
+EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const double *predicted)
+{
+    for (size_t i = 0; i < n; i++) {
+        double y = truth[i], f = predicted[i], dy = y - s->mean_y, df = f - s->mean_f;
+        s->n += 1;
+        s->mean_y += dy / s->n;
+        s->mean_f += df / s->n;
+        s->yy += dy * (y - s->mean_y);
+        s->ff += df * (f - s->mean_f);
+        s->yf += dy * (f - s->mean_f);
+        s->square += (y - f) * (y - f);
+        s->absolute += fabs(y - f);
+    }
+}
+
+EQNN_API double eqnn_score_mse(const eqnn_score *s)
+{
+    return s->n > 0 ? s->square / s->n : NAN;
+}
+
+EQNN_API double eqnn_score_mae(const eqnn_score *s)
+{
+    return s->n > 0 ? s->absolute / s->n : NAN;
+}
+
+EQNN_API double eqnn_score_r2(const eqnn_score *s)
+{
+    return s->yy > 0 ? 1 - s->square / s->yy : NAN;
+}
+
+EQNN_API double eqnn_score_pearson(const eqnn_score *s)
+{
+    return s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   5 >>terminal
+   ------------------------------------------------------------------------------------------------ */
+
+EQNN_API double eqnn_clock(void)
+{
+#if defined(_WIN32)
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+#else
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#endif
+}
+
+EQNN_API int eqnn_is_terminal(FILE *file)
+{
+    const char *kind = getenv("TERM");
+    int number = file == stdout ? 1 : file == stderr ? 2 : -1;
+    if (number < 0 || (kind && strcmp(kind, "dumb") == 0)) return 0;
+#if defined(_WIN32)
+    return _isatty(number);
+#else
+    return isatty(number);
+#endif
+}
+
+EQNN_API int eqnn_colour(FILE *file)
+{
+    const char *no = getenv("NO_COLOR"); /* no-color.org: any text but the empty one */
+    return eqnn_is_terminal(file) && !(no && *no);
+}
+
+/* The one variable of this library that belongs to no context: signals have none. */
+static volatile sig_atomic_t eqnn__interrupt_flag = 0;
+
+static void eqnn__interrupt_raise(int number)
+{
+    eqnn__interrupt_flag = 1;
+    signal(number, SIG_DFL);
+}
+
+EQNN_API void eqnn_interrupt_catch(void)
+{
+    signal(SIGINT, eqnn__interrupt_raise);
+}
+
+EQNN_API int eqnn_interrupted(void)
+{
+    return eqnn__interrupt_flag != 0;
+}
+
+/* ---- options ---- */
+
+/* Keeps the first error; returns -1. */
+static EQNN__PRINTF(2, 3) int eqnn__args_fail(eqnn_args *a, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    if (!a->error[0]) vsnprintf(a->error, sizeof a->error, format, list);
+    va_end(list);
+    return -1;
+}
+
+static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
+{
+    for (int i = 0; i < a->count; i++)
+        if (strlen(a->option[i].name) == length && memcmp(a->option[i].name, name, length) == 0)
+            return i;
+    return -1;
+}
+
+static int eqnn__args_switch(const eqnn_args *a, int i)
+{
+    const char *v = a->option[i].value;
+    return v && (strcmp(v, "on") == 0 || strcmp(v, "off") == 0);
+}
+
+/* Takes a list of options over; a name that is there already gets the new default and help. */
+static void eqnn__args_add(eqnn_args *a, const eqnn_option *list)
+{
+    for (; list && list->name; list++) {
+        int i = eqnn__args_find(a, list->name, strlen(list->name));
+        if (i < 0 && a->count == EQNN_ARGS_MAX) {
+            eqnn__args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
+            return;
+        }
+        if (i < 0) i = a->count++;
+        a->option[i] = *list;
+    }
+}
+
+/* One "--name", "--name=value", "--no-name" or "--name value"; returns how many words it took. */
+static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
+{
+    if (word[0] != '-' || word[1] != '-' || !word[2])
+        return eqnn__args_fail(a, "'%s' is not an option; --help lists them", word);
+    const char *name = word + 2, *equal = strchr(name, '=');
+    size_t length = equal ? (size_t)(equal - name) : strlen(name);
+    int i = eqnn__args_find(a, name, length);
+    if (i < 0 && !equal && length > 3 && memcmp(name, "no-", 3) == 0) {
+        i = eqnn__args_find(a, name + 3, length - 3);
+        if (i >= 0 && eqnn__args_switch(a, i)) {
+            a->option[i].value = "off";
+            a->given[i] = 1;
+            return 1;
+        }
+        i = -1;
+    }
+    if (i < 0) return eqnn__args_fail(a, "unknown option '%s'; --help lists them", word);
+    int is_switch = eqnn__args_switch(a, i), words = equal || is_switch ? 1 : 2;
+    const char *value = equal ? equal + 1 : is_switch ? "on" : next;
+    if (!value) return eqnn__args_fail(a, "option '%s' needs a value", word);
+    if (is_switch && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return eqnn__args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
+    a->option[i].value = value;
+    a->given[i] = 1;
+    return words;
+}
+
+EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *about,
+                            const eqnn_option *own)
+{
+    static const eqnn_option common[] = {
+        { "seed", "0", "of every random number" },
+        { "threads", "0", "0: as many as there are" },
+        { "epochs", "10", "passes over the training data" },
+        { "data", "", "file or folder to read" },
+        { "out", "", "folder for logs, pictures and models" },
+        { "resume", "off", "continue from the checkpoint in --out" },
+        { "device", "cpu", "where to compute" },
+        { NULL, NULL, NULL }
+    };
+    memset(a, 0, sizeof *a);
+    a->program = argc > 0 ? argv[0] : "program";
+    a->about = about;
+    eqnn__args_add(a, own);
+    int mine = a->count;
+    eqnn__args_add(a, common);
+    a->count = mine < a->count ? a->count : mine;
+    eqnn__args_add(a, own); /* own defaults win over common ones */
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            eqnn_args_help(a, stdout);
+            return 0;
+        }
+    for (int i = 1; i < argc && !a->error[0];)
+        i += eqnn__args_word(a, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+    return a->error[0] ? -1 : 1;
+}
+
+EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file)
+{
+    fprintf(file, "%s\n\nusage: %s [options]\n\n", a->about ? a->about : "", a->program);
+    for (int i = 0; i < a->count; i++) {
+        const eqnn_option *o = &a->option[i];
+        char left[64];
+        snprintf(left, sizeof left, "--%s%s", o->name, eqnn__args_switch(a, i) ? "" : " ...");
+        fprintf(file, "  %-18s %s", left, o->help ? o->help : "");
+        if (o->value && *o->value) fprintf(file, " [%s]", o->value);
+        fprintf(file, "\n");
+    }
+    fprintf(file, "  %-18s this text\n", "--help");
+}
+
+EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name)
+{
+    int i = eqnn__args_find(a, name, strlen(name));
+    if (i < 0) eqnn__args_fail(a, "the program asks for an option '%s' it does not list", name);
+    return i < 0 || !a->option[i].value ? "" : a->option[i].value;
+}
+
+EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high)
+{
+    const char *text = eqnn_args_text(a, name);
+    char *end;
+    errno = 0;
+    long v = strtol(text, &end, 10);
+    if (end == text || *end || errno || v < low || v > high) {
+        eqnn__args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
+                        high);
+        return low;
+    }
+    return (int)v;
+}
+
+EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
+{
+    const char *text = eqnn_args_text(a, name);
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !isfinite(v)) {
+        eqnn__args_fail(a, "option --%s: '%s' is not a number", name, text);
+        return 0;
+    }
+    return v;
+}
+
+EQNN_API int eqnn_args_on(eqnn_args *a, const char *name)
+{
+    return strcmp(eqnn_args_text(a, name), "on") == 0;
+}
+
+EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name)
+{
+    int i = eqnn__args_find(a, name, strlen(name));
+    return i >= 0 && a->given[i];
+}
+
+EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)
+{
+    const char *text = eqnn_args_text(a, "seed");
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)text[0]) || *end || errno)
+        eqnn__args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
+    return (uint64_t)v;
+}
+
+/* ---- progress ---- */
+
+EQNN_API void eqnn_progress_start(eqnn_progress *p, FILE *file, const char *title, int64_t total,
+                                  int64_t done)
+{
+    memset(p, 0, sizeof *p);
+    p->file = file;
+    p->title = title;
+    p->total = total > 0 ? total : 1;
+    p->first = done;
+    p->start = eqnn_clock();
+    p->terminal = eqnn_is_terminal(file);
+    p->tenth = (int)(10 * done / p->total);
+}
+
+/* "1:02:03" or "02:03" */
+static void eqnn__progress_time(double seconds, char *text, size_t size)
+{
+    long s = seconds < 3.6e6 ? (long)(seconds + 0.5) : 3600000;
+    if (s >= 3600) snprintf(text, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else snprintf(text, size, "%02ld:%02ld", s / 60, s % 60);
+}
+
+static void eqnn__progress_bar(const eqnn_progress *p, int64_t done, const char *left)
+{
+    int full = (int)(24 * done / p->total), colour = eqnn_colour(p->file);
+    fprintf(p->file, "\r%-10s %s", p->title, colour ? "\033[36m" : "");
+    for (int i = 0; i < 24; i++) fputc(i < full ? '#' : '.', p->file);
+    fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", (int)(100 * done / p->total), left);
+}
+
+EQNN_API void eqnn_progress_show(eqnn_progress *p, int64_t done, const char *format, ...)
+{
+    char left[48], text[32];
+    double now = eqnn_clock(), used = now - p->start;
+    int tenth = (int)(10 * done / p->total);
+    if (p->terminal ? now - p->shown < 0.1 && done < p->total : tenth <= p->tenth) return;
+    p->shown = now;
+    p->tenth = tenth;
+    int64_t mine = done > p->first ? done - p->first : 1;
+    eqnn__progress_time(used / (double)mine * (double)(p->total - done), text, sizeof text);
+    if (done >= p->total) eqnn__progress_time(used, text, sizeof text);
+    snprintf(left, sizeof left, done < p->total ? "%s left" : "in %s", text);
+    if (p->terminal) eqnn__progress_bar(p, done, left);
+    else fprintf(p->file, "%s: %3d%%, %s  ", p->title, (int)(100 * done / p->total), left);
+    va_list list;
+    va_start(list, format);
+    if (format) vfprintf(p->file, format, list);
+    va_end(list);
+    fputs(p->terminal ? "\033[K" : "\n", p->file);
+    fflush(p->file);
+}
+
+EQNN_API void eqnn_progress_end(eqnn_progress *p)
+{
+    if (p->terminal && p->shown > 0) fputc('\n', p->file);
+    fflush(p->file);
+}
+
+/* ---- tables ---- */
+
+struct eqnn_table {
+    eqnn_ctx *ctx;
+    int columns, cells, capacity;
+    char (*cell)[48];  /* titles first, then row by row; longer texts are cut */
+};
+
+EQNN_API void eqnn_table_free(eqnn_table *t)
+{
+    if (!t) return;
+    free(t->cell);
+    free(t);
+}
+
+EQNN_API eqnn_table *eqnn_table_make(eqnn_ctx *c, const char *titles)
+{
+    eqnn_table *t = (eqnn_table *)calloc(1, sizeof *t);
+    if (!t) {
+        eqnn_fail(c, "table: no memory");
+        return NULL;
+    }
+    t->ctx = c;
+    for (const char *s = titles; s;) {
+        const char *bar = strchr(s, '|');
+        eqnn_table_cell(t, "%.*s", bar ? (int)(bar - s) : (int)strlen(s), s);
+        t->columns++;
+        s = bar ? bar + 1 : NULL;
+    }
+    return t;
+}
+
+EQNN_API void eqnn_table_cell(eqnn_table *t, const char *format, ...)
+{
+    va_list list;
+    if (!t) return;
+    if (t->cells == t->capacity) {
+        int capacity = 2 * t->capacity + 64;
+        void *cell = realloc(t->cell, (size_t)capacity * sizeof *t->cell);
+        if (!cell) {
+            eqnn_fail(t->ctx, "table: no memory for %d cells", capacity);
+            return;
+        }
+        t->cell = (char(*)[48])cell;
+        t->capacity = capacity;
+    }
+    va_start(list, format);
+    vsnprintf(t->cell[t->cells++], sizeof *t->cell, format, list);
+    va_end(list);
+}
+
+static int eqnn__table_width(const eqnn_table *t, int column)
+{
+    int width = 0;
+    for (int i = column; i < t->cells; i += t->columns) {
+        int n = (int)strlen(t->cell[i]);
+        if (n > width) width = n;
+    }
+    return width;
+}
+
+EQNN_API void eqnn_table_print(const eqnn_table *t, FILE *file)
+{
+    if (!t || t->columns == 0) return;
+    for (int i = 0; i < t->cells; i++) {
+        int column = i % t->columns, last = column == t->columns - 1 || i == t->cells - 1;
+        int width = eqnn__table_width(t, column);
+        fprintf(file, "%*s%s", column == 0 ? -width : width, t->cell[i], last ? "\n" : "  ");
+        if (i != t->columns - 1) continue;
+        for (int k = 0; k < t->columns; k++) { /* a rule under the titles */
+            for (int n = eqnn__table_width(t, k); n > 0; n--) fputc('-', file);
+            fputs(k + 1 < t->columns ? "  " : "\n", file);
+        }
+    }
+}
+
+/* ---- logs ---- */
+
+struct eqnn_csv {
+    eqnn_ctx *ctx;
+    FILE *f;
+    int cells;
+    char *path;
+};
+
+/* 1: the file at path begins with that line; 0: there is none, or it is empty; -1: another line. */
+static int eqnn__csv_matches(const char *path, const char *header)
+{
+    FILE *f = fopen(path, "rb");
+    int same = 1, any = 0, ch = 0;
+    if (!f) return 0;
+    for (const char *s = header; same && *s; s++) {
+        ch = fgetc(f);
+        any |= ch != EOF;
+        same = ch == (unsigned char)*s;
+    }
+    if (same) ch = fgetc(f);
+    fclose(f);
+    return !any ? 0 : same && (ch == '\n' || ch == '\r') ? 1 : -1;
+}
+
+EQNN_API void eqnn_csv_close(eqnn_csv *f)
+{
+    if (!f) return;
+    if (f->f) fclose(f->f);
+    free(f->path);
+    free(f);
+}
+
+EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append)
+{
+    if (eqnn_error(c)) return NULL;
+    int there = append ? eqnn__csv_matches(path, header) : 0;
+    if (there < 0) {
+        eqnn_fail(c, "csv_open: '%s' has other columns than '%s'; remove it or write elsewhere",
+                  path, header);
+        return NULL;
+    }
+    eqnn_csv *f = (eqnn_csv *)calloc(1, sizeof *f);
+    if (f) f->path = (char *)malloc(strlen(path) + 1);
+    if (!f || !f->path) {
+        eqnn_fail(c, "csv_open: no memory");
+        eqnn_csv_close(f);
+        return NULL;
+    }
+    strcpy(f->path, path);
+    f->ctx = c;
+    f->f = fopen(path, there ? "ab" : "wb");
+    if (!f->f) {
+        eqnn_fail(c, "cannot write '%s': %s", path, strerror(errno));
+        eqnn_csv_close(f);
+        return NULL;
+    }
+    if (!there) fprintf(f->f, "%s\n", header);
+    fflush(f->f);
+    return f;
+}
+
+/* Texts with commas, quotes or line ends are quoted (RFC 4180). */
+EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text)
+{
+    if (!f) return;
+    if (f->cells++) fputc(',', f->f);
+    if (!strpbrk(text, ",\"\r\n")) {
+        fputs(text, f->f);
+        return;
+    }
+    fputc('"', f->f);
+    for (; *text; text++) {
+        if (*text == '"') fputc('"', f->f);
+        fputc(*text, f->f);
+    }
+    fputc('"', f->f);
+}
+
+EQNN_API void eqnn_csv_number(eqnn_csv *f, double value)
+{
+    char text[40] = "";
+    if (isfinite(value)) snprintf(text, sizeof text, "%.9g", value);
+    eqnn_csv_text(f, text);
+}
+
+EQNN_API void eqnn_csv_end(eqnn_csv *f)
+{
+    if (!f) return;
+    fputc('\n', f->f);
+    f->cells = 0;
+    if (fflush(f->f) != 0 || ferror(f->f))
+        eqnn_fail(f->ctx, "cannot write '%s': %s", f->path, strerror(errno));
+}
+
+static int eqnn__data_folder(const char *path)
+{
+#if defined(_WIN32)
+    return _mkdir(path) == 0 || errno == EEXIST;
+#else
+    struct stat s;
+    if (mkdir(path, 0777) == 0) return 1;
+    int why = errno; /* some systems say "read only" of a folder that is there */
+    int there = stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+    errno = why;
+    return there;
+#endif
+}
+
+EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path)
+{
+    char part[1024];
+    size_t n = path ? strlen(path) : 0;
+    int good = n > 0 && n < sizeof part;
+    errno = ENAMETOOLONG;
+    for (size_t i = 1; good && i <= n; i++) {
+        if (i < n && path[i] != '/' && path[i] != '\\') continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        good = eqnn__data_folder(part) || i < n; /* a part above may be closed to us */
+    }
+    if (!good) eqnn_fail(c, "cannot make the folder '%s': %s", n ? path : "", strerror(errno));
+    return good;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   6 >>plots
+   ------------------------------------------------------------------------------------------------ */
+
+typedef struct eqnn__plot_series {
+    char label[64], colour[24];
+    int n, points, dashed;
+    double size, opacity, *x, *y;
+} eqnn__plot_series;
+
+struct eqnn_plot {
+    eqnn_ctx *ctx;
+    eqnn_plot_opts o;
+    char title[160], x_label[96], y_label[96];
+    int count, capacity;
+    eqnn__plot_series *series;
+};
+
+/* Okabe and Ito's colours (jfly.uni-koeln.de/color, 2002), those that show on white. */
+static const char *eqnn__plot_palette(int i)
+{
+    static const char *const colours[7] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7",
+                                            "#e69f00", "#56b4e9", "#333333" };
+    return colours[i % 7];
+}
+
+EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
+{
+    if (eqnn_error(c)) return NULL;
+    eqnn_plot *p = (eqnn_plot *)calloc(1, sizeof *p);
+    if (!p) {
+        eqnn_fail(c, "plot_make: no memory");
+        return NULL;
+    }
+    p->ctx = c;
+    if (opts) p->o = *opts;
+    if (p->o.width < 160) p->o.width = p->o.width ? 160 : 560;
+    if (p->o.height < 120) p->o.height = p->o.height ? 120 : 400;
+    snprintf(p->title, sizeof p->title, "%s", p->o.title ? p->o.title : "");
+    snprintf(p->x_label, sizeof p->x_label, "%s", p->o.x_label ? p->o.x_label : "");
+    snprintf(p->y_label, sizeof p->y_label, "%s", p->o.y_label ? p->o.y_label : "");
+    return p;
+}
+
+EQNN_API void eqnn_plot_free(eqnn_plot *p)
+{
+    if (!p) return;
+    for (int i = 0; i < p->count; i++) {
+        free(p->series[i].x);
+        free(p->series[i].y);
+    }
+    free(p->series);
+    free(p);
+}
+
+/* Room for one more series, or NULL. */
+static eqnn__plot_series *eqnn__plot_room(eqnn_plot *p)
+{
+    if (p->count == p->capacity) {
+        int capacity = 2 * p->capacity + 8;
+        void *series = realloc(p->series, (size_t)capacity * sizeof *p->series);
+        if (!series) return NULL;
+        p->series = (eqnn__plot_series *)series;
+        p->capacity = capacity;
+    }
+    memset(&p->series[p->count], 0, sizeof *p->series);
+    return &p->series[p->count];
+}
+
+EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
+                           const eqnn_series_opts *opts)
+{
+    if (!p || n < 0 || !x || !y) return 0;
+    eqnn__plot_series *s = eqnn__plot_room(p);
+    if (s) {
+        s->x = (double *)malloc(((size_t)n + 1) * sizeof *x);
+        s->y = (double *)malloc(((size_t)n + 1) * sizeof *y);
+    }
+    if (!s || !s->x || !s->y) {
+        if (s) free(s->x);
+        if (s) free(s->y);
+        eqnn_fail(p->ctx, "plot_add: no memory for %d points", n);
+        return 0;
+    }
+    memcpy(s->x, x, (size_t)n * sizeof *x);
+    memcpy(s->y, y, (size_t)n * sizeof *y);
+    s->n = n;
+    s->points = opts && opts->points;
+    s->dashed = opts && opts->dashed;
+    s->size = opts && opts->size > 0 ? opts->size : s->points ? 2.2 : 1.8;
+    s->opacity = opts && opts->opacity > 0 ? opts->opacity : 1;
+    snprintf(s->label, sizeof s->label, "%s", label ? label : "");
+    snprintf(s->colour, sizeof s->colour, "%s",
+             opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count));
+    p->count++;
+    return 1;
+}
+
+/* ---- axes ---- */
+
+typedef struct eqnn__axis {
+    double low, high;      /* of the panel; logarithms (base 10) of a logarithmic axis */
+    int log, ticks;
+    double tick[32];       /* as low and high                   */
+    double minor[64];      /* thin lines between                */
+    int minors, exponent;  /* linear: labels are in 10^exponent */
+    int decimals;
+} eqnn__axis;
+
+/* Where a value stands on its axis, NaN when it has no place. */
+static double eqnn__axis_value(const eqnn__axis *a, double v)
+{
+    return !a->log ? v : v > 0 ? log10(v) : NAN;
+}
+
+/* What all series of p need on one axis (0: x, 1: y). */
+static void eqnn__axis_range(eqnn__axis *a, const eqnn_plot *p, int which)
+{
+    a->low = INFINITY;
+    a->high = -INFINITY;
+    for (int k = 0; k < p->count; k++)
+        for (int i = 0; i < p->series[k].n; i++) {
+            double v = eqnn__axis_value(a, which ? p->series[k].y[i] : p->series[k].x[i]);
+            if (!isfinite(v)) continue;
+            if (v < a->low) a->low = v;
+            if (v > a->high) a->high = v;
+        }
+    double least = which ? p->o.y_min : p->o.x_min, most = which ? p->o.y_max : p->o.x_max;
+    if (!(a->low <= a->high)) a->low = 0, a->high = 1;
+    double room = 0.04 * (a->high - a->low);
+    if (room <= 1e-12 * fabs(a->high)) room = a->high != 0 && !a->log ? 0.05 * fabs(a->high) : 0.5;
+    a->low -= room;
+    a->high += room;
+    if (least == most) return;
+    least = eqnn__axis_value(a, least);
+    most = eqnn__axis_value(a, most);
+    if (isfinite(least)) a->low = least;
+    if (isfinite(most) && most > a->low) a->high = most;
+}
+
+/* The step 1, 2 or 5 times a power of ten that cuts the span into at most about n pieces. */
+static double eqnn__axis_step(double span, int n)
+{
+    double power = pow(10, floor(log10(span / n))), rest = span / n / power;
+    return power * (rest <= 1.0001 ? 1 : rest <= 2.0001 ? 2 : rest <= 5.0001 ? 5 : 10);
+}
+
+static void eqnn__axis_linear(eqnn__axis *a, int most)
+{
+    double step = eqnn__axis_step(a->high - a->low, most), first = ceil(a->low / step - 1e-9);
+    double size = fmax(fabs(a->low), fabs(a->high));
+    for (int i = 0; i < 32 && (first + i) * step <= a->high + 1e-9 * step; i++)
+        a->tick[a->ticks++] = (first + i) * step;
+    int digits = (int)floor(log10(size) + 1e-9);
+    a->exponent = digits < -2 || digits > 4 ? digits : 0;
+    double shown = log10(step) - a->exponent;
+    a->decimals = shown < -1e-9 ? (int)ceil(-shown - 1e-9) : 0;
+}
+
+/* Decades, at most about `most` of them; between few of them thin lines at 2, 3, ..., 9, which get
+   labels (2 and 5 only) when there are fewer than two decades to show. */
+static void eqnn__axis_log(eqnn__axis *a, int most)
+{
+    int first = (int)floor(a->low), last = (int)ceil(a->high), whole = 0;
+    int stride = 1 + (last - first) / (most + 1);
+    for (int k = first; k <= last; k++) whole += k >= a->low && k <= a->high;
+    for (int k = first; k <= last; k++)
+        for (int m = 1; m <= 9; m++) {
+            double v = k + log10((double)m);
+            int label = m == 1 ? k % stride == 0 : whole < 2 && (m == 2 || m == 5);
+            if (v < a->low || v > a->high) continue;
+            if (label && a->ticks < 32) a->tick[a->ticks++] = v;
+            else if (last - first <= 6 && a->minors < 64) a->minor[a->minors++] = v;
+        }
+}
+
+static void eqnn__axis_make(eqnn__axis *a, int most)
+{
+    if (a->log) eqnn__axis_log(a, most);
+    else eqnn__axis_linear(a, most);
+}
+
+/* ---- drawing ---- */
+
+typedef struct eqnn__svg_area {
+    eqnn__blob *f;
+    const eqnn_plot *p;
+    double left, top, width, height;  /* of the area inside the axes */
+    int number;
+    eqnn__axis x, y;
+} eqnn__svg_area;
+
+static double eqnn__svg_at_x(const eqnn__svg_area *q, double v)
+{
+    return q->left + q->width * (v - q->x.low) / (q->x.high - q->x.low);
+}
+
+static double eqnn__svg_at_y(const eqnn__svg_area *q, double v)
+{
+    return q->top + q->height * (q->y.high - v) / (q->y.high - q->y.low);
+}
+
+/* Text as XML. */
+static void eqnn__svg_escape(eqnn__blob *f, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '&') eqnn__blob_print(f, "&amp;");
+        else if (*s == '<') eqnn__blob_print(f, "&lt;");
+        else if (*s == '>') eqnn__blob_print(f, "&gt;");
+        else if (*s == '"') eqnn__blob_print(f, "&quot;");
+        else if ((unsigned char)*s >= 32) eqnn__blob_put(f, s, 1);
+    }
+}
+
+static void eqnn__svg_text(eqnn__blob *f, double x, double y, const char *style, const char *text)
+{
+    eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" %s>", x, y, style);
+    eqnn__svg_escape(f, text);
+    eqnn__blob_print(f, "</text>\n");
+}
+
+static void eqnn__svg_line(eqnn__blob *f, double x1, double y1, double x2, double y2,
+                           const char *colour)
+{
+    eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n",
+                x1, y1, x2, y2, colour);
+}
+
+/* The label of a tick: a number, or a power of ten with its exponent raised. */
+static void eqnn__svg_tick(eqnn__blob *f, const eqnn__axis *a, double x, double y,
+                           const char *anchor, double v)
+{
+    eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">", x, y, anchor);
+    if (a->log) {
+        int power = (int)floor(v + 1e-9), digit = (int)floor(pow(10, v - power) + 0.5);
+        if (power >= -1 && power <= 2) {
+            eqnn__blob_print(f, "%g", digit * pow(10, power));
+        } else {
+            if (digit > 1) eqnn__blob_print(f, "%d&#183;", digit);
+            eqnn__blob_print(f, "10<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan>",
+                        power < 0 ? "&#8722;" : "", abs(power));
+        }
+    } else {
+        double shown = v / pow(10, a->exponent);
+        if (fabs(shown) < 0.5 * pow(10, -a->decimals)) shown = 0;
+        eqnn__blob_print(f, "%s%.*f", shown < 0 ? "&#8722;" : "", a->decimals, fabs(shown));
+    }
+    eqnn__blob_print(f, "</text>\n");
+}
+
+/* The grid, labels of ticks, and the frame's two axes. */
+static void eqnn__svg_axes(const eqnn__svg_area *q)
+{
+    eqnn__blob *f = q->f;
+    double right = q->left + q->width, bottom = q->top + q->height;
+    for (int i = 0; i < q->x.minors; i++) {
+        double x = eqnn__svg_at_x(q, q->x.minor[i]);
+        eqnn__svg_line(f, x, q->top, x, bottom, "#f1f1f1");
+    }
+    for (int i = 0; i < q->y.minors; i++) {
+        double y = eqnn__svg_at_y(q, q->y.minor[i]);
+        eqnn__svg_line(f, q->left, y, right, y, "#f1f1f1");
+    }
+    for (int i = 0; i < q->x.ticks; i++) {
+        double x = eqnn__svg_at_x(q, q->x.tick[i]);
+        eqnn__svg_line(f, x, q->top, x, bottom, "#dcdcdc");
+        eqnn__svg_tick(f, &q->x, x, bottom + 17, "middle", q->x.tick[i]);
+    }
+    for (int i = 0; i < q->y.ticks; i++) {
+        double y = eqnn__svg_at_y(q, q->y.tick[i]);
+        eqnn__svg_line(f, q->left, y, right, y, "#dcdcdc");
+        eqnn__svg_tick(f, &q->y, q->left - 7, y + 4, "end", q->y.tick[i]);
+    }
+    eqnn__svg_line(f, q->left, bottom, right, bottom, "#555555");
+    eqnn__svg_line(f, q->left, q->top, q->left, bottom, "#555555");
+}
+
+/* "x 10^-6" beside an axis whose labels leave it out. */
+static void eqnn__svg_factor(eqnn__blob *f, const eqnn__axis *a, double x, double y,
+                             const char *anchor)
+{
+    if (a->log || a->exponent == 0) return;
+    eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">&#215;10"
+               "<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan></text>\n",
+            x, y, anchor, a->exponent < 0 ? "&#8722;" : "", abs(a->exponent));
+}
+
+static void eqnn__svg_titles(const eqnn__svg_area *q)
+{
+    eqnn__blob *f = q->f;
+    double middle = q->left + q->width / 2, bottom = q->top + q->height, y = q->top + q->height / 2;
+    char style[96];
+    eqnn__svg_text(f, q->left, q->top - 16, "class=\"h\"", q->p->title);
+    eqnn__svg_text(f, middle, bottom + 38, "text-anchor=\"middle\"", q->p->x_label);
+    snprintf(style, sizeof style, "text-anchor=\"middle\" transform=\"rotate(-90 %.1f %.1f)\"",
+             q->left - 60, y);
+    eqnn__svg_text(f, q->left - 60, y, style, q->p->y_label);
+    eqnn__svg_factor(f, &q->x, q->left + q->width, bottom + 34, "end");
+    eqnn__svg_factor(f, &q->y, q->left - 7, q->top - 6, "end");
+}
+
+static void eqnn__svg_dots(const eqnn__svg_area *q, const eqnn__plot_series *s)
+{
+    eqnn__blob_print(q->f, "<g fill=\"%s\" fill-opacity=\"%.2f\">\n", s->colour, s->opacity);
+    for (int i = 0; i < s->n; i++) {
+        double x = eqnn__axis_value(&q->x, s->x[i]), y = eqnn__axis_value(&q->y, s->y[i]);
+        if (isfinite(x) && isfinite(y))
+            eqnn__blob_print(q->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>\n", eqnn__svg_at_x(q, x),
+                    eqnn__svg_at_y(q, y), s->size);
+    }
+    eqnn__blob_print(q->f, "</g>\n");
+}
+
+/* A path with a gap wherever a point has no place. */
+static void eqnn__svg_path(const eqnn__svg_area *q, const eqnn__plot_series *s)
+{
+    int pen = 0;
+    eqnn__blob_print(q->f, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" "
+                      "stroke-opacity=\"%.2f\" stroke-linejoin=\"round\" stroke-linecap=\"round\""
+                      "%s d=\"",
+                s->colour, s->size, s->opacity, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
+    for (int i = 0; i < s->n; i++) {
+        double x = eqnn__axis_value(&q->x, s->x[i]), y = eqnn__axis_value(&q->y, s->y[i]);
+        int good = isfinite(x) && isfinite(y);
+        if (good)
+            eqnn__blob_print(q->f, "%s%.1f %.1f", pen ? "L" : "M", eqnn__svg_at_x(q, x),
+                        eqnn__svg_at_y(q, y));
+        pen = good;
+    }
+    eqnn__blob_print(q->f, "\"/>\n");
+}
+
+/* How many points lie in the box of a legend that begins at (x, y). */
+static int eqnn__svg_crowd(const eqnn__svg_area *q, double x, double y, double width, double height)
+{
+    int crowd = 0;
+    for (int k = 0; k < q->p->count; k++)
+        for (int i = 0; i < q->p->series[k].n; i++) {
+            double u = eqnn__svg_at_x(q, eqnn__axis_value(&q->x, q->p->series[k].x[i]));
+            double v = eqnn__svg_at_y(q, eqnn__axis_value(&q->y, q->p->series[k].y[i]));
+            crowd += u > x && u < x + width && v > y && v < y + height;
+        }
+    return crowd;
+}
+
+static void eqnn__svg_legend_row(eqnn__blob *f, const eqnn__plot_series *s, double x, double y)
+{
+    if (s->points)
+        eqnn__blob_print(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x + 11, y,
+                    s->colour);
+    else
+        eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+                   "stroke-width=\"2.2\"%s/>\n",
+                x, y, x + 22, y, s->colour, s->dashed ? " stroke-dasharray=\"5 4\"" : "");
+    eqnn__svg_text(f, x + 29, y + 4, "class=\"t\"", s->label);
+}
+
+/* In the corner with the fewest points. */
+static void eqnn__svg_legend(const eqnn__svg_area *q)
+{
+    int rows = 0, longest = 0, least = -1;
+    double at_x = 0, at_y = 0;
+    for (int k = 0; k < q->p->count; k++) {
+        int n = (int)strlen(q->p->series[k].label);
+        rows += n > 0;
+        if (n > longest) longest = n;
+    }
+    if (rows == 0) return;
+    double width = 46 + 6.6 * longest, height = 10 + 18.0 * rows;
+    for (int corner = 0; corner < 4; corner++) {
+        double x = corner % 2 ? q->left + 8 : q->left + q->width - width - 8;
+        double y = corner / 2 ? q->top + q->height - height - 8 : q->top + 8;
+        int crowd = eqnn__svg_crowd(q, x, y, width, height);
+        if (least >= 0 && crowd >= least) continue;
+        least = crowd;
+        at_x = x;
+        at_y = y;
+    }
+    eqnn__blob_print(q->f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
+                  "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
+            at_x, at_y, width, height);
+    for (int k = 0, row = 0; k < q->p->count; k++)
+        if (q->p->series[k].label[0])
+            eqnn__svg_legend_row(q->f, &q->p->series[k], at_x + 9, at_y + 14 + 18.0 * row++);
+}
+
+/* Widens one axis so that a unit is as long on both. */
+static void eqnn__svg_at_equal(eqnn__svg_area *q)
+{
+    double per_x = (q->x.high - q->x.low) / q->width, per_y = (q->y.high - q->y.low) / q->height;
+    eqnn__axis *a = per_x < per_y ? &q->x : &q->y;
+    double more = fmax(per_x, per_y) / fmin(per_x, per_y), middle = (a->low + a->high) / 2;
+    double half = (a->high - a->low) / 2 * more;
+    a->low = middle - half;
+    a->high = middle + half;
+}
+
+static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, double top,
+                            int number)
+{
+    eqnn__svg_area q;
+    memset(&q, 0, sizeof q);
+    q.f = f;
+    q.p = p;
+    q.number = number;
+    q.left = left + 78;
+    q.top = top + 42;
+    q.width = p->o.width - 78 - 22;
+    q.height = p->o.height - 42 - 54;
+    q.x.log = p->o.log_x;
+    q.y.log = p->o.log_y;
+    eqnn__axis_range(&q.x, p, 0);
+    eqnn__axis_range(&q.y, p, 1);
+    if (p->o.equal) eqnn__svg_at_equal(&q);
+    eqnn__axis_make(&q.x, (int)(q.width / 70) + 1);
+    eqnn__axis_make(&q.y, (int)(q.height / 50) + 1);
+    eqnn__svg_axes(&q);
+    eqnn__svg_titles(&q);
+    eqnn__blob_print(f, "<clipPath id=\"c%d\"><rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
+                   "height=\"%.1f\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
+                number, q.left, q.top, q.width, q.height, number);
+    for (int k = 0; k < p->count; k++) {
+        if (p->series[k].points) eqnn__svg_dots(&q, &p->series[k]);
+        else eqnn__svg_path(&q, &p->series[k]);
+    }
+    eqnn__blob_print(f, "</g>\n");
+    eqnn__svg_legend(&q);
+}
+
+/* Width of the columns and height of the rows are those of the largest panel. */
+static void eqnn__svg_picture(eqnn__blob *f, eqnn_plot *const *plots, int n, int columns)
+{
+    int width = 0, height = 0, rows = (n + columns - 1) / columns;
+    for (int i = 0; i < n; i++) {
+        if (plots[i]->o.width > width) width = plots[i]->o.width;
+        if (plots[i]->o.height > height) height = plots[i]->o.height;
+    }
+    eqnn__blob_print(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+               "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, 'Liberation Sans', "
+               "'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
+               "<style>.t{font-size:12px;fill:#444444}.h{font-size:15px;font-weight:bold}</style>\n"
+               "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
+            width * columns, height * rows, width * columns, height * rows);
+    for (int i = 0; i < n; i++)
+        eqnn__svg_panel(f, plots[i], width * (i % columns), height * (i / columns), i);
+    eqnn__blob_print(f, "</svg>\n");
+}
+
+EQNN_API int eqnn_plots_save(eqnn_ctx *c, const char *path, eqnn_plot *const *plots, int n,
+                             int columns)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    if (eqnn_error(c)) return 0;
+    int missing = !plots;
+    for (int i = 0; plots && i < n; i++) missing |= !plots[i];
+    if (missing || n < 1 || columns < 1) {
+        eqnn_fail(c, "plots_save: %d plots in %d columns%s", n, columns,
+                  missing ? ", one is NULL" : "");
+        return 0;
+    }
+    eqnn__svg_picture(&b, plots, n, columns < n ? columns : n);
+    return eqnn__blob_save(c, path, &b);
+}
+
+EQNN_API int eqnn_plot_save(const eqnn_plot *p, const char *path)
+{
+    eqnn_plot *one = (eqnn_plot *)(uintptr_t)p; /* read only all the same */
+    return p ? eqnn_plots_save(p->ctx, path, &one, 1, 1) : 0;
+}
+
+/* Five colours along viridis (van der Walt and Smith 2015) with straight lines between; without its
+   pale end. */
+EQNN_API void eqnn_plot_colour(double t, char *text)
+{
+    static const double stop[5][3] = {
+        { 68, 1, 84 }, { 62, 74, 137 }, { 38, 130, 142 }, { 53, 183, 121 }, { 218, 200, 30 }
+    };
+    double s = 4 * (t > 0 ? t < 1 ? t : 1 : 0);
+    int k = s < 4 ? (int)s : 3, v[3];
+    for (int m = 0; m < 3; m++)
+        v[m] = (int)(stop[k][m] + (s - k) * (stop[k + 1][m] - stop[k][m]) + 0.5) & 255;
+    snprintf(text, 8, "#%02x%02x%02x", (unsigned)v[0], (unsigned)v[1], (unsigned)v[2]);
+}
+
+/* The chain in one frame: a line along it and a dot for each bead. */
+static void eqnn__plot_chain(eqnn_plot *p, const char *label, int beads, const double *frame,
+                             const char *colour, double *x, double *y)
+{
+    eqnn_series_opts o;
+    memset(&o, 0, sizeof o);
+    o.colour = colour;
+    for (int i = 0; i < beads; i++) {
+        x[i] = frame[3 * i];
+        y[i] = frame[3 * i + 1];
+    }
+    eqnn_plot_add(p, label, beads, x, y, &o);
+    o.points = 1;
+    o.size = 3.4;
+    eqnn_plot_add(p, NULL, beads, x, y, &o);
+}
+
+/* One panel; x and y have room for the longer of frames and beads. */
+static void eqnn__plot_run(eqnn_plot *p, int frames, int beads, const double *run, double *x,
+                           double *y)
+{
+    char colour[8];
+    eqnn_series_opts o;
+    memset(&o, 0, sizeof o);
+    o.size = 1.3;
+    o.opacity = 0.9;
+    o.colour = colour;
+    for (int b = 0; b < beads; b++) {
+        for (int t = 0; t < frames; t++) {
+            const double *at = run + 3 * ((size_t)t * (size_t)beads + (size_t)b);
+            x[t] = at[0];
+            y[t] = at[1];
+        }
+        eqnn_plot_colour(beads > 1 ? (double)b / (beads - 1) : 0, colour);
+        eqnn_plot_add(p, NULL, frames, x, y, &o);
+    }
+    size_t last = 3 * (size_t)(frames - 1) * (size_t)beads;
+    eqnn__plot_chain(p, "first frame", beads, run, "#9a9a9a", x, y);
+    eqnn__plot_chain(p, "last frame", beads, run + last, "#222222", x, y);
+}
+
+/* Both panels show the range that both runs need. */
+static void eqnn__plot_share(eqnn_plot *a, eqnn_plot *b)
+{
+    eqnn_plot_opts *o = &a->o;
+    eqnn__axis x[2], y[2];
+    memset(x, 0, sizeof x);
+    memset(y, 0, sizeof y);
+    for (int i = 0; i < 2; i++) {
+        eqnn__axis_range(&x[i], i ? b : a, 0);
+        eqnn__axis_range(&y[i], i ? b : a, 1);
+    }
+    o->x_min = fmin(x[0].low, x[1].low);
+    o->x_max = fmax(x[0].high, x[1].high);
+    o->y_min = fmin(y[0].low, y[1].low);
+    o->y_max = fmax(y[0].high, y[1].high);
+    b->o.x_min = o->x_min;
+    b->o.x_max = o->x_max;
+    b->o.y_min = o->y_min;
+    b->o.y_max = o->y_max;
+}
+
+EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, int beads,
+                                    const double *left, const double *right,
+                                    const char *left_title, const char *right_title)
+{
+    eqnn_plot_opts o;
+    eqnn_plot *p[2];
+    int good = 0;
+    if (eqnn_error(c)) return 0;
+    if (frames < 1 || beads < 1 || !left || !right) {
+        eqnn_fail(c, "plot_trajectories: %d frames of %d beads", frames, beads);
+        return 0;
+    }
+    memset(&o, 0, sizeof o);
+    o.equal = 1;
+    o.x_label = "x";
+    o.y_label = "y";
+    o.title = left_title;
+    p[0] = eqnn_plot_make(c, &o);
+    o.title = right_title;
+    p[1] = eqnn_plot_make(c, &o);
+    double *work = (double *)malloc(2 * (size_t)(frames > beads ? frames : beads) * sizeof *work);
+    if (!work) eqnn_fail(c, "plot_trajectories: no memory");
+    if (work && p[0] && p[1]) {
+        double *y = work + (frames > beads ? frames : beads);
+        eqnn__plot_run(p[0], frames, beads, left, work, y);
+        eqnn__plot_run(p[1], frames, beads, right, work, y);
+        eqnn__plot_share(p[0], p[1]);
+        good = eqnn_plots_save(c, path, p, 2, 2);
+    }
+    free(work);
+    eqnn_plot_free(p[0]);
+    eqnn_plot_free(p[1]);
+    return good;
+}
+
+#endif /* EQNN_IMPLEMENTATION */
+
+/* ------------------------------------------------------------------------------------------------
+   LICENCE: the same as eqnn.h's, which stands at its end.
+
+   CHANGES
+      0.1   files, the chain, batches, scores, terminal, plots
+   ------------------------------------------------------------------------------------------------ */

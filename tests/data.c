@@ -1,0 +1,412 @@
+/* data.c - eqnn_data.h: files, the chain, batches, scores, options, logs and plots */
+#include "test.h"
+#include "../eqnn_data.h"
+
+/* ---- files ---- */
+
+/* An npy file in memory: version 1 header text, then the numbers. */
+static size_t npy(unsigned char *out, const char *header, const void *data, size_t size)
+{
+    size_t n = strlen(header);
+    memcpy(out, "\x93NUMPY\1\0", 8);
+    out[8] = (unsigned char)(n & 255);
+    out[9] = (unsigned char)(n >> 8);
+    memcpy(out + 10, header, n);
+    memcpy(out + 10 + n, data, size);
+    return 10 + n + size;
+}
+
+static eqnn_npz *parse(eqnn_ctx *c, const char *header, const void *data, size_t size)
+{
+    unsigned char bytes[1024];
+    return eqnn_npz_parse(c, bytes, npy(bytes, header, data, size));
+}
+
+TEST(npy_types)
+{
+    eqnn_ctx *c = test_context();
+    static const struct { const char *dtype; unsigned char bytes[8]; size_t size; double value; } t[] = {
+        { "<f8", { 0, 0, 0, 0, 0, 0, 0xf8, 0x3f }, 8, 1.5 }, { ">f8", { 0x3f, 0xf8 }, 8, 1.5 },
+        { "<f4", { 0, 0, 0xc0, 0x3f }, 4, 1.5 },             { ">f4", { 0x3f, 0xc0 }, 4, 1.5 },
+        { "<f2", { 0x00, 0x3e }, 2, 1.5 },                   { "<f2", { 1, 0 }, 2, 5.9604644775390625e-8 },
+        { ">f2", { 0xc0, 0 }, 2, -2 },                       { "<i1", { 0x80 }, 1, -128 },
+        { "<i2", { 0xfe, 0xff }, 2, -2 },                    { ">i2", { 0xff, 0xfe }, 2, -2 },
+        { "<i4", { 0, 0, 0, 0x80 }, 4, -2147483648.0 },      { "<i8", { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 8, -1 },
+        { ">i8", { 0x80 }, 8, -9223372036854775808.0 },      { "|u1", { 200 }, 1, 200 },
+        { "<u2", { 0xff, 0xff }, 2, 65535 },                 { ">u4", { 1, 0, 0, 0 }, 4, 16777216 },
+        { "<u8", { 0, 0, 0, 0, 0, 0, 0, 0x80 }, 8, 9223372036854775808.0 }, { "|b1", { 1 }, 1, 1 },
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char header[128];
+        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }\n", t[i].dtype);
+        eqnn_npz *z = parse(c, header, t[i].bytes, t[i].size);
+        const eqnn_array *a = eqnn_npz_need(z, "arr", 1);
+        CHECK(a && a->count == 1 && a->values[0] == t[i].value);
+        CHECK_TEXT(a ? a->dtype : NULL, t[i].dtype);
+        eqnn_npz_close(z);
+    }
+}
+
+TEST(npy_orders)
+{
+    eqnn_ctx *c = test_context();
+    const unsigned char data[6] = { 0, 1, 2, 3, 4, 5 };
+    static const double expected[6] = { 0, 2, 4, 1, 3, 5 };
+    eqnn_npz *z = parse(c, "{'shape': (2, 3), 'fortran_order': True, 'descr': \"|u1\"}", data, 6);
+    const eqnn_array *a = eqnn_npz_need(z, "arr", 2);
+    for (int i = 0; a && i < 6; i++) CHECK(a->values[i] == expected[i]);
+    CHECK(!eqnn_npz_need(z, "arr", 3));
+    CHECK_ERROR(c, "2 dimensions");
+    CHECK(!eqnn_npz_need(z, "b", 3));
+    CHECK_ERROR(c, "no array 'b'");
+    eqnn_npz_close(z);
+    z = parse(c, "{'descr': '<U5', 'fortran_order': False, 'shape': (1,), }", data, 6);
+    CHECK(eqnn_npz_count(z) == 1 && !eqnn_npz_at(z, 0)->values && !eqnn_npz_need(z, "arr", 1));
+    CHECK_ERROR(c, "'<U5', which is not read");
+    eqnn_npz_close(z);
+}
+
+TEST(npy_malformed)
+{
+    eqnn_ctx *c = test_context();
+    static const char *const bad[][2] = {
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (7,), }", "cut off" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967296,4294967296), }", "cut off" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999,), }", "absurdly" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", "8 dimensions" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }", "not made of numbers" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (1", "comma" },
+        { "{'descr': '|u1', 'fortran_order': Maybe, 'shape': (1,), }", "boolean" },
+        { "{'descr': '|u1', 'fortran_order': False, }", "lacks descr" },
+        { "{'descr': '|u1', 'surprise': 1}", "unknown key" },
+        { "{'descr': '|u1", "dtype" },
+        { "[1, 2]", "dictionary" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(!parse(c, bad[i][0], "abcdef", 6));
+        CHECK_ERROR(c, bad[i][1]);
+    }
+    CHECK(!eqnn_npz_parse(c, "", 0));
+    CHECK_ERROR(c, "too short");
+    CHECK(!eqnn_npz_open(c, "/nowhere/at/all.npz"));
+    CHECK_ERROR(c, "cannot open '/nowhere/at/all.npz'");
+}
+
+TEST(npz_round_trip)
+{
+    eqnn_ctx *c = test_context();
+    double v[6] = { 1, -2, 3.5, 1e300, -0.0, 6 }, whole[4] = { -5, 127, 0, -128 };
+    eqnn_array w[3], one;
+    memset(w, 0, sizeof w);
+    w[0].name = "a"; w[0].dims = 2; w[0].shape[0] = 2; w[0].shape[1] = 3; w[0].values = v;
+    w[1].name = "i"; w[1].dims = 1; w[1].shape[0] = 4; w[1].values = whole; w[1].dtype = "|i1";
+    w[2].name = "none"; w[2].dims = 2; w[2].shape[1] = 3;
+    one = w[1];
+    CHECK(eqnn_npz_save(c, "test_data.npz", w, 3));
+    eqnn_npz *z = eqnn_npz_open(c, "test_data.npz");
+    const eqnn_array *a = eqnn_npz_need(z, "a", 2), *i = eqnn_npz_need(z, "i", 1);
+    CHECK(eqnn_npz_count(z) == 3 && a && memcmp(a->values, v, sizeof v) == 0);
+    CHECK(i && memcmp(i->values, whole, sizeof whole) == 0);
+    CHECK(eqnn_npz_need(z, "none", 2) && eqnn_npz_find(z, "none")->count == 0 && !eqnn_npz_find(z, "b"));
+    eqnn_npz_close(z);
+    whole[0] = 200;
+    CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
+    CHECK_ERROR(c, "200 is no number of dtype '|i1'");
+    one.dtype = "<f4";
+    CHECK(eqnn_npy_save(c, "test_data.npy", &one));
+    z = eqnn_npz_open(c, "test_data.npy");
+    CHECK(eqnn_npz_need(z, "arr", 1) && eqnn_npz_find(z, "arr")->values[0] == 200);
+    eqnn_npz_close(z);
+    remove("test_data.npy");
+}
+
+/* Every byte of an archive that is changed, and every length it is cut to, gives the same numbers or
+   an error, never a crash. */
+TEST(npz_damaged)
+{
+    eqnn_ctx *c = test_context();
+    static unsigned char bytes[4096], copy[4096];
+    double v[4] = { 1, 2, 3, 4 };
+    eqnn_array w;
+    memset(&w, 0, sizeof w);
+    w.name = "x"; w.dims = 1; w.shape[0] = 4; w.values = v;
+    CHECK(eqnn_npz_save(c, "test_data.npz", &w, 1));
+    FILE *f = fopen("test_data.npz", "rb");
+    size_t size = f ? fread(bytes, 1, sizeof bytes, f) : 0;
+    if (f) fclose(f);
+    remove("test_data.npz");
+    for (size_t n = 0; n < size; n++) {
+        CHECK(!eqnn_npz_parse(c, bytes, n));
+        CHECK_ERROR(c, "npz");
+    }
+    int refused = 0;
+    for (size_t i = 0; i < size; i++) {
+        memcpy(copy, bytes, size);
+        copy[i] ^= 0x41;
+        eqnn_npz *z = eqnn_npz_parse(c, copy, size);
+        const eqnn_array *a = eqnn_npz_at(z, 0);
+        CHECK(!a || (a->count == 4 && a->values && memcmp(a->values, v, sizeof v) == 0));
+        refused += !z;
+        eqnn_clear(c);
+        eqnn_npz_close(z);
+    }
+    CHECK(refused > 100);
+}
+
+/* ---- generators ---- */
+
+TEST(chain_force)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_chain_opts o;
+    double pos[3 * 36], force[36], worst = 0;
+    memset(&o, 0, sizeof o);
+    o.frames = 3;
+    o.spatial = 1;
+    CHECK(eqnn_chain(c, &o, pos, NULL));
+    eqnn_chain_force(&o, pos, force);
+    for (int i = 0; i < 36; i++) {
+        double h = 1e-6, x = pos[i], up, down;
+        pos[i] = x + h;
+        up = eqnn_chain_energy(&o, pos, NULL);
+        pos[i] = x - h;
+        down = eqnn_chain_energy(&o, pos, NULL);
+        pos[i] = x;
+        worst = fmax(worst, fabs(force[i] + (up - down) / (2 * h)));
+    }
+    CHECK(worst < 1e-11);
+}
+
+TEST(chain_energy)
+{
+    eqnn_ctx *c = test_context();
+    static double pos[500 * 36], vel[500 * 36];
+    eqnn_chain_opts o;
+    memset(&o, 0, sizeof o);
+    o.frames = 500;
+    o.spatial = 1;
+    o.substeps = 32;
+    o.centred = 1;
+    CHECK(eqnn_chain(c, &o, pos, vel));
+    double first = eqnn_chain_energy(&o, pos, vel), worst = 0;
+    for (int t = 0; t < 500; t++)
+        worst = fmax(worst, fabs(eqnn_chain_energy(&o, pos + 36 * t, vel + 36 * t) / first - 1));
+    test_note("energy of the chain: relative error %.2e", worst);
+    CHECK(worst < 1e-3);
+    double squares = 0, sum = 0;
+    for (int i = 0; i < 36; i++) squares += vel[i] * vel[i];
+    for (int i = 0; i < 12; i++) sum += vel[499 * 36 + 3 * i];
+    CHECK_NEAR(squares / 33, 3.8e-5, 1e-15);
+    CHECK_NEAR(sum, 0, 1e-12);
+}
+
+TEST(chain_repeats)
+{
+    eqnn_ctx *c = test_context(), *d = test_context();
+    static double a[20 * 36], b[20 * 36];
+    eqnn_chain_opts o;
+    memset(&o, 0, sizeof o);
+    o.frames = 20;
+    eqnn_reset(c); /* the tick does not matter */
+    CHECK(eqnn_chain(c, &o, a, NULL) && eqnn_chain(d, &o, b, NULL));
+    CHECK(memcmp(a, b, sizeof a) == 0);
+    double drift = 0, flat = 0;
+    for (int i = 0; i < 12; i++) {
+        drift += (a[19 * 36 + 3 * i] - a[3 * i]) / 12;
+        flat = fmax(flat, fabs(a[19 * 36 + 3 * i + 2]));
+    }
+    CHECK_NEAR(drift, 19 * 1.4e-3, 1e-10);
+    CHECK(flat == 0);
+    o.seed = 77;
+    CHECK(eqnn_chain(c, &o, a, NULL) && memcmp(a, b, sizeof a) != 0);
+    o.beads = -1;
+    CHECK(!eqnn_chain(c, &o, a, NULL));
+    CHECK_ERROR(c, "-1 beads");
+    o.beads = 1;
+    CHECK(eqnn_chain(c, &o, a, NULL)); /* one free particle */
+}
+
+/* ---- batches ---- */
+
+TEST(splits)
+{
+    eqnn_ctx *c = test_context();
+    int items[2047], first[3], seen[2047] = { 0 };
+    double fractions[2] = { 0.8, 0.2 };
+    CHECK(eqnn_split(c, 2047, fractions, 2, 0, items, first));
+    CHECK(first[0] == 0 && first[1] == 1637 && first[2] == 2047 && items[1637] == 1637);
+    CHECK(eqnn_split(c, 2047, fractions, 2, 1, items, first));
+    for (int i = 0; i < 2047; i++) seen[items[i]]++;
+    for (int i = 0; i < 2047; i++) CHECK(seen[i] == 1);
+    fractions[0] = 1.2;
+    CHECK(!eqnn_split(c, 10, fractions, 2, 0, items, first));
+    CHECK_ERROR(c, "sum 1.4");
+    CHECK(eqnn_split(c, 0, fractions + 1, 1, 1, items, first) && first[1] == 0);
+}
+
+TEST(batches)
+{
+    eqnn_ctx *c = test_context();
+    int seen[70] = { 0 }, n, number = 0, total = 0, differ = 0;
+    const int *items;
+    eqnn_batches *b = eqnn_batches_make(c, 70, NULL, 32, 1);
+    CHECK(eqnn_batches_count(b) == 3);
+    for (eqnn_batches_start(b, 5); (n = eqnn_batches_next(b, &items)) > 0; number++) {
+        CHECK(n == (number < 2 ? 32 : 6));
+        for (int i = 0; i < n; i++) { seen[items[i]]++; differ += items[i] != total++; }
+    }
+    CHECK(number == 3 && total == 70 && differ > 40);
+    for (int i = 0; i < 70; i++) CHECK(seen[i] == 1);
+    int before[32];
+    eqnn_batches_start(b, 5);
+    eqnn_batches_next(b, &items);
+    memcpy(before, items, sizeof before);
+    eqnn_batches *again = eqnn_batches_make(c, 70, NULL, 32, 1); /* as after a resume */
+    eqnn_batches_start(again, 5);
+    eqnn_batches_next(again, &items);
+    CHECK(memcmp(before, items, sizeof before) == 0);
+    eqnn_batches_start(again, 6);
+    eqnn_batches_next(again, &items);
+    CHECK(memcmp(before, items, sizeof before) != 0);
+    eqnn_batches_free(b);
+    eqnn_batches_free(again);
+    b = eqnn_batches_make(c, 0, NULL, 4, 1);
+    CHECK(eqnn_batches_count(b) == 0 && eqnn_batches_next(b, &items) == 0);
+    eqnn_batches_free(b);
+}
+
+/* ---- metrics ---- */
+
+TEST(scores)
+{
+    static const double y[4] = { 1e6 + 1, 1e6 + 2, 1e6 + 3, 1e6 + 5 };
+    static const double f[4] = { 1e6 + 1, 1e6 + 2.5, 1e6 + 3, 1e6 + 4 };
+    eqnn_score s;
+    memset(&s, 0, sizeof s);
+    CHECK(isnan(eqnn_score_mse(&s)) && isnan(eqnn_score_r2(&s)));
+    eqnn_score_add(&s, 4, y, f);
+    CHECK_NEAR(eqnn_score_mse(&s), 1.25 / 4, 1e-12);
+    CHECK_NEAR(eqnn_score_mae(&s), 1.5 / 4, 1e-12);
+    CHECK_NEAR(eqnn_score_r2(&s), 1 - 1.25 / 8.75, 1e-9);
+    CHECK_NEAR(eqnn_score_pearson(&s), 6.125 / sqrt(8.75 * 4.6875), 1e-9);
+    eqnn_average m = { 0, 0 };
+    CHECK(isnan(eqnn_average_value(&m)));
+    eqnn_average_add(&m, 3, 1);
+    eqnn_average_add(&m, 7, 3);
+    CHECK_NEAR(eqnn_average_value(&m), 6, 1e-14);
+}
+
+/* ---- terminal ---- */
+
+static int read_args(eqnn_args *a, const char *words)
+{
+    static char text[256];
+    static const eqnn_option own[] = { { "epochs", "30", "mine" }, { "hidden", "8x0e", "irreps" },
+                                       { "bonds", "on", "edges" }, { NULL, NULL, NULL } };
+    char *argv[16];
+    int argc = 0;
+    snprintf(text, sizeof text, "program %s", words);
+    for (char *s = strtok(text, " "); s; s = strtok(NULL, " ")) argv[argc++] = s;
+    return eqnn_args_read(a, argc, argv, "a test", own);
+}
+
+TEST(options)
+{
+    eqnn_args a;
+    CHECK(read_args(&a, "--seed 18446744073709551615 --no-bonds --hidden=4x1o --rate 1") == -1);
+    CHECK_TEXT(a.error, "unknown option '--rate'; --help lists them");
+    CHECK(read_args(&a, "--seed 18446744073709551615 --no-bonds --hidden=4x1o --threads 2") == 1);
+    CHECK(eqnn_args_seed(&a) == 18446744073709551615u && !eqnn_args_on(&a, "bonds"));
+    CHECK_TEXT(eqnn_args_text(&a, "hidden"), "4x1o");
+    CHECK(eqnn_args_int(&a, "epochs", 0, 99) == 30 && !eqnn_args_given(&a, "epochs"));
+    CHECK(eqnn_args_given(&a, "hidden") && !a.error[0]);
+    CHECK(read_args(&a, "--epochs 3x") == 1 && eqnn_args_int(&a, "epochs", 1, 99) == 1);
+    CHECK_TEXT(a.error, "option --epochs: '3x' is not a whole number from 1 to 99");
+    CHECK(read_args(&a, "--epochs") == -1);
+    CHECK_TEXT(a.error, "option '--epochs' needs a value");
+    CHECK(read_args(&a, "--bonds=maybe") == -1 && read_args(&a, "file") == -1);
+    CHECK(read_args(&a, "--no-hidden") == -1 && read_args(&a, "--") == -1);
+    CHECK(read_args(&a, "--seed -1") == 1 && eqnn_args_seed(&a) * 0 == 0 && a.error[0]);
+}
+
+static void read_text(const char *path, char *text, size_t size)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(text, 1, size - 1, f) : 0;
+    text[n] = 0;
+    if (f) fclose(f);
+}
+
+TEST(logs)
+{
+    eqnn_ctx *c = test_context();
+    char text[256];
+    for (int run = 0; run < 2; run++) {
+        eqnn_csv *f = eqnn_csv_open(c, "test_data.csv", "model,loss", run);
+        eqnn_csv_text(f, run ? "a \"b\", c" : "plain");
+        eqnn_csv_number(f, run ? NAN : 0.25);
+        eqnn_csv_end(f);
+        eqnn_csv_close(f);
+    }
+    read_text("test_data.csv", text, sizeof text);
+    CHECK_TEXT(text, "model,loss\nplain,0.25\n\"a \"\"b\"\", c\",\n");
+    CHECK(!eqnn_csv_open(c, "test_data.csv", "model,lass", 1));
+    CHECK_ERROR(c, "other columns");
+    remove("test_data.csv");
+    CHECK(eqnn_make_folder(c, "test_folder/a/b") && eqnn_make_folder(c, "test_folder/a/b/"));
+    remove("test_folder/a/b");
+    remove("test_folder/a");
+    remove("test_folder");
+    CHECK(!eqnn_make_folder(c, "/dev/null/a"));
+    CHECK_ERROR(c, "cannot make the folder '/dev/null/a'");
+}
+
+TEST(tables)
+{
+    eqnn_ctx *c = test_context();
+    char text[256];
+    eqnn_table *t = eqnn_table_make(c, "model|error");
+    eqnn_table_cell(t, "no motion");
+    eqnn_table_cell(t, "%.1f", 2.5);
+    FILE *f = fopen("test_data.txt", "wb");
+    CHECK(f != NULL);
+    if (f) { eqnn_table_print(t, f); fclose(f); }
+    read_text("test_data.txt", text, sizeof text);
+    CHECK_TEXT(text, "model      error\n---------  -----\nno motion    2.5\n");
+    eqnn_table_free(t);
+    remove("test_data.txt");
+}
+
+/* ---- plots ---- */
+
+TEST(plots)
+{
+    eqnn_ctx *c = test_context();
+    static char text[20000];
+    double x[3] = { 1, 10, 100 }, y[3] = { 0, NAN, 5 };
+    eqnn_plot_opts o;
+    memset(&o, 0, sizeof o);
+    o.title = "a < b & c";
+    o.log_x = 1;
+    eqnn_plot *p = eqnn_plot_make(c, &o);
+    CHECK(eqnn_plot_add(p, "series", 3, x, y, NULL) && eqnn_plot_add(p, NULL, 0, x, y, NULL));
+    CHECK(eqnn_plot_save(p, "test_data.svg"));
+    read_text("test_data.svg", text, sizeof text);
+    CHECK(strstr(text, "<svg ") && strstr(text, "</svg>") && strstr(text, "a &lt; b &amp; c"));
+    CHECK(!strstr(text, "nan") && !strstr(text, "inf"));
+    eqnn_plot_free(p);
+    p = eqnn_plot_make(c, NULL); /* nothing at all */
+    CHECK(eqnn_plot_save(p, "test_data.svg"));
+    for (int i = 0; i < 3; i++) y[i] = 1e-30 * i;
+    CHECK(eqnn_plot_add(p, "tiny", 3, y, y, NULL) && eqnn_plot_save(p, "test_data.svg"));
+    for (int i = 0; i < 3; i++) y[i] = 7;
+    CHECK(eqnn_plot_add(p, "flat", 3, y, y, NULL) && eqnn_plot_save(p, "test_data.svg"));
+    read_text("test_data.svg", text, sizeof text);
+    CHECK(!strstr(text, "nan") && !strstr(text, "inf"));
+    CHECK(!eqnn_plot_save(p, "/nowhere/x.svg"));
+    CHECK_ERROR(c, "/nowhere/x.svg");
+    eqnn_plot_free(p);
+    remove("test_data.svg");
+}
+
+TEST_MAIN

@@ -1,0 +1,1328 @@
+/* golden.c - our numbers beside those of the reference implementations
+
+      ./golden [-q] folder-or-file ...      -q prints only what failed
+
+   Every .safetensors file is a set of cases; its kind is the beginning of its name, its metadata (JSON)
+   say how each case is set up, "grad_NAME" is d sum(cotangent * out) / d NAME. A line a case with the
+   largest error |ours - theirs| / max(1, max |theirs|); at the end "N passed, N failed, N skipped".
+   Every entry of a file must belong to a case: what is not known fails. */
+#include "test.h"
+#include "json.h"
+#include <dirent.h>
+
+typedef struct golden {
+    const char *path;
+    char file[128];          /* name without folder and ending                       */
+    char title[128];         /* the case                                             */
+    char worst_entry[128];   /* where the largest error was                          */
+    double worst;
+    eqnn_ctx *files, *c;     /* of the open file; of the case                        */
+    eqnn_file *f, *f2;       /* a second file with gradients, or NULL                */
+    char *used, *used2;      /* per entry: belongs to a case                         */
+    int cases;
+} golden;
+
+static int golden_quiet, golden_passed, golden_failed, golden_skipped;
+static const char *const modes[] = { "uvw", "uvu", "uvv", "uuw", "uuu", "uvuv", "uvu<v", "u<vw", NULL };
+static const char *const path_kinds[] = { "element", "path", "none", NULL };
+static const char *const irrep_kinds[] = { "component", "norm", "none", NULL };
+static const char *const harmonics_kinds[] = { "component", "integral", "norm", NULL };
+static const char *const bases[] = { "gaussian", "cosine", "smooth_finite", "fourier", "bessel", NULL };
+
+static int find_word(golden *g, const char *const *list, const char *word)
+{
+    for (int i = 0; list[i]; i++)
+        if (word && !strcmp(list[i], word)) return i;
+    eqnn_fail(g->c, "golden: unknown setting \"%s\"", word ? word : "NULL");
+    return 0;
+}
+
+/* ---- entries -------------------------------------------------------------------------------- */
+
+static const eqnn_entry *find_entry(golden *g, const char *name, eqnn_file **f)
+{
+    for (int k = 0; k < 2; k++) {
+        char *used = k ? g->used2 : g->used;
+        *f = k ? g->f2 : g->f;
+        for (int i = 0; *f && i < eqnn_file_count(*f); i++) {
+            if (strcmp(eqnn_file_entry(*f, i)->name, name)) continue;
+            used[i] = 1;
+            return eqnn_file_entry(*f, i);
+        }
+    }
+    return NULL;
+}
+
+/* Entries are named "case/NAME", or "NAME" in a file with one case only. */
+static const char *full_name(golden *g, const char *name, char out[256])
+{
+    snprintf(out, 256, "%s%s%s", g->title, g->title[0] ? "/" : "", name);
+    return out;
+}
+
+static int has(golden *g, const char *name)
+{
+    char full[256];
+    eqnn_file *f;
+    return find_entry(g, full_name(g, name, full), &f) != NULL;
+}
+
+/* The numbers of an entry (to be freed), NULL and an error when there is none. */
+static double *numbers(golden *g, const char *name, size_t *count)
+{
+    char full[256];
+    eqnn_file *f;
+    const eqnn_entry *e = find_entry(g, full_name(g, name, full), &f);
+    double *v = e ? (double *)malloc((e->count + 1) * sizeof(double)) : NULL;
+    *count = 0;
+    if (!v || !eqnn_file_read(f, e, v)) {
+        eqnn_fail(g->c, "golden: %s: cannot read \"%s\"", g->file, full);
+        free(v);
+        return NULL;
+    }
+    *count = e->count;
+    return v;
+}
+
+static int *integers(golden *g, const char *name, int *count)
+{
+    size_t n;
+    double *v = numbers(g, name, &n);
+    int *out = (int *)malloc((n + 1) * sizeof(int));
+    for (size_t i = 0; v && out && i < n; i++) out[i] = (int)v[i];
+    *count = v && out ? (int)n : 0;
+    free(v);
+    return out;
+}
+
+/* As a matrix; cols 0: the last side of its shape. Vectors are rows. */
+static eqnn_tensor *matrix(golden *g, const char *name, int cols)
+{
+    char full[256];
+    eqnn_file *f;
+    size_t n;
+    double *v = numbers(g, name, &n);
+    const eqnn_entry *e = find_entry(g, full_name(g, name, full), &f);
+    eqnn_tensor *x = NULL;
+    if (v && cols == 0) cols = e->dims ? (int)e->shape[e->dims - 1] : 1;
+    if (v && cols > 0) x = eqnn_from_double(g->c, (int)(n / (size_t)cols), cols, v);
+    free(v);
+    return x;
+}
+
+static eqnn_tensor *column(golden *g, const char *name) { return matrix(g, name, 1); }
+
+/* ---- comparing ------------------------------------------------------------------------------ */
+
+static void worse(golden *g, const char *entry, double error)
+{
+    if (error <= g->worst && !isnan(error)) return; /* a NaN is the worst of all */
+    if (isnan(g->worst)) return;
+    g->worst = error;
+    snprintf(g->worst_entry, sizeof g->worst_entry, "%s", entry);
+}
+
+static void compare_numbers(golden *g, const char *entry, const double *ours, const double *theirs, size_t n)
+{
+    double size = 1, error = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs(ours[i] - theirs[i]);
+        if (!(d <= error)) error = d;
+        size = fmax(size, fabs(theirs[i]));
+        if (!(d < INFINITY)) error = NAN;
+        if (isnan(error)) break;
+    }
+    worse(g, entry, error / size);
+}
+
+/* A tensor in e3nn's order against the entry of that name. */
+static void compare(golden *g, const char *name, const eqnn_tensor *x)
+{
+    size_t n, m = (size_t)eqnn_rows(x) * (size_t)eqnn_cols(x);
+    double *theirs = numbers(g, name, &n), *ours = (double *)malloc((m + 1) * sizeof(double));
+    const eqnn_real *data = eqnn_data(x);
+    if (theirs && ours && x && n == m) {
+        for (size_t i = 0; i < m; i++) ours[i] = (double)data[i];
+        compare_numbers(g, name, ours, theirs, n);
+    } else {
+        eqnn_fail(g->c, "golden: \"%s\": ours has %d numbers, theirs %d", name, (int)m, (int)n);
+    }
+    free(theirs);
+    free(ours);
+}
+
+static void compare_value(golden *g, const char *name, double ours)
+{
+    size_t n;
+    double *theirs = numbers(g, name, &n);
+    if (theirs && n == 1) compare_numbers(g, name, &ours, theirs, 1);
+    free(theirs);
+}
+
+/* Columns first..first+count of [rows, cols]; row by row when each_row. */
+static void compare_columns(golden *g, const char *entry, const double *ours, const double *theirs, int rows,
+                            int cols, int first, int count, int each_row)
+{
+    size_t n = (size_t)rows * (size_t)count;
+    double *a = (double *)malloc((n + 1) * sizeof(double)), *b = (double *)malloc((n + 1) * sizeof(double));
+    for (int r = 0; a && b && r < rows; r++) {
+        size_t from = (size_t)r * (size_t)cols + (size_t)first, to = (size_t)r * (size_t)count;
+        memcpy(a + to, ours + from, (size_t)count * sizeof(double));
+        memcpy(b + to, theirs + from, (size_t)count * sizeof(double));
+        if (each_row) compare_numbers(g, entry, a + to, b + to, (size_t)count);
+    }
+    if (a && b && !each_row) compare_numbers(g, entry, a, b, n);
+    free(a);
+    free(b);
+}
+
+/* ---- cases ---------------------------------------------------------------------------------- */
+
+static void begin(golden *g, const char *title)
+{
+    eqnn_opts o = test_opts();
+    snprintf(g->title, sizeof g->title, "%s", title);
+    g->worst = 0;
+    g->worst_entry[0] = 0;
+    g->c = eqnn_make(&o);
+    if (!g->c) { printf("no memory\n"); exit(1); }
+}
+
+static void end_within(golden *g, const char *title, double in_double, double in_float)
+{
+    double bound = test_eps(in_double, in_float);
+    const char *error = eqnn_error(g->c);
+    int good = !error && g->worst <= bound;
+    g->cases++;
+    if (good) golden_passed++;
+    else golden_failed++;
+    if (!good || !golden_quiet) {
+        printf("%s %-24s %-34s %9.2e", good ? "ok    " : "FAILED", g->file, title, g->worst);
+        if (error) printf("  %s", error);
+        else if (!good) printf("  > %.0e in %s", bound, g->worst_entry);
+        printf("\n");
+    }
+    eqnn_free(g->c);
+    g->c = NULL;
+}
+
+static void end(golden *g) { end_within(g, g->title[0] ? g->title : "-", 1e-10, 1e-5); }
+
+static void skip(golden *g, const char *title, const char *why)
+{
+    golden_skipped++;
+    g->cases++;
+    if (!golden_quiet) printf("skip   %-24s %-34s %s\n", g->file, title, why);
+}
+
+/* Marks the entries that begin with a prefix as belonging to a case. */
+static int mark(golden *g, const char *prefix)
+{
+    int found = 0;
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        if (strncmp(eqnn_file_entry(g->f, i)->name, prefix, strlen(prefix))) continue;
+        g->used[i] = 1;
+        found++;
+    }
+    return found;
+}
+
+static json *meta(golden *g, const char *key)
+{
+    json *j = json_parse(eqnn_file_meta(g->f, key));
+    if (!j) eqnn_fail(g->c, "golden: %s: no settings \"%s\"", g->file, key);
+    return j;
+}
+
+/* A metadata value that is text, with or without JSON's quotes. */
+static const char *meta_text(golden *g, const char *key, char out[512])
+{
+    const char *raw = eqnn_file_meta(g->f, key);
+    json *j = json_parse(raw);
+    snprintf(out, 512, "%s", json_text(j, raw ? raw : ""));
+    json_free(j);
+    return out;
+}
+
+/* Weights from entries "<prefix><name>", for every parameter "<scope>.<name>" of the context. */
+static void set_weights(golden *g, const char *prefix, const char *scope)
+{
+    size_t skip_scope = strlen(scope) + 1;
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        char entry[256];
+        size_t n;
+        eqnn_tensor *w = eqnn_parameter_at(g->c, i);
+        snprintf(entry, sizeof entry, "%s%s", prefix, eqnn_parameter_name(g->c, i) + skip_scope);
+        double *v = numbers(g, entry, &n);
+        if (v && n != (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w))
+            eqnn_fail(g->c, "golden: \"%s\" has %d numbers, ours [%d,%d]", entry, (int)n, eqnn_rows(w), eqnn_cols(w));
+        else if (v) eqnn_set(w, v);
+        free(v);
+    }
+}
+
+static void compare_gradients(golden *g, const char *prefix, const char *scope)
+{
+    size_t skip_scope = strlen(scope) + 1;
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        char entry[256];
+        snprintf(entry, sizeof entry, "%s%s", prefix, eqnn_parameter_name(g->c, i) + skip_scope);
+        compare(g, entry, eqnn_gradient(eqnn_parameter_at(g->c, i)));
+    }
+}
+
+/* d sum(cotangent * out) / d x against grad_NAME, for each of n inputs that has one. */
+static void compare_inputs(golden *g, eqnn_tensor *out, eqnn_tensor *const *x, const char *const *names, int n)
+{
+    eqnn_tensor *y = eqnn_sum(eqnn_mul(out, matrix(g, "cotangent", 0)));
+    eqnn_tensor *dx[8] = { NULL };
+    if (!eqnn_grads(y, x, n, dx)) return;
+    for (int i = 0; i < n; i++) {
+        char entry[256];
+        snprintf(entry, sizeof entry, "grad_%s", names[i]);
+        compare(g, entry, dx[i]);
+    }
+}
+
+/* ---- rotations ------------------------------------------------------------------------------ */
+
+static void wigner_3j(golden *g)
+{
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        int a, b, l;
+        if (sscanf(name, "w3j/%d_%d_%d", &a, &b, &l) != 3) continue;
+        begin(g, "");
+        size_t n, m = (size_t)(2 * a + 1) * (size_t)(2 * b + 1) * (size_t)(2 * l + 1);
+        double *theirs = numbers(g, name, &n), *ours = (double *)calloc(m, sizeof(double));
+        if (n != m || !eqnn_wigner_3j(a, b, l, ours)) eqnn_fail(g->c, "golden: no 3j tensor for %s", name);
+        else compare_numbers(g, name, ours, theirs, n);
+        free(theirs);
+        free(ours);
+        end_within(g, name, 1e-10, 1e-10); /* tables are made in double */
+    }
+}
+
+/* Angles, quaternion and axis of rotations R [n,9]. Quaternions have a free sign. */
+static void rotations(golden *g)
+{
+    size_t n, n3;
+    double *R = numbers(g, "R", &n), *al = numbers(g, "alpha", &n3), *be = numbers(g, "beta", &n3);
+    double *ga = numbers(g, "gamma", &n3), *q = numbers(g, "quaternion", &n3);
+    for (size_t i = 0; R && al && be && ga && q && i < n / 9; i++) {
+        double M[9], p[4], a, b, c, sign;
+        eqnn_rotation_angles(al[i], be[i], ga[i], M);
+        compare_numbers(g, "R of angles", M, R + 9 * i, 9);
+        eqnn_angles_rotation(R + 9 * i, &a, &b, &c);
+        eqnn_rotation_angles(a, b, c, M);
+        compare_numbers(g, "angles of R", M, R + 9 * i, 9);
+        eqnn_rotation_quaternion(q + 4 * i, M);
+        compare_numbers(g, "R of quaternion", M, R + 9 * i, 9);
+        eqnn_quaternion_rotation(R + 9 * i, p);
+        sign = p[0] * q[4 * i] + p[1] * q[4 * i + 1] + p[2] * q[4 * i + 2] + p[3] * q[4 * i + 3] < 0 ? -1 : 1;
+        for (int k = 0; k < 4; k++) p[k] *= sign;
+        compare_numbers(g, "quaternion of R", p, q + 4 * i, 4);
+    }
+    free(R); free(al); free(be); free(ga); free(q);
+}
+
+/* Their angle is an arc cosine: exact to 1e-8 at best near a half turn. */
+static void axes(golden *g)
+{
+    size_t n, m, first;
+    double *R = numbers(g, "R", &n), *axis = numbers(g, "axis_from3", &m), *angle = numbers(g, "angle_from3", &m);
+    first = n / 9 - m;
+    for (size_t i = 0; R && axis && angle && i < m; i++) {
+        double M[9], a[3], t;
+        eqnn_axis_rotation(R + 9 * (first + i), a, &t);
+        compare_numbers(g, "angle of R", &t, angle + i, 1);
+        compare_numbers(g, "axis of R", a, axis + 3 * i, 3);
+        eqnn_rotation_axis(axis + 3 * i, angle[i], M);
+        compare_numbers(g, "R of axis", M, R + 9 * (first + i), 9);
+    }
+    free(R); free(axis); free(angle);
+}
+
+static void wigner_D_of(golden *g, int l)
+{
+    char name[32];
+    size_t n, m, d = (size_t)(2 * l + 1) * (size_t)(2 * l + 1);
+    double *R = numbers(g, "R", &n), *ours = (double *)calloc(3 * d, sizeof(double)), *theirs;
+    snprintf(name, sizeof name, "D/%d", l);
+    theirs = numbers(g, name, &m);
+    for (size_t i = 0; R && theirs && m == n / 9 * d && i < n / 9; i++) {
+        eqnn_wigner_D(l, R + 9 * i, ours);
+        compare_numbers(g, name, ours, theirs + i * d, d);
+    }
+    free(theirs);
+    snprintf(name, sizeof name, "generators/%d", l);
+    theirs = numbers(g, name, &m);
+    eqnn_generators(l, ours);
+    if (theirs && m == 3 * d) compare_numbers(g, name, ours, theirs, m);
+    else eqnn_fail(g->c, "golden: %s has %d numbers", name, (int)m);
+    free(theirs); free(R); free(ours);
+}
+
+/* Our column of each of e3nn's: block [channels][2l+1] there, [2l+1][channels] here. */
+static int *our_columns(const eqnn_irreps *a)
+{
+    int *map = (int *)calloc((size_t)a->cols + 1, sizeof(int)), e = 0;
+    for (int b = 0; b < a->blocks; b++)
+        for (int u = 0; u < a->block[b].copies; u++)
+            for (int m = 0; m < a->block[b].type->dim; m++)
+                map[e++] = a->block[b].start + m * a->block[b].copies + u;
+    return map;
+}
+
+static void irreps_D(golden *g)
+{
+    char text[512];
+    size_t n, m;
+    const eqnn_irreps *a = eqnn_irreps_make(g->c, meta_text(g, "irreps_D", text));
+    double *R = numbers(g, "irreps_D_matrix", &m), *theirs = numbers(g, "irreps_D", &n);
+    if (a && R && theirs) {
+        int d = a->cols, *map = our_columns(a);
+        double *D = (double *)calloc((size_t)d * (size_t)d, sizeof(double));
+        double *E = (double *)calloc((size_t)d * (size_t)d, sizeof(double));
+        for (size_t k = 0; k < m / 9; k++) {
+            eqnn_irreps_D(a, R + 9 * k, D);
+            for (int i = 0; i < d; i++)
+                for (int j = 0; j < d; j++) E[i * d + j] = D[map[i] * d + map[j]];
+            compare_numbers(g, "irreps_D", E, theirs + k * (size_t)d * (size_t)d, (size_t)d * (size_t)d);
+        }
+        free(map); free(D); free(E);
+    }
+    has(g, "parity_k"); /* 1 where the matrix is improper, which it says itself */
+    free(R); free(theirs);
+}
+
+static void wigner_D(golden *g)
+{
+    char name[32];
+    begin(g, "");
+    rotations(g);
+    end_within(g, "rotations", 1e-10, 1e-10);
+    begin(g, "");
+    axes(g);
+    end_within(g, "axes", 1e-7, 1e-7);
+    for (int l = 0; l < 100; l++) {
+        eqnn_file *f;
+        snprintf(name, sizeof name, "D/%d", l);
+        if (!find_entry(g, name, &f)) break;
+        begin(g, "");
+        wigner_D_of(g, l);
+        end_within(g, name, 1e-10, 1e-10);
+    }
+    begin(g, "");
+    irreps_D(g);
+    end_within(g, "irreps_D", 1e-10, 1e-10);
+}
+
+/* ---- spherical harmonics -------------------------------------------------------------------- */
+
+static int lmax_of(int columns)
+{
+    int l = 0;
+    while ((l + 1) * (l + 1) < columns) l++;
+    return l;
+}
+
+/* "Y/KIND/normalize_B" or "Y/normalize_B" (component); 0 when it is neither. */
+static int harmonics_settings(golden *g, const char *name, eqnn_harmonics_opts *o)
+{
+    char kind[32] = "component";
+    memset(o, 0, sizeof *o);
+    if (sscanf(name, "%*[dY]/%31[a-z]/normalize_%d", kind, &o->normalize) != 2) {
+        strcpy(kind, "component");
+        if (sscanf(name, "%*[dY]/normalize_%d", &o->normalize) != 1) return 0;
+    }
+    o->kind = (eqnn_harmonics_kind)find_word(g, harmonics_kinds, kind);
+    return 1;
+}
+
+static void to_double(const eqnn_tensor *x, double *out)
+{
+    for (int i = 0; i < eqnn_rows(x) * eqnn_cols(x); i++) out[i] = (double)eqnn_data(x)[i];
+}
+
+/* Values [n, (lmax+1)^2], each degree compared by itself since degrees differ in size. */
+static void harmonics_values(golden *g, const char *name, int each_row)
+{
+    eqnn_harmonics_opts o;
+    eqnn_tensor *r = matrix(g, "x", 3);
+    size_t n;
+    double *theirs = numbers(g, name, &n);
+    int rows = eqnn_rows(r), cols = rows ? (int)n / rows : 0;
+    harmonics_settings(g, name, &o);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_from_e3nn(r, eqnn_irreps_make(g->c, "1x1o")), lmax_of(cols), &o);
+    double *ours = (double *)calloc(n + 1, sizeof(double));
+    if (theirs && Y && eqnn_cols(Y) == cols) {
+        to_double(eqnn_to_e3nn(Y), ours);
+        for (int l = 0; l <= lmax_of(cols); l++)
+            compare_columns(g, name, ours, theirs, rows, cols, l * l, 2 * l + 1, each_row);
+    } else {
+        eqnn_fail(g->c, "golden: %s is not of degrees 0 to some lmax", name);
+    }
+    free(theirs); free(ours);
+}
+
+/* dY[n, component, xyz], one pullback a component. Vectors shorter than 1e-12 have no direction: the
+   reference's gradient is that of x / 1e-12 there (1e12), ours is zero where normalised. */
+static void harmonics_gradients(golden *g, const char *name, int each_row)
+{
+    eqnn_harmonics_opts o;
+    eqnn_tensor *r = matrix(g, "x", 3);
+    size_t n;
+    double *theirs = numbers(g, name, &n), *ours = (double *)calloc(n + 1, sizeof(double));
+    int rows = eqnn_rows(r), cols = rows ? (int)n / rows / 3 : 0;
+    harmonics_settings(g, name, &o);
+    eqnn_tensor *Y = eqnn_to_e3nn(eqnn_spherical_harmonics(r, lmax_of(cols), &o));
+    double *pick = (double *)calloc((size_t)rows * (size_t)cols + 1, sizeof(double));
+    for (int j = 0; theirs && Y && j < cols; j++) {
+        for (int i = 0; i < rows; i++) pick[i * cols + j] = 1;
+        eqnn_tensor *d = eqnn_vjp(Y, eqnn_from_double(g->c, rows, cols, pick), r);
+        for (int i = 0; d && i < rows; i++)
+            for (int k = 0; k < 3; k++) ours[(i * cols + j) * 3 + k] = eqnn_at(d, i, k);
+        for (int i = 0; i < rows; i++) pick[i * cols + j] = 0;
+    }
+    for (int i = 0; theirs && o.normalize && i < rows; i++) {
+        double s = fabs(eqnn_at(r, i, 0)) + fabs(eqnn_at(r, i, 1)) + fabs(eqnn_at(r, i, 2));
+        if (s < 1e-12) memset(theirs + i * cols * 3, 0, (size_t)cols * 3 * sizeof(double));
+    }
+    for (int l = 0; theirs && l <= lmax_of(cols); l++)
+        compare_columns(g, name, ours, theirs, rows, 3 * cols, 3 * l * l, 3 * (2 * l + 1), each_row);
+    free(theirs); free(ours); free(pick);
+}
+
+/* "Y_list_2_0_2": the normalised harmonics of these degrees, in this order, of x10. */
+static void harmonics_list(golden *g, const char *name)
+{
+    eqnn_harmonics_opts o = { 1, EQNN_COMPONENT };
+    eqnn_tensor *Y = eqnn_spherical_harmonics(matrix(g, "x10", 3), 12, &o), *out = NULL;
+    for (const char *s = strstr(name, "list_") + 4; *s == '_'; s += strcspn(s + 1, "_") + 1) {
+        int l = atoi(s + 1);
+        eqnn_tensor *part = eqnn_slice(Y, l * l, 2 * l + 1);
+        out = out ? eqnn_concat(out, part) : part;
+    }
+    compare(g, name, eqnn_to_e3nn(out));
+}
+
+static void spherical_harmonics(golden *g)
+{
+    int edge = strstr(g->file, "edge") != NULL; /* rows of very different sizes */
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        int values = !strncmp(name, "Y/", 2), gradients = !strncmp(name, "dY/", 3);
+        int list = !strncmp(name, "Y_list_", 7);
+        if (!values && !gradients && !list) continue;
+        begin(g, "");
+        if (values) harmonics_values(g, name, edge);
+        if (gradients) harmonics_gradients(g, name, edge);
+        if (list) harmonics_list(g, name);
+        end_within(g, name, strstr(name, "normalize_0") ? 1e-9 : 1e-10, 1e-5);
+    }
+}
+
+/* ---- tensor products ------------------------------------------------------------------------ */
+
+/* 1 in the columns of output blocks that some path reaches. */
+static void compare_mask(golden *g, const eqnn_product *p)
+{
+    size_t n;
+    double *theirs = numbers(g, "output_mask", &n);
+    const eqnn_irreps *out = eqnn_product_out(p);
+    for (int b = 0; theirs && (int)n == out->cols && b < out->blocks; b++) {
+        int width = out->block[b].copies * out->block[b].type->dim;
+        for (int k = 0; k < width; k++) {
+            double ours = eqnn_product_reaches(p, b);
+            compare_numbers(g, "output_mask", &ours, theirs + out->block[b].start + k, 1);
+        }
+    }
+    free(theirs);
+}
+
+static void compare_coefficients(golden *g, const eqnn_product *p)
+{
+    size_t n;
+    double *theirs = numbers(g, "path_coefficient", &n);
+    if ((int)n != eqnn_product_paths(p))
+        eqnn_fail(g->c, "golden: %d paths, theirs %d", eqnn_product_paths(p), (int)n);
+    else
+        for (int i = 0; i < (int)n; i++) {
+            double ours = eqnn_product_coefficient(p, i);
+            compare_numbers(g, "path_coefficient", &ours, theirs + i, 1);
+        }
+    free(theirs);
+}
+
+/* Optional variances of blocks, NULL when they are not given; to be freed. */
+static double *variances(const json *list)
+{
+    double *v = list ? (double *)calloc((size_t)list->count + 1, sizeof(double)) : NULL;
+    for (int i = 0; v && i < list->count; i++) v[i] = json_number(json_at(list, i), 1);
+    return v;
+}
+
+/* [i1, i2, io, mode, has_weight, path_weight] each; to be freed. */
+static eqnn_path *instructions(golden *g, const json *list)
+{
+    eqnn_path *p = (eqnn_path *)calloc((size_t)json_count(list) + 1, sizeof(eqnn_path));
+    for (int i = 0; i < json_count(list); i++) {
+        const json *t = json_at(list, i);
+        double weight = json_number(json_at(t, 5), 1);
+        p[i].i1 = json_int(json_at(t, 0), -1);
+        p[i].i2 = json_int(json_at(t, 1), -1);
+        p[i].io = json_int(json_at(t, 2), -1);
+        p[i].mode = (eqnn_mode)find_word(g, modes, json_text(json_at(t, 3), NULL));
+        p[i].unweighted = !json_true(json_at(t, 4), 1);
+        p[i].path_weight = weight > 0 ? weight : -1; /* theirs: 0 is off; ours: 0 is the default */
+    }
+    return p;
+}
+
+static const eqnn_product *product_of(golden *g, const json *j, int full)
+{
+    const eqnn_irreps *in1 = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in1"), NULL));
+    const eqnn_irreps *in2 = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL));
+    const eqnn_irreps *out = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL));
+    double *v1 = variances(json_get(j, "in1_var")), *v2 = variances(json_get(j, "in2_var"));
+    double *vo = variances(json_get(j, "out_var"));
+    eqnn_path *paths = full ? NULL : instructions(g, json_get(j, "instructions"));
+    const eqnn_product *p;
+    eqnn_product_opts o;
+    memset(&o, 0, sizeof o);
+    o.irrep_kind = (eqnn_irrep_kind)find_word(g, irrep_kinds,
+                                              json_text(json_get(j, "irrep_normalization"), "component"));
+    o.path_kind = (eqnn_path_kind)find_word(g, path_kinds, json_text(json_get(j, "path_normalization"), "element"));
+    o.in1_var = v1;
+    o.in2_var = v2;
+    o.out_var = vo;
+    p = full ? eqnn_product_full(g->c, in1, in2, out, &o)
+             : eqnn_product_make(g->c, in1, in2, out, paths, json_count(json_get(j, "instructions")), &o);
+    free(v1); free(v2); free(vo); free(paths);
+    return p;
+}
+
+static void tensor_product(golden *g, const json *j, int full)
+{
+    static const char *const names[] = { "x1", "x2", "w" };
+    const eqnn_product *p = product_of(g, j, full);
+    int weights = p ? eqnn_product_weights(p) : 0;
+    eqnn_tensor *x[3] = { matrix(g, "x1", 0), matrix(g, "x2", 0), NULL };
+    if (!p) return;
+    if (has(g, "w") && weights > 0) x[2] = matrix(g, "w", weights);
+    eqnn_tensor *a = eqnn_from_e3nn(x[0], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in1"), NULL)));
+    eqnn_tensor *b = eqnn_from_e3nn(x[1], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL)));
+    eqnn_tensor *out = eqnn_to_e3nn(eqnn_tensor_product(a, b, x[2], p));
+    compare(g, "out", out);
+    compare_inputs(g, out, x, names, x[2] ? 3 : 2);
+    compare_mask(g, p);
+    compare_coefficients(g, p);
+}
+
+static void tensor_products(golden *g)
+{
+    int full = !strncmp(g->file, "fully_connected", 15);
+    for (int k = 0; ; k++) {
+        char title[32];
+        snprintf(title, sizeof title, "case%d", k);
+        if (!eqnn_file_meta(g->f, title)) break;
+        begin(g, title);
+        json *j = meta(g, title);
+        tensor_product(g, j, full);
+        json_free(j);
+        end(g);
+    }
+}
+
+/* ---- linear --------------------------------------------------------------------------------- */
+
+typedef struct linear_settings {
+    eqnn_irreps_linear_opts o;
+    int flags[64], paths[64][2];
+} linear_settings;
+
+static void read_linear(golden *g, linear_settings *s, const json *kwargs)
+{
+    const json *biases = json_get(kwargs, "biases"), *list = json_get(kwargs, "instructions");
+    memset(s, 0, sizeof *s);
+    s->o.biases = json_true(biases, 0);
+    if (biases && biases->type == '[') {
+        for (int i = 0; i < biases->count && i < 64; i++) s->flags[i] = json_true(json_at(biases, i), 0);
+        s->o.bias_blocks = s->flags;
+    }
+    s->o.path_kind = (eqnn_path_kind)find_word(g, path_kinds,
+                                               json_text(json_get(kwargs, "path_normalization"), "element"));
+    for (int i = 0; i < json_count(list) && i < 64; i++)
+        for (int k = 0; k < 2; k++) s->paths[i][k] = json_int(json_at(json_at(list, i), k), -1);
+    if (!list) return;
+    s->o.paths = (const int (*)[2])s->paths;
+    s->o.path_count = json_count(list);
+}
+
+/* Where no path leads the output is exactly zero. */
+static void check_mask(golden *g, const eqnn_tensor *out)
+{
+    size_t n;
+    double *mask = numbers(g, "output_mask", &n);
+    for (int i = 0; mask && i < eqnn_rows(out); i++)
+        for (int k = 0; k < (int)n; k++)
+            if (mask[k] == 0 && eqnn_at(out, i, k) != 0) worse(g, "output_mask", INFINITY);
+    free(mask);
+}
+
+static void linear_case(golden *g, const json *j)
+{
+    static const char *const names[] = { "x", "w", "bias" };
+    linear_settings s;
+    const eqnn_irreps *in = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), NULL));
+    const eqnn_irreps *to = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL));
+    eqnn_tensor *x[3];
+    read_linear(g, &s, json_get(j, "kwargs"));
+    x[0] = matrix(g, "x", 0);
+    x[1] = matrix(g, "w", eqnn_irreps_map_weights(in, to, &s.o));
+    x[2] = has(g, "bias") ? matrix(g, "bias", 0) : NULL;
+    eqnn_tensor *out = eqnn_to_e3nn(eqnn_irreps_map(eqnn_from_e3nn(x[0], in), x[1], x[2], to, &s.o));
+    compare(g, "out", out);
+    if (has(g, "output_mask")) check_mask(g, out);
+    compare_inputs(g, out, x, names, x[2] ? 3 : 2);
+}
+
+/* A Linear with channels in front: out[n,o] = sum over f of map(x[n,f], w[f,o]) / sqrt(f_in). Its text is
+   "Linear(IN -> OUT, f_in=3, f_out=4): ...". */
+static void linear_channels(golden *g)
+{
+    char text[512], from[128], to[128];
+    int fi, fo, cols = 0;
+    if (sscanf(meta_text(g, "channels", text), "Linear(%127s -> %127[^,], f_in=%d, f_out=%d)", from, to, &fi, &fo) != 4) {
+        eqnn_fail(g->c, "golden: cannot read \"%s\"", text);
+        return;
+    }
+    const eqnn_irreps *in = eqnn_irreps_make(g->c, from), *out = eqnn_irreps_make(g->c, to);
+    cols = in ? in->cols : 1;
+    eqnn_tensor *x = matrix(g, "x", fi * cols), *w = matrix(g, "w", 0), *all = NULL;
+    for (int o = 0; o < fo; o++) {
+        eqnn_tensor *sum = NULL;
+        for (int f = 0; f < fi; f++) {
+            eqnn_tensor *xf = eqnn_from_e3nn(eqnn_slice(x, f * cols, cols), in);
+            eqnn_tensor *y = eqnn_irreps_map(xf, eqnn_slice_rows(w, f * fo + o, 1), NULL, out, NULL);
+            sum = sum ? eqnn_add(sum, y) : y;
+        }
+        sum = eqnn_to_e3nn(eqnn_scale(sum, 1 / sqrt(fi)));
+        all = all ? eqnn_concat(all, sum) : sum;
+    }
+    compare(g, "out", all);
+}
+
+static void linear(golden *g)
+{
+    for (int k = 0; ; k++) {
+        char title[32];
+        snprintf(title, sizeof title, "case%d", k);
+        if (!eqnn_file_meta(g->f, title)) break;
+        begin(g, title);
+        json *j = meta(g, title);
+        linear_case(g, j);
+        json_free(j);
+        end(g);
+    }
+    if (!mark(g, "channels/")) return;
+    begin(g, "channels");
+    linear_channels(g);
+    end(g);
+}
+
+/* ---- gates, activations, radial functions --------------------------------------------------- */
+
+/* Names of activations, null for none, into acts[]. */
+static void read_acts(golden *g, const json *list, eqnn_act acts[32])
+{
+    memset(acts, 0, 32 * sizeof(eqnn_act));
+    for (int i = 0; i < json_count(list) && i < 32; i++) {
+        const char *name = json_text(json_at(list, i), NULL);
+        acts[i] = name ? eqnn_act_find(g->c, name) : EQNN_IDENTITY;
+    }
+}
+
+static void check_label(golden *g, const eqnn_irreps *ours, const json *theirs, const char *what)
+{
+    const eqnn_irreps *a = eqnn_irreps_make(g->c, json_text(theirs, NULL));
+    if (a && ours && eqnn_irreps_simplify(g->c, a) != eqnn_irreps_simplify(g->c, ours))
+        eqnn_fail(g->c, "golden: %s is %s, theirs %s", what, ours->name, a->name);
+}
+
+static void nn_gate(golden *g, const json *j)
+{
+    static const char *const names[] = { "x" };
+    eqnn_act scalars[32], gates[32];
+    eqnn_gate_spec s;
+    memset(&s, 0, sizeof s);
+    s.scalars = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_scalars"), ""));
+    s.gates = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_gates"), ""));
+    s.gated = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_gated"), ""));
+    read_acts(g, json_get(j, "act_scalars"), scalars);
+    read_acts(g, json_get(j, "act_gates"), gates);
+    s.act_scalars = scalars;
+    s.act_gates = gates;
+    eqnn_tensor *x = matrix(g, "x", 0), *y = eqnn_gate(eqnn_from_e3nn(x, eqnn_gate_in(g->c, &s)), &s);
+    check_label(g, eqnn_gate_in(g->c, &s), json_get(j, "irreps_in"), "the gate's input");
+    check_label(g, eqnn_label_of(y), json_get(j, "irreps_out"), "the gate's output");
+    y = eqnn_to_e3nn(y);
+    compare(g, "out", y);
+    compare_inputs(g, y, &x, names, 1);
+}
+
+static void nn_activation(golden *g, const json *j)
+{
+    static const char *const names[] = { "x" };
+    eqnn_act acts[32];
+    eqnn_tensor *x = matrix(g, "x", 0), *y;
+    read_acts(g, json_get(j, "acts"), acts);
+    y = eqnn_activation(eqnn_from_e3nn(x, eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), NULL))), acts, 0);
+    check_label(g, eqnn_label_of(y), json_get(j, "irreps_out"), "the activation's output");
+    y = eqnn_to_e3nn(y);
+    compare(g, "out", y);
+    compare_inputs(g, y, &x, names, 1);
+}
+
+static void nn_fc(golden *g, const json *j)
+{
+    static const char *const names[] = { "x" };
+    const json *hs = json_get(j, "hs"), *kwargs = json_get(j, "kwargs");
+    char widths[256] = "";
+    eqnn_fc_opts o;
+    memset(&o, 0, sizeof o);
+    for (int i = 1; i < json_count(hs); i++)
+        snprintf(widths + strlen(widths), sizeof widths - strlen(widths), "%s%d", i > 1 ? "," : "",
+                 json_int(json_at(hs, i), 0));
+    o.no_act = !json_get(j, "act");
+    if (!o.no_act) o.act = eqnn_act_find(g->c, json_text(json_get(j, "act"), NULL));
+    o.variance_in = json_number(json_get(kwargs, "variance_in"), 1);
+    o.variance_out = json_number(json_get(kwargs, "variance_out"), 1);
+    o.out_act = json_true(json_get(kwargs, "out_act"), 0);
+    eqnn_fc(matrix(g, "x", 0), "fc", widths, &o); /* makes the weights */
+    set_weights(g, "", "fc");
+    eqnn_tensor *x = matrix(g, "x", 0), *y = eqnn_fc(x, "fc", widths, &o);
+    compare(g, "out", y);
+    compare_inputs(g, y, &x, names, 1);
+    eqnn_backward(eqnn_sum(eqnn_mul(y, matrix(g, "cotangent", 0))));
+    compare_gradients(g, "grad_", "fc");
+}
+
+/* act/NAME: the normalised function of act/x, and its constant. */
+static void nn_act(golden *g, const char *name)
+{
+    eqnn_act act = eqnn_act_find(g->c, name);
+    json *constants = meta(g, "act_constants");
+    eqnn_tensor *x = eqnn_from_e3nn(column(g, "x"), eqnn_irreps_make(g->c, "1x0e"));
+    double ours = eqnn_moment(g->c, act, 0, 0), theirs = json_number(json_get(constants, name), 0);
+    compare(g, name, eqnn_to_e3nn(eqnn_activation(x, &act, 0)));
+    compare_numbers(g, "act_constants", &ours, &theirs, 1);
+    json_free(constants);
+}
+
+static void nn_numbered(golden *g, const char *kind, void (*run)(golden *, const json *))
+{
+    for (int k = 0; ; k++) {
+        char title[32];
+        snprintf(title, sizeof title, "%s%d", kind, k);
+        if (!eqnn_file_meta(g->f, title)) break;
+        begin(g, title);
+        json *j = meta(g, title);
+        run(g, j);
+        json_free(j);
+        end(g);
+    }
+}
+
+static void nn_later(golden *g, const char *kind)
+{
+    for (int k = 0; k < 100; k++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "%s%d/", kind, k);
+        if (mark(g, prefix)) skip(g, kind, "not built yet");
+    }
+}
+
+static void nn(golden *g)
+{
+    nn_numbered(g, "gate", nn_gate);
+    nn_numbered(g, "activation", nn_activation);
+    nn_numbered(g, "fc", nn_fc);
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        if (strncmp(name, "act/", 4) || !strcmp(name, "act/x")) continue;
+        begin(g, "act");
+        nn_act(g, name + 4);
+        end_within(g, name, 1e-10, 1e-5);
+    }
+    nn_later(g, "normact");
+    nn_later(g, "bn");
+    if (mark(g, "extract/")) skip(g, "extract", "not built yet");
+}
+
+/* The slopes of all functions at x + shift, [n, number]. */
+static eqnn_tensor *radial_slopes(golden *g, double shift, int number, double end, const eqnn_radial_opts *o)
+{
+    eqnn_tensor *x = eqnn_shift(column(g, "x"), shift), *all = NULL;
+    eqnn_tensor *y = eqnn_radial_basis(x, number, end, o);
+    for (int k = 0; k < number; k++) {
+        eqnn_tensor *d = eqnn_grad(eqnn_sum(eqnn_slice(y, k, 1)), x);
+        all = all ? eqnn_concat(all, d) : d;
+    }
+    return all;
+}
+
+/* A point may lie on a kink, where rounding decides between the slopes on its two sides: there the slope
+   of either side is right. */
+static void compare_slopes(golden *g, const char *name, const eqnn_tensor *at, const eqnn_tensor *left,
+                           const eqnn_tensor *right)
+{
+    size_t n;
+    double *theirs = numbers(g, name, &n), *ours = (double *)calloc(n + 1, sizeof(double));
+    int cols = eqnn_cols(at);
+    for (int i = 0; at && left && right && theirs && i < (int)n; i++) {
+        double a = eqnn_at(at, i / cols, i % cols), t = theirs[i];
+        double l = eqnn_at(left, i / cols, i % cols), r = eqnn_at(right, i / cols, i % cols);
+        int kink = fabs(l - r) > 1e-2 && fmin(fabs(l - t), fabs(r - t)) < 1e-4 * fmax(1, fabs(t));
+        ours[i] = kink && fmin(fabs(l - a), fabs(r - a)) < 1e-4 * fmax(1, fabs(t)) ? t : a;
+    }
+    if (theirs && (int)n == eqnn_rows(at) * cols) compare_numbers(g, name, ours, theirs, n);
+    else eqnn_fail(g->c, "golden: %s: theirs has %d numbers", name, (int)n);
+    free(theirs);
+    free(ours);
+}
+
+/* "BASIS/cutoff_B" and its derivative "BASIS/cutoff_B_dx". */
+static void radial_case(golden *g, const json *j, const char *basis, int cutoff)
+{
+    char name[64], slope[80];
+    int number = json_int(json_get(j, "number"), 1);
+    double end = json_number(json_get(j, "end"), 1), h;
+    eqnn_radial_opts o;
+    memset(&o, 0, sizeof o);
+    o.start = json_number(json_get(j, "start"), 0);
+    o.basis = (eqnn_basis)find_word(g, bases, basis);
+    o.cutoff = cutoff;
+    o.unscaled = 1;
+    h = (end - o.start) * test_eps(1e-8, 1e-6);
+    snprintf(name, sizeof name, "%s/cutoff_%d", basis, cutoff);
+    snprintf(slope, sizeof slope, "%s_dx", name);
+    compare(g, name, eqnn_radial_basis(column(g, "x"), number, end, &o));
+    compare_slopes(g, slope, radial_slopes(g, 0, number, end, &o), radial_slopes(g, -h, number, end, &o),
+                   radial_slopes(g, h, number, end, &o));
+}
+
+static void radial_set(golden *g, const char *set)
+{
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        char basis[32], tail[8] = "", title[64];
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        int cutoff;
+        if (strncmp(name, set, strlen(set)) || name[strlen(set)] != '/') continue;
+        if (sscanf(name + strlen(set), "/%31[^/]/cutoff_%d%7s", basis, &cutoff, tail) < 2 || tail[0]) continue;
+        snprintf(title, sizeof title, "%s", name);
+        begin(g, set);
+        json *j = meta(g, set);
+        radial_case(g, j, basis, cutoff);
+        json_free(j);
+        end_within(g, title, 1e-10, 1e-5);
+    }
+}
+
+static void radial_bases(golden *g)
+{
+    for (int k = 0; ; k++) {
+        char set[32];
+        snprintf(set, sizeof set, "set%d", k);
+        if (!eqnn_file_meta(g->f, set)) break;
+        radial_set(g, set);
+    }
+    if (mark(g, "sus/")) {
+        begin(g, "sus");
+        compare(g, "y", eqnn_map(column(g, "x"), EQNN_SUS, 0, 0));
+        compare(g, "dy", eqnn_map(column(g, "x"), EQNN_SUS, 0, 1));
+        end(g);
+    }
+    if (!mark(g, "smooth_cutoff/")) return;
+    begin(g, "smooth_cutoff");
+    compare(g, "y", eqnn_map(column(g, "x"), EQNN_COSINE_CUTOFF, 0, 0));
+    end(g);
+}
+
+/* ---- networks ------------------------------------------------------------------------------- */
+
+/* Positions about their mean: the models are invariant under translations, and float positions 26 units
+   away from the origin have lost two digits of every distance before anything is computed. */
+static eqnn_tensor *positions(golden *g)
+{
+    size_t n;
+    double *v = numbers(g, "pos", &n), mean[3] = { 0, 0, 0 };
+    for (size_t i = 0; v && i < n; i++) mean[i % 3] += v[i] / (double)(n / 3);
+    for (size_t i = 0; v && i < n; i++) v[i] -= mean[i % 3];
+    eqnn_tensor *pos = v ? eqnn_from_double(g->c, (int)n / 3, 3, v) : NULL;
+    free(v);
+    return pos;
+}
+
+/* The file's edges, or all within the radius; given edges must be those within the radius. */
+static const eqnn_graph *graph_of(golden *g, eqnn_tensor *pos, double radius)
+{
+    int n, m;
+    int *batch = integers(g, "batch", &n), *src, *dst;
+    const eqnn_graph *near, *given;
+    eqnn_graph_opts o;
+    memset(&o, 0, sizeof o);
+    o.targets = o.sources = eqnn_rows(pos);
+    o.example = batch;
+    near = eqnn_radius_graph(pos, radius, &o);
+    if (has(g, "edge_src") && near) {
+        src = integers(g, "edge_src", &m);
+        dst = integers(g, "edge_dst", &m);
+        given = eqnn_graph_make(g->c, m, src, dst, &o);
+        for (int e = 0; given && e < m && m == near->edges; e++)
+            if (given->source[e] != near->source[e] || given->target[e] != near->target[e]) near = NULL, m = -1;
+        if (!near || m != near->edges) eqnn_fail(g->c, "golden: the radius graph differs from the given edges");
+        free(src);
+        free(dst);
+        near = given;
+    }
+    free(batch);
+    return near;
+}
+
+static void network_settings(golden *g, const json *k, eqnn_network_opts *o)
+{
+    const eqnn_irreps *edge = eqnn_irreps_make(g->c, json_text(json_get(k, "irreps_edge_attr"), NULL));
+    memset(o, 0, sizeof *o);
+    o->hidden = json_text(json_get(k, "irreps_hidden"), NULL);
+    o->out = json_text(json_get(k, "irreps_out"), NULL);
+    o->layers = json_int(json_get(k, "layers"), 3);
+    o->lmax = edge ? eqnn_irreps_lmax(edge) : 0;
+    if (edge != eqnn_irreps_spherical(g->c, o->lmax))
+        eqnn_fail(g->c, "golden: edge attributes %s are not those of a vector", edge ? edge->name : "");
+    if (o->lmax == 0) o->lmax = -1;
+    o->radius = json_number(json_get(k, "max_radius"), 0);
+    o->basis = json_int(json_get(k, "number_of_basis"), 10);
+    o->radial_layers = json_int(json_get(k, "radial_layers"), 1);
+    o->radial_neurons = json_int(json_get(k, "radial_neurons"), 128);
+    o->neighbours = json_number(json_get(k, "num_neighbors"), 1);
+    o->nodes = json_number(json_get(k, "num_nodes"), 1);
+    o->reduce = json_true(json_get(k, "reduce_output"), 1);
+}
+
+static eqnn_tensor *node_input(golden *g, const json *k, const char *entry, const char *setting)
+{
+    const char *irreps = json_text(json_get(k, setting), NULL);
+    return irreps ? eqnn_from_e3nn(matrix(g, entry, 0), eqnn_irreps_make(g->c, irreps)) : NULL;
+}
+
+static eqnn_tensor *network_of(golden *g, const json *k, eqnn_tensor *pos)
+{
+    eqnn_network_opts o;
+    network_settings(g, k, &o);
+    eqnn_tensor *x = node_input(g, k, "x", "irreps_in"), *z = node_input(g, k, "z", "irreps_node_attr");
+    return eqnn_to_e3nn(eqnn_network(x, z, pos, graph_of(g, pos, o.radius), "net", &o));
+}
+
+/* energies per graph, forces -d(sum energy)/d pos, mean((E-E*)^2) + 10 mean((F-F*)^2) */
+static eqnn_tensor *force_loss(golden *g, eqnn_tensor *energy, eqnn_tensor *pos)
+{
+    char text[512];
+    eqnn_tensor *force = eqnn_neg(eqnn_grad(eqnn_sum(energy), pos));
+    if (!strstr(meta_text(g, "definition", text), "mean((energy-energy_target)^2) + 10*mean((forces-forces_target)^2)"))
+        eqnn_fail(g->c, "golden: unknown loss: %s", text);
+    compare(g, "energy", energy);
+    compare(g, "forces", force);
+    return eqnn_add(eqnn_mse(energy, matrix(g, "energy_target", 0)),
+                    eqnn_scale(eqnn_mse(force, matrix(g, "forces_target", 0)), 10));
+}
+
+static eqnn_tensor *network_loss(golden *g, eqnn_tensor *out, eqnn_tensor *pos)
+{
+    char text[512];
+    if (has(g, "forces")) return force_loss(g, out, pos);
+    compare(g, "out", out);
+    meta_text(g, "loss", text);
+    if (!strcmp(text, "mean of out^2")) return eqnn_mean(eqnn_square(out));
+    if (!strcmp(text, "mean over all entries of (out-y)^2")) return eqnn_mse(out, matrix(g, "y", 0));
+    eqnn_fail(g->c, "golden: unknown loss: %s", text);
+    return NULL;
+}
+
+/* Every weight of the file must be one of ours. */
+static void check_weights(golden *g, const char *prefix)
+{
+    for (int i = 0; i < eqnn_file_count(g->f); i++)
+        if (!strncmp(eqnn_file_entry(g->f, i)->name, prefix, strlen(prefix)) && !g->used[i])
+            eqnn_fail(g->c, "golden: \"%s\" is no weight of ours", eqnn_file_entry(g->f, i)->name);
+}
+
+static void network(golden *g)
+{
+    begin(g, "");
+    json *k = meta(g, "kwargs");
+    network_of(g, k, positions(g)); /* makes the weights */
+    set_weights(g, "weight/", "net");
+    check_weights(g, "weight/");
+    eqnn_tensor *pos = positions(g), *out = network_of(g, k, pos), *loss = network_loss(g, out, pos);
+    compare_value(g, "loss", eqnn_value(loss));
+    compare(g, "grad_pos", eqnn_grad(loss, pos));
+    eqnn_backward(loss);
+    if (g->f2 || mark(g, "grad/")) compare_gradients(g, "grad/", "net");
+    json_free(k);
+    end(g);
+}
+
+static eqnn_tensor *polynomial_of(golden *g, eqnn_tensor *pos, const eqnn_graph *graph)
+{
+    char mid[512], out[512], sh[512], number[512];
+    eqnn_polynomial_opts o;
+    memset(&o, 0, sizeof o);
+    o.mid = meta_text(g, "irreps_mid", mid);
+    o.out = meta_text(g, "irreps_out", out);
+    o.lmax = eqnn_irreps_lmax(eqnn_irreps_make(g->c, meta_text(g, "irreps_sh", sh)));
+    o.neighbours = atof(meta_text(g, "num_neighbors", number));
+    o.sum_last = strcmp(meta_text(g, "last_reduce", number), "mean") != 0;
+    return eqnn_to_e3nn(eqnn_polynomial(pos, graph, "net", &o));
+}
+
+/* The steps of the model, with the small operations: harmonics of edges in the file's order, and the
+   features of nodes after each product. */
+static void polynomial_steps(golden *g, eqnn_tensor *pos, const eqnn_graph *graph)
+{
+    char text[512];
+    double scale = 1 / sqrt(atof(meta_text(g, "num_neighbors", text)));
+    int lmax = eqnn_irreps_lmax(eqnn_irreps_make(g->c, meta_text(g, "irreps_sh", text)));
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, graph), lmax, NULL);
+    eqnn_tensor *node = eqnn_scale(eqnn_scatter(Y, graph), scale);
+    eqnn_ints *order = eqnn_ints_make(g->c, graph->edges, graph->order, graph->edges, 0);
+    compare(g, "edge_sh", eqnn_collect(eqnn_to_e3nn(Y), order));
+    compare(g, "node0", eqnn_to_e3nn(node));
+    eqnn_tensor *x = eqnn_enter(eqnn_gather(node, graph), "net");
+    x = eqnn_leave(eqnn_fully_connected(x, Y, "tp1", meta_text(g, "irreps_mid", text), NULL));
+    compare(g, "node1", eqnn_to_e3nn(eqnn_scale(eqnn_scatter(x, graph), scale)));
+}
+
+static void polynomial(golden *g)
+{
+    char text[512];
+    begin(g, "");
+    eqnn_tensor *pos = positions(g);
+    const eqnn_graph *graph = graph_of(g, pos, atof(meta_text(g, "r", text)));
+    if (!graph) { end(g); return; }
+    polynomial_of(g, pos, graph); /* makes the weights */
+    set_weights(g, "", "net");
+    eqnn_tensor *out = polynomial_of(g, pos, graph), *loss = eqnn_mse(out, matrix(g, "y", 0));
+    compare(g, "out", out);
+    compare_value(g, "loss", eqnn_value(loss));
+    polynomial_steps(g, pos, graph);
+    compare(g, "grad_pos", eqnn_grad(loss, pos));
+    eqnn_backward(loss);
+    compare_gradients(g, "grad/", "net");
+    end(g);
+}
+
+/* ---- training ------------------------------------------------------------------------------- */
+
+/* Widths of the layers after the input, from the biases "<how>/init/I.bias": "16,16,36". */
+static void mlp_widths(golden *g, const char *how, char out[256])
+{
+    out[0] = 0;
+    for (int i = 0; i < 32; i++) {
+        char name[64];
+        eqnn_file *f;
+        snprintf(name, sizeof name, "%s/init/%d.bias", how, i);
+        const eqnn_entry *e = find_entry(g, name, &f);
+        if (!e) return;
+        snprintf(out + strlen(out), 256 - strlen(out), "%s%d", i ? "," : "", (int)e->count);
+    }
+}
+
+static eqnn_tensor *mlp_loss(golden *g, const char *widths, int samples)
+{
+    eqnn_mlp_opts o;
+    size_t n;
+    double *pos = numbers(g, "pos", &n), *y = numbers(g, "y", &n);
+    int cols = (int)n / samples;
+    memset(&o, 0, sizeof o);
+    o.linear = 1;
+    eqnn_tensor *x = pos ? eqnn_from_double(g->c, samples, cols, pos) : NULL;
+    eqnn_tensor *to = y ? eqnn_from_double(g->c, samples, cols, y) : NULL;
+    free(pos);
+    free(y);
+    return eqnn_mse(eqnn_mlp(x, "mlp", widths, &o), to);
+}
+
+static void mlp_training(golden *g, const char *how)
+{
+    char widths[256], text[512], entry[64];
+    double losses[1024], theirs_n;
+    eqnn_file *f;
+    const eqnn_entry *e = find_entry(g, "pos", &f);
+    int samples = e ? (int)e->shape[0] : 1, steps = atoi(meta_text(g, "steps", text));
+    eqnn_adam_opts o;
+    memset(&o, 0, sizeof o);
+    o.rate = atof(meta_text(g, "lr", text));
+    o.decay = !strcmp(how, "AdamW") ? 0.01 : 0;
+    if (o.decay > 0 && !strstr(meta_text(g, "optimisers", text), "decoupled weight_decay 0.01"))
+        eqnn_fail(g->c, "golden: unknown optimisers: %s", text);
+    mlp_widths(g, how, widths);
+    mlp_loss(g, widths, samples); /* makes the weights */
+    snprintf(entry, sizeof entry, "%s/init/", how);
+    set_weights(g, entry, "mlp");
+    eqnn_adam *adam = eqnn_adam_make(g->c, &o);
+    for (int i = 0; i < steps && i < 1024; i++) {
+        eqnn_tensor *loss = mlp_loss(g, widths, samples);
+        losses[i] = eqnn_value(loss);
+        eqnn_backward(loss);
+        eqnn_adam_step(adam);
+        eqnn_reset(g->c);
+    }
+    snprintf(entry, sizeof entry, "%s/losses", how);
+    size_t n;
+    double *theirs = numbers(g, entry, &n);
+    theirs_n = (double)n;
+    if (theirs && (int)theirs_n == steps) compare_numbers(g, entry, losses, theirs, n);
+    else eqnn_fail(g->c, "golden: %s: %d steps, %d losses", how, steps, (int)n);
+    free(theirs);
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        snprintf(entry, sizeof entry, "%s/final/%s", how, eqnn_parameter_name(g->c, i) + 4);
+        compare(g, entry, eqnn_parameter_at(g->c, i));
+    }
+}
+
+static void mlp(golden *g)
+{
+    static const char *const how[] = { "Adam", "AdamW" };
+    for (int k = 0; k < 2; k++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "%s/", how[k]);
+        begin(g, "");
+        mlp_training(g, how[k]);
+        end_within(g, how[k], 1e-10, 1e-5);
+    }
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
+
+static const golden_kind kinds[] = {
+    { "wigner_3j", wigner_3j }, { "wigner_D", wigner_D }, { "spherical_harmonics", spherical_harmonics },
+    { "fully_connected_tp", tensor_products }, { "tensor_product_modes", tensor_products },
+    { "linear", linear }, { "nn", nn }, { "radial_bases", radial_bases },
+    { "network_2101", network }, { "equivariant_polynomial", polynomial },
+    { "mlp_training_steps", mlp },
+    /* kinds that are known and whose models are not built yet */
+    { "attention", NULL }, { "gatconv", NULL }, { "network_v2106", NULL },
+    { "reduced_tensor_products", NULL }, { "s2_so3_grids", NULL }, { "tensor_product_family", NULL }
+};
+
+static void fail_file(golden *g, const char *why)
+{
+    golden_failed++;
+    printf("FAILED %-24s %-34s %s\n", g->file, "-", why);
+}
+
+/* Gradients of network files may lie in a file of their own, NAME_grad beside NAME. */
+static void open_companion(golden *g)
+{
+    char path[1200];
+    FILE *test;
+    snprintf(path, sizeof path, "%.*s_grad.safetensors", (int)(strlen(g->path) - strlen(".safetensors")), g->path);
+    if (strncmp(g->file, "network_", 8) || !(test = fopen(path, "rb"))) return;
+    fclose(test);
+    g->f2 = eqnn_file_open(g->files, path);
+    if (g->f2) g->used2 = (char *)calloc((size_t)eqnn_file_count(g->f2) + 1, 1);
+}
+
+static void check_used(golden *g)
+{
+    int unknown = 0;
+    const char *name = "";
+    for (int k = 0; k < 2; k++) {
+        eqnn_file *f = k ? g->f2 : g->f;
+        for (int i = 0; f && i < eqnn_file_count(f); i++) {
+            if ((k ? g->used2 : g->used)[i]) continue;
+            name = eqnn_file_entry(f, i)->name;
+            unknown++;
+        }
+    }
+    if (!unknown) return;
+    golden_failed++;
+    printf("FAILED %-24s %-34s %d entries belong to no case known here, as \"%s\"\n", g->file, "-", unknown, name);
+}
+
+static void run_file(const char *path)
+{
+    golden g;
+    const char *slash = strrchr(path, '/');
+    const golden_kind *kind = NULL;
+    eqnn_opts o = test_opts();
+    memset(&g, 0, sizeof g);
+    g.path = path;
+    snprintf(g.file, sizeof g.file, "%s", slash ? slash + 1 : path);
+    if (!strstr(g.file, ".safetensors")) { fail_file(&g, "unknown kind of file"); return; }
+    *strstr(g.file, ".safetensors") = 0;
+    if (!strncmp(g.file, "network_", 8) && strstr(g.file, "_grad")) return; /* read with its network */
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (!strncmp(g.file, kinds[i].begins, strlen(kinds[i].begins))) kind = &kinds[i];
+    if (!kind) { fail_file(&g, "unknown kind of file"); return; }
+    if (!kind->run) { skip(&g, "-", "not built yet"); return; }
+    g.files = eqnn_make(&o);
+    g.f = eqnn_file_open(g.files, path);
+    if (g.f) open_companion(&g);
+    if (eqnn_error(g.files)) {
+        fail_file(&g, eqnn_error(g.files));
+    } else {
+        g.used = (char *)calloc((size_t)eqnn_file_count(g.f) + 1, 1);
+        kind->run(&g);
+        if (!g.cases) fail_file(&g, "no case in it");
+        check_used(&g);
+    }
+    free(g.used);
+    free(g.used2);
+    eqnn_free(g.files);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void run_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *d;
+    char *names[4096];
+    int n = 0;
+    while (dir && (d = readdir(dir)) != NULL && n < 4096) {
+        if (!strstr(d->d_name, ".safetensors") && !strstr(d->d_name, ".tsv")) continue;
+        names[n] = (char *)malloc(strlen(path) + strlen(d->d_name) + 2);
+        sprintf(names[n++], "%s/%s", path, d->d_name);
+    }
+    if (dir) closedir(dir);
+    qsort(names, (size_t)n, sizeof names[0], by_name);
+    for (int i = 0; i < n; i++) {
+        run_file(names[i]);
+        free(names[i]);
+    }
+    if (n) return;
+    golden_failed++;
+    printf("FAILED %s: no golden files there\n", path);
+}
+
+int main(int argc, char **argv)
+{
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* a crash loses nothing */
+    for (int i = 1; i < argc; i++) {
+        size_t n = strlen(argv[i]);
+        if (!strcmp(argv[i], "-q")) golden_quiet = 1;
+        else if (n > 12 && !strcmp(argv[i] + n - 12, ".safetensors")) run_file(argv[i]);
+        else run_folder(argv[i]);
+    }
+    if (golden_skipped) printf("%d passed, %d failed, %d skipped\n", golden_passed, golden_failed, golden_skipped);
+    else printf("%d passed, %d failed\n", golden_passed, golden_failed);
+    return golden_failed > 0 || golden_passed + golden_skipped == 0;
+}

@@ -1,0 +1,366 @@
+/* robust.c - what happens when things go wrong: no memory, hostile input, a kill in the middle of a save */
+#define _POSIX_C_SOURCE 200809L
+#include "test.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#define HAVE_FORK
+#endif
+
+/* ---- an allocator that counts, and fails when it is told to --------------------------------- */
+
+typedef struct counter {
+    long calls, fail_at;      /* the call that fails, from 0; negative: none */
+    int all_after;            /* and every later one                         */
+    long failed;
+    size_t bytes;             /* in use                                      */
+} counter;
+
+static void *count_alloc(void *user, void *old, size_t old_size, size_t new_size)
+{
+    counter *k = (counter *)user;
+    void *p;
+    if (new_size == 0) {
+        if (old) k->bytes -= old_size;
+        free(old);
+        return NULL;
+    }
+    long call = k->calls++;
+    if (k->fail_at >= 0 && (call == k->fail_at || (k->all_after && call > k->fail_at))) {
+        k->failed++;
+        return NULL;
+    }
+    p = realloc(old, new_size);
+    if (p) k->bytes += new_size - (old ? old_size : 0);
+    return p;
+}
+
+static eqnn_ctx *counted_context(counter *k)
+{
+    eqnn_opts o = test_opts();
+    o.alloc = count_alloc;
+    o.alloc_user = k;
+    return eqnn_make(&o);
+}
+
+/* ---- a short program that uses most of the library ------------------------------------------- */
+
+static const double cloud[18] = { 0, 0, 0, 1, 0, 0.1, 0, 1.1, 0, 0.2, 0, 0.9, 1, 1, 0.2, -0.7, 0.3, 0.4 };
+
+static eqnn_network_opts small_network(void)
+{
+    eqnn_network_opts o;
+    memset(&o, 0, sizeof o);
+    o.hidden = "3x0e+2x0o+2x1o+2x1e";
+    o.out = "1x0e";
+    o.layers = 1;
+    o.lmax = 2;
+    o.radius = 1.6;
+    o.basis = 4;
+    o.radial_neurons = 8;
+    return o;
+}
+
+static eqnn_tensor *energy_of(eqnn_tensor *pos)
+{
+    eqnn_network_opts o = small_network();
+    return eqnn_sum(eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, o.radius, NULL), "net", &o));
+}
+
+static int step(eqnn_ctx *c, eqnn_adam *adam)
+{
+    eqnn_tensor *pos = eqnn_from_double(c, 6, 3, cloud), *energy = energy_of(pos);
+    eqnn_tensor *force = eqnn_neg(eqnn_grad(energy, pos));
+    eqnn_backward(eqnn_add(eqnn_square(energy), eqnn_mean(eqnn_square(force))));
+    int done = eqnn_adam_step(adam);
+    eqnn_reset(c);
+    return done;
+}
+
+static const char *scratch_file(void)
+{
+    static char path[256];
+    const char *dir = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/eqnn_robust_%d_%d", dir ? dir : "/tmp", (int)sizeof(eqnn_real),
+#ifdef HAVE_FORK
+             (int)getpid());
+#else
+             0);
+#endif
+    return path;
+}
+
+static void whole_program(eqnn_ctx *c, const char *path)
+{
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    step(c, adam);
+    step(c, adam);
+    eqnn_save(c, path);
+    eqnn_load(c, path, NULL);
+    step(c, adam);
+}
+
+/* Every single allocation fails once; then every allocation from some point on. */
+TEST(allocation_failures)
+{
+    const char *path = scratch_file();
+    for (int after = 0; after < 2; after++) {
+        for (long n = 0; ; n++) {
+            counter k = { 0, 0, 0, 0, 0 };
+            k.fail_at = n;
+            k.all_after = after;
+            eqnn_ctx *c = counted_context(&k);
+            if (c) whole_program(c, path);
+            int good = !k.failed || !c || eqnn_error(c) != NULL;
+            if (!good) printf("    allocation %ld failed without an error\n", n);
+            if (c && k.failed && n % 10 == 0) test_note("%ld: %s", n, eqnn_error(c) ? eqnn_error(c) : "none");
+            eqnn_free(c);
+            if (k.bytes) printf("    allocation %ld: %zu bytes leaked\n", n, k.bytes);
+            CHECK(good);
+            CHECK(k.bytes == 0);
+            if (!k.failed) { test_note("%ld allocations", k.calls); break; }
+            if (test_failures > 10) break;
+        }
+    }
+    remove(path);
+}
+
+TEST(steady_state_allocates_nothing)
+{
+    counter k = { 0, -1, 0, 0, 0 };
+    eqnn_ctx *c = counted_context(&k);
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    for (int i = 0; i < 3; i++) CHECK(step(c, adam));
+    long before = k.calls;
+    for (int i = 0; i < 10; i++) CHECK(step(c, adam));
+    test_note("%ld allocations before the fourth step, %zu bytes", before, k.bytes);
+    CHECK(k.calls == before);
+    CHECK_OK(c);
+    eqnn_free(c);
+    CHECK(k.bytes == 0);
+}
+
+static void *no_alloc(void *user, void *old, size_t old_size, size_t new_size)
+{
+    (void)old;
+    (void)old_size;
+    if (new_size) ++*(int *)user;
+    return NULL;
+}
+
+static eqnn_ctx *buffer_context(void *buffer, size_t size, int *calls)
+{
+    eqnn_opts o = test_opts();
+    o.buffer = buffer;
+    o.buffer_size = size;
+    o.alloc = no_alloc;
+    o.alloc_user = calls;
+    return eqnn_make(&o);
+}
+
+TEST(one_buffer)
+{
+    size_t size = (size_t)16 << 20;
+    int calls = 0;
+    void *buffer = malloc(size);
+    eqnn_ctx *c = buffer_context(buffer, size, &calls);
+    CHECK(c != NULL);
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    for (int i = 0; i < 20; i++) CHECK(step(c, adam));
+    CHECK_OK(c);
+    CHECK(calls == 0);
+    eqnn_free(c);
+    free(buffer);
+}
+
+TEST(buffers_that_are_too_small)
+{
+    for (size_t size = 0; size < (size_t)1 << 20; size = size * 5 / 4 + 64) {
+        int calls = 0;
+        char *buffer = (char *)malloc(size + 1);
+        eqnn_ctx *c = buffer_context(buffer + (size % 2), size, &calls); /* any alignment */
+        eqnn_adam *adam = c ? eqnn_adam_make(c, NULL) : NULL;
+        int done = c ? step(c, adam) : 0;
+        CHECK(done || !c || eqnn_error(c) != NULL);
+        CHECK(calls == 0);
+        eqnn_free(c);
+        free(buffer);
+    }
+}
+
+/* ---- awkward input -------------------------------------------------------------------------- */
+
+static int all_finite(const eqnn_tensor *x)
+{
+    int good = x != NULL;
+    for (int i = 0; i < eqnn_rows(x); i++)
+        for (int j = 0; j < eqnn_cols(x); j++) good &= fabs(eqnn_at(x, i, j)) < INFINITY;
+    return good;
+}
+
+TEST(positions_that_are_not_numbers)
+{
+    static const double bad[3] = { NAN, INFINITY, -INFINITY };
+    for (int k = 0; k < 3; k++) {
+        eqnn_ctx *c = test_context();
+        double v[18];
+        memcpy(v, cloud, sizeof v);
+        v[7] = bad[k];
+        energy_of(eqnn_from_double(c, 6, 3, v));
+        CHECK_ERROR(c, "radius_graph");
+        /* one huge coordinate is legal: a cell list must not make a cell for every place on the way */
+        v[7] = 1e30;
+        CHECK(all_finite(energy_of(eqnn_from_double(c, 6, 3, v))));
+    }
+}
+
+TEST(coincident_atoms)
+{
+    eqnn_ctx *c = test_context();
+    double v[18];
+    memcpy(v, cloud, sizeof v);
+    memcpy(v + 3, v, 3 * sizeof(double));
+    eqnn_tensor *pos = eqnn_from_double(c, 6, 3, v), *energy = energy_of(pos), *force = eqnn_grad(energy, pos);
+    CHECK(all_finite(energy));
+    CHECK(all_finite(force));
+    CHECK(all_finite(eqnn_grad(eqnn_sum(eqnn_square(force)), pos)));
+    eqnn_backward(eqnn_sum(eqnn_square(force)));
+    for (int i = 0; i < eqnn_parameter_count(c); i++) CHECK(all_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
+}
+
+TEST(one_atom_no_atoms_no_edges)
+{
+    eqnn_ctx *c = test_context();
+    for (int n = 0; n < 3; n++) {
+        double v[6] = { 0, 0, 0, 50, 0, 0 }; /* two atoms out of reach of one another */
+        eqnn_tensor *pos = eqnn_from_double(c, n, 3, v), *energy = energy_of(pos), *force = eqnn_grad(energy, pos);
+        CHECK_OK(c);
+        CHECK(all_finite(energy));
+        CHECK(eqnn_rows(force) == n && all_finite(force));
+        eqnn_backward(energy);
+        CHECK_OK(c);
+        eqnn_reset(c);
+    }
+}
+
+TEST(mistakes_are_sentences)
+{
+    static const char *const bad[] = { "1x1q", "1x", "-1x0e", "1x0e+", "x0e", "1.5x0e", "1X0e", "99999999999x0e", "1x-1e" };
+    eqnn_ctx *c = test_context();
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK(eqnn_irreps_make(c, bad[i]) == NULL);
+        CHECK(eqnn_error(c) != NULL);
+        CHECK_ERROR(c, "irreps");
+    }
+    CHECK(eqnn_matmul(test_normal(c, 2, 3), test_normal(c, 2, 3)) == NULL);
+    CHECK_ERROR(c, "matmul");
+    eqnn_tensor *x = eqnn_from_e3nn(test_normal(c, 2, 3), eqnn_irreps_make(c, "1x1o"));
+    CHECK(eqnn_silu(x) == NULL);
+    CHECK_ERROR(c, "silu");
+    CHECK(eqnn_add(NULL, x) == NULL); /* NULL in, NULL out */
+    eqnn_clear(c);
+    eqnn_reset(c);
+    CHECK(eqnn_square(x) == NULL); /* of a step that is over */
+    CHECK(eqnn_error(c) != NULL);
+    eqnn_clear(c);
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+static eqnn_tensor *two_layers(eqnn_ctx *c, int width)
+{
+    eqnn_tensor *h = eqnn_linear(eqnn_full(c, 1, 4, 1), "first", width, NULL);
+    return eqnn_linear(h, "second", 2, NULL);
+}
+
+TEST(wrong_size_in_a_file)
+{
+    const char *path = scratch_file();
+    eqnn_ctx *a = test_context(), *b = test_context();
+    two_layers(a, 8);
+    CHECK(eqnn_save(a, path));
+    CHECK(eqnn_load(b, path, NULL));
+    two_layers(b, 7);
+    CHECK_ERROR(b, "first.weight");
+    remove(path);
+}
+
+TEST(truncated_and_foreign_files)
+{
+    char cut[300];
+    const char *path = scratch_file();
+    eqnn_ctx *a = test_context();
+    two_layers(a, 8);
+    CHECK(eqnn_save(a, path));
+    FILE *f = fopen(path, "rb");
+    char *bytes = (char *)malloc(1 << 20);
+    size_t n = f ? fread(bytes, 1, 1 << 20, f) : 0;
+    if (f) fclose(f);
+    snprintf(cut, sizeof cut, "%s.cut", path);
+    for (size_t size = 0; size < n; size += 1 + size / 8) {
+        eqnn_ctx *c = test_context();
+        f = fopen(cut, "wb");
+        fwrite(bytes, 1, size, f);
+        fclose(f);
+        CHECK(!eqnn_load(c, cut, NULL));
+        CHECK(eqnn_error(c) != NULL);
+        eqnn_clear(c);
+        CHECK(!eqnn_load(c, "/no/such/file", NULL));
+        CHECK_ERROR(c, "/no/such/file");
+        eqnn_free(test_contexts[--test_context_count]);
+    }
+    free(bytes);
+    remove(path);
+    remove(cut);
+}
+
+#ifdef HAVE_FORK
+/* A process that saves without end is killed at some moment: the file is always a whole one. */
+TEST(kill_during_save)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s.kill", scratch_file());
+    for (int round = 0; round < 12; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            eqnn_opts o = test_opts();
+            o.threads = 1;
+            eqnn_ctx *c = eqnn_make(&o);
+            for (int k = 0; ; k++) {
+                for (int i = 0; i < eqnn_parameter_count(c); i++) {
+                    eqnn_tensor *w = eqnn_parameter_at(c, i);
+                    double *v = (double *)calloc((size_t)eqnn_rows(w) * (size_t)eqnn_cols(w), sizeof(double));
+                    for (int e = 0; e < eqnn_rows(w) * eqnn_cols(w); e++) v[e] = k;
+                    eqnn_set(w, v);
+                    free(v);
+                }
+                if (k == 0) two_layers(c, 20000);
+                else if (!eqnn_save(c, path)) _exit(1);
+            }
+        }
+        struct timespec pause = { 0, 20000000 + 7000000 * round };
+        nanosleep(&pause, NULL);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        FILE *f = fopen(path, "rb");
+        if (!f) continue; /* killed before the first save was over */
+        fclose(f);
+        eqnn_ctx *c = test_context();
+        CHECK(eqnn_load(c, path, NULL));
+        two_layers(c, 20000);
+        CHECK_OK(c);
+        double first = eqnn_at(eqnn_parameter_at(c, 0), 0, 0);
+        for (int i = 0; i < eqnn_parameter_count(c); i++) { /* all of one save */
+            eqnn_tensor *w = eqnn_parameter_at(c, i);
+            CHECK(eqnn_at(w, 0, 0) == first && eqnn_at(w, eqnn_rows(w) - 1, eqnn_cols(w) - 1) == first);
+        }
+    }
+    remove(path);
+}
+#endif
+
+TEST_MAIN

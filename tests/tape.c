@@ -1,0 +1,397 @@
+/* tape.c - contexts, tensors, operations and their derivatives (sections 2, 3, 5, 6 of eqnn.h) */
+#include "test.h"
+
+/* --- one operation each, as functions of x[] for the checker --- */
+
+static eqnn_tensor *f_div(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_div(x[0], eqnn_shift(eqnn_square(x[1]), 1));
+}
+
+static eqnn_tensor *f_where(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_where(eqnn_less(x[0], x[1]), eqnn_square(x[0]), eqnn_mul(x[0], x[1]));
+}
+
+static eqnn_tensor *f_atan2(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_atan2(x[0], x[1]);
+}
+
+static eqnn_tensor *f_matmul(eqnn_tensor *const *x, int n, void *user)
+{
+    const int *t = (const int *)user;
+    (void)n;
+    return eqnn_square(eqnn_matmul_t(x[0], x[1], t[0], t[1]));
+}
+
+static eqnn_tensor *f_rows(eqnn_tensor *const *x, int n, void *user)
+{
+    const int index[5] = { 2, 0, 2, 1, 2 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x[0]), 5, index, 4, 0);
+    eqnn_tensor *y = eqnn_take(eqnn_square(x[0]), i);
+    (void)n;
+    (void)user;
+    return eqnn_mul(eqnn_collect(y, i), x[0]);
+}
+
+static eqnn_tensor *f_columns(eqnn_tensor *const *x, int n, void *user)
+{
+    const int index[6] = { 2, 0, 2, 1, 2, 2 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x[0]), 6, index, 3, 0);
+    (void)n;
+    (void)user;
+    return eqnn_mul(eqnn_collect_columns(eqnn_square(eqnn_columns(x[0], i)), i), x[0]);
+}
+
+static eqnn_tensor *f_softmax(eqnn_tensor *const *x, int n, void *user)
+{
+    const int segment[4] = { 2, 0, 2, 2 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x[0]), 4, segment, 3, 0);
+    (void)n;
+    (void)user;
+    return eqnn_concat(eqnn_softmax(x[0]), eqnn_segment_softmax(x[0], i));
+}
+
+static eqnn_tensor *f_pieces(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_tensor *parts[3];
+    (void)n;
+    (void)user;
+    parts[0] = eqnn_slice(x[0], 1, 2);
+    parts[1] = eqnn_square(x[0]);
+    parts[2] = eqnn_slice(x[1], 0, 1);
+    eqnn_tensor *wide = eqnn_concat_n(parts, 3);
+    parts[0] = eqnn_slice_rows(wide, 1, 2);
+    parts[1] = eqnn_sin(wide);
+    return eqnn_repeat(eqnn_transpose(eqnn_stack(parts, 2)), 2);
+}
+
+static eqnn_tensor *f_extremes(eqnn_tensor *const *x, int n, void *user)
+{
+    const int segment[4] = { 1, 0, 1, 1 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x[0]), 4, segment, 3, 0);
+    eqnn_tensor *parts[3];
+    (void)n;
+    (void)user;
+    parts[0] = eqnn_square(eqnn_max_rows(x[0]));
+    parts[1] = eqnn_transpose(eqnn_mul(eqnn_max_cols(x[0]), eqnn_sum_cols(x[0])));
+    parts[2] = eqnn_mean_rows(eqnn_square(eqnn_segment_max(x[0], i)));
+    return eqnn_concat_n(parts, 3);
+}
+
+static eqnn_tensor *f_losses(eqnn_tensor *const *x, int n, void *user)
+{
+    const int class_of[4] = { 1, 0, 2, 2 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x[0]), 4, class_of, 3, 0);
+    eqnn_tensor *parts[5];
+    (void)n;
+    (void)user;
+    parts[0] = eqnn_mse(x[0], x[1]);
+    parts[1] = eqnn_square(eqnn_mae(x[0], x[1]));
+    parts[2] = eqnn_huber(x[0], x[1], 0.7);
+    parts[3] = eqnn_cross_entropy(x[0], i);
+    parts[4] = eqnn_mean(eqnn_norm(x[0]));
+    return eqnn_concat_n(parts, 5);
+}
+
+static eqnn_tensor *f_unary(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_act *act = (const eqnn_act *)user;
+    (void)n;
+    return eqnn_map(x[0], *act, *act == EQNN_POW ? 1.7 : *act == EQNN_POLY_CUTOFF ? 6 : 0.3, 0);
+}
+
+static void check_pair(eqnn_function f, int rows, int cols, void *user)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2];
+    x[0] = eqnn_normal(c, "a", rows, cols);
+    x[1] = eqnn_normal(c, "b", rows, cols);
+    CHECK_DERIVATIVES_OF(f, x, 2, user, 2);
+}
+
+TEST(derivatives_of_two) { check_pair(f_div, 3, 4, NULL); }
+TEST(derivatives_of_where) { check_pair(f_where, 3, 4, NULL); }
+TEST(derivatives_of_atan2) { check_pair(f_atan2, 3, 4, NULL); }
+TEST(derivatives_of_rows) { check_pair(f_rows, 4, 3, NULL); }
+TEST(derivatives_of_columns) { check_pair(f_columns, 4, 3, NULL); }
+TEST(derivatives_of_softmax) { check_pair(f_softmax, 4, 3, NULL); }
+TEST(derivatives_of_pieces) { check_pair(f_pieces, 4, 3, NULL); }
+TEST(derivatives_of_maxima) { check_pair(f_extremes, 4, 3, NULL); }
+TEST(derivatives_of_losses) { check_pair(f_losses, 4, 3, NULL); }
+
+TEST(derivatives_of_matmul)
+{
+    for (int k = 0; k < 4; k++) {
+        int t[2] = { k & 1, k >> 1 };
+        check_pair(f_matmul, 4, 4, t);
+    }
+}
+
+TEST(derivatives_of_every_function)
+{
+    for (int k = EQNN_IDENTITY; k <= EQNN_COSINE_BUMP; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_act act = (eqnn_act)k;
+        const double at[6] = { 0.15, 0.35, 0.62, 0.83, 1.3, 2.1 };
+        eqnn_tensor *x = eqnn_from_double(c, 2, 3, at);
+        CHECK_DERIVATIVES_OF(f_unary, &x, 1, &act, 2);
+    }
+}
+
+/* The n-th derivative by the tape, n times eqnn_grad, against the kernel's own n-th derivative. */
+TEST(derivatives_of_high_order)
+{
+    const eqnn_act acts[5] = { EQNN_TANH, EQNN_SILU, EQNN_GELU, EQNN_SIN, EQNN_SUS };
+    for (int k = 0; k < 5; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x = eqnn_full(c, 1, 1, 0.4), *y = eqnn_map(x, acts[k], 0, 0);
+        for (int order = 1; order <= 5; order++) {
+            y = eqnn_grad(y, x);
+            CHECK_NEAR(eqnn_value(y), eqnn_value(eqnn_map(x, acts[k], 0, order)), test_eps(1e-11, 1e-4));
+        }
+    }
+}
+
+/* --- what a graph of operations does --- */
+
+TEST(gradient_of_what_does_not_depend)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 3, 1), *y = eqnn_sum(eqnn_full(c, 2, 3, 2));
+    eqnn_tensor *dx = eqnn_grad(y, x);
+    CHECK(eqnn_rows(dx) == 2 && eqnn_cols(dx) == 3 && eqnn_at(dx, 1, 2) == 0);
+    CHECK(eqnn_value(eqnn_grad(y, y)) == 1);
+}
+
+TEST(gradient_by_intermediate)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 1, 1, 3), *u = eqnn_square(x), *y = eqnn_mul(u, x), *xs[2], *dx[2];
+    xs[0] = x;
+    xs[1] = u;
+    CHECK(eqnn_grads(y, xs, 2, dx));
+    CHECK_NEAR(eqnn_value(dx[0]), 27, 1e-6); /* all of x^3 */
+    CHECK_NEAR(eqnn_value(dx[1]), 3, 1e-6);  /* u alone    */
+}
+
+TEST(norm_at_zero)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_zeros(c, 2, 3), *y = eqnn_norm(x);
+    CHECK(eqnn_at(y, 0, 0) == 0);
+    eqnn_tensor *g = eqnn_grad(eqnn_sum(y), x);
+    for (int k = 0; k < 3; k++) CHECK(eqnn_at(g, 1, k) == 0);
+    eqnn_tensor *h = eqnn_grad(eqnn_sum(eqnn_square(g)), x);
+    CHECK(eqnn_at(h, 0, 0) == 0);
+}
+
+/* --- checkpoints --- */
+
+static eqnn_tensor *block(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_tensor *w = eqnn_param(eqnn_context(x[0]), "w", 3, 3, NULL);
+    (void)n;
+    return eqnn_dropout(eqnn_scale(eqnn_tanh(eqnn_matmul(eqnn_mul(x[0], x[1]), w)), *(const double *)user), "drop", 0.3);
+}
+
+/* sum of squares of the forces of sum(block^2): second order through the block */
+static eqnn_tensor *force_loss(eqnn_ctx *c, int checkpointed, eqnn_tensor **dx)
+{
+    double factor = 1.5;
+    eqnn_tensor *x[2];
+    x[0] = eqnn_normal(c, "x", 4, 3);
+    x[1] = eqnn_normal(c, "y", 4, 3);
+    eqnn_training(c, 1);
+    eqnn_tensor *y = checkpointed ? eqnn_checkpoint(block, x, 2, &factor, sizeof factor) : block(x, 2, &factor);
+    *dx = eqnn_grad(eqnn_sum(eqnn_square(y)), x[0]);
+    return eqnn_sum(eqnn_square(*dx));
+}
+
+TEST(checkpoint_in_forces)
+{
+    double loss[2], force[2], slope[2], third[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *dx, *y = force_loss(c, k, &dx);
+        loss[k] = eqnn_value(y);
+        force[k] = eqnn_at(dx, 1, 2);
+        CHECK(eqnn_backward(y));
+        slope[k] = eqnn_at(eqnn_gradient(eqnn_parameter(c, "w")), 1, 2);
+        third[k] = eqnn_at(eqnn_grad(eqnn_sum(eqnn_square(eqnn_grad(y, eqnn_parameter(c, "w")))), dx), 0, 1);
+        CHECK_OK(c);
+    }
+    CHECK_NEAR(loss[1], loss[0], test_eps(1e-13, 1e-5));
+    CHECK_NEAR(force[1], force[0], test_eps(1e-13, 1e-5));
+    CHECK_NEAR(slope[1], slope[0], test_eps(1e-13, 1e-5));
+    CHECK_NEAR(third[1], third[0], test_eps(1e-12, 1e-4));
+    CHECK(slope[0] != 0);
+}
+
+static eqnn_tensor *deep(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_tensor *y = x[0];
+    (void)n;
+    (void)user;
+    for (int i = 0; i < 50; i++) y = eqnn_sin(y);
+    return y;
+}
+
+TEST(checkpoint_saves_memory)
+{
+    size_t used[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x = eqnn_normal(c, "x", 100, 100), *y = x;
+        for (int i = 0; i < 10; i++) y = k ? eqnn_checkpoint(deep, &y, 1, NULL, 0) : deep(&y, 1, NULL);
+        used[k] = eqnn_memory_use(c).step;
+        CHECK_OK(c);
+    }
+    CHECK(used[1] * 10 < used[0]);
+    test_note("bytes plain %zu, checkpointed %zu", used[0], used[1]);
+}
+
+/* --- users' operations --- */
+
+static eqnn_tensor *cube_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_mul(x[0], eqnn_square(x[0]));
+}
+
+static int cube_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want, eqnn_tensor **dx,
+                     void *user)
+{
+    (void)n;
+    (void)y;
+    (void)user;
+    if (want[0]) dx[0] = eqnn_scale(eqnn_mul(g, eqnn_square(x[0])), 3);
+    return 1;
+}
+
+static eqnn_tensor *cube(eqnn_tensor *x)
+{
+    const eqnn_custom_op op = { "cube", cube_value, cube_rule };
+    return eqnn_custom(&op, &x, 1, NULL, 0);
+}
+
+TEST(custom_operation)
+{
+    eqnn_ctx *c = test_context();
+    CHECK_DERIVATIVES(cube, test_normal(c, 3, 2), 2);
+}
+
+/* --- memory --- */
+
+TEST(rewind_keeps_one)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_normal(c, "x", 50, 50);
+    double before = eqnn_at(x, 49, 49);
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn_tensor *y = x;
+    for (int i = 0; i < 20; i++) y = eqnn_scale(y, 2);
+    size_t used = eqnn_memory_use(c).step;
+    y = eqnn_rewind(m, y);
+    CHECK_NEAR(eqnn_at(y, 49, 49), before * 1048576, test_eps(1e-12, 1e-5));
+    CHECK(eqnn_memory_use(c).step < used);
+    CHECK(eqnn_at(x, 49, 49) == before);
+}
+
+TEST(stale_tensor_is_refused)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 2, 1), *kept = eqnn_keep(x);
+    eqnn_reset(c);
+    CHECK(eqnn_sum(x) == NULL);
+    CHECK_ERROR(c, "earlier step");
+    CHECK(eqnn_value(eqnn_sum(kept)) == 4);
+}
+
+TEST(error_is_sticky)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *a = eqnn_full(c, 2, 3, 1), *b = eqnn_full(c, 4, 3, 1);
+    CHECK(eqnn_matmul(a, b) == NULL);
+    CHECK(eqnn_add(a, a) == NULL);
+    CHECK(eqnn_rows(NULL) == 0 && isnan(eqnn_value(NULL)));
+    CHECK_ERROR(c, "matmul: [2,3] x [4,3]: inner sizes differ");
+    CHECK(eqnn_add(a, a) != NULL);
+    CHECK(eqnn_add(a, NULL) == NULL);
+    CHECK_ERROR(c, "missing");
+}
+
+TEST(one_buffer_only)
+{
+    static char buffer[2000000];
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.buffer = buffer;
+    o.buffer_size = sizeof buffer;
+    o.threads = 1;
+    eqnn_ctx *c = eqnn_make(&o);
+    eqnn_tensor *x = eqnn_normal(c, "x", 20, 20);
+    CHECK(eqnn_value(eqnn_sum(eqnn_square(x))) > 0);
+    CHECK(eqnn_normal(c, "x", 2000, 2000) == NULL);
+    CHECK_ERROR(c, "out of memory");
+    eqnn_free(c);
+}
+
+TEST(same_numbers_for_the_same_name)
+{
+    eqnn_ctx *c = test_context();
+    double a = eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1), b = eqnn_at(eqnn_normal(c, "y", 3, 3), 1, 1);
+    CHECK(a == eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1));
+    CHECK(a != b);
+    eqnn_tick(c);
+    CHECK(a != eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1));
+}
+
+TEST(nothing_of_nothing)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_zeros(c, 0, 3), *w = eqnn_full(c, 3, 4, 1);
+    eqnn_ints *none = eqnn_ints_make(c, 0, NULL, 2, 0);
+    CHECK(eqnn_rows(eqnn_matmul(x, w)) == 0 && eqnn_cols(eqnn_matmul(x, w)) == 4);
+    CHECK(eqnn_value(eqnn_sum(x)) == 0);
+    CHECK(eqnn_value(eqnn_mse(x, x)) == 0);
+    CHECK(eqnn_rows(eqnn_collect(x, none)) == 2 && eqnn_at(eqnn_collect(x, none), 1, 1) == 0);
+    CHECK(eqnn_rows(eqnn_segment_max(x, none)) == 2);
+    CHECK(eqnn_at(eqnn_sum_rows(x), 0, 2) == 0);
+    eqnn_tensor *g = eqnn_grad(eqnn_sum(eqnn_matmul(x, w)), w);
+    CHECK(eqnn_at(g, 2, 3) == 0);
+    CHECK_OK(c);
+}
+
+TEST(labels_are_kept_and_refused)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *v = eqnn_irreps_make(c, "2x0e+2x1o"), *s = eqnn_irreps_make(c, "8x0e");
+    eqnn_tensor *x = eqnn_as(eqnn_normal(c, "x", 3, 8), v), *y = eqnn_normal(c, "y", 3, 1);
+    CHECK(eqnn_label_of(eqnn_add(x, x)) == v && eqnn_label_of(eqnn_mul(x, y)) == v);
+    CHECK(eqnn_label_of(eqnn_slice(x, 2, 6)) == eqnn_irreps_make(c, "2x1o"));
+    CHECK(eqnn_label_of(eqnn_concat(x, y)) == eqnn_irreps_make(c, "2x0e+2x1o+1x0e"));
+    CHECK_OK(c);
+    CHECK(!eqnn_silu(x));
+    CHECK_ERROR(c, "2x0e+2x1o is not invariant");
+    CHECK(!eqnn_add(x, eqnn_as(x, s)));
+    CHECK_ERROR(c, "do not turn alike");
+    CHECK(!eqnn_mul(x, eqnn_as(x, NULL)));
+    CHECK_ERROR(c, "eqnn_scale_copies");
+    CHECK(!eqnn_slice(x, 3, 4));
+    CHECK_ERROR(c, "cut through");
+    CHECK(!eqnn_as(x, eqnn_irreps_make(c, "1x1o")));
+    CHECK_ERROR(c, "columns");
+    CHECK(eqnn_label_of(eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(x, NULL))), x)) == v);
+    CHECK_OK(c);
+}
+
+TEST_MAIN

@@ -1,0 +1,654 @@
+/* training.c - parameters, layers and optimizers */
+#include "test.h"
+
+static eqnn_ctx *context_with(eqnn_ctx *weights_of, int threads, uint64_t seed)
+{
+    eqnn_opts o = test_opts();
+    o.weights_of = weights_of;
+    if (threads) o.threads = threads;
+    if (seed) o.seed = seed;
+    eqnn_ctx *c = eqnn_make(&o);
+    if (!c || test_context_count == 64) exit(1);
+    return test_contexts[test_context_count++] = c;
+}
+
+static double entry(eqnn_ctx *c, const char *name, int i)
+{
+    const eqnn_real *x = eqnn_data(eqnn_parameter(c, name));
+    return x ? (double)x[i] : (double)NAN;
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+static eqnn_tensor *two_layers(eqnn_tensor *x, const char *name)
+{
+    x = eqnn_enter(x, name);
+    x = eqnn_linear(x, "first", 3, NULL);
+    eqnn_linear_opts o = { .no_bias = 1 };
+    return eqnn_leave(eqnn_linear(eqnn_tanh(x), "second", 2, &o));
+}
+
+TEST(names)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 5), *a = two_layers(x, "net"), *b = two_layers(x, "net");
+    CHECK(eqnn_parameter_count(c) == 3 && eqnn_parameter_size(c) == 15 + 3 + 6);
+    CHECK_TEXT(eqnn_parameter_name(c, 0), "net.first.weight");
+    CHECK_TEXT(eqnn_parameter_name(c, 1), "net.first.bias");
+    CHECK_TEXT(eqnn_parameter_name(c, 2), "net.second.weight");
+    CHECK(!eqnn_parameter_name(c, 3) && !eqnn_parameter_at(c, -1) && !eqnn_parameter(c, "net.first"));
+    CHECK(eqnn_parameter_at(c, 2) == eqnn_parameter(c, "net.second.weight"));
+    CHECK_SAME(a, b, 0); /* a name called again shares its weights */
+    two_layers(x, "");   /* and the empty name adds nothing */
+    CHECK(eqnn_parameter(c, "first.weight") && eqnn_parameter(c, "second.weight"));
+    CHECK(!two_layers(test_normal(c, 4, 6), "net"));
+    CHECK_ERROR(c, "net.first.weight is a parameter of [3,5] and is asked for as a parameter of [3,6]");
+    eqnn_reset(c);
+    CHECK(!eqnn_param(c, "eqnn.tick", 1, 1, NULL));
+    CHECK_ERROR(c, "reserved");
+    CHECK(!eqnn_param(c, "\xff", 1, 1, NULL));
+    CHECK_ERROR(c, "UTF-8");
+    CHECK(!eqnn_linear(test_normal(c, 1, 1), NULL, 1, NULL));
+    CHECK_ERROR(c, "no name");
+    CHECK(!eqnn_param(c, "x", -1, 1, NULL));
+    CHECK_ERROR(c, "[-1,1]");
+    CHECK(!eqnn_buffer(c, "net.first.bias", 1, 3, NULL));
+    CHECK_ERROR(c, "is a parameter of [1,3] and is asked for as a buffer");
+}
+
+TEST(deep_scopes)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 1, 1, 1);
+    for (int i = 0; i < 32; i++) x = eqnn_enter(x, "a");
+    CHECK(x && eqnn_param(c, "w", 1, 1, NULL));
+    CHECK(!eqnn_enter(x, "a"));
+    CHECK_ERROR(c, "32 scopes");
+    x = eqnn_enter(eqnn_full(c, 1, 1, 1), "b"); /* an error has brought us back to the outside */
+    CHECK(eqnn_param(c, "w", 1, 1, NULL) == eqnn_parameter(c, "b.w"));
+    for (int i = 0; i < 40; i++) x = eqnn_leave(x); /* once too often does no harm */
+    CHECK(eqnn_param(c, "w", 1, 1, NULL) == eqnn_parameter(c, "w"));
+    char name[600];
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    CHECK(!eqnn_enter(x, name));
+    CHECK_ERROR(c, "characters");
+}
+
+TEST(names_close)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    eqnn_tensor *x = eqnn_full(c, 2, 3, 1);
+    eqnn_backward(eqnn_sum(eqnn_linear(x, "a", 2, NULL)));
+    CHECK(eqnn_adam_step(adam) && eqnn_adam_steps(adam) == 1);
+    CHECK(!eqnn_linear(x, "typo", 2, NULL));
+    CHECK_ERROR(c, "param: typo.weight is new after the first optimizer step");
+    eqnn_open(c, "head.");
+    double before = 0;
+    for (int i = 0; i < 2; i++) {
+        eqnn_tensor *y = eqnn_linear(eqnn_full(c, 2, 3, 1), "head", 2, NULL);
+        if (i == 0) before = entry(c, "head.bias", 0);
+        eqnn_backward(eqnn_sum(y));
+        if (i == 0) CHECK(eqnn_adam_step(adam));
+        eqnn_reset(c);
+    }
+    CHECK_NEAR(entry(c, "head.bias", 0), before - 1e-3, 1e-6); /* a first step of Adam is the rate */
+    CHECK(!eqnn_linear(eqnn_full(c, 1, 3, 1), "other", 2, NULL));
+    CHECK_ERROR(c, "other.weight is new");
+}
+
+TEST(many_names)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *first = NULL;
+    const eqnn_real *data = NULL;
+    for (int i = 0; i < 2000; i++) {
+        eqnn_tensor *w = eqnn_param(c, eqnn_format(c, "w%d", i), 1 + i % 7, 1 + i % 11, NULL);
+        if (i == 0) { first = w; data = eqnn_data(w); }
+    }
+    CHECK_OK(c);
+    CHECK(eqnn_parameter(c, "w0") == first && eqnn_data(first) == data); /* nothing moves */
+    for (int i = 0; i < 2000; i++)
+        if (eqnn_cols(eqnn_parameter(c, eqnn_format(c, "w%d", i))) != 1 + i % 11) CHECK(!"found");
+}
+
+/* ---- first numbers -------------------------------------------------------------------------- */
+
+static void moments(const eqnn_tensor *x, double *mean, double *std, double *most)
+{
+    int n = eqnn_rows(x) * eqnn_cols(x);
+    double s = 0, q = 0;
+    *most = 0;
+    for (int i = 0; i < n; i++) {
+        double v = (double)eqnn_data(x)[i];
+        s += v;
+        q += v * v;
+        *most = fmax(*most, fabs(v));
+    }
+    *mean = s / n;
+    *std = sqrt(q / n - *mean * *mean);
+}
+
+TEST(initialisers)
+{
+    eqnn_ctx *c = test_context();
+    double in = 80, out = 120, mean, std, most, root3 = sqrt(3.0);
+    const struct { eqnn_init init; double std, bound; } t[] = {
+        { { .kind = EQNN_INIT_NORMAL }, 1, 6 },
+        { { .kind = EQNN_INIT_NORMAL, .scale = 0.1 }, 0.1, 0.6 },
+        { { .kind = EQNN_INIT_UNIFORM, .scale = 2 }, 2 / root3, 2 },
+        { { .kind = EQNN_INIT_TORCH }, 1 / sqrt(in) / root3, 1 / sqrt(in) },
+        { { .kind = EQNN_INIT_TORCH, .fan_in = 16 }, 0.25 / root3, 0.25 },
+        { { .kind = EQNN_INIT_GLOROT_UNIFORM }, sqrt(2 / (in + out)), sqrt(6 / (in + out)) },
+        { { .kind = EQNN_INIT_GLOROT_NORMAL }, sqrt(2 / (in + out)), 6 * sqrt(2 / (in + out)) },
+        { { .kind = EQNN_INIT_HE_UNIFORM }, sqrt(2 / in), sqrt(6 / in) },
+        { { .kind = EQNN_INIT_HE_NORMAL }, sqrt(2 / in), 6 * sqrt(2 / in) },
+        { { .kind = EQNN_INIT_LECUN_NORMAL }, sqrt(1 / in), 2 * sqrt(1 / in) / 0.8796256610 },
+        { { .kind = EQNN_INIT_ORTHOGONAL }, 1 / sqrt(out), 1 },
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        moments(eqnn_param(c, eqnn_format(c, "w%d", (int)i), (int)out, (int)in, &t[i].init), &mean, &std, &most);
+        CHECK_NEAR(mean / t[i].std, 0, 0.05);
+        CHECK_NEAR(std / t[i].std, 1, 0.03);
+        CHECK(most <= t[i].bound * 1.000001);
+    }
+    eqnn_init ones = { .kind = EQNN_INIT_ONES }, orthogonal = { .kind = EQNN_INIT_ORTHOGONAL, .scale = 2 };
+    CHECK_NEAR(eqnn_at(eqnn_param(c, "ones", 3, 2, &ones), 2, 1), 1, 0);
+    CHECK_NEAR(eqnn_at(eqnn_buffer(c, "zeros", 3, 2, NULL), 2, 1), 0, 0);
+    eqnn_tensor *q = eqnn_param(c, "q", 7, 4, &orthogonal);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            double dot = 0;
+            for (int k = 0; k < 7; k++) dot += eqnn_at(q, k, i) * eqnn_at(q, k, j);
+            CHECK_NEAR(dot, i == j ? 4 : 0, test_eps(1e-13, 1e-6));
+        }
+    eqnn_param(c, "empty", 0, 5, &orthogonal);
+}
+
+/* The numbers depend on the seed and the full name, not on what was made before nor on the tick. */
+TEST(initial_numbers_depend_on_names)
+{
+    eqnn_ctx *a = test_context(), *b = test_context(), *d = context_with(NULL, 0, 77);
+    two_layers(eqnn_full(a, 1, 5, 1), "one");
+    two_layers(eqnn_full(a, 1, 5, 1), "two");
+    eqnn_reset(b);
+    two_layers(eqnn_full(b, 1, 5, 1), "two");
+    two_layers(eqnn_full(d, 1, 5, 1), "two");
+    CHECK_SAME(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(b, "two.first.weight"), 0);
+    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(a, "one.first.weight")) > 0.01);
+    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(d, "two.first.weight")) > 0.01);
+}
+
+/* ---- layers --------------------------------------------------------------------------------- */
+
+TEST(linear_layer)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 5), *y = eqnn_linear(x, "l", 3, NULL);
+    eqnn_tensor *W = eqnn_parameter(c, "l.weight"), *b = eqnn_parameter(c, "l.bias");
+    CHECK(eqnn_rows(W) == 3 && eqnn_cols(W) == 5 && eqnn_rows(b) == 1 && eqnn_cols(b) == 3);
+    for (int r = 0; r < 4; r++)
+        for (int k = 0; k < 3; k++) {
+            double sum = eqnn_at(b, 0, k);
+            for (int i = 0; i < 5; i++) sum += eqnn_at(x, r, i) * eqnn_at(W, k, i);
+            CHECK_NEAR(eqnn_at(y, r, k), sum, test_eps(1e-14, 1e-6));
+        }
+    eqnn_backward(eqnn_sum(eqnn_square(y)));
+    for (int k = 0; k < 3; k++) {
+        double sum = 0;
+        for (int r = 0; r < 4; r++) sum += 2 * eqnn_at(y, r, k);
+        CHECK_NEAR(eqnn_at(eqnn_gradient(b), 0, k), sum, test_eps(1e-13, 1e-5));
+    }
+    CHECK(eqnn_rows(eqnn_linear(eqnn_zeros(c, 0, 5), "l", 3, NULL)) == 0);
+    eqnn_tensor *v = eqnn_as(test_normal(c, 2, 6), eqnn_irreps_make(c, "2x1o"));
+    CHECK(!eqnn_linear(v, "l2", 3, NULL));
+    CHECK_ERROR(c, "linear in l2: 2x1o is not invariant; it would break the symmetry; use eqnn_irreps_linear");
+    eqnn_tensor *s = eqnn_as(test_normal(c, 2, 6), eqnn_irreps_make(c, "6x0e"));
+    CHECK(eqnn_linear(s, "l3", 3, NULL) && !eqnn_label_of(eqnn_linear(s, "l3", 3, NULL)));
+}
+
+static eqnn_tensor *a_mlp(eqnn_tensor *x) { return eqnn_mlp(x, "m", "4, 3,2", NULL); }
+
+TEST(mlp)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 3, 5), *y = a_mlp(x);
+    eqnn_tensor *h = eqnn_silu(eqnn_linear(x, "m.0", 4, NULL));
+    h = eqnn_silu(eqnn_linear(h, "m.1", 3, NULL));
+    CHECK_SAME(y, eqnn_linear(h, "m.2", 2, NULL), 0);
+    CHECK(eqnn_parameter_count(c) == 6);
+    CHECK_DERIVATIVES(a_mlp, x, 2);
+    eqnn_mlp_opts o = { .act = EQNN_TANH, .act_last = 1 };
+    CHECK_SAME(eqnn_mlp(x, "t", "2", &o), eqnn_tanh(eqnn_linear(x, "t.0", 2, NULL)), 0);
+    const char *wrong[] = { "4,,2", "4,2,", "4 2", "four", "4,-2", "0", "99999999999" };
+    for (int i = 0; i < 7; i++) {
+        CHECK(!eqnn_mlp(eqnn_full(c, 1, 1, 1), eqnn_format(c, "w%d", i), wrong[i], NULL));
+        CHECK_ERROR(c, "is no list of widths");
+    }
+}
+
+TEST(embedding)
+{
+    eqnn_ctx *c = test_context();
+    const int species[5] = { 2, 0, 2, 1, 2 };
+    eqnn_ints *index = eqnn_ints_make(c, 5, species, 3, 0);
+    eqnn_tensor *y = eqnn_embedding(c, index, "species", 3, 4, NULL), *w = eqnn_parameter(c, "species.weight");
+    CHECK(eqnn_rows(y) == 5 && eqnn_cols(y) == 4);
+    CHECK_NEAR(eqnn_at(y, 3, 2), eqnn_at(w, 1, 2), 0);
+    eqnn_backward(eqnn_sum(y));
+    CHECK_NEAR(eqnn_at(eqnn_gradient(w), 2, 1), 3, 0);
+    CHECK(!eqnn_embedding(c, index, "other", 2, 4, NULL));
+    CHECK_ERROR(c, "the index goes to 2, there are 2 entries");
+}
+
+static eqnn_tensor *normed(eqnn_tensor *x) { return eqnn_layer_norm(x, "ln", NULL); }
+static eqnn_tensor *batched(eqnn_tensor *x) { return eqnn_batch_norm(x, "bn", NULL); }
+
+TEST(layer_norm)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 3, 6), *y = normed(x);
+    for (int r = 0; r < 3; r++) {
+        double mean = 0, var = 0;
+        for (int k = 0; k < 6; k++) mean += eqnn_at(x, r, k) / 6;
+        for (int k = 0; k < 6; k++) var += pow(eqnn_at(x, r, k) - mean, 2) / 6;
+        for (int k = 0; k < 6; k++)
+            CHECK_NEAR(eqnn_at(y, r, k), (eqnn_at(x, r, k) - mean) / sqrt(var + 1e-5), test_eps(1e-13, 1e-5));
+    }
+    CHECK(eqnn_parameter(c, "ln.weight") && eqnn_parameter(c, "ln.bias"));
+    CHECK_DERIVATIVES(normed, x, 2);
+}
+
+TEST(batch_norm)
+{
+    eqnn_ctx *c = test_context();
+    double mean[3] = { 0, 0, 0 }, var[3] = { 0, 0, 0 };
+    eqnn_tensor *x = test_normal(c, 5, 3);
+    for (int k = 0; k < 3; k++) {
+        for (int r = 0; r < 5; r++) mean[k] += eqnn_at(x, r, k) / 5;
+        for (int r = 0; r < 5; r++) var[k] += pow(eqnn_at(x, r, k) - mean[k], 2) / 5;
+    }
+    eqnn_tensor *before = batched(x); /* running mean 0, variance 1 */
+    CHECK_SAME(before, eqnn_scale(x, 1 / sqrt(1 + 1e-5)), test_eps(1e-14, 1e-6));
+    eqnn_training(c, 1);
+    CHECK_DERIVATIVES(batched, x, 2);
+    eqnn_mark mark = eqnn_mark_make(c);
+    batched(x);
+    eqnn_rewind(mark, NULL); /* what was filed is dropped */
+    eqnn_reset(c);
+    x = test_normal(c, 5, 3);
+    for (int k = 0; k < 3; k++) {
+        mean[k] = var[k] = 0;
+        for (int r = 0; r < 5; r++) mean[k] += eqnn_at(x, r, k) / 5;
+        for (int r = 0; r < 5; r++) var[k] += pow(eqnn_at(x, r, k) - mean[k], 2) / 5;
+    }
+    eqnn_tensor *y = batched(x);
+    for (int r = 0; r < 5; r++)
+        CHECK_NEAR(eqnn_at(y, r, 1), (eqnn_at(x, r, 1) - mean[1]) / sqrt(var[1] + 1e-5), test_eps(1e-13, 1e-5));
+    CHECK_NEAR(entry(c, "bn.running_mean", 1), 0, 0); /* not yet */
+    eqnn_commit(c);
+    for (int k = 0; k < 3; k++) {
+        CHECK_NEAR(entry(c, "bn.running_mean", k), 0.1 * mean[k], test_eps(1e-14, 1e-6));
+        CHECK_NEAR(entry(c, "bn.running_var", k), 0.9 + 0.1 * var[k] * 5 / 4, test_eps(1e-14, 1e-6));
+    }
+    eqnn_commit(c); /* once only */
+    CHECK_NEAR(entry(c, "bn.running_mean", 0), 0.1 * mean[0], test_eps(1e-14, 1e-6));
+    CHECK(batched(eqnn_full(c, 1, 3, 2)) && eqnn_rows(batched(eqnn_zeros(c, 0, 3))) == 0);
+    CHECK(eqnn_parameter_count(c) == 2); /* buffers are not parameters */
+}
+
+/* ---- optimizers against the formulas ----------------------------------------------------------- */
+
+/* loss = sum of weight (w - target)^2 / 2, so the gradient is weight (w - target) */
+static void pull(eqnn_ctx *c, const char *name, double weight, double target, int n)
+{
+    eqnn_tensor *w = eqnn_param(c, name, 1, n, NULL);
+    eqnn_backward(eqnn_scale(eqnn_sum(eqnn_square(eqnn_shift(w, -target))), weight / 2));
+}
+
+TEST(adam_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_adam_opts o = { .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .decay = 0.1, .l2 = 0.05 };
+    eqnn_adam *adam = eqnn_adam_make(c, &o);
+    eqnn_tensor *start = eqnn_param(c, "w", 1, 37, NULL);
+    double w[37], m[37] = { 0 }, v[37] = { 0 };
+    for (int i = 0; i < 37; i++) w[i] = eqnn_at(start, 0, i);
+    for (int t = 1; t <= 20; t++) {
+        if (t == 11) eqnn_adam_rate(adam, o.rate = 0.005);
+        pull(c, "w", 3, 0.5, 37);
+        CHECK(eqnn_adam_step(adam));
+        eqnn_reset(c);
+        for (int i = 0; i < 37; i++) {
+            double g = 3 * (w[i] - 0.5) + o.l2 * w[i];
+            w[i] -= o.rate * o.decay * w[i];
+            m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
+            v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+            w[i] -= o.rate * m[i] / (1 - pow(o.beta1, t)) / (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
+        }
+    }
+    for (int i = 0; i < 37; i++) CHECK_NEAR(entry(c, "w", i), w[i], test_eps(1e-13, 1e-5));
+    CHECK(eqnn_adam_steps(adam) == 20);
+    o.beta1 = 1.5;
+    CHECK(!eqnn_adam_make(c, &o));
+    CHECK_ERROR(c, "out of range");
+}
+
+TEST(sgd_formula)
+{
+    for (int kind = 0; kind < 3; kind++) { /* plain, momentum, Nesterov */
+        eqnn_ctx *c = test_context();
+        eqnn_sgd_opts o = { .rate = 0.05, .momentum = kind ? 0.9 : 0, .nesterov = kind == 2, .l2 = 0.01, .clip = 2 };
+        eqnn_sgd *sgd = eqnn_sgd_make(c, &o);
+        eqnn_tensor *start = eqnn_param(c, "w", 1, 5, NULL);
+        double w[5], v[5] = { 0 };
+        for (int i = 0; i < 5; i++) w[i] = eqnn_at(start, 0, i);
+        for (int t = 0; t < 15; t++) {
+            double norm = 0;
+            pull(c, "w", 4, 1, 5);
+            for (int i = 0; i < 5; i++) norm += pow(4 * (w[i] - 1), 2);
+            norm = sqrt(norm);
+            CHECK_NEAR(eqnn_gradient_norm(c), norm, test_eps(1e-13, 1e-5));
+            CHECK(eqnn_sgd_step(sgd));
+            CHECK_NEAR(eqnn_gradient_norm(c), 0, 0); /* zeroed */
+            eqnn_reset(c);
+            for (int i = 0; i < 5; i++) {
+                double g = 4 * (w[i] - 1) * fmin(1, o.clip / (norm + 1e-6)) + o.l2 * w[i];
+                v[i] = o.momentum * v[i] + g;
+                w[i] -= o.rate * (o.nesterov ? g + o.momentum * v[i] : o.momentum > 0 ? v[i] : g);
+            }
+        }
+        for (int i = 0; i < 5; i++) CHECK_NEAR(entry(c, "w", i), w[i], test_eps(1e-13, 1e-5));
+        CHECK(eqnn_sgd_steps(sgd) == 15);
+    }
+}
+
+TEST(freeze_and_rates)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_sgd *sgd = eqnn_sgd_make(c, NULL); /* rate 0.01 */
+    CHECK(eqnn_freeze(c, "enc*.weight", 1) == 0); /* holds for what comes later */
+    CHECK(eqnn_rate_scale(c, "*.slow", 0.1) == 0);
+    const char *names[4] = { "encoder.weight", "encoder.slow", "enc", "head.weight" };
+    double before[4];
+    for (int i = 0; i < 4; i++) before[i] = eqnn_at(eqnn_param(c, names[i], 1, 1, NULL), 0, 0);
+    for (int i = 0; i < 4; i++) {
+        pull(c, names[i], 1, before[i] - 1, 1); /* gradient 1 */
+        CHECK_NEAR(eqnn_value(eqnn_gradient(eqnn_parameter(c, names[i]))), i > 0, 1e-6);
+    }
+    CHECK_NEAR(eqnn_gradient_norm(c), sqrt(3.0), 1e-6);
+    CHECK(eqnn_sgd_step(sgd));
+    CHECK_NEAR(entry(c, names[0], 0), before[0], 0);
+    CHECK_NEAR(entry(c, names[1], 0), before[1] - 0.001, 1e-6);
+    CHECK_NEAR(entry(c, names[2], 0), before[2] - 0.01, 1e-6);
+    CHECK_NEAR(entry(c, names[3], 0), before[3] - 0.01, 1e-6);
+    CHECK(eqnn_freeze(c, "*", 1) == 4 && eqnn_freeze(c, "enc*er.*", 0) == 2 && eqnn_freeze(c, "nothing", 1) == 0);
+    eqnn_reset(c);
+    pull(c, "encoder.weight", 1, before[0] - 1, 1);
+    pull(c, "enc", 1, 9, 1);
+    CHECK_NEAR(eqnn_gradient_norm(c), 1, 1e-6);
+    CHECK(eqnn_sgd_step(sgd));
+    CHECK_NEAR(entry(c, "encoder.weight", 0), before[0] - 0.01, 1e-6);
+    CHECK_NEAR(entry(c, "enc", 0), before[2] - 0.01, 1e-6);
+}
+
+TEST(not_finite)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    pull(c, "a", 1, 0, 3);
+    pull(c, "b", (double)INFINITY, 0, 3);
+    double a = entry(c, "a", 0);
+    CHECK(!eqnn_adam_step(adam));
+    CHECK_ERROR(c, "adam: step 0: the gradient of b is not finite; nothing was updated");
+    CHECK_NEAR(entry(c, "a", 0), a, 0);
+    eqnn_reset(c);
+    pull(c, "a", 1, 0, 3);
+    CHECK(eqnn_adam_step(adam) && eqnn_adam_steps(adam) == 1);
+    CHECK(fabs(entry(c, "a", 0) - a) > 5e-4);
+    eqnn_fail(c, "mine");
+    CHECK(!eqnn_adam_step(adam) && eqnn_adam_steps(adam) == 1);
+    CHECK_ERROR(c, "mine");
+}
+
+TEST(average)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_sgd *sgd = eqnn_sgd_make(c, &(eqnn_sgd_opts){ .rate = 0.1, .average = 0.75 });
+    CHECK(!eqnn_use_average(c, 1));
+    CHECK_ERROR(c, "there is no average");
+    double w = eqnn_at(eqnn_param(c, "w", 1, 2, NULL), 0, 1), average = w;
+    for (int i = 0; i < 5; i++) {
+        pull(c, "w", 1, 3, 2);
+        CHECK(eqnn_sgd_step(sgd));
+        eqnn_reset(c);
+        w -= 0.1 * (w - 3);
+        average = 0.75 * average + 0.25 * w;
+    }
+    CHECK_NEAR(entry(c, "w", 1), w, 1e-6);
+    CHECK(eqnn_use_average(c, 1) && eqnn_use_average(c, 1));
+    CHECK_NEAR(entry(c, "w", 1), average, 1e-6);
+    CHECK(!eqnn_sgd_step(sgd));
+    CHECK_ERROR(c, "averaged weights are in use");
+    CHECK(eqnn_use_average(c, 0));
+    CHECK_NEAR(entry(c, "w", 1), w, 1e-6);
+}
+
+TEST(optimizer_replaced)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_adam *old = eqnn_adam_make(c, NULL);
+    double w = eqnn_at(eqnn_param(c, "w", 1, 1, NULL), 0, 0);
+    pull(c, "w", 1, w - 1, 1);
+    CHECK(eqnn_adam_step(old));
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    CHECK(eqnn_adam_steps(adam) == 0); /* starts anew */
+    pull(c, "w", 1, w + 1, 1);
+    CHECK(!eqnn_adam_step(old));
+    CHECK_ERROR(c, "has replaced this one");
+    CHECK(eqnn_adam_step(adam));
+    CHECK_NEAR(entry(c, "w", 0), w, 1e-6); /* the first step of each is the rate, whatever the gradient */
+}
+
+/* ---- many at once --------------------------------------------------------------------------- */
+
+static eqnn_tensor *part_loss(eqnn_ctx *c, int first, int rows)
+{
+    double x[40], y[20];
+    for (int i = 0; i < rows; i++) {
+        for (int k = 0; k < 4; k++) x[4 * i + k] = sin(1.0 + 3 * (first + i) + 2 * k);
+        y[i] = cos(2.0 * (first + i));
+    }
+    eqnn_tensor *h = eqnn_mlp(eqnn_from_double(c, rows, 4, x), "net", "8,1", NULL);
+    h = eqnn_batch_norm(h, "bn", NULL);
+    return eqnn_sum(eqnn_square(eqnn_sub(h, eqnn_from_double(c, rows, 1, y))));
+}
+
+TEST(workers)
+{
+    eqnn_ctx *c = test_context(), *w[2];
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    w[0] = context_with(c, 1, 0);
+    w[1] = context_with(c, 1, 0);
+    CHECK(!part_loss(w[0], 0, 5));
+    CHECK_ERROR(w[0], "call the model once in the context that has the weights");
+    part_loss(c, 0, 5);
+    eqnn_reset(c);
+    eqnn_freeze(c, "net.0.bias", 1);
+    for (int i = 0; i < 2; i++) eqnn_backward(part_loss(c, 5 * i, 5));
+    double norm = eqnn_gradient_norm(c);
+    eqnn_zero_gradients(c);
+    eqnn_reset(c);
+    for (int i = 0; i < 2; i++) {
+        eqnn_training(w[i], 1);
+        eqnn_training(w[i], 0);
+        eqnn_backward(part_loss(w[i], 5 * i, 5));
+    }
+    CHECK(eqnn_parameter_count(w[0]) == eqnn_parameter_count(c));
+    CHECK(eqnn_data(eqnn_parameter(w[0], "net.1.bias")) == eqnn_data(eqnn_parameter(c, "net.1.bias")));
+    CHECK(eqnn_gradient_norm(c) <= 0);
+    for (int i = 0; i < 2; i++) eqnn_add_gradients(c, w[i]);
+    CHECK_NEAR(eqnn_gradient_norm(c), norm, test_eps(1e-13, 1e-5));
+    CHECK(eqnn_gradient_norm(w[0]) <= 0);
+    eqnn_training(w[1], 1); /* what a worker files is handed on */
+    part_loss(w[1], 0, 5);
+    eqnn_add_gradients(c, w[1]);
+    double before = entry(c, "bn.running_var", 0), at = entry(c, "net.1.bias", 0);
+    CHECK(eqnn_adam_step(adam));
+    CHECK(fabs(entry(c, "bn.running_var", 0) - before) > 1e-6 && fabs(entry(w[0], "net.1.bias", 0) - at) > 1e-4);
+    CHECK(!eqnn_adam_make(w[0], NULL) && !eqnn_save(w[0], "/tmp/none"));
+    CHECK_ERROR(w[0], "adam: a worker has no weights");
+    eqnn_add_gradients(c, c);
+    CHECK_ERROR(c, "does not use the weights");
+    CHECK(!eqnn_set(eqnn_parameter(w[0], "net.1.bias"), &at));
+    CHECK_ERROR(w[0], "only reads");
+}
+
+typedef struct ranks { int calls; size_t count; } ranks;
+
+static int halve(void *user, eqnn_real *values, size_t count)
+{
+    ranks *r = (ranks *)user;
+    r->calls++;
+    r->count += count;
+    for (size_t i = 0; i < count; i++) values[i] /= 2;
+    return r->calls < 100;
+}
+
+TEST(allreduce)
+{
+    eqnn_ctx *c = test_context();
+    ranks r = { 0, 0 };
+    eqnn_sgd *sgd = eqnn_sgd_make(c, NULL);
+    eqnn_set_allreduce(c, halve, &r);
+    double w = eqnn_at(eqnn_param(c, "w", 1, 3, NULL), 0, 2);
+    pull(c, "w", 1, w - 1, 3);
+    eqnn_file_update(eqnn_buffer(c, "b", 1, 1, NULL), eqnn_full(c, 1, 1, 8), 0.5);
+    CHECK(eqnn_sgd_step(sgd));
+    CHECK(r.calls == 2 && r.count >= 4);
+    CHECK_NEAR(entry(c, "w", 2), w - 0.005, 1e-6);
+    CHECK_NEAR(entry(c, "b", 0), 2, 1e-6);
+    r.calls = 100;
+    CHECK(!eqnn_sgd_step(sgd));
+    CHECK_ERROR(c, "sgd: the allreduce callback failed");
+}
+
+/* ---- a run ---------------------------------------------------------------------------------- */
+
+typedef struct counter { long calls; } counter;
+
+static void *counting(void *user, void *old, size_t old_size, size_t new_size)
+{
+    (void)old_size;
+    ((counter *)user)->calls++;
+    if (new_size) return realloc(old, new_size);
+    free(old);
+    return NULL;
+}
+
+static uint64_t weights_hash(eqnn_ctx *c)
+{
+    uint64_t h = 14695981039346656037u;
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        const eqnn_tensor *w = eqnn_parameter_at(c, i);
+        const unsigned char *b = (const unsigned char *)eqnn_data(w);
+        size_t n = (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w) * sizeof(eqnn_real);
+        for (size_t k = 0; k < n; k++) h = (h ^ b[k]) * 1099511628211u;
+    }
+    return h;
+}
+
+static double run(eqnn_ctx *c, eqnn_adam *adam, int steps)
+{
+    double loss = (double)NAN;
+    eqnn_training(c, 1);
+    for (int i = 0; i < steps && !eqnn_error(c); i++) {
+        eqnn_tensor *x = test_normal(c, 64, 4), *h = eqnn_mlp(x, "net", "32,32", NULL);
+        h = eqnn_dropout(eqnn_silu(eqnn_batch_norm(h, "bn", NULL)), "drop", 0.1);
+        eqnn_tensor *y = eqnn_linear(h, "out", 1, NULL), *truth = eqnn_sum_cols(eqnn_square(x));
+        test_serial = 0;
+        eqnn_tensor *l = eqnn_mse(y, truth);
+        loss = eqnn_value(l);
+        eqnn_backward(l);
+        eqnn_adam_step(adam);
+        eqnn_reset(c);
+    }
+    return loss;
+}
+
+TEST(steady_state_allocates_nothing)
+{
+    counter k = { 0 };
+    eqnn_opts o = test_opts();
+    o.alloc = counting;
+    o.alloc_user = &k;
+    eqnn_ctx *c = eqnn_make(&o);
+    eqnn_adam *adam = eqnn_adam_make(c, &(eqnn_adam_opts){ .clip = 1, .average = 0.99 });
+    run(c, adam, 3);
+    long calls = k.calls;
+    size_t lasting = eqnn_memory_use(c).lasting;
+    run(c, adam, 5);
+    CHECK_OK(c);
+    CHECK(k.calls == calls && eqnn_memory_use(c).lasting == lasting);
+    eqnn_free(c);
+}
+
+TEST(learns_and_repeats)
+{
+    uint64_t hash[3];
+    for (int i = 0; i < 3; i++) { /* again, and with other threads: the same bits */
+        eqnn_ctx *c = context_with(NULL, i < 2 ? 1 : 3, 5);
+        eqnn_adam *adam = eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = 1e-2, .clip = 10 });
+        double first = run(c, adam, 1), last = run(c, adam, 60);
+        CHECK(last < 0.3 * first);
+        test_note("loss %g -> %g", first, last);
+        hash[i] = weights_hash(c);
+    }
+    CHECK(hash[0] == hash[1] && hash[0] == hash[2]);
+}
+
+/* ---- schedules ------------------------------------------------------------------------------ */
+
+TEST(schedules)
+{
+    eqnn_schedule s = { .kind = EQNN_COSINE, .rate = 2, .last = 1, .warmup = 10, .total = 30 };
+    CHECK_NEAR(eqnn_schedule_rate(&s, 0), 0, 0);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 5), 1, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 10), 2, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 20), 1.5, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 30), 1, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 999), 1, 1e-15);
+    eqnn_schedule d = { .kind = EQNN_STEPS, .rate = 1, .every = 3 };
+    CHECK_NEAR(eqnn_schedule_rate(&d, 2), 1, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);
+    eqnn_schedule e = { .kind = EQNN_EXPONENTIAL, .rate = 1, .factor = 0.5 };
+    CHECK_NEAR(eqnn_schedule_rate(&e, 3), 0.125, 1e-15);
+    eqnn_schedule k = { .rate = 0.25 };
+    CHECK_NEAR(eqnn_schedule_rate(&k, 1000), 0.25, 0);
+    eqnn_plateau p = { .rate = 1, .patience = 2, .factor = 0.5, .min_rate = 0.3 };
+    const double loss[10] = { 5, 4, 4, 4, 3.9999, 3, NAN, 3, 3, 3 };
+    const double rate[10] = { 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.3, 0.3 };
+    for (int i = 0; i < 10; i++) CHECK_NEAR(eqnn_plateau_rate(&p, loss[i]), rate[i], 1e-15);
+}
+
+TEST(summary)
+{
+    eqnn_ctx *c = test_context();
+    char text[4000];
+    batched(two_layers(test_normal(c, 4, 5), "net"));
+    two_layers(test_normal(c, 4, 5), "net");
+    eqnn_freeze(c, "net.first.*", 1);
+    eqnn_rate_scale(c, "net.second*", 0.5);
+    FILE *f = tmpfile();
+    if (!f) return;
+    eqnn_summary(c, f);
+    rewind(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    test_note("\n%s", text);
+    CHECK(strstr(text, "[3,5]") && strstr(text, "  frozen") && strstr(text, "  rate x 0.5") && strstr(text, "  buffer"));
+    CHECK(strstr(text, "5 parameters, 28 numbers"));
+}
+
+TEST_MAIN
