@@ -7,33 +7,34 @@
 
       static eqnn_tensor *net(eqnn_tensor *const *x, int n, void *user)
       {
-          eqnn_network_opts o = { .hidden = "8x0e+8x1o", .out = "1x1o", .radius = 2 };
-          return eqnn_network(NULL, NULL, x[0], eqnn_radius_graph(x[0], 2, NULL), "net", &o);
+          eqnn_network_opts o = { .hidden = "8x0e+8x1o", .out = "1x1o", .radius = 3 };
+          return eqnn_network(NULL, NULL, x[0], eqnn_radius_graph(x[0], 3, NULL), "net", &o);
       }
       int main(void)
       {
           eqnn_ctx *c = eqnn_make(NULL);
           eqnn_tensor *pos = eqnn_as(eqnn_normal(c, "pos", 5, 3), eqnn_irreps_make(c, "1x1o"));
           eqnn_print(net(&pos, 1, NULL), "a vector for each of five atoms", stdout);
-          printf("turned by R: |f(R x) - R f(x)| < %.1e |f|\n", eqnn_check_equivariance(net, &pos, 1, NULL, 10, NULL));
+          double error = eqnn_check_equivariance(net, &pos, 1, NULL, 10, NULL);
+          printf("turned by R: |f(R x) - R f(x)| < %.1e |f|\n", error);
       }
 
-   It prints five vectors and a number near 1e-7: the network, weights still random, commutes with
-   every rotation and reflection, to rounding. No training puts that in; the layers leave no choice.
+   It prints five vectors and a number near 1e-6: the network, its weights still random, commutes
+   with every rotation and reflection up to rounding: nothing else can be built from these layers.
 
-   OPTIONS       Macros, defined before the header is included. Those marked * must be the same in every
+   OPTIONS       Macros, defined before the header is included. EQNN_DOUBLE must be the same in every
                  file of a program; the others matter only where EQNN_IMPLEMENTATION is defined.
 
-      EQNN_IMPLEMENTATION   emits the code: in exactly one C or C++ file (or with EQNN_STATIC in any)
-      EQNN_STATIC           everything is private to this file                          default off
-      EQNN_DOUBLE *         eqnn_real is double; files that differ do not link          default float
-      EQNN_STRICT           the same bits on every machine: no contraction of a*b+c,
-                            our own elementary functions; slower                        default off
-      EQNN_CBLAS            large matrix products go to cblas_?gemm (link a BLAS)       default our own
-      EQNN_NO_VECTORS       plain loops instead of the compiler's vector types          default off
-      EQNN_ASSERT(x)        checks of our own mistakes, for example assert              default nothing
-      EQNN_FILE             the name of this file, if you rename it                     default "eqnn.h"
-      -fopenmp              the compiler's flag: kernels use all cores                  default one
+      EQNN_IMPLEMENTATION   emits the code: in one C or C++ file (with EQNN_STATIC in any)
+      EQNN_STATIC           everything is private to this file                     default off
+      EQNN_DOUBLE           eqnn_real is double; files that differ do not link     default float
+      EQNN_STRICT           the same bits on every machine: no contraction of
+                            a*b+c, our own elementary functions; slower            default off
+      EQNN_CBLAS            large matrix products go to a BLAS, which you link     default our own
+      EQNN_PLAIN            plain loops instead of the compiler's vector types     default off
+      EQNN_ASSERT(x)        checks of our own mistakes, for example assert         default nothing
+      EQNN_FILE             the name of this file, if you rename it                "eqnn.h"
+      -fopenmp              a flag of the compiler: kernels use all cores          default one
 
    IS / IS NOT   It builds, differentiates (to any order), trains, saves and runs networks whose
                  outputs turn with their inputs: O(3) irreps as e3nn has them, graphs, models of the
@@ -41,17 +42,17 @@
                  writes no file but those you name. It leaves to you: data, plots, the training
                  loop, and threads beyond OpenMP (one context per thread).
 
-   CONVENTIONS   Tensors are row-major matrices: rows are things (atoms, edges), columns are features.
-                 Axes are x, y, z, right-handed; rotations act on column vectors; angles are radians;
-                 units are yours. Edges lead from source to target, and an edge's vector is
-                 pos[source] - pos[target].
+   CONVENTIONS   Tensors are row-major matrices: rows are things (atoms, edges), columns features.
+                 Axes are x, y, z, right-handed; rotations act on column vectors; angles are in
+                 radians; units are yours. Edges lead from source to target, and an edge's vector
+                 is pos[source] - pos[target].
                  Irreps: "16x0e+8x1o" is 16 scalars and 8 vectors; e and o say what inversion does:
                  nothing, or change of sign. A vector's components are x, y, z; degree l has 2l+1,
                  m = -l..l about the y axis, as in e3nn. Within a block channels run fastest:
 
                     one row of "2x0e+2x1o":   | s0 s1 | x0 x1  y0 y1  z0 z1 |
 
-                 e3nn stores | s0 s1 | x0 y0 z0  x1 y1 z1 |: eqnn_from_e3nn and eqnn_to_e3nn convert.
+                 e3nn has | s0 s1 | x0 y0 z0  x1 y1 z1 |: eqnn_from_e3nn, eqnn_to_e3nn convert.
                  Weights keep e3nn's order, names and normalisation, so its state_dicts load as
                  they are: features have variance 1 per component, products and linear maps are
                  divided by the root of their fan-in, activations by their second moment.
@@ -65,7 +66,7 @@
 
       1  >>configuration   The scalar type, where symbols go, what is used of the compiler.
       2  >>context         Memory, tape, parameters and the first error live in an eqnn_ctx. What a
-                           step makes is gone after eqnn_reset; what lasts is freed with the context.
+                           step makes is gone after eqnn_reset; what lasts is freed with it.
       3  >>tensors         Matrices that know their context and how their columns transform (label).
       4  >>kernels         The table of functions between mathematics and machine, filled once per
                            instruction set. Nothing above it touches raw memory. (No declarations.)
@@ -427,39 +428,39 @@ EQNN_API eqnn_tensor *eqnn_leave(eqnn_tensor *y);
    on the seed and the full name only. One row is saved as a vector. init NULL: N(0,1). */
 EQNN_API eqnn_tensor *eqnn_param(eqnn_ctx *c, const char *name, int rows, int cols,
                                  const eqnn_init *init);
-/* The same for numbers that are not trained (running statistics): saved, no gradient. init NULL: 0. */
+/* The same for numbers that are not trained (running statistics): saved, no gradient; first 0. */
 EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int cols,
                                   const eqnn_init *init);
-/* Files an update buffer <- (1 - momentum) buffer + momentum value, applied by the optimizer step or
-   eqnn_commit, dropped by rewind, reset and replay. */
+/* Files an update buffer <- (1 - momentum) buffer + momentum value, applied by the optimizer step
+   or eqnn_commit, dropped by rewind, reset and replay. */
 EQNN_API void eqnn_file_update(eqnn_tensor *buffer, eqnn_tensor *value, double momentum);
 EQNN_API void eqnn_commit(eqnn_ctx *c);
 
 /* Parameters are counted in the order of their first calls; buffers are not among them, but
    eqnn_parameter finds them too. */
-EQNN_API int eqnn_parameter_count(const eqnn_ctx *c);                       /* tensors               */
-EQNN_API size_t eqnn_parameter_size(const eqnn_ctx *c);                     /* numbers               */
-EQNN_API eqnn_tensor *eqnn_parameter(eqnn_ctx *c, const char *full_name);   /* NULL when not there   */
+EQNN_API int eqnn_parameter_count(const eqnn_ctx *c); /* tensors */
+EQNN_API size_t eqnn_parameter_size(const eqnn_ctx *c); /* numbers */
+EQNN_API eqnn_tensor *eqnn_parameter(eqnn_ctx *c, const char *full_name); /* NULL when not there */
 EQNN_API eqnn_tensor *eqnn_parameter_at(eqnn_ctx *c, int i);
 EQNN_API const char *eqnn_parameter_name(const eqnn_ctx *c, int i);
-EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values);        /* rows*cols numbers     */
-EQNN_API eqnn_tensor *eqnn_gradient(eqnn_tensor *parameter);                /* a constant copy       */
+EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values); /* rows*cols numbers */
+EQNN_API eqnn_tensor *eqnn_gradient(eqnn_tensor *parameter); /* a constant copy */
 EQNN_API void eqnn_zero_gradients(eqnn_ctx *c);
 /* Adds a worker's gradients and filed updates to those of the context whose weights it uses, and
    zeroes the worker's. Called in a fixed order it gives the same bits for any number of threads. */
 EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker);
-/* Patterns: '*' stands for any run of characters; they hold for parameters that come later too. Frozen
-   parameters get no gradient and no update. */
-EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen);     /* how many matched      */
+/* Patterns: '*' stands for any run of characters; they hold for parameters that come later too.
+   Frozen parameters get no gradient and no update. */
+EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen); /* how many matched */
 EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale);
-/* Names close at the first optimizer step: then a new one is an error, but not under this prefix. */
+/* Names close at the first optimizer step: then a new one is an error, except under this prefix. */
 EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix);
-EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file);      /* a table of the weights and their use    */
+EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file); /* a table of the weights and their use */
 
-/* safetensors. What is saved: parameters, buffers, optimizers ("eqnn.adam.m.NAME", ...), steps, tick
-   and notes. Written beside the old file and renamed over it. Save right after eqnn_reset, and a run
-   that loads the file continues bit for bit. While averaged weights are in use they are what is saved,
-   alone. Loading puts entries aside until the first calls claim them. */
+/* safetensors. What is saved: parameters, buffers, optimizers ("eqnn.adam.m.NAME", ...), steps,
+   tick and notes. Written beside the old file and renamed over it. Save right after eqnn_reset, and
+   a run that loads the file continues bit for bit. While averaged weights are in use they are what
+   is saved, alone. Loading puts entries aside until the first calls claim them. */
 typedef struct eqnn_load_opts {
     int partial;        /* entries may be left over or missing; default an error          */
     const char *prefix; /* put before every name in the file; default none                */
@@ -467,8 +468,9 @@ typedef struct eqnn_load_opts {
 } eqnn_load_opts;
 EQNN_API int eqnn_save(eqnn_ctx *c, const char *path);
 EQNN_API int eqnn_load(eqnn_ctx *c, const char *path, const eqnn_load_opts *opts);
-/* 1 when every loaded entry found its parameter and every parameter its entry, else 0 and an error that
-   names them. The first optimizer step asks too; a program that only predicts asks after one call. */
+/* 1 when every loaded entry found its parameter and every parameter its entry, else 0 and an error
+   that names them. The first optimizer step asks too; a program that only predicts asks after one
+   call. */
 EQNN_API int eqnn_loaded(eqnn_ctx *c);
 /* Short texts kept with the context and its files: an epoch, a best loss. NULL when not there. */
 EQNN_API int eqnn_note(eqnn_ctx *c, const char *key, const char *text);
@@ -482,7 +484,8 @@ typedef struct eqnn_entry {
     int64_t shape[8];
     size_t count;              /* numbers */
 } eqnn_entry;
-EQNN_API eqnn_file *eqnn_file_open(eqnn_ctx *c, const char *path);  /* NULL and an error when malformed */
+/* NULL and an error when malformed */
+EQNN_API eqnn_file *eqnn_file_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_file *eqnn_file_parse(eqnn_ctx *c, const void *bytes, size_t size);  /* not copied */
 EQNN_API void eqnn_file_close(eqnn_file *f);
 EQNN_API int eqnn_file_count(const eqnn_file *f);
@@ -563,12 +566,12 @@ typedef struct eqnn_sgd_opts {
     double l2, clip, average;
 } eqnn_sgd_opts;
 
-/* The context's one Adam (or SGD): a later one replaces it and starts anew, except that the first one
-   after eqnn_load continues what was saved. The rate is not saved: it is the program's. */
+/* The context's one Adam (or SGD): a later one replaces it and starts anew, except that the first
+   one after eqnn_load continues what was saved. The rate is not saved: it is the program's. */
 EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts);
 EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts);
-/* One update from the summed gradients, which are zeroed. 0 when nothing was done because of an error
-   or a gradient that is not finite (then an error). */
+/* One update from the summed gradients, which are zeroed. 0 when nothing was done because of an
+   error or a gradient that is not finite (then an error). */
 EQNN_API int eqnn_adam_step(eqnn_adam *o);
 EQNN_API int eqnn_sgd_step(eqnn_sgd *o);
 EQNN_API void eqnn_adam_rate(eqnn_adam *o, double rate);
@@ -578,8 +581,8 @@ EQNN_API int64_t eqnn_sgd_steps(const eqnn_sgd *o);
 EQNN_API double eqnn_gradient_norm(eqnn_ctx *c);
 /* Uses the averaged weights from now on (on = 1) or the trained ones again (0). */
 EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
-/* Called with each gradient slab (and once with the filed updates) before an update; must replace it by
-   the mean over all ranks and return 1, or 0 when that fails. */
+/* Called with each gradient slab (and once with the filed updates) before an update; must replace
+   it by the mean over all ranks and return 1, or 0 when that fails. */
 typedef int (*eqnn_allreduce)(void *user, eqnn_real *values, size_t count);
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user);
 
@@ -595,7 +598,8 @@ typedef struct eqnn_schedule {
 } eqnn_schedule;
 EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step);
 
-/* Reduce on plateau: call with each value of a loss; returns the rate to use. Zero the struct, set rate. */
+/* Reduce on plateau: call with each value of a loss; returns the rate to use. Zero the struct, set
+   rate. */
 typedef struct eqnn_plateau {
     double rate, factor;        /* default factor 0.1                 */
     int patience;               /* bad values borne; default 10       */
@@ -769,18 +773,18 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x);
 struct eqnn_graph {
     eqnn_ctx *ctx;
     int sources, targets, edges, examples;
-    const int *source, *target;     /* [edges]                                                      */
-    const int *first;               /* [targets+1] edges that enter a target                        */
-    const int *by_source;           /* [edges] the same edges sorted by (source, target)            */
-    const int *first_by_source;     /* [sources+1]                                                  */
-    const int *order;               /* [edges] where the edge stood in the list that was given      */
-    const int *example;             /* [targets] sorted, or NULL when there is one example          */
-    int pairs;                      /* undirected pairs, 0 when some edge has no reverse            */
-    const int *pair;                /* [edges] or NULL                                              */
-    const int *pair_edge;           /* [pairs] one edge of each                                     */
-    int blocks;                     /* runs of nodes closed under their edges, 0 when not known     */
-    const int *block;               /* [blocks+1] first node; then sources are targets              */
-    const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL              */
+    const int *source, *target;     /* [edges]                                                  */
+    const int *first;               /* [targets+1] edges that enter a target                    */
+    const int *by_source;           /* [edges] the same edges sorted by (source, target)        */
+    const int *first_by_source;     /* [sources+1]                                              */
+    const int *order;               /* [edges] where the edge stood in the list that was given  */
+    const int *example;             /* [targets] sorted, or NULL when there is one example      */
+    int pairs;                      /* undirected pairs, 0 when some edge has no reverse        */
+    const int *pair;                /* [edges] or NULL                                          */
+    const int *pair_edge;           /* [pairs] one edge of each                                 */
+    int blocks;                     /* runs of nodes closed under their edges, 0 when not known */
+    const int *block;               /* [blocks+1] first node; then sources are targets          */
+    const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL          */
     eqnn_ints *source_index, *target_index, *example_index, *pair_index, *pair_edge_index;
 };
 
@@ -790,65 +794,81 @@ typedef struct eqnn_graph_opts {
     int examples;             /* default the last of example + 1                                 */
     const double *shift;      /* graph_make: [edges,3] added to the source's position (periodic
                                  images); default none                                           */
+    const double *cell;       /* radius graph: [examples,3,3] lattice vectors, one a row: periodic;
+                                 default not                                                     */
     int keep;                 /* outlasts the step; default not                                  */
     int loops;                /* radius graph: an edge from each node to itself; default none    */
     int max_edges;            /* radius graph: an error when there are more; default no limit    */
 } eqnn_graph_opts;
-EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *source, const int *target,
-                                           const eqnn_graph_opts *opts);
-/* All ordered pairs of one example with distance < radius; cell list, linear time. */
-EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius, const eqnn_graph_opts *opts);
+EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *source,
+                                           const int *target, const eqnn_graph_opts *opts);
+/* All ordered pairs of one example with distance < radius, through every image when periodic. A
+   cell list: time is linear in atoms and edges. */
+EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
+                                             const eqnn_graph_opts *opts);
 
-EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);  /* pos[source] - pos[target], 1x1o */
-EQNN_API eqnn_tensor *eqnn_scatter(eqnn_tensor *x, const eqnn_graph *g);         /* sum over entering edges */
-EQNN_API eqnn_tensor *eqnn_scatter_mean(eqnn_tensor *x, const eqnn_graph *g);    /* 0 without edges */
-EQNN_API eqnn_tensor *eqnn_gather(eqnn_tensor *x, const eqnn_graph *g);          /* x[source[e]]    */
+/* pos[source] + shift - pos[target], label 1x1o */
+EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
+EQNN_API eqnn_tensor *eqnn_gather(eqnn_tensor *x, const eqnn_graph *g); /* x[source[e]] */
 EQNN_API eqnn_tensor *eqnn_gather_target(eqnn_tensor *x, const eqnn_graph *g);
-EQNN_API eqnn_tensor *eqnn_inverse_degree(const eqnn_graph *g);                  /* [targets,1] 1/max(count,1) */
-EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g);    /* over edges into a node */
-EQNN_API eqnn_tensor *eqnn_pool_sum(eqnn_tensor *x, const eqnn_graph *g);        /* [examples, ...] */
+/* Sums (means) over the edges that enter a node, 0 where there are none. */
+EQNN_API eqnn_tensor *eqnn_scatter(eqnn_tensor *x, const eqnn_graph *g);
+EQNN_API eqnn_tensor *eqnn_scatter_mean(eqnn_tensor *x, const eqnn_graph *g);
+EQNN_API eqnn_tensor *eqnn_inverse_degree(const eqnn_graph *g); /* [targets,1] 1/max(edges,1) */
+/* Softmax over the edges that enter a node, column by column. */
+EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g);
+/* Over the nodes of each example: [examples, ...], 0 for an example without nodes. */
+EQNN_API eqnn_tensor *eqnn_pool_sum(eqnn_tensor *x, const eqnn_graph *g);
 EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g);
 
 /* ----------------------------------------------------------------------------------------------
    13 >>models   Whole networks of the papers, under the names their state_dicts use.
    ---------------------------------------------------------------------------------------------- */
 
-/* gate_points_2101's Convolution. b: what the radial network sees [edges or pairs, number]. */
+/* gate_points_2101's Convolution: x features (no label: scalars), z node attributes or NULL (ones),
+   Y edge attributes, b what the radial network sees [edges or pairs, number]. Names: sc.weight,
+   lin1.weight, fc.layer0.weight, ..., lin2.weight. */
 typedef struct eqnn_conv_opts {
     int radial_layers, radial_neurons;  /* default 1, 64                                    */
     double neighbours;                  /* sums are divided by its square root; default 1   */
     int exact;                          /* exact second moments; default e3nn's             */
 } eqnn_conv_opts;
-EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b, const eqnn_graph *g,
-                                const char *name, const eqnn_irreps *out, const eqnn_conv_opts *opts);
-/* Convolution and gate with the hidden irreps given, as a layer of the network below. */
-EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b, const eqnn_graph *g,
-                                      const char *name, const char *hidden, const eqnn_conv_opts *opts);
+EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
+                                const eqnn_graph *g, const char *name, const eqnn_irreps *out,
+                                const eqnn_conv_opts *opts);
+/* Convolution ("first") and gate with the hidden irreps given, as a layer of the network below.
+   Hidden irreps that no product of x and Y reaches are left out. */
+EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
+                                      eqnn_tensor *b, const eqnn_graph *g, const char *name,
+                                      const char *hidden, const eqnn_conv_opts *opts);
 
 /* gate_points_2101's Network (e3nn 0.5.1). */
 typedef struct eqnn_network_opts {
-    const char *hidden, *out;        /* irreps; no default                                            */
-    int layers;                      /* default 3                                                     */
-    int lmax;                        /* of the edge harmonics; default 3 (negative: 0)                */
-    double radius;                   /* no default                                                    */
-    int basis;                       /* number of radial functions; default 10                        */
-    int radial_layers, radial_neurons; /* default 1, 128                                              */
-    double neighbours, nodes;        /* typical counts; default 1                                     */
-    int reduce;                      /* one row per example; default one per node                     */
+    const char *hidden, *out;        /* irreps; no default                                        */
+    int layers;                      /* default 3                                                 */
+    int lmax;                        /* of the edge harmonics; default 3 (negative: 0)            */
+    double radius;                   /* no default                                                */
+    int basis;                       /* number of radial functions; default 10                    */
+    int radial_layers, radial_neurons; /* default 1, 128                                          */
+    double neighbours, nodes;        /* typical counts; default 1                                 */
+    int reduce;                      /* one row per example; default one per node                 */
     int exact;
     eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant, the
-                                        same for an edge and its reverse; default none                */
+                                        same for an edge and its reverse; default none            */
 } eqnn_network_opts;
-/* x features or NULL (ones), z attributes or NULL (ones), pos [nodes,3]. Names: layers.0.first.sc.weight ... */
-EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos, const eqnn_graph *g,
-                                   const char *name, const eqnn_network_opts *opts);
+/* x features or NULL (ones), z attributes or NULL (ones), pos [nodes,3]. Names:
+   layers.0.first.sc.weight ... layers.3.lin2.weight (under name, when it is not empty). */
+EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                   const eqnn_graph *g, const char *name,
+                                   const eqnn_network_opts *opts);
 
 /* The study's small model: two fully connected products of harmonics ("tp1", "tp2"). */
 typedef struct eqnn_polynomial_opts {
     const char *mid, *out;           /* irreps; no default                          */
     int lmax;                        /* default 3                                   */
     double neighbours;               /* default 1                                   */
-    eqnn_tensor *x;                  /* node features multiplied in; default none   */
+    eqnn_tensor *x;                  /* node features, multiplied by the harmonics of the first sum;
+                                        default none: ones                          */
     int sum_last;                    /* sum over edges at the end; default the mean */
 } eqnn_polynomial_opts;
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
@@ -1910,6 +1930,7 @@ typedef struct eqnn__form {
     const void *plan;           /* eqnn__couple_plan, ...; lasts                    */
     const eqnn_graph *graph;    /* NULL: maps are EACH and ONE only                 */
     int map[EQNN__SLOTS], rows[EQNN__SLOTS], cols[EQNN__SLOTS];
+    int weighted;               /* couple: leave out paths without weights          */
 } eqnn__form;
 
 /* What the plans of the four forms are made from. Offsets are columns of the slots; a block of a slot
@@ -1972,6 +1993,9 @@ typedef struct eqnn__kernels {
     /* component-normalised solid harmonics of degrees 0..lmax, rows [n][(lmax+1)^2]; jacobian NULL or
        [n][(lmax+1)^2][3] */
     void (*solid)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y, eqnn_real *jacobian);
+    /* dxyz = sum over components of g dY/dxyz, made anew from xyz; 1 <= lmax <= EQNN__SOLID_LMAX */
+    void (*solid_vjp)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, const eqnn_real *g,
+                      eqnn_real *dxyz);
     void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g, eqnn_real *s1,
                    eqnn_real *s2);
 } eqnn__kernels;
@@ -2020,7 +2044,7 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #define EQNN__OMP(...)
 #endif
 
-/* EQNN_STRICT: no multiply-add contraction from here on, so that every machine gives the same bits. */
+/* EQNN_STRICT: no multiply-add contraction from here on: every machine gives the same bits. */
 #ifdef EQNN_STRICT
 #if defined(__clang__)
 #pragma clang fp contract(off)
@@ -2055,7 +2079,7 @@ static size_t eqnn__blocks(size_t n, size_t grain)
     return n < 2 * grain ? 1 : (n + grain - 1) / grain;
 }
 
-/* ---- elementary functions of one double: libm's, or our own where every machine must agree ---- */
+/* ---- elementary functions of one double: libm's, or ours where all machines must agree ---- */
 
 #define EQNN__LOG2E 1.44269504088896340736
 #define EQNN__LN2 0.693147180559945309417
@@ -2093,7 +2117,7 @@ static double eqnn__log(double x)
     return k * EQNN__LN2_HIGH + (2 * s + (2 * s * y + k * EQNN__LN2_LOW));
 }
 
-/* sin(x + quarter pi/2). Three-part reduction; above 1e9 digits are lost, the same on every machine. */
+/* sin(x + quarter pi/2). Three-part reduction; above 1e9 digits are lost, the same everywhere. */
 static double eqnn__sin_quarter(double x, int quarter)
 {
     double k = floor(x * (2 / EQNN__PI) + 0.5);
@@ -2133,7 +2157,8 @@ static double eqnn__power(double x, double p)
 }
 #endif
 
-/* The angle of (x, y); 0 at the origin. In strict builds by three halvings of the angle and the series. */
+/* The angle of (x, y); 0 at the origin. In strict builds by halving the angle three times, then
+   its series. */
 static double eqnn__atan2(double y, double x)
 {
     if (x == 0 && y == 0) return 0;
@@ -2150,7 +2175,7 @@ static double eqnn__atan2(double y, double x)
 #endif
 }
 
-/* ---- random numbers: the i-th of a stream is a hash of (key, tick, i), so order never matters ---- */
+/* ---- random numbers: the i-th of a stream is a hash of (key, tick, i), in any order ---- */
 
 /* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t eqnn__mix64(uint64_t z)
@@ -2176,7 +2201,7 @@ static double eqnn__uniform(uint64_t stream, uint64_t i)
     return (double)(eqnn__random_bits(stream, i) >> 11) * (1.0 / 9007199254740992.0);
 }
 
-/* N(0,1), Box and Muller (1958): numbers 2j and 2j+1 are radius sqrt(-2 log u) times sin and cos. */
+/* N(0,1), Box and Muller (1958): numbers 2j, 2j+1 are a radius sqrt(-2 log u) times sin, cos. */
 static double eqnn__normal(uint64_t stream, uint64_t i)
 {
     double u = 1 - eqnn__uniform(stream, i & ~(uint64_t)1), v = eqnn__uniform(stream, i | 1);
@@ -2485,6 +2510,7 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
 static double eqnn__sinc(double x, int n)
 {
     double z = fabs(x), f = 0;
+    if (x != x) return x;
     if (z > n) {
         f = eqnn__sin_quarter(z, 0) / z;
         for (int k = 1; k <= n; k++) f = (eqnn__sin_quarter(z, k & 3) - k * f) / z;
@@ -2523,7 +2549,8 @@ static double eqnn__fn_scalar(const eqnn__fn *f, double x)
 typedef uint64_t eqnn__uint; /* as wide as a real */
 #define EQNN__MANTISSA 52
 #define EQNN__BIAS 1023
-#define EQNN__SHIFTER 6755399441055744.0 /* 1.5 2^52: adding it rounds to an integer in the low bits */
+/* 1.5 2^52: adding it rounds to an integer in the low bits */
+#define EQNN__SHIFTER 6755399441055744.0
 #define EQNN__EXP_LOW (-708.0)           /* exp gives 0 below, infinity above */
 #define EQNN__EXP_HIGH 709.8
 #define EQNN__LN2_1 EQNN__LN2_HIGH
@@ -2613,7 +2640,8 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 #define EQNN__GEMM_SPLIT_K 2048  /* k from which that is done                                     */
 #define EQNN__GEMM_PARTS 16
 
-static size_t eqnn__gemm_scratch(const eqnn__device *d, size_t m, size_t n, size_t k)
+static EQNN__MAYBE_UNUSED size_t eqnn__gemm_scratch(const eqnn__device *d, size_t m, size_t n,
+                                                    size_t k)
 {
     if (m * n <= EQNN__GEMM_SPLIT && k >= EQNN__GEMM_SPLIT_K)
         return EQNN__GEMM_PARTS * m * n * sizeof(eqnn_real);
@@ -2621,15 +2649,18 @@ static size_t eqnn__gemm_scratch(const eqnn__device *d, size_t m, size_t n, size
 }
 
 #ifdef EQNN_CBLAS
-static void eqnn__blas(int ta, int tb, size_t m, size_t n, size_t k, double alpha, const eqnn_real *A,
-                       size_t lda, const eqnn_real *B, size_t ldb, double beta, eqnn_real *C, size_t ldc)
+static void eqnn__blas(int ta, int tb, size_t m, size_t n, size_t k, double alpha,
+                       const eqnn_real *A,
+                       size_t lda, const eqnn_real *B, size_t ldb, double beta, eqnn_real *C,
+                           size_t ldc)
 {
 #ifdef EQNN_DOUBLE
     cblas_dgemm(
 #else
     cblas_sgemm(
 #endif
-        CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
+        CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m,
+            (int)n,
         (int)k, (eqnn_real)alpha, A, (int)lda, B, (int)ldb, (eqnn_real)beta, C, (int)ldc);
 }
 #endif
@@ -2657,6 +2688,15 @@ typedef struct eqnn__span { int first, count; } eqnn__span;
 /* The adjoint dy = C' dM, for each different M: groups of one column of y, with the entries (counted
    from the first of this M) and coefficients at first..first+count-1 of the lists back_... */
 typedef struct eqnn__group { int column, first, count; } eqnn__group;
+/* Functions of the passes with 8 and with 4 lanes, for channels that do not fill 16 or 8; x86 only. */
+struct eqnn__path;
+struct eqnn__matrix;
+struct eqnn__factor;
+typedef struct eqnn__narrow {
+    void (*path)(const struct eqnn__path *a, int c);
+    void (*rest)(const struct eqnn__matrix *m, const struct eqnn__factor *f, int e, int c);
+} eqnn__narrow;
+
 typedef struct eqnn__couple_plan_t {
     int paths, entries, columns, panels, width, channels;
     const eqnn__step *path;
@@ -2667,7 +2707,8 @@ typedef struct eqnn__couple_plan_t {
     const eqnn__group *group;
     const int *back_entry;
     const eqnn_real *back_c;
-    int most;                            /* entries of the largest M               */
+    int most, pieces; /* entries of the largest M; pieces of 16 channels of all paths */
+    eqnn__narrow narrow[2];
 } eqnn__couple_plan_t;
 
 typedef struct eqnn__mix_plan_t {
@@ -2711,25 +2752,47 @@ typedef struct eqnn__tile {
     eqnn_real *sink[EQNN__SLOTS];
 } eqnn__tile;
 
+static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
+
 /* One path of a coupling, at most EQNN__EDGES items:
 
-       dg[k] += w sum_i M[k][i] x[i]                  dx[i] += sum_k M[k][i] w g[k]
-       dw += sum_k g[k] sum_i M[k][i] x[i]            dM[k][i] += sum_u w g[k] x[i]
+       dg[k] += w sum_i M[i][k] x[i]                  dx[i] += sum_k M[i][k] w g[k]
+       dw += sum_k g[k] sum_i M[i][k] x[i]
 
    Pointers have the path's column added; row e begins xo[e] reals further (and so on). Entry n of M of
-   edge e is M[n * EQNN__EDGES + e], n = i d3 + k, or n = k when M is diagonal. What is not wanted is
-   NULL. dM goes on to dy at once: lane holds it for one edge. */
+   edge e is M[n * EQNN__EDGES + e], n = i d3 + k, or n = k when M is diagonal. dg NULL, dx NULL: not
+   wanted, dx neither dw wanted. With M1, the tangents of all are computed, and dw0 += sum of g[k] M x. */
 typedef struct eqnn__path {
-    int n, d1, d3, diagonal, channels, groups;
-    size_t xs, gs, columns;
-    const size_t *xo, *go, *wo, *dxo, *dgo, *dwo;
-    const eqnn_real *x, *g, *w, *M;
-    eqnn_real *dx, *dg, *dw;
-    eqnn_real *lane, *dy;    /* [entries][16]; [edges][columns][16] */
-    const eqnn__group *group;
-    const int *back_entry;
-    const eqnn_real *back_c;
+    int n, d1, d3, diagonal, channels;
+    size_t xs, gs;
+    const size_t *xo, *go, *wo, *x1o, *g1o, *w1o, *dxo, *dgo, *dwo, *dw0o;
+    const eqnn_real *x, *g, *w, *M, *x1, *g1, *w1, *M1;
+    eqnn_real *dx, *dg, *dw, *dw0;
+    const eqnn__narrow *narrow;
 } eqnn__path;
+
+/* dM[i][k] += sum over factors and channels of w g[k] x[i], and on to dy += C dM, in 16 lanes. */
+typedef struct eqnn__factor {
+    int channels; /* at most 16 */
+    size_t xs, gs;
+    const size_t *xo, *go, *wo;
+    const eqnn_real *x, *g, *w;
+} eqnn__factor;
+typedef struct eqnn__matrix {
+    int n, d1, d3, diagonal, wide, factors, groups; /* wide of the factors have 16 channels */
+    const eqnn__factor *factor;
+    size_t columns;
+    eqnn_real *lane, *dy;    /* [entries][16]; [n][columns][16] */
+    const eqnn__group *group;
+    const int *entry;        /* the lists of the plan */
+    const eqnn_real *c;
+    const eqnn__narrow *narrow;
+} eqnn__matrix;
+
+static size_t eqnn__couple_factor_size(const eqnn__couple_plan_t *p)
+{
+    return 3 * (size_t)p->pieces * sizeof(eqnn__factor);
+}
 
 static inline int eqnn__form_row(const eqnn__form *f, int slot, int item)
 {
@@ -2837,7 +2900,7 @@ static inline size_t eqnn__lines(size_t bytes) { return (bytes + 63) & ~(size_t)
 /* Working memory of a thread on couple: pieces, in reals from its start (a piece without use has none). */
 enum { EQNN__AT_Y, EQNN__AT_Y1, EQNN__AT_DY, EQNN__AT_M, EQNN__AT_M1, EQNN__AT_DM, EQNN__AT_H, EQNN__AT_H1,
        EQNN__AT_DH, EQNN__AT_W, EQNN__AT_W1, EQNN__AT_DW, EQNN__AT_DW0, EQNN__AT_ONE, EQNN__AT_PACK,
-       EQNN__AT_LANE, EQNN__AT_END };
+       EQNN__AT_LANE, EQNN__AT_FEW, EQNN__AT_ZERO, EQNN__AT_SINK, EQNN__AT_END };
 
 static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 1])
 {
@@ -2856,6 +2919,8 @@ static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 
         else if (i == EQNN__AT_ONE) size = (size_t)p->channels;
         else if (i == EQNN__AT_PACK) size = 4 * EQNN__EDGES * (size_t)p->channels;
         else if (i == EQNN__AT_LANE) size = 16 * (size_t)p->most;
+        else if (i == EQNN__AT_FEW) size = 4 * EQNN__EDGES * (size_t)(p->most + 1);
+        else size = (size_t)(f->cols[0] + f->cols[4] + p->channels) + 16;
         n += eqnn__lines(size * sizeof(eqnn_real)) / sizeof(eqnn_real);
     }
     at[EQNN__AT_END] = n;
@@ -2872,7 +2937,7 @@ static size_t eqnn__form_work(const eqnn__form *f)
         eqnn__device one;
         memset(&one, 0, sizeof one);
         one.threads = 1;
-        n += eqnn__couple_layout(f, at) + 4 * EQNN__TILE * sizeof(size_t);
+        n += eqnn__couple_layout(f, at) + eqnn__lines(eqnn__couple_factor_size(p));
         if (f->cols[3] > 0) {
             gemm = eqnn__gemm_scratch(&one, rows, width, H);
             b = eqnn__gemm_scratch(&one, rows, H, width);
@@ -2915,8 +2980,8 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 
 /* ---- one pass per instruction set ----
 
-   The header includes itself: what stands under EQNN__KERNEL_PASS further down is compiled with 16,
-   8 and 4 floats a vector, each pass under its own target, and the context picks after asking the
+   The header includes itself: what stands under EQNN__KERNEL_PASS further down is compiled with 4,
+   8 and 16 floats a vector, each pass under its own target, and the context picks after asking the
    processor: no -march is needed. Compilers without vector types get plain loops (1 lane).
 
    Contraction of a*b+c to one instruction is switched on: gcc switches it off under -std=c99, at
@@ -2928,42 +2993,6 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 #if (defined(__x86_64__) || defined(__i386__)) && !defined(__CUDACC__)
 #define EQNN__X86
 #endif
-#endif
-
-#ifdef EQNN__X86
-#define EQNN__KERNEL_PASS
-#define EQNN__LANES 16
-#ifdef __clang__
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
-#include EQNN_FILE
-#pragma clang attribute pop
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
-#ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast")
-#endif
-#include EQNN_FILE
-#pragma GCC pop_options
-#endif
-#undef EQNN__LANES
-#define EQNN__LANES 8
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#include EQNN_FILE
-#pragma clang attribute pop
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast")
-#endif
-#include EQNN_FILE
-#pragma GCC pop_options
-#endif
-#undef EQNN__LANES
-#undef EQNN__KERNEL_PASS
 #endif
 
 /* The pass that every machine runs. */
@@ -2985,6 +3014,43 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 #endif
 #undef EQNN__LANES
 #undef EQNN__KERNEL_PASS
+
+/* Wider ones; each may call those before it, for what does not fill its vectors. */
+#ifdef EQNN__X86
+#define EQNN__KERNEL_PASS
+#define EQNN__LANES 8
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#include EQNN_FILE
+#pragma clang attribute pop
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#ifndef EQNN_STRICT
+#pragma GCC optimize("fp-contract=fast")
+#endif
+#include EQNN_FILE
+#pragma GCC pop_options
+#endif
+#undef EQNN__LANES
+#define EQNN__LANES 16
+#ifdef __clang__
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#include EQNN_FILE
+#pragma clang attribute pop
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
+#ifndef EQNN_STRICT
+#pragma GCC optimize("fp-contract=fast")
+#endif
+#include EQNN_FILE
+#pragma GCC pop_options
+#endif
+#undef EQNN__LANES
+#undef EQNN__KERNEL_PASS
+#endif
 
 /* The kernels with at most so many lanes that this processor can run; 0: the widest. */
 static const eqnn__kernels *eqnn__kernels_pick(int lanes)
@@ -3135,16 +3201,20 @@ EQNN__INLINE int EQNN__K(any)(EQNN__BITS m)
 EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
 {
     eqnn_real t[EQNN__W];
+    size_t j = 0;
     EQNN__K(store)(t, EQNN__K(splat)(0));
-    for (size_t j = 0; j < n; j++) t[j] = p[j];
+    for (; j + 4 <= n; j += 4) memcpy(t + j, p + j, 4 * sizeof *t); /* one instruction */
+    for (; j < n; j++) t[j] = p[j];
     return EQNN__K(load)(t);
 }
 
 EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
 {
     eqnn_real t[EQNN__W];
+    size_t j = 0;
     EQNN__K(store)(t, v);
-    for (size_t j = 0; j < n; j++) p[j] = t[j];
+    for (; j + 4 <= n; j += 4) memcpy(p + j, t + j, 4 * sizeof *t);
+    for (; j < n; j++) p[j] = t[j];
 }
 
 EQNN__INLINE EQNN__VEC EQNN__K(fabs)(EQNN__VEC x)
@@ -3177,13 +3247,14 @@ EQNN__INLINE EQNN__VEC EQNN__K(polynomial)(const eqnn_real *c, int degree, EQNN_
 
 /* ---- elementary functions on vectors, a few units in the last place ---- */
 
-/* exp(x) = 2^k e^r with k = round(x / ln 2): returns e^r - 1 and half = 2^(k-1), which is finite for
-   the largest x. Adding the shifter leaves k in the low bits. */
+/* exp(x) = 2^k e^r with k = round(x / ln 2): returns e^r - 1 and half = 2^(k-1), which is finite
+   for the largest x. Adding the shifter leaves k in the low bits. */
 EQNN__INLINE EQNN__VEC EQNN__K(exp_parts)(EQNN__VEC x, EQNN__VEC *half)
 {
     EQNN__VEC t = x * (eqnn_real)EQNN__LOG2E + EQNN__SHIFTER, k = t - EQNN__SHIFTER;
     EQNN__VEC r = (x - k * EQNN__LN2_1) - k * EQNN__LN2_2;
-    *half = EQNN__K(from_bits)((EQNN__K(bits_of)(t) + (eqnn__uint)(EQNN__BIAS - 1)) << EQNN__MANTISSA);
+    *half = EQNN__K(from_bits)((EQNN__K(bits_of)(t) +
+                                (eqnn__uint)(EQNN__BIAS - 1)) << EQNN__MANTISSA);
     return r + r * r * EQNN__K(series)(eqnn__exp_series, EQNN__EXP_TERMS, r);
 }
 
@@ -3360,7 +3431,8 @@ EQNN__INLINE EQNN__VEC EQNN__K(cutoff)(const eqnn__fn *f, EQNN__VEC x)
     if (f->e) y = y * EQNN__K(powi)(x, f->e);
     y = y + (eqnn_real)f->c;
     if (f->high > 1) return y;
-    return EQNN__K(select)(EQNN__K(less)(x, EQNN__K(splat)(1)), y, EQNN__K(splat)(0));
+    EQNN__BITS inside = EQNN__K(less)(x, EQNN__K(splat)(1)) | ~EQNN__K(equal)(x, x); /* NaN stays */
+    return EQNN__K(select)(inside, y, EQNN__K(splat)(0));
 }
 
 EQNN__INLINE EQNN__VEC EQNN__K(sus)(const eqnn__fn *f, EQNN__VEC x)
@@ -3369,14 +3441,16 @@ EQNN__INLINE EQNN__VEC EQNN__K(sus)(const eqnn__fn *f, EQNN__VEC x)
     EQNN__VEC u = 1 / x;
     u = EQNN__K(select)(EQNN__K(less)(u, most), u, most);
     EQNN__VEC y = EQNN__K(exp_down)(-u) * EQNN__K(polynomial)(f->a, f->degree, u);
-    return EQNN__K(select)(EQNN__K(less)(zero, x) & EQNN__K(less)(u, most), y, zero);
+    y = EQNN__K(select)(EQNN__K(less)(zero, x) & EQNN__K(less)(u, most), y, zero);
+    return EQNN__K(select)(EQNN__K(equal)(x, x), y, x);
 }
 
 /* exp(-w x^2) A(x); beyond |x| = 40 it is 0 anyway and A might overflow. */
 EQNN__INLINE EQNN__VEC EQNN__K(gauss)(const eqnn__fn *f, EQNN__VEC x)
 {
     EQNN__VEC end = EQNN__K(splat)(EQNN__TERMS(14, 40));
-    EQNN__VEC z = EQNN__K(select)(EQNN__K(less)(end, EQNN__K(fabs)(x)), EQNN__K(with_sign)(end, x), x);
+    EQNN__VEC z =
+        EQNN__K(select)(EQNN__K(less)(end, EQNN__K(fabs)(x)), EQNN__K(with_sign)(end, x), x);
     EQNN__VEC y = EQNN__K(exp_down)(z * z * -(eqnn_real)f->w) * (eqnn_real)f->c;
     return y * EQNN__K(polynomial)(f->a, f->degree, z);
 }
@@ -3449,7 +3523,8 @@ static void EQNN__K(sine_loop)(const eqnn__fn *f, size_t n, const eqnn_real *x, 
     EQNN__BITS far = EQNN__K(splat_bits)(0);
     EQNN__VEC limit = EQNN__K(splat)(EQNN__SINE_LIMIT);
     size_t i = 0;
-    for (; i < n; i += EQNN__W) far = far | EQNN__K(less)(limit, EQNN__K(fabs)(EQNN__K(load)(x + i)));
+    for (; i < n; i += EQNN__W)
+        far = far | EQNN__K(less)(limit, EQNN__K(fabs)(EQNN__K(load)(x + i)));
     if (!EQNN__K(any)(far) || f->high < HUGE_VAL) {
         if (f->kind == EQNN__F_SINC) EQNN__K(unary_loop)(EQNN__F_SINC, f, n, x, y);
         else EQNN__K(unary_loop)(EQNN__F_SINE, f, n, x, y);
@@ -3521,8 +3596,8 @@ EQNN__INLINE EQNN__VEC EQNN__K(nary)(int op, EQNN__VEC a, EQNN__VEC b, EQNN__VEC
     }
 }
 
-/* A run of numbers of an operand: contiguous, or one number repeated (then p holds EQNN__W copies of
-   it). mask 0 keeps the reader at p, so the loop has no branch. */
+/* A run of numbers of an operand: contiguous, or one number repeated (then p holds EQNN__W copies
+   of it). mask 0 keeps the reader at p, so the loop has no branch. */
 typedef struct EQNN__K(run) { const eqnn_real *p; size_t mask; } EQNN__K(run);
 
 typedef struct EQNN__K(map_job) {
@@ -3542,12 +3617,13 @@ EQNN__INLINE void EQNN__K(nary_loop)(int op, const EQNN__K(map_job) *j, size_t n
     size_t ma = r[0].mask, mb = r[1].mask, mc = r[2].mask;
     eqnn_real p0 = j->p0, p1 = j->p1;
     for (size_t i = 0; i < n; i += EQNN__W)
-        EQNN__K(store)(y + i, EQNN__K(nary)(op, EQNN__K(load)(a + (i & ma)), EQNN__K(load)(b + (i & mb)),
+        EQNN__K(store)(y + i,
+                       EQNN__K(nary)(op, EQNN__K(load)(a + (i & ma)), EQNN__K(load)(b + (i & mb)),
                                             EQNN__K(load)(c + (i & mc)), p0, p1));
 }
 
-static void EQNN__K(nary_vectors)(int op, const EQNN__K(map_job) *j, size_t n, const EQNN__K(run) *r,
-                                  eqnn_real *y)
+static void EQNN__K(nary_vectors)(int op, const EQNN__K(map_job) *j, size_t n,
+                                  const EQNN__K(run) *r, eqnn_real *y)
 {
 #define EQNN__CASE(op) \
     case op: EQNN__K(nary_loop)(op, j, n, r, y); break;
@@ -3564,7 +3640,8 @@ static void EQNN__K(nary_vectors)(int op, const EQNN__K(map_job) *j, size_t n, c
     EQNN__CASE(EQNN__FMA)
     default: /* EQNN__ATAN2 */
         for (size_t i = 0; i < n; i++)
-            y[i] = (eqnn_real)eqnn__atan2((double)r[0].p[i & r[0].mask], (double)r[1].p[i & r[1].mask]);
+            y[i] = (eqnn_real)eqnn__atan2((double)r[0].p[i & r[0].mask],
+                                          (double)r[1].p[i & r[1].mask]);
     }
 #undef EQNN__CASE
 }
@@ -3587,7 +3664,8 @@ static void EQNN__K(nary_run)(int op, const EQNN__K(map_job) *j, size_t n, const
 }
 
 /* f(a), times b where there is one. */
-static void EQNN__K(map_run)(const EQNN__K(map_job) *j, size_t n, const EQNN__K(run) *r, eqnn_real *y)
+static void EQNN__K(map_run)(const EQNN__K(map_job) *j, size_t n, const EQNN__K(run) *r,
+                             eqnn_real *y)
 {
     EQNN__K(run) both[3];
     eqnn_real value[EQNN__W];
@@ -3644,13 +3722,14 @@ static EQNN__K(run) EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t
 }
 
 /* One tile: `rows` whole rows from row r on, or cols numbers of one row from column c on. */
-static void EQNN__K(map_tile)(const EQNN__K(map_job) *j, size_t r, size_t c, size_t rows, size_t cols)
+static void EQNN__K(map_tile)(const EQNN__K(map_job) *j, size_t r, size_t c, size_t rows,
+                              size_t cols)
 {
     eqnn_real buffer[3][EQNN__STRIP];
     EQNN__K(run) run[3];
-    for (int s = 0; s < j->operands; s++)
+    run[0] = run[1] = run[2] = EQNN__K(read)(&j->in[0], r, c, rows, cols, buffer[0]);
+    for (int s = 1; s < j->operands; s++)
         run[s] = EQNN__K(read)(&j->in[s], r, c, rows, cols, buffer[s]);
-    for (int s = j->operands; s < 3; s++) run[s] = run[0];
     EQNN__K(map_run)(j, rows * cols, run, j->out + r * j->cols + c);
 }
 
@@ -3694,7 +3773,8 @@ static void EQNN__K(map)(eqnn__device *d, int op, int order, size_t rows, size_t
     eqnn__fn f;
     if (rows == 0 || cols == 0) return;
     j.op = op;
-    j.operands = op < EQNN__ADD ? 1 + (b.p != NULL) : op == EQNN__SCALE ? 1 : op < EQNN__WHERE ? 2 : 3;
+    j.operands = op < EQNN__WHERE ? 2 : 3;
+    if (op == EQNN__SCALE || (op < EQNN__ADD && !b.p)) j.operands = 1;
     j.in[0] = a;
     j.in[1] = j.operands > 1 ? b : a;
     j.in[2] = j.operands > 2 ? c : a;
@@ -3744,8 +3824,8 @@ static void EQNN__K(random_block)(const void *job, size_t block, int thread)
     }
 }
 
-static void EQNN__K(random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n, double p,
-                            eqnn_real *out)
+static void EQNN__K(random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n,
+                            double p, eqnn_real *out)
 {
     EQNN__K(random_job) j;
     j.kind = kind;
@@ -3770,16 +3850,16 @@ static void EQNN__K(check)(eqnn__device *d, size_t n, const eqnn_real *x)
     if (EQNN__K(any)(~EQNN__K(equal)(sum, sum))) d->flag = 1;
 }
 
-/* ---- folds. Every sum runs over 16 virtual lanes, then a fixed tree: the same bits with any vector ---- */
+/* ---- folds. Sums run over 16 virtual lanes, then a fixed tree: same bits with any vector ---- */
 
 #define EQNN__PARTS (16 / EQNN__W) /* vectors that make 16 lanes */
 
 /* Sum of 16 numbers by halves: 8+8, 4+4, 2+2, 1+1. */
 EQNN__INLINE eqnn_real EQNN__K(tree)(eqnn_real *t)
 {
-    for (int half = 8; half > 0; half /= 2)
-        for (int j = 0; j < half; j++) t[j] += t[j + half];
-    return t[0];
+    for (int j = 0; j < 8; j++) t[j] += t[j + 8];
+    for (int j = 0; j < 4; j++) t[j] += t[j + 4];
+    return (t[0] + t[2]) + (t[1] + t[3]);
 }
 
 /* Sum of n numbers: blocks of 4096 over 16 lanes, block sums in order. */
@@ -3809,7 +3889,8 @@ static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_
         for (int k = 0; k < EQNN__PARTS; k++) a[k] = EQNN__K(splat)(0);
         for (; i + 16 <= end; i += 16)
             for (int k = 0; k < EQNN__PARTS; k++)
-                a[k] = a[k] + EQNN__K(load)(p + i + k * EQNN__W) * EQNN__K(load)(q + i + k * EQNN__W);
+                a[k] = a[k] + EQNN__K(load)(p + i + k * EQNN__W) *
+                                  EQNN__K(load)(q + i + k * EQNN__W);
         for (int k = 0; k < EQNN__PARTS; k++) EQNN__K(store)(t + k * EQNN__W, a[k]);
         for (size_t j = 0; i + j < end; j++) t[j] += p[i + j] * q[i + j];
         sum += EQNN__K(tree)(t);
@@ -3846,7 +3927,8 @@ typedef struct EQNN__K(rows_job) {
 } EQNN__K(rows_job);
 
 /* Splits `rows` rows of work `cols` each into blocks of j->chunk rows. */
-static void EQNN__K(by_rows)(eqnn__device *d, EQNN__K(rows_job) *j, size_t rows, size_t cols, eqnn__work f)
+static void EQNN__K(by_rows)(eqnn__device *d, EQNN__K(rows_job) *j, size_t rows, size_t cols,
+                             eqnn__work f)
 {
     size_t grain = 32768 / (cols ? cols : 1) + 1;
     if (rows == 0) return;
@@ -3865,8 +3947,8 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
     }
 }
 
-static void EQNN__K(fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
+static void EQNN__K(fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols,
+                               const eqnn_real *x, eqnn_real *out)
 {
     EQNN__K(rows_job) j;
     j.op = op;
@@ -3898,10 +3980,10 @@ EQNN__INLINE EQNN__VEC EQNN__K(fold_strip)(int op, size_t n, const int *list, co
 }
 
 /* The same one number at a time, for narrow rows. */
-EQNN__INLINE void EQNN__K(fold_narrow)(int op, size_t n, const int *list, const eqnn_real *x, size_t cols,
-                                       eqnn_real *out)
+static void EQNN__K(fold_narrow)(int op, size_t n, const int *list, const eqnn_real *x, size_t cols,
+                                 eqnn_real *out)
 {
-    eqnn_real sum[EQNN__W];
+    eqnn_real sum[EQNN__W] = {0};
     for (size_t c = 0; c < cols; c++) out[c] = 0;
     for (size_t r = 0; r < n;) {
         size_t end = n - r < 64 ? n : r + 64;
@@ -3918,8 +4000,8 @@ EQNN__INLINE void EQNN__K(fold_narrow)(int op, size_t n, const int *list, const 
     }
 }
 
-EQNN__INLINE void EQNN__K(fold_one)(int op, size_t n, const int *list, const eqnn_real *x, size_t cols,
-                                    size_t begin, size_t end, eqnn_real *out)
+static EQNN__NOINLINE void EQNN__K(fold_one)(int op, size_t n, const int *list, const eqnn_real *x,
+                                             size_t cols, size_t begin, size_t end, eqnn_real *out)
 {
     for (size_t c = begin; c < end; c += EQNN__W) {
         size_t width = end - c < EQNN__W ? end - c : EQNN__W;
@@ -3932,7 +4014,8 @@ EQNN__INLINE void EQNN__K(fold_one)(int op, size_t n, const int *list, const eqn
 static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thread)
 {
     const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows, cols = j->cols;
+    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
+        cols = j->cols;
     (void)thread;
     for (size_t s = block * j->chunk; s < last; s++) {
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
@@ -3943,7 +4026,8 @@ static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thre
     }
 }
 
-static void EQNN__K(fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
+static void EQNN__K(fold_segments)(eqnn__device *d, int op, size_t n, const int *first,
+                                   const int *order,
                                    size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     EQNN__K(rows_job) j;
@@ -3967,8 +4051,8 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
 }
 
 /* Threads take blocks of 64 columns; a single column is one long sum. */
-static void EQNN__K(fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
+static void EQNN__K(fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols,
+                               const eqnn_real *x, eqnn_real *out)
 {
     EQNN__K(rows_job) j;
     if (cols == 1) {
@@ -3999,7 +4083,10 @@ static void EQNN__K(total_block)(const void *job, size_t block, int thread)
             double v = (double)j->x[i + (size_t)k];
             t[k] += j->op ? v * v : v;
         }
-    for (int k = 0; i < end; i++, k++) t[k] += j->op ? (double)j->x[i] * (double)j->x[i] : (double)j->x[i];
+    for (int k = 0; i < end; i++, k++) {
+        double v = (double)j->x[i];
+        t[k] += j->op ? v * v : v;
+    }
     for (int half = 8; half > 0; half /= 2)
         for (int k = 0; k < half; k++) t[k] += t[k + half];
     j->partial[block] = t[0];
@@ -4026,7 +4113,8 @@ static void EQNN__K(total)(eqnn__device *d, int squares, size_t n, const eqnn_re
 static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int thread)
 {
     const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows, cols = j->cols;
+    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
+        cols = j->cols;
     eqnn__fn f;
     (void)thread;
     eqnn__fn_make(&f, EQNN_EXP, 0, 0);
@@ -4041,8 +4129,8 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
 }
 
 /* At most EQNN__W columns of one segment of n rows. */
-EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin, size_t ld, size_t width,
-                                         const eqnn_real *x, eqnn_real *y)
+EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin, size_t ld,
+                                         size_t width, const eqnn_real *x, eqnn_real *y)
 {
     EQNN__VEC most = EQNN__K(splat)(-(eqnn_real)HUGE_VAL), sum = EQNN__K(splat)(0), v;
     int part = width < EQNN__W;
@@ -4071,7 +4159,8 @@ EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin
 static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
 {
     const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows, cols = j->cols;
+    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
+        cols = j->cols;
     (void)thread;
     for (size_t s = block * j->chunk; s < last; s++) {
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
@@ -4082,8 +4171,8 @@ static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
     }
 }
 
-static void EQNN__K(softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
-                             const eqnn_real *x, eqnn_real *out)
+static void EQNN__K(softmax)(eqnn__device *d, size_t n, const int *first, const int *order,
+                             size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     EQNN__K(rows_job) j;
     if (n == 0 || cols == 0) return;
@@ -4094,7 +4183,8 @@ static void EQNN__K(softmax)(eqnn__device *d, size_t n, const int *first, const 
     j.x = x;
     j.out = out;
     size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
-    EQNN__K(by_rows)(d, &j, n, 4 * work, first ? EQNN__K(softmax_block) : EQNN__K(softmax_rows_block));
+    EQNN__K(by_rows)(d, &j, n, 4 * work,
+                     first ? EQNN__K(softmax_block) : EQNN__K(softmax_rows_block));
 }
 
 /* ---- moving rows and columns ---- */
@@ -4146,7 +4236,8 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
 }
 
 static void EQNN__K(move)(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
-                          const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out, size_t ldo)
+                          const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
+                              size_t ldo)
 {
     EQNN__K(rows_job) j;
     j.op = op;
@@ -4167,28 +4258,30 @@ static void EQNN__K(take_rows)(eqnn__device *d, size_t n, size_t cols, const int
     EQNN__K(move)(d, EQNN__K(TAKE), n, cols, NULL, index, x, cols, out, cols);
 }
 
-static void EQNN__K(copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src, size_t lds,
-                            eqnn_real *dst, size_t ldd, int add)
+static void EQNN__K(copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src,
+                            size_t lds, eqnn_real *dst, size_t ldd, int add)
 {
     if (lds == cols && ldd == cols && rows > 1) {
         size_t run = 4096, n = rows * cols; /* one array: cut anywhere */
-        EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), n / run, run, NULL, NULL, src, run, dst, run);
+        EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), n / run, run, NULL, NULL, src, run,
+                      dst, run);
         src += n / run * run;
         dst += n / run * run;
         rows = 1;
         cols = n % run;
     }
-    EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), rows, cols, NULL, NULL, src, lds, dst, ldd);
+    EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), rows, cols, NULL, NULL, src, lds, dst,
+                  ldd);
 }
 
-static void EQNN__K(take_cols)(eqnn__device *d, size_t rows, size_t n, const int *map, const eqnn_real *x,
-                               size_t ldx, eqnn_real *out)
+static void EQNN__K(take_cols)(eqnn__device *d, size_t rows, size_t n, const int *map,
+                               const eqnn_real *x, size_t ldx, eqnn_real *out)
 {
     EQNN__K(move)(d, EQNN__K(TAKE_COLS), rows, n, NULL, map, x, ldx, out, n);
 }
 
-static void EQNN__K(add_cols)(eqnn__device *d, size_t rows, size_t n, const int *first, const int *list,
-                              const eqnn_real *x, size_t ldx, eqnn_real *out)
+static void EQNN__K(add_cols)(eqnn__device *d, size_t rows, size_t n, const int *first,
+                              const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
 {
     EQNN__K(move)(d, EQNN__K(ADD_COLS), rows, n, first, list, x, ldx, out, n);
 }
@@ -4261,8 +4354,8 @@ EQNN__INLINE EQNN__VEC EQNN__K(sgd)(const eqnn__update *u, EQNN__VEC w, EQNN__VE
 }
 
 /* n numbers, a multiple of EQNN__W. EMA: s1 = beta1 s1 + (1-beta1) w. */
-static void EQNN__K(update_vectors)(const eqnn__update *u, size_t n, eqnn_real *w, const eqnn_real *g,
-                                    eqnn_real *s1, eqnn_real *s2)
+static void EQNN__K(update_vectors)(const eqnn__update *u, size_t n, eqnn_real *w,
+                                    const eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
 {
     eqnn_real b1 = (eqnn_real)u->beta1, c1 = (eqnn_real)(1 - u->beta1);
     for (size_t i = 0; i < n; i += EQNN__W) {
@@ -4296,8 +4389,8 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
         if (p[s] && s != 1) EQNN__K(store_part)(p[s] + n - rest, EQNN__K(load)(t[s]), rest);
 }
 
-static void EQNN__K(update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g,
-                            eqnn_real *s1, eqnn_real *s2)
+static void EQNN__K(update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
+                            eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
 {
     EQNN__K(update_job) j;
     j.u = u;
@@ -4321,7 +4414,8 @@ static void EQNN__K(update)(eqnn__device *d, const eqnn__update *u, size_t n, eq
                    pack the panel of B                             [k][columns]     L1
                    for tiles of rows: multiply
 
-   Every number of C is a sum in order of k within blocks of 256, blocks in order: the same bits with
+   Every number of C is a sum in order of k within blocks of 256,
+       blocks in order: the same bits with
    any vectors and any number of threads. */
 enum {
     EQNN__K(TILE_ROWS) = EQNN__LANES == 16 ? 12 : EQNN__LANES == 8 ? 6 : 4,
@@ -4366,16 +4460,16 @@ EQNN__INLINE void EQNN__K(tile_store)(EQNN__VEC v, eqnn_real keep, eqnn_real *c,
         if (keep != 0) v = v + EQNN__K(load)(c) * keep;
         EQNN__K(store)(c, v);
     } else {
-        eqnn_real t[EQNN__W];
-        EQNN__K(store)(t, v);
-        for (size_t j = 0; j < cols; j++) c[j] = keep != 0 ? t[j] + keep * c[j] : t[j];
+        if (keep != 0) v = v + EQNN__K(load_part)(c, cols) * keep;
+        EQNN__K(store_part)(c, v, cols);
     }
 }
 
-/* One tile of `rows` (12 at most) by `vectors` (2 at most), constants of the caller. Element (i, p) of
-   A is a[i ai + p ak]; row p of B is at b + p ldb. Rows are addressed from every third one: base,
+/* One tile of `rows` (12 at most) by `vectors` (2 at most), constants of the caller. Element
+   (i, p) of A is a[i ai + p ak]; row p of B is at b + p ldb. Rows are addressed from every third one: base,
    base + ai, base + 2 ai is what an address can hold, twelve pointers are too many. */
-EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real *a, size_t ai, size_t ak,
+EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real *a, size_t ai,
+                                size_t ak,
                                 const eqnn_real *b, size_t ldb, eqnn_real alpha, eqnn_real keep,
                                 eqnn_real *c, size_t ldc, size_t cols)
 {
@@ -4405,31 +4499,34 @@ EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real
     }
 }
 
-/* How many rows the next tile takes: a full one, or 4, 2, 1 of the rest. */
+/* How many rows the next tile takes: a full one, or 4 or 1 of the rest. */
 EQNN__INLINE size_t EQNN__K(tile_rows)(size_t left)
 {
-    return left >= EQNN__K(TILE_ROWS) ? EQNN__K(TILE_ROWS) : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    return left >= EQNN__K(TILE_ROWS) ? EQNN__K(TILE_ROWS) : left >= 4 ? 4 : 1;
 }
 
 /* A column of tiles: m rows, one panel. across: A lies with rows side by side (ai = 1). */
 EQNN__INLINE void EQNN__K(tiles)(int vectors, int across, int packed, size_t m, size_t k,
                                  const eqnn_real *a, size_t lda, const eqnn_real *b, size_t ldb,
-                                 eqnn_real alpha, eqnn_real keep, eqnn_real *c, size_t ldc, size_t cols)
+                                 eqnn_real alpha, eqnn_real keep, eqnn_real *c, size_t ldc,
+                                     size_t cols)
 {
     for (size_t i = 0, r; i < m; i += r, c += r * ldc) {
         r = EQNN__K(tile_rows)(m - i);
         size_t ai = across ? 1 : lda, ak = across ? (packed ? r : lda) : 1;
         const eqnn_real *p = a + i * (packed ? k : ai);
         if (r == EQNN__K(TILE_ROWS))
-            EQNN__K(tile)(EQNN__K(TILE_ROWS), vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
+            EQNN__K(tile)(EQNN__K(TILE_ROWS), vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc,
+                          cols);
         else if (r == 4) EQNN__K(tile)(4, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
-        else if (r == 2) EQNN__K(tile)(2, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
         else EQNN__K(tile)(1, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
     }
 }
 
-static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size_t k, const eqnn_real *a,
-                                          size_t lda, const eqnn_real *b, size_t ldb, eqnn_real alpha,
+static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size_t k,
+                                          const eqnn_real *a,
+                                          size_t lda, const eqnn_real *b, size_t ldb,
+                                              eqnn_real alpha,
                                           eqnn_real keep, eqnn_real *c, size_t ldc, size_t cols)
 {
     if (cols > EQNN__W && across)
@@ -4441,7 +4538,8 @@ static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size
 }
 
 /* k rows of a panel: [k][PANEL], zeros to the right of the last column. */
-static void EQNN__K(pack_b)(int tb, size_t k, size_t cols, const eqnn_real *B, size_t ldb, eqnn_real *to)
+static void EQNN__K(pack_b)(int tb, size_t k, size_t cols, const eqnn_real *B, size_t ldb,
+                            eqnn_real *to)
 {
     const size_t width = EQNN__K(PANEL);
     if (!tb && cols == width) {
@@ -4461,7 +4559,8 @@ static void EQNN__K(pack_b)(int tb, size_t k, size_t cols, const eqnn_real *B, s
 }
 
 /* m rows of A by tiles: [tile][k][rows of the tile]. */
-static void EQNN__K(pack_a)(int ta, size_t m, size_t k, const eqnn_real *A, size_t lda, eqnn_real *to)
+static void EQNN__K(pack_a)(int ta, size_t m, size_t k, const eqnn_real *A, size_t lda,
+                            eqnn_real *to)
 {
     for (size_t i = 0, r; i < m; i += r, to += r * k) {
         r = EQNN__K(tile_rows)(m - i);
@@ -4481,7 +4580,8 @@ static void EQNN__K(gemm_block)(const EQNN__K(gemm_job) *g, size_t b, size_t p, 
                                 eqnn_real *packed)
 {
     eqnn_real panel[EQNN__K(BLOCK_K) * EQNN__K(PANEL)];
-    size_t k = g->k - p < EQNN__K(BLOCK_K) ? g->k - p : EQNN__K(BLOCK_K), lda = g->lda;
+    const size_t most = EQNN__K(BLOCK_K), width = EQNN__K(PANEL);
+    size_t k = g->k - p < most ? g->k - p : most, lda = g->lda;
     const eqnn_real *A = g->A + b * g->sa + (g->ta ? p * lda + i : i * lda + p);
     const eqnn_real *B = g->B + b * g->sb + (g->tb ? j * g->ldb + p : p * g->ldb + j);
     int direct = !g->tb && m <= 2 * EQNN__K(TILE_ROWS);
@@ -4489,8 +4589,8 @@ static void EQNN__K(gemm_block)(const EQNN__K(gemm_job) *g, size_t b, size_t p, 
         EQNN__K(pack_a)(g->ta, m, k, A, lda, packed);
         A = packed;
     }
-    for (size_t c = 0; c < n; c += EQNN__K(PANEL)) {
-        size_t cols = n - c < EQNN__K(PANEL) ? n - c : EQNN__K(PANEL), ldb = EQNN__K(PANEL);
+    for (size_t c = 0; c < n; c += width) {
+        size_t cols = n - c < width ? n - c : width, ldb = width;
         const eqnn_real *from = B + (g->tb ? c * g->ldb : c), *q = panel;
         if (direct && cols % EQNN__W == 0) q = from, ldb = g->ldb;
         else EQNN__K(pack_b)(g->tb, k, cols, from, g->ldb, panel);
@@ -4499,7 +4599,7 @@ static void EQNN__K(gemm_block)(const EQNN__K(gemm_job) *g, size_t b, size_t p, 
     }
 }
 
-/* A task: one block of rows and columns, of one batch or of the sum over batches (or a part of it). */
+/* A task: a block of rows and columns, of one batch or of the sum over batches (a part of it). */
 static void EQNN__K(gemm_task)(const void *job, size_t task, int thread)
 {
     const EQNN__K(gemm_job) *g = (const EQNN__K(gemm_job) *)job;
@@ -4514,7 +4614,8 @@ static void EQNN__K(gemm_task)(const void *job, size_t task, int thread)
     if (packed) packed += (size_t)thread * EQNN__K(BLOCK_ROWS) * EQNN__K(BLOCK_K);
     for (size_t u = first; u < last; u++)
         EQNN__K(gemm_block)(g, u / per_batch, u % per_batch * EQNN__K(BLOCK_K), i, m, j, n,
-                            u > first ? 1 : g->partial ? 0 : g->beta, C, g->partial ? g->n : g->ldc, packed);
+                            u > first ? 1 : g->partial ? 0 : g->beta, C,
+                                g->partial ? g->n : g->ldc, packed);
 }
 
 /* C = the parts in order + beta C. */
@@ -4535,7 +4636,8 @@ static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
     size_t last = (block + 1) * g->rows < g->m ? (block + 1) * g->rows : g->m;
     (void)thread;
     for (size_t i = block * g->rows; i < last; i++) {
-        eqnn_real *c = g->C + i * g->ldc, sum = EQNN__K(dot)(g->A + i * g->lda, g->B, g->k) * g->alpha;
+        eqnn_real *c = g->C + i * g->ldc,
+            sum = EQNN__K(dot)(g->A + i * g->lda, g->B, g->k) * g->alpha;
         *c = g->beta != 0 ? sum + g->beta * *c : sum;
     }
 }
@@ -4592,7 +4694,8 @@ static void EQNN__K(gemm_cut)(const eqnn__device *d, EQNN__K(gemm_job) *g)
     }
 }
 
-static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k, double alpha,
+static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
+                          double alpha,
                           const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
                           size_t sb, double beta, eqnn_real *C, size_t ldc, size_t sc, size_t batch)
 {
@@ -4614,7 +4717,8 @@ static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, s
 #ifdef EQNN_CBLAS
     if (m * n * k >= (size_t)128 * 128 * 128 && (sc != 0 || batch == 1)) {
         for (size_t b = 0; b < batch; b++)
-            eqnn__blas(ta, tb, m, n, k, alpha, A + b * sa, lda, B + b * sb, ldb, beta, C + b * sc, ldc);
+            eqnn__blas(ta, tb, m, n, k, alpha, A + b * sa, lda, B + b * sb, ldb, beta, C + b * sc,
+                       ldc);
         return;
     }
 #endif
@@ -4631,48 +4735,44 @@ static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, s
 
 /* ---- couple: one path, at most EQNN__EDGES items ---- */
 
-/* dy[j] += sum over entries of C dM, for one item: dM as it lies in the lanes, before these are added */
-static void EQNN__K(path_contract)(const eqnn__path *a, int e)
-{
-    eqnn_real *dy = a->dy + (size_t)e * a->columns * 16;
-    for (const eqnn__group *g = a->group; g < a->group + a->groups; g++) {
-        const int *entry = a->back_entry + g->first;
-        const eqnn_real *c = a->back_c + g->first;
-        for (int l = 0; l < 16; l += EQNN__W) {
-            eqnn_real *to = dy + g->column * 16 + l;
-            EQNN__VEC sum = EQNN__K(load)(to);
-            for (int r = 0; r < g->count; r++) sum += c[r] * EQNN__K(load)(a->lane + entry[r] * 16 + l);
-            EQNN__K(store)(to, sum);
-        }
-    }
-}
+/* Channels that do not fill a vector go to the pass with narrower ones, through the plan. */
+#if EQNN__LANES == 16
+#define EQNN__NARROWER(p) ((p)->narrow)
+#elif EQNN__LANES == 8
+#define EQNN__NARROWER(p) ((p)->narrow + 1)
+#endif
 
-/* Any sizes, channels from c on: the definition of what the functions below compute. */
-static void EQNN__K(path_plain)(const eqnn__path *a, int c, int end)
+/* Any sizes, channels from c on: the definition of what the functions below compute. Tangents are sums
+   over the factors, one of them replaced at a time. */
+static void EQNN__K(path_plain)(const eqnn__path *a, size_t c)
 {
-    for (int e = 0; e < a->n; e++) {
-        if (a->lane) memset(a->lane, 0, (size_t)(a->d1 * a->d3) * 16 * sizeof(eqnn_real));
+    for (int e = 0; e < a->n; e++)
         for (int n = 0; n < a->d1 * a->d3; n++) {
             int i = n / a->d3, k = n % a->d3, at = a->diagonal ? k : n;
             size_t xi = (size_t)i * a->xs, gk = (size_t)k * a->gs;
             if (a->diagonal && i != k) continue;
-            eqnn_real m = a->M[at * EQNN__EDGES + e];
-            for (size_t u = (size_t)c; u < (size_t)end; u++) {
-                eqnn_real w = a->w ? a->w[a->wo[e] + u] : 0;
-                eqnn_real x = a->x ? a->x[a->xo[e] + xi + u] : 0, g = a->g ? a->g[a->go[e] + gk + u] : 0;
-                if (a->dg) a->dg[a->dgo[e] + gk + u] += m * (x * w);
-                if (a->dx) a->dx[a->dxo[e] + xi + u] += m * (w * g);
-                if (a->dw) a->dw[a->dwo[e] + u] += m * x * g;
-                if (a->lane) a->lane[at * 16 + (int)(u % 16)] += w * g * x;
+            eqnn_real m = a->M[at * EQNN__EDGES + e], m1 = a->M1 ? a->M1[at * EQNN__EDGES + e] : 0;
+            for (size_t u = c; u < (size_t)a->channels; u++) {
+                eqnn_real w = a->w[a->wo[e] + u], x = a->x[a->xo[e] + xi + u];
+                eqnn_real g = a->dx ? a->g[a->go[e] + gk + u] : 0;
+                if (!a->M1) {
+                    if (a->dg) a->dg[a->dgo[e] + gk + u] += m * (x * w);
+                    if (a->dx) a->dx[a->dxo[e] + xi + u] += m * (w * g);
+                    if (a->dx) a->dw[a->dwo[e] + u] += m * x * g;
+                    continue;
+                }
+                eqnn_real w1 = a->w1[a->w1o[e] + u], x1 = a->x1[a->x1o[e] + xi + u];
+                eqnn_real g1 = a->g1[a->g1o[e] + gk + u], z = m * x, z1 = m1 * x + m * x1;
+                a->dg[a->dgo[e] + gk + u] += w * z1 + w1 * z;
+                a->dx[a->dxo[e] + xi + u] += m1 * w * g + m * (w1 * g + w * g1);
+                a->dw[a->dwo[e] + u] += z1 * g + z * g1;
+                a->dw0[a->dw0o[e] + u] += z * g;
             }
         }
-        if (a->lane) EQNN__K(path_contract)(a, e);
-    }
 }
 
 /* The functions below are compiled for each d3: a small constant, so that sums over k stay in
-   registers. They do U vectors of channels from c on. M's entry for (i, k), as they count it: */
-#define EQNN__ENTRY(i, k) ((size_t)(diagonal ? (k) : (i)*d3 + (k)) * EQNN__EDGES)
+   registers. They do U vectors of channels from c on. */
 
 /* dg: items with the same target add to registers. */
 EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int diagonal, int U)
@@ -4696,7 +4796,7 @@ EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int 
                 EQNN__UNROLL(16)
                 for (int k = 0; k < d3 * U; k++) {
                     EQNN__VEC t = EQNN__K(load)(x + (size_t)(k / U) * a->xs + k % U * EQNN__W) * w[k % U];
-                    sum[k] += M[EQNN__ENTRY(0, k / U)] * t;
+                    sum[k] += M[k / U * EQNN__EDGES] * t;
                 }
             else
                 for (int i = 0; i < a->d1; i++, x += a->xs, M += d3 * EQNN__EDGES)
@@ -4721,74 +4821,120 @@ EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int 
     }
 }
 
+/* A row of M: z[k] += M[k] x and dx += sum_k M[k] q[k] */
+EQNN__INLINE void EQNN__K(backward_row)(const eqnn_real *M, const eqnn_real *x, eqnn_real *dx,
+                                        const EQNN__VEC *q, EQNN__VEC *z, int d3, int U)
+{
+    EQNN__VEC x_i[2], sum[2];
+    EQNN__UNROLL(2)
+    for (int u = 0; u < U; u++) {
+        x_i[u] = EQNN__K(load)(x + u * EQNN__W);
+        sum[u] = EQNN__K(splat)(0);
+    }
+    EQNN__UNROLL(16)
+    for (int n = 0; n < d3 * U; n++) {
+        EQNN__VEC m = EQNN__K(splat)(M[n / U * EQNN__EDGES]);
+        z[n] += m * x_i[n % U];
+        sum[n % U] += m * q[n];
+    }
+    EQNN__UNROLL(2)
+    for (int u = 0; u < U; u++)
+        EQNN__K(store)(dx + u * EQNN__W, EQNN__K(load)(dx + u * EQNN__W) + sum[u]);
+}
+
 /* dx and dw together */
-EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int diagonal)
+EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int diagonal, int U)
 {
     for (int e = 0; e < a->n; e++) {
         const eqnn_real *x = a->x + a->xo[e] + c, *g = a->g + a->go[e] + c, *M = a->M + e;
+        const eqnn_real *w = a->w + a->wo[e] + c;
         eqnn_real *dx = a->dx + a->dxo[e] + c, *dw = a->dw + a->dwo[e] + c;
-        EQNN__VEC w = EQNN__K(load)(a->w + a->wo[e] + c), q[EQNN__D], z[EQNN__D], sum;
-        EQNN__UNROLL(8)
-        for (int k = 0; k < d3; k++) {
-            q[k] = w * EQNN__K(load)(g + (size_t)k * a->gs);
-            z[k] = EQNN__K(splat)(0);
+        EQNN__VEC q[2 * EQNN__D], z[2 * EQNN__D], sum[2];
+        EQNN__UNROLL(16)
+        for (int n = 0; n < d3 * U; n++) {
+            q[n] = EQNN__K(load)(w + n % U * EQNN__W) *
+                   EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
+            z[n] = EQNN__K(splat)(0);
         }
         if (diagonal)
             EQNN__UNROLL(8)
-            for (int k = 0; k < d3; k++, x += a->xs, dx += a->xs) {
-                z[k] = M[EQNN__ENTRY(0, k)] * EQNN__K(load)(x);
-                EQNN__K(store)(dx, EQNN__K(load)(dx) + M[EQNN__ENTRY(0, k)] * q[k]);
+            for (int i = 0; i < d3; i++) {
+                size_t at = (size_t)i * a->xs;
+                EQNN__K(backward_row)(M + i * EQNN__EDGES, x + at, dx + at, q + i * U, z + i * U, 1, U);
             }
         else
-            for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES) {
-                EQNN__VEC x_i = EQNN__K(load)(x);
-                sum = EQNN__K(load)(dx);
-                EQNN__UNROLL(8)
-                for (int k = 0; k < d3; k++) {
-                    z[k] += M[k * EQNN__EDGES] * x_i;
-                    sum += M[k * EQNN__EDGES] * q[k];
-                }
-                EQNN__K(store)(dx, sum);
-            }
-        sum = EQNN__K(load)(dw);
-        EQNN__UNROLL(8)
-        for (int k = 0; k < d3; k++) sum += z[k] * EQNN__K(load)(g + (size_t)k * a->gs);
-        EQNN__K(store)(dw, sum);
+            for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES)
+                EQNN__K(backward_row)(M, x, dx, q, z, d3, U);
+        EQNN__UNROLL(2)
+        for (int u = 0; u < U; u++) sum[u] = EQNN__K(load)(dw + u * EQNN__W);
+        EQNN__UNROLL(16)
+        for (int n = 0; n < d3 * U; n++)
+            sum[n % U] += z[n] * EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
+        EQNN__UNROLL(2)
+        for (int u = 0; u < U; u++) EQNN__K(store)(dw + u * EQNN__W, sum[u]);
     }
 }
 
-/* lane[entry][u % 16] = or += sum of w g[k] x[i] over the channels u of U vectors, 16 channels apart */
-EQNN__INLINE void EQNN__K(path_lanes)(const eqnn__path *a, int e, int c, int add, int d3, int diagonal, int U)
+EQNN__INLINE void EQNN__K(tangent_row)(const eqnn_real *M, const eqnn_real *M1, const eqnn_real *x,
+                                       const eqnn_real *x1, eqnn_real *dx, const EQNN__VEC *q,
+                                       const EQNN__VEC *q1, EQNN__VEC *z, EQNN__VEC *z1, int d3)
 {
-    const eqnn_real *x = a->x + a->xo[e] + c, *g = a->g + a->go[e] + c;
-    eqnn_real *to = a->lane + c % 16;
-    EQNN__VEC q[2 * EQNN__D], sum;
-    EQNN__UNROLL(16)
-    for (int k = 0; k < d3 * U; k++)
-        q[k] = EQNN__K(load)(a->w + a->wo[e] + c + k % U * 16) *
-               EQNN__K(load)(g + (size_t)(k / U) * a->gs + k % U * 16);
-    for (int i = 0; i < (diagonal ? 1 : a->d1); i++, x += a->xs)
-        EQNN__UNROLL(8)
-        for (int k = 0; k < d3; k++, to += 16) {
-            const eqnn_real *x_k = diagonal ? x + (size_t)k * a->xs : x;
-            sum = q[k * U] * EQNN__K(load)(x_k);
-            if (U > 1) sum += q[k * U + U - 1] * EQNN__K(load)(x_k + 16);
-            if (add) sum += EQNN__K(load)(to);
-            EQNN__K(store)(to, sum);
-        }
+    EQNN__VEC x_i = EQNN__K(load)(x), x1_i = EQNN__K(load)(x1), sum = EQNN__K(splat)(0);
+    EQNN__UNROLL(8)
+    for (int k = 0; k < d3; k++) {
+        eqnn_real m = M[k * EQNN__EDGES], m1 = M1[k * EQNN__EDGES];
+        z[k] += m * x_i;
+        z1[k] += m * x1_i;
+        z1[k] += m1 * x_i;
+        sum += m * q1[k];
+        sum += m1 * q[k];
+    }
+    EQNN__K(store)(dx, EQNN__K(load)(dx) + sum);
 }
 
-/* dy through dM, whose entries are kept in 16 lanes */
-EQNN__INLINE void EQNN__K(path_matrix)(const eqnn__path *a, int c, int end, int d3, int diagonal)
+/* The tangents of all four: value and direction of z = M x and q = w g go together. */
+EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3, int diagonal)
 {
-    if (end - c < 16) memset(a->lane, 0, (size_t)(a->d1 * d3) * 16 * sizeof(eqnn_real));
     for (int e = 0; e < a->n; e++) {
-        for (int l = c; l < c + 16 && l < end; l += EQNN__W) {
-            int u = l;
-            for (; u + 16 < end; u += 32) EQNN__K(path_lanes)(a, e, u, u > l, d3, diagonal, 2);
-            if (u < end) EQNN__K(path_lanes)(a, e, u, u > l, d3, diagonal, 1);
+        const eqnn_real *x = a->x + a->xo[e] + c, *x1 = a->x1 + a->x1o[e] + c;
+        const eqnn_real *g = a->g + a->go[e] + c, *g1 = a->g1 + a->g1o[e] + c;
+        const eqnn_real *M = a->M + e, *M1 = a->M1 + e;
+        eqnn_real *dx = a->dx + a->dxo[e] + c, *dg = a->dg + a->dgo[e] + c;
+        eqnn_real *dw = a->dw + a->dwo[e] + c, *dw0 = a->dw0 + a->dw0o[e] + c;
+        EQNN__VEC w = EQNN__K(load)(a->w + a->wo[e] + c), w1 = EQNN__K(load)(a->w1 + a->w1o[e] + c);
+        EQNN__VEC q[EQNN__D], q1[EQNN__D], z[EQNN__D], z1[EQNN__D], sum, sum0;
+        EQNN__UNROLL(8)
+        for (int k = 0; k < d3; k++) {
+            EQNN__VEC g_k = EQNN__K(load)(g + (size_t)k * a->gs);
+            q[k] = w * g_k;
+            q1[k] = w1 * g_k;
+            q1[k] += w * EQNN__K(load)(g1 + (size_t)k * a->gs);
+            z[k] = z1[k] = EQNN__K(splat)(0);
         }
-        EQNN__K(path_contract)(a, e);
+        if (diagonal)
+            EQNN__UNROLL(8)
+            for (int i = 0; i < d3; i++) {
+                size_t m = (size_t)i * EQNN__EDGES, at = (size_t)i * a->xs;
+                EQNN__K(tangent_row)(M + m, M1 + m, x + at, x1 + at, dx + at, q + i, q1 + i, z + i, z1 + i, 1);
+            }
+        else
+            for (int i = 0; i < a->d1; i++, x += a->xs, x1 += a->xs, dx += a->xs) {
+                EQNN__K(tangent_row)(M, M1, x, x1, dx, q, q1, z, z1, d3);
+                M += d3 * EQNN__EDGES, M1 += d3 * EQNN__EDGES;
+            }
+        sum = EQNN__K(load)(dw), sum0 = EQNN__K(load)(dw0);
+        EQNN__UNROLL(8)
+        for (int k = 0; k < d3; k++) {
+            EQNN__VEC g_k = EQNN__K(load)(g + (size_t)k * a->gs), t;
+            sum += z1[k] * g_k;
+            sum += z[k] * EQNN__K(load)(g1 + (size_t)k * a->gs);
+            sum0 += z[k] * g_k;
+            t = EQNN__K(load)(dg + (size_t)k * a->gs) + w * z1[k];
+            t += w1 * z[k];
+            EQNN__K(store)(dg + (size_t)k * a->gs, t);
+        }
+        EQNN__K(store)(dw, sum);
+        EQNN__K(store)(dw0, sum0);
     }
 }
 
@@ -4796,39 +4942,162 @@ EQNN__INLINE void EQNN__K(path_matrix)(const eqnn__path *a, int c, int end, int 
 EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d3, int diagonal)
 {
     int u = c;
+    if (a->M1) {
+        for (; u < end; u += EQNN__W) EQNN__K(path_tangent)(a, u, d3, diagonal);
+        return;
+    }
     if (a->dg) {
         for (; u + 2 * EQNN__W <= end; u += 2 * EQNN__W) EQNN__K(path_forward)(a, u, d3, diagonal, 2);
         for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, diagonal, 1);
     }
-    if (a->dx && a->dw)
-        for (u = c; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, diagonal);
-    if (a->lane) EQNN__K(path_matrix)(a, c, end, d3, diagonal);
+    if (!a->dx) return;
+    for (u = c; EQNN__LANES == 16 && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
+        EQNN__K(path_backward)(a, u, d3, diagonal, 2);
+    for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, diagonal, 1);
 }
 
-static void EQNN__K(path_wide)(const eqnn__path *a, int c, int end)
+/* Channels from c on. */
+static void EQNN__K(path)(const eqnn__path *a, int c)
 {
-    switch (a->d3 + (a->diagonal ? 8 : 0)) {
-    case 1: EQNN__K(path_sized)(a, c, end, 1, 0); break;
-    case 3: EQNN__K(path_sized)(a, c, end, 3, 0); break;
-    case 5: EQNN__K(path_sized)(a, c, end, 5, 0); break;
-    case 7: EQNN__K(path_sized)(a, c, end, 7, 0); break;
-    case 9: EQNN__K(path_sized)(a, c, end, 1, 1); break;
-    case 11: EQNN__K(path_sized)(a, c, end, 3, 1); break;
-    case 13: EQNN__K(path_sized)(a, c, end, 5, 1); break;
-    case 15: EQNN__K(path_sized)(a, c, end, 7, 1); break;
-    default: EQNN__K(path_plain)(a, c, end); break;
+    int end = c + (a->channels - c) / EQNN__W * EQNN__W;
+    if (end > c)
+        switch (a->d3 + (a->diagonal ? 8 : 0)) {
+        case 1: EQNN__K(path_sized)(a, c, end, 1, 0); break;
+        case 3: EQNN__K(path_sized)(a, c, end, 3, 0); break;
+        case 5: EQNN__K(path_sized)(a, c, end, 5, 0); break;
+        case 7: EQNN__K(path_sized)(a, c, end, 7, 0); break;
+        case 9: EQNN__K(path_sized)(a, c, end, 1, 1); break;
+        case 11: EQNN__K(path_sized)(a, c, end, 3, 1); break;
+        case 13: EQNN__K(path_sized)(a, c, end, 5, 1); break;
+        case 15: EQNN__K(path_sized)(a, c, end, 7, 1); break;
+        default: EQNN__K(path_plain)(a, (size_t)c); return;
+        }
+    if (end == a->channels) return;
+#ifdef EQNN__NARROWER
+    EQNN__NARROWER(a)->path(a, end);
+#else
+    EQNN__K(path_plain)(a, (size_t)end);
+#endif
+}
+
+/* ---- couple: the gradient of y ----
+   dM[i][k] = sum over all paths with this M and channels u of w[u] g[k][u] x[i][u]; channel u is
+   summed in lane u % 16, dy[j] = sum C dM is taken in every lane, and the lanes are added last. */
+
+/* to[k] = or += sum_u q[k][u] x[u], and the x go on to the next row */
+EQNN__INLINE void EQNN__K(lanes_row)(const eqnn_real **x, const eqnn__factor *f, eqnn_real *to,
+                                     const EQNN__VEC *q, int add, int d3, int U)
+{
+    EQNN__VEC x_i[4], sum;
+    EQNN__UNROLL(4)
+    for (int u = 0; u < U; u++) {
+        x_i[u] = EQNN__K(load)(x[u]);
+        x[u] += f[u].xs;
+    }
+    EQNN__UNROLL(8)
+    for (int k = 0; k < d3; k++) {
+        sum = EQNN__K(load)(add ? to + k * 16 : eqnn__zeros);
+        EQNN__UNROLL(4)
+        for (int u = 0; u < U; u++) sum += q[k * U + u] * x_i[u];
+        EQNN__K(store)(to + k * 16, sum);
     }
 }
 
-static void EQNN__K(path)(const eqnn__path *a)
+/* The lanes of 16 channels each of U paths (or pieces of one) */
+EQNN__INLINE void EQNN__K(matrix_lanes)(const eqnn__matrix *m, const eqnn__factor *f, int e, int l, int add,
+                                        int d3, int diagonal, int U)
 {
-    int c = 0;
-    if (a->w && !((a->dx || a->dw) && !(a->dx && a->dw))) {
-        c = a->channels & ~15;
-        if (c) EQNN__K(path_wide)(a, 0, c);
+    const eqnn_real *x[4];
+    eqnn_real *to = m->lane + l;
+    EQNN__VEC q[4 * EQNN__D];
+    EQNN__UNROLL(4)
+    for (int u = 0; u < U; u++) {
+        const eqnn_real *g = f[u].g + f[u].go[e] + l;
+        EQNN__VEC w = EQNN__K(load)(f[u].w + f[u].wo[e] + l);
+        x[u] = f[u].x + f[u].xo[e] + l;
+        EQNN__UNROLL(8)
+        for (int k = 0; k < d3; k++) q[k * U + u] = w * EQNN__K(load)(g + (size_t)k * f[u].gs);
     }
-    if (c < a->channels) EQNN__K(path_plain)(a, c, a->channels);
+    if (diagonal)
+        EQNN__UNROLL(8)
+        for (int i = 0; i < d3; i++) EQNN__K(lanes_row)(x, f, to + i * 16, q + i * U, add, 1, U);
+    else
+        for (int i = 0; i < m->d1; i++, to += d3 * 16) EQNN__K(lanes_row)(x, f, to, q, add, d3, U);
 }
+
+/* One factor with fewer than 16 channels, of them those from c on; any sizes */
+static void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f, int e, int c)
+{
+    int end = c + (f->channels - c) / EQNN__W * EQNN__W;
+    for (int n = 0; n < m->d1 * m->d3; n++) {
+        int i = n / m->d3, k = n % m->d3;
+        if (m->diagonal && i != k) continue;
+        const eqnn_real *x = f->x + f->xo[e] + (size_t)i * f->xs, *w = f->w + f->wo[e];
+        const eqnn_real *g = f->g + f->go[e] + (size_t)k * f->gs;
+        eqnn_real *to = m->lane + (m->diagonal ? k : n) * 16;
+        for (int u = c; u < end; u += EQNN__W)
+            EQNN__K(store)(to + u, EQNN__K(load)(to + u) + EQNN__K(load)(w + u) * EQNN__K(load)(g + u) *
+                                                           EQNN__K(load)(x + u));
+#ifndef EQNN__NARROWER
+        for (int u = end; u < f->channels; u++) to[u] += w[u] * g[u] * x[u];
+#endif
+    }
+#ifdef EQNN__NARROWER
+    if (end < f->channels) EQNN__NARROWER(m)->rest(m, f, e, end);
+#endif
+}
+
+/* dy[j] += sum over entries of C dM, for one item and in every lane */
+static void EQNN__K(matrix_contract)(const eqnn__matrix *m, int e)
+{
+    eqnn_real *dy = m->dy + (size_t)e * m->columns * 16;
+    for (const eqnn__group *g = m->group; g < m->group + m->groups; g++) {
+        const int *entry = m->entry + g->first;
+        const eqnn_real *c = m->c + g->first;
+        for (int l = 0; l < 16; l += EQNN__W) {
+            eqnn_real *to = dy + g->column * 16 + l;
+            EQNN__VEC sum = EQNN__K(load)(to);
+            for (int r = 0; r < g->count; r++) sum += c[r] * EQNN__K(load)(m->lane + entry[r] * 16 + l);
+            EQNN__K(store)(to, sum);
+        }
+    }
+}
+
+/* Factors with 16 channels come first. */
+EQNN__INLINE void EQNN__K(matrix_sized)(const eqnn__matrix *m, int d3, int diagonal)
+{
+    size_t size = (size_t)(m->d1 * m->d3) * 16 * sizeof(eqnn_real);
+    for (int e = 0; e < m->n; e++) {
+        int u = 0;
+        if (!m->wide || !d3) memset(m->lane, 0, size);
+        for (int l = 0; l < 16 && d3; l += EQNN__W) {
+            for (u = 0; u + 4 <= m->wide; u += 4)
+                EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 4);
+            for (; u + 2 <= m->wide; u += 2)
+                EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 2);
+            for (; u < m->wide; u++)
+                EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 1);
+        }
+        for (; u < m->factors; u++) EQNN__K(matrix_rest)(m, m->factor + u, e, 0);
+        EQNN__K(matrix_contract)(m, e);
+    }
+}
+
+static void EQNN__K(matrix)(const eqnn__matrix *m)
+{
+    switch (m->d3 + (m->diagonal ? 8 : 0)) {
+    case 1: EQNN__K(matrix_sized)(m, 1, 0); break;
+    case 3: EQNN__K(matrix_sized)(m, 3, 0); break;
+    case 5: EQNN__K(matrix_sized)(m, 5, 0); break;
+    case 7: EQNN__K(matrix_sized)(m, 7, 0); break;
+    case 9: EQNN__K(matrix_sized)(m, 1, 1); break;
+    case 11: EQNN__K(matrix_sized)(m, 3, 1); break;
+    case 13: EQNN__K(matrix_sized)(m, 5, 1); break;
+    case 15: EQNN__K(matrix_sized)(m, 7, 1); break;
+    default: EQNN__K(matrix_sized)(m, 0, 0); break;
+    }
+}
+#undef EQNN__NARROWER
 
 /* ---- couple: a tile ---- */
 
@@ -4846,14 +5115,18 @@ static void EQNN__K(couple_entries)(const eqnn__couple_plan_t *p, const eqnn__pa
                                     const eqnn_real *y, eqnn_real *M)
 {
     for (int b = q->block; b < q->block + q->blocks; b++)
-        for (int n = p->block[b].first; n < p->block[b].first + p->block[b].count; n++) {
-            eqnn_real *m = M + (size_t)n * EQNN__EDGES;
-            for (int l = 0; l < EQNN__EDGES; l++) m[l] = 0;
-            for (int r = p->first[n]; r < p->first[n + 1]; r++) {
-                const eqnn_real *v = y + p->j[r] * EQNN__TILE + e, c = p->c[r];
-                for (int l = 0; l < EQNN__EDGES; l++) m[l] += c * v[l];
+        for (int n = p->block[b].first; n < p->block[b].first + p->block[b].count; n++)
+            for (int l = 0; l < EQNN__EDGES; l += 2 * EQNN__W) { /* two sums hide the latency */
+                EQNN__VEC m = EQNN__K(splat)(0), m1 = EQNN__K(splat)(0);
+                const eqnn_real *from = y + e + l;
+                for (int r = p->first[n]; r < p->first[n + 1]; r++) {
+                    const eqnn_real *v = from + p->j[r] * EQNN__TILE;
+                    m += p->c[r] * EQNN__K(load)(v);
+                    m1 += p->c[r] * EQNN__K(load)(v + EQNN__W);
+                }
+                EQNN__K(store)(M + n * EQNN__EDGES + l, m);
+                EQNN__K(store)(M + n * EQNN__EDGES + l + EQNN__W, m1);
             }
-        }
 }
 
 /* out[column][e] += the sum over the 16 lanes of dy[e][column]: halves are added until one is left */
@@ -4874,87 +5147,308 @@ typedef struct EQNN__K(couple_work) {
     eqnn__tile *t;
     eqnn__device device;
     eqnn_real *at[EQNN__AT_END];
-    int hidden;               /* columns of h when V is present, else 0 */
-    unsigned has;             /* tangents that are there                */
-    size_t wo[EQNN__TILE];    /* rows of the panel's weights            */
+    eqnn__factor *factor;
+    int hidden;               /* columns of h when V is present, else 0           */
+    unsigned has;             /* tangents that are there                          */
+    size_t wo[EQNN__TILE];    /* rows of the panel's weights                      */
     const size_t *dwo;
-    size_t none[EQNN__TILE];  /* zeros                                  */
+    const eqnn_real *w, *w1;  /* the panel's weights and tangents, NULL: not there */
+    eqnn_real *dw, *dw0;      /* and their gradients                              */
+    size_t none[EQNN__TILE];  /* zeros: rows of what is not there                 */
 } EQNN__K(couple_work);
 
-/* One path with some operand replaced by its tangent. Weights that are not adjacent are packed. */
-static void EQNN__K(couple_path)(EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n,
-                                 const eqnn_real *x, const eqnn_real *g, const eqnn_real *w,
-                                 const eqnn_real *M, unsigned want, eqnn_real *dw, eqnn_real *dy)
+/* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
+static const eqnn_real *EQNN__K(couple_in)(const EQNN__K(couple_work) *k, const eqnn_real *p, int column,
+                                           const size_t *rows, const size_t **to)
 {
-    eqnn__path a;
-    size_t packed[EQNN__EDGES];
-    eqnn_real *pack = k->at[EQNN__AT_PACK], *dpack = pack + EQNN__EDGES * (size_t)k->plan->channels;
-    int weights = s->w >= 0 && k->job->f->cols[2] > 0, stride = weights && s->ws != 1;
-    a.n = n, a.d1 = s->d1, a.d3 = s->d3, a.diagonal = s->diagonal, a.channels = s->channels;
-    a.xs = (size_t)s->xs, a.gs = (size_t)s->gs;
-    a.xo = k->t->at[0] + e, a.go = k->t->at[4] + e;
-    a.dxo = k->t->to[0] + e, a.dgo = k->t->to[4] + e;
-    a.wo = weights ? k->wo + e : k->none, a.dwo = k->dwo + e;
-    a.x = x ? x + s->x : NULL, a.g = g ? g + s->g : NULL;
-    a.w = !weights ? k->at[EQNN__AT_ONE] : w ? w + s->w : NULL;
-    a.M = M ? M + (size_t)s->m * EQNN__EDGES : NULL;
-    a.dx = want & 1 ? k->t->sink[0] + s->x : NULL;
-    a.dg = want & 16 ? k->t->sink[4] + s->g : NULL;
-    a.dw = dw && weights ? dw + s->w : NULL;
-    a.lane = dy ? k->at[EQNN__AT_LANE] : NULL;
-    a.dy = dy;
-    a.columns = (size_t)k->plan->columns;
-    a.group = k->plan->group + k->plan->back[s->block].first;
-    a.groups = k->plan->back[s->block].count;
-    a.back_entry = k->plan->back_entry, a.back_c = k->plan->back_c;
-    if (!a.dx && !a.dg && !a.dw && !a.lane) return;
-    if (stride) {
-        for (int i = 0; i < n; i++) {
-            packed[i] = (size_t)i * (size_t)s->channels;
-            for (int u = 0; u < s->channels; u++) {
-                pack[packed[i] + (size_t)u] = !w ? 0 : a.w[a.wo[i] + (size_t)u * (size_t)s->ws];
-                dpack[packed[i] + (size_t)u] = 0;
-            }
-        }
-        eqnn_real *to = a.dw;
-        const size_t *rows = a.dwo;
-        a.w = pack, a.wo = packed, a.dwo = packed, a.dw = to ? dpack : NULL;
-        EQNN__K(path)(&a);
-        for (int i = 0; i < n && to; i++)
-            for (int u = 0; u < s->channels; u++)
-                to[rows[i] + (size_t)u * (size_t)s->ws] += dpack[packed[i] + (size_t)u];
-        return;
-    }
-    EQNN__K(path)(&a);
+    *to = p ? rows : k->none;
+    return p ? p + column : k->at[EQNN__AT_ZERO];
 }
 
-/* All paths of a panel. The tangent of a product is the sum over its factors, one replaced at a time. */
-static void EQNN__K(couple_paths)(EQNN__K(couple_work) *k, const eqnn__panel *q, const eqnn_real *w,
-                                  const eqnn_real *w1, eqnn_real *dw, eqnn_real *dw0)
+static eqnn_real *EQNN__K(couple_out)(const EQNN__K(couple_work) *k, eqnn_real *p, int column,
+                                      const size_t *rows, const size_t **to)
+{
+    *to = p ? rows : k->none;
+    return p ? p + column : k->at[EQNN__AT_SINK];
+}
+
+/* Copies weights that are not adjacent to rows of their own, n items; and adds gradients back. */
+static const eqnn_real *EQNN__K(couple_pack)(const eqnn__step *s, int n, const eqnn_real *w, const size_t *rows,
+                                             eqnn_real *to, size_t *at)
+{
+    for (int e = 0; e < n; e++) {
+        at[e] = (size_t)e * (size_t)s->channels;
+        for (int u = 0; u < s->channels; u++)
+            to[at[e] + (size_t)u] = w ? w[rows[e] + (size_t)u * (size_t)s->ws] : 0;
+    }
+    return to;
+}
+
+static void EQNN__K(couple_unpack)(const eqnn__step *s, int n, const eqnn_real *dw, const size_t *at,
+                                   eqnn_real *to, const size_t *rows)
+{
+    for (int e = 0; e < n; e++)
+        for (int u = 0; u < s->channels; u++)
+            to[rows[e] + (size_t)u * (size_t)s->ws] += dw[at[e] + (size_t)u];
+}
+
+/* The operands of a path for n items from e on. */
+static void EQNN__K(couple_operands)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n,
+                                     eqnn__path *a)
 {
     const eqnn__job *j = k->job;
-    const eqnn_real *x = j->v[0], *g = j->v[4];
-    eqnn_real *M = k->at[EQNN__AT_M], *M1 = k->at[EQNN__AT_M1];
-    eqnn_real *dy = j->want & 2 ? k->at[EQNN__AT_DM] : NULL;
-    unsigned want = j->want & 17;
-    for (int e = 0; e < k->t->n; e += EQNN__EDGES) {
-        int n = k->t->n - e < EQNN__EDGES ? k->t->n - e : EQNN__EDGES;
-        EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y], M);
-        if (k->has & 2) EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y1], M1);
-        if (dy) memset(dy, 0, (size_t)(n * k->plan->columns) * 16 * sizeof(eqnn_real));
+    int weights = s->w >= 0 && j->f->cols[2] > 0;
+    a->narrow = k->plan->narrow;
+    a->n = n, a->d1 = s->d1, a->d3 = s->d3, a->diagonal = s->diagonal, a->channels = s->channels;
+    a->xs = (size_t)s->xs, a->gs = (size_t)s->gs;
+    a->M = k->at[EQNN__AT_M] + (size_t)s->m * EQNN__EDGES;
+    a->M1 = j->t ? k->at[EQNN__AT_M1] + (size_t)s->m * EQNN__EDGES : NULL;
+    a->x = EQNN__K(couple_in)(k, j->v[0], s->x, k->t->at[0] + e, &a->xo);
+    a->g = EQNN__K(couple_in)(k, j->v[4], s->g, k->t->at[4] + e, &a->go);
+    a->w = EQNN__K(couple_in)(k, weights ? k->w : k->at[EQNN__AT_ONE], weights ? s->w : 0,
+                              weights ? k->wo + e : k->none, &a->wo);
+    a->x1 = EQNN__K(couple_in)(k, k->has & 1 ? j->t[0] : NULL, s->x, k->t->at[0] + e, &a->x1o);
+    a->g1 = EQNN__K(couple_in)(k, k->has & 16 ? j->t[4] : NULL, s->g, k->t->at[4] + e, &a->g1o);
+    a->w1 = EQNN__K(couple_in)(k, weights ? k->w1 : NULL, s->w, k->wo + e, &a->w1o);
+}
+
+/* ---- couple: fewer than 4 channels, or the last of them: items in the lanes ---- */
+
+/* to[l] = p[row[l]] for n items, zeros after them; and the adjoint p[row[l]] += to[l] */
+static void EQNN__K(few_gather)(int n, const eqnn_real *p, const size_t *row, eqnn_real *to)
+{
+    for (int l = 0; l < n; l++) to[l] = p[row[l]];
+    for (int l = n; l < EQNN__EDGES; l++) to[l] = 0;
+}
+
+static void EQNN__K(few_scatter)(int n, const eqnn_real *from, eqnn_real *p, const size_t *row)
+{
+    for (int l = 0; l < n; l++) p[row[l]] += from[l];
+}
+
+/* to = or += a b, EQNN__EDGES numbers each */
+static void EQNN__K(few_product)(const eqnn_real *a, const eqnn_real *b, eqnn_real *to, int add)
+{
+    for (int l = 0; l < EQNN__EDGES; l += EQNN__W) {
+        EQNN__VEC sum = EQNN__K(load)(add ? to + l : eqnn__zeros); /* no branch: always contracted */
+        sum += EQNN__K(load)(a + l) * EQNN__K(load)(b + l);
+        EQNN__K(store)(to + l, sum);
+    }
+}
+
+/* dy[column][EQNN__TILE] += C dM of one channel, dM[i][k] = q[k] x[i] */
+static void EQNN__K(few_matrix)(const eqnn__matrix *m, const eqnn_real *x, const eqnn_real *q,
+                                eqnn_real *dM, eqnn_real *dy)
+{
+    for (int i = 0, n = 0; i < m->d1; i++)
+        for (int k = 0; k < m->d3; k++)
+            if (!m->diagonal || i == k)
+                EQNN__K(few_product)(q + k * EQNN__EDGES, x + i * EQNN__EDGES, dM + n++ * EQNN__EDGES, 0);
+    for (const eqnn__group *g = m->group; g < m->group + m->groups; g++)
+        for (int r = g->first; r < g->first + g->count; r++)
+            for (int l = 0; l < EQNN__EDGES; l += EQNN__W) {
+                eqnn_real *to = dy + g->column * EQNN__TILE + l;
+                EQNN__VEC d = EQNN__K(load)(dM + m->entry[r] * EQNN__EDGES + l);
+                EQNN__K(store)(to, EQNN__K(load)(to) + m->c[r] * d);
+            }
+}
+
+/* One channel u of a path (no tangents); dy NULL: not wanted. NULL m: neither. */
+static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space, const eqnn__matrix *m,
+                                 eqnn_real *dy)
+{
+    eqnn_real *x = space, *g = x + a->d1 * EQNN__EDGES, *q = g + a->d3 * EQNN__EDGES;
+    eqnn_real *w = q + a->d3 * EQNN__EDGES, *z = w + EQNN__EDGES, *dw = z + EQNN__EDGES, *dM = dw + EQNN__EDGES;
+    int back = a->dx || dy;
+    EQNN__K(few_gather)(a->n, a->w + u, a->wo, w);
+    for (int i = 0; i < a->d1; i++)
+        EQNN__K(few_gather)(a->n, a->x + (size_t)i * a->xs + u, a->xo, x + i * EQNN__EDGES);
+    for (int k = 0; k < a->d3; k++) {
+        int first = a->diagonal ? k : 0, end = a->diagonal ? k + 1 : a->d1;
+        if (back) {
+            EQNN__K(few_gather)(a->n, a->g + (size_t)k * a->gs + u, a->go, g + k * EQNN__EDGES);
+            EQNN__K(few_product)(w, g + k * EQNN__EDGES, q + k * EQNN__EDGES, 0);
+        }
+        for (int i = first; i < end && (a->dg || a->dx); i++)
+            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES, x + i * EQNN__EDGES,
+                                 z, i > first);
+        if (a->dx) EQNN__K(few_product)(z, g + k * EQNN__EDGES, dw, k > 0);
+        if (!a->dg) continue;
+        EQNN__K(few_product)(z, w, z, 0);
+        EQNN__K(few_scatter)(a->n, z, a->dg + (size_t)k * a->gs + u, a->dgo);
+    }
+    if (a->dx) EQNN__K(few_scatter)(a->n, dw, a->dw + u, a->dwo);
+    for (int i = 0; i < a->d1 && a->dx; i++) {
+        int first = a->diagonal ? i : 0, end = a->diagonal ? i + 1 : a->d3;
+        for (int k = first; k < end; k++)
+            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES, q + k * EQNN__EDGES,
+                                 z, k > first);
+        EQNN__K(few_scatter)(a->n, z, a->dx + (size_t)i * a->xs + u, a->dxo);
+    }
+    if (dy) EQNN__K(few_matrix)(m, x, q, dM, dy);
+}
+
+/* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's tangent adds
+   to is all but its own. */
+static void EQNN__K(path_few)(const EQNN__K(couple_work) *k, const eqnn__path *a, int c, const eqnn__matrix *m,
+                              eqnn_real *dy)
+{
+    eqnn_real *space = k->at[EQNN__AT_FEW], *sink = k->at[EQNN__AT_SINK];
+    for (int u = c; u < a->channels; u++) {
+        eqnn__path b = *a;
+        b.M1 = NULL;
+        if (!a->M1) {
+            EQNN__K(few_channel)(&b, u, space, m, dy);
+            continue;
+        }
+        b.x = a->x1, b.xo = a->x1o, b.dx = a->dx ? sink : NULL, b.dxo = k->none;
+        if (k->has & 1) EQNN__K(few_channel)(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.M = a->M1;
+        if (k->has & 2) EQNN__K(few_channel)(&b, u, space, m, NULL);
+        b.M = a->M, b.w = a->w1, b.wo = a->w1o, b.dw = sink, b.dwo = k->none;
+        if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(few_channel)(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.g = a->g1, b.go = a->g1o, b.dg = NULL;
+        if (k->has & 16) EQNN__K(few_channel)(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.dg = NULL, b.dx = sink, b.dxo = k->none, b.dw = a->dw0, b.dwo = a->dw0o;
+        if (a->dx && a->dw0o != k->none) EQNN__K(few_channel)(&b, u, space, m, NULL);
+    }
+}
+
+/* Tangents of dg alone: three forward passes, whose sums stay in registers. */
+static void EQNN__K(path_forward_tangents)(const EQNN__K(couple_work) *k, const eqnn__path *a)
+{
+    eqnn__path b = *a;
+    b.M1 = NULL, b.dx = NULL;
+    if (k->has & 2) b.M = a->M1, EQNN__K(path)(&b, 0);
+    b.M = a->M, b.x = a->x1, b.xo = a->x1o;
+    if (k->has & 1) EQNN__K(path)(&b, 0);
+    b.x = a->x, b.xo = a->xo, b.w = a->w1, b.wo = a->w1o;
+    if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(path)(&b, 0);
+}
+
+/* One path: the wanted ones of dx, dg and the gradient of the weights. */
+static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n)
+{
+    eqnn__path a;
+    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
+    const size_t *rows = k->wo + e;
+    eqnn_real *pack = k->at[EQNN__AT_PACK];
+    int c, weights = s->w >= 0 && k->job->f->cols[2] > 0, packed = weights && s->ws != 1;
+    eqnn_real *dw = weights ? k->dw : NULL, *dw0 = weights ? k->dw0 : NULL;
+    eqnn_real *dx = k->job->want & 1 ? k->t->sink[0] : NULL, *dg = k->job->want & 16 ? k->t->sink[4] : NULL;
+    EQNN__K(couple_operands)(k, s, e, n, &a);
+    if ((!dx && !dg && !dw) || (s->w < 0 && k->job->f->weighted)) return;
+    a.dx = EQNN__K(couple_out)(k, dx, s->x, k->t->to[0] + e, &a.dxo);
+    a.dg = EQNN__K(couple_out)(k, dg, s->g, k->t->to[4] + e, &a.dgo);
+    a.dw = EQNN__K(couple_out)(k, dw, s->w, k->dwo + e, &a.dwo);
+    a.dw0 = EQNN__K(couple_out)(k, dw0, s->w, k->dwo + e, &a.dw0o);
+    if (!k->job->t && !dg) a.dg = NULL;
+    if (!k->job->t && !dx && !dw) a.dx = NULL;
+    if (packed) {
+        a.w = EQNN__K(couple_pack)(s, n, k->w ? a.w : NULL, rows, pack, at), a.wo = at;
+        if (k->w1) a.w1 = EQNN__K(couple_pack)(s, n, a.w1, rows, pack + size, at), a.w1o = at;
+        if (dw) a.dw = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 2 * size, at), a.dwo = at;
+        if (dw0) a.dw0 = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 3 * size, at), a.dw0o = at;
+    }
+    a.channels &= ~3;
+    if (a.M1 && !dx && !dw) EQNN__K(path_forward_tangents)(k, &a);
+    else EQNN__K(path)(&a, 0);
+    c = a.channels;
+    a.channels = s->channels;
+    if (c < a.channels) EQNN__K(path_few)(k, &a, c, NULL, NULL);
+    if (packed && dw) EQNN__K(couple_unpack)(s, n, a.dw, at, dw + s->w, k->dwo + e);
+    if (packed && dw0) EQNN__K(couple_unpack)(s, n, a.dw0, at, dw0 + s->w, k->dwo + e);
+}
+
+/* Lists w g x of a path in pieces of 16 channels (rest 0) or what is left over (rest 1). */
+static int EQNN__K(couple_factors)(const eqnn__path *a, int rest, eqnn__factor *f)
+{
+    int n = 0, whole = a->channels & ~15, end = a->channels & ~3;
+    for (int c = rest ? whole : 0; c < (rest ? end : whole); c += 16, n++) {
+        f[n].channels = end - c < 16 ? end - c : 16;
+        f[n].xs = a->xs, f[n].gs = a->gs;
+        f[n].x = a->x + c, f[n].g = a->g + c, f[n].w = a->w + c;
+        f[n].xo = a->xo, f[n].go = a->go, f[n].wo = a->wo;
+    }
+    return n;
+}
+
+/* The same with the tangents of w, g and x put in, one at a time. */
+static int EQNN__K(couple_factors_all)(const EQNN__K(couple_work) *k, const eqnn__path *a, int rest,
+                                       eqnn__factor *f)
+{
+    int n = 0;
+    eqnn__path b = *a;
+    if (!k->job->t) return EQNN__K(couple_factors)(a, rest, f);
+    b.x = a->x1, b.xo = a->x1o;
+    if (k->has & 1) n += EQNN__K(couple_factors)(&b, rest, f + n);
+    b = *a, b.g = a->g1, b.go = a->g1o;
+    if (k->has & 16) n += EQNN__K(couple_factors)(&b, rest, f + n);
+    b = *a, b.w = a->w1, b.wo = a->w1o;
+    if (a->w1 != k->at[EQNN__AT_ZERO]) n += EQNN__K(couple_factors)(&b, rest, f + n);
+    return n;
+}
+
+/* dy through one M, from all paths of the panel that share it. */
+static void EQNN__K(couple_matrix)(const EQNN__K(couple_work) *k, const eqnn__panel *q, int first, int e, int n)
+{
+    eqnn__matrix m;
+    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
+    eqnn_real *pack = k->at[EQNN__AT_PACK], *dy = k->at[EQNN__AT_DY] + e;
+    memset(&m, 0, sizeof m);
+    m.narrow = k->plan->narrow;
+    m.n = n, m.columns = (size_t)k->plan->columns;
+    m.factor = k->factor, m.lane = k->at[EQNN__AT_LANE], m.dy = k->at[EQNN__AT_DM];
+    m.entry = k->plan->back_entry, m.c = k->plan->back_c;
+    for (int rest = 0; rest < 2; rest++) {
         for (int p = q->path; p < q->path + q->paths; p++) {
             const eqnn__step *s = k->plan->path + p;
-            if (!j->t) {
-                EQNN__K(couple_path)(k, s, e, n, x, g, w, M, want, dw, dy);
-                continue;
-            }
-            if (k->has & 1) EQNN__K(couple_path)(k, s, e, n, j->t[0], g, w, M, want & 16, dw, dy);
-            if (k->has & 2) EQNN__K(couple_path)(k, s, e, n, x, g, w, M1, want, dw, NULL);
-            if (w1 && s->w >= 0) EQNN__K(couple_path)(k, s, e, n, x, g, w1, M, want, NULL, dy);
-            if (k->has & 16) EQNN__K(couple_path)(k, s, e, n, x, j->t[4], w, M, want & 1, dw, dy);
-            if (dw0) EQNN__K(couple_path)(k, s, e, n, x, g, w, M, 0, dw0, NULL);
+            const eqnn__span *back = k->plan->back + s->block;
+            eqnn__path a;
+            if (s->m != first || s->ws != 1 || (s->w < 0 && k->job->f->weighted)) continue;
+            EQNN__K(couple_operands)(k, s, e, n, &a);
+            m.factors += EQNN__K(couple_factors_all)(k, &a, rest, k->factor + m.factors);
+            m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
+            m.group = k->plan->group + back->first, m.groups = back->count;
+            a.dg = a.dx = NULL;
+            if (rest) EQNN__K(path_few)(k, &a, s->channels & ~3, &m, dy);
         }
-        if (dy) EQNN__K(couple_fold)(k->plan, n, dy, k->at[EQNN__AT_DY] + e);
+        if (!rest) m.wide = m.factors;
+    }
+    if (m.factors) EQNN__K(matrix)(&m);
+    for (int p = q->path; p < q->path + q->paths; p++) { /* packed weights: one path at a time */
+        const eqnn__step *s = k->plan->path + p;
+        const eqnn__span *back = k->plan->back + s->block;
+        eqnn__path a;
+        if (s->m != first || s->ws == 1 || (s->w < 0 && k->job->f->weighted)) continue;
+        EQNN__K(couple_operands)(k, s, e, n, &a);
+        if (s->w >= 0 && k->w) a.w = EQNN__K(couple_pack)(s, n, a.w, a.wo, pack, at), a.wo = at;
+        if (s->w >= 0 && k->w1) a.w1 = EQNN__K(couple_pack)(s, n, a.w1, a.w1o, pack + size, at), a.w1o = at;
+        m.wide = m.factors = EQNN__K(couple_factors_all)(k, &a, 0, k->factor);
+        m.factors += EQNN__K(couple_factors_all)(k, &a, 1, k->factor + m.wide);
+        m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
+        m.group = k->plan->group + back->first, m.groups = back->count;
+        a.dg = a.dx = NULL;
+        if (m.factors) EQNN__K(matrix)(&m);
+        EQNN__K(path_few)(k, &a, s->channels & ~3, &m, dy);
+    }
+}
+
+/* All paths of a panel. */
+static void EQNN__K(couple_paths)(EQNN__K(couple_work) *k, const eqnn__panel *q)
+{
+    eqnn_real *dy = k->job->want & 2 ? k->at[EQNN__AT_DM] : NULL;
+    for (int e = 0; e < k->t->n; e += EQNN__EDGES) {
+        int n = k->t->n - e < EQNN__EDGES ? k->t->n - e : EQNN__EDGES;
+        EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y], k->at[EQNN__AT_M]);
+        if (k->has & 2) EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y1], k->at[EQNN__AT_M1]);
+        for (int p = q->path; p < q->path + q->paths; p++)
+            EQNN__K(couple_path)(k, k->plan->path + p, e, n);
+        if (!dy) continue;
+        memset(dy, 0, (size_t)(n * k->plan->columns) * 16 * sizeof(eqnn_real));
+        for (int b = q->block; b < q->block + q->blocks; b++)
+            EQNN__K(couple_matrix)(k, q, k->plan->block[b].first, e, n);
+        EQNN__K(couple_fold)(k->plan, n, dy, k->at[EQNN__AT_DY] + e);
     }
 }
 
@@ -4986,8 +5480,11 @@ static void EQNN__K(couple_panel)(EQNN__K(couple_work) *k, const eqnn__panel *q)
     if (dw0) memset(dW0, 0, (size_t)rows * ld * sizeof(eqnn_real));
     for (int e = 0; e < k->t->n; e++) k->wo[e] = (size_t)k->t->local[e] * ld;
     k->dwo = k->wo;
-    EQNN__K(couple_paths)(k, q, W - start, k->has & 12 ? W1 - start : NULL, dw ? dW - start : NULL,
-                          dw0 ? dW0 - start : NULL);
+    k->w = V && j->v[2] ? W - start : NULL;
+    k->w1 = k->has & 12 ? W1 - start : NULL;
+    k->dw = dw ? dW - start : NULL;
+    k->dw0 = dw0 ? dW0 - start : NULL;
+    EQNN__K(couple_paths)(k, q);
     if (dw && (j->want & 4) && V) EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW, ld, V, ldv, 1, dh, ldh);
     if (dw && (j->want & 8) && j->v[2]) EQNN__K(couple_gemm)(k, 1, 0, H, N, rows, h, ldh, dW, ld, 1, dV, ldv);
     if (dw0 && (j->want & 4) && V1)
@@ -5018,11 +5515,11 @@ static void EQNN__K(couple_tile)(EQNN__K(couple_work) *k)
     if (H && (j->want & 4)) memset(k->at[EQNN__AT_DH], 0, (size_t)(t->rows * H) * sizeof(eqnn_real));
     if (!H) memcpy(k->wo, t->at[2], sizeof k->wo);
     k->dwo = t->to[2];
-    for (int q = 0; q < p->panels; q++)
-        if (H) EQNN__K(couple_panel)(k, p->panel + q);
-        else
-            EQNN__K(couple_paths)(k, p->panel + q, j->v[2], k->has & 4 ? j->t[2] : NULL,
-                                  j->want & 4 ? t->sink[2] : NULL, NULL);
+    k->w = j->v[2];
+    k->w1 = k->has & 4 ? j->t[2] : NULL;
+    k->dw = j->want & 4 ? t->sink[2] : NULL;
+    if (!H) EQNN__K(couple_paths)(k, p->panel + p->panels);
+    for (int q = 0; q < p->panels && H; q++) EQNN__K(couple_panel)(k, p->panel + q);
     if (j->want & 2)
         for (int e = 0; e < t->n; e++)
             for (int c = 0; c < p->columns; c++)
@@ -5048,9 +5545,13 @@ static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, e
     for (int i = 0; i < EQNN__AT_END; i++) k->at[i] = (eqnn_real *)(void *)memory + at[i];
     for (int s = 0; s < 5 && j->t; s++) k->has |= j->t[s] && j->f->cols[s] > 0 ? 1u << s : 0;
     k->device.threads = 1;
+    k->factor = (eqnn__factor *)(void *)(memory + used);
+    used += eqnn__lines(eqnn__couple_factor_size(k->plan));
     k->device.scratch = memory + used;
     k->device.scratch_size = j->work_size - used;
     memset(k->at[EQNN__AT_Y], 0, (size_t)(k->at[EQNN__AT_M] - k->at[EQNN__AT_Y]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_M1], 0, (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_ZERO], 0, (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
     for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
 }
 
@@ -5690,6 +6191,18 @@ EQNN__INLINE void EQNN__K(solid_square)(const EQNN__VEC *from, eqnn_real *out, s
 }
 #endif
 
+/* The way back: v[c] from rows in[0..W-1] of so many columns, at least EQNN__W. */
+EQNN__INLINE void EQNN__K(solid_columns)(const eqnn_real *in, int cols, EQNN__VEC *v)
+{
+    EQNN__VEC square[EQNN__W];
+    for (int c = 0; c < cols; c += EQNN__W) {
+        if (c + EQNN__W > cols) c = cols - EQNN__W;
+        for (int i = 0; i < EQNN__W; i++)
+            square[i] = EQNN__K(load)(in + (size_t)i * (size_t)cols + (size_t)c);
+        EQNN__K(solid_square)(square, (eqnn_real *)(void *)(v + c), EQNN__W);
+    }
+}
+
 /* out[point][c] = v[c][point] for the first points of a tile, one number at a time. */
 EQNN__INLINE void EQNN__K(solid_few)(const EQNN__VEC *v, int first, int cols, int points,
                                      eqnn_real *out)
@@ -5700,7 +6213,17 @@ EQNN__INLINE void EQNN__K(solid_few)(const EQNN__VEC *v, int first, int cols, in
             out[(size_t)i * (size_t)cols + (size_t)c] = from[c * EQNN__W + i];
 }
 
-/* The same for a full tile in squares; the last one may overlap the one before. */
+/* v[c][point] = in[point][c], zeros behind the last point. */
+EQNN__INLINE void EQNN__K(solid_few_columns)(const eqnn_real *in, int cols, int points,
+                                             EQNN__VEC *v)
+{
+    eqnn_real *to = (eqnn_real *)(void *)v;
+    for (int c = 0; c < cols; c++)
+        for (int i = 0; i < EQNN__W; i++)
+            to[c * EQNN__W + i] = i < points ? in[(size_t)i * (size_t)cols + (size_t)c] : 0;
+}
+
+/* Rows of a tile, in squares when it is full; the last square may overlap the one before. */
 static void EQNN__K(solid_rows)(const EQNN__VEC *v, int cols, int points, eqnn_real *out)
 {
     int c = 0;
@@ -5721,9 +6244,22 @@ static void EQNN__K(solid_rows)(const EQNN__VEC *v, int cols, int points, eqnn_r
 typedef struct EQNN__K(solid_job) {
     int lmax;
     size_t n, block;     /* points; points of a block */
-    const eqnn_real *xyz, *factors;
+    const eqnn_real *xyz, *factors, *g;
     eqnn_real *Y, *J;
+    eqnn_real table[3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2];
 } EQNN__K(solid_job);
+
+/* The next points, at most a tile and with zeros behind the last; returns how many. */
+EQNN__INLINE int EQNN__K(solid_tile)(const eqnn_real *xyz, size_t left, EQNN__VEC r[3])
+{
+    eqnn_real last[3 * EQNN__W] = {0};
+    if (left < EQNN__W) {
+        memcpy(last, xyz, left * 3 * sizeof *xyz);
+        xyz = last;
+    }
+    EQNN__K(solid_load)(xyz, r);
+    return left < EQNN__W ? (int)left : EQNN__W;
+}
 
 /* lmax known: the polynomials unroll to straight code. */
 static void EQNN__K(solid_values)(int lmax, const EQNN__VEC r[3], EQNN__VEC *P)
@@ -5749,14 +6285,7 @@ static void EQNN__K(solid_block)(const void *work, size_t block, int thread)
     (void)thread;
     for (int axis = 0; axis < 3; axis++) G[axis] = EQNN__K(splat)(0);
     for (size_t i = block * job->block; i < end; i += EQNN__W) {
-        int points = end - i < EQNN__W ? (int)(end - i) : EQNN__W;
-        eqnn_real last[3 * EQNN__W] = {0};
-        const eqnn_real *xyz = job->xyz + 3 * i;
-        if (points < EQNN__W) {
-            memcpy(last, xyz, (size_t)points * 3 * sizeof *xyz);
-            xyz = last;
-        }
-        EQNN__K(solid_load)(xyz, r);
+        int points = EQNN__K(solid_tile)(job->xyz + 3 * i, end - i, r);
         EQNN__K(solid_values)(lmax, r, P);
         if (job->factors) EQNN__K(solid_high)(lmax, job->factors, r, P, job->J ? G : NULL);
         EQNN__K(solid_rows)(P, cols, points, job->Y + i * (size_t)cols);
@@ -5792,40 +6321,100 @@ static void EQNN__K(solid_plain)(const void *work, size_t i, int thread)
         }
 }
 
+/* Blocks of some ten microseconds; with_factors: those of the gradients, in a table of the job. */
+static void EQNN__K(solid_start)(EQNN__K(solid_job) *job, int lmax, size_t n, const eqnn_real *xyz,
+                                 int with_factors)
+{
+    size_t numbers = (size_t)(lmax + 1) * (size_t)(lmax + 1) * (with_factors ? 3 : 1);
+    double f[3];
+    job->lmax = lmax;
+    job->n = n;
+    job->block = (65536 / numbers / 16 + 1) * 16;
+    job->xyz = xyz;
+    job->g = NULL;
+    job->factors = NULL;
+    job->J = NULL;
+    if (!with_factors || lmax > EQNN__SOLID_LMAX) return;
+    for (int l = 1; l <= lmax; l++)
+        for (int m = 0; m <= l; m++) {
+            EQNN__K(solid_factors)(l, m, f);
+            for (int k = 0; k < 3; k++)
+                job->table[3 * (l * (l + 1) / 2 + m) + k] = (eqnn_real)f[k];
+        }
+    job->factors = job->table;
+}
+
 static void EQNN__K(solid)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y,
                            eqnn_real *jacobian)
 {
-    eqnn_real factors[3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2];
     EQNN__K(solid_job) job;
-    size_t numbers = (size_t)(lmax + 1) * (size_t)(lmax + 1) * (jacobian ? 4 : 1);
-    job.lmax = lmax;
-    job.n = n;
-    job.block = (65536 / numbers / 16 + 1) * 16;
-    job.xyz = xyz;
-    job.factors = NULL;
+    EQNN__K(solid_start)(&job, lmax, n, xyz, lmax > 6 || jacobian);
     job.Y = Y;
     job.J = jacobian;
-    if (lmax > EQNN__SOLID_LMAX) {
+    if (lmax > EQNN__SOLID_LMAX)
         eqnn__parallel(d, n, EQNN__K(solid_plain), &job);
-        return;
+    else
+        eqnn__parallel(d, (n + job.block - 1) / job.block, EQNN__K(solid_block), &job);
+}
+
+/* d[axis] += sum over components of g dP/dr_axis; G is room for one degree. */
+static void EQNN__K(solid_pull)(int lmax, const eqnn_real *f, const EQNN__VEC r[3], EQNN__VEC *P,
+                                const EQNN__VEC *g, EQNN__VEC d[3])
+{
+    EQNN__VEC degree[3 * (2 * EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
+    for (int l = 1; l <= lmax; l++) {
+        EQNN__VEC *G = degree + 3 * l, *p = P + l * l + l;
+        const EQNN__VEC *h = g + l * l + l;
+        EQNN__K(solid_gradient)(l, f + 3 * (l * (l + 1) / 2), P + l * l - l, G);
+        for (int m = -l; m <= l; m++)
+            for (int axis = 0; axis < 3; axis++) d[axis] += h[m] * G[3 * m + axis];
+        if (l < 7 || l == lmax) continue;
+        eqnn_real inverse = (eqnn_real)(1.0 / l);
+        for (int m = -l; m <= l; m++)
+            p[m] = (r[0] * G[3 * m] + r[1] * G[3 * m + 1] + r[2] * G[3 * m + 2]) * inverse;
     }
-    if (lmax > 6 || jacobian) {
-        job.factors = factors;
-        for (int l = 1; l <= lmax; l++)
-            for (int m = 0; m <= l; m++) {
-                double f[3];
-                EQNN__K(solid_factors)(l, m, f);
-                for (int k = 0; k < 3; k++)
-                    factors[3 * (l * (l + 1) / 2 + m) + k] = (eqnn_real)f[k];
-            }
+}
+
+static void EQNN__K(solid_pull_block)(const void *work, size_t block, int thread)
+{
+    const EQNN__K(solid_job) *job = (const EQNN__K(solid_job) *)work;
+    EQNN__VEC r[3], d[3], P[(EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
+    EQNN__VEC g[(EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
+    int lmax = job->lmax, cols = (lmax + 1) * (lmax + 1);
+    size_t end = (block + 1) * job->block < job->n ? (block + 1) * job->block : job->n;
+    (void)thread;
+    for (size_t i = block * job->block; i < end; i += EQNN__W) {
+        int points = EQNN__K(solid_tile)(job->xyz + 3 * i, end - i, r);
+        const eqnn_real *in = job->g + i * (size_t)cols;
+        if (points == EQNN__W && cols >= EQNN__W)
+            EQNN__K(solid_columns)(in, cols, g);
+        else
+            EQNN__K(solid_few_columns)(in, cols, points, g);
+        for (int axis = 0; axis < 3; axis++) d[axis] = EQNN__K(splat)(0);
+        EQNN__K(solid_values)(lmax - 1, r, P);
+        EQNN__K(solid_pull)(lmax, job->factors, r, P, g, d);
+        EQNN__K(solid_few)(d, 0, 3, points, job->Y + 3 * i);
     }
-    eqnn__parallel(d, (n + job.block - 1) / job.block, EQNN__K(solid_block), &job);
+}
+
+/* dxyz = sum over components of g[n][(lmax+1)^2] dY/dxyz, harmonics and gradients made anew. For
+   1 <= lmax <= EQNN__SOLID_LMAX. */
+static EQNN__MAYBE_UNUSED void EQNN__K(solid_vjp)(eqnn__device *d, int lmax, size_t n,
+                                                  const eqnn_real *xyz, const eqnn_real *g,
+                                                  eqnn_real *dxyz)
+{
+    EQNN__K(solid_job) job;
+    EQNN__K(solid_start)(&job, lmax, n, xyz, 1);
+    job.g = g;
+    job.Y = dxyz;
+    eqnn__parallel(d, (n + job.block - 1) / job.block, EQNN__K(solid_pull_block), &job);
 }
 
 /* ---- the table of this pass ---- */
 
 static const eqnn__kernels EQNN__K(kernels) = {
-    EQNN__LANES == 16 ? "16 lanes" : EQNN__LANES == 8 ? "8 lanes" : EQNN__LANES == 4 ? "4 lanes" : "plain",
+    EQNN__LANES == 16 ? "16 lanes" : EQNN__LANES == 8 ? "8 lanes" : EQNN__LANES == 4 ? "4 lanes"
+        : "plain",
     EQNN__LANES,
     EQNN__K(map),
     EQNN__K(random),
@@ -5843,6 +6432,7 @@ static const eqnn__kernels EQNN__K(kernels) = {
     EQNN__K(gemm),
     EQNN__K(form),
     EQNN__K(solid),
+    EQNN__K(solid_vjp),
     EQNN__K(update)};
 
 #endif /* EQNN__KERNEL_PASS */
@@ -5942,33 +6532,45 @@ static void eqnn__couple_adjoint(eqnn__couple_build *b, const eqnn__couple_path 
     b->back[b->backs++].count = b->groups - start;
 }
 
-/* Cuts the sorted paths into panels and lists the entries that each needs. */
+/* A panel of the paths from i on whose weights lie within so many columns, and the entries it needs,
+   listed from block spans on. */
+static void eqnn__couple_panel(const eqnn__couple_plan_t *p, int i, int columns, eqnn__panel *q,
+                               eqnn__span *block, int spans)
+{
+    int end = 0;
+    q->path = i;
+    q->start = -1;
+    q->block = spans;
+    for (; i < p->paths; i++) {
+        const eqnn__step *s = p->path + i;
+        int last = s->w < 0 ? 0 : s->w + (s->channels - 1) * s->ws + 1, seen = 0;
+        if (q->start >= 0 && last - q->start > columns) break;
+        if (s->w >= 0 && q->start < 0) q->start = s->w;
+        end = last > end ? last : end;
+        for (int b = q->block; b < spans; b++) seen |= block[b].first == s->m;
+        if (seen) continue;
+        block[spans].first = s->m;
+        block[spans++].count = s->diagonal ? s->d1 : s->d1 * s->d3;
+    }
+    q->start = q->start < 0 ? 0 : q->start;
+    q->width = end > q->start ? end - q->start : 0;
+    q->paths = i - q->path;
+    q->blocks = spans - q->block;
+}
+
+/* Cuts the sorted paths into panels; one more at the end has them all. */
 static void eqnn__couple_panels(eqnn__couple_plan_t *p, eqnn__panel *panel, eqnn__span *block)
 {
-    int spans = 0;
-    for (int i = 0; i < p->paths; p->panels++) {
-        eqnn__panel *q = panel + p->panels;
-        int end = 0;
-        q->path = i;
-        q->start = -1;
-        q->block = spans;
-        for (; i < p->paths; i++) {
-            const eqnn__step *s = p->path + i;
-            int last = s->w < 0 ? 0 : s->w + (s->channels - 1) * s->ws + 1, seen = 0;
-            if (q->start >= 0 && last - q->start > EQNN__PANEL) break;
-            if (s->w >= 0 && q->start < 0) q->start = s->w;
-            end = last > end ? last : end;
-            for (int b = q->block; b < spans; b++) seen |= block[b].first == s->m;
-            if (seen) continue;
-            block[spans].first = s->m;
-            block[spans++].count = s->diagonal ? s->d1 : s->d1 * s->d3;
-        }
-        q->start = q->start < 0 ? 0 : q->start;
-        q->width = end > q->start ? end - q->start : 0;
-        q->paths = i - q->path;
-        q->blocks = spans - q->block;
+    eqnn__panel *q = panel;
+    int i = 0, spans = 0;
+    for (; i < p->paths; q++) {
+        eqnn__couple_panel(p, i, EQNN__PANEL, q, block, spans);
+        i += q->paths;
+        spans += q->blocks;
         p->width = q->width > p->width ? q->width : p->width;
     }
+    p->panels = (int)(q - panel);
+    eqnn__couple_panel(p, 0, INT_MAX, q, block, spans);
 }
 
 static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *paths, int n,
@@ -5993,6 +6595,7 @@ static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *pa
             eqnn__couple_adjoint(b, a, s->diagonal);
         }
         if (s->d1 * s->d3 > b->plan->most) b->plan->most = s->d1 * s->d3;
+        b->plan->pieces += (s->channels + 15) / 16;
         if (s->channels > b->plan->channels) b->plan->channels = s->channels;
     }
 }
@@ -6007,13 +6610,13 @@ static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths
         columns += (size_t)paths[i].d2;
     }
     eqnn__couple_plan_t *p = (eqnn__couple_plan_t *)eqnn__keep_alloc(c, sizeof *p);
-    eqnn__panel *panel = (eqnn__panel *)eqnn__keep_alloc(c, N * sizeof *panel);
+    eqnn__panel *panel = (eqnn__panel *)eqnn__keep_alloc(c, (N + 1) * sizeof *panel);
     int *order = (int *)eqnn__keep_alloc(c, N * sizeof *order);
     eqnn__couple_build b;
     memset(&b, 0, sizeof b);
     b.plan = p;
     b.path = (eqnn__step *)eqnn__keep_alloc(c, N * sizeof *b.path);
-    b.block = (eqnn__span *)eqnn__keep_alloc(c, N * sizeof *b.block);
+    b.block = (eqnn__span *)eqnn__keep_alloc(c, 2 * N * sizeof *b.block);
     b.first = (int *)eqnn__keep_alloc(c, entries * sizeof *b.first);
     b.column = (int *)eqnn__keep_alloc(c, columns * sizeof *b.column);
     b.j = (int *)eqnn__keep_alloc(c, records * sizeof *b.j);
@@ -6032,6 +6635,10 @@ static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths
     p->panel = panel, p->block = b.block, p->back = b.back, p->group = b.group;
     p->back_entry = b.back_entry, p->back_c = b.back_c;
     eqnn__couple_panels(p, panel, b.block);
+#ifdef EQNN__X86
+    p->narrow[0].path = eqnn__path_8, p->narrow[0].rest = eqnn__matrix_rest_8;
+    p->narrow[1].path = eqnn__path_4, p->narrow[1].rest = eqnn__matrix_rest_4;
+#endif
     return p;
 }
 
@@ -8154,6 +8761,15 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
     if (!c->failed) eqnn__form_record(c, f, v, t, needed, want, out);
 }
 
+/* The form after a direction took the place of a slot's value. In a coupling where some paths have no
+   weights, L has degree one in h and V only where weights are: the other paths fall out. */
+static eqnn__form eqnn__form_put(const eqnn__form *f, int slot)
+{
+    eqnn__form g = *f;
+    if (f->kind == EQNN__COUPLE && (slot == 2 || slot == 3)) g.weighted = 1;
+    return g;
+}
+
 /* The second kind with tangents t, in its simplest form: a single tangent takes the place of its
    slot's value (that slot's own output is then zero: out stays NULL). */
 static void eqnn__form_second(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *const v[],
@@ -8165,10 +8781,13 @@ static void eqnn__form_second(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *con
     for (int s = 0; s < f->slots; s++)
         if (t[s]) only = s, count++;
     if (count == 1) {
+        eqnn__form g = eqnn__form_put(f, only);
         u[only] = t[only];
         want &= ~(1u << only);
+        if (want) eqnn__form_apply(c, &g, u, NULL, want, out);
+    } else if (count && want) {
+        eqnn__form_apply(c, f, u, t, want, out);
     }
-    if (count && want) eqnn__form_apply(c, f, u, count == 1 ? NULL : t, want, out);
 }
 
 /* Slots and tensors of a node, taken apart; `wanted` gets the slots whose values want a gradient. */
@@ -8214,7 +8833,8 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
         if (!t[i] || !(base & ~(1u << i))) continue;
         eqnn_tensor *u[EQNN__SLOTS], *d[EQNN__SLOTS];
         for (int k = 0; k < EQNN__SLOTS; k++) u[k] = k == i ? t[k] : v[k], d[k] = k == i ? NULL : c[k];
-        eqnn__form_second(s->c, &a->form, u, d, base & ~(1u << i), out);
+        eqnn__form g = eqnn__form_put(&a->form, i);
+        eqnn__form_second(s->c, &g, u, d, base & ~(1u << i), out);
         eqnn__form_give(s, n, a->value, 0, out);
     }
 }
@@ -8234,9 +8854,9 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 static void eqnn__weight_gradient_add(eqnn_tensor *w, eqnn_tensor *g);
 static int eqnn__weight_trainable(const eqnn_tensor *w);
 
-/* Parameters lie in slabs that never move, so a tensor's pointer is good for the context's life. A new
-   slab holds at least half of what exists, so there are few. Gradient and the optimizers' memories
-   have the layout of the slab and come when they are first needed:
+/* Parameters lie in slabs that never move, so a tensor's pointer is good for the context's life. A
+   new slab holds at least half of what exists, so there are few. Gradient and the optimizers'
+   memories have the layout of the slab and come when they are first needed:
 
        value     | weight .. | bias .. | weight ..        | free |
        gradient  |  same places                                  |
@@ -8245,7 +8865,8 @@ static int eqnn__weight_trainable(const eqnn_tensor *w);
    Every parameter starts on a multiple of 16 numbers; the gaps are zero and stay zero. */
 enum { EQNN__MEAN, EQNN__SQUARE, EQNN__VELOCITY, EQNN__AVERAGE, EQNN__STATES };
 static const char *const eqnn__state_names[EQNN__STATES] = { "eqnn.adam.m.", "eqnn.adam.v.",
-                                                             "eqnn.sgd.momentum.", "eqnn.average." };
+                                                             "eqnn.sgd.momentum.",
+                                                             "eqnn.average." };
 enum { EQNN__BY_ADAM, EQNN__BY_SGD, EQNN__OPTIMIZERS };
 static const char *const eqnn__optimizer_names[EQNN__OPTIMIZERS] = { "adam", "sgd" };
 
@@ -8274,7 +8895,12 @@ typedef struct eqnn__weight eqnn__weight;
 
 typedef struct eqnn__filed { eqnn__weight *buffer; double momentum; size_t offset; } eqnn__filed;
 /* What a pattern says: kind 0 frozen, 1 rate, 2 a prefix that is open. */
-typedef struct eqnn__pattern { struct eqnn__pattern *next; int kind; double value; char *text; } eqnn__pattern;
+typedef struct eqnn__pattern {
+    struct eqnn__pattern *next;
+    int kind;
+    double value;
+    char *text;
+} eqnn__pattern;
 typedef struct eqnn__note { struct eqnn__note *next; char *key, *text; } eqnn__note;
 typedef struct eqnn__load {
     struct eqnn__load *next; /* the one before */
@@ -8345,8 +8971,8 @@ static void eqnn__heap_string_free(eqnn_ctx *c, char *s)
 
 /* --- scopes --- */
 
-/* Level d of the scope is the first scope_length[d] characters of c->scope; its hash is kept, so that
-   a name is found by hashing its last word only. */
+/* Level d of the scope is the first scope_length[d] characters of c->scope; its hash is kept, so
+   that a name is found by hashing its last word only. */
 static int eqnn__scope_push(eqnn_ctx *c, const char *name)
 {
     if (!name) {
@@ -8390,11 +9016,12 @@ EQNN_API eqnn_tensor *eqnn_leave(eqnn_tensor *y)
 
 /* --- names and patterns --- */
 
-/* Bytes of the UTF-8 character at s (RFC 3629: no overlong forms, no surrogates), 0 when it is none. */
+/* Bytes of the UTF-8 character at s, or 0 (RFC 3629: no overlong forms, no surrogates). */
 static int eqnn__utf8(const unsigned char *s, size_t n)
 {
     static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
-    int k = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    int k = s[0] < 0x80 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    if (s[0] >= 0x80 && (s[0] < 0xc2 || s[0] > 0xf4)) return 0;
     if (k < 2 || (size_t)k > n) return k == 1;
     uint32_t u = s[0] & (0x7fu >> k);
     for (int i = 1; i < k; i++) {
@@ -8414,8 +9041,8 @@ static int eqnn__text_valid(const char *s)
     return 1;
 }
 
-/* Does the pattern fit the whole name? '*' stands for any run of characters. When what follows a star
-   does not fit, the star takes one character more. */
+/* Does the pattern fit the whole name? '*' stands for any run of characters. When what follows a
+   star does not fit, the star takes one character more. */
 static int eqnn__fits(const char *pattern, const char *name)
 {
     const char *star = NULL, *from = NULL;
@@ -8522,7 +9149,7 @@ static int eqnn__slab_place(eqnn_ctx *c, eqnn__weight *w)
     return 1;
 }
 
-/* The gradient's slab of this context (a worker's has the layout of the owner's); NULL and an error. */
+/* The gradient's slab of this context (a worker's has the owner's layout); NULL and an error. */
 static eqnn_real *eqnn__slab_gradient(eqnn_ctx *c, int at)
 {
     struct eqnn__params *p = eqnn__params_get(c), *owner = c->owner->params;
@@ -8613,7 +9240,8 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
     eqnn__orthonormal(a, n, m);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < cols; j++) {
-            size_t at = flip ? (size_t)j * (size_t)m + (size_t)i : (size_t)i * (size_t)m + (size_t)j;
+            size_t at =
+                flip ? (size_t)j * (size_t)m + (size_t)i : (size_t)i * (size_t)m + (size_t)j;
             x[(size_t)i * (size_t)cols + (size_t)j] = (eqnn_real)(scale * a[at]);
         }
     eqnn__heap(c, a, size * sizeof *a, 0);
@@ -8621,7 +9249,8 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
 }
 
 /* Fills x from the stream of its full name: the tick does not matter, nor what was made before. */
-static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const eqnn_init *o, uint64_t key)
+static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const eqnn_init *o,
+                           uint64_t key)
 {
     size_t n = (size_t)rows * (size_t)cols;
     double size = eqnn__init_size(o, rows, cols);
@@ -8643,12 +9272,13 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
 
 /* --- the table of names --- */
 
-static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t hash, const char *scope,
-                                       size_t length, const char *name)
+static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t hash,
+                                       const char *scope, size_t length, const char *name)
 {
     if (!p || !p->bins) return NULL;
     eqnn__weight *w = p->bin[(hash ^ hash >> 32) & (p->bins - 1)];
-    while (w && (w->hash != hash || strncmp(w->name, scope, length) || strcmp(w->name + length, name)))
+    while (w &&
+           (w->hash != hash || strncmp(w->name, scope, length) || strcmp(w->name + length, name)))
         w = w->next;
     return w;
 }
@@ -8716,8 +9346,11 @@ static int eqnn__name_allowed(eqnn_ctx *c, const char *full)
     else if (!eqnn__text_valid(full))
         eqnn__fail(c, "%s: the name \"%s\" is not UTF-8", c->op, full);
     else if (p->closed && !eqnn__is_open(p, full))
-        eqnn__fail(c, "%s: %s is new after the first optimizer step: a typing mistake? (eqnn_open lets "
-                   "names under a prefix appear later)", c->op, full);
+        eqnn__fail(
+            c,
+            "%s: %s is new after the first optimizer step: a typing mistake? (eqnn_open lets "
+            "names under a prefix appear later)",
+            c->op, full);
     return !c->failed;
 }
 
@@ -8769,8 +9402,8 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     return eqnn__weight_claim(c, w, NULL);
 }
 
-static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t hash, int rows, int cols,
-                                       int buffer, const eqnn_init *init)
+static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t hash, int rows,
+                                       int cols, int buffer, const eqnn_init *init)
 {
     char *full = eqnn__params_get(c) ? eqnn__name_join(c, c->scope, name) : NULL;
     if (!full || !eqnn__name_allowed(c, full) || !eqnn__bytes(c, rows, cols)) return NULL;
@@ -8783,7 +9416,8 @@ static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t h
     w->buffer = buffer;
     w->rate = 1;
     eqnn__patterns_apply(w, c->params->patterns);
-    uint64_t key = eqnn__name_key(c, name) ^ UINT64_C(0x6a09e667f3bcc908); /* not eqnn_normal's stream */
+    /* not the stream that eqnn_normal has under this name */
+    uint64_t key = eqnn__name_key(c, name) ^ UINT64_C(0x6a09e667f3bcc908);
     return eqnn__weight_start(c, w, init, key) && eqnn__weight_list(c, w) ? w : NULL;
 }
 
@@ -8792,8 +9426,8 @@ static eqnn__weight *eqnn__weight_borrow(eqnn_ctx *c, const char *name, uint64_t
 {
     eqnn__weight *w = eqnn__weight_find(c->owner->params, hash, c->scope, strlen(c->scope), name);
     if (w) return eqnn__weight_mirror(c, w);
-    eqnn__fail(c, "%s: %s%s is not there: call the model once in the context that has the weights", c->op,
-               c->scope, name);
+    eqnn__fail(c, "%s: %s%s is not there: call the model once in the context that has the weights",
+               c->op, c->scope, name);
     return NULL;
 }
 
@@ -8811,19 +9445,21 @@ static eqnn_tensor *eqnn__param(eqnn_ctx *c, const char *name, int rows, int col
     else if (!w) w = eqnn__weight_make(c, name, hash, rows, cols, buffer, init);
     if (!w) return NULL;
     if (w->rows != rows || w->cols != cols || w->buffer != buffer)
-        return eqnn__fail(c, "%s: %s is a %s of [%d,%d] and is asked for as a %s of [%d,%d]", c->op, w->name,
-                          w->buffer ? "buffer" : "parameter", w->rows, w->cols,
+        return eqnn__fail(c, "%s: %s is a %s of [%d,%d] and is asked for as a %s of [%d,%d]", c->op,
+                          w->name, w->buffer ? "buffer" : "parameter", w->rows, w->cols,
                           buffer ? "buffer" : "parameter", rows, cols);
     w->used++;
     return w->tensor;
 }
 
-EQNN_API eqnn_tensor *eqnn_param(eqnn_ctx *c, const char *name, int rows, int cols, const eqnn_init *init)
+EQNN_API eqnn_tensor *eqnn_param(eqnn_ctx *c, const char *name, int rows, int cols,
+                                 const eqnn_init *init)
 {
     return eqnn__param(c, name, rows, cols, init, 0);
 }
 
-EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int cols, const eqnn_init *init)
+EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int cols,
+                                  const eqnn_init *init)
 {
     return eqnn__param(c, name, rows, cols, init, 1);
 }
@@ -8874,7 +9510,8 @@ EQNN_API const char *eqnn_parameter_name(const eqnn_ctx *c, int i)
 static int eqnn__is_weight(const eqnn_tensor *x, const char *op)
 {
     if (eqnn__bad(x, op)) return 0;
-    if (!x->weight) eqnn__fail(x->ctx, "%s: a [%d,%d] tensor is not a parameter", op, x->rows, x->cols);
+    if (!x->weight)
+        eqnn__fail(x->ctx, "%s: a [%d,%d] tensor is not a parameter", op, x->rows, x->cols);
     return x->weight != NULL;
 }
 
@@ -8905,7 +9542,8 @@ static void eqnn__weight_gradient_add(eqnn_tensor *x, eqnn_tensor *g)
     eqnn_ctx *c = x->ctx;
     size_t cols = eqnn__count(x);
     eqnn_real *sum = eqnn__slab_gradient(c, x->weight->slab);
-    if (sum && cols) c->k->copy2d(&c->device, 1, cols, g->data, cols, sum + x->weight->offset, cols, 1);
+    if (sum && cols)
+        c->k->copy2d(&c->device, 1, cols, g->data, cols, sum + x->weight->offset, cols, 1);
 }
 
 EQNN_API eqnn_tensor *eqnn_gradient(eqnn_tensor *parameter)
@@ -8932,8 +9570,9 @@ EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
     int matches = 0;
     if (!c || c->failed) return 0;
     c->op = "freeze";
-    if (!pattern || c->owner != c) eqnn__fail(c, "freeze: %s", pattern ? "a worker only reads the weights" :
-                                              "the pattern is missing (NULL)");
+    if (!pattern || c->owner != c)
+        eqnn__fail(c, "freeze: %s",
+                   pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
     eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, 0, pattern, frozen != 0);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         eqnn__weight *w = c->params->trained[i];
@@ -8952,8 +9591,11 @@ EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
     if (!c || c->failed) return 0;
     c->op = "rate_scale";
     if (!pattern || !(scale >= 0) || c->owner != c)
-        eqnn__fail(c, "rate_scale: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that has "
-                   "the weights", pattern ? pattern : "NULL", scale);
+        eqnn__fail(
+            c,
+            "rate_scale: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that has "
+            "the weights",
+            pattern ? pattern : "NULL", scale);
     eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, 1, pattern, scale);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         if (!eqnn__fits(pattern, c->params->trained[i]->name)) continue;
@@ -9024,8 +9666,8 @@ EQNN_API void eqnn_file_update(eqnn_tensor *buffer, eqnn_tensor *value, double m
     eqnn__weight *w = buffer->weight;
     if (!w || !w->buffer || w->rows != value->rows || w->cols != value->cols)
         eqnn__fail(buffer->ctx, "file_update: %s [%d,%d] takes a value of that size, not [%d,%d]",
-                   w && w->buffer ? w->name : "only a buffer can be updated;", buffer->rows, buffer->cols,
-                   value->rows, value->cols);
+                   w && w->buffer ? w->name : "only a buffer can be updated;", buffer->rows,
+                   buffer->cols, value->rows, value->cols);
     else
         eqnn__file(buffer->ctx, w, value->data, momentum);
 }
@@ -9035,7 +9677,8 @@ EQNN_API void eqnn_commit(eqnn_ctx *c)
     if (!c || c->failed || !c->params) return;
     struct eqnn__params *p = c->params;
     if (c->owner != c && p->updates) {
-        eqnn__fail(c, "commit: a worker only reads the weights; eqnn_add_gradients hands its updates on");
+        eqnn__fail(
+            c, "commit: a worker only reads the weights; eqnn_add_gradients hands its updates on");
         return;
     }
     for (int i = 0; i < p->updates; i++) {
@@ -9065,7 +9708,8 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker)
         if (sum && n) to->k->copy2d(&to->device, 1, n, g, n, sum, n, 1);
     }
     for (int i = 0; i < p->updates && !to->failed; i++)
-        eqnn__file(to, p->filed[i].buffer->master, p->pending + p->filed[i].offset, p->filed[i].momentum);
+        eqnn__file(to, p->filed[i].buffer->master, p->pending + p->filed[i].offset,
+                   p->filed[i].momentum);
     eqnn__params_rewind(worker, 0);
     eqnn_zero_gradients(worker);
 }
@@ -9144,14 +9788,16 @@ EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file)
     fprintf(file, "%-*s  %13s %11s %5s %11s\n", width, "name", "size", "numbers", "used", "rms");
     for (int i = 0; p && i < p->count; i++) eqnn__summary_line(c->owner, file, p->all[i], width);
     fprintf(file, "%d parameters, %lu numbers, %.1f KB\n", eqnn_parameter_count(c),
-            (unsigned long)eqnn_parameter_size(c), (double)eqnn_parameter_size(c) * sizeof(eqnn_real) / 1024);
+            (unsigned long)eqnn_parameter_size(c),
+            (double)eqnn_parameter_size(c) * sizeof(eqnn_real) / 1024);
 }
 
 /* --- safetensors: the header --- */
 
 /* A file is   n (8 bytes, least first) | n bytes of JSON | numbers (least byte first)   with
 
-       {"__metadata__":{"key":"text",...}, "name":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},...}
+       {"__metadata__":{"key":"text",...},
+        "name":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},...}
 
    Offsets count from the first number; entries fill the rest of the file without holes or overlap.
    The reader trusts nothing: a file that says anything else is refused with a sentence. */
@@ -9198,7 +9844,8 @@ static int eqnn__json_fail(eqnn__json *j, const char *what)
 
 static void eqnn__json_space(eqnn__json *j)
 {
-    while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r')) j->at++;
+    while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
+        j->at++;
 }
 
 static int eqnn__json_expect(eqnn__json *j, char wanted)
@@ -9211,7 +9858,7 @@ static int eqnn__json_expect(eqnn__json *j, char wanted)
     return 1;
 }
 
-/* Steps to the next item of a list that ends with close: 1 there may be one, 0 it has ended, -1 error. */
+/* Steps to the next item of a list that ends with close: 1 there may be one, 0 end, -1 error. */
 static int eqnn__json_next(eqnn__json *j, char close, int first)
 {
     eqnn__json_space(j);
@@ -9317,7 +9964,8 @@ static int eqnn__json_numbers(eqnn__json *j, int64_t *v, int most, const char *t
         int zero = j->at < j->end && *j->at == '0', digits = 0;
         for (v[n] = 0; j->at < j->end && *j->at >= '0' && *j->at <= '9'; j->at++, digits++) {
             int digit = *j->at - '0';
-            if (v[n] > (INT64_MAX - digit) / 10) return eqnn__json_fail(j, "a number beyond 2^63") - 1;
+            if (v[n] > (INT64_MAX - digit) / 10)
+                return eqnn__json_fail(j, "a number beyond 2^63") - 1;
             v[n] = 10 * v[n] + digit;
         }
         if (!digits || (zero && digits > 1)) return eqnn__json_fail(j, "not a whole number") - 1;
@@ -9336,8 +9984,10 @@ static int eqnn__json_dtype(eqnn__json *j, eqnn__stored *s)
             s->e.dtype = s->type->name;
             return 1;
         }
-    eqnn__fail(j->f->ctx, "file: %.200s: %.100s holds numbers of type %.20s, which is not read: use one of "
-               "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL", j->f->path, s->e.name, name);
+    eqnn__fail(j->f->ctx,
+               "file: %.200s: %.100s holds numbers of type %.20s, which is not read: use one of "
+               "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL",
+               j->f->path, s->e.name, name);
     return 0;
 }
 
@@ -9348,20 +9998,22 @@ static int eqnn__stored_check(eqnn__json *j, eqnn__stored *s, const int64_t offs
     size_t count = 1;
     for (int i = 0; i < s->e.dims; i++) {
         uint64_t n = (uint64_t)s->e.shape[i];
-        if (n && count > SIZE_MAX / 8 / n) return eqnn__json_fail(j, "a shape that overflows, ending");
+        if (n && count > SIZE_MAX / 8 / n)
+            return eqnn__json_fail(j, "a shape that overflows, ending");
         count *= (size_t)n;
     }
     if (offset[0] > offset[1] || (uint64_t)offset[1] > f->data_size) {
-        eqnn__fail(f->ctx, "file: %.200s: %.100s lies at bytes %lld to %lld of %lu", f->path, s->e.name,
-                   (long long)offset[0], (long long)offset[1], (unsigned long)f->data_size);
+        eqnn__fail(f->ctx, "file: %.200s: %.100s lies at bytes %lld to %lld of %lu", f->path,
+                   s->e.name, (long long)offset[0], (long long)offset[1],
+                   (unsigned long)f->data_size);
         return 0;
     }
     s->e.count = count;
     s->begin = (size_t)offset[0];
     s->end = (size_t)offset[1];
     if (s->end - s->begin == count * (size_t)s->type->size) return 1;
-    eqnn__fail(f->ctx, "file: %.200s: %.100s has %lu numbers of type %s in %lu bytes", f->path, s->e.name,
-               (unsigned long)count, s->e.dtype, (unsigned long)(s->end - s->begin));
+    eqnn__fail(f->ctx, "file: %.200s: %.100s has %lu numbers of type %s in %lu bytes", f->path,
+               s->e.name, (unsigned long)count, s->e.dtype, (unsigned long)(s->end - s->begin));
     return 0;
 }
 
@@ -9377,7 +10029,10 @@ static int eqnn__json_entry(eqnn__json *j, const char *name)
     for (; (more = eqnn__json_next(j, '}', first)) > 0; first = 0) {
         const char *key = eqnn__json_text(j);
         if (!key || !eqnn__json_expect(j, ':')) return 0;
-        at = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2 : !strcmp(key, "data_offsets") ? 4 : 0;
+        at = !strcmp(key, "dtype")          ? 1
+             : !strcmp(key, "shape")        ? 2
+             : !strcmp(key, "data_offsets") ? 4
+                                            : 0;
         if (!at || (seen & at)) return eqnn__json_fail(j, at ? "a key twice" : "an unknown key");
         seen |= at;
         if (at == 1 && !eqnn__json_dtype(j, &s)) return 0;
@@ -9387,7 +10042,8 @@ static int eqnn__json_entry(eqnn__json *j, const char *name)
         if (f->ctx->failed) return 0;
     }
     if (more < 0) return 0;
-    if (seen != 7) return eqnn__json_fail(j, "an entry without dtype, shape or data_offsets, ending");
+    if (seen != 7)
+        return eqnn__json_fail(j, "an entry without dtype, shape or data_offsets, ending");
     if (!eqnn__stored_check(j, &s, offset)) return 0;
     void *table = f->entry;
     if (!eqnn__grow(f->ctx, &table, f->count, &f->room, sizeof s)) return 0;
@@ -9417,7 +10073,8 @@ static int eqnn__json_metadata(eqnn__json *j)
 static int eqnn__json_header(eqnn__json *j)
 {
     int more, first = 1, metadata = 0;
-    if (j->at == j->end || *j->at != '{') return eqnn__json_fail(j, "the header does not begin with '{'");
+    if (j->at == j->end || *j->at != '{')
+        return eqnn__json_fail(j, "the header does not begin with '{'");
     j->at++;
     for (; (more = eqnn__json_next(j, '}', first)) > 0; first = 0) {
         const char *name = eqnn__json_text(j);
@@ -9460,8 +10117,10 @@ static int eqnn__file_covered(const eqnn_file *f)
     for (int i = 0; i < f->count; i++) {
         const eqnn__stored *s = f->by_name[i];
         if (s->begin != at) {
-            eqnn__fail(f->ctx, "file: %.200s: %.100s begins at byte %lu where %lu is due: a hole or an overlap",
-                       f->path, s->e.name, (unsigned long)s->begin, (unsigned long)at);
+            eqnn__fail(
+                f->ctx,
+                "file: %.200s: %.100s begins at byte %lu where %lu is due: a hole or an overlap",
+                f->path, s->e.name, (unsigned long)s->begin, (unsigned long)at);
             return 0;
         }
         at = s->end;
@@ -9516,8 +10175,10 @@ static int eqnn__file_header(eqnn_file *f)
     }
     for (int i = 0; i < 8; i++) n |= (uint64_t)f->bytes[i] << (8 * i);
     if (n > f->size - 8 || n > EQNN__HEADER_MOST) {
-        eqnn__fail(f->ctx, "file: %.200s: a header of %llu bytes in a file of %lu: truncated, or no "
-                   "safetensors file", f->path, (unsigned long long)n, (unsigned long)f->size);
+        eqnn__fail(f->ctx,
+                   "file: %.200s: a header of %llu bytes in a file of %lu: truncated, or no "
+                   "safetensors file",
+                   f->path, (unsigned long long)n, (unsigned long)f->size);
         return 0;
     }
     f->data = f->bytes + 8 + n;
@@ -9535,8 +10196,8 @@ static int eqnn__file_header(eqnn_file *f)
     return eqnn__json_header(&j) && eqnn__file_sort(f);
 }
 
-static eqnn_file *eqnn__file_make(eqnn_ctx *c, const char *path, const unsigned char *bytes, size_t size,
-                                  int owned)
+static eqnn_file *eqnn__file_make(eqnn_ctx *c, const char *path, const unsigned char *bytes,
+                                  size_t size, int owned)
 {
     eqnn_file *f = (eqnn_file *)eqnn__heap(c, NULL, 0, sizeof *f);
     if (!f) {
@@ -9558,7 +10219,8 @@ EQNN_API eqnn_file *eqnn_file_parse(eqnn_ctx *c, const void *bytes, size_t size)
 {
     if (!c || c->failed) return NULL;
     c->op = "file";
-    if (bytes || !size) return eqnn__file_make(c, "in memory", (const unsigned char *)bytes, size, 0);
+    if (bytes || !size)
+        return eqnn__file_make(c, "in memory", (const unsigned char *)bytes, size, 0);
     eqnn__fail(c, "file: the bytes are missing (NULL)");
     return NULL;
 }
@@ -9691,8 +10353,8 @@ static int eqnn__file_ready(const eqnn_file *f, const eqnn_entry *e, const void 
 {
     if (!f || f->ctx->failed) return 0;
     f->ctx->op = "file";
-    if (!e || (e->count && !out)) eqnn__fail(f->ctx, "file: %.200s: an entry or its place is missing (NULL)",
-                                             f->path);
+    if (!e || (e->count && !out))
+        eqnn__fail(f->ctx, "file: %.200s: an entry or its place is missing (NULL)", f->path);
     return !f->ctx->failed;
 }
 
@@ -9711,8 +10373,8 @@ EQNN_API int eqnn_file_read_int(eqnn_file *f, const eqnn_entry *e, int64_t *out)
     for (size_t i = 0; i < e->count; i++) {
         uint64_t u = eqnn__raw(f->data + s->begin + i * (size_t)s->type->size, s->type->size);
         if (s->type->kind < EQNN__SIGNED || (s->type->kind == EQNN__UNSIGNED && u > INT64_MAX)) {
-            eqnn__fail(f->ctx, "file: %.200s: %.100s holds %s numbers, not integers below 2^63", f->path, e->name,
-                       e->dtype);
+            eqnn__fail(f->ctx, "file: %.200s: %.100s holds %s numbers, not integers below 2^63",
+                       f->path, e->name, e->dtype);
             return 0;
         }
         out[i] = s->type->kind == EQNN__SIGNED ? eqnn__signed(u, s->type->size)
@@ -9747,7 +10409,8 @@ static void eqnn__emit_escaped(eqnn__out *o, const char *s)
     for (; *s; s++) {
         char code[8];
         if (*s == '"' || *s == '\\') snprintf(code, sizeof code, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20) snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)*s);
+        else if ((unsigned char)*s < 0x20)
+            snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)*s);
         else snprintf(code, sizeof code, "%c", *s);
         eqnn__emit_text(o, code);
     }
@@ -9794,7 +10457,8 @@ static int eqnn__file_sync(FILE *file)
 
 /* rename that replaces the old file, in one step. */
 #if defined(_WIN32)
-EQNN__C __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+EQNN__C __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
+                                                        unsigned long flags);
 static int eqnn__file_replace(const char *from, const char *to)
 {
     return MoveFileExA(from, to, 1ul | 8ul) != 0; /* replace, write through */
@@ -9828,7 +10492,9 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     if (o.file && fclose(o.file) && good) good = 0, problem = errno;
     if (good && !eqnn__file_replace(part, path)) good = 0, problem = errno;
     if (!good && o.file) remove(part);
-    if (!good) eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path, problem ? strerror(problem) : "unknown");
+    if (!good)
+        eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
+                   problem ? strerror(problem) : "unknown");
     eqnn__heap(c, part, n + 6, 0);
     return good;
 }
@@ -9872,13 +10538,14 @@ static void eqnn__emit_entry(eqnn__out *o, const eqnn__item *x, size_t begin, si
     eqnn__emit_text(o, "\"");
     eqnn__emit_escaped(o, x->prefix);
     eqnn__emit_escaped(o, x->name);
-    snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[", sizeof(eqnn_real) == 8 ? "F64" : "F32");
+    snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[",
+             sizeof(eqnn_real) == 8 ? "F64" : "F32");
     eqnn__emit_text(o, text);
     if (x->rows != 1) snprintf(text, sizeof text, "%d,", x->rows);
     else text[0] = 0;
     eqnn__emit_text(o, text);
-    snprintf(text, sizeof text, "%d],\"data_offsets\":[%llu,%llu]}", x->cols, (unsigned long long)begin,
-             (unsigned long long)end);
+    snprintf(text, sizeof text, "%d],\"data_offsets\":[%llu,%llu]}", x->cols,
+             (unsigned long long)begin, (unsigned long long)end);
     eqnn__emit_text(o, text);
 }
 
@@ -9944,7 +10611,8 @@ static int eqnn__texts_differ(eqnn_ctx *c, const char *const *text, int n, const
     }
     if (n) qsort(sorted, (size_t)n, sizeof *sorted, eqnn__text_order);
     for (int i = 1; i < n; i++)
-        if (!strcmp(sorted[i - 1], sorted[i])) eqnn__fail(c, "file_write: %.100s is there twice", sorted[i]);
+        if (!strcmp(sorted[i - 1], sorted[i]))
+            eqnn__fail(c, "file_write: %.100s is there twice", sorted[i]);
     return !c->failed;
 }
 
@@ -9970,7 +10638,8 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         item[i].data = tensors[i]->data;
     }
     for (int i = 0; i < metas; i++) {
-        if (!texts[i] || !eqnn__text_valid(texts[i])) eqnn__fail(c, "file_write: text %d is not UTF-8", i);
+        if (!texts[i] || !eqnn__text_valid(texts[i]))
+            eqnn__fail(c, "file_write: text %d is not UTF-8", i);
         meta[i].key = keys[i];
         meta[i].text = texts[i];
     }
@@ -10031,8 +10700,8 @@ EQNN_API int eqnn_note(eqnn_ctx *c, const char *key, const char *text)
 {
     if (!c || c->failed) return 0;
     c->op = "note";
-    if (!key || !text || !eqnn__text_valid(key) || !eqnn__text_valid(text) || !strncmp(key, "eqnn.", 5) ||
-        !strcmp(key, "format")) {
+    if (!key || !text || !eqnn__text_valid(key) || !eqnn__text_valid(text) ||
+        !strncmp(key, "eqnn.", 5) || !strcmp(key, "format")) {
         eqnn__fail(c, "note: %.100s: needs a key (not eqnn.* or format) and a text, both UTF-8",
                    key ? key : "NULL");
         return 0;
@@ -10049,7 +10718,7 @@ static int eqnn__load_left(const eqnn__load *l, const char **first)
     for (int i = 0; !l->partial && i < l->file->count; i++) {
         const char *name = l->file->entry[i].e.name, *last = strrchr(name, '.');
         if (l->claimed[i] || !strncmp(name, "eqnn.", 5)) continue;
-        if (!strcmp(last ? last + 1 : name, "num_batches_tracked")) continue; /* PyTorch's, of no use here */
+        if (!strcmp(last ? last + 1 : name, "num_batches_tracked")) continue; /* PyTorch's */
         if (!left++) *first = name;
     }
     return left;
@@ -10110,8 +10779,8 @@ static int eqnn__save(eqnn_ctx *c, const char *path)
     const struct eqnn__params *p = c->params;
     size_t metas = 3 + (size_t)(2 * p->trained_count + 2);
     for (const eqnn__note *n = p->notes; n; n = n->next) metas++;
-    eqnn__item *item = (eqnn__item *)eqnn__step_alloc(c, ((size_t)p->count + 1) * (1 + EQNN__STATES) *
-                                                             sizeof *item);
+    eqnn__item *item = (eqnn__item *)eqnn__step_alloc(c, ((size_t)p->count + 1) *
+                                                             (1 + EQNN__STATES) * sizeof *item);
     eqnn__meta *meta = (eqnn__meta *)eqnn__step_alloc(c, metas * sizeof *meta);
     eqnn__archive a;
     if (!item || !meta) return 0;
@@ -10127,11 +10796,15 @@ EQNN_API int eqnn_save(eqnn_ctx *c, const char *path)
     const char *first = NULL;
     if (!c || c->failed) return 0;
     c->op = "save";
-    if (c->owner != c) eqnn__fail(c, "save: a worker has no weights; save the context it was made for");
+    if (c->owner != c)
+        eqnn__fail(c, "save: a worker has no weights; save the context it was made for");
     for (const eqnn__load *l = c->params ? c->params->loads : NULL; l && !first; l = l->next)
         if (eqnn__load_left(l, &first))
-            eqnn__fail(c, "save: %.100s was loaded and not used yet; it would be lost: call the model once, or "
-                       "load with .partial", first);
+            eqnn__fail(c,
+                       "save: %.100s was loaded and not used yet; it would be lost: call the model "
+                       "once, or "
+                       "load with .partial",
+                       first);
     if (c->failed || !eqnn__params_get(c)) return 0;
     eqnn_mark mark = eqnn_mark_make(c);
     int good = eqnn__save(c, path);
@@ -10141,7 +10814,7 @@ EQNN_API int eqnn_save(eqnn_ctx *c, const char *path)
 
 /* --- load --- */
 
-/* The entry of a load for prefix + name: the load's own prefix stands before the names in its file. */
+/* The entry of a load for prefix + name: the load's own prefix stands before its file's names. */
 static const eqnn_entry *eqnn__load_find(const eqnn__load *l, const char *prefix, const char *name)
 {
     char key[1100];
@@ -10158,11 +10831,11 @@ static int64_t eqnn__meta_number(const eqnn_file *f, const char *key)
     return n > 0 ? (int64_t)n : 0;
 }
 
-/* Do the sizes of an entry, in row-major order, make [rows,cols]: its first few rows, the rest cols? */
+/* Do the sizes of an entry make [rows,cols]: its first few (or none) rows, the rest cols? */
 static int eqnn__entry_fits(const eqnn_entry *e, int rows, int cols)
 {
     for (int split = 0; split <= e->dims; split++) {
-        uint64_t a = 1, b = 1; /* factors of a count that was checked; an empty one may overflow */
+        uint64_t a = 1, b = 1; /* what is more than an int holds stays so */
         for (int i = 0; i < e->dims; i++) {
             uint64_t *side = i < split ? &a : &b, n = (uint64_t)e->shape[i];
             *side = n && *side > INT_MAX / n ? (uint64_t)INT_MAX + 1 : *side * n;
@@ -10177,7 +10850,8 @@ static int eqnn__entry_check(eqnn_ctx *c, const eqnn_entry *e, const eqnn__weigh
     char shape[240] = "";
     if (eqnn__entry_fits(e, w->rows, w->cols)) return 1;
     for (int i = 0, n = 0; i < e->dims; i++)
-        n += snprintf(shape + n, sizeof shape - (size_t)n, i ? ",%lld" : "%lld", (long long)e->shape[i]);
+        n += snprintf(shape + n, sizeof shape - (size_t)n, i ? ",%lld" : "%lld",
+                      (long long)e->shape[i]);
     eqnn__fail(c, "load: %.200s is [%d,%d], in the file [%s]", e->name, w->rows, w->cols, shape);
     return 0;
 }
@@ -10204,8 +10878,9 @@ static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
     for (int k = 0; l->optimizer && k < EQNN__OPTIMIZERS; k++) {
         char key[1100];
         snprintf(key, sizeof key, "%s%s", born[k], w->name + strlen(l->prefix));
-        w->born[k] = seen[k == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY] ? eqnn__meta_number(l->file, key)
-                                                                         : p->steps[k];
+        w->born[k] = seen[k == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY]
+                         ? eqnn__meta_number(l->file, key)
+                         : p->steps[k];
     }
     return 1;
 }
@@ -10221,7 +10896,8 @@ static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only)
         l->claimed[(const eqnn__stored *)(const void *)e - l->file->entry] = 1;
         w->loaded = 1;
         eqnn_real *average = c->params->slab[w->slab].state[EQNN__AVERAGE];
-        if (average) memcpy(average + w->offset, w->tensor->data, eqnn__weight_count(w) * sizeof *average);
+        if (average)
+            memcpy(average + w->offset, w->tensor->data, eqnn__weight_count(w) * sizeof *average);
         return l->weights_only || w->buffer || eqnn__claim_states(c, w, l);
     }
     return 1;
@@ -10279,7 +10955,7 @@ static int eqnn__load_progress(eqnn_ctx *c, eqnn__load *l)
     return 1;
 }
 
-/* First all sizes are checked, then everything is filled: a file that does not fit changes nothing. */
+/* First all sizes are checked, then everything is filled: a file that does not fit changes none. */
 static int eqnn__load_apply(eqnn_ctx *c, eqnn__load *l)
 {
     struct eqnn__params *p = c->params;
@@ -10305,7 +10981,8 @@ EQNN_API int eqnn_load(eqnn_ctx *c, const char *path, const eqnn_load_opts *opts
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (c->owner != c) eqnn__fail(c, "load: a worker only reads the weights");
-    else if (c->params && c->params->averaging) eqnn__fail(c, "load: averaged weights are in use; eqnn_use_average(c, 0) first");
+    else if (c->params && c->params->averaging)
+        eqnn__fail(c, "load: averaged weights are in use; eqnn_use_average(c, 0) first");
     if (c->failed || !eqnn__params_get(c)) return 0;
     eqnn__load *l = eqnn__load_make(c, path, &o);
     if (!l) return 0;
@@ -10318,8 +10995,8 @@ EQNN_API int eqnn_load(eqnn_ctx *c, const char *path, const eqnn_load_opts *opts
     return !c->params->closed || eqnn__loads_check(c);
 }
 
-/* Is everything that was loaded in use, and everything in use loaded? Else an error that names them. Once
-   names are closed the files are let go, unless a prefix is open. */
+/* Is everything that was loaded in use, and everything in use loaded? Else an error that names
+   them. Once names are closed the files are let go, unless a prefix is open. */
 static int eqnn__loads_check(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
@@ -10328,14 +11005,18 @@ static int eqnn__loads_check(eqnn_ctx *c)
     for (eqnn__load *l = p->loads; l; l = l->next) {
         int left = eqnn__load_left(l, &first);
         if (left)
-            eqnn__fail(c, "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
-                       "allows it)", l->file->path, left, first);
+            eqnn__fail(
+                c,
+                "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
+                "allows it)",
+                l->file->path, left, first);
     }
     for (int i = 0; p->strict && !p->lenient && i < p->count; i++)
         if (!p->all[i]->loaded && !missing++) first = p->all[i]->name;
     if (missing)
-        eqnn__fail(c, "load: %d parameters were in no file, the first is %.200s (.partial allows it)", missing,
-                   first);
+        eqnn__fail(c,
+                   "load: %d parameters were in no file, the first is %.200s (.partial allows it)",
+                   missing, first);
     for (const eqnn__pattern *q = p->patterns; q; q = q->next) open |= q->kind == 2;
     while (!c->failed && p->closed && !open && p->loads) {
         eqnn__load *next = p->loads->next;
@@ -10364,15 +11045,18 @@ static EQNN__MAYBE_UNUSED int eqnn__names_close(eqnn_ctx *c)
    8 >>layers
    ------------------------------------------------------------------------------------------------ */
 
-/* x when its numbers are invariant; NULL and an error when they turn: a weight for every column would
-   break the symmetry. */
-static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name, const char *instead)
+/* x when its numbers are invariant; NULL and an error when they turn: a weight for every column
+   would break the symmetry. */
+static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name,
+                                const char *instead)
 {
     if (eqnn__bad(x, op)) return NULL;
-    if (!name) return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op, x->ctx->scope);
+    if (!name)
+        return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op, x->ctx->scope);
     if (!eqnn__invariant(x->label))
-        return eqnn__fail(x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
-                          x->ctx->scope, name, eqnn__label_text(x->label), instead);
+        return eqnn__fail(
+            x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
+            x->ctx->scope, name, eqnn__label_text(x->label), instead);
     return x->label ? eqnn_as(x, NULL) : x;
 }
 
@@ -10382,13 +11066,15 @@ static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name
 static eqnn_init eqnn__linear_init(const eqnn_init *o, int in, int out)
 {
     eqnn_init init = *o;
-    if (init.kind == EQNN_INIT_NORMAL && !(init.scale < 0 || init.scale > 0)) init.kind = EQNN_INIT_TORCH;
+    if (init.kind == EQNN_INIT_NORMAL && !(init.scale < 0 || init.scale > 0))
+        init.kind = EQNN_INIT_TORCH;
     if (init.fan_in <= 0) init.fan_in = in;
     if (init.fan_out <= 0) init.fan_out = out;
     return init;
 }
 
-EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out, const eqnn_linear_opts *opts)
+EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
+                                  const eqnn_linear_opts *opts)
 {
     eqnn_linear_opts o;
     memset(&o, 0, sizeof o);
@@ -10425,7 +11111,8 @@ static int eqnn__next_width(const char **s, int *width)
     return 1;
 }
 
-EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths, const eqnn_mlp_opts *opts)
+EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
+                               const eqnn_mlp_opts *opts)
 {
     eqnn_mlp_opts o;
     memset(&o, 0, sizeof o);
@@ -10434,7 +11121,9 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
     double p = o.act == EQNN_LEAKY_RELU ? 0.01 : o.act == EQNN_ELU ? 1 : 0; /* torch's defaults */
     x = eqnn__plain(x, "mlp", name, "eqnn_irreps_linear and eqnn_gate");
     if (!x) return NULL;
-    if (!widths) return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope, name);
+    if (!widths)
+        return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope,
+                          name);
     const char *at = widths;
     int width = 0, more = eqnn__next_width(&at, &width);
     x = eqnn_enter(x, name);
@@ -10446,23 +11135,27 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
         if (x && !o.linear && (more > 0 || o.act_last)) x = eqnn_map(x, o.act, p, 0);
     }
     if (x && more < 0)
-        return eqnn__fail(x->ctx, "mlp in %s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
-                          x->ctx->scope, widths, at);
+        return eqnn__fail(
+            x->ctx,
+            "mlp in %s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
+            x->ctx->scope, widths, at);
     return eqnn_leave(x);
 }
 
-EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *name, int entries, int cols,
-                                     const eqnn_init *init)
+EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *name, int entries,
+                                     int cols, const eqnn_init *init)
 {
     if (!c || c->failed) return NULL;
     c->op = "embedding";
-    if (!index || !name) return eqnn__fail(c, "embedding: the %s is missing (NULL)", index ? "name" : "index");
+    if (!index || !name)
+        return eqnn__fail(c, "embedding: the %s is missing (NULL)", index ? "name" : "index");
     if (index->range <= 0 && index->count > 0)
-        return eqnn__fail(c, "embedding in %s%s: make the index with its range, the number of entries (%d)",
-                          c->scope, name, entries);
+        return eqnn__fail(
+            c, "embedding in %s%s: make the index with its range, the number of entries (%d)",
+            c->scope, name, entries);
     if (index->range > entries)
-        return eqnn__fail(c, "embedding in %s%s: the index goes to %d, there are %d entries", c->scope, name,
-                          index->range - 1, entries);
+        return eqnn__fail(c, "embedding in %s%s: the index goes to %d, there are %d entries",
+                          c->scope, name, index->range - 1, entries);
     if (!eqnn__scope_push(c, name)) return NULL;
     return eqnn_leave(eqnn_take(eqnn_param(c, "weight", entries, cols, init), index));
 }
@@ -10578,7 +11271,7 @@ static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[3])
     return n;
 }
 
-/* A new optimizer of a context starts from nothing, unless a load brought what it is to continue. */
+/* A new optimizer starts from nothing, unless a load brought what it is to continue. */
 static void eqnn__optimizer_start(eqnn_ctx *c, eqnn__optimizer *o)
 {
     struct eqnn__params *p = c->params;
@@ -10588,7 +11281,8 @@ static void eqnn__optimizer_start(eqnn_ctx *c, eqnn__optimizer *o)
         for (int k = 0; k < n; k++) {
             eqnn__slab *s = &p->slab[i];
             if (!s->state[states[k]]) continue;
-            if (states[k] == EQNN__AVERAGE) memcpy(s->state[EQNN__AVERAGE], s->value, s->used * sizeof *s->value);
+            if (states[k] == EQNN__AVERAGE)
+                memcpy(s->state[EQNN__AVERAGE], s->value, s->used * sizeof *s->value);
             else memset(s->state[states[k]], 0, s->size * sizeof *s->value);
         }
     for (int i = 0; fresh && i < p->trained_count; i++) p->trained[i]->born[o->kind] = 0;
@@ -10612,10 +11306,13 @@ EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts)
 {
     eqnn_adam_opts o = eqnn__adam_defaults(opts);
     if (!eqnn__optimizer_ready(c, "adam")) return NULL;
-    if (!(o.rate > 0 && o.beta1 > 0 && o.beta1 < 1 && o.beta2 > 0 && o.beta2 < 1 && o.eps > 0 && o.decay >= 0 &&
-          o.l2 >= 0 && o.clip >= 0 && o.average >= 0 && o.average < 1)) {
-        eqnn__fail(c, "adam: an option is out of range: rate %g, beta1 %g, beta2 %g, eps %g, decay %g, l2 %g, "
-                   "clip %g, average %g", o.rate, o.beta1, o.beta2, o.eps, o.decay, o.l2, o.clip, o.average);
+    if (!(o.rate > 0 && o.beta1 > 0 && o.beta1 < 1 && o.beta2 > 0 && o.beta2 < 1 && o.eps > 0 &&
+          o.decay >= 0 && o.l2 >= 0 && o.clip >= 0 && o.average >= 0 && o.average < 1)) {
+        eqnn__fail(c,
+                   "adam: an option is out of range: rate %g, beta1 %g, beta2 %g, eps %g, decay "
+                   "%g, l2 %g, "
+                   "clip %g, average %g",
+                   o.rate, o.beta1, o.beta2, o.eps, o.decay, o.l2, o.clip, o.average);
         return NULL;
     }
     eqnn_adam *adam = (eqnn_adam *)eqnn__keep_alloc(c, sizeof *adam);
@@ -10642,10 +11339,11 @@ EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
     if (opts) o = *opts;
     if (!(o.rate < 0 || o.rate > 0)) o.rate = 1e-2;
     if (!eqnn__optimizer_ready(c, "sgd")) return NULL;
-    if (!(o.rate > 0 && o.momentum >= 0 && o.momentum < 1 && o.l2 >= 0 && o.clip >= 0 && o.average >= 0 &&
-          o.average < 1)) {
-        eqnn__fail(c, "sgd: an option is out of range: rate %g, momentum %g, l2 %g, clip %g, average %g", o.rate,
-                   o.momentum, o.l2, o.clip, o.average);
+    if (!(o.rate > 0 && o.momentum >= 0 && o.momentum < 1 && o.l2 >= 0 && o.clip >= 0 &&
+          o.average >= 0 && o.average < 1)) {
+        eqnn__fail(
+            c, "sgd: an option is out of range: rate %g, momentum %g, l2 %g, clip %g, average %g",
+            o.rate, o.momentum, o.l2, o.clip, o.average);
         return NULL;
     }
     eqnn_sgd *sgd = (eqnn_sgd *)eqnn__keep_alloc(c, sizeof *sgd);
@@ -10691,8 +11389,8 @@ static int eqnn__finite(eqnn_ctx *c, const eqnn_real *x, size_t n)
     return !c->device.flag;
 }
 
-/* 1 when every gradient is finite; else an error that names a parameter, and all gradients and filed
-   updates of this step are dropped. */
+/* 1 when every gradient is finite; else an error that names a parameter, and all gradients and
+   filed updates of this step are dropped. */
 static int eqnn__gradients_finite(eqnn_ctx *c, int64_t step)
 {
     struct eqnn__params *p = c->params;
@@ -10703,8 +11401,9 @@ static int eqnn__gradients_finite(eqnn_ctx *c, int64_t step)
         const eqnn__weight *w = p->trained[i];
         const eqnn_real *g = p->slab[w->slab].gradient;
         if (g && !eqnn__finite(c, g + w->offset, eqnn__weight_count(w)))
-            eqnn__fail(c, "%s: step %lld: the gradient of %.200s is not finite; nothing was updated", c->op,
-                       (long long)step, w->name);
+            eqnn__fail(c,
+                       "%s: step %lld: the gradient of %.200s is not finite; nothing was updated",
+                       c->op, (long long)step, w->name);
     }
     if (!bad) return 1;
     eqnn_zero_gradients(c);
@@ -10728,7 +11427,8 @@ static int eqnn__allreduce_all(eqnn_ctx *c)
     for (int i = 0; good && i < p->slabs; i++)
         if (!p->slab[i].buffer && p->slab[i].used)
             good = p->allreduce(p->allreduce_user, p->slab[i].gradient, p->slab[i].used);
-    if (good && p->pending_used) good = p->allreduce(p->allreduce_user, p->pending, p->pending_used);
+    if (good && p->pending_used)
+        good = p->allreduce(p->allreduce_user, p->pending, p->pending_used);
     if (!good) eqnn__fail(c, "%s: the allreduce callback failed", c->op);
     return good;
 }
@@ -10738,13 +11438,13 @@ static int eqnn__allreduce_all(eqnn_ctx *c)
 /* Can the two be updated by one call? */
 static int eqnn__alike(const eqnn__weight *a, const eqnn__weight *b, int kind)
 {
-    return a->slab == b->slab && a->frozen == b->frozen && !(a->rate < b->rate) && !(a->rate > b->rate) &&
-           a->born[kind] == b->born[kind];
+    return a->slab == b->slab && a->frozen == b->frozen && !(a->rate < b->rate) &&
+           !(a->rate > b->rate) && a->born[kind] == b->born[kind];
 }
 
 /* Updates the parameters from first to last, which lie side by side. */
-static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first, const eqnn__weight *last,
-                             double scale)
+static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
+                             const eqnn__weight *last, double scale)
 {
     eqnn_ctx *c = o->ctx;
     const eqnn__slab *s = &c->params->slab[first->slab];
@@ -10844,8 +11544,14 @@ EQNN_API void eqnn_sgd_rate(eqnn_sgd *o, double rate)
     if (o) eqnn__optimizer_rate(&o->o, rate);
 }
 
-EQNN_API int64_t eqnn_adam_steps(const eqnn_adam *o) { return o ? o->o.ctx->params->steps[EQNN__BY_ADAM] : 0; }
-EQNN_API int64_t eqnn_sgd_steps(const eqnn_sgd *o) { return o ? o->o.ctx->params->steps[EQNN__BY_SGD] : 0; }
+EQNN_API int64_t eqnn_adam_steps(const eqnn_adam *o)
+{
+    return o ? o->o.ctx->params->steps[EQNN__BY_ADAM] : 0;
+}
+EQNN_API int64_t eqnn_sgd_steps(const eqnn_sgd *o)
+{
+    return o ? o->o.ctx->params->steps[EQNN__BY_SGD] : 0;
+}
 
 /* --- the average --- */
 
@@ -10889,7 +11595,8 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
     double factor = s->factor > 0 ? s->factor : s->kind == EQNN_STEPS ? 0.1 : 1;
     double length = (double)(s->total - (s->warmup > 0 ? s->warmup : 0));
     switch (s->kind) {
-    case EQNN_STEPS: return s->every > 0 ? s->rate * pow(factor, floor(t / (double)s->every)) : s->rate;
+    case EQNN_STEPS:
+        return s->every > 0 ? s->rate * pow(factor, floor(t / (double)s->every)) : s->rate;
     case EQNN_EXPONENTIAL: return s->rate * pow(factor, t);
     case EQNN_COSINE:
         if (t >= length) return length > 0 ? s->last : s->rate;
@@ -10902,7 +11609,8 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
 EQNN_API double eqnn_plateau_rate(eqnn_plateau *p, double loss)
 {
     if (!p) return NAN;
-    double threshold = p->threshold > 0 ? p->threshold : 1e-4, factor = p->factor > 0 ? p->factor : 0.1;
+    double threshold = p->threshold > 0 ? p->threshold : 1e-4,
+           factor = p->factor > 0 ? p->factor : 0.1;
     if (!p->started || loss < p->best * (1 - threshold)) {
         p->started = loss <= DBL_MAX; /* not NaN */
         p->best = loss;
@@ -11482,14 +12190,14 @@ static int eqnn__gradient_terms(int l, int m, eqnn__gradient_term t[5])
 }
 
 /* A matrix with any strides. */
-typedef struct eqnn__view { double *p; size_t rows, cols; } eqnn__view;
+typedef struct eqnn__strided { double *p; size_t rows, cols; } eqnn__strided;
 
 /* D^l from D^(l-1) and R: since P^l is what r and P^(l-1) couple to, with the coefficients above,
 
        D^l[k][c] = 1/(l (2l+1)) sum g(k; j, i) g(c; b, a) D^(l-1)[i][a] R[j][b]
 
    Products of orthogonal matrices only: no angles, no poles, errors of a few 1e-15 at l = 8. */
-static void eqnn__wigner_step(int l, const double R[9], eqnn__view lower, eqnn__view D)
+static void eqnn__wigner_step(int l, const double R[9], eqnn__strided lower, eqnn__strided D)
 {
     eqnn__gradient_term tk[5], tc[5];
     for (int k = -l; k <= l; k++) {
@@ -11508,11 +12216,11 @@ static void eqnn__wigner_step(int l, const double R[9], eqnn__view lower, eqnn__
 }
 
 /* D^l into a view; the degrees in between take turns in it and in a small square. */
-static void eqnn__wigner(int l, const double R[9], eqnn__view D)
+static void eqnn__wigner(int l, const double R[9], eqnn__strided D)
 {
     double square[(2 * EQNN__LMAX - 1) * (2 * EQNN__LMAX - 1)];
-    eqnn__view other = { square, (size_t)(2 * l - 1), 1 };
-    eqnn__view a = l % 2 ? other : D, b = l % 2 ? D : other;
+    eqnn__strided other = { square, (size_t)(2 * l - 1), 1 };
+    eqnn__strided a = l % 2 ? other : D, b = l % 2 ? D : other;
     if (l > EQNN__LMAX) {
         for (int k = 0; k <= 2 * l; k++)
             for (int c = 0; c <= 2 * l; c++) D.p[(size_t)k * D.rows + (size_t)c * D.cols] = NAN;
@@ -11521,7 +12229,7 @@ static void eqnn__wigner(int l, const double R[9], eqnn__view D)
     a.p[0] = 1;
     for (int k = 1; k <= l; k++) {
         eqnn__wigner_step(k, R, a, b);
-        eqnn__view swap = a;
+        eqnn__strided swap = a;
         a = b;
         b = swap;
     }
@@ -11529,7 +12237,7 @@ static void eqnn__wigner(int l, const double R[9], eqnn__view D)
 
 EQNN_API void eqnn_wigner_D(int l, const double R[9], double *D)
 {
-    eqnn__view v = { D, (size_t)(2 * l + 1), 1 };
+    eqnn__strided v = { D, (size_t)(2 * l + 1), 1 };
     if (l >= 0) eqnn__wigner(l, R, v);
 }
 
@@ -11574,7 +12282,7 @@ static int eqnn__proper_part(const double R[9], double S[9])
 }
 
 /* The matrix of one copy of (l, p): D^l of the rotation, times p when R is improper. */
-static void eqnn__irrep_D(const eqnn_type *t, const double R[9], eqnn__view D)
+static void eqnn__irrep_D(const eqnn_type *t, const double R[9], eqnn__strided D)
 {
     double S[9];
     int sign = eqnn__proper_part(R, S) < 0 ? t->p : 1;
@@ -11591,7 +12299,7 @@ EQNN_API void eqnn_irreps_D(const eqnn_irreps *a, const double R[9], double *D)
     for (int i = 0; i < a->blocks; i++) {
         const eqnn_block *b = &a->block[i];
         size_t U = (size_t)b->copies, start = (size_t)b->start;
-        eqnn__view first = { D + start * n + start, U * n, U }; /* of channel 0 */
+        eqnn__strided first = { D + start * n + start, U * n, U }; /* of channel 0 */
         if (U == 0 || b->type->kind != EQNN_TYPE_IRREP) continue;
         eqnn__irrep_D(b->type, R, first);
         for (int k = 0; k < b->type->dim; k++)
@@ -11630,7 +12338,7 @@ EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
                               x->label->name, b->type->name);
         double *D = (double *)eqnn__step_alloc(x->ctx, d * d * sizeof *D);
         if (!D) return NULL;
-        eqnn__view v = { D, d, 1 };
+        eqnn__strided v = { D, d, 1 };
         eqnn__irrep_D(b->type, R, v);
         for (size_t r = 0; r < (size_t)x->rows; r++)
             eqnn__rotate_block(b, D, x->data + r * (size_t)x->cols, y->data + r * (size_t)x->cols);
@@ -12014,7 +12722,18 @@ static void eqnn__solid_rule(eqnn__sweep *s, const struct eqnn__node *n)
     eqnn__slot(&f, 0, EQNN__EACH, Y->rows, Y->cols);
     eqnn__slot(&f, 1, EQNN__EACH, Y->rows, Y->cols);
     eqnn__slot(&f, 2, EQNN__EACH, Y->rows, 3);
-    eqnn__give(s, n, 0, eqnn__form_value(Y->ctx, &f, v, 2));
+    if (n->i[0] > EQNN__SOLID_LMAX) {
+        eqnn__give(s, n, 0, eqnn__form_value(Y->ctx, &f, v, 2));
+        return;
+    }
+    /* The same numbers from a kernel made for them; the node is the form's, so that every higher
+       order is there too. */
+    eqnn_tensor *out[EQNN__SLOTS] = {NULL, NULL, eqnn__new(Y->ctx, Y->rows, 3)};
+    if (!out[2]) return;
+    Y->ctx->k->solid_vjp(&Y->ctx->device, n->i[0], (size_t)Y->rows, n->in[0]->data, g->data,
+                         out[2]->data);
+    eqnn__form_record(Y->ctx, &f, v, NULL, 3u, 4u, out);
+    eqnn__give(s, n, 0, out[2]);
 }
 
 /* r^l Y(r) of degrees 0..lmax in component normalisation */
@@ -12191,7 +12910,7 @@ enum {
    to one output block stand together and are mixed by one matrix, for which the weights are put in
    order. */
 typedef struct eqnn__full {
-    int along_y, cols, weights;
+    int along_y, cols;
     const void *couple, *mix;
     eqnn_ints *order; /* weights in the order of the pairs; NULL: as they are */
 } eqnn__full;
@@ -12864,7 +13583,6 @@ static eqnn__full *eqnn__full_make(const eqnn_product *p, int shared)
     else
         eqnn__pairs_per_row(&a, p, full->along_y);
     full->cols = a.cols;
-    full->weights = shared ? a.weights : p->weights;
     if (p->ctx->failed) return NULL;
     full->couple = eqnn__couple_plan(p->ctx, a.couple.path, a.couple.n);
     full->mix = eqnn__mix_plan(p->ctx, a.mix, a.mixes);
@@ -13009,6 +13727,10 @@ static int eqnn__factors_fit(const eqnn_product *p, const eqnn_tensor *x, const 
                              const char *op)
 {
     eqnn_ctx *c = x->ctx;
+    if (p->ctx != c) {
+        eqnn__fail(c, "%s%s: the product belongs to another context", op, eqnn__place(c));
+        return 0;
+    }
     for (int i = 0; i < 2; i++) {
         const eqnn_tensor *a = i ? y : x;
         const eqnn_irreps *want = i ? p->in2 : p->in1;
@@ -13845,7 +14567,7 @@ static int *eqnn__graph_room(eqnn_ctx *c, size_t count, int keep)
     return (int *)(keep ? eqnn__keep_alloc(c, bytes) : eqnn__step_alloc(c, bytes));
 }
 
-/* A counting sort: out lists the items of in (NULL: 0..n-1) by key[item], equals in the order of in;
+/* A counting sort: out lists the items of in (NULL: 0..n-1) by key[item], equals as they were;
    those of key k lie at first[k]..first[k+1]-1. Linear in n and the number of keys. */
 static void eqnn__count_sort(int n, const int *in, const int *key, int keys, int *first, int *out)
 {
@@ -13868,12 +14590,14 @@ static eqnn_ints *eqnn__graph_index(eqnn_ctx *c, int count, const int *values, i
     return x;
 }
 
-/* The list sorted by (target, source), equal edges in the order given. The inverses of the two indices
-   are the edges into a target and, as inverses count up, the edges out of a source by (source, target). */
+/* The list sorted by (target, source), equal edges in the order given. The inverses of the two
+   indices are the edges into a target and, as inverses count up, the edges out of a source by
+   (source, target). */
 static int eqnn__graph_sort(eqnn_graph *g, const int *source, const int *target, int keep)
 {
     eqnn_ctx *c = g->ctx;
-    size_t edges = (size_t)g->edges, nodes = (size_t)(g->sources > g->targets ? g->sources : g->targets);
+    size_t edges = (size_t)g->edges,
+           nodes = (size_t)(g->sources > g->targets ? g->sources : g->targets);
     int *order = eqnn__graph_room(c, edges, keep);
     int *first = eqnn__graph_room(c, nodes + 1, 0);
     int *work = eqnn__graph_room(c, 2 * edges, 0);
@@ -13905,7 +14629,8 @@ static int eqnn__graph_examples(eqnn_graph *g, const int *example, int keep)
         if (!zeros) return 0;
         memset(zeros, 0, (size_t)g->targets * sizeof *zeros);
     }
-    g->example_index = eqnn__graph_index(c, g->targets, example ? example : zeros, g->examples, keep);
+    g->example_index = eqnn__graph_index(c, g->targets, example ? example : zeros, g->examples,
+                                         keep);
     if (!g->example_index) return 0;
     if (example) g->example = eqnn_ints_data(g->example_index);
     return 1;
@@ -13914,7 +14639,8 @@ static int eqnn__graph_examples(eqnn_graph *g, const int *example, int keep)
 static int eqnn__graph_shifts(eqnn_graph *g, const double *shift, int keep)
 {
     size_t n = 3 * (size_t)g->edges, bytes = (n ? n : 1) * sizeof(eqnn_real);
-    eqnn_real *s = (eqnn_real *)(keep ? eqnn__keep_alloc(g->ctx, bytes) : eqnn__step_alloc(g->ctx, bytes));
+    eqnn_real *s = (eqnn_real *)(keep ? eqnn__keep_alloc(g->ctx, bytes)
+                                      : eqnn__step_alloc(g->ctx, bytes));
     if (!s) return 0;
     for (size_t e = 0; e < (size_t)g->edges; e++)
         for (size_t k = 0; k < 3; k++) s[3 * e + k] = (eqnn_real)shift[3 * (size_t)g->order[e] + k];
@@ -13934,9 +14660,10 @@ static int eqnn__is_reverse(const eqnn_graph *g, int e, int f)
 }
 
 /* Finds the reverse of every edge. Position q of by_source is the q-th edge by (source, target), so
-   when every edge has a reverse it leads back along the q-th edge by (target, source). Between the same
-   two nodes there may be several edges, a run at positions q..end-1, told apart by their images only:
-   equal ones, or more than 64, are not paired. Returns 0 when some edge has no reverse of its own. */
+   when every edge has a reverse it leads back along the q-th edge by (target, source). Between the
+   same two nodes there may be several edges, a run at positions q..end-1, told apart by their
+   images only: equal ones, or more than 64, are not paired. Returns 0 when some edge has no reverse
+   of its own. */
 static int eqnn__reverses(const eqnn_graph *g, int *reverse)
 {
     for (int q = 0, end; q < g->edges; q = end) {
@@ -13959,7 +14686,7 @@ static int eqnn__reverses(const eqnn_graph *g, int *reverse)
     return 1;
 }
 
-/* Numbers the pairs by their first edge. What depends on the length only is computed once a pair. */
+/* Numbers the pairs by their first edge. What depends on lengths only is computed once a pair. */
 static int eqnn__graph_pairs(eqnn_graph *g, int keep)
 {
     eqnn_ctx *c = g->ctx;
@@ -13987,8 +14714,9 @@ static int eqnn__graph_pairs(eqnn_graph *g, int keep)
     return 1;
 }
 
-/* Cuts the nodes into the shortest runs that no edge leaves. A run ends where neither an edge into nor
-   an edge out of its nodes leads further: the last of each list leads furthest, as they are sorted. */
+/* Cuts the nodes into the shortest runs that no edge leaves. A run ends where neither an edge into
+   nor an edge out of its nodes leads further: the last of each list leads furthest, as they are
+   sorted. */
 static int eqnn__graph_blocks(eqnn_graph *g, int keep)
 {
     if (g->sources != g->targets) return 1;
@@ -14012,7 +14740,8 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
                                      const eqnn_graph_opts *o)
 {
     size_t at = c->step.at, used = c->step.used;
-    eqnn_graph *g = (eqnn_graph *)(o->keep ? eqnn__keep_alloc(c, sizeof *g) : eqnn__step_alloc(c, sizeof *g));
+    eqnn_graph *g = (eqnn_graph *)(o->keep ? eqnn__keep_alloc(c, sizeof *g)
+                                           : eqnn__step_alloc(c, sizeof *g));
     if (!g) return NULL;
     memset(g, 0, sizeof *g);
     g->ctx = c;
@@ -14034,7 +14763,8 @@ static int eqnn__example_check(eqnn_ctx *c, const char *op, eqnn_graph_opts *o)
     int n = o->targets;
     if (!o->example || !n) {
         if (o->examples < 0 || (n && o->examples > 1)) {
-            eqnn__fail(c, "%s: %d examples but no array that says which a node belongs to", op, o->examples);
+            eqnn__fail(c, "%s: %d examples but no array that says which a node belongs to", op,
+                       o->examples);
             return 0;
         }
         if (!o->examples && !o->example) o->examples = 1;
@@ -14043,7 +14773,8 @@ static int eqnn__example_check(eqnn_ctx *c, const char *op, eqnn_graph_opts *o)
     }
     for (int i = 0; i < n; i++)
         if (o->example[i] < (i ? o->example[i - 1] : 0)) {
-            eqnn__fail(c, "%s: example[%d] = %d: examples must count up from 0", op, i, o->example[i]);
+            eqnn__fail(c, "%s: example[%d] = %d: examples must count up from 0", op, i,
+                       o->example[i]);
             return 0;
         }
     if (!o->examples && o->example[n - 1] < INT_MAX) o->examples = o->example[n - 1] + 1;
@@ -14058,8 +14789,8 @@ static int eqnn__edge_check(eqnn_ctx *c, int edges, const int *source, const int
                             const eqnn_graph_opts *o)
 {
     if (edges < 0 || o->sources < 0 || o->targets < 0 || (edges && (!source || !target))) {
-        eqnn__fail(c, "graph_make: %d edges, %d sources, %d targets: not a graph", edges, o->sources,
-                   o->targets);
+        eqnn__fail(c, "graph_make: %d edges, %d sources, %d targets: not a graph", edges,
+                   o->sources, o->targets);
         return 0;
     }
     if (edges && !o->targets) {
@@ -14068,8 +14799,9 @@ static int eqnn__edge_check(eqnn_ctx *c, int edges, const int *source, const int
     }
     for (int e = 0; e < edges; e++)
         if (source[e] < 0 || source[e] >= o->sources || target[e] < 0 || target[e] >= o->targets) {
-            eqnn__fail(c, "graph_make: edge %d leads from %d to %d; there are %d sources and %d targets", e,
-                       source[e], target[e], o->sources, o->targets);
+            eqnn__fail(
+                c, "graph_make: edge %d leads from %d to %d; there are %d sources and %d targets",
+                e, source[e], target[e], o->sources, o->targets);
             return 0;
         }
     for (int e = 0; o->shift && e < 3 * (edges < INT_MAX / 3 ? edges : INT_MAX / 3); e++)
@@ -14080,8 +14812,8 @@ static int eqnn__edge_check(eqnn_ctx *c, int edges, const int *source, const int
     return 1;
 }
 
-EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *source, const int *target,
-                                           const eqnn_graph_opts *opts)
+EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *source,
+                                           const int *target, const eqnn_graph_opts *opts)
 {
     eqnn_graph_opts o;
     if (!c || c->failed) return NULL;
@@ -14097,33 +14829,48 @@ EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *so
 
 /* --- who is near: a cell list --- */
 
-/* A grid of cells at least as wide as the radius: neighbours sit in the same or an adjacent cell. Cells
-   are numbered along x, then y, then z; the number is an atom's key. When there are not many more cells
-   than atoms the key is the bucket, else the key is hashed, so that memory and time stay linear however
-   far apart the atoms are. */
+/* A grid of cells at least as wide as the radius: neighbours sit in the same or an adjacent cell.
+   Cells are numbered along x, then y, then z; the number is an atom's key. When there are not many
+   more cells than atoms the key is the bucket, else the key is hashed, so that memory and time stay
+   linear however far apart the atoms are. */
 typedef struct eqnn__search {
     eqnn_ctx *ctx;
-    const eqnn_real *x;          /* [nodes, 3]                                      */
+    const eqnn_real *pos;        /* [atoms, 3]                                      */
     double radius, r2;
+    const double *x;             /* [points, 3]: the atoms, or their images         */
+    const double *cell;          /* lattice vectors a row, when periodic; then ...  */
+    const int *atom, *image;     /* [points], [points, 3] whose image a point is    */
+    int home;                    /* the first points are the atoms themselves       */
     uint64_t cells[3];           /* along each axis                                 */
     int bits;                    /* of the hash; 0: a bucket for every cell         */
     int buckets;
-    uint64_t *key;               /* [nodes]                                         */
-    int *bucket, *first, *order; /* [nodes], [buckets+1], [nodes] atoms by bucket   */
-    int *pair;                   /* [pairs][2] found so far                         */
+    uint64_t *key;               /* [points]                                        */
+    int *bucket, *first, *order; /* [points], [buckets+1], [points] by bucket       */
+    int *pair;                   /* [pairs][width] found so far: i, j and the image */
+    size_t width;                /* 5, or 2 when not periodic                       */
     size_t pairs, room, limit;
 } eqnn__search;
 
+/* Component k of the lattice vector n. */
+static double eqnn__lattice(const double *cell, const int *n, int k)
+{
+    return n[0] * cell[k] + n[1] * cell[3 + k] + n[2] * cell[6 + k];
+}
+
 /* Differences are taken in the positions' own precision, as eqnn_edge_vectors does, and squared in
    double, so that nothing overflows; both directions agree to the last bit. */
-static int eqnn__near(const eqnn__search *s, int i, int j)
+static int eqnn__near(const eqnn__search *s, int i, int j, const int *n)
 {
-    const eqnn_real *a = s->x + 3 * (size_t)i, *b = s->x + 3 * (size_t)j;
-    double x = (double)(a[0] - b[0]), y = (double)(a[1] - b[1]), z = (double)(a[2] - b[2]);
+    const eqnn_real *a = s->pos + 3 * (size_t)i, *b = s->pos + 3 * (size_t)j;
+    eqnn_real d[3];
+    for (int k = 0; k < 3; k++) d[k] = b[k] - a[k];
+    for (int k = 0; k < 3 && s->cell; k++) d[k] += (eqnn_real)eqnn__lattice(s->cell, n, k);
+    double x = (double)d[0], y = (double)d[1], z = (double)d[2];
     return x * x + y * y + z * z < s->r2;
 }
 
-static int eqnn__pair_found(eqnn__search *s, int i, int j)
+/* Keeps a pair: atom i and the image n of atom j. */
+static int eqnn__pair_found(eqnn__search *s, int i, int j, const int *n)
 {
     if (s->pairs == s->limit) {
         eqnn__fail(s->ctx, "radius_graph: too many edges within %g: more than %zu", s->radius,
@@ -14132,16 +14879,31 @@ static int eqnn__pair_found(eqnn__search *s, int i, int j)
     }
     if (s->pairs == s->room) {
         size_t room = 2 * s->room + 256;
-        int *grown = eqnn__graph_room(s->ctx, 2 * room, 0);
+        int *grown = eqnn__graph_room(s->ctx, s->width * room, 0);
         if (!grown) return 0;
-        if (s->pairs) memcpy(grown, s->pair, 2 * s->pairs * sizeof *grown);
+        if (s->pairs) memcpy(grown, s->pair, s->width * s->pairs * sizeof *grown);
         s->pair = grown;
         s->room = room;
     }
-    s->pair[2 * s->pairs] = i;
-    s->pair[2 * s->pairs + 1] = j;
-    s->pairs++;
+    int *p = s->pair + s->width * s->pairs++;
+    p[0] = i, p[1] = j;
+    if (s->cell) p[2] = n[0], p[3] = n[1], p[4] = n[2];
     return 1;
+}
+
+/* Looks at two points. Of the images of a pair each is kept once: seen from the smaller atom at
+   home, and of an atom with itself only one of two opposite ones. 0 when memory runs out. */
+static int eqnn__pair_test(eqnn__search *s, int p, int q)
+{
+    int n[3] = { 0, 0, 0 };
+    if (!s->cell) return !eqnn__near(s, p, q, n) || eqnn__pair_found(s, p, q, n);
+    int swap = p >= s->home || (q < s->home && s->atom[q] < s->atom[p]);
+    int from = swap ? q : p, to = swap ? p : q, i = s->atom[from], j = s->atom[to];
+    if (from >= s->home || j < i) return 1;
+    for (int k = 0; k < 3; k++)
+        n[k] = s->image[3 * (size_t)to + (size_t)k] - s->image[3 * (size_t)from + (size_t)k];
+    if (i == j && (n[0] < 0 || (n[0] == 0 && (n[1] < 0 || (n[1] == 0 && n[2] < 0))))) return 1;
+    return !eqnn__near(s, i, j, n) || eqnn__pair_found(s, i, j, n);
 }
 
 /* Few atoms, or all within reach: every pair. */
@@ -14149,7 +14911,7 @@ static int eqnn__search_all(eqnn__search *s, int from, int to)
 {
     for (int i = from; i < to; i++)
         for (int j = from; j < i; j++)
-            if (eqnn__near(s, i, j) && !eqnn__pair_found(s, i, j)) return 0;
+            if (!eqnn__pair_test(s, i, j)) return 0;
     return 1;
 }
 
@@ -14166,7 +14928,7 @@ static void eqnn__search_keys(eqnn__search *s, int from, int to)
     for (int k = 0; k < 3; k++) {
         double lo = DBL_MAX, hi = -DBL_MAX;
         for (int i = from; i < to; i++) {
-            double v = 0.5 * (double)s->x[3 * (size_t)i + (size_t)k];
+            double v = 0.5 * s->x[3 * (size_t)i + (size_t)k];
             if (v < lo) lo = v;
             if (v > hi) hi = v;
         }
@@ -14178,7 +14940,7 @@ static void eqnn__search_keys(eqnn__search *s, int from, int to)
     for (int i = from; i < to; i++) {
         uint64_t key = 0;
         for (int k = 2; k >= 0; k--) {
-            double v = 0.5 * (double)s->x[3 * (size_t)i + (size_t)k];
+            double v = 0.5 * s->x[3 * (size_t)i + (size_t)k];
             uint64_t cell = (uint64_t)((v - low[k]) / width[k]);
             key = key * s->cells[k] + (cell < s->cells[k] ? cell : s->cells[k] - 1);
         }
@@ -14201,14 +14963,14 @@ static void eqnn__search_buckets(eqnn__search *s, int from, int to)
     eqnn__count_sort(n, NULL, s->bucket, s->buckets, s->first, s->order);
 }
 
-/* The pairs of atom i with those in the cell of that key; in its own cell only with smaller ones. */
+/* The pairs of atom i with those in the cell of that key; of its own cell only the smaller ones. */
 static int eqnn__search_cell(eqnn__search *s, int from, int i, uint64_t key)
 {
     int b = eqnn__bucket(s, key), own = key == s->key[i];
     for (int q = s->first[b]; q < s->first[b + 1]; q++) {
         int j = from + s->order[q];
         if (s->key[j] != key || (own && j >= i)) continue;
-        if (eqnn__near(s, i, j) && !eqnn__pair_found(s, i, j)) return 0;
+        if (!eqnn__pair_test(s, i, j)) return 0;
     }
     return 1;
 }
@@ -14232,9 +14994,9 @@ static int eqnn__search_cells(eqnn__search *s, int from, int to)
     return 1;
 }
 
-static int eqnn__search_room(eqnn__search *s, int nodes)
+static int eqnn__search_room(eqnn__search *s, int points)
 {
-    size_t n = (size_t)nodes;
+    size_t n = (size_t)points;
     s->key = (uint64_t *)eqnn__step_alloc(s->ctx, (n ? n : 1) * sizeof *s->key);
     s->bucket = eqnn__graph_room(s->ctx, n, 0);
     s->order = eqnn__graph_room(s->ctx, n, 0);
@@ -14242,47 +15004,198 @@ static int eqnn__search_room(eqnn__search *s, int nodes)
     return s->key && s->bucket && s->order && s->first;
 }
 
+/* --- periodic examples --- */
+
+/* The atoms of one example moved into the cell, and behind them all images within reach of the
+ * cell. */
+typedef struct eqnn__images {
+    eqnn_ctx *ctx;
+    const double *cell;
+    double inverse[9];       /* fractions of the lattice vectors are x . inverse       */
+    double reach[3];         /* the radius in those                                    */
+    double *x;               /* [count, 3]                                             */
+    int *atom, *image;       /* [count], [count, 3] lattice vectors from the atom there */
+    int count, room;
+} eqnn__images;
+
+/* Heights of the cell and the inverse of its matrix: columns a2 x a3, a3 x a1, a1 x a2 over the
+ * volume. */
+static int eqnn__cell_inverse(eqnn__images *m, double radius, int example)
+{
+    const double *a = m->cell;
+    double volume = 0;
+    for (int k = 0; k < 3; k++) {
+        const double *b = a + 3 * ((k + 1) % 3), *c = a + 3 * ((k + 2) % 3);
+        m->inverse[k] = b[1] * c[2] - b[2] * c[1];
+        m->inverse[3 + k] = b[2] * c[0] - b[0] * c[2];
+        m->inverse[6 + k] = b[0] * c[1] - b[1] * c[0];
+    }
+    for (int i = 0; i < 3; i++) volume += a[i] * m->inverse[3 * i];
+    for (int i = 0; i < 9; i++) m->inverse[i] /= volume;
+    for (int k = 0; k < 3; k++) {
+        double x = m->inverse[k], y = m->inverse[3 + k], z = m->inverse[6 + k];
+        m->reach[k] = radius * sqrt(x * x + y * y + z * z) * (1 + 1e-6) + 1e-9;
+        if (!(fabs(volume) > 0) || !(m->reach[k] < 1000)) {
+            eqnn__fail(
+                m->ctx,
+                "radius_graph: the cell of example %d has no volume, or the radius %g spans more "
+                "than 1000 of them",
+                example, radius);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static int eqnn__image_add(eqnn__images *m, const eqnn_real *pos, int atom, const int *n)
+{
+    if (m->count == m->room) {
+        int room = m->room < INT_MAX / 8 ? 2 * m->room + 64 : 0;
+        double *x = room ? (double *)eqnn__step_alloc(m->ctx, 3 * (size_t)room * sizeof *x) : NULL;
+        int *list = x ? eqnn__graph_room(m->ctx, 4 * (size_t)room, 0) : NULL;
+        if (!list) return eqnn__fail(m->ctx, "radius_graph: too many images") != NULL;
+        if (m->count) {
+            memcpy(x, m->x, 3 * (size_t)m->count * sizeof *x);
+            memcpy(list, m->atom, (size_t)m->count * sizeof *list);
+            memcpy(list + room, m->image, 3 * (size_t)m->count * sizeof *list);
+        }
+        m->x = x, m->atom = list, m->image = list + room, m->room = room;
+    }
+    m->atom[m->count] = atom;
+    for (int k = 0; k < 3; k++) {
+        m->image[3 * (size_t)m->count + (size_t)k] = n[k];
+        m->x[3 * (size_t)m->count + (size_t)k] = (double)pos[3 * (size_t)atom + (size_t)k] +
+                                                 eqnn__lattice(m->cell, n, k);
+    }
+    m->count++;
+    return 1;
+}
+
+/* The first image of atom i at or above a fraction of each lattice vector, and where it is. */
+static int eqnn__image_first(eqnn__images *m, const eqnn_real *pos, int i, const double low[3],
+                             int n[3], double at[3])
+{
+    for (int k = 0; k < 3; k++) {
+        double f = 0;
+        for (int c = 0; c < 3; c++)
+            f += (double)pos[3 * (size_t)i + (size_t)c] * m->inverse[3 * c + k];
+        double steps = ceil(low[k] - f);
+        if (!(fabs(steps) < 1e8)) {
+            eqnn__fail(m->ctx, "radius_graph: row %d of the positions lies too many cells away", i);
+            return 0;
+        }
+        n[k] = (int)steps;
+        at[k] = f + steps;
+    }
+    return 1;
+}
+
+/* All images of atom i from -reach to 1 + reach but the one at home, which was listed before. */
+static int eqnn__image_around(eqnn__images *m, const eqnn_real *pos, int i, const int *home)
+{
+    double low[3], at[3];
+    int n[3], q[3];
+    for (int k = 0; k < 3; k++) low[k] = -m->reach[k];
+    if (!eqnn__image_first(m, pos, i, low, n, at)) return 0;
+    for (q[0] = n[0]; at[0] + (q[0] - n[0]) <= 1 + m->reach[0]; q[0]++)
+        for (q[1] = n[1]; at[1] + (q[1] - n[1]) <= 1 + m->reach[1]; q[1]++)
+            for (q[2] = n[2]; at[2] + (q[2] - n[2]) <= 1 + m->reach[2]; q[2]++) {
+                if (q[0] == home[0] && q[1] == home[1] && q[2] == home[2]) continue;
+                if (!eqnn__image_add(m, pos, i, q)) return 0;
+            }
+    return 1;
+}
+
+static int eqnn__search_periodic(eqnn__search *s, const double *cell, int example, int from, int to)
+{
+    const double zero[3] = { 0, 0, 0 };
+    double at[3];
+    int n[3];
+    eqnn__images m;
+    memset(&m, 0, sizeof m);
+    m.ctx = s->ctx;
+    m.cell = cell;
+    if (!eqnn__cell_inverse(&m, s->radius, example)) return 0;
+    double many = (1 + 2 * m.reach[0]) * (1 + 2 * m.reach[1]) * (1 + 2 * m.reach[2]) * (to - from);
+    if (many > 1e8)
+        return eqnn__fail(s->ctx, "radius_graph: the radius reaches %.0e images", many) != NULL;
+    for (int i = from; i < to; i++)
+        if (!eqnn__image_first(&m, s->pos, i, zero, n, at) || !eqnn__image_add(&m, s->pos, i, n))
+            return 0;
+    for (int i = from; i < to; i++)
+        if (!eqnn__image_around(&m, s->pos, i, m.image + 3 * (size_t)(i - from))) return 0;
+    s->x = m.x;
+    s->cell = cell;
+    s->atom = m.atom;
+    s->image = m.image;
+    s->home = to - from;
+    return eqnn__search_room(s, m.count) && eqnn__search_cells(s, 0, m.count);
+}
+
 /* Example by example, so that no pair crosses from one to another. */
 static int eqnn__search_examples(eqnn__search *s, const eqnn_graph_opts *o)
 {
-    if (!eqnn__search_room(s, o->targets)) return 0;
+    if (!o->cell && !eqnn__search_room(s, o->targets)) return 0;
     for (int from = 0, to; from < o->targets; from = to) {
+        int example = o->example ? o->example[from] : 0;
         for (to = from + 1; to < o->targets; to++)
-            if (o->example && o->example[to] != o->example[from]) break;
+            if (o->example && o->example[to] != example) break;
+        if (o->cell) {
+            if (!eqnn__search_periodic(s, o->cell + 9 * (size_t)example, example, from, to))
+                return 0;
+            continue;
+        }
         int all = to - from <= 32 || !(s->radius <= DBL_MAX);
         if (!(all ? eqnn__search_all(s, from, to) : eqnn__search_cells(s, from, to))) return 0;
     }
     return 1;
 }
 
-/* Both directions of every pair, and loops where asked for. */
-static eqnn_graph *eqnn__graph_of_pairs(const eqnn__search *s, const eqnn_graph_opts *o)
+/* Both directions of every pair, and loops where asked for. The shift leads the source to its
+ * image. */
+static eqnn_graph *eqnn__graph_of_pairs(const eqnn__search *s, const eqnn_graph_opts *opts)
 {
-    size_t loops = o->loops ? (size_t)o->targets : 0, edges = 2 * s->pairs + loops;
+    eqnn_graph_opts o = *opts;
+    size_t loops = o.loops ? (size_t)o.targets : 0, edges = 2 * s->pairs + loops;
     int *source = eqnn__graph_room(s->ctx, 2 * edges, 0);
-    if (!source) return NULL;
+    double *shift = o.cell ? (double *)eqnn__step_alloc(s->ctx, (3 * edges + 1) * sizeof *shift)
+                           : NULL;
+    if (!source || (o.cell && !shift)) return NULL;
     int *target = source + edges;
     for (size_t p = 0; p < s->pairs; p++) {
-        source[2 * p] = target[2 * p + 1] = s->pair[2 * p];
-        source[2 * p + 1] = target[2 * p] = s->pair[2 * p + 1];
+        const int *f = s->pair + s->width * p;
+        source[2 * p] = target[2 * p + 1] = f[1];
+        source[2 * p + 1] = target[2 * p] = f[0];
+        for (int k = 0; k < 3 && shift; k++) {
+            const double *cell = o.cell + 9 * (size_t)(o.example ? o.example[f[0]] : 0);
+            shift[6 * p + (size_t)k] = eqnn__lattice(cell, f + 2, k);
+            shift[6 * p + 3 + (size_t)k] = -shift[6 * p + (size_t)k];
+        }
     }
     for (size_t i = 0; i < loops; i++) source[2 * s->pairs + i] = target[2 * s->pairs + i] = (int)i;
-    return eqnn__graph_build(s->ctx, (int)edges, source, target, o);
+    for (size_t i = 0; i < 3 * loops && shift; i++) shift[6 * s->pairs + i] = 0;
+    o.shift = shift;
+    return eqnn__graph_build(s->ctx, (int)edges, source, target, &o);
 }
 
-/* The numbers of pos, all finite; NULL and an error otherwise. */
-static const eqnn_real *eqnn__positions(eqnn_tensor *pos)
+/* The numbers of pos, all finite, twice: as they are and in double. 0 and an error otherwise. */
+static int eqnn__positions(eqnn__search *s, eqnn_tensor *pos)
 {
     size_t n = 3 * (size_t)eqnn_rows(pos);
-    eqnn_real *x = (eqnn_real *)eqnn__step_alloc(pos->ctx, (n ? n : 1) * sizeof *x);
-    if (!x || (n && !eqnn_read(pos, x))) return NULL;
-    for (size_t i = 0; i < n; i++)
-        if (!(fabs((double)x[i]) <= DBL_MAX)) {
-            eqnn__fail(pos->ctx, "radius_graph: row %zu of the positions is not finite (%g, %g, %g)", i / 3,
-                       (double)x[i / 3 * 3], (double)x[i / 3 * 3 + 1], (double)x[i / 3 * 3 + 2]);
-            return NULL;
-        }
-    return x;
+    eqnn_real *x = (eqnn_real *)eqnn__step_alloc(s->ctx, (n + 1) * sizeof *x);
+    double *wide = (double *)eqnn__step_alloc(s->ctx, (n + 1) * sizeof *wide);
+    if (!x || !wide || (n && !eqnn_read(pos, x))) return 0;
+    for (size_t i = 0; i < n; i++) {
+        wide[i] = (double)x[i];
+        if (fabs(wide[i]) <= DBL_MAX) continue;
+        size_t row = i / 3;
+        eqnn__fail(s->ctx, "radius_graph: row %zu of the positions is not finite (%g, %g, %g)", row,
+                   (double)x[3 * row], (double)x[3 * row + 1], (double)x[3 * row + 2]);
+        return 0;
+    }
+    s->pos = x;
+    s->x = wide;
+    return 1;
 }
 
 static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *o)
@@ -14290,8 +15203,9 @@ static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *
     eqnn_ctx *c = pos->ctx;
     int n = eqnn_rows(pos);
     if (eqnn_cols(pos) != 3 || (o->sources && o->sources != n) || (o->targets && o->targets != n)) {
-        eqnn__fail(c, "radius_graph: positions [%d,%d] for %d sources and %d targets; it needs [n,3]", n,
-                   eqnn_cols(pos), o->sources, o->targets);
+        eqnn__fail(c,
+                   "radius_graph: positions [%d,%d] for %d sources and %d targets; it needs [n,3]",
+                   n, eqnn_cols(pos), o->sources, o->targets);
         return 0;
     }
     if (!(radius > 0) || o->shift) {
@@ -14303,7 +15217,8 @@ static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *
     return eqnn__example_check(c, "radius_graph", o);
 }
 
-EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius, const eqnn_graph_opts *opts)
+EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
+                                             const eqnn_graph_opts *opts)
 {
     eqnn_graph_opts o;
     eqnn__search s;
@@ -14314,19 +15229,20 @@ EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius, co
     if (!eqnn__radius_check(pos, radius, &o)) return NULL;
     memset(&s, 0, sizeof s);
     s.ctx = pos->ctx;
-    s.x = eqnn__positions(pos);
+    s.width = o.cell ? 5 : 2;
     s.radius = (double)(eqnn_real)radius; /* a distance of 0.7f is not below a radius of 0.7 */
     s.r2 = s.radius * s.radius;
     int most = o.max_edges > 0 ? o.max_edges : INT_MAX, loops = o.loops ? o.targets : 0;
     s.limit = most > loops ? (size_t)(most - loops) / 2 : 0;
-    if (!s.x || !eqnn__search_examples(&s, &o)) return NULL;
+    if (!eqnn__positions(&s, pos) || !eqnn__search_examples(&s, &o)) return NULL;
     return eqnn__graph_of_pairs(&s, &o);
 }
 
 /* --- messages --- */
 
 /* Is x a tensor with a row for each of what: n of them in the graph? */
-static int eqnn__graph_bad(const eqnn_tensor *x, const eqnn_graph *g, const char *op, const char *what)
+static int eqnn__graph_bad(const eqnn_tensor *x, const eqnn_graph *g, const char *op,
+                           const char *what)
 {
     if (eqnn__bad(x, op)) return 1;
     if (!g) {
@@ -14389,9 +15305,10 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g)
 {
     if (eqnn__graph_bad(pos, g, "edge_vectors", "sources")) return NULL;
     if (g->sources != g->targets || pos->cols != 3)
-        return eqnn__fail(pos->ctx, "edge_vectors: positions [%d,%d] for %d sources and %d targets; "
-                          "both are the same nodes and need [nodes,3]", pos->rows, pos->cols, g->sources,
-                          g->targets);
+        return eqnn__fail(pos->ctx,
+                          "edge_vectors: positions [%d,%d] for %d sources and %d targets; "
+                          "both are the same nodes and need [nodes,3]",
+                          pos->rows, pos->cols, g->sources, g->targets);
     const eqnn_irreps *vector = eqnn_irreps_make(pos->ctx, "1x1o");
     eqnn_tensor *p = eqnn_as(pos, vector);
     eqnn_tensor *r = eqnn_sub(eqnn_take(p, g->source_index), eqnn_take(p, g->target_index));
@@ -14421,7 +15338,7 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g)
 static eqnn_tensor *eqnn__with_label(eqnn_tensor *x)
 {
     if (!x || eqnn_label_of(x)) return x;
-    int block[1][3] = {{0, 0, 1}};
+    int block[1][3] = { { 0, 0, 1 } };
     block[0][0] = eqnn_cols(x);
     return eqnn_as(x, eqnn_irreps_blocks(x->ctx, (const int (*)[3])block, 1));
 }
@@ -14437,19 +15354,22 @@ static void eqnn__conv_defaults(eqnn_conv_opts *o, const eqnn_conv_opts *opts)
     if (!(o->neighbours > 0)) o->neighbours = 1;
 }
 
-/* A linear map whose weights may depend on the node's attributes z: e3nn's product of x with z, which is
-   a plain linear map with the same weights and the same normalisation when z is one number, 1. */
-static eqnn_tensor *eqnn__node_map(eqnn_tensor *x, eqnn_tensor *z, const char *name, const eqnn_irreps *out)
+/* A linear map whose weights may depend on the node's attributes z: e3nn's product of x with z,
+   which is a plain linear map with the same weights and the same normalisation when z is one
+   number, 1. */
+static eqnn_tensor *eqnn__node_map(eqnn_tensor *x, eqnn_tensor *z, const char *name,
+                                   const eqnn_irreps *out)
 {
     if (!x || !out) return NULL;
     if (!z) return eqnn_irreps_linear(x, name, out->name, NULL);
     return eqnn_fully_connected(x, z, name, out->name, NULL);
 }
 
-/* The radial network (e3nn's FullyConnectedNet "fc") as the message form takes it: the hidden features
-   and, in *V, the matrix of the last layer, which is multiplied in tile by tile. Dividing the sum over
-   neighbours by the square root of their number costs nothing there. */
-static eqnn_tensor *eqnn__radial(eqnn_tensor *b, int weights, const eqnn_conv_opts *o, eqnn_tensor **V)
+/* The radial network (e3nn's FullyConnectedNet "fc") as the message form takes it: the hidden
+   features and, in *V, the matrix of the last layer, which is multiplied in tile by tile. Dividing
+   the sum over neighbours by the square root of their number costs nothing there. */
+static eqnn_tensor *eqnn__radial(eqnn_tensor *b, int weights, const eqnn_conv_opts *o,
+                                 eqnn_tensor **V)
 {
     char widths[512];
     eqnn_fc_opts f, given;
@@ -14462,14 +15382,15 @@ static eqnn_tensor *eqnn__radial(eqnn_tensor *b, int weights, const eqnn_conv_op
     int at = 0;
     for (int k = 0; k < o->radial_layers && at < 480; k++)
         at += snprintf(widths + at, sizeof widths - (size_t)at, "%d,", o->radial_neurons);
-    if (at >= 480) return eqnn__fail(b->ctx, "conv: %d radial layers are too many", o->radial_layers);
+    if (at >= 480)
+        return eqnn__fail(b->ctx, "conv: %d radial layers are too many", o->radial_layers);
     snprintf(widths + at, sizeof widths - (size_t)at, "%d", weights);
     b = eqnn_enter(eqnn__bare(b), "fc");
     return eqnn_leave(b ? eqnn__fc_split(b, widths, &f, V) : NULL);
 }
 
-/* Equal irreps of the middle label may be merged when the last map's weights keep their order: one block
-   of attributes without directions, and every irrep at most once in the output. */
+/* Equal irreps of the middle label may be merged when the last map's weights keep their order: one
+   block of attributes without directions, and every irrep at most once in the output. */
 static int eqnn__may_merge(const eqnn_tensor *z, const eqnn_irreps *out)
 {
     const eqnn_irreps *a = z ? z->label : NULL;
@@ -14481,7 +15402,8 @@ static int eqnn__may_merge(const eqnn_tensor *z, const eqnn_irreps *out)
 }
 
 /* 1 where the self-connection reaches a block of the output, else 0. */
-static int eqnn__self_reaches(const eqnn_tensor *x, const eqnn_tensor *z, const eqnn_irreps *out, int block)
+static int eqnn__self_reaches(const eqnn_tensor *x, const eqnn_tensor *z, const eqnn_irreps *out,
+                              int block)
 {
     const eqnn_type *t = out->block[block].type;
     if (!z) return eqnn_irreps_count(x->label, t->l, t->p) > 0;
@@ -14489,8 +15411,8 @@ static int eqnn__self_reaches(const eqnn_tensor *x, const eqnn_tensor *z, const 
     return p && eqnn_product_reaches(p, block);
 }
 
-/* y = sin(pi/8) s + c h with c = cos(pi/8), but 1 for columns that s does not reach: the message cannot
-   share their variance with anything. */
+/* y = sin(pi/8) s + c h with c = cos(pi/8), but 1 for columns that s does not reach: the message
+   cannot share their variance with anything. */
 static eqnn_tensor *eqnn__conv_join(eqnn_tensor *s, eqnn_tensor *h, const eqnn_tensor *x,
                                     const eqnn_tensor *z)
 {
@@ -14524,13 +15446,14 @@ static int eqnn__conv_check(eqnn_tensor *x, eqnn_tensor *Y, eqnn_tensor *b, cons
         return 0;
     }
     if (Y->rows != g->edges || (b->rows != g->edges && b->rows != g->pairs)) {
-        eqnn__fail(x->ctx, "conv: %d rows of harmonics and %d of the radial basis for %d edges, %d pairs",
+        eqnn__fail(x->ctx,
+                   "conv: %d rows of harmonics and %d of the radial basis for %d edges, %d pairs",
                    Y->rows, b->rows, g->edges, g->pairs);
         return 0;
     }
     if (x->rows != g->sources || g->sources != g->targets) {
-        eqnn__fail(x->ctx, "conv: %d rows of features for %d sources and %d targets", x->rows, g->sources,
-                   g->targets);
+        eqnn__fail(x->ctx, "conv: %d rows of features for %d sources and %d targets", x->rows,
+                   g->sources, g->targets);
         return 0;
     }
     return 1;
@@ -14548,8 +15471,9 @@ EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, 
     z = eqnn__with_label(z);
     if (!eqnn__conv_check(x, Y, b, g, out)) return NULL;
     eqnn_ctx *c = x->ctx;
-    const eqnn_product *p = eqnn__may_merge(z, out) ? eqnn__product_merged(c, x->label, Y->label, out)
-                                                    : eqnn_product_channelwise(c, x->label, Y->label, out, NULL);
+    const eqnn_product *p = eqnn__may_merge(z, out)
+                                ? eqnn__product_merged(c, x->label, Y->label, out)
+                                : eqnn_product_channelwise(c, x->label, Y->label, out, NULL);
     if (!p) return NULL;
     x = eqnn_enter(x, name);
     eqnn_tensor *s = eqnn__node_map(x, z, "sc", out);
@@ -14575,10 +15499,10 @@ static int eqnn__reach(const eqnn_irreps *a, const eqnn_irreps *b, int l, int p)
     return 0;
 }
 
-/* Hidden scalars are activated, everything else gets a scalar gate: even where one can be made, else
-   odd. What no product reaches is left out. Room for the activations is the step's. */
-static int eqnn__gate_of(eqnn_ctx *c, const eqnn_irreps *a, const eqnn_irreps *b, const eqnn_irreps *hidden,
-                         eqnn_gate_spec *spec)
+/* Hidden scalars are activated, everything else gets a scalar gate: even where one can be made,
+   else odd. What no product reaches is left out. Room for the activations is the step's. */
+static int eqnn__gate_of(eqnn_ctx *c, const eqnn_irreps *a, const eqnn_irreps *b,
+                         const eqnn_irreps *hidden, eqnn_gate_spec *spec)
 {
     size_t n = (size_t)hidden->blocks + 1;
     int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 3 * n * sizeof *list);
@@ -14604,14 +15528,15 @@ static int eqnn__gate_of(eqnn_ctx *c, const eqnn_irreps *a, const eqnn_irreps *b
     spec->gated = eqnn_irreps_blocks(c, (const int (*)[3])gated, k);
     spec->act_scalars = acts;
     spec->act_gates = acts + n;
-    if (!s && !k) eqnn__fail(c, "gated_conv: no product of %s with %s reaches any of %s", a->name, b->name,
-                             hidden->name);
+    if (!s && !k)
+        eqnn__fail(c, "gated_conv: no product of %s with %s reaches any of %s", a->name, b->name,
+                   hidden->name);
     return spec->scalars && spec->gates && spec->gated && !c->failed;
 }
 
-EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
-                                      const eqnn_graph *g, const char *name, const char *hidden,
-                                      const eqnn_conv_opts *opts)
+EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
+                                      eqnn_tensor *b, const eqnn_graph *g, const char *name,
+                                      const char *hidden, const eqnn_conv_opts *opts)
 {
     eqnn_gate_spec spec;
     x = eqnn__with_label(x);
@@ -14648,8 +15573,9 @@ static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_
     return 1;
 }
 
-/* Directions: harmonics of the unit vectors, faded out towards the radius by the cosine envelope. */
-static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, int lmax, double radius)
+/* Directions: harmonics of the unit vectors, faded out towards the radius by a cosine envelope. */
+static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, int lmax,
+                                         double radius)
 {
     eqnn_harmonics_opts h;
     memset(&h, 0, sizeof h);
@@ -14658,14 +15584,15 @@ static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, in
     return eqnn_mul(eqnn_spherical_harmonics(r, lmax, &h), envelope);
 }
 
-/* What the radial network sees: a gaussian basis of the lengths and the edge's own scalars. It is the
-   same for an edge and its reverse, so one row a pair is enough where the graph knows pairs. */
-static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g, const eqnn_network_opts *o)
+/* What the radial network sees: a gaussian basis of the lengths and the edge's own scalars. It is
+   the same for an edge and its reverse, so one row a pair is enough where the graph knows pairs. */
+static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
+                                       const eqnn_network_opts *o)
 {
     eqnn_tensor *s = o->edge_scalars;
     if (s && (eqnn__bad2(length, s, "network") || s->rows != g->edges))
-        return eqnn__fail(length ? length->ctx : NULL, "network: edge_scalars [%d,%d] for %d edges", s->rows,
-                          s->cols, g->edges);
+        return eqnn__fail(length ? length->ctx : NULL, "network: edge_scalars [%d,%d] for %d edges",
+                          s->rows, s->cols, g->edges);
     if (g->pairs) length = eqnn_take(length, g->pair_edge_index);
     eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, NULL);
     if (!s) return b;
@@ -14675,8 +15602,9 @@ static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
     return eqnn_concat(b, g->pairs ? eqnn_take(s, g->pair_edge_index) : s);
 }
 
-static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
-                                         const eqnn_graph *g, const eqnn_network_opts *o)
+static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
+                                         eqnn_tensor *b, const eqnn_graph *g,
+                                         const eqnn_network_opts *o)
 {
     char name[64];
     eqnn_conv_opts conv;
@@ -14693,8 +15621,9 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
     return eqnn_conv(x, z, Y, b, g, name, eqnn_irreps_make(x->ctx, o->out), &conv);
 }
 
-EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos, const eqnn_graph *g,
-                                   const char *name, const eqnn_network_opts *opts)
+EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                   const eqnn_graph *g, const char *name,
+                                   const eqnn_network_opts *opts)
 {
     eqnn_network_opts o;
     if (eqnn__bad(pos, "network") || !eqnn__network_defaults(pos->ctx, &o, opts)) return NULL;
@@ -14711,30 +15640,34 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
 
 /* --- the polynomial model --- */
 
-/* Sum over neighbours of x[source] times the harmonics, degree by degree; without x, of the harmonics. */
+/* Sum over neighbours of x[source] times the harmonics, of every degree; without x, of these alone.
+ */
 static eqnn_tensor *eqnn__polynomial_nodes(eqnn_tensor *x, eqnn_tensor *Y, const eqnn_graph *g)
 {
     if (!x || !Y) return eqnn_scatter(Y, g);
     x = eqnn__with_label(x);
     if (eqnn__bad2(x, Y, "polynomial")) return NULL;
     const eqnn_product *p = eqnn_product_channelwise(x->ctx, x->label, Y->label, NULL, NULL);
-    return p ? eqnn_message(x, Y, eqnn_full(x->ctx, 1, eqnn_product_weights(p), 1), NULL, p, g) : NULL;
+    return p ? eqnn_message(x, Y, eqnn_full(x->ctx, 1, eqnn_product_weights(p), 1), NULL, p, g)
+             : NULL;
 }
 
-/* Sum over neighbours of the fully connected product of h[source] with the harmonics. The weights are
-   the same for every edge, so the message form sums before it mixes. */
+/* Sum over neighbours of the fully connected product of h[source] with the harmonics. The weights
+   are the same for every edge, so the message form sums before it mixes. */
 static eqnn_tensor *eqnn__polynomial_layer(eqnn_tensor *h, eqnn_tensor *Y, const eqnn_graph *g,
                                            const char *name, const char *out)
 {
     h = eqnn_enter(h, name);
     const eqnn_irreps *irreps = h ? eqnn_irreps_make(h->ctx, out) : NULL;
-    const eqnn_product *p = irreps ? eqnn_product_full(h->ctx, h->label, Y->label, irreps, NULL) : NULL;
+    const eqnn_product *p = irreps ? eqnn_product_full(h->ctx, h->label, Y->label, irreps, NULL)
+                                   : NULL;
     if (!p) return NULL;
     eqnn_tensor *w = p->weights ? eqnn_param(h->ctx, "weight", 1, p->weights, NULL) : NULL;
     return eqnn_leave(eqnn_message(h, Y, w, NULL, p, g));
 }
 
-/* Products of sums of harmonics: no nonlinearity and no radial function, a polynomial in the vectors. */
+/* Products of sums of harmonics: no nonlinearity, no radial function; a polynomial in the vectors.
+ */
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                       const eqnn_polynomial_opts *opts)
 {

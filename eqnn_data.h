@@ -505,11 +505,13 @@ static const char *eqnn__npy_dict(eqnn__npy_eat *s, eqnn__npy *h)
                 snprintf(h->dtype, sizeof h->dtype, "structure");
                 return NULL;
             }
-            if (!eqnn__npy_eat_string(s, h->dtype, sizeof h->dtype)) wrong = "the dtype is no string";
+            if (!eqnn__npy_eat_string(s, h->dtype, sizeof h->dtype))
+                wrong = "the dtype is no string";
         } else if (strcmp(key, "fortran_order") == 0) {
             seen |= 2;
             h->fortran = eqnn__npy_eat_word(s, "True");
-            if (!h->fortran && !eqnn__npy_eat_word(s, "False")) wrong = "fortran_order is no boolean";
+            if (!h->fortran && !eqnn__npy_eat_word(s, "False"))
+                wrong = "fortran_order is no boolean";
         } else if (strcmp(key, "shape") == 0) {
             seen |= 4;
             wrong = eqnn__npy_shape(s, h);
@@ -2229,7 +2231,8 @@ static void eqnn__svg_line(eqnn__blob *f, double x1, double y1, double x2, doubl
 static void eqnn__svg_tick(eqnn__blob *f, const eqnn__axis *a, double x, double y,
                            const char *anchor, double v)
 {
-    eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">", x, y, anchor);
+    eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">", x, y,
+                     anchor);
     if (a->log) {
         int power = (int)floor(v + 1e-9), digit = (int)floor(pow(10, v - power) + 0.5);
         if (power >= -1 && power <= 2) {
@@ -2304,8 +2307,8 @@ static void eqnn__svg_dots(const eqnn__svg_area *q, const eqnn__plot_series *s)
     for (int i = 0; i < s->n; i++) {
         double x = eqnn__axis_value(&q->x, s->x[i]), y = eqnn__axis_value(&q->y, s->y[i]);
         if (isfinite(x) && isfinite(y))
-            eqnn__blob_print(q->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>\n", eqnn__svg_at_x(q, x),
-                    eqnn__svg_at_y(q, y), s->size);
+            eqnn__blob_print(q->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>\n",
+                             eqnn__svg_at_x(q, x), eqnn__svg_at_y(q, y), s->size);
     }
     eqnn__blob_print(q->f, "</g>\n");
 }
@@ -2329,16 +2332,23 @@ static void eqnn__svg_path(const eqnn__svg_area *q, const eqnn__plot_series *s)
     eqnn__blob_print(q->f, "\"/>\n");
 }
 
-/* How many points lie in the box of a legend that begins at (x, y). */
-static int eqnn__svg_crowd(const eqnn__svg_area *q, double x, double y, double width, double height)
+/* How much of a series, point by point and a few places between two points of a line, lies in the
+   box [x, y, width, height] of a legend. */
+static int eqnn__svg_crowd(const eqnn__svg_area *q, const eqnn__plot_series *s, const double *box)
 {
-    int crowd = 0;
-    for (int k = 0; k < q->p->count; k++)
-        for (int i = 0; i < q->p->series[k].n; i++) {
-            double u = eqnn__svg_at_x(q, eqnn__axis_value(&q->x, q->p->series[k].x[i]));
-            double v = eqnn__svg_at_y(q, eqnn__axis_value(&q->y, q->p->series[k].y[i]));
-            crowd += u > x && u < x + width && v > y && v < y + height;
+    int crowd = 0, between = s->points || s->n < 2 ? 1 : 1 + 100 / s->n;
+    double u0 = NAN, v0 = NAN;
+    for (int i = 0; i < s->n; i++) {
+        double u = eqnn__svg_at_x(q, eqnn__axis_value(&q->x, s->x[i]));
+        double v = eqnn__svg_at_y(q, eqnn__axis_value(&q->y, s->y[i]));
+        for (int k = 0; k < (i ? between : 1); k++) {
+            double t = (double)k / between;
+            double a = k ? u + t * (u0 - u) : u, b = k ? v + t * (v0 - v) : v;
+            crowd += a > box[0] && a < box[0] + box[2] && b > box[1] && b < box[1] + box[3];
         }
+        u0 = u;
+        v0 = v;
+    }
     return crowd;
 }
 
@@ -2354,7 +2364,7 @@ static void eqnn__svg_legend_row(eqnn__blob *f, const eqnn__plot_series *s, doub
     eqnn__svg_text(f, x + 29, y + 4, "class=\"t\"", s->label);
 }
 
-/* In the corner with the fewest points. */
+/* Where the fewest points are. */
 static void eqnn__svg_legend(const eqnn__svg_area *q)
 {
     int rows = 0, longest = 0, least = -1;
@@ -2365,15 +2375,16 @@ static void eqnn__svg_legend(const eqnn__svg_area *q)
         if (n > longest) longest = n;
     }
     if (rows == 0) return;
-    double width = 46 + 6.6 * longest, height = 10 + 18.0 * rows;
-    for (int corner = 0; corner < 4; corner++) {
-        double x = corner % 2 ? q->left + 8 : q->left + q->width - width - 8;
-        double y = corner / 2 ? q->top + q->height - height - 8 : q->top + 8;
-        int crowd = eqnn__svg_crowd(q, x, y, width, height);
+    double width = 46 + 6.6 * longest, height = 10 + 18.0 * rows, box[4] = { 0, 0, width, height };
+    for (int corner = 0; corner < 6; corner++) { /* right and left: top, bottom, middle */
+        int crowd = 0, level = corner / 2;
+        box[0] = corner % 2 ? q->left + 8 : q->left + q->width - width - 8;
+        box[1] = level == 0 ? q->top + 8 : q->top + (q->height - height - 8) / (level == 1 ? 1 : 2);
+        for (int k = 0; k < q->p->count; k++) crowd += eqnn__svg_crowd(q, &q->p->series[k], box);
         if (least >= 0 && crowd >= least) continue;
         least = crowd;
-        at_x = x;
-        at_y = y;
+        at_x = box[0];
+        at_y = box[1];
     }
     eqnn__blob_print(q->f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
                   "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
@@ -2581,8 +2592,42 @@ EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, i
 #endif /* EQNN_IMPLEMENTATION */
 
 /* ------------------------------------------------------------------------------------------------
-   LICENCE: the same as eqnn.h's, which stands at its end.
+   CHANGES   0.1   files, the chain, batches, scores, terminal, plots
 
-   CHANGES
-      0.1   files, the chain, batches, scores, terminal, plots
+   eqnn may be used under either of the two licences below, whichever suits you.
+
+   A  Public domain (Unlicense, unlicense.org)
+
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or
+   as a compiled binary, for any purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate
+   any and all copyright interest in the software to the public domain. We make this dedication for
+   the benefit of the public at large and to the detriment of our heirs and successors. We intend
+   this dedication to be an overt act of relinquishment in perpetuity of all present and future
+   rights to this software under copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+   LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B  MIT License, Copyright (c) the eqnn authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
    ------------------------------------------------------------------------------------------------ */

@@ -21,7 +21,9 @@ static void print_row(const char *title, const eqnn_tensor *x)
 
 /* --- 1. the product of two vectors --- */
 
-/* A vector times a vector is 3 x 3 = 9 numbers. They fall apart into 1 + 3 + 5 that never mix: */
+/* A vector times a vector is 3 x 3 = 9 numbers. They fall apart into 1 + 3 + 5 that never mix. Each part
+   is divided such that random vectors of unit variance give numbers of unit variance: the dot product
+   is a sum of 3 terms, the cross product of 2. That keeps deep networks from blowing up. */
 static eqnn_tensor *product(eqnn_tensor *a, eqnn_tensor *b)
 {
     eqnn_ctx *c = eqnn_context(a);
@@ -37,8 +39,8 @@ static void show_product(eqnn_tensor *a, eqnn_tensor *b)
     printf("a times b is %s\n", eqnn_label_of(p)->name);
     print_row("a", a);
     print_row("b", b);
-    print_row("0e, dot product", eqnn_slice(p, 0, 1));
-    print_row("1e, cross product", eqnn_slice(p, 1, 3));
+    print_row("0e, dot / sqrt 3", eqnn_slice(p, 0, 1));
+    print_row("1e, cross / sqrt 2", eqnn_slice(p, 1, 3));
     print_row("2e, symmetric matrix", eqnn_slice(p, 4, 5));
 }
 
@@ -52,8 +54,8 @@ static void show_mirror(eqnn_tensor *a, eqnn_tensor *b)
     eqnn_tensor *p = product(eqnn_rotate(a, inversion), eqnn_rotate(b, inversion));
     printf("\nthe same in the mirror (all coordinates change sign)\n");
     print_row("a", eqnn_rotate(a, inversion));
-    print_row("0e, dot product", eqnn_slice(p, 0, 1));
-    print_row("1e, cross product", eqnn_slice(p, 1, 3));
+    print_row("0e, dot / sqrt 3", eqnn_slice(p, 0, 1));
+    print_row("1e, cross / sqrt 2", eqnn_slice(p, 1, 3));
 }
 
 /* --- 3. functions that respect rotations, and one that does not --- */

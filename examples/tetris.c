@@ -31,12 +31,11 @@ static const double cubes[NODES][3] = {
     { 0, 0, 0 }, { 0, 0, 1 }, { 0, 0, 2 }, { 0, 1, 1 },  { 0, 0, 0 }, { 1, 0, 0 }, { 1, 1, 0 }, { 2, 1, 0 }
 };
 
-/* What a piece is called: the pseudoscalar tells the mirror images apart, a one tells the others. */
+/* What a piece is called: +1 or -1 in the pseudoscalar (output 0), or a one among the scalars. */
 static double target(int piece, int out)
 {
-    if (piece == 0) return out == 0 ? 1 : out == 1;
-    if (piece == 1) return out == 0 ? -1 : out == 1;
-    return out == piece;
+    if (piece < 2) return out == 0 ? 1 - 2 * piece : 0;
+    return out == piece - 1;
 }
 
 /* --- the two models --- */
@@ -86,13 +85,15 @@ static eqnn_tensor *loss_of(model f, eqnn_ctx *c)
 
 static void train(eqnn_ctx *c, const char *title, model f, double rate, int epochs)
 {
-    eqnn_adam *adam = eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = rate });
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = rate, .total = epochs };
     eqnn_open(c, "ordinary"); /* the second model's weights appear after the first has been trained */
     for (int epoch = 0; epoch < epochs && !eqnn_error(c) && !eqnn_interrupted(); epoch++) {
         eqnn_tensor *loss = loss_of(f, c);
-        if (epoch % 50 == 0 || epoch == epochs - 1)
+        if (epoch % 100 == 0 || epoch == epochs - 1)
             printf("%-12s epoch %4d   loss %.6f\n", title, epoch, eqnn_value(loss));
         eqnn_backward(loss);
+        eqnn_adam_rate(adam, eqnn_schedule_rate(&schedule, epoch));
         eqnn_adam_step(adam);
         eqnn_reset(c);
     }
@@ -137,7 +138,6 @@ static eqnn_tensor *as_function(eqnn_tensor *const *x, int n, void *user)
 
 static double row(eqnn_table *t, eqnn_ctx *c, const char *title, const char *weights, model f)
 {
-    eqnn_tensor *pos = positions(c);
     double turned = percent(c, f, 0);
     size_t size = 0;
     for (int i = 0; i < eqnn_parameter_count(c); i++) {
@@ -145,7 +145,7 @@ static double row(eqnn_table *t, eqnn_ctx *c, const char *title, const char *wei
         if (!strncmp(eqnn_parameter_name(c, i), weights, strlen(weights)))
             size += (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
     }
-    pos = positions(c);
+    eqnn_tensor *pos = positions(c);
     eqnn_table_cell(t, "%s", title);
     eqnn_table_cell(t, "%zu", size);
     eqnn_table_cell(t, "%.0f %%", 100.0 * right(f(pos), 0) / PIECES);
@@ -172,7 +172,7 @@ static void show_answers(eqnn_ctx *c)
 int main(int argc, char **argv)
 {
     eqnn_args a;
-    const eqnn_option own[] = { { "epochs", "200", "passes over the eight pieces" }, { NULL, NULL, NULL } };
+    const eqnn_option own[] = { { "epochs", "1000", "passes over the eight pieces" }, { NULL, NULL, NULL } };
     int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation", own);
     if (go == 0) return 0;
     eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
@@ -182,7 +182,7 @@ int main(int argc, char **argv)
     eqnn_ctx *c = eqnn_make(&o);
     eqnn_interrupt_catch();
     double start = eqnn_clock();
-    train(c, "equivariant", equivariant, 1e-2, epochs);
+    train(c, "equivariant", equivariant, 2e-2, epochs);
     train(c, "ordinary", ordinary, 1e-2, epochs);
     printf("trained both in %.1f seconds\n", eqnn_clock() - start);
 

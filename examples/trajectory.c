@@ -1,27 +1,28 @@
 /* trajectory.c - can an equivariant network learn how a chain of twelve beads moves?
 
-   The chain obeys Newton: bonds, angles and a weak attraction, no noise (eqnn_data.h, eqnn_chain). Each
-   sample is the chain now, and the model says where every bead is one frame later. What you see is a
-   table: models of three kinds beside three predictors that learn nothing at all.
+   The chain obeys Newton: bonds, angles, a weak attraction, no noise (eqnn_chain in eqnn_data.h).
+   Each sample is the chain now, and the model says where every bead is one frame later. You will
+   see a table: models of three kinds beside three predictors that learn nothing at all.
 
       mlp         an affine map of all coordinates (three linear layers): knows no symmetry
       small       a polynomial in the edge vectors, equivariant, no nonlinearity
       large       an equivariant network of gated convolutions
 
-   Positions at one moment do not hold the velocities, so with --history 1 the best possible prediction
-   is hardly better than "nothing moves", whatever the correlations say. With --history 2 (the default) a
-   model is given the previous displacement and asked for its change, the acceleration:
+   Positions at one moment do not hold the velocities, so with --history 1 the best possible
+   prediction is hardly better than "nothing moves", whatever the correlations say. With --history 2
+   (the default) a model is given the previous displacement and asked for its change:
 
       x(t+1) = 2 x(t) - x(t-1) + a
 
-   and "repeat last displacement" (a = 0) is what it has to beat. Errors are in units of the data, per
-   coordinate; the equivariance error is the largest |f(R x) - R f(x)| over random rotations and
+   and "repeat last displacement" (a = 0) is what it has to beat. Errors are in units of the data,
+   per coordinate; the equivariance error is the largest |f(R x) - R f(x)| over random rotations and
    reflections of a random cloud of beads.
 
-      trajectory --models large --history 1 --epochs 1000     as in the e3nn trajectory study
-      trajectory --rollout 200 --epochs 100                   feed predictions back, watch the energy
+      trajectory --history 1 --schedule constant --epochs 1000    as in the e3nn trajectory study
+      trajectory --rollout 200 --epochs 200                       more training, a longer roll-out
 
-   TEST: --epochs 2 --frames 300 --hidden 4x0e+4x1o --layers 1 --rollout 5 */
+   TEST: --epochs 2 --frames 300 --hidden 4x0e+4x1o --layers 1 --rollout 5
+*/
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -32,7 +33,8 @@
 
 typedef struct study {
     /* asked for */
-    int history, to_position, bonds, layers, epochs, batch, shuffle, constant_rate, rollout, resume;
+    int history, to_position, bonds, layers, basis, epochs, batch, shuffle, constant_rate, rollout,
+        resume;
     double rate, radius;
     const char *data, *out, *models, *hidden;
     eqnn_opts context;
@@ -70,7 +72,8 @@ static int load(study *s)
     eqnn_npz *z = eqnn_npz_open(s->c, s->data);
     const eqnn_array *a = eqnn_npz_need(z, "arr", 3);
     int width = a ? (int)a->shape[2] : 0;
-    if (a && (width < 2 || width > 3 || a->shape[1] < 1 || a->shape[0] < 10 || a->count > 300000000))
+    int large_enough = a && a->shape[0] >= 10 && a->shape[1] >= 1 && a->count < 300000000;
+    if (a && (width < 2 || width > 3 || !large_enough))
         eqnn_fail(s->c, "'%s': arr is [%lld, %lld, %lld]; needed: 10 frames or more, beads, 2 or 3",
                   s->data, (long long)a->shape[0], (long long)a->shape[1], (long long)a->shape[2]);
     if (!eqnn_error(s->c)) {
@@ -111,7 +114,8 @@ static void measure(study *s)
     s->speed = steps > 0 ? sqrt(steps) : 1;
 }
 
-/* Reads or makes the frames; the first 80 % of the samples are for training, the rest for the test. */
+/* Reads or makes the frames; the first 80 % of the samples are for training, the rest for the
+   test. */
 static int prepare(study *s)
 {
     if (!(*s->data ? load(s) : generate(s))) return 0;
@@ -152,7 +156,8 @@ static void release(study *s)
 typedef struct predictor predictor;
 /* pos [beads of all frames, 3] about the origin, 1x1o; step: the previous displacement or NULL. The
    result is the target in units of its root mean square. */
-typedef eqnn_tensor *(*network)(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g);
+typedef eqnn_tensor *(*network)(const study *s, eqnn_tensor *pos, eqnn_tensor *step,
+                                const eqnn_graph *g);
 
 struct predictor {
     const char *name;
@@ -166,7 +171,7 @@ struct predictor {
     double *run;           /* [rollout+1][coordinates] one roll-out */
 };
 
-static void nothing_moves(predictor *p, int n, const double *before, const double *now, double *next)
+static void no_motion(predictor *p, int n, const double *before, const double *now, double *next)
 {
     (void)before;
     memcpy(next, now, (size_t)n * (size_t)p->s->coordinates * sizeof *next);
@@ -190,16 +195,18 @@ static eqnn_tensor *mlp(const study *s, eqnn_tensor *pos, eqnn_tensor *step, con
     int n = g ? g->examples : 0;
     eqnn_tensor *x = eqnn_reshape(eqnn_as(pos, NULL), n, s->coordinates);
     if (step) x = eqnn_concat(x, eqnn_reshape(eqnn_as(step, NULL), n, s->coordinates));
-    x = eqnn_mlp(x, "", eqnn_format(c, "64,64,%d", s->coordinates), &(eqnn_mlp_opts){ .linear = 1 });
+    x = eqnn_mlp(x, "", eqnn_format(c, "64,64,%d", s->coordinates),
+                 &(eqnn_mlp_opts){ .linear = 1 });
     return eqnn_as(eqnn_reshape(x, eqnn_rows(pos), 3), eqnn_irreps_make(c, "1x1o"));
 }
 
 /* What the beads know besides their places: a constant 1 and the previous displacement. */
 static eqnn_tensor *features(eqnn_tensor *step)
 {
-    eqnn_ctx *c = eqnn_context(step);
     if (!step) return NULL;
-    return eqnn_concat(eqnn_as(eqnn_full(c, eqnn_rows(step), 1, 1), eqnn_irreps_make(c, "1x0e")), step);
+    eqnn_ctx *c = eqnn_context(step);
+    eqnn_tensor *one = eqnn_full(c, eqnn_rows(step), 1, 1);
+    return eqnn_concat(eqnn_as(one, eqnn_irreps_make(c, "1x0e")), step);
 }
 
 static eqnn_tensor *small(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
@@ -223,7 +230,7 @@ static eqnn_tensor *along_the_chain(const study *s, eqnn_tensor *pos, const eqnn
 static eqnn_tensor *large(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
 {
     eqnn_network_opts o = { .hidden = s->hidden, .out = "1x1o", .layers = s->layers,
-                            .radius = s->radius, .neighbours = 11 };
+                            .radius = s->radius, .basis = s->basis, .neighbours = 11 };
     if (s->bonds) o.edge_scalars = along_the_chain(s, pos, g);
     return eqnn_network(features(step), NULL, pos, g, "", &o);
 }
@@ -282,12 +289,13 @@ static int take(const study *s, int t, int end)
     return n;
 }
 
-/* The mean squared error over samples from..end-1; R^2 of the four series in correlation or NULL. */
+/* The mean squared error over samples from..end-1; R^2 of the four series, or correlation NULL. */
 static double evaluate(predictor *p, int from, int end, double *correlation)
 {
     const study *s = p->s;
     eqnn_score all = { 0 }, four[4] = { { 0 } };
-    double *next = malloc((size_t)s->batch * (size_t)s->coordinates * sizeof *next), truth[4], guess[4];
+    double *next = malloc((size_t)s->batch * (size_t)s->coordinates * sizeof *next);
+    double truth[4], guess[4];
     if (!next) eqnn_fail(s->c, "no memory");
     for (int t = from, n; next && t < end; t += n) {
         n = take(s, t, end);
@@ -348,8 +356,12 @@ static void save(predictor *p, const progress *at)
     if (*p->s->out && eqnn_note(p->c, "progress", text)) eqnn_save(p->c, model_path(p));
 }
 
+/* A model that was not reached before has no file yet and begins now. */
 static void resume(predictor *p, progress *at)
 {
+    FILE *f = fopen(model_path(p), "rb");
+    if (!f) return;
+    fclose(f);
     const char *text = eqnn_load(p->c, model_path(p), NULL) ? eqnn_noted(p->c, "progress") : NULL;
     if (!text || sscanf(text, "%d %d %lf %lf %lf", &at->epoch, &at->batch, &at->loss.weight,
                         &at->loss.value, &at->seconds) != 5)
@@ -380,7 +392,8 @@ static double learn(predictor *p, eqnn_adam *adam, int n, const int *samples)
 }
 
 /* From batch at->batch to the end of the epoch, or until Ctrl-C. 1 when the epoch is complete. */
-static int run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, progress *at, eqnn_progress *bar)
+static int run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, progress *at,
+                     eqnn_progress *bar)
 {
     const study *s = p->s;
     int total = eqnn_batches_count(b), n, skip = at->batch;
@@ -394,8 +407,8 @@ static int run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, progress *a
         eqnn_adam_rate(adam, eqnn_schedule_rate(&rate, (int64_t)at->epoch * total + at->batch));
         eqnn_average_add(&at->loss, learn(p, adam, n, samples), 1);
         at->batch++;
-        eqnn_progress_show(bar, (int64_t)at->epoch * total + at->batch, "epoch %d  train %.2e  test %.2e",
-                           at->epoch + 1, at->loss.value, p->test);
+        eqnn_progress_show(bar, (int64_t)at->epoch * total + at->batch, "epoch %d  train %.2e",
+                           at->epoch + 1, at->loss.value);
     }
     at->seconds += eqnn_clock() - start;
     return n == 0 && !eqnn_error(p->c);
@@ -422,6 +435,7 @@ static void run_epochs(predictor *p, eqnn_adam *adam, eqnn_batches *b, eqnn_csv 
     eqnn_progress bar;
     eqnn_progress_start(&bar, stderr, p->name, (int64_t)p->s->epochs * total,
                         (int64_t)at->epoch * total + at->batch);
+    int changed = at->epoch < p->s->epochs;
     while (at->epoch < p->s->epochs && run_epoch(p, adam, b, at, &bar)) {
         end_epoch(p, log, at);
         if (eqnn_clock() - saved < 10) continue;
@@ -429,7 +443,7 @@ static void run_epochs(predictor *p, eqnn_adam *adam, eqnn_batches *b, eqnn_csv 
         saved = eqnn_clock();
     }
     eqnn_progress_end(&bar);
-    save(p, at);
+    if (changed) save(p, at);
     p->seconds = at->seconds / (at->epoch > 0 ? at->epoch : 1);
 }
 
@@ -442,7 +456,8 @@ static void train(predictor *p, eqnn_csv *log)
     p->test = NAN;
     if (s->resume) resume(p, &at);
     eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = s->rate });
-    eqnn_batches *b = samples ? eqnn_batches_make(p->c, count, samples, s->batch, s->shuffle) : NULL;
+    eqnn_batches *b = NULL;
+    if (samples) b = eqnn_batches_make(p->c, count, samples, s->batch, s->shuffle);
     if (b) run_epochs(p, adam, b, log, &at);
     else eqnn_fail(p->c, "no memory for %d samples", count);
     eqnn_batches_free(b);
@@ -483,7 +498,8 @@ static void note_rollout(predictor *p, int k, int starts, int every, const doubl
     }
     p->far[k] = sqrt(square);
     p->energy[k] = change;
-    memcpy(p->run + (size_t)k * (size_t)s->coordinates, s->now, (size_t)s->coordinates * sizeof(double));
+    size_t size = (size_t)s->coordinates;
+    memcpy(p->run + (size_t)k * size, s->now, size * sizeof(double));
 }
 
 /* Ends early, with NaN in what is left, when the beads fly apart. */
@@ -491,7 +507,8 @@ static void roll_out(predictor *p)
 {
     const study *s = p->s;
     size_t size = (size_t)s->coordinates, all = (size_t)s->rollout + 1;
-    int starts = s->batch < 8 ? s->batch : 8, every = (s->last - s->split - s->rollout) / starts, sane = 1;
+    int starts = s->batch < 8 ? s->batch : 8, sane = 1;
+    int every = (s->last - s->split - s->rollout) / starts;
     double *next = malloc((size_t)starts * size * sizeof *next);
     p->far = malloc(2 * all * sizeof *p->far);
     p->run = malloc(all * size * sizeof *p->run);
@@ -500,13 +517,14 @@ static void roll_out(predictor *p)
     for (size_t k = 0; p->far && k < 2 * all; k++) p->far[k] = NAN;
     for (size_t k = 0; p->run && k < all * size; k++) p->run[k] = NAN;
     for (int r = 0; r < starts && !eqnn_error(s->c); r++) {
-        memcpy(s->before + (size_t)r * size, frame(s, s->split + r * every - 1), size * sizeof *next);
-        memcpy(s->now + (size_t)r * size, frame(s, s->split + r * every), size * sizeof *next);
+        int t = s->split + r * every;
+        memcpy(s->before + (size_t)r * size, frame(s, t - 1), size * sizeof *next);
+        memcpy(s->now + (size_t)r * size, frame(s, t), size * sizeof *next);
     }
     for (int k = 0; k <= s->rollout && sane && !eqnn_error(s->c); k++) {
         p->predict(p, starts, s->before, s->now, next);
         note_rollout(p, k, starts, every, next);
-        sane = p->far[k] < 1e3 && p->energy[k] < 1e6 && !eqnn_interrupted();
+        sane = p->far[k] < 1e3 && !eqnn_interrupted();
         memcpy(s->before, s->now, (size_t)starts * size * sizeof *next);
         memcpy(s->now, next, (size_t)starts * size * sizeof *next);
     }
@@ -540,8 +558,9 @@ static void write_summary(const study *s, const predictor *p, int n)
 {
     char path[1024];
     snprintf(path, sizeof path, "%s/summary.csv", s->out);
-    eqnn_csv *f = eqnn_csv_open(s->c, path, "model,parameters,mse_train,mse_test,corr_cm,corr_p1,corr_p7x,"
-                                "corr_p12y,equivariance_error,equivariance_relative,seconds_per_epoch", 0);
+    eqnn_csv *f = eqnn_csv_open(s->c, path, "model,parameters,mse_train,mse_test,corr_cm,corr_p1,"
+                                "corr_p7x,corr_p12y,equivariance_error,equivariance_relative,"
+                                "seconds_per_epoch", 0);
     for (int i = 0; i < n; i++) {
         eqnn_csv_text(f, p[i].name);
         eqnn_csv_number(f, p[i].c ? (double)eqnn_parameter_size(p[i].c) : 0);
@@ -561,16 +580,16 @@ static void print_rollout(const study *s, const predictor *p, int n)
 {
     int tenth = s->rollout > 10 ? s->rollout / 10 : 1;
     char titles[160];
-    snprintf(titles, sizeof titles, "roll-out|rms error after 1|after %d|after %d|energy off after %d|after %d",
-             tenth, s->rollout, tenth, s->rollout);
+    snprintf(titles, sizeof titles, "roll-out|rms error after 1|after %d|after %d|"
+             "energy error after %d|after %d", tenth, s->rollout, tenth, s->rollout);
     eqnn_table *t = eqnn_table_make(s->c, titles);
     for (int i = 0; i < n; i++) {
         eqnn_table_cell(t, "%s", p[i].name);
         eqnn_table_cell(t, "%.2e", p[i].far[1]);
         eqnn_table_cell(t, "%.2e", p[i].far[tenth]);
         eqnn_table_cell(t, "%.2e", p[i].far[s->rollout]);
-        eqnn_table_cell(t, "%.1f %%", 100 * p[i].energy[tenth]);
-        eqnn_table_cell(t, "%.1f %%", 100 * p[i].energy[s->rollout]);
+        eqnn_table_cell(t, "%.1e", p[i].energy[tenth]);
+        eqnn_table_cell(t, "%.1e", p[i].energy[s->rollout]);
     }
     printf("\n");
     eqnn_table_print(t, stdout);
@@ -619,20 +638,18 @@ static void print_verdict(const predictor *p, int n)
    Pictures
    ------------------------------------------------------------------------------------------------ */
 
-/* Curves from log.csv, so that those of a resumed run are whole. */
-static void add_curves(const study *s, eqnn_plot *plot, const char *name, FILE *f)
+/* A curve from log.csv, so that that of a resumed run is whole. */
+static void add_curve(eqnn_plot *plot, const char *name, FILE *f)
 {
     enum { MOST = 20000 };
-    double *x = malloc(3 * MOST * sizeof *x), *train_ = x + MOST, *test = x + 2 * MOST;
-    char line[256], model[32], label[48];
+    double *x = malloc(2 * MOST * sizeof *x), *test = x + MOST;
+    char line[256], model[32];
     int n = 0;
     rewind(f);
     while (x && n < MOST && fgets(line, sizeof line, f))
-        if (sscanf(line, "%31[^,],%lf,%lf,%lf", model, &x[n], &train_[n], &test[n]) == 4 && !strcmp(model, name))
-            n++;
-    snprintf(label, sizeof label, "%s, test", name);
-    if (n > 0) eqnn_plot_add(plot, label, n, x, test, NULL);
-    (void)s;
+        n += sscanf(line, "%31[^,],%lf,%*[^,],%lf", model, &x[n], &test[n]) == 3
+             && !strcmp(model, name);
+    if (n > 0) eqnn_plot_add(plot, name, n, x, test, NULL);
     free(x);
 }
 
@@ -644,10 +661,11 @@ static void draw_losses(const study *s, const predictor *p, int n)
     eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Test error while training",
         .x_label = "epoch", .y_label = "mean squared error", .log_y = 1, .width = 680 });
     for (int i = 0; f && i < n; i++)
-        if (p[i].net) add_curves(s, plot, p[i].name, f);
+        if (p[i].net) add_curve(plot, p[i].name, f);
     static const char *const grey[3] = { "#bbbbbb", "#888888", "#444444" };
     for (int i = 0; i < 3; i++)
-        eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs }, (double[]){ p[i].test, p[i].test },
+        eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
+                      (double[]){ p[i].test, p[i].test },
                       &(eqnn_series_opts){ .dashed = 1, .colour = grey[i], .size = 1.4 });
     snprintf(path, sizeof path, "%s/losses.svg", s->out);
     eqnn_plot_save(plot, path);
@@ -664,21 +682,19 @@ static eqnn_plot *correlation_panel(predictor *p)
     int n = 0, samples = s->last - s->split, every = 1 + samples * s->coordinates / MOST;
     double *next = s->next, most = 0;
     for (int t = s->split; t < s->last; t++) {
-        double one[3 * 64], *now = s->now;
-        (void)one;
         take(s, t, t + 1);
-        p->predict(p, 1, s->before, now, next);
+        p->predict(p, 1, s->before, s->now, next);
         for (int i = t % every; i < s->coordinates && n < MOST; i += every) {
             if (i % 3 == 2) continue;
-            double from = base(s, s->before[i], now[i]);
+            double from = base(s, s->before[i], s->now[i]);
             truth[n] = frame(s, t + 1)[i] - from;
             guess[n] = next[i] - from;
             most = fmax(most, fabs(truth[n++]));
         }
     }
-    eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = p->name, .equal = 1, .width = 400,
-        .x_label = "true target", .y_label = "predicted", .x_min = -most, .x_max = most, .y_min = -most,
-        .y_max = most });
+    eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = p->name, .equal = 1,
+        .width = 400, .x_label = "true target", .y_label = "predicted", .x_min = -most,
+        .x_max = most, .y_min = -most, .y_max = most });
     eqnn_plot_add(plot, NULL, 2, (double[]){ -most, most }, (double[]){ -most, most },
                   &(eqnn_series_opts){ .colour = "#999999", .dashed = 1, .size = 1.2 });
     eqnn_plot_add(plot, NULL, n, truth, guess, &(eqnn_series_opts){ .points = 1, .opacity = 0.45 });
@@ -706,7 +722,8 @@ static void draw_rollouts(const study *s, const predictor *p, int n)
         eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Distance from the truth", .log_y = 1,
                        .x_label = "frames fed back", .y_label = "rms error" }),
         eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Change of energy", .log_y = 1,
-                       .x_label = "frames fed back", .y_label = "relative error" }) };
+                       .y_min = 1e-3, .y_max = 1e2, .x_label = "frames fed back",
+                       .y_label = "relative error" }) };
     for (int k = 0; time && k <= s->rollout; k++) time[k] = k;
     for (int i = 0; time && i < n; i++) {
         eqnn_plot_add(both[0], p[i].name, s->rollout + 1, time, p[i].far, NULL);
@@ -734,14 +751,16 @@ static const eqnn_option options[] = {
     { "bonds", "", "tell the network who is bonded: on or off; default on with --history 2" },
     { "frames", "2048", "of the generated chain (without --data)" },
     { "data", "", "npz file with arr [frames, beads, 2 or 3] instead" },
-    { "epochs", "12", "passes over the training data" },
+    { "epochs", "30", "passes over the training data" },
     { "batch", "32", "frames in a step" },
     { "shuffle", "on", "random order of the training frames" },
-    { "rate", "5e-3", "of Adam" },
+    { "rate", "", "of Adam; default 1e-2, with --history 1 1e-3" },
     { "schedule", "cosine", "of the rate: cosine or constant" },
-    { "hidden", "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", "irreps of the network" },
-    { "layers", "3", "of the network" },
-    { "radius", "3.5", "beads closer than this are neighbours" },
+    { "hidden", "", "irreps of the network; default 32x0e+16x1o+16x2e, with --history 1\n"
+      "                     8x0e+8x0o+16x1e+16x1o+8x2e+8x2o" },
+    { "layers", "", "hidden layers of the network; default 1, with --history 1 3" },
+    { "radius", "", "beads closer than this are neighbours; default 1.2, with --history 1 3.5" },
+    { "basis", "", "radial functions of the network; default 20, with --history 1 10" },
     { "rollout", "100", "frames to feed back at the end" },
     { "out", "build/trajectory", "folder for tables, pictures and models; empty: none" },
     { NULL, NULL, NULL }
@@ -754,21 +773,39 @@ static int choice(eqnn_args *a, const char *name, const char *first, const char 
     if (!strcmp(text, first)) return 0;
     if (!strcmp(text, second)) return 1;
     if (!a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s is %s or %s, not '%s'", name, first, second, text);
+        snprintf(a->error, sizeof a->error, "option --%s is %s or %s, not '%s'", name, first,
+                 second, text);
     return -1;
+}
+
+/* Options whose default depends on the history: fine forces need a fine radial basis and few
+   neighbours; the settings for one frame are those of the e3nn study. */
+static void fill_defaults(eqnn_args *a, int history)
+{
+    static const char *const table[5][3] = {
+        { "rate", "1e-3", "1e-2" }, { "layers", "3", "1" }, { "radius", "3.5", "1.2" },
+        { "basis", "10", "20" },
+        { "hidden", "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", "32x0e+16x1o+16x2e" } };
+    for (int k = 0; k < 5; k++)
+        for (int i = 0; i < a->count; i++)
+            if (!strcmp(a->option[i].name, table[k][0]) && !*a->option[i].value)
+                a->option[i].value = table[k][history];
 }
 
 static void understand(study *s, eqnn_args *a)
 {
     s->history = eqnn_args_int(a, "history", 1, 2);
+    fill_defaults(a, s->history);
     s->to_position = choice(a, "target", "dx", "x");
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
-    choice(a, "device", "cpu", "cpu");
+    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
     s->frames = eqnn_args_int(a, "frames", 10, 1000000);
     s->epochs = eqnn_args_int(a, "epochs", 0, 1000000);
     s->batch = eqnn_args_int(a, "batch", 1, 4096);
     s->layers = eqnn_args_int(a, "layers", 1, 100);
+    s->basis = eqnn_args_int(a, "basis", 1, 1000);
     s->rollout = eqnn_args_int(a, "rollout", 0, 100000);
     s->shuffle = eqnn_args_on(a, "shuffle");
     s->resume = eqnn_args_on(a, "resume");
@@ -788,14 +825,15 @@ static int list_predictors(study *s, predictor *p)
     static const struct { const char *name; network net; } known[] = {
         { "mlp", mlp }, { "small", small }, { "large", large } };
     int n = 3;
-    p[0] = (predictor){ .name = "no motion", .predict = nothing_moves };
+    p[0] = (predictor){ .name = "no motion", .predict = no_motion };
     p[1] = (predictor){ .name = "mean drift", .predict = mean_drift };
     p[2] = (predictor){ .name = "repeat last displacement", .predict = repeat_last };
     for (const char *word = s->models; *word;) {
         size_t length = strcspn(word, ","), k = 0;
-        while (k < 3 && (strlen(known[k].name) != length || memcmp(known[k].name, word, length))) k++;
+        while (k < 3 && (strlen(known[k].name) != length || strncmp(known[k].name, word, length)))
+            k++;
         if (k == 3 || n == 8) {
-            eqnn_fail(s->c, "--models %s: models are mlp, small and large, at most five", s->models);
+            eqnn_fail(s->c, "--models %s: choose from mlp, small and large", s->models);
             return 0;
         }
         p[n] = (predictor){ .name = known[k].name, .predict = by_network, .net = known[k].net };
@@ -847,10 +885,11 @@ static void run(study *s)
         eqnn_fail(s->c, "%d frames are too few: %d for the test, --rollout %d needs %d", s->frames,
                   s->last - s->split, s->rollout, s->rollout + 8);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, path, "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
+        log = eqnn_csv_open(s->c, path, "model,epoch,mse_train,mse_test,seconds_per_epoch",
+                            s->resume);
     if (!eqnn_error(s->c))
-        printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames, s->beads,
-               s->split - s->first, s->last - s->split);
+        printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
+               s->beads, s->split - s->first, s->last - s->split);
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, p, n);

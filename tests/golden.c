@@ -926,7 +926,8 @@ static void radial_set(golden *g, const char *set)
         json *j = meta(g, set);
         radial_case(g, j, basis, cutoff);
         json_free(j);
-        end_within(g, title, 1e-10, 1e-5);
+        /* sin(k u)/u: both terms of the reference's derivative are 1e6 times their sum at u = 1e-6 */
+        end_within(g, title, !strcmp(basis, "bessel") ? 1e-9 : 1e-10, 1e-5);
     }
 }
 
@@ -1237,6 +1238,19 @@ static void open_companion(golden *g)
     if (g->f2) g->used2 = (char *)calloc((size_t)eqnn_file_count(g->f2) + 1, 1);
 }
 
+/* NAME_grad beside NAME is read with it. */
+static int belongs_to_network(golden *g)
+{
+    char path[1200];
+    const char *end = strstr(g->path, "_grad.safetensors");
+    FILE *test = NULL;
+    if (!end || strncmp(g->file, "network_", 8)) return 0;
+    snprintf(path, sizeof path, "%.*s.safetensors", (int)(end - g->path), g->path);
+    test = fopen(path, "rb");
+    if (test) fclose(test);
+    return test != NULL;
+}
+
 static void check_used(golden *g)
 {
     int unknown = 0;
@@ -1265,7 +1279,7 @@ static void run_file(const char *path)
     snprintf(g.file, sizeof g.file, "%s", slash ? slash + 1 : path);
     if (!strstr(g.file, ".safetensors")) { fail_file(&g, "unknown kind of file"); return; }
     *strstr(g.file, ".safetensors") = 0;
-    if (!strncmp(g.file, "network_", 8) && strstr(g.file, "_grad")) return; /* read with its network */
+    if (belongs_to_network(&g)) return;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (!strncmp(g.file, kinds[i].begins, strlen(kinds[i].begins))) kind = &kinds[i];
     if (!kind) { fail_file(&g, "unknown kind of file"); return; }

@@ -276,6 +276,84 @@ TEST(radius_graph_is_linear)
     CHECK_NEAR(edges[0] / edges[1], 1, 0.1);
 }
 
+/* --- periodic examples --- */
+
+/* Every image of every pair, by loops over -4..4 cells; how many edges there must be. */
+static int periodic_count(const eqnn_real *x, int from, int to, const double *cell, double radius)
+{
+    int count = 0;
+    for (int i = from; i < to; i++)
+        for (int j = from; j < to; j++)
+            for (int q = 0; q < 9 * 9 * 9; q++) {
+                int n[3] = { q % 9 - 4, q / 9 % 9 - 4, q / 81 - 4 };
+                double d2 = 0;
+                for (int k = 0; k < 3; k++) {
+                    double d = (double)x[3 * j + k] - (double)x[3 * i + k];
+                    for (int a = 0; a < 3; a++) d += n[a] * cell[3 * a + k];
+                    d2 += d * d;
+                }
+                if (d2 < radius * radius && (i != j || n[0] || n[1] || n[2])) count++;
+            }
+    return count;
+}
+
+/* All edges are shorter than the radius and no two are the same. */
+static int edges_hold(const eqnn_graph *g, eqnn_tensor *pos, double radius)
+{
+    eqnn_tensor *length = eqnn_norm(eqnn_edge_vectors(pos, g));
+    for (int e = 0; e < g->edges; e++) {
+        if (!(eqnn_at(length, e, 0) < radius)) return 0;
+        for (int f = e + 1; f < g->edges && g->target[f] == g->target[e] && g->source[f] == g->source[e]; f++)
+            if (!memcmp(g->shift + 3 * e, g->shift + 3 * f, 3 * sizeof *g->shift)) return 0;
+    }
+    return 1;
+}
+
+TEST(periodic_radius_graph)
+{
+    eqnn_ctx *c = test_context();
+    double cell[18] = { 2, 0.1, 0, 0.3, 1.7, 0.2, -0.4, 0, 2.2, 1, 0, 0, 0, 1.5, 0, 0, 0, 9 };
+    int example[10] = { 0, 0, 0, 0, 0, 0, 1, 1, 1, 1 };
+    double radius[] = { 0.3, 0.9, 1.8, 3.1 };
+    for (int k = 0; k < 4; k++) {
+        eqnn_tensor *pos = eqnn_scale(test_normal(c, 10, 3), 0.5);
+        eqnn_graph_opts o = { .example = example, .cell = cell };
+        const eqnn_graph *g = eqnn_radius_graph(pos, radius[k], &o);
+        int count = periodic_count(eqnn_data(pos), 0, 6, cell, radius[k]) +
+                    periodic_count(eqnn_data(pos), 6, 10, cell + 9, radius[k]);
+        test_note("radius %g: %d edges, %d pairs", radius[k], g ? g->edges : -1, g ? g->pairs : -1);
+        CHECK(g && g->edges == count && is_sorted(g) && edges_hold(g, pos, radius[k]));
+        if (g && g->edges && k < 3) CHECK(g->pairs == g->edges / 2 && pairs_hold(g));
+    }
+}
+
+/* Moving atoms by lattice vectors changes nothing; a cell larger than everything is no cell. */
+TEST(periodic_moves)
+{
+    eqnn_ctx *c = test_context();
+    double cell[9] = { 3, 0, 0, 1, 4, 0, 0, 0.5, 5 }, wide[9] = { 99, 0, 0, 0, 99, 0, 0, 0, 99 };
+    eqnn_tensor *pos = test_normal(c, 60, 3);
+    eqnn_real x[180];
+    eqnn_read(pos, x);
+    for (int i = 0; i < 60; i++)
+        for (int k = 0; k < 3; k++) x[3 * i + k] += (eqnn_real)((i % 7 - 3) * cell[k] - i % 3 * cell[6 + k]);
+    eqnn_graph_opts o = { .cell = cell };
+    const eqnn_graph *g = eqnn_radius_graph(pos, 1.5, &o);
+    const eqnn_graph *h = eqnn_radius_graph(eqnn_from(c, 60, 3, x), 1.5, &o);
+    CHECK(g->edges == h->edges && !memcmp(g->source, h->source, (size_t)g->edges * sizeof(int)));
+    o.cell = wide;
+    g = eqnn_radius_graph(pos, 1.5, &o);
+    h = eqnn_radius_graph(pos, 1.5, NULL);
+    CHECK(g->edges == h->edges && !memcmp(g->source, h->source, (size_t)g->edges * sizeof(int)));
+    CHECK(g->shift && g->shift[0] == 0);
+    cell[0] = cell[3] = 0;
+    o.cell = cell;
+    CHECK(!eqnn_radius_graph(pos, 1.5, &o));
+    CHECK_ERROR(c, "has no volume");
+    CHECK(!eqnn_radius_graph(pos, INFINITY, &o));
+    CHECK_ERROR(c, "more than 1000");
+}
+
 /* --- sums over edges --- */
 
 static const eqnn_graph *small_graph(eqnn_ctx *c)

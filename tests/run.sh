@@ -9,7 +9,7 @@ for command in "$@"; do
     case $command in
     examples/*.c)
         name=$(basename "$command" .c)
-        arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$command" | head -n 1)
+        arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$command" | sed 's/ *\*\/.*//' | head -n 1)
         [ -n "$arguments" ] || arguments="--epochs 1"
         mkdir -p "$work/$name"
         command="$EXAMPLES/$name $arguments --out $work/$name"

@@ -1,0 +1,704 @@
+/* bench.c - how fast the kernels and the models are here, beside what the machine can do
+
+      make bench                              all cases, one thread, tab-separated
+      BENCH_FILTER=sh_l6 make bench           only problems whose name contains this
+      THREADS=2 make bench
+      BENCH_SAMPLES=25 BENCH_SAMPLE_MS=4      samples per row, least length of one
+      BENCH_CLOCK=cpu                         processor time: for one thread on a busy machine
+
+   A row is a problem, a pass (fwd; jac: values and their Jacobian; fwd_bwd: also the gradients of
+   all inputs and weights; train: forward, loss, backward, Adam), and the time of one call on the
+   whole batch in nanoseconds. flops and bytes are those of the cheapest way to do the work, each
+   operand moved once, so that flops / time and bytes / time can be laid beside the limits. */
+#define _POSIX_C_SOURCE 199309L
+#define EQNN_STATIC
+#define EQNN_IMPLEMENTATION
+#include "../eqnn.h"
+#include <time.h>
+
+#define REAL (sizeof(eqnn_real) == 8 ? "f64" : "f32")
+
+/* ---- measuring ---- */
+
+typedef struct row {
+    const char *problem, *pass, *dtype, *impl;
+    long batch;
+    double flops, bytes; /* of one call */
+    const char *note;
+    int threads;         /* default those of the context */
+} row;
+
+static int threads = 1;
+
+static double setting(const char *name, double otherwise)
+{
+    const char *s = getenv(name);
+    return s && *s ? atof(s) : otherwise;
+}
+
+static double now(void)
+{
+    static int cpu = -1;
+    struct timespec t;
+    if (cpu < 0) cpu = getenv("BENCH_CLOCK") && !strcmp(getenv("BENCH_CLOCK"), "cpu");
+    clock_gettime(cpu ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return 1e9 * (double)t.tv_sec + (double)t.tv_nsec;
+}
+
+static double time_of(void (*call)(void *), void *user, long times)
+{
+    double start = now();
+    for (long i = 0; i < times; i++) call(user);
+    return now() - start;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double quantile(const double *sorted, int n, double q)
+{
+    double at = q * (n - 1);
+    int i = (int)at;
+    return i + 1 < n ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
+}
+
+static int wanted(const char *problem)
+{
+    const char *f = getenv("BENCH_FILTER");
+    return !f || strstr(problem, f) != NULL;
+}
+
+/* Calls until a sample is long enough, then takes samples of so many calls. */
+static void measure(row r, void (*call)(void *), void *user)
+{
+    static double t[1000];
+    double least = 1e6 * setting("BENCH_SAMPLE_MS", 4), all;
+    int n = (int)setting("BENCH_SAMPLES", 25);
+    long calls = 1;
+    if (!wanted(r.problem)) return;
+    n = n < 3 ? 3 : n > 1000 ? 1000 : n;
+    call(user); /* parameters and plans come into being */
+    call(user);
+    while ((all = time_of(call, user, calls)) < least)
+        calls = all < least / 8 ? calls * 4 : (long)((double)calls * 1.1 * least / all) + 1;
+    for (int i = 0; i < n; i++) t[i] = time_of(call, user, calls) / (double)calls;
+    qsort(t, (size_t)n, sizeof *t, ascending);
+    printf("%s\t%s\t%s\t%d\t%ld\t%s\t", r.problem, r.pass, r.dtype,
+           r.threads ? r.threads : threads, r.batch, r.impl);
+    printf("%.1f\t%.1f\t%.1f\t%.1f\t%d\t%.6g\t%.6g\t%s\n", quantile(t, n, 0.5),
+           quantile(t, n, 0.1), quantile(t, n, 0.9), t[0], n, r.flops, r.bytes, r.note);
+    fflush(stdout);
+}
+
+static void report(eqnn_ctx *c, const char *problem)
+{
+    if (eqnn_error(c)) printf("# %s: %s\n", problem, eqnn_error(c));
+    eqnn_clear(c);
+}
+
+static eqnn_ctx *context(void)
+{
+    eqnn_opts o = { .threads = threads, .seed = 1 };
+    eqnn_ctx *c = eqnn_make(&o);
+    if (!c) exit(1);
+    return c;
+}
+
+/* ---- what the machine can do ---- */
+
+#if defined(__GNUC__)
+#define MACHINE
+#ifdef __clang__
+#define FUSED
+#else
+#define FUSED , optimize("fp-contract=fast")
+#endif
+#if defined(__x86_64__)
+#define TARGET(features) __attribute__((noinline, target(features) FUSED))
+#else
+#define TARGET(features) __attribute__((noinline))
+#endif
+#define HIDE(pointer) __asm__ volatile("" : : "r"(pointer) : "memory")
+
+static volatile double sink;
+
+/* Twelve independent chains of multiply-add; memory read, written, copied a vector at a time. */
+#define LIMITS(bits, features)                                                                     \
+    typedef float f32_##bits __attribute__((vector_size(bits / 8)));                               \
+    typedef double f64_##bits __attribute__((vector_size(bits / 8)));                              \
+    TARGET(features) static void fma_f32_##bits(void *user) FMA_BODY(f32_##bits)                   \
+    TARGET(features) static void fma_f64_##bits(void *user) FMA_BODY(f64_##bits)                   \
+    TARGET(features) static void read_##bits(void *user)                                           \
+    {                                                                                              \
+        memory_job *m = (memory_job *)user;                                                        \
+        const f32_##bits *a = (const f32_##bits *)m->a;                                            \
+        f32_##bits s[4] = {{0}, {0}, {0}, {0}};                                                    \
+        for (long k = 0; k < m->times; k++) {                                                      \
+            HIDE(a);                                                                               \
+            for (size_t i = 0; i < m->bytes / sizeof *a; i += 4)                                   \
+                s[0] += a[i], s[1] += a[i + 1], s[2] += a[i + 2], s[3] += a[i + 3];                \
+        }                                                                                          \
+        s[0] += s[1] + s[2] + s[3];                                                                \
+        sink = (double)s[0][0];                                                                    \
+    }                                                                                              \
+    TARGET(features) static void write_##bits(void *user)                                          \
+    {                                                                                              \
+        memory_job *m = (memory_job *)user;                                                        \
+        f32_##bits *a = (f32_##bits *)m->a, one = {1};                                             \
+        for (long k = 0; k < m->times; k++)                                                        \
+            for (size_t i = 0; i < m->bytes / sizeof *a; i++) {                                    \
+                a[i] = one;                                                                        \
+                HIDE(a);                                                                           \
+            }                                                                                      \
+    }                                                                                              \
+    TARGET(features) static void copy_##bits(void *user)                                           \
+    {                                                                                              \
+        memory_job *m = (memory_job *)user;                                                        \
+        f32_##bits *a = (f32_##bits *)m->a, *b = (f32_##bits *)m->b;                               \
+        for (long k = 0; k < m->times; k++)                                                        \
+            for (size_t i = 0; i < m->bytes / sizeof *a; i++) {                                    \
+                b[i] = a[i];                                                                       \
+                HIDE(b);                                                                           \
+            }                                                                                      \
+    }
+#define FMA_ROUNDS 20000
+#define FMA_BODY(type)                                                                             \
+    {                                                                                              \
+        type x = {0}, y = {0}, a[12];                                                              \
+        for (int i = 0; i < 12; i++) a[i] = y + (float)(i + 1);                                    \
+        (void)user;                                                                                \
+        x += (float)0.9999;                                                                        \
+        y += (float)1e-4;                                                                          \
+        __asm__ volatile("" : "+m"(x), "+m"(y));                                                   \
+        for (int k = 0; k < FMA_ROUNDS; k++) {                                                     \
+            a[0] = a[0] * x + y, a[1] = a[1] * x + y, a[2] = a[2] * x + y, a[3] = a[3] * x + y;    \
+            a[4] = a[4] * x + y, a[5] = a[5] * x + y, a[6] = a[6] * x + y, a[7] = a[7] * x + y;    \
+            a[8] = a[8] * x + y, a[9] = a[9] * x + y, a[10] = a[10] * x + y;                       \
+            a[11] = a[11] * x + y;                                                                 \
+        }                                                                                          \
+        for (int i = 1; i < 12; i++) a[0] += a[i];                                                 \
+        sink = (double)a[0][0];                                                                    \
+    }
+
+typedef struct memory_job { char *a, *b; size_t bytes; long times; } memory_job;
+#if defined(__x86_64__)
+LIMITS(512, "avx512f,fma")
+LIMITS(256, "avx2,fma")
+#else
+LIMITS(128, "")
+#endif
+
+/* The kernels of one width. */
+typedef struct limit_set {
+    int bits;
+    void (*fma32)(void *), (*fma64)(void *), (*memory[3])(void *);
+} limit_set;
+
+static void limits_of(const limit_set *s, int with_memory)
+{
+    static const char *const what[3] = { "read", "write", "copy" };
+    static const char *const where[4] = { "16K", "256K", "8M", "256M" };
+    static const long times[4] = { 4000, 200, 4, 1 };
+    static const size_t kilobytes[4] = { 16, 256, 8192, 262144 };
+    char name[64];
+    snprintf(name, sizeof name, "fma_peak_%d", s->bits);
+    double flops = 2.0 * 12 * FMA_ROUNDS * s->bits / 32;
+    row f = { name, "fwd", "f32", "machine", 1, flops, 0, "12 chains", 1 };
+    measure(f, s->fma32, NULL);
+    f.dtype = "f64";
+    f.flops /= 2;
+    measure(f, s->fma64, NULL);
+    for (int level = 0; with_memory && level < 4; level++) {
+        memory_job m = { NULL, NULL, kilobytes[level] * 1024, times[level] };
+        for (int k = 0; k < 3; k++) {
+            snprintf(name, sizeof name, "bw_%s_%s", what[k], where[level]);
+            if (!wanted(name)) continue;
+            size_t half = level < 2 ? 2 : 1; /* a copy has two arrays in the cache */
+            memory_job job = m;
+            char *p = (char *)malloc(2 * m.bytes + 128);
+            if (!p) return;
+            memset(p, 1, 2 * m.bytes + 128); /* not 0: that would be one page, mapped many times */
+            job.a = p + (64 - (uintptr_t)p % 64);
+            job.b = job.a + m.bytes;
+            if (k == 2) job.bytes /= half;
+            double moved = (double)job.bytes * (double)job.times * (k == 2 ? 2 : 1);
+            row b = { name, "fwd", "f32", "machine", 1, 0, moved, "bytes moved", 1 };
+            measure(b, s->memory[k], &job);
+            free(p);
+        }
+    }
+}
+
+static void limits(void)
+{
+#if defined(__x86_64__)
+    limit_set wide = { 512, fma_f32_512, fma_f64_512, { read_512, write_512, copy_512 } };
+    limit_set narrow = { 256, fma_f32_256, fma_f64_256, { read_256, write_256, copy_256 } };
+    __builtin_cpu_init();
+    int has_wide = __builtin_cpu_supports("avx512f");
+    if (has_wide) limits_of(&wide, 1);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        limits_of(&narrow, !has_wide);
+#else
+    limit_set only = { 128, fma_f32_128, fma_f64_128, { read_128, write_128, copy_128 } };
+    limits_of(&only, 1);
+#endif
+}
+#endif
+
+/* ---- harmonics ---- */
+
+typedef struct harmonics_job {
+    eqnn_ctx *c;
+    int lmax, n;
+    eqnn_real *Y, *J;
+    eqnn_tensor *x, *g;
+} harmonics_job;
+
+static void harmonics_kernel(void *user)
+{
+    harmonics_job *j = (harmonics_job *)user;
+    j->c->k->solid(&j->c->device, j->lmax, (size_t)j->n, j->x->data, j->Y, j->J);
+}
+
+static void harmonics_vjp(void *user)
+{
+    harmonics_job *j = (harmonics_job *)user;
+    eqnn_harmonics_opts o = { .normalize = 1 };
+    eqnn_vjp(eqnn_spherical_harmonics(j->x, j->lmax, &o), j->g, j->x);
+    eqnn_reset(j->c);
+}
+
+static eqnn_tensor *points(eqnn_ctx *c, int n)
+{
+    eqnn_tensor *x = eqnn_normal(c, "points", n, 3);
+    return eqnn_keep(eqnn_div(x, eqnn_norm(x)));
+}
+
+static void harmonics(void)
+{
+    for (int batch = 1000; batch <= 100000; batch *= 100)
+        for (int l = 1; l <= 10; l++) {
+            char name[16];
+            snprintf(name, sizeof name, "sh_l%d", l);
+            if (!wanted(name)) continue;
+            eqnn_ctx *c = context();
+            size_t cols = (size_t)(l + 1) * (size_t)(l + 1), n = (size_t)batch;
+            harmonics_job j = { c, l, batch, NULL, NULL, points(c, batch), NULL };
+            eqnn_real *J = (eqnn_real *)malloc(3 * n * cols * sizeof *J);
+            j.g = eqnn_keep(eqnn_normal(c, "g", batch, (int)cols));
+            j.Y = (eqnn_real *)malloc(n * cols * sizeof *J);
+            eqnn_reset(c);
+            double word = sizeof *J, values = word * (double)n * (3 + (double)cols);
+            row r = { name, "fwd", REAL, "eqnn-rows", batch, 0, values, "of unit vectors", 0 };
+            measure(r, harmonics_kernel, &j);
+            j.J = J;
+            r.pass = "jac";
+            r.bytes = word * (double)n * (3 + 4 * (double)cols);
+            measure(r, harmonics_kernel, &j);
+            r.pass = "fwd_bwd";
+            r.impl = "eqnn";
+            r.bytes = word * (double)n * (6 + (double)cols);
+            r.note = "of x/|x|, vector-Jacobian product on the tape";
+            measure(r, harmonics_vjp, &j);
+            report(c, name);
+            free(J), free(j.Y);
+            eqnn_free(c);
+        }
+}
+
+/* ---- tensor products ---- */
+
+#define ROWS 2000
+#define NODES 100
+#define HIDDEN 64
+
+/* flops of one edge as the cheapest scheme needs, forward and with backward */
+typedef struct product_case {
+    const char *name, *in1, *in2, *out;
+    int full;
+    double flops, both;
+} product_case;
+#define BLOG "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o"
+#define SPHERE2 "1x0e+1x1o+1x2e"
+#define SPHERE3 "1x0e+1x1o+1x2e+1x3o"
+#define NEQUIP(n) n "x0e+" n "x0o+" n "x1e+" n "x1o+" n "x2e+" n "x2o"
+static const product_case products[] = {
+    { "tp_blog1", SPHERE3, SPHERE3, BLOG, 1, 2861, 8583 },
+    { "tp_blog2", BLOG, SPHERE3, "1x1o", 1, 757, 2271 },
+    { "tp_nequip32_l2", NEQUIP("32"), SPHERE2, NEQUIP("32"), 0, 20324, 70764 },
+    { "tp_nequip64_l2", NEQUIP("64"), SPHERE2, NEQUIP("64"), 0, 40100, 139884 },
+    { "tp_nequip64_l3", NEQUIP("64") "+64x3e+64x3o", SPHERE3, NEQUIP("64") "+64x3e+64x3o", 0,
+      160908, 542628 },
+    { "tp_mace_medium", "128x0e+128x1o", SPHERE3, "128x0e+128x1o+128x2e", 0, 16244, 54620 },
+    { "tp_mace_large", "128x0e+128x1o+128x2e", SPHERE3, "128x0e+128x1o+128x2e+128x3o", 0,
+      57390, 192266 },
+    { "tp_blog_hidden", BLOG, SPHERE3, BLOG, 0, 9932, 33812 },
+};
+
+typedef struct product_job {
+    eqnn_ctx *c;
+    const eqnn_product *p;
+    const eqnn_graph *graph;               /* NULL: row by row                     */
+    eqnn_tensor *in[4], *g;                /* x, y, w or h, V; cotangent           */
+    int inputs;
+} product_job;
+
+static eqnn_tensor *product_of(product_job *j)
+{
+    if (!j->graph) return eqnn_tensor_product(j->in[0], j->in[1], j->in[2], j->p);
+    return eqnn_message(j->in[0], j->in[1], j->in[2], j->in[3], j->p, j->graph);
+}
+
+static void product_forward(void *user)
+{
+    product_job *j = (product_job *)user;
+    eqnn_recording(j->c, 0);
+    product_of(j);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void product_both(void *user)
+{
+    product_job *j = (product_job *)user;
+    eqnn_tensor *d[4];
+    eqnn_vjps(product_of(j), j->g, j->in, j->inputs, d);
+    eqnn_reset(j->c);
+}
+
+static eqnn_tensor *kept(eqnn_ctx *c, const char *name, int rows, const eqnn_irreps *a, int cols)
+{
+    eqnn_tensor *x = eqnn_normal(c, name, rows, a ? a->cols : cols);
+    return eqnn_keep(a ? eqnn_as(x, a) : x);
+}
+
+/* Every node hears from 20 others. */
+static const eqnn_graph *random_graph(eqnn_ctx *c)
+{
+    static int source[ROWS], target[ROWS];
+    uint32_t s = 1;
+    for (int e = 0; e < ROWS; e++) {
+        s = s * 1664525u + 1013904223u;
+        target[e] = e / (ROWS / NODES);
+        source[e] = (target[e] + 1 + 5 * (e % (ROWS / NODES)) - (int)(s >> 30)) % NODES;
+        if (source[e] < 0) source[e] += NODES;
+    }
+    eqnn_graph_opts o = { .sources = NODES, .targets = NODES, .keep = 1 };
+    return eqnn_graph_make(c, ROWS, source, target, &o);
+}
+
+static void product_rows(product_job *j, const product_case *t, const char *impl, double bytes,
+                         const char *note)
+{
+    row r = { t->name, "fwd", REAL, impl, ROWS, t->flops * ROWS, bytes, note, 0 };
+    int rows = j->graph ? NODES : ROWS;
+    j->g = kept(j->c, "g", rows, eqnn_product_out(j->p), 0);
+    eqnn_reset(j->c);
+    measure(r, product_forward, j);
+    r.pass = "fwd_bwd";
+    r.flops = t->both * ROWS;
+    r.bytes *= 3;
+    measure(r, product_both, j);
+    report(j->c, t->name);
+}
+
+static void product_problem(const product_case *t)
+{
+    eqnn_ctx *c = context();
+    const eqnn_irreps *in1 = eqnn_irreps_make(c, t->in1), *in2 = eqnn_irreps_make(c, t->in2);
+    const eqnn_irreps *out = eqnn_irreps_make(c, t->out);
+    product_job j = { c, NULL, NULL, { NULL, NULL, NULL, NULL }, NULL, 3 };
+    j.p = t->full ? eqnn_product_full(c, in1, in2, out, NULL)
+                  : eqnn_product_channelwise(c, in1, in2, out, NULL);
+    if (!j.p) {
+        report(c, t->name);
+        eqnn_free(c);
+        return;
+    }
+    int weights = eqnn_product_weights(j.p), to = eqnn_product_out(j.p)->cols;
+    double word = sizeof(eqnn_real), all = word * ROWS * (double)(in1->cols + in2->cols + to);
+    double stored = word * weights * (t->full ? 1.0 : ROWS);
+    double shared = word * (NODES * (double)(in1->cols + to) + ROWS * (double)in2->cols);
+    j.in[0] = kept(c, "x", ROWS, in1, 0);
+    j.in[1] = kept(c, "y", ROWS, in2, 0);
+    j.in[2] = kept(c, "w", t->full ? 1 : ROWS, NULL, weights);
+    product_rows(&j, t, "eqnn", all + stored, t->full ? "weights shared" : "weights per edge");
+    j.in[0] = kept(c, "x", NODES, in1, 0);
+    j.graph = random_graph(c);
+    if (!t->full) {
+        product_rows(&j, t, "eqnn-fused", shared + stored, "100 nodes, weights from memory");
+        j.in[2] = kept(c, "h", ROWS, NULL, HIDDEN);
+        j.in[3] = kept(c, "V", HIDDEN, NULL, weights);
+        j.inputs = 4;
+        product_rows(&j, t, "eqnn-fused-radial", shared + word * ROWS * HIDDEN,
+                     "100 nodes, weights from 64 hidden numbers (not in flops)");
+    }
+    eqnn_free(c);
+}
+
+/* ---- linear maps ---- */
+
+typedef struct linear_job {
+    eqnn_ctx *c;
+    eqnn_tensor *in[2], *g;
+    const eqnn_irreps *out;
+} linear_job;
+
+static void linear_forward(void *user)
+{
+    linear_job *j = (linear_job *)user;
+    eqnn_recording(j->c, 0);
+    eqnn_irreps_map(j->in[0], j->in[1], NULL, j->out, NULL);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void linear_both(void *user)
+{
+    linear_job *j = (linear_job *)user;
+    eqnn_tensor *d[2];
+    eqnn_vjps(eqnn_irreps_map(j->in[0], j->in[1], NULL, j->out, NULL), j->g, j->in, 2, d);
+    eqnn_reset(j->c);
+}
+
+static void linears(void)
+{
+    static const struct { const char *name, *irreps; } cases[] = {
+        { "lin_nequip32", NEQUIP("32") }, { "lin_mace128", "128x0e+128x1o" },
+        { "lin_blog", BLOG }, { "lin_256_l2", "256x0e+256x1o+256x2e" },
+    };
+    for (int i = 0; i < 4; i++) {
+        if (!wanted(cases[i].name)) continue;
+        eqnn_ctx *c = context();
+        const eqnn_irreps *a = eqnn_irreps_make(c, cases[i].irreps);
+        linear_job j = { c, { kept(c, "x", ROWS, a, 0), NULL }, kept(c, "g", ROWS, a, 0), a };
+        j.in[1] = kept(c, "w", 1, NULL, eqnn_irreps_map_weights(a, a, NULL));
+        eqnn_reset(c);
+        double flops = 0;
+        for (int b = 0; b < a->blocks; b++)
+            flops += 2.0 * ROWS * a->block[b].copies * a->block[b].copies * a->block[b].type->dim;
+        double bytes = (double)sizeof(eqnn_real) * ROWS * 2 * a->cols;
+        row r = { cases[i].name, "fwd", REAL, "eqnn", ROWS, flops, bytes, "", 0 };
+        measure(r, linear_forward, &j);
+        r.pass = "fwd_bwd";
+        r.flops *= 3;
+        r.bytes *= 3;
+        measure(r, linear_both, &j);
+        report(c, cases[i].name);
+        eqnn_free(c);
+    }
+}
+
+/* ---- training steps: batches of 32 examples of 12 bodies ---- */
+
+#define EXAMPLES 32
+#define BODIES 12
+
+typedef struct net_job {
+    eqnn_ctx *c;
+    int kind, edges;
+    eqnn_tensor *pos, *target;
+    eqnn_adam *adam;
+    int example[EXAMPLES * BODIES];
+} net_job;
+
+static eqnn_tensor *net(net_job *j)
+{
+    static const eqnn_network_opts large = { .hidden = BLOG, .out = "1x1o", .layers = 3, .lmax = 3,
+                                             .radius = 3.5, .basis = 10, .radial_layers = 1,
+                                             .radial_neurons = 128, .neighbours = 11, .nodes = 12 };
+    static const eqnn_polynomial_opts small = { .mid = BLOG, .out = "1x1o", .lmax = 3,
+                                                .neighbours = 11 };
+    static const eqnn_mlp_opts linear = { .linear = 1 };
+    if (j->kind == 2) return eqnn_mlp(j->pos, "mlp", "64,64,36", &linear);
+    eqnn_graph_opts o = { .example = j->example, .examples = EXAMPLES };
+    const eqnn_graph *g = eqnn_radius_graph(j->pos, 3.5, &o);
+    if (g) j->edges = g->edges;
+    if (j->kind == 1) return eqnn_polynomial(j->pos, g, "net", &small);
+    return eqnn_network(NULL, NULL, j->pos, g, "net", &large);
+}
+
+static void net_forward(void *user)
+{
+    net_job *j = (net_job *)user;
+    eqnn_recording(j->c, 0);
+    net(j);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void net_train(void *user)
+{
+    net_job *j = (net_job *)user;
+    eqnn_backward(eqnn_mse(net(j), j->target));
+    eqnn_adam_step(j->adam);
+    eqnn_reset(j->c);
+}
+
+/* A planar chain: bonds of length 1/3 that turn by about 60 degrees to either side, as the bead
+   chain of the study; all bodies of an example see each other. */
+static void chain(eqnn_ctx *c, double *pos)
+{
+    double turn[BODIES * EXAMPLES];
+    eqnn_random(c, "chain", 1, BODIES * EXAMPLES, turn);
+    for (int i = 0; i < EXAMPLES; i++) {
+        double x = 26, y = 6.5, angle = 0;
+        for (int b = 0; b < BODIES; b++) {
+            double *p = pos + 3 * (i * BODIES + b), t = turn[i * BODIES + b];
+            angle += (t > 0 ? 1 : -1) * 1.047 + 0.1 * t;
+            p[0] = x += cos(angle) / 3;
+            p[1] = y += sin(angle) / 3;
+            p[2] = 0;
+        }
+    }
+}
+
+static void nets(void)
+{
+    static const struct { const char *name; double flops; } cases[3] = {
+        { "net_blog_large", 854e6 }, { "net_blog_small", 15.3e6 }, { "net_mlp", 0.56e6 },
+    };
+    static double pos[EXAMPLES * BODIES * 3];
+    for (int i = 0; i < 3; i++) {
+        if (!wanted(cases[i].name)) continue;
+        net_job j = { .c = context(), .kind = i };
+        eqnn_adam_opts rate = { .rate = 1e-3 };
+        int rows = i == 2 ? EXAMPLES : EXAMPLES * BODIES, cols = i == 2 ? 36 : 3;
+        for (int k = 0; k < EXAMPLES * BODIES; k++) j.example[k] = k / BODIES;
+        chain(j.c, pos);
+        eqnn_tensor *x = eqnn_from_double(j.c, rows, cols, pos);
+        j.pos = eqnn_keep(i == 2 ? x : eqnn_as(x, eqnn_irreps_make(j.c, "1x1o")));
+        x = eqnn_scale(eqnn_normal(j.c, "target", rows, cols), 0.01);
+        j.target = eqnn_keep(i == 2 ? x : eqnn_as(x, eqnn_irreps_make(j.c, "1x1o")));
+        j.adam = eqnn_adam_make(j.c, &rate);
+        eqnn_reset(j.c);
+        net_train(&j);
+        char note[80];
+        snprintf(note, sizeof note, "%d edges, %d parameters", j.edges,
+                 (int)eqnn_parameter_size(j.c));
+        row r = { cases[i].name, "fwd", REAL, "eqnn", EXAMPLES, cases[i].flops, 0, note, 0 };
+        measure(r, net_forward, &j);
+        r.pass = "train";
+        r.flops *= 3;
+        measure(r, net_train, &j);
+        report(j.c, cases[i].name);
+        eqnn_free(j.c);
+    }
+}
+
+/* ---- matrix products, functions of one number, the cost of an operation ---- */
+
+typedef struct plain_job {
+    eqnn_ctx *c;
+    eqnn_tensor *a, *b;
+    eqnn_tensor *(*f)(eqnn_tensor *);
+    int times;
+} plain_job;
+
+static void multiply(void *user)
+{
+    plain_job *j = (plain_job *)user;
+    eqnn_recording(j->c, 0);
+    eqnn_matmul(j->a, j->b);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void apply(void *user)
+{
+    plain_job *j = (plain_job *)user;
+    eqnn_recording(j->c, 0);
+    j->f(j->a);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void many_tiny(void *user)
+{
+    plain_job *j = (plain_job *)user;
+    eqnn_tensor *x = j->a;
+    for (int i = 0; i < j->times; i++) x = eqnn_add(x, j->b);
+    eqnn_reset(j->c);
+}
+
+static void many_tiny_both(void *user)
+{
+    plain_job *j = (plain_job *)user;
+    eqnn_tensor *x = j->a;
+    for (int i = 0; i < j->times; i++) x = eqnn_add(x, j->b);
+    eqnn_vjp(x, j->b, j->a);
+    eqnn_reset(j->c);
+}
+
+static void matrix_products(void)
+{
+    static const int sizes[9] = { 64, 96, 128, 192, 256, 384, 512, 768, 1024 };
+    for (int i = 0; i < 9; i++) {
+        int n = sizes[i];
+        char name[16];
+        snprintf(name, sizeof name, "%sgemm_%d", sizeof(eqnn_real) == 8 ? "d" : "s", n);
+        if (!wanted(name)) continue;
+        eqnn_ctx *c = context();
+        plain_job j = { c, kept(c, "a", n, NULL, n), kept(c, "b", n, NULL, n), NULL, 0 };
+        double m = n;
+        double bytes = 3.0 * sizeof(eqnn_real) * m * m;
+        row r = { name, "fwd", REAL, "eqnn", 1, 2 * m * m * m, bytes, "", 0 };
+        eqnn_reset(c);
+        measure(r, multiply, &j);
+        report(c, name);
+        eqnn_free(c);
+    }
+}
+
+static void small_things(void)
+{
+    static const struct { const char *name; eqnn_tensor *(*f)(eqnn_tensor *); } f[3] = {
+        { "silu", eqnn_silu }, { "tanh", eqnn_tanh }, { "exp", eqnn_exp },
+    };
+    for (int i = 0; i < 3; i++) {
+        if (!wanted(f[i].name)) continue;
+        eqnn_ctx *c = context();
+        plain_job j = { c, kept(c, "a", 128, NULL, 128), NULL, f[i].f, 0 };
+        double bytes = 2.0 * 128 * 128 * sizeof(eqnn_real);
+        row r = { f[i].name, "fwd", REAL, "eqnn", 128 * 128, 0, bytes, "elements", 0 };
+        eqnn_reset(c);
+        measure(r, apply, &j);
+        report(c, f[i].name);
+        eqnn_free(c);
+    }
+    if (!wanted("tiny_op")) return;
+    eqnn_ctx *c = context();
+    plain_job j = { c, kept(c, "a", 1, NULL, 1), kept(c, "b", 1, NULL, 1), NULL, 1000 };
+    row r = { "tiny_op", "fwd", REAL, "eqnn", 1000, 1000, 0, "additions of [1,1], recorded", 0 };
+    eqnn_reset(c);
+    measure(r, many_tiny, &j);
+    r.pass = "fwd_bwd";
+    measure(r, many_tiny_both, &j);
+    report(c, "tiny_op");
+    eqnn_free(c);
+}
+
+int main(void)
+{
+    threads = (int)setting("THREADS", 1);
+    eqnn_ctx *c = context();
+    printf("# eqnn %s, kernels of %s, %d threads\n", EQNN_VERSION, c->k->name, threads);
+    printf("problem\tpass\tdtype\tthreads\tbatch\timpl\tmedian_ns\tp10_ns\tp90_ns\tmin_ns\t"
+           "samples\tflops\tbytes\tnote\n");
+    eqnn_free(c);
+#ifdef MACHINE
+    limits();
+#endif
+    matrix_products();
+    harmonics();
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        if (wanted(products[i].name)) product_problem(&products[i]);
+    linears();
+    nets();
+    small_things();
+    return 0;
+}

@@ -1,0 +1,476 @@
+/* kernels.c - the table of kernels (section 4 of eqnn.h), on every number of lanes, against libm and
+   the loops one would write */
+#define EQNN_STATIC
+#define EQNN_IMPLEMENTATION
+#include "test.h"
+
+enum { N = 6000 };
+static eqnn_real A[N], B[N], C[N], Y[N], Z[N];
+static double scratch[1 << 19];
+
+static eqnn__device device(int threads)
+{
+    eqnn__device d;
+    memset(&d, 0, sizeof d);
+    d.threads = threads;
+    d.scratch = scratch;
+    d.scratch_size = sizeof scratch;
+    return d;
+}
+
+static eqnn__in in(const eqnn_real *p, size_t rs, size_t cs)
+{
+    eqnn__in i;
+    i.p = p;
+    i.rs = rs;
+    i.cs = cs;
+    return i;
+}
+
+static void fill(eqnn_real *x, size_t n, uint64_t key)
+{
+    uint64_t stream = eqnn__stream(key, 0);
+    for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)eqnn__normal(stream, i);
+}
+
+/* Runs the body with k = the kernels of 16, 8, 4 lanes (or what there is). */
+#define EACH_LANES(k)                                               \
+    for (int lanes = 16; lanes >= 4; lanes /= 2)                    \
+        for (const eqnn__kernels *k = eqnn__kernels_pick(lanes); k; k = NULL)
+
+static eqnn_real at(const eqnn__kernels *k, int op, int order, double p, double x)
+{
+    eqnn__device d = device(1);
+    eqnn_real in1 = (eqnn_real)x, y;
+    k->map(&d, op, order, 1, 1, in(&in1, 1, 1), in(NULL, 0, 0), in(NULL, 0, 0), p, 0, &y);
+    return y;
+}
+
+/* --- functions of one number --- */
+
+static double f_exp(double x) { return exp(x); }
+static double f_sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double f_silu(double x) { return x / (1 + exp(-x)); }
+static double f_softplus(double x) { return log1p(exp(x)); }
+static double f_gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2.)); }
+static double f_dsilu(double x) { return f_sigmoid(x) * (1 + x * f_sigmoid(-x)); }
+static double f_dtanh(double x) { return 1 / (cosh(x) * cosh(x)); }
+static double f_d2tanh(double x) { return -2 * tanh(x) / (cosh(x) * cosh(x)); }
+static double f_d2sigmoid(double x) { return f_sigmoid(x) * f_sigmoid(-x) * -tanh(x / 2); }
+
+/* Largest relative error between low and high; values below 1e-30 count as 0. */
+static double worst(const eqnn__kernels *k, int op, int order, double (*f)(double), double low, double high)
+{
+    eqnn__device d = device(1);
+    double error = 0;
+    for (int i = 0; i < N; i++) A[i] = (eqnn_real)(low + (high - low) * i / (N - 1));
+    k->map(&d, op, order, 1, N, in(A, N, 1), in(NULL, 0, 0), in(NULL, 0, 0), 0, 0, Y);
+    for (int i = 0; i < N; i++)
+        error = fmax(error, fabs((double)Y[i] - f((double)A[i])) / fmax(1e-30, fabs(f((double)A[i]))));
+    return error;
+}
+
+TEST(functions_against_libm)
+{
+    EACH_LANES(k) {
+        double tol = test_eps(1e-15, 5e-7), tails = test_eps(2e-13, 1e-5);
+        CHECK_NEAR(worst(k, EQNN_EXP, 0, f_exp, -60, 80), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_LOG, 0, log, 1e-6, 3), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_LOG, 0, log, 3, 1e8), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_TANH, 0, tanh, -12, 12), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_TANH, 1, f_dtanh, -12, 12), 0, 2 * tol);
+        CHECK_NEAR(worst(k, EQNN_TANH, 2, f_d2tanh, -12, 12), 0, 4 * tol);
+        CHECK_NEAR(worst(k, EQNN_SIGMOID, 0, f_sigmoid, -30, 30), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_SIGMOID, 2, f_d2sigmoid, -30, 30), 0, 4 * tol);
+        CHECK_NEAR(worst(k, EQNN_SILU, 0, f_silu, -30, 30), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_SILU, 1, f_dsilu, -1, 30), 0, 2 * tol);
+        CHECK_NEAR(worst(k, EQNN_SOFTPLUS, 0, f_softplus, -30, 30), 0, 2 * tol);
+        CHECK_NEAR(worst(k, EQNN_GELU, 0, f_gelu, -5, 10), 0, tails);
+        CHECK_NEAR(worst(k, EQNN_ERF, 0, erf, -6, 6), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_SIN, 0, sin, -3.1, 3.1), 0, tol);
+        CHECK_NEAR(worst(k, EQNN_COS, 0, cos, -1.5, 1.5), 0, tol);
+        CHECK_NEAR((double)at(k, EQNN_SIN, 0, 0, 1e6), sin(1e6), test_eps(1e-14, 1e-7));
+    }
+}
+
+/* f^(n+1) is the slope of f^(n), fourth-order differences; away from the corners. */
+TEST(derivatives_of_every_order)
+{
+    const double x[] = { -3.2, -0.7, 0.3, 0.62, 0.83, 1.7, 4.1 };
+    int orders = sizeof(eqnn_real) == 8 ? 10 : 2;
+    double h = test_eps(2e-3, 3e-2), tol = test_eps(2e-6, 5e-2);
+    EACH_LANES(k)
+        for (int f = 0; f <= EQNN_COSINE_BUMP; f++)
+            for (int n = 0; n < orders; n++)
+                for (int i = 0; i < 7; i++) {
+                    double p = f == EQNN_POW ? 2.5 : f == EQNN_POLY_CUTOFF ? 6 : 0.7, s, d;
+                    if (f == EQNN_LOG && x[i] < 0) continue;
+                    s = (double)at(k, f, n, p, x[i] - 2 * h) - (double)at(k, f, n, p, x[i] + 2 * h);
+                    s += 8 * ((double)at(k, f, n, p, x[i] + h) - (double)at(k, f, n, p, x[i] - h));
+                    d = (double)at(k, f, n + 1, p, x[i]);
+                    if (!CHECK_NEAR(s / (12 * h), d, tol * fmax(1, pow(2, n))))
+                        printf("    function %d, order %d, at %g, %d lanes\n", f, n, x[i], lanes);
+                }
+}
+
+TEST(awkward_arguments)
+{
+    EACH_LANES(k) {
+        for (int n = 0; n < 4; n++) {
+            CHECK((double)at(k, EQNN_POW, n, 0.5, 0) == 0);  /* a norm has a gradient at 0 */
+            CHECK((double)at(k, EQNN_POW, n, -1, 0) == 0);
+            CHECK((double)at(k, EQNN_POW, n, 0.5, -2) == 0);
+            CHECK((double)at(k, EQNN_POW, n, 1.3, 0) == 0);
+            CHECK((double)at(k, EQNN_SUS, n, 0, 0) == 0);
+            CHECK((double)at(k, EQNN_SUS, n, 0, -1) == 0);
+            CHECK((double)at(k, EQNN_RELU, n, 0, 0) == 0);
+            CHECK((double)at(k, EQNN_ABS, n, 0, 0) == 0);
+            CHECK((double)at(k, EQNN_LEAKY_RELU, n, 0.1, 0) == 0);
+            CHECK((double)at(k, EQNN_STEP, n, 0, 0) == 0);
+            CHECK((double)at(k, EQNN_POLY_CUTOFF, n, 6, 1) == 0);
+            CHECK((double)at(k, EQNN_COSINE_CUTOFF, n, 0, 1.5) == 0);
+            CHECK_NEAR((double)at(k, EQNN_SINC, n, 0, 0), n % 2 ? 0 : n ? -1. / 3 : 1, 1e-6);
+        }
+        CHECK((double)at(k, EQNN_EXP, 0, 0, -1000) == 0);
+        CHECK(isinf((double)at(k, EQNN_EXP, 0, 0, 1000)));
+        CHECK(isinf((double)at(k, EQNN_LOG, 0, 0, 0)));
+        CHECK(isnan((double)at(k, EQNN_LOG, 0, 0, -1)));
+        CHECK((double)at(k, EQNN_TANH, 0, 0, 1000) == 1);
+        CHECK((double)at(k, EQNN_SIGMOID, 1, 0, -1000) == 0);
+        CHECK((double)at(k, EQNN_GELU, 0, 0, -60) == 0);
+        CHECK_NEAR((double)at(k, EQNN_POW, 0, 0.5, 1e-30), 1e-15, 1e-21);
+        CHECK_NEAR((double)at(k, EQNN_POW, 0, 3, -2), -8, 1e-6);
+        for (int f = 1; f <= EQNN_COSINE_BUMP; f++)
+            for (int n = 0; n < 3; n++) {
+                double y = (double)at(k, f, n, f == EQNN_POW ? 0.5 : 1, NAN);
+                if (n == 0 && f != EQNN_STEP) CHECK(isnan(y)); /* bad numbers are passed on */
+            }
+        for (int f = 0; f <= EQNN_COSINE_BUMP; f++)
+            for (int i = -40; i <= 40; i++)
+                if (f != EQNN_LOG && f != EQNN_POW) /* these grow without bound at 0 */
+                    CHECK(isfinite((double)at(k, f, EQNN__ORDERS, 1, 0.5 * i + 1e-3)));
+    }
+}
+
+/* --- functions of two and three numbers; strides --- */
+
+static double value(int op, double a, double b, double c)
+{
+    switch (op) {
+    case EQNN__ADD: return a + b;
+    case EQNN__SUB: return a - b;
+    case EQNN__MUL: return a * b;
+    case EQNN__DIV: return a / b;
+    case EQNN__AXPBY: return 0.3 * a + 0.7 * b;
+    case EQNN__SCALE: return 0.3 * a + 0.7;
+    case EQNN__ATAN2: return atan2(a, b);
+    case EQNN__LESS: return a < b;
+    case EQNN__EQUAL: return a == b;
+    case EQNN__WHERE: return a != 0 ? b : c;
+    case EQNN__FMA: return a * b + c;
+    default: return b * f_silu(a);
+    }
+}
+
+TEST(strides_stretch)
+{
+    const size_t sizes[][2] = { {1, 1}, {1, 7}, {9, 1}, {3, 5}, {40, 3}, {2, 600}, {11, 130}, {70, 16} };
+    fill(A, N, 1);
+    fill(B, N, 2);
+    fill(C, N, 3);
+    EACH_LANES(k)
+        for (int op = EQNN__ADD - 1; op <= EQNN__FMA; op++)
+            for (int s = 0; s < 8 * 16; s++) {
+                size_t rows = sizes[s / 16][0], cols = sizes[s / 16][1];
+                eqnn__device d = device(1);
+                eqnn__in a = in(A, s & 1 ? 0 : cols, s & 2 ? 0 : 1), b = in(B, s & 4 ? 0 : cols, s & 8 ? 0 : 1);
+                eqnn__in c = in(C, 1, rows); /* transposed */
+                double error = 0;
+                k->map(&d, op < EQNN__ADD ? (int)EQNN_SILU : op, 0, rows, cols, a, b, c, 0.3, 0.7, Y);
+                for (size_t i = 0; i < rows * cols; i++) {
+                    size_t r = i / cols, q = i % cols;
+                    double v = value(op, (double)a.p[r * a.rs + q * a.cs], (double)b.p[r * b.rs + q * b.cs],
+                                     (double)c.p[r * c.rs + q * c.cs]);
+                    error = fmax(error, fabs((double)Y[i] - v) / fmax(1, fabs(v)));
+                }
+                CHECK_NEAR(error, 0, test_eps(1e-14, 2e-6));
+            }
+}
+
+/* --- folds, softmax, moving --- */
+
+static int first[200], order[N];
+
+static void segments(int n, int rows)
+{
+    for (int i = 0; i <= n; i++) first[i] = i * i * rows / (n * n); /* the first one may be empty */
+    for (int i = 0; i < rows; i++) order[i] = (int)((long)i * 7 % rows);
+}
+
+/* Sum or largest of column c over rows list[begin..end), or of row r when list is NULL. */
+static double folded(int op, const eqnn_real *x, size_t n, size_t stride)
+{
+    double y = 0;
+    for (size_t i = 0; i < n; i++)
+        y = op == EQNN__SUM ? y + (double)x[i * stride] : i == 0 ? (double)x[0] : fmax(y, (double)x[i * stride]);
+    return y;
+}
+
+TEST(folds)
+{
+    const size_t cols_of[] = { 1, 2, 7, 16, 37, 64 };
+    double tol = test_eps(1e-13, 2e-5), sum;
+    fill(A, N, 4);
+    EACH_LANES(k)
+        for (int s = 0; s < 12; s++) {
+            size_t cols = cols_of[s / 2], rows = s % 2 ? 90 : 1;
+            eqnn__device d = device(1);
+            for (int op = EQNN__SUM; op <= EQNN__MAX; op++) {
+                k->fold_rows(&d, op, rows, cols, A, Y);
+                for (size_t c = 0; c < cols; c++) CHECK_NEAR((double)Y[c], folded(op, A + c, rows, cols), tol);
+                k->fold_cols(&d, op, rows, cols, A, Y);
+                for (size_t r = 0; r < rows; r++) CHECK_NEAR((double)Y[r], folded(op, A + r * cols, cols, 1), tol);
+                k->fold_rows(&d, op, 0, cols, A, Y);
+                CHECK((double)Y[0] == 0);
+            }
+            k->total(&d, 1, rows * cols, A, &sum);
+            for (size_t i = 0; i < rows * cols; i++) sum -= (double)A[i] * (double)A[i];
+            CHECK_NEAR(sum, 0, 1e-9);
+        }
+}
+
+TEST(segments_and_softmax)
+{
+    const size_t cols_of[] = { 1, 4, 8, 16, 37 };
+    double tol = test_eps(1e-13, 2e-5);
+    fill(A, N, 5);
+    EACH_LANES(k)
+        for (int s = 0; s < 10; s++) {
+            size_t cols = cols_of[s / 2];
+            int rows = 97, n = 6;
+            const int *list = s % 2 ? order : NULL;
+            eqnn__device d = device(1);
+            segments(n, rows);
+            k->softmax(&d, (size_t)n, first, list, cols, A, Z);
+            for (int op = EQNN__SUM; op <= EQNN__MAX; op++) {
+                k->fold_segments(&d, op, (size_t)n, first, list, cols, A, Y);
+                for (int i = 0; i < n * (int)cols; i++) {
+                    int g = i / (int)cols, c = i % (int)cols;
+                    double y = 0, norm = 0;
+                    for (int j = first[g]; j < first[g + 1]; j++) {
+                        double v = (double)A[(size_t)(list ? list[j] : j) * cols + (size_t)c];
+                        y = op == EQNN__SUM ? y + v : j == first[g] ? v : fmax(y, v);
+                        norm += exp(v);
+                    }
+                    CHECK_NEAR((double)Y[i], y, tol);
+                    for (int j = first[g]; j < first[g + 1]; j++) {
+                        size_t q = (size_t)(list ? list[j] : j) * cols + (size_t)c;
+                        CHECK_NEAR((double)Z[q], exp((double)A[q]) / norm, tol);
+                    }
+                }
+            }
+            k->softmax(&d, 50, NULL, NULL, cols, A, Z);
+            k->fold_cols(&d, EQNN__SUM, 50, cols, Z, Y);
+            for (int r = 0; r < 50; r++) CHECK_NEAR((double)Y[r], 1, tol);
+            CHECK_NEAR((double)(Z[cols - 1] / Z[0]), exp((double)(A[cols - 1] - A[0])), tol * 10);
+        }
+}
+
+TEST(moving)
+{
+    const int map[] = { 3, 0, 0, 2, 4 }, starts[] = { 0, 2, 2, 5 }, list[] = { 1, 4, 0, 3, 3 };
+    fill(A, N, 6);
+    segments(3, 40);
+    EACH_LANES(k) {
+        eqnn__device d = device(1);
+        k->take_rows(&d, 40, 37, order, A, Y);
+        for (size_t i = 0; i < 40 * 37; i++) CHECK(Y[i] == A[(size_t)order[i / 37] * 37 + i % 37]);
+        k->transpose(&d, 33, 50, A, Y);
+        for (size_t i = 0; i < 33 * 50; i++) CHECK(Y[i % 50 * 33 + i / 50] == A[i]);
+        memcpy(Y, A, sizeof Y);
+        k->copy2d(&d, 20, 19, A, 30, Y, 25, 1);
+        for (size_t i = 0; i < 20 * 25; i++)
+            CHECK(Y[i] == (i % 25 < 19 ? A[i] + A[i / 25 * 30 + i % 25] : A[i]));
+        k->copy2d(&d, 90, 60, A, 60, Y, 60, 0);
+        CHECK(memcmp(A, Y, 90 * 60 * sizeof *A) == 0);
+        k->take_cols(&d, 30, 5, map, A, 9, Y);
+        for (size_t i = 0; i < 150; i++) CHECK(Y[i] == A[i / 5 * 9 + (size_t)map[i % 5]]);
+        k->add_cols(&d, 30, 3, starts, list, A, 9, Y);
+        for (size_t r = 0; r < 30; r++) {
+            const eqnn_real *x = A + r * 9;
+            CHECK_NEAR((double)Y[r * 3], (double)(x[1] + x[4]), 1e-6);
+            CHECK((double)Y[r * 3 + 1] == 0);
+            CHECK_NEAR((double)Y[r * 3 + 2], (double)(x[0] + x[3] + x[3]), 1e-6);
+        }
+        d.flag = 0;
+        k->check(&d, N, A);
+        CHECK(d.flag == 0);
+        memcpy(Y, A, sizeof Y);
+        Y[N - 1] = (eqnn_real)NAN;
+        k->check(&d, N, Y);
+        CHECK(d.flag == 1);
+    }
+}
+
+/* --- matrix product --- */
+
+static void product(const eqnn__kernels *k, int ta, int tb, size_t m, size_t n, size_t p, double beta,
+                    size_t batch, int sum)
+{
+    size_t pad = (m + n) % 3, lda = (ta ? m : p) + pad, ldb = (tb ? p : n) + pad, ldc = n + pad;
+    size_t sa = lda * (ta ? p : m), sb = ldb * (tb ? n : p), sc = sum ? 0 : ldc * m;
+    eqnn__device d = device(1);
+    double error = 0;
+    if (sa * batch > N || sb * batch > N || ldc * m * batch > N) return;
+    memcpy(Y, C, sizeof Y);
+    for (size_t i = 0; i < N; i++) /* beta 0: C is not read */
+        if (beta == 0 && i < (sum ? 1 : batch) * ldc * m && i % ldc < n) Y[i] = (eqnn_real)NAN;
+    k->gemm(&d, ta, tb, m, n, p, 0.5, A, lda, sa, B, ldb, sb, beta, Y, ldc, sc, batch);
+    for (size_t i = 0; i < N; i++) {
+        size_t b = i / (ldc * m), r = i / ldc % m, c = i % ldc;
+        double y = 0;
+        if (b >= (sum ? 1 : batch) || c >= n) {
+            if (Y[i] != C[i]) error = INFINITY; /* nothing else is written */
+            continue;
+        }
+        for (size_t q = sum ? 0 : b; q <= (sum ? batch - 1 : b); q++)
+            for (size_t s = 0; s < p; s++)
+                y += (double)A[q * sa + (ta ? s * lda + r : r * lda + s)] *
+                     (double)B[q * sb + (tb ? c * ldb + s : s * ldb + c)];
+        error = fmax(error, fabs((double)Y[i] - 0.5 * y - (beta != 0 ? beta * (double)C[i] : 0)));
+        if (isnan((double)Y[i])) error = INFINITY;
+    }
+    if (!CHECK_NEAR(error, 0, test_eps(1e-14, 1e-6) * (double)(p * batch + 4)))
+        printf("    %d lanes: %d%d [%zu,%zu,%zu] batch %zu sum %d\n", k->lanes, ta, tb, m, n, p, batch, sum);
+}
+
+TEST(matrix_products)
+{
+    const size_t size[] = { 1, 2, 3, 4, 7, 8, 12, 16, 17, 31, 33, 65 };
+    fill(A, N, 7);
+    fill(B, N, 8);
+    fill(C, N, 9);
+    EACH_LANES(k) {
+        for (int i = 0; i < 12 * 12 * 12; i++) {
+            size_t m = size[i / 144], n = size[i / 12 % 12], p = size[i % 12];
+            product(k, i & 1, i >> 1 & 1, m, n, p, i % 3, 1, 0);
+            product(k, i >> 1 & 1, i & 1, m, n, p, i % 2, 3, i % 5 == 0);
+        }
+        product(k, 0, 0, 5, 9, 600, 1, 1, 0);
+        product(k, 1, 1, 9, 5, 600, 0, 1, 0);
+        product(k, 1, 0, 2, 1, 2500, 0, 1, 1); /* a long sum is cut into parts */
+        product(k, 0, 0, 16, 300, 17, 0, 1, 0);
+        product(k, 0, 0, 150, 3, 33, 1, 1, 0);
+        product(k, 0, 1, 150, 1, 33, 1, 1, 0);
+        product(k, 0, 0, 3, 4, 0, 2, 1, 0);
+    }
+}
+
+/* --- random numbers, training step --- */
+
+TEST(random_numbers)
+{
+    EACH_LANES(k) {
+        eqnn__device d = device(1);
+        double sum = 0, squares = 0, inside = 0, low = 1, high = 0;
+        int kept = 0;
+        k->random(&d, EQNN__NORMAL, 1, 2, N, 0, A);
+        for (int i = 0; i < N; i++) {
+            sum += (double)A[i];
+            squares += (double)A[i] * (double)A[i];
+            inside += fabs((double)A[i]) < 1;
+        }
+        CHECK_NEAR(sum / N, 0, 0.05);
+        CHECK_NEAR(squares / N, 1, 0.06);
+        CHECK_NEAR(inside / N, 0.6827, 0.02);
+        k->random(&d, EQNN__UNIFORM, 1, 2, N, 0, B);
+        for (int i = 0; i < N; i++) low = fmin(low, (double)B[i]), high = fmax(high, (double)B[i]);
+        CHECK(low >= 0 && low < 0.01 && high < 1 && high > 0.99);
+        k->random(&d, EQNN__MASK, 1, 2, N, 0.25, C);
+        for (int i = 0; i < N; i++) {
+            kept += C[i] != 0;
+            CHECK((double)C[i] == 0 || fabs((double)C[i] - 4. / 3) < 1e-6);
+        }
+        CHECK_NEAR(kept / (double)N, 0.75, 0.02);
+        k->random(&d, EQNN__NORMAL, 1, 2, 100, 0, Y);
+        CHECK(memcmp(A, Y, 100 * sizeof *Y) == 0); /* the same stream, the same numbers */
+        k->random(&d, EQNN__NORMAL, 1, 3, 100, 0, Y);
+        CHECK(A[0] != Y[0]);
+    }
+}
+
+TEST(training_step)
+{
+    EACH_LANES(k)
+        for (int kind = EQNN__SGD; kind <= EQNN__EMA; kind++)
+            for (int nesterov = 0; nesterov < 2; nesterov++) {
+                enum { n = 43 };
+                eqnn_real w[n], g[n], m[n], v[n], w0[n];
+                eqnn__device d = device(1);
+                eqnn__update u;
+                memset(&u, 0, sizeof u);
+                u.kind = kind, u.nesterov = nesterov;
+                u.rate = 0.01, u.beta1 = 0.9, u.beta2 = 0.99, u.eps = 1e-8, u.decay = 0.1, u.l2 = 0.01;
+                u.correct1 = 0.1, u.correct2 = 0.01, u.momentum = 0.8, u.grad_scale = 0.5;
+                fill(w, n, 1), fill(g, n, 2), fill(m, n, 3), fill(v, n, 4);
+                for (int i = 0; i < n; i++) v[i] = (eqnn_real)fabs((double)v[i]);
+                memcpy(w0, w, sizeof w);
+                memcpy(A, m, sizeof m);
+                memcpy(B, v, sizeof v);
+                k->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m, kind == EQNN__ADAM ? v : NULL);
+                for (int i = 0; i < n; i++) {
+                    double x = (double)w0[i], dx = 0.5 * (double)g[i] + 0.01 * x, s = (double)A[i], y;
+                    if (kind == EQNN__EMA) {
+                        CHECK_NEAR((double)m[i], 0.9 * s + 0.1 * x, 1e-6);
+                        continue;
+                    }
+                    s = kind == EQNN__ADAM ? 0.9 * s + 0.1 * dx : 0.8 * s + dx;
+                    y = 0.99 * (double)B[i] + 0.01 * dx * dx;
+                    y = kind == EQNN__ADAM ? s / 0.1 / (sqrt(y) / sqrt(0.01) + 1e-8) : nesterov ? dx + 0.8 * s : s;
+                    CHECK_NEAR((double)m[i], s, 1e-6);
+                    CHECK_NEAR((double)w[i], x - 0.01 * (0.1 * x + y), 1e-6);
+                }
+            }
+}
+
+/* --- the same bits --- */
+
+static uint64_t bits(const eqnn__kernels *k, int threads)
+{
+    static eqnn_real x[200000], y[200000];
+    eqnn__device d = device(threads);
+    uint64_t h = 14695981039346656037u;
+    eqnn__in none = in(NULL, 0, 0);
+    size_t n = sizeof x / sizeof *x;
+    k->random(&d, EQNN__UNIFORM, 5, 6, n, 0, x);
+    for (int step = 0; step < 8; step++) {
+        if (step == 0) k->map(&d, EQNN_GELU, 1, 2000, 100, in(x, 100, 1), none, none, 0, 0, y);
+        if (step == 1) k->map(&d, EQNN__FMA, 0, 2000, 100, in(x, 100, 1), in(x, 0, 1), in(x, 1, 0), 0, 0, y);
+        if (step == 2) k->fold_rows(&d, EQNN__SUM, 2000, 100, x, y);
+        if (step == 3) k->fold_cols(&d, EQNN__SUM, 1000, 200, x, y);
+        if (step == 4) k->softmax(&d, 1000, NULL, NULL, 200, x, y);
+        if (step == 5) k->gemm(&d, 0, 1, 300, 200, 400, 1, x, 400, 0, x, 400, 0, 0, y, 200, 0, 1);
+        if (step == 6) k->gemm(&d, 1, 0, 20, 30, 5000, 1, x, 20, 0, x, 30, 0, 0, y, 30, 0, 1);
+        if (step == 7) k->gemm(&d, 0, 0, 10, 12, 13, 1, x, 13, 130, x, 12, 0, 0, y, 12, 120, 1000);
+        for (size_t i = 0; i < n; i++) {
+            eqnn__uint b;
+            memcpy(&b, y + i, sizeof b);
+            h = (h ^ b) * 1099511628211u;
+        }
+    }
+    return h;
+}
+
+TEST(same_bits)
+{
+    const eqnn__kernels *wide = eqnn__kernels_pick(0);
+    uint64_t h = bits(wide, 1);
+    CHECK(bits(wide, 2) == h && bits(wide, 5) == h);
+#ifdef EQNN_STRICT
+    EACH_LANES(k) CHECK(bits(k, 1) == h);
+#else
+    if (wide->lanes >= 8) CHECK(bits(eqnn__kernels_pick(8), 1) == h);
+#endif
+}
+
+TEST_MAIN
