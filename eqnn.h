@@ -22,8 +22,8 @@
    It prints five vectors and a number near 1e-6: the network, its weights still random, commutes
    with every rotation and reflection up to rounding: nothing else can be built from these layers.
 
-   OPTIONS       Macros, defined before the header is included. EQNN_DOUBLE must be the same in every
-                 file of a program; the others matter only where EQNN_IMPLEMENTATION is defined.
+   OPTIONS       Macros, defined before the header is included. EQNN_DOUBLE must be the same in
+                 every file of a program; the others matter where EQNN_IMPLEMENTATION is defined.
 
       EQNN_IMPLEMENTATION   emits the code: in one C or C++ file (with EQNN_STATIC in any)
       EQNN_STATIC           everything is private to this file                     default off
@@ -31,7 +31,7 @@
       EQNN_STRICT           the same bits on every machine: no contraction of
                             a*b+c, our own elementary functions; slower            default off
       EQNN_CBLAS            large matrix products go to a BLAS, which you link     default our own
-      EQNN_PLAIN            plain loops instead of the compiler's vector types     default off
+      EQNN_NO_VECTORS       plain loops instead of the compiler's vector types     default off
       EQNN_ASSERT(x)        checks of our own mistakes, for example assert         default nothing
       EQNN_FILE             the name of this file, if you rename it                "eqnn.h"
       -fopenmp              a flag of the compiler: kernels use all cores          default one
@@ -141,14 +141,14 @@ typedef struct eqnn_tensor eqnn_tensor;
 typedef void *(*eqnn_alloc)(void *user, void *old, size_t old_size, size_t new_size);
 
 typedef struct eqnn_opts {
-    uint64_t seed;         /* of every random number; default 0                                    */
-    int threads;           /* default all that OpenMP offers; 1 without OpenMP                     */
-    int lanes;             /* 16, 8, 4 floats a vector or 1 (plain loops); default the widest here  */
-    eqnn_alloc alloc;      /* default malloc and free                                              */
-    void *alloc_user;      /* handed to alloc                                                      */
-    void *buffer;          /* all memory comes from here and nothing from alloc; default none      */
-    size_t buffer_size;    /* its size in bytes                                                    */
-    eqnn_ctx *weights_of;  /* a worker: reads this context's parameters; default its own           */
+    uint64_t seed; /* of every random number; default 0 */
+    int threads; /* default all that OpenMP offers; 1 without OpenMP */
+    int lanes; /* 16, 8, 4 floats a vector or 1 (plain loops); default the widest here */
+    eqnn_alloc alloc; /* default malloc and free */
+    void *alloc_user; /* handed to alloc */
+    void *buffer; /* all memory comes from here and nothing from alloc; default none */
+    size_t buffer_size; /* its size in bytes */
+    eqnn_ctx *weights_of; /* a worker: reads this context's parameters; default its own */
 } eqnn_opts;
 
 /* A new context, or NULL when there is no memory for it. */
@@ -180,7 +180,9 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark mark, eqnn_tensor *y);
 EQNN_API int eqnn_training(eqnn_ctx *c, int on);
 EQNN_API int eqnn_recording(eqnn_ctx *c, int on);
 
-typedef struct eqnn_memory { size_t step, step_peak, step_reserved, lasting, tape_nodes; } eqnn_memory;
+typedef struct eqnn_memory {
+    size_t step, step_peak, step_reserved, lasting, tape_nodes;
+} eqnn_memory;
 EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c); /* bytes */
 
 /* printf into the step's memory: for names made in loops. */
@@ -206,12 +208,12 @@ typedef struct eqnn_type {
 } eqnn_type;
 
 typedef struct eqnn_block {
-    int copies;              /* channels                                                            */
+    int copies; /* channels */
     const eqnn_type *type;
-    int start;               /* first column; component m of channel u is start + m * copies + u     */
+    int start; /* first column; component m of channel u is start + m * copies + u */
 } eqnn_block;
 
-/* A label is a list of blocks. Labels are interned: equal content, equal pointer (in one context). */
+/* A label is a list of blocks, interned: equal content, equal pointer (in one context). */
 typedef struct eqnn_label {
     int blocks, cols, copies;  /* blocks, columns, copies in all */
     const eqnn_block *block;
@@ -221,7 +223,8 @@ typedef eqnn_label eqnn_irreps;
 
 typedef struct eqnn_ints eqnn_ints; /* integers on the context: indices, species, columns */
 
-EQNN_API eqnn_tensor *eqnn_from(eqnn_ctx *c, int rows, int cols, const eqnn_real *values);  /* copies */
+/* copies */
+EQNN_API eqnn_tensor *eqnn_from(eqnn_ctx *c, int rows, int cols, const eqnn_real *values);
 EQNN_API eqnn_tensor *eqnn_from_double(eqnn_ctx *c, int rows, int cols, const double *values);
 EQNN_API eqnn_tensor *eqnn_full(eqnn_ctx *c, int rows, int cols, double value);
 EQNN_API eqnn_tensor *eqnn_zeros(eqnn_ctx *c, int rows, int cols);
@@ -235,9 +238,9 @@ EQNN_API int eqnn_rows(const eqnn_tensor *x); /* 0 of NULL */
 EQNN_API int eqnn_cols(const eqnn_tensor *x);
 EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x);
 EQNN_API eqnn_ctx *eqnn_context(const eqnn_tensor *x);
-EQNN_API double eqnn_value(const eqnn_tensor *x);               /* of a [1,1] tensor; NaN of NULL  */
+EQNN_API double eqnn_value(const eqnn_tensor *x); /* of a [1,1] tensor; NaN of NULL */
 EQNN_API double eqnn_at(const eqnn_tensor *x, int row, int col);
-EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out);   /* copies all; 0 when there is none */
+EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out); /* copies all; 0 when there is none */
 EQNN_API const eqnn_label *eqnn_label_of(const eqnn_tensor *x);
 /* The same numbers under another label of the same width; NULL: invariant numbers. */
 EQNN_API eqnn_tensor *eqnn_as(eqnn_tensor *x, const eqnn_label *label);
@@ -255,20 +258,22 @@ EQNN_API const int *eqnn_ints_data(const eqnn_ints *i);
               is written in operations.
    ---------------------------------------------------------------------------------------------- */
 
-/* dy/dx for y [1,1]: recorded, so it can be differentiated again. Zeros when y does not depend on x. */
+/* dy/dx for y [1,1]: recorded, so it can be differentiated again. Zeros when y does not depend
+   on x. */
 EQNN_API eqnn_tensor *eqnn_grad(eqnn_tensor *y, eqnn_tensor *x);
 EQNN_API int eqnn_grads(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx);
 /* The same for any y with the cotangent g (the size of y). */
 EQNN_API eqnn_tensor *eqnn_vjp(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *x);
-EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, int n, eqnn_tensor **dx);
-/* Adds dy/dw to the gradient of every parameter w. Unrecorded; may be called several times a step. */
+EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, int n,
+                       eqnn_tensor **dx);
+/* Adds dy/dw to the gradient of every parameter w. Unrecorded; several times a step if need be. */
 EQNN_API int eqnn_backward(eqnn_tensor *y);
 
 /* A block that is recomputed in backward instead of remembered. f must depend only on x[], user and
    parameters. Its rule is a checkpoint again, so it may stand inside forces. */
 typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
-EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n, const void *user,
-                                      size_t user_size);
+EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
+                                      const void *user, size_t user_size);
 
 /* Your own operation: value computes from x[], rule returns in dx[i] the cotangent of x[i] given g,
    written in operations (want[i] says which are needed; others may stay NULL). user is copied. */
@@ -295,21 +300,22 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
 /* Functions of one number: y = f(x), elementwise; x must be invariant (no label but 0e). */
 typedef enum eqnn_act {
     EQNN_IDENTITY, EQNN_EXP, EQNN_LOG, EQNN_SIN, EQNN_COS, EQNN_TANH, EQNN_SIGMOID, EQNN_SILU,
-    EQNN_SOFTPLUS, EQNN_SSP,         /* softplus, softplus - ln 2                                  */
-    EQNN_GELU, EQNN_ERF,             /* gelu in the erf form                                       */
-    EQNN_RELU, EQNN_ABS, EQNN_STEP,  /* zero slope at 0; step(0) = 0                               */
-    EQNN_LEAKY_RELU,                 /* p = slope below 0                                          */
-    EQNN_ELU,                        /* p = depth, usually 1                                       */
-    EQNN_POW,                        /* p = exponent; 0 where undefined (0^-1, (-1)^0.5) [1]       */
-    EQNN_SUS,                        /* soft unit step: exp(-1/x) for x > 0, else 0                */
-    EQNN_SINC,                       /* sin(x)/x                                                   */
-    EQNN_COSINE_CUTOFF,              /* 1 below 1/2, (1 - cos(2 pi (x-1)))/2 to 1, then 0          */
-    EQNN_POLY_CUTOFF,                /* p = order; Gasteiger et al. 2020, eq. 8; 0 from 1 on       */
-    EQNN_COSINE_BUMP                 /* cos(pi x/2) for |x| < 1, else 0                            */
+    EQNN_SOFTPLUS, EQNN_SSP,         /* softplus, softplus - ln 2                               */
+    EQNN_GELU, EQNN_ERF,             /* gelu in the erf form                                    */
+    EQNN_RELU, EQNN_ABS, EQNN_STEP,  /* zero slope at 0; step(0) = 0                            */
+    EQNN_LEAKY_RELU,                 /* p = slope below 0                                       */
+    EQNN_ELU,                        /* p = depth, usually 1                                    */
+    EQNN_POW,                        /* p = exponent; 0 where undefined (0^-1, (-1)^0.5) [1]    */
+    EQNN_SUS,                        /* soft unit step: exp(-1/x) for x > 0, else 0             */
+    EQNN_SINC,                       /* sin(x)/x                                                */
+    EQNN_COSINE_CUTOFF,              /* 1 below 1/2, (1 - cos(2 pi (x-1)))/2 to 1, then 0       */
+    EQNN_POLY_CUTOFF,                /* p = order; Gasteiger et al. 2020, eq. 8; 0 from 1 on    */
+    EQNN_COSINE_BUMP                 /* cos(pi x/2) for |x| < 1, else 0                         */
 } eqnn_act;
 /* [1] so that a norm has a value and a gradient (zero) at the zero vector. */
 
-EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order); /* the order-th derivative of f */
+/* the order-th derivative of f */
+EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order);
 EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name); /* "silu"; an error when unknown */
 
 EQNN_API eqnn_tensor *eqnn_exp(eqnn_tensor *x);
@@ -341,16 +347,19 @@ EQNN_API eqnn_tensor *eqnn_shift(eqnn_tensor *a, double s);  /* a + s */
 EQNN_API eqnn_tensor *eqnn_neg(eqnn_tensor *a);
 EQNN_API eqnn_tensor *eqnn_affine(eqnn_tensor *x, eqnn_tensor *a, eqnn_tensor *b); /* a x + b */
 EQNN_API eqnn_tensor *eqnn_atan2(eqnn_tensor *y, eqnn_tensor *x); /* zero gradient at the origin */
-EQNN_API eqnn_tensor *eqnn_less(eqnn_tensor *a, eqnn_tensor *b);  /* 1 where a < b, else 0; constant */
+/* 1 where a < b, else 0; constant */
+EQNN_API eqnn_tensor *eqnn_less(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_equal(eqnn_tensor *a, eqnn_tensor *b);
-EQNN_API eqnn_tensor *eqnn_where(eqnn_tensor *c, eqnn_tensor *a, eqnn_tensor *b); /* c != 0 ? a : b */
+/* c != 0 ? a : b */
+EQNN_API eqnn_tensor *eqnn_where(eqnn_tensor *c, eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_min(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high);
 
 /* op(a) op(b), op transposing where asked: [m,k] x [k,n] */
 EQNN_API eqnn_tensor *eqnn_matmul(eqnn_tensor *a, eqnn_tensor *b);
-EQNN_API eqnn_tensor *eqnn_matmul_t(eqnn_tensor *a, eqnn_tensor *b, int transpose_a, int transpose_b);
+EQNN_API eqnn_tensor *eqnn_matmul_t(eqnn_tensor *a, eqnn_tensor *b, int transpose_a,
+                                    int transpose_b);
 EQNN_API eqnn_tensor *eqnn_transpose(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_reshape(eqnn_tensor *x, int rows, int cols); /* no copy */
 EQNN_API eqnn_tensor *eqnn_stretch(eqnn_tensor *x, int rows, int cols); /* sides of length 1 */
@@ -364,7 +373,7 @@ EQNN_API eqnn_tensor *eqnn_mean_cols(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x);   /* the first of equals gets the gradient */
 EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x);
 
-/* Rows by index: y[r] = x[index[r]]; and its adjoint y[index[r]] += x[r], y has the index's range. */
+/* Rows by index: y[r] = x[index[r]]; its adjoint y[index[r]] += x[r], y has the index's range. */
 EQNN_API eqnn_tensor *eqnn_take(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_collect(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_segment_sum(eqnn_tensor *x, eqnn_ints *segment);  /* = collect */
@@ -377,27 +386,30 @@ EQNN_API eqnn_tensor *eqnn_collect_columns(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_pick(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols);
 
-EQNN_API eqnn_tensor *eqnn_softmax(eqnn_tensor *x);                              /* over columns   */
-EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x);                            /* [rows,1]       */
-EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment);  /* over each segment's rows */
+EQNN_API eqnn_tensor *eqnn_softmax(eqnn_tensor *x); /* over columns */
+EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x); /* [rows,1] */
+/* over each segment's rows */
+EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment);
 EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x); /* [rows,1], a constant */
 
-EQNN_API eqnn_tensor *eqnn_concat(eqnn_tensor *a, eqnn_tensor *b);               /* columns side by side */
+EQNN_API eqnn_tensor *eqnn_concat(eqnn_tensor *a, eqnn_tensor *b); /* columns side by side */
 EQNN_API eqnn_tensor *eqnn_concat_n(eqnn_tensor *const *x, int n);
-EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n);                  /* rows on top of rows  */
-EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first_col, int cols);       /* on block borders     */
+EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n); /* rows on top of rows */
+EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first_col, int cols); /* on block borders */
 EQNN_API eqnn_tensor *eqnn_slice_rows(eqnn_tensor *x, int first_row, int rows);
-EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times);                    /* every row times over */
+EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times); /* every row times over */
 
 /* |x_r| of each row [rows,1]; value 0 and gradient 0 at the zero row. Labels of one copy of one
    type, or none. */
 EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p); /* only when training */
+/* only when training */
+EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p);
 
 EQNN_API eqnn_tensor *eqnn_mse(eqnn_tensor *x, eqnn_tensor *target);
 EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target);
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta);
-EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes); /* mean over rows */
+/* mean over rows */
+EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes);
 
 /* ----------------------------------------------------------------------------------------------
    7 >>parameters   Weights come into being at the first call, under the name given, and are found
@@ -504,9 +516,9 @@ EQNN_API int eqnn_file_write(eqnn_ctx *c, const char *path, const char *const *n
                              const char *const *texts, int metas);
 EQNN_API int eqnn_write_file(eqnn_ctx *c, const char *path, const void *bytes, size_t n);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
    8 >>layers   Functions with weights.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_linear_opts {
     int no_bias;            /* default a bias                                            */
@@ -543,9 +555,9 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
    "running_var", which are used otherwise (eqnn_training). */
 EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
 
-/* ------------------------------------------------------------------------------------------------
+/* ----------------------------------------------------------------------------------------------
    9 >>training   Optimizers, schedules, averages.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_adam eqnn_adam;
 typedef struct eqnn_sgd eqnn_sgd;
@@ -617,16 +629,21 @@ EQNN_API double eqnn_plateau_rate(eqnn_plateau *p, double loss);
 /* Parses e3nn's grammar; the label is the context's. An error names the position. */
 EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text);
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks);
-EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);  /* 1x0e+1x1o+... of a vector */
-EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a, const eqnn_irreps *b);
+/* 1x0e+1x1o+... of a vector */
+EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);
+EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a,
+                                               const eqnn_irreps *b);
 EQNN_API const eqnn_irreps *eqnn_irreps_times(eqnn_ctx *c, const eqnn_irreps *a, int n);
 EQNN_API const eqnn_irreps *eqnn_irreps_simplify(eqnn_ctx *c, const eqnn_irreps *a);
-EQNN_API const eqnn_irreps *eqnn_irreps_sort(eqnn_ctx *c, const eqnn_irreps *a, int *new_of_old); /* stable; map or NULL */
+/* stable; map or NULL */
+EQNN_API const eqnn_irreps *eqnn_irreps_sort(eqnn_ctx *c, const eqnn_irreps *a, int *new_of_old);
 EQNN_API const eqnn_irreps *eqnn_irreps_regroup(eqnn_ctx *c, const eqnn_irreps *a);
-EQNN_API const eqnn_irreps *eqnn_irreps_filter(eqnn_ctx *c, const eqnn_irreps *a, const eqnn_irreps *keep,
-                                               const eqnn_irreps *drop, int lmax); /* NULL, NULL, -1: no wish */
+EQNN_API const eqnn_irreps *eqnn_irreps_filter(eqnn_ctx *c, const eqnn_irreps *a,
+                                               const eqnn_irreps *keep,
+                                               /* NULL, NULL, -1: no wish */
+                                               const eqnn_irreps *drop, int lmax);
 EQNN_API int eqnn_irreps_count(const eqnn_irreps *a, int l, int p); /* copies */
-EQNN_API int eqnn_irreps_has(const eqnn_irreps *a, int l, int p);   /* also of a block of no copies */
+EQNN_API int eqnn_irreps_has(const eqnn_irreps *a, int l, int p); /* also of a block of no copies */
 EQNN_API int eqnn_irreps_lmax(const eqnn_irreps *a);                /* -1 when empty */
 
 /* Rotations act on column vectors; Euler angles are Y-X-Y: R = Ry(alpha) Rx(beta) Ry(gamma).
@@ -656,11 +673,11 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
 
 /* Largest error of f(R x) = R f(x) over trials random group elements (improper too), relative to
    max |f|; labels say how everything turns. absolute (or NULL) gets max |f(Rx) - R f(x)|. */
-EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user, int trials,
-                                        double *absolute);
+EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                        int trials, double *absolute);
 
 /* ----------------------------------------------------------------------------------------------
-   11 >>equivariant   Operations that commute with rotations: harmonics, products, linear maps, gates.
+   11 >>equivariant   What commutes with rotations: harmonics, products, linear maps, gates.
    ---------------------------------------------------------------------------------------------- */
 
 /* e3nn's order [channels][2l+1] and ours [2l+1][channels]. The first labels plain columns. */
@@ -673,19 +690,26 @@ typedef struct eqnn_harmonics_opts {
     eqnn_harmonics_kind kind;   /* default component: sum over m of Y^2 = 2l+1 on the unit sphere */
 } eqnn_harmonics_opts;
 /* Degrees 0..lmax of vectors r [n,3]: [n,(lmax+1)^2], label 1x0e+1x1o+1x2e+... */
-EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax, const eqnn_harmonics_opts *opts);
+EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
+                                               const eqnn_harmonics_opts *opts);
 
-typedef enum { EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL } eqnn_basis;
+typedef enum {
+    EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL
+} eqnn_basis;
 typedef struct eqnn_radial_opts {
-    double start;      /* default 0                                                                */
-    eqnn_basis basis;  /* default gaussian                                                         */
-    int cutoff;        /* functions vanish at both ends (e3nn's cutoff=True); default not          */
-    int unscaled;      /* default times sqrt(number), as e3nn's models do                          */
+    double start; /* default 0 */
+    eqnn_basis basis; /* default gaussian */
+    int cutoff; /* functions vanish at both ends (e3nn's cutoff=True); default not */
+    int unscaled; /* default times sqrt(number), as e3nn's models do */
 } eqnn_radial_opts;
 /* x [n,1] -> [n,number], e3nn's soft_one_hot_linspace from start to end */
-EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end, const eqnn_radial_opts *opts);
+EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
+                                        const eqnn_radial_opts *opts);
 
-typedef enum { EQNN_UVW, EQNN_UVU, EQNN_UVV, EQNN_UUW, EQNN_UUU, EQNN_UVUV, EQNN_UVU_LESS, EQNN_U_LESS_VW } eqnn_mode;
+typedef enum {
+    EQNN_UVW, EQNN_UVU, EQNN_UVV, EQNN_UUW, EQNN_UUU, EQNN_UVUV,
+    EQNN_UVU_LESS, EQNN_U_LESS_VW /* e3nn's uvu<v and u<vw: pairs of one input with itself */
+} eqnn_mode;
 typedef struct eqnn_path { /* one instruction of a tensor product */
     int i1, i2, io;        /* blocks                              */
     eqnn_mode mode;
@@ -701,27 +725,33 @@ typedef struct eqnn_product_opts {
 } eqnn_product_opts;
 /* A product of two labels: made once (the same arguments give the same product), the context's. */
 typedef struct eqnn_product eqnn_product;
-EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *in1, const eqnn_irreps *in2,
-                                               const eqnn_irreps *out, const eqnn_path *paths, int n,
+EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *in1,
+                                               const eqnn_irreps *in2, const eqnn_irreps *out,
+                                               const eqnn_path *paths, int n,
                                                const eqnn_product_opts *opts);
 /* All uvw paths (FullyConnectedTensorProduct). */
-EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *in1, const eqnn_irreps *in2,
-                                               const eqnn_irreps *out, const eqnn_product_opts *opts);
-/* All uvu paths into the irreps of filter (NULL: all), output sorted: the products of convolutions. */
-EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1, const eqnn_irreps *in2,
-                                                      const eqnn_irreps *filter, const eqnn_product_opts *opts);
+EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *in1,
+                                               const eqnn_irreps *in2, const eqnn_irreps *out,
+                                               const eqnn_product_opts *opts);
+/* All uvu paths into the irreps of filter (NULL: all), output sorted: as convolutions use it. */
+EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                      const eqnn_irreps *in2,
+                                                      const eqnn_irreps *filter,
+                                                      const eqnn_product_opts *opts);
 EQNN_API const eqnn_irreps *eqnn_product_out(const eqnn_product *p);
 EQNN_API int eqnn_product_weights(const eqnn_product *p);
 EQNN_API int eqnn_product_paths(const eqnn_product *p);
 EQNN_API double eqnn_product_coefficient(const eqnn_product *p, int path);
-EQNN_API int eqnn_product_reaches(const eqnn_product *p, int block); /* some path leads to that output block */
+/* some path leads to that output block */
+EQNN_API int eqnn_product_reaches(const eqnn_product *p, int block);
 /* z = sum over paths; w [1,weights] shared, [rows,weights] per row, or NULL without weights. */
-EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w, const eqnn_product *p);
+EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w,
+                                          const eqnn_product *p);
 
 typedef struct eqnn_graph eqnn_graph; /* section 12 */
 /* The message form: z[target] = sum over edges of product(x[source], y[edge]; w[edge]), where the
-   weights of an edge are h[edge] V (V [hidden, weights]); V NULL: h holds them, [edges or 1, weights];
-   h may also have a row per undirected pair. Nothing of size edges x weights is stored. */
+   weights of an edge are h[edge] V (V [hidden, weights]); V NULL: h has them, [edges, weights] or
+   one row. h may also have a row per undirected pair. Nothing of size edges x weights is stored. */
 EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *h, eqnn_tensor *V,
                                    const eqnn_product *p, const eqnn_graph *g);
 
@@ -736,12 +766,13 @@ typedef struct eqnn_irreps_linear_opts {
 EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const char *irreps_out,
                                          const eqnn_irreps_linear_opts *opts);
 /* The same with weights given: w [1,numel] or [rows,numel], bias [1,numel_b] or NULL. */
-EQNN_API eqnn_tensor *eqnn_irreps_map(eqnn_tensor *x, eqnn_tensor *w, eqnn_tensor *bias, const eqnn_irreps *out,
-                                      const eqnn_irreps_linear_opts *opts);
-EQNN_API int eqnn_irreps_map_weights(const eqnn_irreps *in, const eqnn_irreps *out, const eqnn_irreps_linear_opts *opts);
+EQNN_API eqnn_tensor *eqnn_irreps_map(eqnn_tensor *x, eqnn_tensor *w, eqnn_tensor *bias,
+                                      const eqnn_irreps *out, const eqnn_irreps_linear_opts *opts);
+EQNN_API int eqnn_irreps_map_weights(const eqnn_irreps *in, const eqnn_irreps *out,
+                                     const eqnn_irreps_linear_opts *opts);
 /* FullyConnectedTensorProduct with its weights: "weight" [numel] */
-EQNN_API eqnn_tensor *eqnn_fully_connected(eqnn_tensor *x, eqnn_tensor *y, const char *name, const char *irreps_out,
-                                           const eqnn_product_opts *opts);
+EQNN_API eqnn_tensor *eqnn_fully_connected(eqnn_tensor *x, eqnn_tensor *y, const char *name,
+                                           const char *irreps_out, const eqnn_product_opts *opts);
 
 /* Activations are divided by their second moment under N(0,1): by e3nn's tabulated constants, or
    exactly when exact is set. */
@@ -753,11 +784,17 @@ typedef struct eqnn_gate_spec { /* e3nn's Gate: blocks of scalars, gates and wha
     const eqnn_act *act_scalars, *act_gates; /* one per block */
     int exact;
 } eqnn_gate_spec;
-EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);  /* what eqnn_gate wants */
+/* what eqnn_gate wants */
+EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);
 EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s);
 /* e3nn's FullyConnectedNet "layer0.weight", ...: widths "64,64,12", no biases. */
-typedef struct eqnn_fc_opts { eqnn_act act; double variance_in, variance_out; int out_act, exact, no_act; } eqnn_fc_opts;
-EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths, const eqnn_fc_opts *opts);
+typedef struct eqnn_fc_opts {
+    eqnn_act act;                     /* between layers; default silu         */
+    double variance_in, variance_out; /* default 1                            */
+    int out_act, exact, no_act;       /* after the last layer too; exact second moments; linear */
+} eqnn_fc_opts;
+EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths,
+                              const eqnn_fc_opts *opts);
 
 /* Copies of x [.., irreps] times a number each: a [rows or 1, copies], copies in block order. */
 EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a);
@@ -942,8 +979,8 @@ struct eqnn__product_cache;
 struct eqnn__w3j_cache;
 typedef struct eqnn__sweep eqnn__sweep;
 
-/* Memory in chunks that never move, filled from the bottom; a reset keeps the chunks, so that a step
-   of the same shape as the last finds all its memory there. */
+/* Memory in chunks that never move, filled from the bottom; a reset keeps the chunks, so that a
+   step of the same shape as the last finds all its memory there. */
 #define EQNN__CHUNKS 64
 typedef struct eqnn__arena {
     char *chunk[EQNN__CHUNKS];
@@ -1129,8 +1166,8 @@ static char *eqnn__aligned(char *p)
     return p + (EQNN__ALIGN - (size_t)(uintptr_t)p % EQNN__ALIGN) % EQNN__ALIGN;
 }
 
-/* A new chunk behind the last: half of what is reserved already, or what is asked for if that is more
-   or if there is not so much. */
+/* A new chunk behind the last: half of what is reserved already, or what is asked for if that is
+   more or if there is not so much. */
 static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 {
     size_t want = a->reserved / 2 > 65536 ? a->reserved / 2 : 65536;
@@ -1506,8 +1543,7 @@ struct eqnn_ints {
     eqnn_ctx *ctx;
     int count, range;
     int *v;
-    int *first,
-        *list; /* the inverse: places list[first[k]..first[k+1]-1] hold the value k; range 0: none */
+    int *first, *list; /* the inverse: list[first[k]..first[k+1]-1] are the places of k, or NULL */
     int keep;
 };
 
@@ -1902,8 +1938,12 @@ static const char *eqnn__label_text(const eqnn_label *a)
 typedef struct eqnn__in { const eqnn_real *p; size_t rs, cs; } eqnn__in;
 
 /* Codes of the elementwise kernel: functions of one number are eqnn_act; then these. */
-enum { EQNN__ADD = 100, EQNN__SUB, EQNN__MUL, EQNN__DIV, EQNN__AXPBY /* p0 a + p1 b */, EQNN__SCALE /* p0 a + p1 */,
-       EQNN__ATAN2, EQNN__LESS, EQNN__EQUAL, EQNN__WHERE /* a != 0 ? b : c */, EQNN__FMA /* a b + c */ };
+enum {
+    EQNN__ADD = 100, EQNN__SUB, EQNN__MUL, EQNN__DIV, EQNN__AXPBY, /* the last: p0 a + p1 b */
+    EQNN__SCALE,                                                   /* p0 a + p1             */
+    EQNN__ATAN2, EQNN__LESS, EQNN__EQUAL,
+    EQNN__WHERE, EQNN__FMA                                         /* a != 0 ? b : c; a b + c */
+};
 enum { EQNN__SUM, EQNN__MAX };
 enum { EQNN__UNIFORM, EQNN__NORMAL, EQNN__MASK /* 1/(1-p) with probability 1-p, else 0 */ };
 enum { EQNN__SGD, EQNN__ADAM, EQNN__EMA };
@@ -1933,8 +1973,8 @@ typedef struct eqnn__form {
     int weighted;               /* couple: leave out paths without weights          */
 } eqnn__form;
 
-/* What the plans of the four forms are made from. Offsets are columns of the slots; a block of a slot
-   is (first column, stride between components, channels with unit stride).
+/* What the plans of the four forms are made from. Offsets are columns of the slots; a block of a
+   slot is (first column, stride between components, channels with unit stride).
 
    couple, slots x y h V g: for every path and channel u
        L += scale C[i][j][k] x[x + i xs + u] y[y + j ys] w[w + u ws] g[g + k gs + u]
@@ -1959,45 +1999,54 @@ typedef struct eqnn__kernels {
     const char *name;
     int lanes;
     /* pointwise: out [rows,cols] contiguous; order: which derivative of a function of one number */
-    void (*map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a, eqnn__in b, eqnn__in c,
-                double p0, double p1, eqnn_real *out);
+    void (*map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
+                eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out);
     /* numbers first..first+n-1 of the stream that key and tick name */
-    void (*random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n, double p, eqnn_real *out);
+    void (*random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n, double p,
+                   eqnn_real *out);
     void (*check)(eqnn__device *d, size_t n, const eqnn_real *x);
-    /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order NULL: the
-       rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX; an empty MAX is 0 */
-    void (*fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x, eqnn_real *out);
-    void (*fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x, eqnn_real *out);
-    void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order, size_t cols,
-                          const eqnn_real *x, eqnn_real *out);
-    void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out);
-    /* softmax over the rows of each segment, column by column; and over columns when first is NULL (n rows) */
-    void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols, const eqnn_real *x,
-                    eqnn_real *out);
-    void (*take_rows)(eqnn__device *d, size_t n, size_t cols, const int *index, const eqnn_real *x, eqnn_real *out);
-    void (*copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src, size_t lds, eqnn_real *dst,
-                   size_t ldd, int add);
-    void (*transpose)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x, eqnn_real *out);
-    /* out[r, c] = x[r, map[c]], and its adjoint by CSR: out[r, c] = sum over k of x[r, list[k]] */
-    void (*take_cols)(eqnn__device *d, size_t rows, size_t n, const int *map, const eqnn_real *x, size_t ldx,
+    /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order
+       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX; an empty MAX is 0
+       */
+    void (*fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
-    void (*add_cols)(eqnn__device *d, size_t rows, size_t n, const int *first, const int *list, const eqnn_real *x,
-                     size_t ldx, eqnn_real *out);
-    /* C_b = alpha op(A_b) op(B_b) + beta C_b for b = 0..batch-1, row-major, ld in elements; sa, sb, sc are the
-       strides between batches, 0 allowed (sc 0: the products are summed in order). beta 0: C is not read. */
-    void (*gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k, double alpha, const eqnn_real *A,
-                 size_t lda, size_t sa, const eqnn_real *B, size_t ldb, size_t sb, double beta, eqnn_real *C,
-                 size_t ldc, size_t sc, size_t batch);
-    void (*form)(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[], const eqnn_real *const t[],
-                 eqnn_real *const out[]);
-    /* component-normalised solid harmonics of degrees 0..lmax, rows [n][(lmax+1)^2]; jacobian NULL or
-       [n][(lmax+1)^2][3] */
-    void (*solid)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y, eqnn_real *jacobian);
+    void (*fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
+                      eqnn_real *out);
+    void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
+                          size_t cols, const eqnn_real *x, eqnn_real *out);
+    void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out);
+    /* softmax over the rows of each segment, column by column; first NULL: over columns of n rows
+       */
+    void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
+                    const eqnn_real *x, eqnn_real *out);
+    void (*take_rows)(eqnn__device *d, size_t n, size_t cols, const int *index, const eqnn_real *x,
+                      eqnn_real *out);
+    void (*copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src, size_t lds,
+                   eqnn_real *dst, size_t ldd, int add);
+    void (*transpose)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                      eqnn_real *out);
+    /* out[r, c] = x[r, map[c]], and its adjoint by CSR: out[r, c] = sum over k of x[r, list[k]] */
+    void (*take_cols)(eqnn__device *d, size_t rows, size_t n, const int *map, const eqnn_real *x,
+                      size_t ldx, eqnn_real *out);
+    void (*add_cols)(eqnn__device *d, size_t rows, size_t n, const int *first, const int *list,
+                     const eqnn_real *x, size_t ldx, eqnn_real *out);
+    /* C_b = alpha op(A_b) op(B_b) + beta C_b for b = 0..batch-1, row-major, ld in elements; sa,
+       sb, sc are the strides between batches, 0 allowed (sc 0: the products are summed in order).
+       beta 0: C is not read. */
+    void (*gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k, double alpha,
+                 const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
+                 size_t sb, double beta, eqnn_real *C, size_t ldc, size_t sc, size_t batch);
+    void (*form)(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                 const eqnn_real *const t[], eqnn_real *const out[]);
+    /* component-normalised solid harmonics of degrees 0..lmax, rows [n][(lmax+1)^2]; jacobian NULL
+       or [n][(lmax+1)^2][3] */
+    void (*solid)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y,
+                  eqnn_real *jacobian);
     /* dxyz = sum over components of g dY/dxyz, made anew from xyz; 1 <= lmax <= EQNN__SOLID_LMAX */
     void (*solid_vjp)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, const eqnn_real *g,
                       eqnn_real *dxyz);
-    void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g, eqnn_real *s1,
-                   eqnn_real *s2);
+    void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g,
+                   eqnn_real *s1, eqnn_real *s2);
 } eqnn__kernels;
 
 /* Plans last as long as the context; NULL and an error when memory runs out. copy, slots a b g:
@@ -2665,30 +2714,33 @@ static void eqnn__blas(int ta, int tb, size_t m, size_t n, size_t k, double alph
 }
 #endif
 
-/* ---- forms: plans, work and order; common to all instruction sets ------------------------------ */
+/* ---- forms: plans, work and order; common to all instruction sets ---- */
 
-/* Items (edges, rows) are worked on in tiles. A tile has at most EQNN__TILE items that share at most
-   EQNN__TILE_ROWS rows of weights; within it EQNN__EDGES items at a time lie in the lanes. */
+/* Items (edges, rows) are worked on in tiles. A tile has at most EQNN__TILE items that share at
+   most EQNN__TILE_ROWS rows of weights; within it EQNN__EDGES items at a time lie in the lanes. */
 enum { EQNN__TILE = 128, EQNN__TILE_ROWS = 64, EQNN__EDGES = 32, EQNN__PANEL = 512 };
 enum { EQNN__D = 7 }; /* largest d1, d3 that have a kernel of their own */
 /* Work is cut into parts by the problem's size alone: then the bits do not depend on the threads.
    Fewer parts when each needs a partial sum of its own. */
 enum { EQNN__PARTS = 64, EQNN__PARTIALS = 16 };
 
-/* A path of a coupling; M[i][k] of an edge starts at entry m (diagonal: M[k][k] only); block: which of
-   the different M it is. */
+/* A path of a coupling; M[i][k] of an edge starts at entry m (diagonal: M[k][k] only); block: which
+   of the different M it is. */
 typedef struct eqnn__step {
     int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m, block;
 } eqnn__step;
 
-/* M = C y: entry n is the sum over records r in first[n]..first[n+1]-1 of c[r] y[column[j[r]]]. A panel
-   is a run of paths whose weights lie in the columns start..start+width-1, and blocks of entries. */
+/* M = C y: entry n is the sum over records r in first[n]..first[n+1]-1 of c[r] y[column[j[r]]]. A
+   panel is a run of paths whose weights lie in the columns start..start+width-1, and blocks of
+   entries. */
 typedef struct eqnn__panel { int path, paths, start, width, block, blocks; } eqnn__panel;
 typedef struct eqnn__span { int first, count; } eqnn__span;
-/* The adjoint dy = C' dM, for each different M: groups of one column of y, with the entries (counted
-   from the first of this M) and coefficients at first..first+count-1 of the lists back_... */
+/* The adjoint dy = C' dM, for each different M: groups of one column of y, with the entries
+   (counted from the first of this M) and coefficients at first..first+count-1 of the lists
+   back_... */
 typedef struct eqnn__group { int column, first, count; } eqnn__group;
-/* Functions of the passes with 8 and with 4 lanes, for channels that do not fill 16 or 8; x86 only. */
+/* Functions of the passes with 8 and with 4 lanes, for channels that do not fill 16 or 8; x86
+   only. */
 struct eqnn__path;
 struct eqnn__matrix;
 struct eqnn__factor;
@@ -2729,7 +2781,8 @@ typedef struct eqnn__copy_run { int first, count, b, step; } eqnn__copy_run;
 typedef struct eqnn__copy_plan_t { int runs; const eqnn__copy_run *run; } eqnn__copy_plan_t;
 
 /* Where a wanted gradient is summed: in the output itself, because its rows have one owner in this
-   order; in a row of its own per item; or in one row per part. The latter two are folded afterwards. */
+   order; in a row of its own per item; or in one row per part. The latter two are folded
+   afterwards. */
 enum { EQNN__UNWANTED, EQNN__OWNED, EQNN__BY_ITEM, EQNN__BY_PART };
 enum { EQNN__ITEMS, EQNN__TARGETS, EQNN__SOURCES, EQNN__BLOCKS }; /* orders */
 
@@ -2759,9 +2812,10 @@ static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
        dg[k] += w sum_i M[i][k] x[i]                  dx[i] += sum_k M[i][k] w g[k]
        dw += sum_k g[k] sum_i M[i][k] x[i]
 
-   Pointers have the path's column added; row e begins xo[e] reals further (and so on). Entry n of M of
-   edge e is M[n * EQNN__EDGES + e], n = i d3 + k, or n = k when M is diagonal. dg NULL, dx NULL: not
-   wanted, dx neither dw wanted. With M1, the tangents of all are computed, and dw0 += sum of g[k] M x. */
+   Pointers have the path's column added; row e begins xo[e] reals further (and so on). Entry n of M
+   of edge e is M[n * EQNN__EDGES + e], n = i d3 + k, or n = k when M is diagonal. dg NULL, dx NULL:
+   not wanted, dx neither dw wanted. With M1, the tangents of all are computed, and dw0 += sum of
+   g[k] M x. */
 typedef struct eqnn__path {
     int n, d1, d3, diagonal, channels;
     size_t xs, gs;
@@ -2826,7 +2880,8 @@ static int eqnn__form_blocks(const eqnn__form *f)
     return most <= 1024 || most <= g->edges / 8;
 }
 
-/* The order in which the sums of want can be made, and (in *now) those of them that one pass serves. */
+/* The order in which the sums of want can be made, and (in *now) those of them that one pass
+   serves. */
 static int eqnn__form_order(const eqnn__form *f, unsigned want, unsigned *now)
 {
     unsigned to = eqnn__form_mapped(f, want, EQNN__TARGET);
@@ -2872,7 +2927,8 @@ static int eqnn__owner_at(const int *first, int n, int64_t item)
     return low;
 }
 
-/* Owners [*a, *b) of a part: targets, sources, blocks or items; about as many items in each part. */
+/* Owners [*a, *b) of a part: targets, sources, blocks or items; about as many items in each
+   part. */
 static void eqnn__form_part(const eqnn__job *job, int part, int *a, int *b)
 {
     const eqnn_graph *g = job->f->graph;
@@ -2897,10 +2953,13 @@ static void eqnn__form_part(const eqnn__job *job, int part, int *a, int *b)
 /* Bytes rounded up to whole cache lines. */
 static inline size_t eqnn__lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
-/* Working memory of a thread on couple: pieces, in reals from its start (a piece without use has none). */
-enum { EQNN__AT_Y, EQNN__AT_Y1, EQNN__AT_DY, EQNN__AT_M, EQNN__AT_M1, EQNN__AT_DM, EQNN__AT_H, EQNN__AT_H1,
-       EQNN__AT_DH, EQNN__AT_W, EQNN__AT_W1, EQNN__AT_DW, EQNN__AT_DW0, EQNN__AT_ONE, EQNN__AT_PACK,
-       EQNN__AT_LANE, EQNN__AT_FEW, EQNN__AT_ZERO, EQNN__AT_SINK, EQNN__AT_END };
+/* Working memory of a thread on couple: pieces, in reals from its start (a piece without use
+   has none). */
+enum {
+    EQNN__AT_Y, EQNN__AT_Y1, EQNN__AT_DY, EQNN__AT_M, EQNN__AT_M1, EQNN__AT_DM, EQNN__AT_H,
+    EQNN__AT_H1, EQNN__AT_DH, EQNN__AT_W, EQNN__AT_W1, EQNN__AT_DW, EQNN__AT_DW0, EQNN__AT_ONE,
+    EQNN__AT_PACK, EQNN__AT_LANE, EQNN__AT_FEW, EQNN__AT_ZERO, EQNN__AT_SINK, EQNN__AT_END
+};
 
 static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 1])
 {
@@ -2927,13 +2986,15 @@ static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 
     return n * sizeof(eqnn_real);
 }
 
-/* Working memory of one thread on a form: the tile, what the kernel adds, and a little for vectors. */
+/* Working memory of one thread on a form: the tile, what the kernel adds, and a little for
+   vectors. */
 static size_t eqnn__form_work(const eqnn__form *f)
 {
     size_t at[EQNN__AT_END + 1], n = eqnn__lines(sizeof(eqnn__tile)) + 4096;
     if (f->kind == EQNN__COUPLE) {
         const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)f->plan;
-        size_t rows = EQNN__TILE_ROWS, width = (size_t)p->width, H = (size_t)f->cols[2], gemm = 0, b;
+        size_t rows = EQNN__TILE_ROWS, width = (size_t)p->width, H = (size_t)f->cols[2];
+        size_t gemm = 0, b;
         eqnn__device one;
         memset(&one, 0, sizeof one);
         one.threads = 1;
@@ -3004,6 +3065,9 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
+#if defined(EQNN__X86) && defined(__OPTIMIZE__)
+#pragma GCC optimize("O1") /* few processors are left that run it: half the time to compile */
+#endif
 #ifndef EQNN_STRICT
 #pragma GCC optimize("fp-contract=fast")
 #endif
@@ -3071,6 +3135,13 @@ static const eqnn__kernels *eqnn__kernels_pick(int lanes)
     return &eqnn__kernels_1;
 #endif
 }
+
+/* The code around the kernels gains nothing from -O2, which takes gcc twice as long. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
+#define EQNN__HOST_O1
+#pragma GCC push_options
+#pragma GCC optimize("O1")
+#endif
 
 #endif /* EQNN_IMPLEMENTATION, first floors */
 
@@ -3203,7 +3274,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
     eqnn_real t[EQNN__W];
     size_t j = 0;
     EQNN__K(store)(t, EQNN__K(splat)(0));
-    for (; j + 4 <= n; j += 4) memcpy(t + j, p + j, 4 * sizeof *t); /* one instruction */
+    for (; EQNN__W > 4 && j + 4 <= n; j += 4) memcpy(t + j, p + j, 4 * sizeof *t);
     for (; j < n; j++) t[j] = p[j];
     return EQNN__K(load)(t);
 }
@@ -3213,7 +3284,7 @@ EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
     eqnn_real t[EQNN__W];
     size_t j = 0;
     EQNN__K(store)(t, v);
-    for (; j + 4 <= n; j += 4) memcpy(p + j, t + j, 4 * sizeof *t);
+    for (; EQNN__W > 4 && j + 4 <= n; j += 4) memcpy(p + j, t + j, 4 * sizeof *t);
     for (; j < n; j++) p[j] = t[j];
 }
 
@@ -4453,21 +4524,28 @@ static void EQNN__K(gemm_plain)(const EQNN__K(gemm_job) *g)
     }
 }
 
-/* c[0..cols) = alpha v + keep c, one vector or the first part of it. */
-EQNN__INLINE void EQNN__K(tile_store)(EQNN__VEC v, eqnn_real keep, eqnn_real *c, size_t cols)
+/* c = v + keep c for a tile whose rows of v are two vectors long: what remains at borders and when
+   sums go on. */
+static EQNN__NOINLINE void EQNN__K(tile_add)(const eqnn_real *v, int rows, eqnn_real keep,
+                                             eqnn_real *c, size_t ldc, size_t cols)
 {
-    if (cols >= EQNN__W) {
-        if (keep != 0) v = v + EQNN__K(load)(c) * keep;
-        EQNN__K(store)(c, v);
-    } else {
-        if (keep != 0) v = v + EQNN__K(load_part)(c, cols) * keep;
-        EQNN__K(store_part)(c, v, cols);
-    }
+    for (int i = 0; i < rows; i++, v += 2 * EQNN__W, c += ldc)
+        for (size_t j = 0; j < cols; j += EQNN__W) {
+            size_t n = cols - j < EQNN__W ? cols - j : EQNN__W;
+            EQNN__VEC sum = EQNN__K(load)(v + j);
+            if (n < EQNN__W) {
+                if (keep != 0) sum = sum + EQNN__K(load_part)(c + j, n) * keep;
+                EQNN__K(store_part)(c + j, sum, n);
+            } else {
+                if (keep != 0) sum = sum + EQNN__K(load)(c + j) * keep;
+                EQNN__K(store)(c + j, sum);
+            }
+        }
 }
 
-/* One tile of `rows` (12 at most) by `vectors` (2 at most), constants of the caller. Element
-   (i, p) of A is a[i ai + p ak]; row p of B is at b + p ldb. Rows are addressed from every third one: base,
-   base + ai, base + 2 ai is what an address can hold, twelve pointers are too many. */
+/* One tile of `rows` (12 at most) by `vectors` (2 at most), constants of the caller. Element (i, p)
+   of A is a[i ai + p ak]; row p of B is at b + p ldb. Rows are addressed from every third one:
+   base, base + ai, base + 2 ai is what an address can hold, twelve pointers are too many. */
 EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real *a, size_t ai,
                                 size_t ak,
                                 const eqnn_real *b, size_t ldb, eqnn_real alpha, eqnn_real keep,
@@ -4492,11 +4570,21 @@ EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real
         if (rows > 6) base[2] += ak;
         if (rows > 9) base[3] += ak;
     }
-    EQNN__UNROLL(12)
-    for (int i = 0; i < rows; i++, c += ldc) {
-        EQNN__K(tile_store)(sum[i][0] * alpha, keep, c, cols);
-        if (vectors > 1) EQNN__K(tile_store)(sum[i][1] * alpha, keep, c + EQNN__W, cols - EQNN__W);
+    if (keep == 0 && cols == (size_t)vectors * EQNN__W) {
+        EQNN__UNROLL(12)
+        for (int i = 0; i < rows; i++, c += ldc) {
+            EQNN__K(store)(c, sum[i][0] * alpha);
+            if (vectors > 1) EQNN__K(store)(c + EQNN__W, sum[i][1] * alpha);
+        }
+        return;
     }
+    EQNN__VEC out[12][2];
+    EQNN__UNROLL(12)
+    for (int i = 0; i < rows; i++) {
+        out[i][0] = sum[i][0] * alpha;
+        out[i][1] = sum[i][1] * alpha;
+    }
+    EQNN__K(tile_add)((const eqnn_real *)out, rows, keep, c, ldc, cols);
 }
 
 /* How many rows the next tile takes: a full one, or 4 or 1 of the rest. */
@@ -4505,11 +4593,11 @@ EQNN__INLINE size_t EQNN__K(tile_rows)(size_t left)
     return left >= EQNN__K(TILE_ROWS) ? EQNN__K(TILE_ROWS) : left >= 4 ? 4 : 1;
 }
 
-/* A column of tiles: m rows, one panel. across: A lies with rows side by side (ai = 1). */
+/* A column of tiles: m rows, one panel. across: A lies with rows side by side. */
 EQNN__INLINE void EQNN__K(tiles)(int vectors, int across, int packed, size_t m, size_t k,
                                  const eqnn_real *a, size_t lda, const eqnn_real *b, size_t ldb,
                                  eqnn_real alpha, eqnn_real keep, eqnn_real *c, size_t ldc,
-                                     size_t cols)
+                                 size_t cols)
 {
     for (size_t i = 0, r; i < m; i += r, c += r * ldc) {
         r = EQNN__K(tile_rows)(m - i);
@@ -4524,17 +4612,14 @@ EQNN__INLINE void EQNN__K(tiles)(int vectors, int across, int packed, size_t m, 
 }
 
 static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size_t k,
-                                          const eqnn_real *a,
-                                          size_t lda, const eqnn_real *b, size_t ldb,
-                                              eqnn_real alpha,
-                                          eqnn_real keep, eqnn_real *c, size_t ldc, size_t cols)
+                                          const eqnn_real *a, size_t lda, const eqnn_real *b,
+                                          size_t ldb, eqnn_real alpha, eqnn_real keep,
+                                          eqnn_real *c, size_t ldc, size_t cols)
 {
-    if (cols > EQNN__W && across)
-        EQNN__K(tiles)(2, 1, packed, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
-    else if (cols > EQNN__W)
-        EQNN__K(tiles)(2, 0, 0, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
-    else if (across) EQNN__K(tiles)(1, 1, packed, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
-    else EQNN__K(tiles)(1, 0, 0, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
+    if (cols > EQNN__W)
+        EQNN__K(tiles)(2, across, packed, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
+    else
+        EQNN__K(tiles)(1, across, packed, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
 }
 
 /* k rows of a panel: [k][PANEL], zeros to the right of the last column. */
@@ -4724,13 +4809,13 @@ static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, s
 #endif
     EQNN__K(gemm_cut)(d, &g);
     eqnn__device one = *d; /* small products are not worth a thread */
-    if (m * n * k * batch < 65536) one.threads = 1;
+    if (m * n * k * batch < 1000000) one.threads = 1; /* about 20 microseconds */
     eqnn__parallel(&one, g.row_blocks * g.col_blocks * g.parts, EQNN__K(gemm_task), &g);
     if (g.partial) EQNN__K(gemm_add_parts)(&g);
 }
 
-/* ---- the four forms ------------------------------------------------------------------------------
-   A job walks its parts, a part its tiles; EQNN__K(..._tile) adds what a tile contributes.           */
+/* ---- the four forms ----
+   A job walks its parts, a part its tiles; the ..._tile functions add what a tile contributes. */
 
 
 /* ---- couple: one path, at most EQNN__EDGES items ---- */
@@ -4742,8 +4827,8 @@ static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, s
 #define EQNN__NARROWER(p) ((p)->narrow + 1)
 #endif
 
-/* Any sizes, channels from c on: the definition of what the functions below compute. Tangents are sums
-   over the factors, one of them replaced at a time. */
+/* Any sizes, channels from c on: the definition of what the functions below compute. Tangents are
+   sums over the factors, one of them replaced at a time. */
 static void EQNN__K(path_plain)(const eqnn__path *a, size_t c)
 {
     for (int e = 0; e < a->n; e++)
@@ -4775,7 +4860,7 @@ static void EQNN__K(path_plain)(const eqnn__path *a, size_t c)
    registers. They do U vectors of channels from c on. */
 
 /* dg: items with the same target add to registers. */
-EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int diagonal, int U)
+EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int U)
 {
     for (int e = 0; e < a->n;) {
         size_t to = a->dgo[e];
@@ -4792,26 +4877,19 @@ EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int 
                 w[u] = EQNN__K(load)(a->w + a->wo[e] + c + u * EQNN__W);
                 z[u] = EQNN__K(splat)(0);
             }
-            if (diagonal)
-                EQNN__UNROLL(16)
-                for (int k = 0; k < d3 * U; k++) {
-                    EQNN__VEC t = EQNN__K(load)(x + (size_t)(k / U) * a->xs + k % U * EQNN__W) * w[k % U];
-                    sum[k] += M[k / U * EQNN__EDGES] * t;
-                }
-            else
-                for (int i = 0; i < a->d1; i++, x += a->xs, M += d3 * EQNN__EDGES)
-                    EQNN__UNROLL(2)
-                    for (int u = 0; u < U; u++) {
-                        EQNN__VEC t = EQNN__K(load)(x + u * EQNN__W);
-                        if (d3 == 1) {
-                            z[u] += M[0] * t;
-                            continue;
-                        }
-                        t *= w[u];
-                        EQNN__UNROLL(8)
-                        for (int k = 0; k < d3; k++) sum[k * U + u] += M[k * EQNN__EDGES] * t;
+            for (int i = 0; i < a->d1; i++, x += a->xs, M += d3 * EQNN__EDGES)
+                EQNN__UNROLL(2)
+                for (int u = 0; u < U; u++) {
+                    EQNN__VEC t = EQNN__K(load)(x + u * EQNN__W);
+                    if (d3 == 1) {
+                        z[u] += M[0] * t;
+                        continue;
                     }
-            if (d3 == 1 && !diagonal)
+                    t *= w[u];
+                    EQNN__UNROLL(8)
+                    for (int k = 0; k < d3; k++) sum[k * U + u] += M[k * EQNN__EDGES] * t;
+                }
+            if (d3 == 1)
                 EQNN__UNROLL(2)
                 for (int u = 0; u < U; u++) sum[u] += w[u] * z[u];
         } while (++e < a->n && a->dgo[e] == to);
@@ -4843,7 +4921,7 @@ EQNN__INLINE void EQNN__K(backward_row)(const eqnn_real *M, const eqnn_real *x, 
 }
 
 /* dx and dw together */
-EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int diagonal, int U)
+EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int U)
 {
     for (int e = 0; e < a->n; e++) {
         const eqnn_real *x = a->x + a->xo[e] + c, *g = a->g + a->go[e] + c, *M = a->M + e;
@@ -4856,15 +4934,8 @@ EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int
                    EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
             z[n] = EQNN__K(splat)(0);
         }
-        if (diagonal)
-            EQNN__UNROLL(8)
-            for (int i = 0; i < d3; i++) {
-                size_t at = (size_t)i * a->xs;
-                EQNN__K(backward_row)(M + i * EQNN__EDGES, x + at, dx + at, q + i * U, z + i * U, 1, U);
-            }
-        else
-            for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES)
-                EQNN__K(backward_row)(M, x, dx, q, z, d3, U);
+        for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES)
+            EQNN__K(backward_row)(M, x, dx, q, z, d3, U);
         EQNN__UNROLL(2)
         for (int u = 0; u < U; u++) sum[u] = EQNN__K(load)(dw + u * EQNN__W);
         EQNN__UNROLL(16)
@@ -4893,7 +4964,7 @@ EQNN__INLINE void EQNN__K(tangent_row)(const eqnn_real *M, const eqnn_real *M1, 
 }
 
 /* The tangents of all four: value and direction of z = M x and q = w g go together. */
-EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3, int diagonal)
+EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3)
 {
     for (int e = 0; e < a->n; e++) {
         const eqnn_real *x = a->x + a->xo[e] + c, *x1 = a->x1 + a->x1o[e] + c;
@@ -4911,17 +4982,10 @@ EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3, int 
             q1[k] += w * EQNN__K(load)(g1 + (size_t)k * a->gs);
             z[k] = z1[k] = EQNN__K(splat)(0);
         }
-        if (diagonal)
-            EQNN__UNROLL(8)
-            for (int i = 0; i < d3; i++) {
-                size_t m = (size_t)i * EQNN__EDGES, at = (size_t)i * a->xs;
-                EQNN__K(tangent_row)(M + m, M1 + m, x + at, x1 + at, dx + at, q + i, q1 + i, z + i, z1 + i, 1);
-            }
-        else
-            for (int i = 0; i < a->d1; i++, x += a->xs, x1 += a->xs, dx += a->xs) {
-                EQNN__K(tangent_row)(M, M1, x, x1, dx, q, q1, z, z1, d3);
-                M += d3 * EQNN__EDGES, M1 += d3 * EQNN__EDGES;
-            }
+        for (int i = 0; i < a->d1; i++, x += a->xs, x1 += a->xs, dx += a->xs) {
+            EQNN__K(tangent_row)(M, M1, x, x1, dx, q, q1, z, z1, d3);
+            M += d3 * EQNN__EDGES, M1 += d3 * EQNN__EDGES;
+        }
         sum = EQNN__K(load)(dw), sum0 = EQNN__K(load)(dw0);
         EQNN__UNROLL(8)
         for (int k = 0; k < d3; k++) {
@@ -4939,37 +5003,56 @@ EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3, int 
 }
 
 /* All that is wanted of the channels from c to end - 1, whole vectors. */
-EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d3, int diagonal)
+EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d3)
 {
     int u = c;
     if (a->M1) {
-        for (; u < end; u += EQNN__W) EQNN__K(path_tangent)(a, u, d3, diagonal);
+        for (; u < end; u += EQNN__W) EQNN__K(path_tangent)(a, u, d3);
         return;
     }
     if (a->dg) {
-        for (; u + 2 * EQNN__W <= end; u += 2 * EQNN__W) EQNN__K(path_forward)(a, u, d3, diagonal, 2);
-        for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, diagonal, 1);
+        for (; u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
+            EQNN__K(path_forward)(a, u, d3, 2);
+        for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, 1);
     }
     if (!a->dx) return;
     for (u = c; EQNN__LANES == 16 && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
-        EQNN__K(path_backward)(a, u, d3, diagonal, 2);
-    for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, diagonal, 1);
+        EQNN__K(path_backward)(a, u, d3, 2);
+    for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, 1);
+}
+
+/* A diagonal M couples component k with component k only: d3 paths of one component each. */
+static void EQNN__K(path_component)(eqnn__path *a, int k)
+{
+    size_t x = (size_t)k * a->xs, g = (size_t)k * a->gs;
+    a->d1 = a->d3 = 1;
+    a->diagonal = 0;
+    a->M += k * EQNN__EDGES;
+    if (a->M1) a->M1 += k * EQNN__EDGES;
+    if (a->x) a->x += x;
+    if (a->x1) a->x1 += x;
+    if (a->dx) a->dx += x;
+    if (a->g) a->g += g;
+    if (a->g1) a->g1 += g;
+    if (a->dg) a->dg += g;
 }
 
 /* Channels from c on. */
 static void EQNN__K(path)(const eqnn__path *a, int c)
 {
     int end = c + (a->channels - c) / EQNN__W * EQNN__W;
+    for (int k = 0; a->diagonal && k < a->d3; k++) {
+        eqnn__path component = *a;
+        EQNN__K(path_component)(&component, k);
+        EQNN__K(path)(&component, c);
+    }
+    if (a->diagonal) return;
     if (end > c)
-        switch (a->d3 + (a->diagonal ? 8 : 0)) {
-        case 1: EQNN__K(path_sized)(a, c, end, 1, 0); break;
-        case 3: EQNN__K(path_sized)(a, c, end, 3, 0); break;
-        case 5: EQNN__K(path_sized)(a, c, end, 5, 0); break;
-        case 7: EQNN__K(path_sized)(a, c, end, 7, 0); break;
-        case 9: EQNN__K(path_sized)(a, c, end, 1, 1); break;
-        case 11: EQNN__K(path_sized)(a, c, end, 3, 1); break;
-        case 13: EQNN__K(path_sized)(a, c, end, 5, 1); break;
-        case 15: EQNN__K(path_sized)(a, c, end, 7, 1); break;
+        switch (a->d3) {
+        case 1: EQNN__K(path_sized)(a, c, end, 1); break;
+        case 3: EQNN__K(path_sized)(a, c, end, 3); break;
+        case 5: EQNN__K(path_sized)(a, c, end, 5); break;
+        case 7: EQNN__K(path_sized)(a, c, end, 7); break;
         default: EQNN__K(path_plain)(a, (size_t)c); return;
         }
     if (end == a->channels) return;
@@ -4984,9 +5067,11 @@ static void EQNN__K(path)(const eqnn__path *a, int c)
    dM[i][k] = sum over all paths with this M and channels u of w[u] g[k][u] x[i][u]; channel u is
    summed in lane u % 16, dy[j] = sum C dM is taken in every lane, and the lanes are added last. */
 
-/* to[k] = or += sum_u q[k][u] x[u], and the x go on to the next row */
+/* to[k] = from[k] + sum_u q[k][u] x[u], and the x go on to the next row. (A branch instead of
+   `from` would keep some compilers from contracting the sum, and so change its bits.) */
 EQNN__INLINE void EQNN__K(lanes_row)(const eqnn_real **x, const eqnn__factor *f, eqnn_real *to,
-                                     const EQNN__VEC *q, int add, int d3, int U)
+                                     const eqnn_real *from, int step, const EQNN__VEC *q, int d3,
+                                     int U)
 {
     EQNN__VEC x_i[4], sum;
     EQNN__UNROLL(4)
@@ -4996,7 +5081,7 @@ EQNN__INLINE void EQNN__K(lanes_row)(const eqnn_real **x, const eqnn__factor *f,
     }
     EQNN__UNROLL(8)
     for (int k = 0; k < d3; k++) {
-        sum = EQNN__K(load)(add ? to + k * 16 : eqnn__zeros);
+        sum = EQNN__K(load)(from + k * step);
         EQNN__UNROLL(4)
         for (int u = 0; u < U; u++) sum += q[k * U + u] * x_i[u];
         EQNN__K(store)(to + k * 16, sum);
@@ -5004,25 +5089,25 @@ EQNN__INLINE void EQNN__K(lanes_row)(const eqnn_real **x, const eqnn__factor *f,
 }
 
 /* The lanes of 16 channels each of U paths (or pieces of one) */
-EQNN__INLINE void EQNN__K(matrix_lanes)(const eqnn__matrix *m, const eqnn__factor *f, int e, int l, int add,
-                                        int d3, int diagonal, int U)
+EQNN__INLINE void EQNN__K(matrix_lanes)(const eqnn__matrix *m, const eqnn__factor *f, int e, int l,
+                                        int add, int d3, int diagonal, int U)
 {
-    const eqnn_real *x[4];
+    const eqnn_real *x[4], *from = add ? m->lane + l : eqnn__zeros;
     eqnn_real *to = m->lane + l;
+    int step = add ? 16 : 0;
     EQNN__VEC q[4 * EQNN__D];
-    EQNN__UNROLL(4)
-    for (int u = 0; u < U; u++) {
-        const eqnn_real *g = f[u].g + f[u].go[e] + l;
-        EQNN__VEC w = EQNN__K(load)(f[u].w + f[u].wo[e] + l);
-        x[u] = f[u].x + f[u].xo[e] + l;
-        EQNN__UNROLL(8)
-        for (int k = 0; k < d3; k++) q[k * U + u] = w * EQNN__K(load)(g + (size_t)k * f[u].gs);
+    for (int component = 0; component < (diagonal ? m->d3 : 1); component++) {
+        EQNN__UNROLL(4)
+        for (int u = 0; u < U; u++) {
+            const eqnn_real *g = f[u].g + f[u].go[e] + l + (size_t)component * f[u].gs;
+            EQNN__VEC w = EQNN__K(load)(f[u].w + f[u].wo[e] + l);
+            if (!component) x[u] = f[u].x + f[u].xo[e] + l;
+            EQNN__UNROLL(8)
+            for (int k = 0; k < d3; k++) q[k * U + u] = w * EQNN__K(load)(g + (size_t)k * f[u].gs);
+        }
+        for (int i = 0; i < (diagonal ? 1 : m->d1); i++, to += d3 * 16, from += d3 * step)
+            EQNN__K(lanes_row)(x, f, to, from, step, q, d3, U);
     }
-    if (diagonal)
-        EQNN__UNROLL(8)
-        for (int i = 0; i < d3; i++) EQNN__K(lanes_row)(x, f, to + i * 16, q + i * U, add, 1, U);
-    else
-        for (int i = 0; i < m->d1; i++, to += d3 * 16) EQNN__K(lanes_row)(x, f, to, q, add, d3, U);
 }
 
 /* One factor with fewer than 16 channels, of them those from c on; any sizes */
@@ -5036,8 +5121,9 @@ static void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f, i
         const eqnn_real *g = f->g + f->go[e] + (size_t)k * f->gs;
         eqnn_real *to = m->lane + (m->diagonal ? k : n) * 16;
         for (int u = c; u < end; u += EQNN__W)
-            EQNN__K(store)(to + u, EQNN__K(load)(to + u) + EQNN__K(load)(w + u) * EQNN__K(load)(g + u) *
-                                                           EQNN__K(load)(x + u));
+            EQNN__K(store)(to + u, EQNN__K(load)(to + u) + EQNN__K(load)(w + u) *
+                                                               EQNN__K(load)(g + u) *
+                                                               EQNN__K(load)(x + u));
 #ifndef EQNN__NARROWER
         for (int u = end; u < f->channels; u++) to[u] += w[u] * g[u] * x[u];
 #endif
@@ -5057,7 +5143,8 @@ static void EQNN__K(matrix_contract)(const eqnn__matrix *m, int e)
         for (int l = 0; l < 16; l += EQNN__W) {
             eqnn_real *to = dy + g->column * 16 + l;
             EQNN__VEC sum = EQNN__K(load)(to);
-            for (int r = 0; r < g->count; r++) sum += c[r] * EQNN__K(load)(m->lane + entry[r] * 16 + l);
+            for (int r = 0; r < g->count; r++)
+                sum += c[r] * EQNN__K(load)(m->lane + entry[r] * 16 + l);
             EQNN__K(store)(to, sum);
         }
     }
@@ -5085,15 +5172,12 @@ EQNN__INLINE void EQNN__K(matrix_sized)(const eqnn__matrix *m, int d3, int diago
 
 static void EQNN__K(matrix)(const eqnn__matrix *m)
 {
-    switch (m->d3 + (m->diagonal ? 8 : 0)) {
+    switch (m->diagonal ? 0 : m->d3) {
     case 1: EQNN__K(matrix_sized)(m, 1, 0); break;
     case 3: EQNN__K(matrix_sized)(m, 3, 0); break;
     case 5: EQNN__K(matrix_sized)(m, 5, 0); break;
     case 7: EQNN__K(matrix_sized)(m, 7, 0); break;
-    case 9: EQNN__K(matrix_sized)(m, 1, 1); break;
-    case 11: EQNN__K(matrix_sized)(m, 3, 1); break;
-    case 13: EQNN__K(matrix_sized)(m, 5, 1); break;
-    case 15: EQNN__K(matrix_sized)(m, 7, 1); break;
+    case 0: EQNN__K(matrix_sized)(m, 1, 1); break;
     default: EQNN__K(matrix_sized)(m, 0, 0); break;
     }
 }
@@ -5129,8 +5213,10 @@ static void EQNN__K(couple_entries)(const eqnn__couple_plan_t *p, const eqnn__pa
             }
 }
 
-/* out[column][e] += the sum over the 16 lanes of dy[e][column]: halves are added until one is left */
-static void EQNN__K(couple_fold)(const eqnn__couple_plan_t *p, int n, const eqnn_real *dy, eqnn_real *out)
+/* out[column][e] += the sum over the 16 lanes of dy[e][column]: halves are added until one is
+   left */
+static void EQNN__K(couple_fold)(const eqnn__couple_plan_t *p, int n, const eqnn_real *dy,
+                                 eqnn_real *out)
 {
     for (int e = 0; e < n; e++)
         for (int c = 0; c < p->columns; c++, dy += 16) {
@@ -5158,8 +5244,8 @@ typedef struct EQNN__K(couple_work) {
 } EQNN__K(couple_work);
 
 /* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
-static const eqnn_real *EQNN__K(couple_in)(const EQNN__K(couple_work) *k, const eqnn_real *p, int column,
-                                           const size_t *rows, const size_t **to)
+static const eqnn_real *EQNN__K(couple_in)(const EQNN__K(couple_work) *k, const eqnn_real *p,
+                                           int column, const size_t *rows, const size_t **to)
 {
     *to = p ? rows : k->none;
     return p ? p + column : k->at[EQNN__AT_ZERO];
@@ -5173,8 +5259,8 @@ static eqnn_real *EQNN__K(couple_out)(const EQNN__K(couple_work) *k, eqnn_real *
 }
 
 /* Copies weights that are not adjacent to rows of their own, n items; and adds gradients back. */
-static const eqnn_real *EQNN__K(couple_pack)(const eqnn__step *s, int n, const eqnn_real *w, const size_t *rows,
-                                             eqnn_real *to, size_t *at)
+static const eqnn_real *EQNN__K(couple_pack)(const eqnn__step *s, int n, const eqnn_real *w,
+                                             const size_t *rows, eqnn_real *to, size_t *at)
 {
     for (int e = 0; e < n; e++) {
         at[e] = (size_t)e * (size_t)s->channels;
@@ -5184,8 +5270,8 @@ static const eqnn_real *EQNN__K(couple_pack)(const eqnn__step *s, int n, const e
     return to;
 }
 
-static void EQNN__K(couple_unpack)(const eqnn__step *s, int n, const eqnn_real *dw, const size_t *at,
-                                   eqnn_real *to, const size_t *rows)
+static void EQNN__K(couple_unpack)(const eqnn__step *s, int n, const eqnn_real *dw,
+                                   const size_t *at, eqnn_real *to, const size_t *rows)
 {
     for (int e = 0; e < n; e++)
         for (int u = 0; u < s->channels; u++)
@@ -5193,8 +5279,8 @@ static void EQNN__K(couple_unpack)(const eqnn__step *s, int n, const eqnn_real *
 }
 
 /* The operands of a path for n items from e on. */
-static void EQNN__K(couple_operands)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n,
-                                     eqnn__path *a)
+static void EQNN__K(couple_operands)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e,
+                                     int n, eqnn__path *a)
 {
     const eqnn__job *j = k->job;
     int weights = s->w >= 0 && j->f->cols[2] > 0;
@@ -5226,14 +5312,13 @@ static void EQNN__K(few_scatter)(int n, const eqnn_real *from, eqnn_real *p, con
     for (int l = 0; l < n; l++) p[row[l]] += from[l];
 }
 
-/* to = or += a b, EQNN__EDGES numbers each */
-static void EQNN__K(few_product)(const eqnn_real *a, const eqnn_real *b, eqnn_real *to, int add)
+/* to = from + a b, EQNN__EDGES numbers each */
+static void EQNN__K(few_product)(const eqnn_real *a, const eqnn_real *b, const eqnn_real *from,
+                                 eqnn_real *to)
 {
-    for (int l = 0; l < EQNN__EDGES; l += EQNN__W) {
-        EQNN__VEC sum = EQNN__K(load)(add ? to + l : eqnn__zeros); /* no branch: always contracted */
-        sum += EQNN__K(load)(a + l) * EQNN__K(load)(b + l);
-        EQNN__K(store)(to + l, sum);
-    }
+    for (int l = 0; l < EQNN__EDGES; l += EQNN__W)
+        EQNN__K(store)(to + l,
+                       EQNN__K(load)(from + l) + EQNN__K(load)(a + l) * EQNN__K(load)(b + l));
 }
 
 /* dy[column][EQNN__TILE] += C dM of one channel, dM[i][k] = q[k] x[i] */
@@ -5243,7 +5328,8 @@ static void EQNN__K(few_matrix)(const eqnn__matrix *m, const eqnn_real *x, const
     for (int i = 0, n = 0; i < m->d1; i++)
         for (int k = 0; k < m->d3; k++)
             if (!m->diagonal || i == k)
-                EQNN__K(few_product)(q + k * EQNN__EDGES, x + i * EQNN__EDGES, dM + n++ * EQNN__EDGES, 0);
+                EQNN__K(few_product)(q + k * EQNN__EDGES, x + i * EQNN__EDGES, eqnn__zeros,
+                                     dM + n++ * EQNN__EDGES);
     for (const eqnn__group *g = m->group; g < m->group + m->groups; g++)
         for (int r = g->first; r < g->first + g->count; r++)
             for (int l = 0; l < EQNN__EDGES; l += EQNN__W) {
@@ -5254,11 +5340,12 @@ static void EQNN__K(few_matrix)(const eqnn__matrix *m, const eqnn_real *x, const
 }
 
 /* One channel u of a path (no tangents); dy NULL: not wanted. NULL m: neither. */
-static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space, const eqnn__matrix *m,
-                                 eqnn_real *dy)
+static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
+                                 const eqnn__matrix *m, eqnn_real *dy)
 {
     eqnn_real *x = space, *g = x + a->d1 * EQNN__EDGES, *q = g + a->d3 * EQNN__EDGES;
-    eqnn_real *w = q + a->d3 * EQNN__EDGES, *z = w + EQNN__EDGES, *dw = z + EQNN__EDGES, *dM = dw + EQNN__EDGES;
+    eqnn_real *w = q + a->d3 * EQNN__EDGES, *z = w + EQNN__EDGES, *dw = z + EQNN__EDGES,
+              *dM = dw + EQNN__EDGES;
     int back = a->dx || dy;
     EQNN__K(few_gather)(a->n, a->w + u, a->wo, w);
     for (int i = 0; i < a->d1; i++)
@@ -5267,31 +5354,31 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space, c
         int first = a->diagonal ? k : 0, end = a->diagonal ? k + 1 : a->d1;
         if (back) {
             EQNN__K(few_gather)(a->n, a->g + (size_t)k * a->gs + u, a->go, g + k * EQNN__EDGES);
-            EQNN__K(few_product)(w, g + k * EQNN__EDGES, q + k * EQNN__EDGES, 0);
+            EQNN__K(few_product)(w, g + k * EQNN__EDGES, eqnn__zeros, q + k * EQNN__EDGES);
         }
         for (int i = first; i < end && (a->dg || a->dx); i++)
-            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES, x + i * EQNN__EDGES,
-                                 z, i > first);
-        if (a->dx) EQNN__K(few_product)(z, g + k * EQNN__EDGES, dw, k > 0);
+            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES,
+                                 x + i * EQNN__EDGES, i > first ? z : eqnn__zeros, z);
+        if (a->dx) EQNN__K(few_product)(z, g + k * EQNN__EDGES, k > 0 ? dw : eqnn__zeros, dw);
         if (!a->dg) continue;
-        EQNN__K(few_product)(z, w, z, 0);
+        EQNN__K(few_product)(z, w, eqnn__zeros, z);
         EQNN__K(few_scatter)(a->n, z, a->dg + (size_t)k * a->gs + u, a->dgo);
     }
     if (a->dx) EQNN__K(few_scatter)(a->n, dw, a->dw + u, a->dwo);
     for (int i = 0; i < a->d1 && a->dx; i++) {
         int first = a->diagonal ? i : 0, end = a->diagonal ? i + 1 : a->d3;
         for (int k = first; k < end; k++)
-            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES, q + k * EQNN__EDGES,
-                                 z, k > first);
+            EQNN__K(few_product)(a->M + (a->diagonal ? k : i * a->d3 + k) * EQNN__EDGES,
+                                 q + k * EQNN__EDGES, k > first ? z : eqnn__zeros, z);
         EQNN__K(few_scatter)(a->n, z, a->dx + (size_t)i * a->xs + u, a->dxo);
     }
     if (dy) EQNN__K(few_matrix)(m, x, q, dM, dy);
 }
 
-/* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's tangent adds
-   to is all but its own. */
-static void EQNN__K(path_few)(const EQNN__K(couple_work) *k, const eqnn__path *a, int c, const eqnn__matrix *m,
-                              eqnn_real *dy)
+/* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's
+   tangent adds to is all but its own. */
+static void EQNN__K(path_few)(const EQNN__K(couple_work) *k, const eqnn__path *a, int c,
+                              const eqnn__matrix *m, eqnn_real *dy)
 {
     eqnn_real *space = k->at[EQNN__AT_FEW], *sink = k->at[EQNN__AT_SINK];
     for (int u = c; u < a->channels; u++) {
@@ -5309,7 +5396,8 @@ static void EQNN__K(path_few)(const EQNN__K(couple_work) *k, const eqnn__path *a
         if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(few_channel)(&b, u, space, m, dy);
         b = *a, b.M1 = NULL, b.g = a->g1, b.go = a->g1o, b.dg = NULL;
         if (k->has & 16) EQNN__K(few_channel)(&b, u, space, m, dy);
-        b = *a, b.M1 = NULL, b.dg = NULL, b.dx = sink, b.dxo = k->none, b.dw = a->dw0, b.dwo = a->dw0o;
+        b = *a, b.M1 = NULL, b.dg = NULL, b.dx = sink, b.dxo = k->none, b.dw = a->dw0,
+        b.dwo = a->dw0o;
         if (a->dx && a->dw0o != k->none) EQNN__K(few_channel)(&b, u, space, m, NULL);
     }
 }
@@ -5335,7 +5423,8 @@ static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step
     eqnn_real *pack = k->at[EQNN__AT_PACK];
     int c, weights = s->w >= 0 && k->job->f->cols[2] > 0, packed = weights && s->ws != 1;
     eqnn_real *dw = weights ? k->dw : NULL, *dw0 = weights ? k->dw0 : NULL;
-    eqnn_real *dx = k->job->want & 1 ? k->t->sink[0] : NULL, *dg = k->job->want & 16 ? k->t->sink[4] : NULL;
+    eqnn_real *dx = k->job->want & 1 ? k->t->sink[0] : NULL,
+              *dg = k->job->want & 16 ? k->t->sink[4] : NULL;
     EQNN__K(couple_operands)(k, s, e, n, &a);
     if ((!dx && !dg && !dw) || (s->w < 0 && k->job->f->weighted)) return;
     a.dx = EQNN__K(couple_out)(k, dx, s->x, k->t->to[0] + e, &a.dxo);
@@ -5347,8 +5436,12 @@ static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step
     if (packed) {
         a.w = EQNN__K(couple_pack)(s, n, k->w ? a.w : NULL, rows, pack, at), a.wo = at;
         if (k->w1) a.w1 = EQNN__K(couple_pack)(s, n, a.w1, rows, pack + size, at), a.w1o = at;
-        if (dw) a.dw = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 2 * size, at), a.dwo = at;
-        if (dw0) a.dw0 = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 3 * size, at), a.dw0o = at;
+        if (dw)
+            a.dw = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 2 * size, at),
+            a.dwo = at;
+        if (dw0)
+            a.dw0 = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 3 * size, at),
+            a.dw0o = at;
     }
     a.channels &= ~3;
     if (a.M1 && !dx && !dw) EQNN__K(path_forward_tangents)(k, &a);
@@ -5390,7 +5483,8 @@ static int EQNN__K(couple_factors_all)(const EQNN__K(couple_work) *k, const eqnn
 }
 
 /* dy through one M, from all paths of the panel that share it. */
-static void EQNN__K(couple_matrix)(const EQNN__K(couple_work) *k, const eqnn__panel *q, int first, int e, int n)
+static void EQNN__K(couple_matrix)(const EQNN__K(couple_work) *k, const eqnn__panel *q, int first,
+                                   int e, int n)
 {
     eqnn__matrix m;
     size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
@@ -5423,7 +5517,8 @@ static void EQNN__K(couple_matrix)(const EQNN__K(couple_work) *k, const eqnn__pa
         if (s->m != first || s->ws == 1 || (s->w < 0 && k->job->f->weighted)) continue;
         EQNN__K(couple_operands)(k, s, e, n, &a);
         if (s->w >= 0 && k->w) a.w = EQNN__K(couple_pack)(s, n, a.w, a.wo, pack, at), a.wo = at;
-        if (s->w >= 0 && k->w1) a.w1 = EQNN__K(couple_pack)(s, n, a.w1, a.w1o, pack + size, at), a.w1o = at;
+        if (s->w >= 0 && k->w1)
+            a.w1 = EQNN__K(couple_pack)(s, n, a.w1, a.w1o, pack + size, at), a.w1o = at;
         m.wide = m.factors = EQNN__K(couple_factors_all)(k, &a, 0, k->factor);
         m.factors += EQNN__K(couple_factors_all)(k, &a, 1, k->factor + m.wide);
         m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
@@ -5441,7 +5536,8 @@ static void EQNN__K(couple_paths)(EQNN__K(couple_work) *k, const eqnn__panel *q)
     for (int e = 0; e < k->t->n; e += EQNN__EDGES) {
         int n = k->t->n - e < EQNN__EDGES ? k->t->n - e : EQNN__EDGES;
         EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y], k->at[EQNN__AT_M]);
-        if (k->has & 2) EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y1], k->at[EQNN__AT_M1]);
+        if (k->has & 2)
+            EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y1], k->at[EQNN__AT_M1]);
         for (int p = q->path; p < q->path + q->paths; p++)
             EQNN__K(couple_path)(k, k->plan->path + p, e, n);
         if (!dy) continue;
@@ -5473,7 +5569,8 @@ static void EQNN__K(couple_panel)(EQNN__K(couple_work) *k, const eqnn__panel *q)
     eqnn_real *dW = k->at[EQNN__AT_DW], *dW0 = k->at[EQNN__AT_DW0], *dh = k->at[EQNN__AT_DH];
     int dw = N && (j->want & 12), dw0 = dw && (k->has & 12);
     if (N && V && j->v[2]) EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h, ldh, V, ldv, 0, W, ld);
-    if (N && (k->has & 4) && V) EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h1, ldh, V, ldv, 0, W1, ld);
+    if (N && (k->has & 4) && V)
+        EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h1, ldh, V, ldv, 0, W1, ld);
     if (N && V1 && j->v[2])
         EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h, ldh, V1, ldv, (k->has & 4) && V, W1, ld);
     if (dw) memset(dW, 0, (size_t)rows * ld * sizeof(eqnn_real));
@@ -5485,8 +5582,10 @@ static void EQNN__K(couple_panel)(EQNN__K(couple_work) *k, const eqnn__panel *q)
     k->dw = dw ? dW - start : NULL;
     k->dw0 = dw0 ? dW0 - start : NULL;
     EQNN__K(couple_paths)(k, q);
-    if (dw && (j->want & 4) && V) EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW, ld, V, ldv, 1, dh, ldh);
-    if (dw && (j->want & 8) && j->v[2]) EQNN__K(couple_gemm)(k, 1, 0, H, N, rows, h, ldh, dW, ld, 1, dV, ldv);
+    if (dw && (j->want & 4) && V)
+        EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW, ld, V, ldv, 1, dh, ldh);
+    if (dw && (j->want & 8) && j->v[2])
+        EQNN__K(couple_gemm)(k, 1, 0, H, N, rows, h, ldh, dW, ld, 1, dV, ldv);
     if (dw0 && (j->want & 4) && V1)
         EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW0, ld, V1, ldv, 1, dh, ldh);
     if (dw0 && (j->want & 8) && (k->has & 4))
@@ -5512,7 +5611,8 @@ static void EQNN__K(couple_tile)(EQNN__K(couple_work) *k)
     if (j->want & 2) memset(k->at[EQNN__AT_DY], 0, columns);
     if (H && j->v[2]) EQNN__K(couple_rows)(t, H, j->v[2], k->at[EQNN__AT_H]);
     if (H && (k->has & 4)) EQNN__K(couple_rows)(t, H, j->t[2], k->at[EQNN__AT_H1]);
-    if (H && (j->want & 4)) memset(k->at[EQNN__AT_DH], 0, (size_t)(t->rows * H) * sizeof(eqnn_real));
+    if (H && (j->want & 4))
+        memset(k->at[EQNN__AT_DH], 0, (size_t)(t->rows * H) * sizeof(eqnn_real));
     if (!H) memcpy(k->wo, t->at[2], sizeof k->wo);
     k->dwo = t->to[2];
     k->w = j->v[2];
@@ -5533,7 +5633,8 @@ static void EQNN__K(couple_tile)(EQNN__K(couple_work) *k)
         }
 }
 
-static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, eqnn__tile *t, char *memory)
+static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, eqnn__tile *t,
+                                  char *memory)
 {
     size_t at[EQNN__AT_END + 1];
     size_t used = eqnn__couple_layout(j->f, at);
@@ -5549,9 +5650,12 @@ static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, e
     used += eqnn__lines(eqnn__couple_factor_size(k->plan));
     k->device.scratch = memory + used;
     k->device.scratch_size = j->work_size - used;
-    memset(k->at[EQNN__AT_Y], 0, (size_t)(k->at[EQNN__AT_M] - k->at[EQNN__AT_Y]) * sizeof(eqnn_real));
-    memset(k->at[EQNN__AT_M1], 0, (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
-    memset(k->at[EQNN__AT_ZERO], 0, (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_Y], 0,
+           (size_t)(k->at[EQNN__AT_M] - k->at[EQNN__AT_Y]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_M1], 0,
+           (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_ZERO], 0,
+           (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
     for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
 }
 
@@ -5618,7 +5722,8 @@ static void EQNN__K(poly_tile)(const eqnn__job *j, eqnn__tile *t, char *memory)
 
 /* ---- mix and copy: products of three factors, item by item ---- */
 
-/* dx[u] += sum_v w[u,v] g[v]   dw[u,v] += x[u] g[v]   dg[v] += sum_u x[u] w[u,v]; NULL: not wanted */
+/* dx[u] += sum_v w[u,v] g[v]   dw[u,v] += x[u] g[v]   dg[v] += sum_u x[u] w[u,v]; NULL: not
+   wanted */
 static void EQNN__K(mix_item)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[])
 {
     const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
@@ -5639,7 +5744,8 @@ static void EQNN__K(mix_item)(const eqnn__form *f, const eqnn_real *const v[], e
 }
 
 /* da[c] += g[c] b[map[c]]   db[map[c]] += g[c] a[c]   dg[c] += a[c] b[map[c]] */
-static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[])
+static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[],
+                               eqnn_real *const d[])
 {
     const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)f->plan;
     for (int r = 0; r < p->runs; r++) {
@@ -5660,7 +5766,8 @@ static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[], 
     }
 }
 
-static void EQNN__K(triple_item)(const eqnn__job *j, const eqnn_real *const v[], eqnn_real *const d[])
+static void EQNN__K(triple_item)(const eqnn__job *j, const eqnn_real *const v[],
+                                 eqnn_real *const d[])
 {
     if (j->f->kind == EQNN__MIX) EQNN__K(mix_item)(j->f, v, d);
     else EQNN__K(copy_item)(j->f, v, d);
@@ -5732,7 +5839,8 @@ static void EQNN__K(mix)(eqnn__device *d, const eqnn__form *f, const eqnn_real *
 
 /* ---- jobs: parts, tiles, folds ---- */
 
-static void EQNN__K(form_tile)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k, char *memory)
+static void EQNN__K(form_tile)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
+                               char *memory)
 {
     const eqnn__form *f = j->f;
     if (!t->n) return;
@@ -5741,7 +5849,8 @@ static void EQNN__K(form_tile)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple
         for (int e = 0; e < t->n; e++) {
             int item = t->item[e], row = eqnn__form_row(f, s, item), how = j->how[s];
             t->at[s][e] = (size_t)row * cols;
-            t->to[s][e] = cols * (size_t)(how == EQNN__BY_ITEM ? item : how == EQNN__BY_PART ? 0 : row);
+            int sum_row = how == EQNN__BY_ITEM ? item : how == EQNN__BY_PART ? 0 : row;
+            t->to[s][e] = cols * (size_t)sum_row;
             if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
                 memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
         }
@@ -5770,9 +5879,10 @@ static void EQNN__K(form_zero)(const eqnn__job *j, int map, int from, int to)
                    (size_t)(to - from) * (size_t)j->f->cols[s] * sizeof(eqnn_real));
 }
 
-/* Items one after the other, in the order of the owners a..b-1; rows are zeroed when they come near. */
-static void EQNN__K(form_run)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k, char *memory,
-                              int a, int b)
+/* Items one after the other, in the order of the owners a..b-1; rows are zeroed when they come
+   near. */
+static void EQNN__K(form_run)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
+                              char *memory, int a, int b)
 {
     const eqnn_graph *g = j->f->graph;
     const int *first = j->order == EQNN__TARGETS ? g->first
@@ -5793,8 +5903,8 @@ static void EQNN__K(form_run)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_
 
 /* A closed block: the items of EQNN__TILE_ROWS pairs at a time, so that both directions of a pair
    share one row of weights. Without pairs simply all items. */
-static void EQNN__K(form_block)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k, char *memory,
-                                int block)
+static void EQNN__K(form_block)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
+                                char *memory, int block)
 {
     const eqnn_graph *g = j->f->graph;
     int node = g->block[block], end = g->block[block + 1], low = g->pairs, high = -1;
@@ -5883,7 +5993,8 @@ static void EQNN__K(form_pass)(eqnn__device *d, eqnn__job *j)
         j->how[s] = j->want >> s & 1 ? eqnn__form_how(f, s, j->order) : EQNN__UNWANTED;
         j->sink[s] = (eqnn_real *)(void *)scratch;
         if (j->how[s] < EQNN__BY_ITEM) continue;
-        size *= j->how[s] == EQNN__BY_ITEM ? (size_t)f->items : (size_t)f->rows[s] * (size_t)j->parts;
+        size *=
+            j->how[s] == EQNN__BY_ITEM ? (size_t)f->items : (size_t)f->rows[s] * (size_t)j->parts;
         scratch += eqnn__lines(size * sizeof(eqnn_real));
     }
     j->work = scratch;
@@ -6399,9 +6510,8 @@ static void EQNN__K(solid_pull_block)(const void *work, size_t block, int thread
 
 /* dxyz = sum over components of g[n][(lmax+1)^2] dY/dxyz, harmonics and gradients made anew. For
    1 <= lmax <= EQNN__SOLID_LMAX. */
-static EQNN__MAYBE_UNUSED void EQNN__K(solid_vjp)(eqnn__device *d, int lmax, size_t n,
-                                                  const eqnn_real *xyz, const eqnn_real *g,
-                                                  eqnn_real *dxyz)
+static void EQNN__K(solid_vjp)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
+                               const eqnn_real *g, eqnn_real *dxyz)
 {
     EQNN__K(solid_job) job;
     EQNN__K(solid_start)(&job, lmax, n, xyz, 1);
@@ -6439,7 +6549,8 @@ static const eqnn__kernels EQNN__K(kernels) = {
 
 #if defined(EQNN__IMPLEMENTING) && !defined(EQNN__KERNEL_PASS)
 
-/* ---- plans of the forms, made on the host ------------------------------------------------------ */
+/* ---- plans of the forms, made on the host
+   ------------------------------------------------------ */
 
 static int eqnn__couple_same(const eqnn__couple_path *a, const eqnn__couple_path *b)
 {
@@ -6532,8 +6643,8 @@ static void eqnn__couple_adjoint(eqnn__couple_build *b, const eqnn__couple_path 
     b->back[b->backs++].count = b->groups - start;
 }
 
-/* A panel of the paths from i on whose weights lie within so many columns, and the entries it needs,
-   listed from block spans on. */
+/* A panel of the paths from i on whose weights lie within so many columns, and the entries it
+   needs, listed from block spans on. */
 static void eqnn__couple_panel(const eqnn__couple_plan_t *p, int i, int columns, eqnn__panel *q,
                                eqnn__span *block, int spans)
 {
@@ -6655,7 +6766,8 @@ static int eqnn__mix_mark(char *seen, int first, int stride, int d, int width)
     return fresh;
 }
 
-static void eqnn__mix_blocks(eqnn__mix_plan_t *p, char *fresh, char *const seen[3], const size_t size[3])
+static void eqnn__mix_blocks(eqnn__mix_plan_t *p, char *fresh, char *const seen[3],
+                             const size_t size[3])
 {
     for (int i = 0; i < p->blocks; i++) {
         const eqnn__mix_block *m = p->block + i;
@@ -6762,7 +6874,8 @@ static size_t eqnn__form_scratch(const eqnn__form *f, unsigned want, int tangent
         for (int s = 0; s < f->slots; s++) {
             int how = now >> s & 1 ? eqnn__form_how(f, s, order) : EQNN__UNWANTED;
             size_t rows = how == EQNN__BY_ITEM ? (size_t)f->items : (size_t)f->rows[s] * parts;
-            if (how >= EQNN__BY_ITEM) n += eqnn__lines(rows * (size_t)f->cols[s] * sizeof(eqnn_real));
+            if (how >= EQNN__BY_ITEM)
+                n += eqnn__lines(rows * (size_t)f->cols[s] * sizeof(eqnn_real));
         }
         n += eqnn__form_work(f) * (size_t)(threads > 0 ? threads : 1);
         most = n > most ? n : most;
@@ -7136,8 +7249,8 @@ EQNN_API eqnn_tensor *eqnn_vjp(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *x)
     return dx;
 }
 
-/* An unrecorded sweep: parameters get their gradients, x[] (leaves) their cotangents in dx[], which are
-   views of memory that the caller must copy before its mark. */
+/* An unrecorded sweep: parameters get their gradients, x[] (leaves) their cotangents in dx[],
+   which are views of memory that the caller must copy before its mark. */
 static void eqnn__backward(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, int n,
                            eqnn_tensor **dx)
 {
@@ -7744,7 +7857,7 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
                           eqnn__act_names[f], order, EQNN__ORDERS);
     if (eqnn__refuse(x, eqnn__act_names[f], "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
         return NULL;
-    eqnn_tensor *y = eqnn__map(x, f, p, order, NULL);
+    eqnn_tensor *y = eqnn__map(x, (int)f, p, order, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
 }
@@ -8307,7 +8420,7 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
     return y;
 }
 
-/* log sum exp(x), shifted by the row's maximum, which is a constant: it cancels in the derivative */
+/* log sum exp(x), shifted by the row's maximum: a constant, which cancels in the derivative */
 EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "logsumexp") || eqnn__refuse(x, "logsumexp", "take invariants first"))
@@ -8413,8 +8526,8 @@ EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n)
     return y;
 }
 
-/* Label of columns first .. first+cols-1: 0 when they cut through a copy. Whole copies of one-component
-   types may be cut out of a block. */
+/* Label of columns first .. first+cols-1: 0 when they cut through a copy. Whole copies of
+   one-component types may be cut out of a block. */
 static int eqnn__label_slice(const eqnn_tensor *x, int first, int cols, const eqnn_label **label)
 {
     eqnn_block b[EQNN__MANY_BLOCKS];
@@ -8547,7 +8660,7 @@ EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target)
     return eqnn_mean(eqnn_abs(eqnn__residual(x, target, "mae")));
 }
 
-/* d^2/2 for |d| < delta, else delta (|d| - delta/2): with m = min(|d|, delta) it is m (|d| - m/2) */
+/* d^2/2 for |d| < delta, else delta (|d| - delta/2), which is m (|d| - m/2), m = min(|d|, delta) */
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta)
 {
     eqnn_tensor *d = eqnn_abs(eqnn__residual(x, target, "huber"));
@@ -8579,8 +8692,8 @@ static eqnn_tensor *eqnn__probe(eqnn_tensor *x, const char *name)
     return x ? eqnn_sum(eqnn_mul(x, eqnn_normal(x->ctx, name, x->rows, x->cols))) : NULL;
 }
 
-/* The number whose derivative is checked: the probed value (order 1), or the probed first derivatives
-   with respect to all x (order 2). */
+/* The number whose derivative is checked: the probed value (order 1), or the probed first
+   derivatives with respect to all x (order 2). */
 static eqnn_tensor *eqnn__probed(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                  int order)
 {
@@ -8668,7 +8781,7 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
     return worst;
 }
 
-/* ---- forms on the tape ---------------------------------------------------------------------------
+/* ---- forms on the tape ----
 
    A node holds a multilinear form L of its slots v. Without tangents its outputs are
 
@@ -8710,7 +8823,8 @@ static unsigned eqnn__form_needed(const eqnn__form *f, eqnn_tensor *const t[], u
 
 /* Inputs of the node: the values needed, then the tangents, each in the order of the slots. */
 static void eqnn__form_record(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *const v[],
-                              eqnn_tensor *const t[], unsigned needed, unsigned want, eqnn_tensor *out[])
+                              eqnn_tensor *const t[], unsigned needed, unsigned want,
+                              eqnn_tensor *out[])
 {
     eqnn_tensor *in[2 * EQNN__SLOTS], *o[EQNN__SLOTS];
     int n = 0, m = 0;
@@ -8730,7 +8844,8 @@ static void eqnn__form_record(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *con
     aux->value = needed, aux->tangent = tangent, aux->want = want;
 }
 
-/* The form's gradients (t NULL) or their tangents; out[s] is set for the slots in want, else NULL. */
+/* The form's gradients (t NULL) or their tangents; out[s] is set for the slots in want, else
+   NULL. */
 static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *const v[],
                              eqnn_tensor *const t[], unsigned want, eqnn_tensor *out[])
 {
@@ -8743,8 +8858,9 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
         eqnn_tensor *x = needed >> s & 1 ? v[s] : t ? t[s] : NULL;
         if ((needed >> s & 1 && !v[s]) ||
             (x && (x->rows != f->rows[s] || x->cols != f->cols[s]))) {
-            eqnn__fail(c, "%s: slot %d of a form needs [%d,%d], got [%d,%d]", c->op ? c->op : "form", s,
-                       f->rows[s], f->cols[s], eqnn_rows(x), eqnn_cols(x));
+            eqnn__fail(c, "%s: slot %d of a form needs [%d,%d], got [%d,%d]",
+                       c->op ? c->op : "form", s, f->rows[s], f->cols[s], eqnn_rows(x),
+                       eqnn_cols(x));
             return;
         }
         value[s] = needed >> s & 1 ? v[s]->data : NULL;
@@ -8754,15 +8870,16 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
         if (!out[s]) break;
         to[s] = out[s]->data;
     }
-    eqnn__scratch_mark mark = eqnn__scratch_begin(c, eqnn__form_scratch(f, want, t != NULL, c->device.threads));
+    eqnn__scratch_mark mark =
+        eqnn__scratch_begin(c, eqnn__form_scratch(f, want, t != NULL, c->device.threads));
     if (!c->failed) c->k->form(&c->device, f, value, t ? tangent : NULL, to);
     eqnn__scratch_end(c, mark);
     for (int s = 0; s < f->slots && c->failed; s++) out[s] = NULL;
     if (!c->failed) eqnn__form_record(c, f, v, t, needed, want, out);
 }
 
-/* The form after a direction took the place of a slot's value. In a coupling where some paths have no
-   weights, L has degree one in h and V only where weights are: the other paths fall out. */
+/* The form after a direction took the place of a slot's value. In a coupling where some paths have
+   no weights, L has degree one in h and V only where weights are: the other paths fall out. */
 static eqnn__form eqnn__form_put(const eqnn__form *f, int slot)
 {
     eqnn__form g = *f;
@@ -8790,7 +8907,8 @@ static void eqnn__form_second(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *con
     }
 }
 
-/* Slots and tensors of a node, taken apart; `wanted` gets the slots whose values want a gradient. */
+/* Slots and tensors of a node, taken apart; `wanted` gets the slots whose values want a
+   gradient. */
 static unsigned eqnn__form_inputs(eqnn__sweep *s, const eqnn__node *n, unsigned mask, int *at,
                                   eqnn_tensor *v[])
 {
@@ -8804,7 +8922,8 @@ static unsigned eqnn__form_inputs(eqnn__sweep *s, const eqnn__node *n, unsigned 
     return wanted;
 }
 
-static void eqnn__form_give(eqnn__sweep *s, const eqnn__node *n, unsigned mask, int at, eqnn_tensor *g[])
+static void eqnn__form_give(eqnn__sweep *s, const eqnn__node *n, unsigned mask, int at,
+                            eqnn_tensor *g[])
 {
     for (int i = 0; i < EQNN__SLOTS; i++)
         if (mask >> i & 1) eqnn__give(s, n, at++, g[i]);
@@ -8832,7 +8951,8 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
     for (int i = 0; i < EQNN__SLOTS; i++) {
         if (!t[i] || !(base & ~(1u << i))) continue;
         eqnn_tensor *u[EQNN__SLOTS], *d[EQNN__SLOTS];
-        for (int k = 0; k < EQNN__SLOTS; k++) u[k] = k == i ? t[k] : v[k], d[k] = k == i ? NULL : c[k];
+        for (int k = 0; k < EQNN__SLOTS; k++)
+            u[k] = k == i ? t[k] : v[k], d[k] = k == i ? NULL : c[k];
         eqnn__form g = eqnn__form_put(&a->form, i);
         eqnn__form_second(s->c, &g, u, d, base & ~(1u << i), out);
         eqnn__form_give(s, n, a->value, 0, out);
@@ -11043,7 +11163,7 @@ static EQNN__MAYBE_UNUSED int eqnn__names_close(eqnn_ctx *c)
 
 /* ------------------------------------------------------------------------------------------------
    8 >>layers
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* x when its numbers are invariant; NULL and an error when they turn: a weight for every column
    would break the symmetry. */
@@ -11232,7 +11352,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
 
 /* ------------------------------------------------------------------------------------------------
    9 >>training
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* What the two optimizers have in common; what they remember lies in the slabs (section 7). */
 typedef struct eqnn__optimizer {
@@ -15684,6 +15804,9 @@ EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, con
     return eqnn_leave(opts->sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
 }
 
+#ifdef EQNN__HOST_O1
+#pragma GCC pop_options
+#endif
 #undef EQNN__IMPLEMENTING
 #endif /* EQNN_IMPLEMENTATION */
 

@@ -4,7 +4,8 @@
 #define EQNN_IMPLEMENTATION
 #include "test.h"
 
-/* --- the definition: a form as a sum of terms, each a coefficient and an entry of every slot --- */
+/* --- the definition: a form as a sum of terms, each a coefficient and an entry of every slot
+   --- */
 
 typedef struct definition {
     int paths, map[64];
@@ -20,7 +21,8 @@ typedef struct expected {
     double *out[EQNN__SLOTS];
 } expected;
 
-/* Adds one term to the gradients; at[s] is the entry of slot s, -1: the slot is absent (a factor 1). */
+/* Adds one term to the gradients; at[s] is the entry of slot s, -1: the slot is absent (a
+   factor 1). */
 static void add_term(expected *x, double c, const int *at)
 {
     int n = x->f->slots;
@@ -31,7 +33,8 @@ static void add_term(expected *x, double c, const int *at)
             if (x->t ? a == s || at[a] < 0 || !x->t[a] : a > 0) continue;
             if (x->t) product *= (double)eqnn_data(x->t[a])[at[a]];
             for (int b = 0; b < n; b++)
-                if (b != s && (!x->t || b != a) && at[b] >= 0) product *= (double)eqnn_data(x->v[b])[at[b]];
+                if (b != s && (!x->t || b != a) && at[b] >= 0)
+                    product *= (double)eqnn_data(x->v[b])[at[b]];
             x->out[s][at[s]] += product;
         }
     }
@@ -72,10 +75,12 @@ static void all_terms(expected *x, const definition *d)
     for (int e = 0; e < f->items; e++) {
         int row[EQNN__SLOTS], at[EQNN__SLOTS];
         for (int s = 0; s < f->slots; s++) row[s] = eqnn__form_row(f, s, e) * f->cols[s];
-        for (int p = 0; p < d->paths && f->kind == EQNN__COUPLE; p++) couple_terms(x, d->path + p, row);
+        for (int p = 0; p < d->paths && f->kind == EQNN__COUPLE; p++)
+            couple_terms(x, d->path + p, row);
         for (int p = 0; p < d->paths && f->kind == EQNN__MIX; p++) mix_terms(x, d->block + p, row);
         for (int p = 0; p < d->paths && f->kind == EQNN__POLY; p++) {
-            for (int s = 0; s < f->slots; s++) at[s] = f->cols[s] ? row[s] + d->record[p].col[s] : -1;
+            for (int s = 0; s < f->slots; s++)
+                at[s] = f->cols[s] ? row[s] + d->record[p].col[s] : -1;
             add_term(x, d->record[p].c, at);
         }
         for (int k = 0; k < d->paths && f->kind == EQNN__COPY; k++) {
@@ -111,9 +116,12 @@ static void random_paths(definition *d, int *cols, int small)
         p->channels = small ? 1 + pick(3) : channels[pick(6)];
         p->d1 = 1 + pick(small ? 3 : 7), p->d2 = 1 + pick(3), p->d3 = 1 + pick(small ? 3 : 7);
         if (!pick(3)) p->d2 = 1, p->d3 = p->d1; /* diagonal: coupling with a scalar */
-        p->xs = p->gs = p->channels, p->ys = 1, p->ws = pick(5) ? 1 : pick(3), p->scale = 0.5 + pick(2);
+        p->xs = p->gs = p->channels, p->ys = 1, p->ws = pick(5) ? 1 : pick(3),
+        p->scale = 0.5 + pick(2);
         for (int n = 0; n < p->d1 * p->d2 * p->d3; n++)
-            d->C[i][n] = p->d2 == 1 && p->d1 == p->d3 && n % (p->d1 + 1) ? 0 : pick(3) ? number() : 0;
+            d->C[i][n] = p->d2 == 1 && p->d1 == p->d3 && n % (p->d1 + 1) ? 0
+                         : pick(3)                                       ? number()
+                                                                         : 0;
         p->C = d->C[i];
         p->x = x, p->y = y, p->w = pick(6) ? w : -1, p->g = g;
         if (i && !pick(3)) { /* the same coupling of the same y; other weights and channels */
@@ -135,7 +143,8 @@ static void random_blocks(definition *d, int *cols, int small)
     d->paths = 1 + pick(3);
     for (int i = 0; i < d->paths; i++) {
         eqnn__mix_block *m = d->block + i;
-        m->d = 1 + pick(3), m->U = 1 + pick(small ? 3 : 40), m->V = 1 + pick(small ? 3 : 40), m->scale = 1.5;
+        m->d = 1 + pick(3), m->U = 1 + pick(small ? 3 : 40), m->V = 1 + pick(small ? 3 : 40),
+        m->scale = 1.5;
         m->x = x, m->xs = m->U, m->w = w, m->g = g, m->gs = m->V;
         x += m->d * m->U, w += m->U * m->V;
         if (i && m->d <= d->block[i - 1].d && m->V == d->block[i - 1].V) m->g = d->block[i - 1].g;
@@ -153,7 +162,8 @@ static int random_map(int slot, int slots, const eqnn_graph *g)
     return pick(3) ? EQNN__EACH : EQNN__ONE;
 }
 
-static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_graph *g, int items, int small)
+static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_graph *g, int items,
+                              int small)
 {
     eqnn__form f;
     memset(&f, 0, sizeof f);
@@ -171,7 +181,8 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
         f.plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (kind == EQNN__POLY) {
         d->paths = 1 + pick(40);
-        for (int s = 0; s < f.slots; s++) f.cols[s] = s && s < f.slots - 1 && !pick(4) ? 0 : 1 + pick(6);
+        for (int s = 0; s < f.slots; s++)
+            f.cols[s] = s && s < f.slots - 1 && !pick(4) ? 0 : 1 + pick(6);
         for (int r = 0; r < d->paths; r++) {
             d->record[r].c = number();
             for (int s = 0; s < f.slots; s++) d->record[r].col[s] = f.cols[s] ? pick(f.cols[s]) : 0;
@@ -180,20 +191,24 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
     } else {
         d->paths = 1 + pick(small ? 6 : 64);
         f.cols[0] = f.cols[2] = d->paths, f.cols[1] = 1 + pick(9);
-        for (int k = 0; k < d->paths; k++) d->map[k] = pick(2) && k ? (d->map[k - 1] + 1) % f.cols[1] : pick(f.cols[1]);
+        for (int k = 0; k < d->paths; k++)
+            d->map[k] = pick(2) && k ? (d->map[k - 1] + 1) % f.cols[1] : pick(f.cols[1]);
         f.plan = eqnn__copy_plan(c, d->map, d->paths, f.cols[1]);
     }
     for (int s = 0; s < f.slots; s++) {
         int m = f.map[s];
-        f.rows[s] = m == EQNN__ONE ? 1 : m == EQNN__SOURCE ? g->sources : m == EQNN__TARGET ? g->targets
-                  : m == EQNN__PAIR ? g->pairs : f.items;
+        f.rows[s] = m == EQNN__ONE      ? 1
+                    : m == EQNN__SOURCE ? g->sources
+                    : m == EQNN__TARGET ? g->targets
+                    : m == EQNN__PAIR   ? g->pairs
+                                        : f.items;
     }
     if (kind == EQNN__COUPLE) f.rows[3] = f.cols[2];
     return f;
 }
 
-/* Molecules of a few atoms, each pair of atoms joined with some chance; kind 0: no graph, 1: edges one
-   way only, 2: both ways, 3: both ways and many examples (blocks). */
+/* Molecules of a few atoms, each pair of atoms joined with some chance; kind 0: no graph, 1: edges
+   one way only, 2: both ways, 3: both ways and many examples (blocks). */
 static const eqnn_graph *random_graph(eqnn_ctx *c, int kind, int atoms)
 {
     int source[800], target[800], example[64], n = 0, examples = kind == 3 ? 4 : 1;
@@ -215,7 +230,8 @@ static const eqnn_graph *random_graph(eqnn_ctx *c, int kind, int atoms)
 
 /* --- values --- */
 
-static void check_value(eqnn_ctx *c, const eqnn__form *f, const definition *d, unsigned want, unsigned tangents)
+static void check_value(eqnn_ctx *c, const eqnn__form *f, const definition *d, unsigned want,
+                        unsigned tangents)
 {
     eqnn_tensor *v[EQNN__SLOTS] = { 0 }, *t[EQNN__SLOTS] = { 0 }, *out[EQNN__SLOTS];
     expected x;
@@ -224,7 +240,9 @@ static void check_value(eqnn_ctx *c, const eqnn__form *f, const definition *d, u
         if (!f->cols[s]) want &= ~(1u << s), tangents &= ~(1u << s);
         v[s] = test_normal(c, f->rows[s], f->cols[s]);
         if (tangents >> s & 1) t[s] = test_normal(c, f->rows[s], f->cols[s]);
-        if (want >> s & 1) x.out[s] = (double *)calloc((size_t)f->rows[s] * (size_t)f->cols[s] + 1, sizeof(double));
+        if (want >> s & 1)
+            x.out[s] =
+                (double *)calloc((size_t)f->rows[s] * (size_t)f->cols[s] + 1, sizeof(double));
     }
     x.f = f, x.v = v, x.t = tangents ? t : NULL;
     all_terms(&x, d);
@@ -238,7 +256,8 @@ static void check_value(eqnn_ctx *c, const eqnn__form *f, const definition *d, u
             largest = fmax(largest, fabs(x.out[s][i]));
         }
         if (!CHECK(out[s] != NULL) || !CHECK(error / largest < test_eps(1e-12, 2e-4)))
-            printf("    kind %d slot %d want %x tangents %x error %g\n", f->kind, s, want, tangents, error / largest);
+            printf("    kind %d slot %d want %x tangents %x error %g\n", f->kind, s, want, tangents,
+                   error / largest);
         free(x.out[s]);
     }
 }
@@ -269,8 +288,8 @@ TEST(copy_values) { check_values(EQNN__COPY); }
 
 /* --- derivatives of first to third order --- */
 
-/* The forward value of the form of the present slots x[], or (level 1, 2) the gradient of a function
-   of it, or the gradient of a function of that: all one row after another. */
+/* The forward value of the form of the present slots x[], or (level 1, 2) the gradient of a
+   function of it, or the gradient of a function of that: all one row after another. */
 typedef struct chain { eqnn__form f; int level; } chain;
 
 static eqnn_tensor *as_row(eqnn_tensor *x)
@@ -308,7 +327,8 @@ static void check_chain(int kind)
         int n = 0;
         k.f = random_form(c, &d, kind, g, 1 + pick(3), 1);
         for (int s = 0; s < k.f.slots - 1; s++)
-            if (k.f.cols[s]) x[n++] = eqnn_detach(eqnn_scale(test_normal(c, k.f.rows[s], k.f.cols[s]), 0.7));
+            if (k.f.cols[s])
+                x[n++] = eqnn_detach(eqnn_scale(test_normal(c, k.f.rows[s], k.f.cols[s]), 0.7));
         for (k.level = 0; k.level < 3; k.level++) CHECK_DERIVATIVES_OF(form_chain, x, n, &k, 1);
         eqnn_reset(c);
     }
@@ -326,7 +346,8 @@ static double largest_difference(const eqnn_tensor *a, const eqnn_tensor *b, dou
 {
     double worst = 0;
     size_t n = (size_t)eqnn_rows(a) * (size_t)eqnn_cols(a);
-    for (size_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)(eqnn_data(a)[i] - eqnn_data(b)[i])));
+    for (size_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs((double)(eqnn_data(a)[i] - eqnn_data(b)[i])));
     if (memcmp(eqnn_data(a), eqnn_data(b), n * sizeof(eqnn_real))) *bits += 1;
     return worst;
 }
@@ -370,7 +391,8 @@ TEST(same_bits_with_any_threads)
         c[i] = test_contexts[test_context_count++] = eqnn_make(&o);
     }
     for (int trial = 0; trial < 32; trial++) {
-        for (int kind = EQNN__COUPLE; kind <= EQNN__COPY; kind++) compare_contexts(kind, trial, c, &bits, &lanes);
+        for (int kind = EQNN__COUPLE; kind <= EQNN__COPY; kind++)
+            compare_contexts(kind, trial, c, &bits, &lanes);
         for (int i = 0; i < 3; i++) eqnn_reset(c[i]);
     }
     CHECK_NEAR(bits, 0, 0);

@@ -1297,6 +1297,8 @@ static void run_file(const char *path)
     }
     free(g.used);
     free(g.used2);
+    eqnn_file_close(g.f);
+    eqnn_file_close(g.f2);
     eqnn_free(g.files);
 }
 

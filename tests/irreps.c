@@ -515,6 +515,31 @@ static double gradient(const double *Y, int l, int m, int axis)
     return s;
 }
 
+/* A cotangent times the Jacobian, which the kernel makes anew, against that Jacobian. */
+static double compare_vjp(eqnn_ctx *c, int lmax, size_t n, const eqnn_real *x, const eqnn_real *J)
+{
+    size_t cols = (size_t)(lmax + 1) * (size_t)(lmax + 1);
+    eqnn_real *g = (eqnn_real *)calloc(n * cols + 1, sizeof *g);
+    eqnn_real *d = (eqnn_real *)calloc(3 * n + 1, sizeof *d);
+    double *random = (double *)calloc(n * cols + 1, sizeof *random), worst = 0;
+    eqnn_random(c, "g", 1, n * cols, random);
+    for (size_t i = 0; i < n * cols; i++) g[i] = (eqnn_real)random[i];
+    d[3 * n] = 7;
+    c->k->solid_vjp(&c->device, lmax, n, x, g, d);
+    CHECK(d[3 * n] == 7);
+    for (size_t i = 0; i < 3 * n; i++) {
+        double sum = 0, size = 1;
+        for (size_t k = 0; k < cols; k++) {
+            double a = (double)J[3 * (i / 3 * cols + k) + i % 3];
+            sum += a * (double)g[i / 3 * cols + k];
+            size += a * a;
+        }
+        worst = fmax(worst, fabs((double)d[i] - sum) / sqrt(size));
+    }
+    free(g), free(d), free(random);
+    return worst;
+}
+
 /* Values and Jacobian of one instruction set against the double version. */
 static void compare_kernel(eqnn_ctx *c, int lmax, int n, double worst[2])
 {
@@ -531,6 +556,8 @@ static void compare_kernel(eqnn_ctx *c, int lmax, int n, double worst[2])
     c->k->solid(&c->device, lmax, N, x, Q, NULL);
     CHECK(P[N * cols] == 7 && J[3 * N * cols] == 7);
     CHECK(!memcmp(P, Q, N * cols * sizeof *P)); /* the values do not depend on the Jacobian */
+    if (lmax >= 1 && lmax <= EQNN__SOLID_LMAX)
+        CHECK_NEAR(compare_vjp(c, lmax, N, x, J), 0, test_eps(1e-13, 5e-6));
     for (size_t i = 0; i < N; i++) {
         eqnn_solid_harmonics(lmax, r + 3 * i, Y);
         for (int l = 0; l <= lmax; l++)

@@ -4,7 +4,7 @@
 #define EQNN_IMPLEMENTATION
 #include "test.h"
 
-enum { N = 6000 };
+#define N 6000
 static eqnn_real A[N], B[N], C[N], Y[N], Z[N];
 static double scratch[1 << 19];
 
