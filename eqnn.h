@@ -141,14 +141,14 @@ typedef struct eqnn_tensor eqnn_tensor;
 typedef void *(*eqnn_alloc)(void *user, void *old, size_t old_size, size_t new_size);
 
 typedef struct eqnn_opts {
-    uint64_t seed; /* of every random number; default 0 */
-    int threads; /* default all that OpenMP offers; 1 without OpenMP */
-    int lanes; /* 16, 8, 4 floats a vector or 1 (plain loops); default the widest here */
-    eqnn_alloc alloc; /* default malloc and free */
-    void *alloc_user; /* handed to alloc */
-    void *buffer; /* all memory comes from here and nothing from alloc; default none */
-    size_t buffer_size; /* its size in bytes */
-    eqnn_ctx *weights_of; /* a worker: reads this context's parameters; default its own */
+    uint64_t seed;        /* of every random number; default 0                                    */
+    int threads;          /* default all that OpenMP offers; 1 without OpenMP                     */
+    int lanes;            /* 16, 8, 4 floats a vector or 1 (plain loops); default the widest here */
+    eqnn_alloc alloc;     /* default malloc and free                                              */
+    void *alloc_user;     /* handed to alloc                                                      */
+    void *buffer;         /* all memory comes from here and nothing from alloc; default none      */
+    size_t buffer_size;   /* its size in bytes                                                    */
+    eqnn_ctx *weights_of; /* a worker: reads this context's parameters; default its own           */
 } eqnn_opts;
 
 /* A new context, or NULL when there is no memory for it. */
@@ -563,13 +563,13 @@ typedef struct eqnn_adam eqnn_adam;
 typedef struct eqnn_sgd eqnn_sgd;
 
 typedef struct eqnn_adam_opts {
-    double rate;           /* step size; default 1e-3                                 */
-    double beta1, beta2;   /* memory of mean and square; default 0.9, 0.999           */
-    double eps;            /* default 1e-8                                            */
-    double decay;          /* decoupled weight decay (AdamW); default none            */
-    double l2;             /* weight decay added to the gradient (Adam); default none */
-    double clip;           /* largest norm of the whole gradient; default no limit    */
-    double average;        /* decay of the moving average of the weights; default none */
+    double rate;         /* step size; default 1e-3                                  */
+    double beta1, beta2; /* memory of mean and square; default 0.9, 0.999            */
+    double eps;          /* default 1e-8                                             */
+    double decay;        /* decoupled weight decay (AdamW); default none             */
+    double l2;           /* weight decay added to the gradient (Adam); default none  */
+    double clip;         /* largest norm of the whole gradient; default no limit     */
+    double average;      /* decay of the moving average of the weights; default none */
 } eqnn_adam_opts;
 typedef struct eqnn_sgd_opts {
     double rate;           /* default 1e-2 */
@@ -613,10 +613,10 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step);
 /* Reduce on plateau: call with each value of a loss; returns the rate to use. Zero the struct, set
    rate. */
 typedef struct eqnn_plateau {
-    double rate, factor;        /* default factor 0.1                 */
-    int patience;               /* bad values borne; default 10       */
-    double threshold, min_rate; /* relative; default 1e-4, 0          */
-    double best;                /* state */
+    double rate, factor;        /* default factor 0.1           */
+    int patience;               /* bad values borne; default 10 */
+    double threshold, min_rate; /* relative; default 1e-4, 0    */
+    double best;                /* state                        */
     int bad, started;
 } eqnn_plateau;
 EQNN_API double eqnn_plateau_rate(eqnn_plateau *p, double loss);
@@ -697,10 +697,10 @@ typedef enum {
     EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL
 } eqnn_basis;
 typedef struct eqnn_radial_opts {
-    double start; /* default 0 */
-    eqnn_basis basis; /* default gaussian */
-    int cutoff; /* functions vanish at both ends (e3nn's cutoff=True); default not */
-    int unscaled; /* default times sqrt(number), as e3nn's models do */
+    double start;     /* default 0                                                       */
+    eqnn_basis basis; /* default gaussian                                                */
+    int cutoff;       /* functions vanish at both ends (e3nn's cutoff=True); default not */
+    int unscaled;     /* default times sqrt(number), as e3nn's models do                 */
 } eqnn_radial_opts;
 /* x [n,1] -> [n,number], e3nn's soft_one_hot_linspace from start to end */
 EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
@@ -719,9 +719,9 @@ typedef struct eqnn_path { /* one instruction of a tensor product */
 typedef enum { EQNN_ELEMENT, EQNN_PATH, EQNN_PLAIN } eqnn_path_kind;
 typedef enum { EQNN_IRREP_COMPONENT, EQNN_IRREP_NORM, EQNN_IRREP_PLAIN } eqnn_irrep_kind;
 typedef struct eqnn_product_opts {
-    eqnn_irrep_kind irrep_kind;      /* default component                            */
-    eqnn_path_kind path_kind;        /* default element                              */
-    const double *in1_var, *in2_var, *out_var; /* per block; default 1               */
+    eqnn_irrep_kind irrep_kind;                /* default component    */
+    eqnn_path_kind path_kind;                  /* default element      */
+    const double *in1_var, *in2_var, *out_var; /* per block; default 1 */
 } eqnn_product_opts;
 /* A product of two labels: made once (the same arguments give the same product), the context's. */
 typedef struct eqnn_product eqnn_product;
@@ -737,6 +737,25 @@ EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *i
 EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
                                                       const eqnn_irreps *in2,
                                                       const eqnn_irreps *filter,
+                                                      const eqnn_product_opts *opts);
+/* Products without weights; equal neighbours in the inputs are merged first, variances are not
+   used, filter (NULL: none) keeps some irreps of the output. outer: every copy of one times every
+   copy of the other, output sorted (FullTensorProduct). elementwise: copy u of one times copy u of
+   the other (ElementwiseTensorProduct). square: of one input with itself, each pair of copies
+   once, output sorted (TensorSquare); call eqnn_tensor_product(x, x, NULL, p). */
+EQNN_API const eqnn_product *eqnn_product_outer(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                const eqnn_irreps *in2, const eqnn_irreps *filter,
+                                                const eqnn_product_opts *opts);
+EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                      const eqnn_irreps *in2,
+                                                      const eqnn_irreps *filter,
+                                                      const eqnn_product_opts *opts);
+EQNN_API const eqnn_product *eqnn_product_square(eqnn_ctx *c, const eqnn_irreps *in,
+                                                 const eqnn_irreps *filter,
+                                                 const eqnn_product_opts *opts);
+/* The square mixed into the irreps of out by weights (TensorSquare with irreps_out). */
+EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_irreps *in,
+                                                      const eqnn_irreps *out,
                                                       const eqnn_product_opts *opts);
 EQNN_API const eqnn_irreps *eqnn_product_out(const eqnn_product *p);
 EQNN_API int eqnn_product_weights(const eqnn_product *p);
@@ -789,8 +808,8 @@ EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);
 EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s);
 /* e3nn's FullyConnectedNet "layer0.weight", ...: widths "64,64,12", no biases. */
 typedef struct eqnn_fc_opts {
-    eqnn_act act;                     /* between layers; default silu         */
-    double variance_in, variance_out; /* default 1                            */
+    eqnn_act act;                     /* between layers; default silu                           */
+    double variance_in, variance_out; /* default 1                                              */
     int out_act, exact, no_act;       /* after the last layer too; exact second moments; linear */
 } eqnn_fc_opts;
 EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths,
@@ -800,6 +819,41 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
 EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a);
 /* The squared norm of each copy [rows, copies]. */
 EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x);
+/* The length of each copy [rows, copies]; gradient 0 at a copy that is zero. */
+EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x);
+
+typedef struct eqnn_norm_activation_opts {
+    double eps;       /* shorter copies are treated as of this length; default 1e-8       */
+    int bias;         /* a number per copy, "biases", added to the length; default none   */
+    int no_normalize; /* x act(|x| + b), eps is not used; default x act(|x| + b) / |x|    */
+} eqnn_norm_activation_opts;
+/* Each copy keeps its direction and gets the length act(|x| + b), e3nn's NormActivation. The act is
+   taken as it is, not divided by its second moment. */
+EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
+                                           const eqnn_norm_activation_opts *opts);
+
+typedef struct eqnn_irreps_norm_opts {
+    double eps, momentum; /* default 1e-5, 0.1                                                 */
+    int no_affine;        /* neither "weight" nor "bias"; default both                         */
+    int no_bias;          /* "weight" only                                                     */
+    int norm;             /* the squared length of a copy, not the mean square of a component  */
+    int instance;         /* each example by itself, training or not; default over all rows    */
+    int max;              /* the largest within an example, then the mean; default the mean    */
+    eqnn_ints *example;   /* which example a row belongs to; default each row is one           */
+} eqnn_irreps_norm_opts;
+/* e3nn's BatchNorm: copies are divided by the root of their mean square over the rows, after the
+   0e ones are centred; times "weight" [copies], plus "bias" on 0e. "running_mean" (of 0e) and
+   "running_var" (of all copies) follow the batches of training and are used otherwise. */
+EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
+                                             const eqnn_irreps_norm_opts *opts);
+/* When training, each copy is zero with probability p or times 1/(1 - p), as a whole; one draw for
+   each row, or for each example when rows belong to some (NULL: not). */
+EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
+                                          eqnn_ints *example);
+
+/* These n blocks of x in this order; all blocks of one irrep. */
+EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n);
+EQNN_API eqnn_tensor *eqnn_extract_irrep(eqnn_tensor *x, int l, int p);
 
 /* ----------------------------------------------------------------------------------------------
    12 >>graphs   Who talks to whom. Edges lead from a source to a target; many examples lie packed
@@ -869,6 +923,9 @@ typedef struct eqnn_conv_opts {
     int radial_layers, radial_neurons;  /* default 1, 64                                    */
     double neighbours;                  /* sums are divided by its square root; default 1   */
     int exact;                          /* exact second moments; default e3nn's             */
+    int mixing;                         /* self-connection + a message, a a number of the node that
+                                           is 0 at first ("alpha.weight"), as v2106 has it; default
+                                           both with constant factors                       */
 } eqnn_conv_opts;
 EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
                                 const eqnn_graph *g, const char *name, const eqnn_irreps *out,
@@ -881,14 +938,14 @@ EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tenso
 
 /* gate_points_2101's Network (e3nn 0.5.1). */
 typedef struct eqnn_network_opts {
-    const char *hidden, *out;        /* irreps; no default                                        */
-    int layers;                      /* default 3                                                 */
-    int lmax;                        /* of the edge harmonics; default 3 (negative: 0)            */
-    double radius;                   /* no default                                                */
-    int basis;                       /* number of radial functions; default 10                    */
-    int radial_layers, radial_neurons; /* default 1, 128                                          */
-    double neighbours, nodes;        /* typical counts; default 1                                 */
-    int reduce;                      /* one row per example; default one per node                 */
+    const char *hidden, *out;          /* irreps; no default                             */
+    int layers;                        /* default 3                                      */
+    int lmax;                          /* of the edge harmonics; default 3 (negative: 0) */
+    double radius;                     /* no default                                     */
+    int basis;                         /* number of radial functions; default 10         */
+    int radial_layers, radial_neurons; /* default 1, 128                                 */
+    double neighbours, nodes;          /* typical counts; default 1                      */
+    int reduce;                        /* one row per example; default one per node      */
     int exact;
     eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant, the
                                         same for an edge and its reverse; default none            */
@@ -910,6 +967,85 @@ typedef struct eqnn_polynomial_opts {
 } eqnn_polynomial_opts;
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                       const eqnn_polynomial_opts *opts);
+
+/* v2106's SimpleNetwork: options as above, but hidden default 50 of every irrep up to lmax, lmax 2,
+   radial_neurons 100; layers mix as .mixing says. Names: mp.layers.0.first.sc.weight ... .alpha. */
+EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                        const eqnn_graph *g, const char *name,
+                                        const eqnn_network_opts *opts);
+
+/* SE(3)-attention (Fuchs et al. 2020, arXiv:2006.10503, as in e3nn's guide). A node asks (q), its
+   edges answer (k) and bring something (v):
+       y_i = sum_j sqrt(alpha_ij) v_ij    alpha_ij = cut(r_ij) exp(q_i . k_ij) / sum over j of that
+   k and v are products of x[source] with the harmonics, weighted by networks of the length. The
+   square root keeps the variance of y, for the alpha_ij of a node sum to 1.
+   Names: to_q.weight, fc_k.layer0.weight, ..., fc_v.layer0.weight, ..., dot_product.weight. */
+typedef struct eqnn_attention_opts {
+    const char *q, *k, *out;  /* irreps; q and out have no default, k: as q                      */
+    double radius;            /* no default; longer edges count for nothing                      */
+    int lmax;                 /* of the harmonics; default 3 (negative: 0)                       */
+    int basis, hidden;        /* numbers of radial functions and of hidden features; 10, 16      */
+    eqnn_act act;             /* of the radial networks; default silu                            */
+    int exact;
+    int clamp;                /* cut exp(q.k) is at most 1: all good answers count alike         */
+    int raw;                  /* exp as it stands, which overflows and underflows (a node whose
+                                 exps are all 0 gets 0); default an equal form that does not     */
+    int mean;                 /* divide y by the number of edges too, which jumps at the radius  */
+    eqnn_tensor **weights;    /* gets alpha [edges,1]; default not wanted                        */
+} eqnn_attention_opts;
+EQNN_API eqnn_tensor *eqnn_attention(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                     const char *name, const eqnn_attention_opts *opts);
+
+/* Several heads ("heads.0", ...) with outputs mid side by side, then two fully connected products
+   with the harmonics, each averaged over edges ("tp1", "tp2"). */
+typedef struct eqnn_multi_head_opts {
+    eqnn_attention_opts head; /* .out: what is called mid above                                  */
+    const char *out;          /* default 1x1o                                                    */
+    int heads;                /* default 8                                                       */
+    /* of the network: */
+    int layers;               /* default 4                                                       */
+    int centred;              /* heads see positions from the centre of their example; default
+                                 from the origin: the network knows where that is                */
+    int moves;                /* a layer moves the positions, and the result is the whole way;
+                                 default its output replaces them                                */
+} eqnn_multi_head_opts;
+EQNN_API eqnn_tensor *eqnn_multi_head(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                      const char *name, const eqnn_multi_head_opts *opts);
+/* The study's SE(3) network: multi-head layers ("layers.0", ...) whose features are the positions,
+   [nodes,3] each. The graph is that of the first layer; the others make theirs, by radius. The
+   study's own has lmax 4, basis 20, hidden 25, gelu, clamp and mean; it did not train its heads. */
+EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph *g,
+                                             const char *name, const eqnn_multi_head_opts *opts);
+
+/* Graph attention (Velickovic et al. 2018, arXiv:1710.10903, as PyTorch Geometric's GATConv), of
+   plain numbers. With h = lin(x), for each head:
+       score_ij = leaky_relu(h_j . att_src + h_i . att_dst + lin_edge(a_ij) . att_edge)
+       y_i      = sum over edges j -> i of softmax_j(score_ij) h_j, + bias
+   a [edges, n] attributes or NULL. Loops of the graph are left out, and every node gets one of its
+   own with the mean attributes of the edges that enter it: a lone node gets its own h.
+   Names: lin.weight, att_src, att_dst, att_edge, lin_edge.weight, bias. */
+typedef struct eqnn_gat_opts {
+    int heads;                /* default 1                                                       */
+    int mean;                 /* of the heads, [nodes, channels]; default side by side           */
+    double slope;             /* of the leaky relu; default 0.2                                  */
+    int given_edges;          /* the graph as it is, no loops left out or put in                 */
+    int no_bias;
+    eqnn_tensor **weights;    /* gets the softmax [edges + loops, heads] by (target, source)     */
+} eqnn_gat_opts;
+EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, const eqnn_graph *g,
+                                    const char *name, int channels, const eqnn_gat_opts *opts);
+
+/* The study's graph network, a baseline that is not equivariant: harmonics r^l Y are the attributes
+   of edges and, summed, the features of nodes; two graph attentions ("conv1", "conv2") and a
+   gelu network ("head.0", "head.1"). Invariant under translations only. */
+typedef struct eqnn_gnn_opts {
+    int channels, heads;      /* of the attentions; default 256, 4                               */
+    int hidden, out;          /* default 256, 3                                                  */
+    int lmax;                 /* default 3 (negative: 0)                                         */
+    double neighbours;        /* sums are divided by its square root; default 6                  */
+} eqnn_gnn_opts;
+EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
+                               const eqnn_gnn_opts *opts);
 
 #endif /* EQNN_H */
 #endif /* EQNN__KERNEL_PASS */
@@ -1016,15 +1152,15 @@ struct eqnn_tensor {
     eqnn_ctx *ctx;
     eqnn_real *data;
     int rows, cols;
-    const eqnn_label *label;      /* NULL: invariant numbers                                   */
-    struct eqnn__node *node;      /* what made it; NULL: a constant or a leaf                  */
-    int out;                      /* which of the node's outputs it is                         */
-    int state;                    /* EQNN__ALIVE or EQNN__DEAD                                 */
-    size_t born;                  /* nodes there were when it was made                         */
-    struct eqnn__weight *weight;  /* of a parameter, else NULL                                 */
-    eqnn_tensor *base;            /* whose numbers these are, when it is a view                */
-    int refs, recyclable;         /* in an unrecorded sweep: holders; memory can be given back */
-    int target;                   /* in a sweep: 1 + its place among the wanted ones          */
+    const eqnn_label *label;     /* NULL: invariant numbers                                   */
+    struct eqnn__node *node;     /* what made it; NULL: a constant or a leaf                  */
+    int out;                     /* which of the node's outputs it is                         */
+    int state;                   /* EQNN__ALIVE or EQNN__DEAD                                 */
+    size_t born;                 /* nodes there were when it was made                         */
+    struct eqnn__weight *weight; /* of a parameter, else NULL                                 */
+    eqnn_tensor *base;           /* whose numbers these are, when it is a view                */
+    int refs, recyclable;        /* in an unrecorded sweep: holders; memory can be given back */
+    int target;                  /* in a sweep: 1 + its place among the wanted ones           */
 };
 
 typedef struct eqnn__node {
@@ -1056,8 +1192,8 @@ struct eqnn_ctx {
     int notes, note_start, note_room, noting;
     uint64_t seed, tick;
     struct eqnn__label_table *labels;
-    eqnn_ctx *owner;                /* whose parameters are used: this one's or another's */
-    char scope[512];                /* "layers.0.first." with hashes of each prefix      */
+    eqnn_ctx *owner; /* whose parameters are used: this one's or another's */
+    char scope[512]; /* "layers.0.first." with hashes of each prefix       */
     uint64_t scope_hash[33];
     int scope_length[33], scope_depth;
     struct eqnn__params *params;
@@ -2262,20 +2398,20 @@ static double eqnn__normal(uint64_t stream, uint64_t i)
    A derivative of any order of every function in eqnn_act is one of a few forms ("kinds") with
    constants that depend on function and order only. They are prepared once per call: */
 enum {
-    EQNN__F_POLY,     /* x^e (a0 + a1 x + a2 x^2) + c where x < high, else 0; e may be negative */
-    EQNN__F_PIECES,   /* a0 x + a1 above 0, b0 x + b1 below, c at 0 (relu, abs, step, leaky)     */
-    EQNN__F_EXP,      /* exp(x)                                                                 */
-    EQNN__F_ELU,      /* a0 x + a1 above 0, else c exp(x), or c (exp(x) - 1) for order 0          */
+    EQNN__F_POLY,   /* x^e (a0 + a1 x + a2 x^2) + c where x < high, else 0; e may be negative */
+    EQNN__F_PIECES, /* a0 x + a1 above 0, b0 x + b1 below, c at 0 (relu, abs, step, leaky)    */
+    EQNN__F_EXP,    /* exp(x)                                                                 */
+    EQNN__F_ELU,    /* a0 x + a1 above 0, else c exp(x), or c (exp(x) - 1) for order 0        */
     EQNN__F_LOG,
     EQNN__F_SINE,     /* c sin(w (x - x0) + quarter pi/2) + offset in low <= x < high            */
     EQNN__F_SINC,
     EQNN__F_TANH,
     EQNN__F_SIGMOID,
-    EQNN__F_LOGISTIC, /* c w A(h) with h = tanh(z/2), w = (1 - h^2)/4, z = scale x                */
-    EQNN__F_SILU,     /* x s                                                                    */
-    EQNN__F_SILU_1,   /* s + x w                                                                */
-    EQNN__F_SILU_N,   /* w (x A(h) + B(h))                                                      */
-    EQNN__F_SOFTPLUS, /* log(1 + exp(x)) + offset                                               */
+    EQNN__F_LOGISTIC, /* c w A(h) with h = tanh(z/2), w = (1 - h^2)/4, z = scale x */
+    EQNN__F_SILU,     /* x s                                                       */
+    EQNN__F_SILU_1,   /* s + x w                                                   */
+    EQNN__F_SILU_N,   /* w (x A(h) + B(h))                                         */
+    EQNN__F_SOFTPLUS, /* log(1 + exp(x)) + offset                                  */
     EQNN__F_ERF,
     EQNN__F_GELU,     /* x Phi(x), Phi the normal distribution                                  */
     EQNN__F_GELU_1,   /* Phi + x phi                                                            */
@@ -4502,9 +4638,9 @@ typedef struct EQNN__K(gemm_job) {
     eqnn_real alpha, beta;
     const eqnn_real *A, *B;
     eqnn_real *C;
-    size_t rows, cols, row_blocks, col_blocks; /* of a task */
+    size_t rows, cols, row_blocks, col_blocks; /* of a task                                     */
     size_t parts, units;                       /* pieces of the sum; blocks of k in all batches */
-    eqnn_real *partial, *packed;               /* [parts][m][n]; per thread, or NULL */
+    eqnn_real *partial, *packed;               /* [parts][m][n]; per thread, or NULL            */
 } EQNN__K(gemm_job);
 
 /* The definition, used where the whole product is smaller than the preparations of the fast one. */
@@ -4808,8 +4944,8 @@ static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, s
     }
 #endif
     EQNN__K(gemm_cut)(d, &g);
-    eqnn__device one = *d; /* small products are not worth a thread */
-    if (m * n * k * batch < 1000000) one.threads = 1; /* about 20 microseconds */
+    eqnn__device one = *d;                            /* small products are not worth a thread */
+    if (m * n * k * batch < 1000000) one.threads = 1; /* about 20 microseconds                 */
     eqnn__parallel(&one, g.row_blocks * g.col_blocks * g.parts, EQNN__K(gemm_task), &g);
     if (g.partial) EQNN__K(gemm_add_parts)(&g);
 }
@@ -5185,13 +5321,20 @@ static void EQNN__K(matrix)(const eqnn__matrix *m)
 
 /* ---- couple: a tile ---- */
 
-/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads */
+/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; four items
+   at a time, the last ones repeated */
 static void EQNN__K(couple_columns)(const eqnn__couple_plan_t *p, const eqnn__tile *t,
                                     const eqnn_real *y, eqnn_real *out)
 {
-    for (int e = 0; e < t->n; e++)
-        for (int c = 0; c < p->columns; c++)
-            out[c * EQNN__TILE + e] = y[t->at[1][e] + (size_t)p->column[c]];
+    for (int e = 0; e < t->n; e += 4, out += 4) {
+        const eqnn_real *row[4];
+        for (int l = 0; l < 4; l++) row[l] = y + t->at[1][e + l < t->n ? e + l : t->n - 1];
+        for (int c = 0; c < p->columns; c++) {
+            int column = p->column[c];
+            EQNN__UNROLL(4)
+            for (int l = 0; l < 4; l++) out[c * EQNN__TILE + l] = row[l][column];
+        }
+    }
 }
 
 /* M = C y for the panel's entries and the items from e on; y[column][EQNN__TILE] */
@@ -5238,9 +5381,9 @@ typedef struct EQNN__K(couple_work) {
     unsigned has;             /* tangents that are there                          */
     size_t wo[EQNN__TILE];    /* rows of the panel's weights                      */
     const size_t *dwo;
-    const eqnn_real *w, *w1;  /* the panel's weights and tangents, NULL: not there */
-    eqnn_real *dw, *dw0;      /* and their gradients                              */
-    size_t none[EQNN__TILE];  /* zeros: rows of what is not there                 */
+    const eqnn_real *w, *w1; /* the panel's weights and tangents, NULL: not there */
+    eqnn_real *dw, *dw0;     /* and their gradients                               */
+    size_t none[EQNN__TILE]; /* zeros: rows of what is not there                  */
 } EQNN__K(couple_work);
 
 /* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
@@ -5414,6 +5557,20 @@ static void EQNN__K(path_forward_tangents)(const EQNN__K(couple_work) *k, const 
     if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(path)(&b, 0);
 }
 
+/* dx alone is dg with x and g in each other's place, and M transposed (in space). */
+static void EQNN__K(path_turned)(const eqnn__path *a, eqnn_real *space)
+{
+    eqnn__path b = *a;
+    b.d1 = a->d3, b.d3 = a->d1, b.xs = a->gs, b.gs = a->xs;
+    b.x = a->g, b.xo = a->go;
+    b.dg = a->dx, b.dgo = a->dxo, b.dx = NULL;
+    for (int n = 0; n < a->d1 * a->d3 && !a->diagonal; n++)
+        memcpy(space + (n % a->d3 * a->d1 + n / a->d3) * EQNN__EDGES, a->M + n * EQNN__EDGES,
+               EQNN__EDGES * sizeof *space);
+    if (!a->diagonal) b.M = space;
+    EQNN__K(path)(&b, 0);
+}
+
 /* One path: the wanted ones of dx, dg and the gradient of the weights. */
 static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n)
 {
@@ -5445,6 +5602,7 @@ static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step
     }
     a.channels &= ~3;
     if (a.M1 && !dx && !dw) EQNN__K(path_forward_tangents)(k, &a);
+    else if (!a.M1 && !dg && !dw) EQNN__K(path_turned)(&a, k->at[EQNN__AT_FEW]);
     else EQNN__K(path)(&a, 0);
     c = a.channels;
     a.channels = s->channels;
@@ -5651,9 +5809,11 @@ static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, e
     k->device.scratch = memory + used;
     k->device.scratch_size = j->work_size - used;
     memset(k->at[EQNN__AT_Y], 0,
-           (size_t)(k->at[EQNN__AT_M] - k->at[EQNN__AT_Y]) * sizeof(eqnn_real));
-    memset(k->at[EQNN__AT_M1], 0,
-           (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
+           (size_t)(k->at[j->t ? EQNN__AT_DY : EQNN__AT_Y1] - k->at[EQNN__AT_Y]) *
+               sizeof(eqnn_real));
+    if (j->t)
+        memset(k->at[EQNN__AT_M1], 0,
+               (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
     memset(k->at[EQNN__AT_ZERO], 0,
            (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
     for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
@@ -5839,32 +5999,40 @@ static void EQNN__K(mix)(eqnn__device *d, const eqnn__form *f, const eqnn_real *
 
 /* ---- jobs: parts, tiles, folds ---- */
 
+/* Where the items' rows of a slot begin, in its array and in its sink; rows of their own are
+   zeroed. */
+static void EQNN__K(form_offsets)(const eqnn__job *j, eqnn__tile *t, int s)
+{
+    const eqnn__form *f = j->f;
+    const int *item = t->item;
+    size_t cols = (size_t)f->cols[s];
+    int how = j->how[s];
+    for (int e = 0; e < t->n; e++) t->at[s][e] = (size_t)eqnn__form_row(f, s, item[e]) * cols;
+    if (how == EQNN__UNWANTED) return;
+    for (int e = 0; e < t->n; e++)
+        t->to[s][e] = how == EQNN__BY_ITEM   ? (size_t)item[e] * cols
+                      : how == EQNN__BY_PART ? 0 : t->at[s][e];
+    if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
+        for (int e = 0; e < t->n; e++)
+            memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
+}
+
 static void EQNN__K(form_tile)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
                                char *memory)
 {
     const eqnn__form *f = j->f;
     if (!t->n) return;
-    for (int s = 0; s < f->slots; s++) {
-        size_t cols = (size_t)f->cols[s];
-        for (int e = 0; e < t->n; e++) {
-            int item = t->item[e], row = eqnn__form_row(f, s, item), how = j->how[s];
-            t->at[s][e] = (size_t)row * cols;
-            int sum_row = how == EQNN__BY_ITEM ? item : how == EQNN__BY_PART ? 0 : row;
-            t->to[s][e] = cols * (size_t)sum_row;
-            if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
-                memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
-        }
-    }
+    for (int s = 0; s < f->slots; s++) EQNN__K(form_offsets)(j, t, s);
     if (f->kind == EQNN__COUPLE) EQNN__K(couple_tile)(k);
     else if (f->kind == EQNN__POLY) EQNN__K(poly_tile)(j, t, memory);
     else EQNN__K(triple_tile)(j, t);
     t->n = t->rows = 0;
 }
 
-/* Adds an item with its own row of weights, or with the row all share. */
+/* Adds an item with its own row of weights, or with the row all share (or need not). */
 static void EQNN__K(form_item)(const eqnn__job *j, eqnn__tile *t, int item)
 {
-    int one = j->f->kind == EQNN__COUPLE && j->f->map[2] == EQNN__ONE;
+    int one = j->f->kind == EQNN__COUPLE && (j->f->map[2] == EQNN__ONE || j->f->cols[2] <= 0);
     t->item[t->n] = item;
     t->local[t->n++] = one ? 0 : t->rows;
     if (one && t->rows) return;
@@ -5909,12 +6077,13 @@ static void EQNN__K(form_block)(const eqnn__job *j, eqnn__tile *t, EQNN__K(coupl
     const eqnn_graph *g = j->f->graph;
     int node = g->block[block], end = g->block[block + 1], low = g->pairs, high = -1;
     int shared = j->f->kind == EQNN__COUPLE && j->f->map[2] == EQNN__PAIR && j->f->cols[2] > 0;
+    int pairs = g->pair && (shared || eqnn__form_mapped(j->f, j->want, EQNN__PAIR));
     int by_source = !(j->want & 16) && (j->want & 1) && j->f->kind == EQNN__COUPLE;
     int from = by_source ? g->first_by_source[node] : g->first[node];
     int to = by_source ? g->first_by_source[end] : g->first[end];
     EQNN__K(form_zero)(j, EQNN__TARGET, node, end);
     EQNN__K(form_zero)(j, EQNN__SOURCE, node, end);
-    for (int i = from; i < to && g->pair; i++) {
+    for (int i = from; i < to && pairs; i++) {
         int pair = g->pair[by_source ? g->by_source[i] : i];
         EQNN__K(form_zero)(j, EQNN__PAIR, pair, pair + 1);
         low = pair < low ? pair : low;
@@ -5951,7 +6120,7 @@ static void EQNN__K(form_part)(const void *job, size_t block, int thread)
     EQNN__K(couple_work) *k = (EQNN__K(couple_work) *)(void *)(memory + eqnn__lines(sizeof *t));
     int a, b;
     memory += eqnn__lines(sizeof *t) + eqnn__lines(sizeof *k);
-    memset(t, 0, sizeof *t);
+    t->n = t->rows = 0;
     for (int s = 0; s < j->f->slots; s++) {
         size_t size = (size_t)j->f->rows[s] * (size_t)j->f->cols[s];
         t->sink[s] = j->how[s] == EQNN__OWNED ? j->out[s] : j->sink[s];
@@ -5959,8 +6128,9 @@ static void EQNN__K(form_part)(const void *job, size_t block, int thread)
         t->sink[s] += (size_t)part * size;
         memset(t->sink[s], 0, size * sizeof(eqnn_real));
     }
-    if (j->f->kind == EQNN__COUPLE) EQNN__K(couple_begin)(k, j, t, memory);
     eqnn__form_part(j, part, &a, &b);
+    if (a == b) return;
+    if (j->f->kind == EQNN__COUPLE) EQNN__K(couple_begin)(k, j, t, memory);
     if (j->order != EQNN__BLOCKS) EQNN__K(form_run)(j, t, k, memory, a, b);
     else
         for (; a < b; a++) EQNN__K(form_block)(j, t, k, memory, a);
@@ -8992,7 +9162,7 @@ static const char *const eqnn__optimizer_names[EQNN__OPTIMIZERS] = { "adam", "sg
 
 typedef struct eqnn__slab {
     eqnn_real *value, *gradient, *state[EQNN__STATES];
-    size_t size, used; /* numbers */
+    size_t size, used; /* numbers                   */
     int buffer;        /* of buffers: never trained */
 } eqnn__slab;
 
@@ -9006,10 +9176,10 @@ struct eqnn__weight {
     int slab;
     size_t offset;                /* numbers from the slab's start                            */
     int frozen;
-    double rate;                  /* factor on the optimizer's                                */
-    int used, used_before;        /* calls in this step; in the last                          */
-    int loaded;                   /* filled from a file                                       */
-    int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came                    */
+    double rate;                    /* factor on the optimizer's           */
+    int used, used_before;          /* calls in this step; in the last     */
+    int loaded;                     /* filled from a file                  */
+    int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came */
 };
 typedef struct eqnn__weight eqnn__weight;
 
@@ -9943,8 +10113,8 @@ struct eqnn_file {
     const char *path;                  /* for sentences                                     */
     const unsigned char *bytes, *data; /* all; the numbers                                  */
     size_t size, data_size;
-    int owned;                         /* bytes is ours to free                             */
-    char *text;                        /* names and texts: shorter than the JSON they are in */
+    int owned;  /* bytes is ours to free                              */
+    char *text; /* names and texts: shorter than the JSON they are in */
     size_t text_size, text_used;
     eqnn__stored *entry, **by_name;
     int count, room, sorted;
@@ -12674,6 +12844,7 @@ struct eqnn__layout {
     eqnn_ints *from, *to;
     int same;
     const void *copies; /* plan of the copy form: a column times its copy's number */
+    eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
 };
 
 static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *label)
@@ -13028,10 +13199,12 @@ enum {
 
 /* uvw: t[k][pair] = sum C x[u] y[v], then z[k] = t[k] W. With shared weights all pairs that lead
    to one output block stand together and are mixed by one matrix, for which the weights are put in
-   order. */
+   order. Few copies along edges: P[j][i] = sum y[j] x[i], of whole rows, then t = C P at the
+   target. */
 typedef struct eqnn__full {
-    int along_y, cols;
+    int along_y, cols, outer_cols;
     const void *couple, *mix;
+    const void *outer, *contract; /* P and C; NULL: coupled at once */
     eqnn_ints *order; /* weights in the order of the pairs; NULL: as they are */
 } eqnn__full;
 
@@ -13055,7 +13228,17 @@ struct eqnn_product {
 };
 struct eqnn__product_cache { eqnn_product *first; };
 
-enum { EQNN__PRODUCT_MADE, EQNN__PRODUCT_FULL, EQNN__PRODUCT_CHANNELWISE, EQNN__PRODUCT_MERGED };
+/* From channelwise on the wish may be missing. */
+enum {
+    EQNN__PRODUCT_MADE,
+    EQNN__PRODUCT_FULL,
+    EQNN__PRODUCT_SQUARE_FULL,
+    EQNN__PRODUCT_CHANNELWISE,
+    EQNN__PRODUCT_MERGED,
+    EQNN__PRODUCT_OUTER,
+    EQNN__PRODUCT_ELEMENTWISE,
+    EQNN__PRODUCT_SQUARE
+};
 
 static const char *eqnn__mode_name(eqnn_mode mode)
 {
@@ -13149,9 +13332,10 @@ static double eqnn__term_scale(const eqnn_product *p, int i)
 {
     const eqnn__term *t = &p->term[i];
     double factor = 1, fan = 0, weight = p->path[i].path_weight;
-    int same = 0;
-    if (p->irrep_kind == EQNN_IRREP_COMPONENT) factor = 2 * t->l3 + 1;
-    if (p->irrep_kind == EQNN_IRREP_NORM) factor = (2.0 * t->l1 + 1) * (2 * t->l2 + 1);
+    int same = 0, square = p->kind == EQNN__PRODUCT_SQUARE || p->kind == EQNN__PRODUCT_SQUARE_FULL;
+    eqnn_irrep_kind kind = square ? EQNN_IRREP_PLAIN : p->irrep_kind; /* in a square's weights */
+    if (kind == EQNN_IRREP_COMPONENT) factor = 2 * t->l3 + 1;
+    if (kind == EQNN_IRREP_NORM) factor = (2.0 * t->l1 + 1) * (2 * t->l2 + 1);
     for (int k = 0; k < p->paths; k++)
         if (p->path[k].io == t->io) {
             same++;
@@ -13589,6 +13773,9 @@ static const void *eqnn__product_poly_plan(const eqnn_product *p, int group)
     return eqnn__poly_plan(p->ctx, group == EQNN__POLY_FREE ? 3 : 4, a.record, (int)a.n);
 }
 
+/* Most terms of a contraction of outer products. */
+enum { EQNN__OUTER = 8192 };
+
 /* Where the pairs of a uvw path go in the intermediate t. */
 typedef struct eqnn__pairs {
     eqnn_ctx *ctx;
@@ -13681,6 +13868,75 @@ static int eqnn__full_order(eqnn__full *full, const eqnn_product *p, const eqnn_
     return same || full->order != NULL;
 }
 
+/* t[g] += C[i][j][k] P[y][x] for all couplings, P as wide as X columns; record NULL: counted only,
+   up to a bound past which nobody wants them. */
+static int eqnn__outer_records(const eqnn__couplings *a, int X, eqnn__poly_record *record)
+{
+    int n = 0;
+    for (int q = 0; q < a->n && n < EQNN__OUTER; q++) {
+        const eqnn__couple_path *p = &a->path[q];
+        for (int r = 0; r < p->d1 * p->d2 * p->d3; r++) {
+            int i = r / p->d3 / p->d2, j = r / p->d3 % p->d2, k = r % p->d3;
+            if (fabs(p->C[r]) < 1e-14) continue;
+            for (int u = 0; u < p->channels && record; u++) {
+                record[n + u].c = p->scale * p->C[r];
+                record[n + u].col[0] = (p->y + j * p->ys) * X + p->x + i * p->xs + u;
+                record[n + u].col[1] = p->g + k * p->gs + u;
+            }
+            n += p->channels;
+        }
+    }
+    return n;
+}
+
+/* P[j][i] += y[j] x[i] as a coupling whose channels are all columns of x; the columns of y come in
+   runs of 1, 3, 5 or 7, for which there are kernels. */
+static const void *eqnn__outer_plan(eqnn_ctx *c, int X, int Y)
+{
+    eqnn__couplings a = { (eqnn__couple_path *)eqnn__temp(c, (size_t)Y, sizeof *a.path), 0 };
+    double *one = (double *)eqnn__temp(c, 49 + 25 + 9 + 1, sizeof *one);
+    for (int j = 0, d; a.path && one && j < Y; j += d) {
+        eqnn__couple_path *p = &a.path[a.n++];
+        d = Y - j >= 7 ? 7 : (Y - j - 1) / 2 * 2 + 1;
+        double *C = one + (d == 7 ? 0 : d == 5 ? 49 : d == 3 ? 74 : 83);
+        for (int k = 0; k < d; k++) C[k * d + k] = 1;
+        p->d1 = 1;
+        p->d2 = p->d3 = d;
+        p->x = p->xs = 0;
+        p->y = j;
+        p->ys = 1;
+        p->g = j * X;
+        p->gs = X;
+        p->w = -1;
+        p->ws = 1;
+        p->channels = X;
+        p->C = C;
+        p->scale = 1;
+    }
+    return a.path && one ? eqnn__couple_plan(c, a.path, a.n) : NULL;
+}
+
+/* Takes the way over outer products when it is much less work: one multiplication for each pair of
+   columns and edge, and the records at the nodes (which have at least a few edges, but cost a few
+   times as much), against whole vectors of channels for each entry of a coupling. */
+static int eqnn__full_outer(eqnn__full *full, const eqnn_product *p, const eqnn__couplings *a)
+{
+    int X = full->along_y ? p->in2->cols : p->in1->cols;
+    int Y = full->along_y ? p->in1->cols : p->in2->cols;
+    int n = eqnn__outer_records(a, X, NULL);
+    double direct = 0, outer = (double)X * Y + 1.5 * n;
+    for (int q = 0; q < a->n; q++)
+        direct += a->path[q].d1 * a->path[q].d3 * (double)((a->path[q].channels + 15) / 16 * 16);
+    if (n >= EQNN__OUTER || X < 4 || outer > direct / 2) return 1;
+    eqnn__poly_record *r = (eqnn__poly_record *)eqnn__temp(p->ctx, (size_t)n, sizeof *r);
+    if (!r) return 0;
+    eqnn__outer_records(a, X, r);
+    full->outer_cols = X * Y;
+    full->outer = eqnn__outer_plan(p->ctx, X, Y);
+    full->contract = eqnn__poly_plan(p->ctx, 2, r, n);
+    return full->outer && full->contract;
+}
+
 static eqnn__full *eqnn__full_make(const eqnn_product *p, int shared)
 {
     eqnn__pairs a;
@@ -13707,6 +13963,7 @@ static eqnn__full *eqnn__full_make(const eqnn_product *p, int shared)
     full->couple = eqnn__couple_plan(p->ctx, a.couple.path, a.couple.n);
     full->mix = eqnn__mix_plan(p->ctx, a.mix, a.mixes);
     if (!full->couple || !full->mix || (shared && !eqnn__full_order(full, p, &a))) return NULL;
+    if (shared && !eqnn__full_outer(full, p, &a.couple)) return NULL;
     return full;
 }
 
@@ -13794,6 +14051,18 @@ static eqnn_tensor *eqnn__mix(const void *plan, eqnn_tensor *x, eqnn_tensor *w, 
     return eqnn__form_value(x->ctx, &f, v, 2);
 }
 
+/* t = C P from the sum P of outer products over the items of a row */
+static eqnn_tensor *eqnn__call_outer(const eqnn__call *a, const eqnn__full *full)
+{
+    eqnn__form f;
+    eqnn_tensor *P = eqnn__call_couple(a, full->outer, full->along_y, 0, a->rows, full->outer_cols,
+                                       a->map_z);
+    eqnn__form_start(&f, EQNN__POLY, 2, a->rows, full->contract);
+    eqnn__slot(&f, 0, EQNN__EACH, a->rows, full->outer_cols);
+    eqnn__slot(&f, 1, EQNN__EACH, a->rows, full->cols);
+    return P ? eqnn__form_value(P->ctx, &f, &P, 1) : NULL;
+}
+
 /* Shared weights: pairs are summed at the target first, and mixed there, which is far cheaper than
    on every edge. Other weights: on every edge, then the sum. */
 static eqnn_tensor *eqnn__call_full(const eqnn__call *a)
@@ -13803,10 +14072,11 @@ static eqnn_tensor *eqnn__call_full(const eqnn__call *a)
     if (!full) return NULL;
     if (shared) {
         eqnn_tensor *w = full->order ? eqnn_columns(a->h, full->order) : a->h;
-        return eqnn__mix(
-            full->mix,
-            eqnn__call_couple(a, full->couple, full->along_y, 0, a->rows, full->cols, a->map_z), w,
-            cols);
+        eqnn_tensor *sum = full->outer && a->graph
+                               ? eqnn__call_outer(a, full)
+                               : eqnn__call_couple(a, full->couple, full->along_y, 0, a->rows,
+                                                   full->cols, a->map_z);
+        return eqnn__mix(full->mix, sum, w, cols);
     }
     eqnn_tensor *t =
         eqnn__call_couple(a, full->couple, full->along_y, 0, a->items, full->cols, EQNN__EACH);
@@ -13888,13 +14158,25 @@ static int eqnn__weights_fit(const eqnn_product *p, eqnn_tensor **h, const eqnn_
     return *h != NULL;
 }
 
+/* x in the columns of another label that lists the same copies in other blocks: "1x1o+1x1o" as
+   "2x1o". In e3nn's order they are the same numbers. Other labels: x, and the caller complains. */
+static eqnn_tensor *eqnn__recut(eqnn_tensor *x, const eqnn_irreps *want)
+{
+    eqnn_ctx *c = x->ctx;
+    if (!x->label || eqnn__has_columns(x, want)) return x;
+    if (eqnn_irreps_simplify(c, x->label) != eqnn_irreps_simplify(c, want)) return x;
+    return eqnn_from_e3nn(eqnn_to_e3nn(x), want);
+}
+
 EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w,
                                           const eqnn_product *p)
 {
     eqnn__call a;
     const char *op = "tensor_product";
-    if (eqnn__bad2(x, y, op) || !p || !eqnn__factors_fit(p, x, y, op) ||
-        !eqnn__weights_fit(p, &w, NULL, op))
+    if (eqnn__bad2(x, y, op) || !p) return NULL;
+    x = eqnn__recut(x, p->in1);
+    y = eqnn__recut(y, p->in2);
+    if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &w, NULL, op))
         return NULL;
     eqnn_tensor *all[3] = {x, y, w};
     memset(&a, 0, sizeof a);
@@ -14674,6 +14956,462 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
     return eqnn_leave(x);
 }
 
+/* --- products: outer, elementwise, square --- */
+
+/* Paths under construction, each with its own output block; path NULL: they are only counted. */
+typedef struct eqnn__path_list {
+    eqnn_path *path;
+    int (*block)[3];
+    int n, too_large;
+} eqnn__path_list;
+typedef void (*eqnn__lister)(eqnn__path_list *a, const eqnn_product *key);
+
+static void eqnn__path_add(eqnn__path_list *a, const eqnn_path *t, int64_t copies, int l, int p)
+{
+    if (copies > INT_MAX) a->too_large = 1, copies = 0;
+    if (a->path) {
+        a->path[a->n] = *t;
+        a->path[a->n].io = a->n;
+        a->block[a->n][0] = (int)copies, a->block[a->n][1] = l, a->block[a->n][2] = p;
+    }
+    a->n++;
+}
+
+/* The product of all paths that are listed; sorted: its output by (l, p). */
+static const eqnn_product *eqnn__product_listed(eqnn_ctx *c, const eqnn_product *key,
+                                                eqnn__lister list, int sorted)
+{
+    eqnn__path_list a;
+    const eqnn_product *p = eqnn__product_find(c, key, NULL, 0);
+    if (p || c->failed) return p;
+    memset(&a, 0, sizeof a);
+    list(&a, key);
+    a.path = (eqnn_path *)eqnn__temp(c, (size_t)a.n, sizeof *a.path);
+    a.block = (int (*)[3])eqnn__temp(c, (size_t)a.n, sizeof *a.block);
+    int *place = (int *)eqnn__temp(c, (size_t)a.n, sizeof(int));
+    if (!a.path || !a.block || !place) return NULL;
+    a.n = 0;
+    list(&a, key);
+    if (a.too_large)
+        return (const eqnn_product *)eqnn__fail(c, "product%s: more copies than an int holds",
+                                                eqnn__place(c));
+    const eqnn_irreps *out = eqnn_irreps_blocks(c, (const int (*)[3])a.block, a.n);
+    if (out && sorted) out = eqnn_irreps_sort(c, out, place);
+    if (!out) return NULL;
+    for (int i = 0; sorted && i < a.n; i++) a.path[i].io = place[i];
+    return eqnn__product_new(c, key, out, a.path, a.n);
+}
+
+/* Like eqnn__product_start, with inputs simplified and without variances, whose blocks would be
+   others. */
+static int eqnn__product_begin(eqnn_ctx *c, eqnn_product *key, int kind, const eqnn_irreps *in1,
+                               const eqnn_irreps *in2, const eqnn_irreps *wish,
+                               const eqnn_product_opts *opts)
+{
+    if (!eqnn__product_start(c, key, kind, in1, in2, wish, opts)) return 0;
+    key->in1 = eqnn_irreps_simplify(c, in1);
+    key->in2 = eqnn_irreps_simplify(c, in2);
+    for (int i = 0; i < 3; i++) key->var[i] = NULL;
+    return key->in1 && key->in2;
+}
+
+/* The sum of a pair of blocks over all that it couples to and the filter keeps. */
+static void eqnn__list_pair(eqnn__path_list *a, const eqnn_product *key, int i, int j,
+                            eqnn_mode mode)
+{
+    const eqnn_block *x = &key->in1->block[i], *y = &key->in2->block[j];
+    int p = x->type->p * y->type->p;
+    int64_t copies = mode == EQNN_UVUV ? (int64_t)x->copies * y->copies : x->copies;
+    for (int l = abs(x->type->l - y->type->l); l <= x->type->l + y->type->l; l++) {
+        eqnn_path t = {i, j, 0, mode, 1, 1};
+        if (key->wish && !eqnn_irreps_has(key->wish, l, p)) continue;
+        eqnn__path_add(a, &t, copies, l, p);
+    }
+}
+
+static void eqnn__list_outer(eqnn__path_list *a, const eqnn_product *key)
+{
+    for (int i = 0; i < key->in1->blocks; i++)
+        for (int j = 0; j < key->in2->blocks; j++) eqnn__list_pair(a, key, i, j, EQNN_UVUV);
+}
+
+EQNN_API const eqnn_product *eqnn_product_outer(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                const eqnn_irreps *in2, const eqnn_irreps *filter,
+                                                const eqnn_product_opts *opts)
+{
+    eqnn_product key;
+    if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_OUTER, in1, in2, filter, opts)) return NULL;
+    return eqnn__product_listed(c, &key, eqnn__list_outer, 1);
+}
+
+/* Cuts both lists where either has a border, so that their blocks pair off:
+   5x1o+5x1e and 10x1e become 5x1o+5x1e and 5x1e+5x1e. No block may be empty. */
+static int eqnn__cut_both(eqnn_ctx *c, const eqnn_irreps **a, const eqnn_irreps **b)
+{
+    const eqnn_irreps *x = *a, *y = *b;
+    size_t most = (size_t)x->blocks + (size_t)y->blocks;
+    int (*cut_x)[3] = (int (*)[3])eqnn__temp(c, most, sizeof *cut_x);
+    int (*cut_y)[3] = (int (*)[3])eqnn__temp(c, most, sizeof *cut_y);
+    int n = 0, used_x = 0, used_y = 0;
+    if (!cut_x || !cut_y) return 0;
+    for (int i = 0, j = 0; i < x->blocks && j < y->blocks; n++) {
+        const eqnn_block *s = &x->block[i], *t = &y->block[j];
+        int left_x = s->copies - used_x, left_y = t->copies - used_y;
+        int take = left_x < left_y ? left_x : left_y;
+        cut_x[n][0] = cut_y[n][0] = take;
+        cut_x[n][1] = s->type->l, cut_x[n][2] = s->type->p;
+        cut_y[n][1] = t->type->l, cut_y[n][2] = t->type->p;
+        used_x = take == left_x ? 0 : used_x + take;
+        used_y = take == left_y ? 0 : used_y + take;
+        i += used_x == 0;
+        j += used_y == 0;
+    }
+    *a = eqnn_irreps_blocks(c, (const int (*)[3])cut_x, n);
+    *b = eqnn_irreps_blocks(c, (const int (*)[3])cut_y, n);
+    return *a && *b;
+}
+
+static void eqnn__list_elementwise(eqnn__path_list *a, const eqnn_product *key)
+{
+    for (int i = 0; i < key->in1->blocks; i++) eqnn__list_pair(a, key, i, i, EQNN_UUU);
+}
+
+EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                      const eqnn_irreps *in2,
+                                                      const eqnn_irreps *filter,
+                                                      const eqnn_product_opts *opts)
+{
+    eqnn_product key;
+    if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_ELEMENTWISE, in1, in2, filter, opts))
+        return NULL;
+    if (in1->copies != in2->copies)
+        return (const eqnn_product *)eqnn__fail(
+            c, "product%s: %.80s has %d copies and %.80s has %d: they do not pair off",
+            eqnn__place(c), in1->name, in1->copies, in2->name, in2->copies);
+    if (!eqnn__cut_both(c, &key.in1, &key.in2)) return NULL;
+    return eqnn__product_listed(c, &key, eqnn__list_elementwise, 0);
+}
+
+/* What the irrep normalisation puts under the root when an input is multiplied with itself. Two
+   copies are as independent as ever: d(l) or d1 d2. A copy with itself is not: for x ~ N(0,1)^d1
+
+       E (sum C x x)^2 = d1 + 2 for l = 0  (E |x|^4 = d1 (d1 + 2), C = 1/sqrt(d1)),
+                         2/d(l) per component for even l > 0  (C symmetric and without trace)
+
+   and for unit vectors ("norm") those divided by d1 (d1 + 2), summed over components. Odd l
+   vanish. */
+static double eqnn__square_factor(const eqnn_product *key, const eqnn_type *x, const eqnn_type *y,
+                                  int l, int same_copy)
+{
+    double d1 = x->dim, d2 = y->dim, d = 2 * l + 1;
+    if (key->irrep_kind == EQNN_IRREP_PLAIN) return 1;
+    if (key->irrep_kind == EQNN_IRREP_NORM)
+        return !same_copy ? d1 * d2 : l == 0 ? d1 : d1 * (d1 + 2) / 2;
+    return !same_copy ? d : l == 0 ? 1 / (d1 + 2) : d / 2;
+}
+
+/* What blocks i <= j give in degree l: of different blocks every pair of copies (across); of one
+   block the pairs u < v (above) and, for even l, each copy with itself (own). */
+static int eqnn__square_paths(const eqnn_product *key, int i, int j, int l, const eqnn_mode mode[3],
+                              eqnn_path t[2])
+{
+    const eqnn_block *x = &key->in1->block[i], *y = &key->in1->block[j];
+    double pair = eqnn__square_factor(key, x->type, y->type, l, 0);
+    eqnn_path across = {i, j, 0, mode[0], 0, pair}, above = {i, i, 0, mode[1], 0, pair};
+    eqnn_path own = {i, i, 0, mode[2], 0, eqnn__square_factor(key, x->type, x->type, l, 1)};
+    int n = 0;
+    if (i != j) t[n++] = across;
+    if (i == j && x->copies > 1) t[n++] = above;
+    if (i == j && l % 2 == 0) t[n++] = own;
+    return n;
+}
+
+static int64_t eqnn__square_size(const eqnn_block *x, const eqnn_block *y, eqnn_mode mode)
+{
+    int64_t u = x->copies, v = y->copies;
+    return mode == EQNN_UVUV ? u * v : mode == EQNN_UVU_LESS ? u * (u - 1) / 2 : u;
+}
+
+static void eqnn__list_square(eqnn__path_list *a, const eqnn_product *key)
+{
+    static const eqnn_mode modes[3] = {EQNN_UVUV, EQNN_UVU_LESS, EQNN_UUU};
+    eqnn_path t[2];
+    for (int i = 0; i < key->in1->blocks; i++)
+        for (int j = i; j < key->in1->blocks; j++) {
+            const eqnn_block *x = &key->in1->block[i], *y = &key->in1->block[j];
+            int p = x->type->p * y->type->p;
+            for (int l = abs(x->type->l - y->type->l); l <= x->type->l + y->type->l; l++) {
+                if (key->wish && !eqnn_irreps_has(key->wish, l, p)) continue;
+                int n = eqnn__square_paths(key, i, j, l, modes, t);
+                for (int k = 0; k < n; k++) {
+                    t[k].unweighted = 1;
+                    eqnn__path_add(a, &t[k], eqnn__square_size(x, y, t[k].mode), l, p);
+                }
+            }
+        }
+}
+
+EQNN_API const eqnn_product *eqnn_product_square(eqnn_ctx *c, const eqnn_irreps *in,
+                                                 const eqnn_irreps *filter,
+                                                 const eqnn_product_opts *opts)
+{
+    eqnn_product key;
+    if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_SQUARE, in, in, filter, opts)) return NULL;
+    return eqnn__product_listed(c, &key, eqnn__list_square, 1);
+}
+
+/* Paths into given blocks; path NULL: only counts. */
+static int eqnn__square_full_paths(const eqnn_product *key, eqnn_path *path)
+{
+    static const eqnn_mode modes[3] = {EQNN_UVW, EQNN_U_LESS_VW, EQNN_UUW};
+    const eqnn_block *in = key->in1->block, *out = key->wish->block;
+    eqnn_path t[2];
+    int n = 0;
+    for (int i = 0; i < key->in1->blocks; i++)
+        for (int j = i; j < key->in1->blocks; j++)
+            for (int k = 0; k < key->wish->blocks; k++) {
+                if (!eqnn__couples(in[i].type, in[j].type, out[k].type)) continue;
+                int found = eqnn__square_paths(key, i, j, out[k].type->l, modes, t);
+                for (int m = 0; m < found; m++, n++) {
+                    t[m].io = k;
+                    if (path) path[n] = t[m];
+                }
+            }
+    return n;
+}
+
+EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_irreps *in,
+                                                      const eqnn_irreps *out,
+                                                      const eqnn_product_opts *opts)
+{
+    eqnn_product key;
+    if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_SQUARE_FULL, in, in, out, opts)) return NULL;
+    const eqnn_product *p = eqnn__product_find(c, &key, NULL, 0);
+    if (p || c->failed) return p;
+    int n = eqnn__square_full_paths(&key, NULL);
+    eqnn_path *path = (eqnn_path *)eqnn__temp(c, (size_t)n, sizeof *path);
+    if (!path) return NULL;
+    eqnn__square_full_paths(&key, path);
+    return eqnn__product_new(c, &key, out, path, n);
+}
+
+/* --- norms and normalisation --- */
+
+EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x)
+{
+    if (eqnn__bad(x, "norm_copies")) return NULL;
+    return eqnn_sqrt(eqnn_square_copies(x));
+}
+
+/* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its
+   gradient that constant. */
+EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
+                                           const eqnn_norm_activation_opts *opts)
+{
+    eqnn_norm_activation_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!(o.eps > 0)) o.eps = 1e-8;
+    if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation")) return NULL;
+    x = eqnn_enter(x, name);
+    eqnn_tensor *square = eqnn_square_copies(x), *biases = NULL;
+    if (!square) return NULL;
+    if (!o.no_normalize)
+        square = eqnn_max(square, eqnn_full(x->ctx, 1, 1, o.eps * o.eps));
+    eqnn_tensor *length = eqnn_sqrt(square), *y = length;
+    eqnn_init zeros;
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    if (o.bias) biases = eqnn_param(x->ctx, "biases", 1, square->cols, &zeros);
+    if (o.bias) y = eqnn_add(y, biases);
+    y = eqnn_map(y, act, eqnn__act_default(act), 0);
+    if (!o.no_normalize) y = eqnn_div(y, length);
+    return eqnn_leave(eqnn_scale_copies(x, y));
+}
+
+/* The columns of all 0e blocks, found once for a label. */
+static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
+{
+    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
+    if (!a || a->scalars) return a ? a->scalars : NULL;
+    int *column = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), n = 0;
+    if (!column) return NULL;
+    for (int b = 0; b < label->blocks; b++) {
+        const eqnn_block *k = &label->block[b];
+        for (int u = 0; k->type->l == 0 && k->type->p == 1 && u < k->copies; u++)
+            column[n++] = k->start + u;
+    }
+    return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
+}
+
+/* One call of the norm: scalars are the columns that are centred. */
+typedef struct eqnn__norm_call {
+    eqnn_irreps_norm_opts o;
+    const eqnn_irreps *in;
+    eqnn_ints *scalars;
+} eqnn__norm_call;
+
+/* The 0e columns of x minus mean [1 or rows, scalars] */
+static eqnn_tensor *eqnn__centred(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *mean)
+{
+    if (!x || a->scalars->count == 0) return x;
+    return eqnn__tag(eqnn_sub(eqnn__bare(x), eqnn_collect_columns(mean, a->scalars)), x->label);
+}
+
+/* |x_u|^2 / d(l), or without dividing ("norm"): [rows, copies] */
+static eqnn_tensor *eqnn__copy_power(const eqnn__norm_call *a, eqnn_tensor *x)
+{
+    eqnn_tensor *square = eqnn_square_copies(x);
+    if (!square || a->o.norm) return square;
+    double *inverse = (double *)eqnn__temp(x->ctx, (size_t)a->in->copies, sizeof *inverse);
+    int n = 0;
+    if (!inverse) return NULL;
+    for (int b = 0; b < a->in->blocks; b++)
+        for (int u = 0; u < a->in->block[b].copies; u++)
+            inverse[n++] = 1.0 / a->in->block[b].type->dim;
+    return eqnn_mul(square, eqnn_from_double(x->ctx, 1, n, inverse));
+}
+
+/* Mean over the rows; or of the largest of each example that has rows. */
+static eqnn_tensor *eqnn__batch_power(const eqnn__norm_call *a, eqnn_tensor *power)
+{
+    eqnn_ints *example = a->o.example;
+    if (!a->o.max || !example) return eqnn_mean_rows(power);
+    eqnn_tensor *most = eqnn_segment_max(power, example);
+    int n = 0;
+    for (int i = 0; most && i < example->range; i++) n += example->first[i] < example->first[i + 1];
+    return eqnn_scale(eqnn_sum_rows(most), 1.0 / (n ? n : 1));
+}
+
+/* Centres *x and returns the mean squares by which to divide: those of the batch when training,
+   which are filed too, the running ones otherwise and of no rows. */
+static eqnn_tensor *eqnn__batch_statistics(const eqnn__norm_call *a, eqnn_tensor **x)
+{
+    eqnn_ctx *c = (*x)->ctx;
+    eqnn_init ones;
+    memset(&ones, 0, sizeof ones);
+    ones.kind = EQNN_INIT_ONES;
+    eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, a->scalars->count, NULL), *m = mean;
+    eqnn_tensor *power = eqnn_buffer(c, "running_var", 1, a->in->copies, &ones), *p = power;
+    int training = c->training && (*x)->rows > 0;
+    if (training) m = eqnn_mean_rows(eqnn_columns(eqnn__bare(*x), a->scalars));
+    *x = eqnn__centred(a, *x, m);
+    if (!training || !*x) return p;
+    p = eqnn__batch_power(a, eqnn__copy_power(a, *x));
+    if (!p) return NULL;
+    eqnn_file_update(mean, m, a->o.momentum);
+    eqnn_file_update(power, p, a->o.momentum);
+    return p;
+}
+
+/* The same for each example by itself; nothing is remembered. */
+static eqnn_tensor *eqnn__instance_statistics(const eqnn__norm_call *a, eqnn_tensor **x)
+{
+    eqnn_ints *example = a->o.example;
+    eqnn_tensor *mean = eqnn_columns(eqnn__bare(*x), a->scalars);
+    if (example) mean = eqnn_take(eqnn_segment_mean(mean, example), example);
+    *x = eqnn__centred(a, *x, mean);
+    eqnn_tensor *power = *x ? eqnn__copy_power(a, *x) : NULL;
+    if (!example) return power;
+    power = a->o.max ? eqnn_segment_max(power, example) : eqnn_segment_mean(power, example);
+    return eqnn_take(power, example);
+}
+
+/* x times weight / sqrt(power + eps), plus bias */
+static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *power)
+{
+    if (!x || !power) return NULL;
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_ONES;
+    eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
+    if (!a->o.no_affine)
+        factor = eqnn_mul(factor, eqnn_param(x->ctx, "weight", 1, a->in->copies, &init));
+    eqnn_tensor *y = eqnn_scale_copies(x, factor);
+    if (!y || a->o.no_affine || a->o.no_bias) return y;
+    init.kind = EQNN_INIT_ZEROS;
+    eqnn_tensor *bias = eqnn_param(x->ctx, "bias", 1, a->scalars->count, &init);
+    if (a->scalars->count == 0) return y;
+    return eqnn__tag(eqnn_add(eqnn__bare(y), eqnn_collect_columns(bias, a->scalars)), x->label);
+}
+
+/* Are the examples those of x's rows? */
+static int eqnn__examples_fit(const eqnn_tensor *x, const eqnn_ints *example, const char *op)
+{
+    if (!example || (example->count == x->rows && example->range > 0)) return 1;
+    eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples, which must have a range", op,
+               eqnn__place(x->ctx), x->rows, example->count);
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
+                                             const eqnn_irreps_norm_opts *opts)
+{
+    eqnn__norm_call a;
+    const char *op = "irreps_batch_norm";
+    memset(&a, 0, sizeof a);
+    if (opts) a.o = *opts;
+    if (!(a.o.eps > 0)) a.o.eps = 1e-5;
+    if (!(a.o.momentum > 0)) a.o.momentum = 0.1;
+    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op)) return NULL;
+    a.in = eqnn__irreps_of(x, op);
+    a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
+    x = a.scalars ? eqnn_enter(x, name) : NULL;
+    if (!x) return NULL;
+    eqnn_tensor *power =
+        a.o.instance ? eqnn__instance_statistics(&a, &x) : eqnn__batch_statistics(&a, &x);
+    return eqnn_leave(eqnn__normalised(&a, x, power));
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
+                                          eqnn_ints *example)
+{
+    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout"))
+        return NULL;
+    if (!x->ctx->training || p <= 0) return x;
+    int rows = example ? example->range : x->rows, copies = x->label ? x->label->copies : x->cols;
+    eqnn_tensor *kept = eqnn_full(x->ctx, rows, copies, p >= 1 ? 0 : 1);
+    if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
+    return eqnn_scale_copies(x, example ? eqnn_take(kept, example) : kept);
+}
+
+/* --- extracting blocks --- */
+
+EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n)
+{
+    if (eqnn__bad(x, "extract")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_irreps *in = eqnn__irreps_of(x, "extract");
+    size_t most = n > 0 ? (size_t)n : 0;
+    int (*list)[3] = (int (*)[3])eqnn__temp(c, most, sizeof *list), parts = 0;
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, most, sizeof *part);
+    if (!in || !list || !part) return NULL;
+    for (int i = 0; i < n; i++) {
+        if (blocks[i] < 0 || blocks[i] >= in->blocks)
+            return eqnn__fail(c, "extract%s: block %d of %s, which has %d", eqnn__place(c),
+                              blocks[i], in->name, in->blocks);
+        const eqnn_block *b = &in->block[blocks[i]];
+        list[i][0] = b->copies, list[i][1] = b->type->l, list[i][2] = b->type->p;
+        if (b->copies == 0) continue;
+        if (!(part[parts++] = eqnn_slice(eqnn__bare(x), b->start, b->copies * b->type->dim)))
+            return NULL;
+    }
+    const eqnn_irreps *out = eqnn_irreps_blocks(c, (const int (*)[3])list, n);
+    eqnn_tensor *y = parts ? eqnn_concat_n(part, parts) : eqnn_zeros(c, x->rows, 0);
+    return out ? eqnn_as(y, out) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_extract_irrep(eqnn_tensor *x, int l, int p)
+{
+    if (eqnn__bad(x, "extract_irrep")) return NULL;
+    const eqnn_irreps *in = eqnn__irreps_of(x, "extract_irrep");
+    int *list = in ? (int *)eqnn__temp(x->ctx, (size_t)in->blocks, sizeof(int)) : NULL, n = 0;
+    if (!list) return NULL;
+    for (int b = 0; b < in->blocks; b++)
+        if (in->block[b].type->l == l && in->block[b].type->p == p) list[n++] = b;
+    return eqnn_extract(x, list, n);
+}
+
 /* ----------------------------------------------------------------------------------------------
    12 >>graphs
    ---------------------------------------------------------------------------------------------- */
@@ -15131,10 +15869,10 @@ static int eqnn__search_room(eqnn__search *s, int points)
 typedef struct eqnn__images {
     eqnn_ctx *ctx;
     const double *cell;
-    double inverse[9];       /* fractions of the lattice vectors are x . inverse       */
-    double reach[3];         /* the radius in those                                    */
-    double *x;               /* [count, 3]                                             */
-    int *atom, *image;       /* [count], [count, 3] lattice vectors from the atom there */
+    double inverse[9]; /* fractions of the lattice vectors are x . inverse        */
+    double reach[3];   /* the radius in those                                     */
+    double *x;         /* [count, 3]                                              */
+    int *atom, *image; /* [count], [count, 3] lattice vectors from the atom there */
     int count, room;
 } eqnn__images;
 
@@ -15553,6 +16291,40 @@ static eqnn_tensor *eqnn__conv_join(eqnn_tensor *s, eqnn_tensor *h, const eqnn_t
     return eqnn_add(eqnn_scale(s, sin(EQNN__PI / 8)), ch);
 }
 
+/* A number of each node by a linear map whose weights begin at 0. */
+static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *name)
+{
+    eqnn_init zeros;
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    x = eqnn_enter(x, name);
+    const eqnn_irreps *one = x ? eqnn_irreps_make(x->ctx, "1x0e") : NULL;
+    if (!one) return NULL;
+    const eqnn_product *p = z ? eqnn_product_full(x->ctx, x->label, z->label, one, NULL) : NULL;
+    int n = z ? p ? eqnn_product_weights(p) : 0 : eqnn_irreps_map_weights(x->label, one, NULL);
+    if (n == 0)
+        return eqnn__fail(x->ctx, "conv: no product of features and edge attributes is invariant");
+    eqnn_tensor *w = eqnn_param(x->ctx, "weight", 1, n, &zeros);
+    return eqnn_leave(z ? eqnn_tensor_product(x, z, w, p) : eqnn_irreps_map(x, w, NULL, one, NULL));
+}
+
+/* y = s + a h, but s + h for columns that s does not reach, where s is 0 (v2106): a layer begins as
+   its self-connection and learns how much to hear. */
+static eqnn_tensor *eqnn__conv_mix(eqnn_tensor *s, eqnn_tensor *h, eqnn_tensor *a,
+                                   const eqnn_tensor *x, const eqnn_tensor *z)
+{
+    if (!s || !h || !a) return NULL;
+    const eqnn_irreps *out = h->label;
+    eqnn_tensor *reached = eqnn_zeros(h->ctx, 1, out->copies);
+    if (!reached) return NULL;
+    for (int b = 0, at = 0; b < out->blocks; b++) {
+        eqnn_real one = (eqnn_real)eqnn__self_reaches(x, z, out, b);
+        for (int u = 0; u < out->block[b].copies; u++) reached->data[at++] = one;
+    }
+    a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), reached), 1);
+    return eqnn_add(s, eqnn_scale_copies(h, a));
+}
+
 static int eqnn__conv_check(eqnn_tensor *x, eqnn_tensor *Y, eqnn_tensor *b, const eqnn_graph *g,
                             const eqnn_irreps *out)
 {
@@ -15591,18 +16363,22 @@ EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, 
     z = eqnn__with_label(z);
     if (!eqnn__conv_check(x, Y, b, g, out)) return NULL;
     eqnn_ctx *c = x->ctx;
+    const eqnn_irreps *mid = out;
+    if (o.mixing) mid = eqnn_irreps_concat(c, out, eqnn_irreps_make(c, "1x0e"));
     const eqnn_product *p = eqnn__may_merge(z, out)
-                                ? eqnn__product_merged(c, x->label, Y->label, out)
-                                : eqnn_product_channelwise(c, x->label, Y->label, out, NULL);
+                                ? eqnn__product_merged(c, x->label, Y->label, mid)
+                                : eqnn_product_channelwise(c, x->label, Y->label, mid, NULL);
     if (!p) return NULL;
     x = eqnn_enter(x, name);
     eqnn_tensor *s = eqnn__node_map(x, z, "sc", out);
-    if (!eqnn_product_weights(p)) return eqnn_leave(eqnn_scale(s, sin(EQNN__PI / 8)));
+    if (!eqnn_product_weights(p))
+        return eqnn_leave(o.mixing ? s : eqnn_scale(s, sin(EQNN__PI / 8)));
     eqnn_tensor *h = eqnn__node_map(x, z, "lin1", x ? x->label : NULL);
     eqnn_tensor *V = NULL, *hidden = eqnn__radial(b, eqnn_product_weights(p), &o, &V);
     h = V ? eqnn_message(h, Y, hidden, V, p, g) : NULL;
-    h = eqnn__node_map(h, z, "lin2", out);
-    return eqnn_leave(eqnn__conv_join(s, h, x, z));
+    eqnn_tensor *y = eqnn__node_map(h, z, "lin2", out);
+    if (o.mixing) return eqnn_leave(eqnn__conv_mix(s, y, eqnn__zero_map(h, z, "alpha"), x, z));
+    return eqnn_leave(eqnn__conv_join(s, y, x, z));
 }
 
 /* --- convolution and gate --- */
@@ -15704,17 +16480,17 @@ static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, in
     return eqnn_mul(eqnn_spherical_harmonics(r, lmax, &h), envelope);
 }
 
-/* What the radial network sees: a gaussian basis of the lengths and the edge's own scalars. It is
+/* What the radial network sees: radial functions of the length and the edge's own scalars. It is
    the same for an edge and its reverse, so one row a pair is enough where the graph knows pairs. */
 static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
-                                       const eqnn_network_opts *o)
+                                       const eqnn_network_opts *o, const eqnn_radial_opts *radial)
 {
     eqnn_tensor *s = o->edge_scalars;
     if (s && (eqnn__bad2(length, s, "network") || s->rows != g->edges))
         return eqnn__fail(length ? length->ctx : NULL, "network: edge_scalars [%d,%d] for %d edges",
                           s->rows, s->cols, g->edges);
     if (g->pairs) length = eqnn_take(length, g->pair_edge_index);
-    eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, NULL);
+    eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, radial);
     if (!s) return b;
     if (s->label && (eqnn_irreps_lmax(s->label) > 0 || eqnn_irreps_count(s->label, 0, -1)))
         return eqnn__fail(s->ctx, "network: edge_scalars %s are not invariant", s->label->name);
@@ -15724,7 +16500,7 @@ static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
 
 static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
                                          eqnn_tensor *b, const eqnn_graph *g,
-                                         const eqnn_network_opts *o)
+                                         const eqnn_network_opts *o, int mixing)
 {
     char name[64];
     eqnn_conv_opts conv;
@@ -15732,6 +16508,7 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
     conv.radial_neurons = o->radial_neurons;
     conv.neighbours = o->neighbours;
     conv.exact = o->exact;
+    conv.mixing = mixing;
     for (int k = 0; k < o->layers; k++) {
         snprintf(name, sizeof name, "layers.%d", k);
         x = eqnn_gated_conv(x, z, Y, b, g, name, o->hidden, &conv);
@@ -15750,10 +16527,10 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
     if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     eqnn_tensor *Y = eqnn__edge_harmonics(r, length, o.lmax, o.radius);
-    eqnn_tensor *b = eqnn__radial_input(length, g, &o);
+    eqnn_tensor *b = eqnn__radial_input(length, g, &o, NULL);
     x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
     x = eqnn_enter(x, name ? name : "");
-    x = eqnn__network_layers(x, z, Y, b, g, &o);
+    x = eqnn__network_layers(x, z, Y, b, g, &o, 0);
     if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
     return eqnn_leave(x);
 }
@@ -15802,6 +16579,477 @@ EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, con
     h = eqnn_scale(eqnn__polynomial_layer(h, Y, g, "tp1", opts->mid), scale);
     h = eqnn__polynomial_layer(h, Y, g, "tp2", opts->out);
     return eqnn_leave(opts->sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
+}
+
+/* --- v2106: a network whose layers begin as their self-connections --- */
+
+/* "50x0o+50x0e+50x1o+...": both parities of every degree up to lmax. */
+static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
+{
+    int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 2 * ((size_t)lmax + 1) * sizeof *list);
+    for (int b = 0; list && b < 2 * (lmax + 1); b++) {
+        list[b][0] = copies;
+        list[b][1] = b / 2;
+        list[b][2] = b % 2 ? 1 : -1;
+    }
+    return list ? eqnn_irreps_blocks(c, (const int (*)[3])list, 2 * (lmax + 1)) : NULL;
+}
+
+static int eqnn__network_2106_defaults(eqnn_ctx *c, eqnn_network_opts *o,
+                                       const eqnn_network_opts *opts)
+{
+    eqnn_network_opts given;
+    memset(&given, 0, sizeof given);
+    if (opts) given = *opts;
+    if (given.lmax == 0) given.lmax = 2;
+    if (given.radial_neurons <= 0) given.radial_neurons = 100;
+    if (!given.hidden) {
+        const eqnn_irreps *all = eqnn__every_irrep(c, 50, given.lmax > 0 ? given.lmax : 0);
+        given.hidden = all ? all->name : NULL;
+    }
+    return !c->failed && eqnn__network_defaults(c, o, &given);
+}
+
+/* Unlike the network of 2101, harmonics have no envelope: the radial functions, which all vanish
+   at the radius, and a radial network without biases fade a message out by themselves. */
+EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                        const eqnn_graph *g, const char *name,
+                                        const eqnn_network_opts *opts)
+{
+    eqnn_network_opts o;
+    eqnn_harmonics_opts unit;
+    eqnn_radial_opts radial;
+    if (eqnn__bad(pos, "network") || !eqnn__network_2106_defaults(pos->ctx, &o, opts)) return NULL;
+    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
+    memset(&unit, 0, sizeof unit);
+    memset(&radial, 0, sizeof radial);
+    unit.normalize = 1;
+    radial.basis = EQNN_SMOOTH_FINITE;
+    radial.cutoff = 1;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
+    eqnn_tensor *b = eqnn__radial_input(eqnn_norm(r), g, &o, &radial);
+    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
+    x = eqnn_enter(eqnn_enter(x, name ? name : ""), "mp");
+    x = eqnn__network_layers(x, z, eqnn_spherical_harmonics(r, o.lmax, &unit), b, g, &o, 1);
+    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
+    return eqnn_leave(eqnn_leave(x));
+}
+
+/* --- attention --- */
+
+static int eqnn__attention_defaults(eqnn_ctx *c, eqnn_attention_opts *o,
+                                    const eqnn_attention_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (!o->q || !o->out || !(o->radius > 0)) {
+        eqnn__fail(c, "attention: .q, .out and .radius must be given");
+        return 0;
+    }
+    if (!o->k) o->k = o->q;
+    if (o->lmax == 0) o->lmax = 3;
+    if (o->lmax < 0) o->lmax = 0;
+    if (o->basis <= 0) o->basis = 10;
+    if (o->hidden <= 0) o->hidden = 16;
+    return 1;
+}
+
+/* What all heads see of the edges. */
+typedef struct eqnn__edges {
+    const eqnn_graph *g;
+    const eqnn_graph *each; /* the same edges, each with a target of its own        */
+    eqnn_tensor *Y, *b;     /* harmonics of directions; radial functions of lengths */
+    eqnn_tensor *within;    /* 10 (1 - r/radius): positive inside                   */
+} eqnn__edges;
+
+/* An edge as a node that one edge enters: a message to it is a product of the edge alone. */
+static const eqnn_graph *eqnn__each_edge(const eqnn_graph *g)
+{
+    eqnn_graph_opts o;
+    if (g->edges == 0) return g;
+    int *self = eqnn__graph_room(g->ctx, (size_t)g->edges, 0);
+    memset(&o, 0, sizeof o);
+    o.sources = g->sources;
+    o.targets = g->edges;
+    for (int e = 0; self && e < g->edges; e++) self[e] = e;
+    return self ? eqnn_graph_make(g->ctx, g->edges, g->source, self, &o) : NULL;
+}
+
+static int eqnn__edges_of(eqnn__edges *a, eqnn_tensor *pos, const eqnn_graph *g,
+                          const eqnn_attention_opts *o)
+{
+    eqnn_harmonics_opts unit;
+    eqnn_radial_opts radial;
+    memset(a, 0, sizeof *a);
+    memset(&unit, 0, sizeof unit);
+    memset(&radial, 0, sizeof radial);
+    unit.normalize = 1;
+    radial.basis = EQNN_SMOOTH_FINITE;
+    radial.cutoff = 1;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
+    a->g = g;
+    a->Y = eqnn_spherical_harmonics(r, o->lmax, &unit);
+    a->b = eqnn_radial_basis(length, o->basis, o->radius, &radial);
+    a->within = eqnn_shift(eqnn_scale(length, -10 / o->radius), 10);
+    a->each = a->within ? eqnn__each_edge(g) : NULL;
+    return a->each != NULL;
+}
+
+/* The radial network of that name as messages take it: hidden features, and the last matrix in V.
+   Without biases and with act(0) = 0 it fades out with its input. */
+static eqnn_tensor *eqnn__edge_net(eqnn_tensor *b, const char *name, const eqnn_product *p,
+                                   const eqnn_attention_opts *o, eqnn_tensor **V)
+{
+    char widths[64];
+    eqnn_fc_opts f, given;
+    if (!b || !p) return NULL;
+    memset(&given, 0, sizeof given);
+    given.act = o->act;
+    given.exact = o->exact;
+    eqnn__fc_defaults(&f, &given);
+    if (!eqnn_product_weights(p))
+        return eqnn__fail(b->ctx, "attention: no product of features and harmonics reaches %s",
+                          eqnn_product_out(p)->name);
+    snprintf(widths, sizeof widths, "%d,%d", o->hidden, eqnn_product_weights(p));
+    b = eqnn_enter(b, name);
+    return eqnn_leave(b ? eqnn__fc_split(b, widths, &f, V) : NULL);
+}
+
+/* alpha = a / sum of a over the edges that enter a node, a = cut exp(logit), cut = exp(-1/t) for
+   t = 10 (1 - r/radius) > 0, else 0. As ln a = logit - 1/t, alpha is the softmax of ln a exactly,
+   with the maximum subtracted so that nothing overflows; that a is at most 1 says ln a <= 0. */
+static eqnn_tensor *eqnn__attend(eqnn_tensor *logit, const eqnn__edges *a,
+                                 const eqnn_attention_opts *o)
+{
+    if (eqnn__bad2(logit, a->within, "attention")) return NULL;
+    eqnn_ctx *c = logit->ctx;
+    eqnn_tensor *zero = eqnn_zeros(c, 1, 1), *inside = eqnn_less(zero, a->within);
+    eqnn_tensor *s = eqnn_sub(eqnn__bare(logit), eqnn_reciprocal(a->within));
+    if (o->clamp) s = eqnn_min(s, zero);
+    s = eqnn_where(inside, s, eqnn_full(c, 1, 1, -1e30));
+    if (!o->raw) return eqnn_mul(eqnn_edge_softmax(s, a->g), inside);
+    eqnn_tensor *e = eqnn_exp(s), *z = eqnn_scatter(e, a->g);
+    return eqnn_div(e, eqnn_gather_target(eqnn_add(z, eqnn_equal(z, zero)), a->g));
+}
+
+/* Keys are made edge by edge; values are summed as they are made, with sqrt(alpha) in the hidden
+   features of their radial network, whose last layer is linear. */
+static eqnn_tensor *eqnn__head(eqnn_tensor *x, const eqnn__edges *a, const char *name,
+                               const eqnn_attention_opts *o)
+{
+    x = eqnn_enter(x, name);
+    if (!x) return NULL;
+    eqnn_ctx *c = x->ctx;
+    eqnn_tensor *V_k = NULL, *V_v = NULL;
+    eqnn_tensor *q = eqnn_irreps_linear(x, "to_q", o->q, NULL);
+    const eqnn_irreps *to_k = eqnn_irreps_make(c, o->k), *to_v = eqnn_irreps_make(c, o->out);
+    if (!to_k || !to_v) return NULL;
+    const eqnn_product *p_k = eqnn_product_full(c, x->label, a->Y->label, to_k, NULL);
+    const eqnn_product *p_v = eqnn_product_full(c, x->label, a->Y->label, to_v, NULL);
+    eqnn_tensor *h_k = eqnn__edge_net(a->b, "fc_k", p_k, o, &V_k);
+    eqnn_tensor *h_v = eqnn__edge_net(a->b, "fc_v", p_v, o, &V_v);
+    if (!h_k || !h_v) return NULL;
+    eqnn_tensor *k = eqnn_message(x, a->Y, h_k, V_k, p_k, a->each);
+    if (a->g->edges == 0) k = eqnn_slice_rows(k, 0, 0);
+    q = eqnn_gather_target(q, a->g);
+    eqnn_tensor *logit = eqnn_fully_connected(q, k, "dot_product", "1x0e", NULL);
+    eqnn_tensor *alpha = eqnn__attend(logit, a, o);
+    if (o->weights) *o->weights = alpha;
+    h_v = eqnn_mul(h_v, eqnn_sqrt(alpha));
+    eqnn_tensor *y = h_v ? eqnn_message(x, a->Y, h_v, V_v, p_v, a->g) : NULL;
+    return eqnn_leave(o->mean ? eqnn_mul(y, eqnn_inverse_degree(a->g)) : y);
+}
+
+static int eqnn__attention_check(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g)
+{
+    if (eqnn__bad2(x, pos, "attention")) return 0;
+    if (!g || x->rows != g->sources || g->sources != g->targets) {
+        eqnn__fail(x->ctx, "attention: %d rows of features for %d sources and %d targets", x->rows,
+                   g ? g->sources : 0, g ? g->targets : 0);
+        return 0;
+    }
+    return 1;
+}
+
+EQNN_API eqnn_tensor *eqnn_attention(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                     const char *name, const eqnn_attention_opts *opts)
+{
+    eqnn_attention_opts o;
+    eqnn__edges a;
+    x = eqnn__with_label(x);
+    if (!eqnn__attention_check(x, pos, g)) return NULL;
+    if (!eqnn__attention_defaults(x->ctx, &o, opts)) return NULL;
+    if (!eqnn__edges_of(&a, pos, g, &o)) return NULL;
+    return eqnn__head(x, &a, name, &o);
+}
+
+static int eqnn__multi_head_defaults(eqnn_ctx *c, eqnn_multi_head_opts *o,
+                                     const eqnn_multi_head_opts *opts)
+{
+    eqnn_attention_opts head;
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    head = o->head;
+    if (!o->out) o->out = "1x1o";
+    if (o->heads <= 0) o->heads = 8;
+    if (o->layers <= 0) o->layers = 4;
+    if (head.weights) {
+        eqnn__fail(c, "multi_head: .weights are those of one head");
+        return 0;
+    }
+    return eqnn__attention_defaults(c, &o->head, &head);
+}
+
+EQNN_API eqnn_tensor *eqnn_multi_head(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                      const char *name, const eqnn_multi_head_opts *opts)
+{
+    eqnn_multi_head_opts o;
+    eqnn__edges a;
+    x = eqnn__with_label(x);
+    if (!eqnn__attention_check(x, pos, g)) return NULL;
+    eqnn_ctx *c = x->ctx;
+    if (!eqnn__multi_head_defaults(c, &o, opts)) return NULL;
+    if (!eqnn__edges_of(&a, pos, g, &o.head)) return NULL;
+    eqnn_tensor **h = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)o.heads * sizeof *h);
+    x = h ? eqnn_enter(x, name) : NULL;
+    for (int k = 0; x && k < o.heads; k++)
+        h[k] = eqnn__head(x, &a, eqnn_format(c, "heads.%d", k), &o.head);
+    if (!x || c->failed) return NULL;
+    eqnn_tensor *one_over = eqnn_inverse_degree(g), *y = eqnn_concat_n(h, o.heads);
+    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp1", o.head.out), one_over);
+    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp2", o.out), one_over);
+    return eqnn_leave(y);
+}
+
+/* The neighbours of positions that have moved, of the same examples. */
+static const eqnn_graph *eqnn__graph_again(eqnn_tensor *pos, const eqnn_graph *g, double radius)
+{
+    eqnn_graph_opts o;
+    memset(&o, 0, sizeof o);
+    o.example = g->example;
+    o.examples = g->example ? g->examples : 0;
+    if (!g->shift) return eqnn_radius_graph(pos, radius, &o);
+    eqnn__fail(pos->ctx, "attention_network: one layer only in a periodic box");
+    return NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph *g,
+                                             const char *name, const eqnn_multi_head_opts *opts)
+{
+    eqnn_multi_head_opts o;
+    if (eqnn__bad(pos, "attention_network")) return NULL;
+    if (!eqnn__attention_check(pos, pos, g)) return NULL;
+    if (!eqnn__multi_head_defaults(pos->ctx, &o, opts)) return NULL;
+    pos = eqnn_as(pos, eqnn_irreps_make(pos->ctx, "1x1o"));
+    pos = eqnn_enter(pos, name ? name : "");
+    eqnn_tensor *now = pos, *y = NULL;
+    for (int k = 0; now && k < o.layers; k++) {
+        eqnn_tensor *x = now;
+        if (k > 0 && !(g = eqnn__graph_again(now, g, o.head.radius))) return NULL;
+        if (o.centred) x = eqnn_sub(now, eqnn_take(eqnn_pool_mean(now, g), g->example_index));
+        y = eqnn_multi_head(x, now, g, eqnn_format(now->ctx, "layers.%d", k), &o);
+        now = o.moves ? eqnn_add(now, y) : y;
+    }
+    return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
+}
+
+/* --- graph attention without symmetry: a baseline --- */
+
+static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (o->heads <= 0) o->heads = 1;
+    if (o->slope == 0) o->slope = 0.2;
+}
+
+/* 1 for an edge between two nodes, 0 for a loop. */
+static eqnn_tensor *eqnn__no_loop(const eqnn_graph *g)
+{
+    eqnn_tensor *x = eqnn_zeros(g->ctx, g->edges, 1);
+    for (int e = 0; x && e < g->edges; e++) x->data[e] = (eqnn_real)(g->source[e] != g->target[e]);
+    return x;
+}
+
+/* The graph with one loop at every node; a row for each of its edges says where its attributes are
+   in those of the old edges with those of the nodes below them. */
+static const eqnn_graph *eqnn__with_loops(const eqnn_graph *g, eqnn_ints **rows)
+{
+    eqnn_graph_opts o;
+    size_t most = (size_t)g->edges + (size_t)g->targets;
+    int n = 0, *source = eqnn__graph_room(g->ctx, most, 0);
+    int *target = eqnn__graph_room(g->ctx, most, 0), *row = eqnn__graph_room(g->ctx, 2 * most, 0);
+    if (!source || !target || !row) return NULL;
+    for (int e = 0; e < g->edges + g->targets; e++) {
+        int loop = e >= g->edges;
+        if (!loop && g->source[e] == g->target[e]) continue;
+        source[n] = loop ? e - g->edges : g->source[e];
+        target[n] = loop ? e - g->edges : g->target[e];
+        row[n++] = e;
+    }
+    memset(&o, 0, sizeof o);
+    o.sources = o.targets = g->targets;
+    const eqnn_graph *y = eqnn_graph_make(g->ctx, n, source, target, &o);
+    if (!y) return NULL;
+    for (int e = 0; e < n; e++) row[most + (size_t)e] = row[y->order[e]];
+    *rows = eqnn__graph_index(g->ctx, n, row + most, (int)most, 0);
+    return *rows ? y : NULL;
+}
+
+/* Which head a column of [.., heads * channels] belongs to; or which channel it is. */
+static eqnn_ints *eqnn__head_columns(eqnn_ctx *c, int heads, int channels, int channel)
+{
+    int *v = eqnn__graph_room(c, (size_t)heads * (size_t)channels, 0);
+    for (int i = 0; v && i < heads * channels; i++) v[i] = channel ? i % channels : i / channels;
+    return v ? eqnn_ints_make(c, heads * channels, v, channel ? channels : heads, 0) : NULL;
+}
+
+/* <h, vector of that name> for every head: [.., heads] */
+static eqnn_tensor *eqnn__head_score(eqnn_tensor *h, const char *name, eqnn_ints *head)
+{
+    eqnn_init init;
+    if (!h || !head) return NULL;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_GLOROT_UNIFORM;
+    init.fan_in = h->cols / head->range;
+    init.fan_out = head->range;
+    return eqnn_collect_columns(eqnn_mul(h, eqnn_param(h->ctx, name, 1, h->cols, &init)), head);
+}
+
+/* <lin_edge(a), att_edge> = a M, M [n, heads] = lin_edge^T with the vectors multiplied in. */
+static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_GLOROT_UNIFORM;
+    eqnn_tensor *in = eqnn_enter(a, "lin_edge");
+    eqnn_tensor *W = in ? eqnn_param(a->ctx, "weight", cols, a->cols, &init) : NULL;
+    W = eqnn_leave(W);
+    return eqnn_matmul(a, eqnn__head_score(eqnn_transpose(W), "att_edge", head));
+}
+
+/* y_i = sum over edges of alpha h_j, each head with its own alpha: a message of numbers whose
+   weights are alpha V, where V [heads, columns] is 1 where the column is the head's. */
+static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints *head,
+                                   const eqnn_graph *g)
+{
+    if (!h || !alpha) return NULL;
+    eqnn_ctx *c = h->ctx;
+    h = eqnn__with_label(h);
+    const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
+    const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;
+    eqnn_tensor *V = eqnn_zeros(c, head->range, head->count);
+    if (!p || !V) return NULL;
+    for (int i = 0; i < head->count; i++) V->data[head->v[i] * head->count + i] = 1;
+    eqnn_tensor *ones = eqnn_as(eqnn_full(c, g->edges, 1, 1), one);
+    return eqnn__bare(eqnn_message(h, ones, alpha, V, p, g));
+}
+
+static int eqnn__gat_check(eqnn_tensor *x, eqnn_tensor *a, const eqnn_graph *g, int channels)
+{
+    if (eqnn__bad(x, "gat_conv") || (a && eqnn__bad2(x, a, "gat_conv"))) return 0;
+    if (!g || channels <= 0 || x->rows != g->sources || g->sources != g->targets ||
+        (a && a->rows != g->edges)) {
+        eqnn__fail(x->ctx, "gat_conv: %d rows of features, %d of attributes and %d channels for "
+                           "%d sources, %d targets and %d edges",
+                   x->rows, a ? a->rows : 0, channels, g ? g->sources : 0, g ? g->targets : 0,
+                   g ? g->edges : 0);
+        return 0;
+    }
+    return 1;
+}
+
+/* Puts loops in, with the mean of the attributes that enter a node (0 when none does). */
+static const eqnn_graph *eqnn__gat_loops(const eqnn_graph *g, eqnn_tensor **a)
+{
+    eqnn_ints *rows = NULL;
+    const eqnn_graph *y = eqnn__with_loops(g, &rows);
+    if (!y || !*a) return y;
+    eqnn_tensor *keep = eqnn__no_loop(g), *both[2];
+    eqnn_tensor *count = eqnn_max(eqnn_scatter(keep, g), eqnn_full(g->ctx, 1, 1, 1));
+    both[0] = *a;
+    both[1] = eqnn_div(eqnn_scatter(eqnn_mul(*a, keep), g), count);
+    *a = eqnn_take(eqnn_stack(both, 2), rows);
+    return *a ? y : NULL;
+}
+
+/* The maximum is subtracted before exp, so sums are at least 1 and the 1e-16 that PyTorch Geometric
+   adds to them changes nothing. */
+static eqnn_tensor *eqnn__gat_softmax(eqnn_tensor *h, eqnn_tensor *a, eqnn_ints *head,
+                                      const eqnn_graph *g, double slope)
+{
+    if (!h || !head) return NULL;
+    eqnn_tensor *s = eqnn_gather(eqnn__head_score(h, "att_src", head), g);
+    s = eqnn_add(s, eqnn_gather_target(eqnn__head_score(h, "att_dst", head), g));
+    if (a) s = eqnn_add(s, eqnn__edge_score(a, h->cols, head));
+    return eqnn_edge_softmax(eqnn_leaky_relu(s, slope), g);
+}
+
+/* [nodes, heads * channels] or, when heads are averaged, [nodes, channels]; plus the bias. */
+static eqnn_tensor *eqnn__gat_end(eqnn_tensor *y, int channels, const eqnn_gat_opts *o)
+{
+    eqnn_init zeros;
+    if (!y) return NULL;
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    if (o->mean) {
+        eqnn_ints *channel = eqnn__head_columns(y->ctx, o->heads, channels, 1);
+        y = eqnn_scale(eqnn_collect_columns(y, channel), 1.0 / o->heads);
+    }
+    if (!y || o->no_bias) return y;
+    return eqnn_add(y, eqnn_param(y->ctx, "bias", 1, y->cols, &zeros));
+}
+
+EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, const eqnn_graph *g,
+                                    const char *name, int channels, const eqnn_gat_opts *opts)
+{
+    eqnn_gat_opts o;
+    eqnn_linear_opts lin;
+    eqnn__gat_defaults(&o, opts);
+    if (!eqnn__gat_check(x, attributes, g, channels)) return NULL;
+    if (!o.given_edges && !(g = eqnn__gat_loops(g, &attributes))) return NULL;
+    memset(&lin, 0, sizeof lin);
+    lin.no_bias = 1;
+    lin.weight.kind = EQNN_INIT_GLOROT_UNIFORM;
+    eqnn_ints *head = eqnn__head_columns(x->ctx, o.heads, channels, 0);
+    eqnn_tensor *h = eqnn_linear(eqnn_enter(x, name), "lin", o.heads * channels, &lin);
+    eqnn_tensor *alpha = eqnn__gat_softmax(h, attributes, head, g, o.slope);
+    if (o.weights) *o.weights = alpha;
+    return eqnn_leave(eqnn__gat_end(eqnn__head_sum(h, alpha, head, g), channels, &o));
+}
+
+static void eqnn__gnn_defaults(eqnn_gnn_opts *o, const eqnn_gnn_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (o->channels <= 0) o->channels = 256;
+    if (o->heads <= 0) o->heads = 4;
+    if (o->hidden <= 0) o->hidden = 256;
+    if (o->out <= 0) o->out = 3;
+    if (o->lmax == 0) o->lmax = 3;
+    if (o->lmax < 0) o->lmax = 0;
+    if (!(o->neighbours > 0)) o->neighbours = 6;
+}
+
+EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
+                               const eqnn_gnn_opts *opts)
+{
+    eqnn_gnn_opts o;
+    eqnn_gat_opts gat;
+    eqnn_mlp_opts mlp;
+    if (eqnn__bad(pos, "gnn")) return NULL;
+    eqnn__gnn_defaults(&o, opts);
+    memset(&gat, 0, sizeof gat);
+    memset(&mlp, 0, sizeof mlp);
+    gat.heads = o.heads;
+    mlp.act = EQNN_GELU;
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o.lmax, NULL);
+    Y = eqnn__bare(Y); /* from here on components are mere numbers, and the symmetry is lost */
+    eqnn_tensor *x = eqnn_scale(eqnn_scatter(Y, g), 1 / sqrt(o.neighbours));
+    x = eqnn_enter(x, name ? name : "");
+    x = eqnn_gat_conv(x, Y, g, "conv1", o.channels, &gat);
+    x = eqnn_gat_conv(x, Y, g, "conv2", o.channels, &gat);
+    return eqnn_leave(eqnn_mlp(x, "head", eqnn_format(pos->ctx, "%d,%d", o.hidden, o.out), &mlp));
 }
 
 #ifdef EQNN__HOST_O1

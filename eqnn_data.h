@@ -49,7 +49,7 @@
 
 /* ------------------------------------------------------------------------------------------------
    1 >>files   numpy's files: npy (one array) and npz (a zip archive of them).
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_array {
     const char *name;      /* as in the archive, without ".npy"; "arr" for a bare npy file       */
@@ -80,7 +80,7 @@ EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *arra
 
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Data that needs no download: a chain of beads that obeys Newton.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* Beads of mass 1 on a string, isolated, with the potential energy
 
@@ -122,7 +122,7 @@ EQNN_API void eqnn_chain_step(const eqnn_chain_opts *opts, double *pos, double *
 /* ------------------------------------------------------------------------------------------------
    3 >>batches   Which examples are trained on together, and in which order. Orders are functions of
                  a seed and an epoch, so a resumed run continues exactly where it was.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* Numbers 0..n-1 in an order that depends on (seed, stream) only. */
 EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out);
@@ -144,7 +144,7 @@ EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items);
 
 /* ------------------------------------------------------------------------------------------------
    4 >>metrics   How good a prediction is, added up in double. A struct of zeros is ready to use.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* The running mean of values with weights. */
 typedef struct eqnn_average { double weight, value; } eqnn_average;
@@ -166,7 +166,7 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
 /* ------------------------------------------------------------------------------------------------
    5 >>terminal   What a program says and is told: options, progress, Ctrl-C, tables, logs.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 EQNN_API double eqnn_clock(void);            /* seconds since some moment */
 EQNN_API int eqnn_is_terminal(FILE *file);   /* of stdout and stderr; 0 for other files */
@@ -240,7 +240,7 @@ EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path);
 
 /* ------------------------------------------------------------------------------------------------
    6 >>plots   Pictures as SVG, which browsers show and editors edit.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_plot_opts {
     const char *title, *x_label, *y_label;  /* default none                                       */
@@ -305,7 +305,7 @@ EQNN_API void eqnn_plot_colour(double t, char *text);
 /* ------------------------------------------------------------------------------------------------
    1 >>files   Every count and offset in a file is checked against the bytes that are there before
                it is used; parsers return a phrase that says what is wrong, or NULL.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* Bytes that grow; failed once there was no memory. */
 typedef struct eqnn__blob {
@@ -1112,7 +1112,7 @@ EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *arra
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Random numbers are a function of (seed, stream, index) and of nothing else, so
                     the data does not change with what the program did before.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* 64 random bits: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), twice. */
 static uint64_t eqnn__data_bits(uint64_t seed, uint64_t stream, uint64_t index)
@@ -1363,7 +1363,7 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
 
 /* ------------------------------------------------------------------------------------------------
    3 >>batches
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 /* Fisher-Yates: item i changes places with one of the items 0..i. */
 EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
@@ -1467,7 +1467,7 @@ EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
 
 /* ------------------------------------------------------------------------------------------------
    4 >>metrics
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 EQNN_API void eqnn_average_add(eqnn_average *m, double value, double weight)
 {
@@ -1519,7 +1519,7 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s)
 
 /* ------------------------------------------------------------------------------------------------
    5 >>terminal
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 EQNN_API double eqnn_clock(void)
 {
@@ -2001,7 +2001,7 @@ EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path)
 
 /* ------------------------------------------------------------------------------------------------
    6 >>plots
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn__plot_series {
     char label[64], colour[24];
@@ -2630,4 +2630,4 @@ EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, i
    NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
    DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
    OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-   ------------------------------------------------------------------------------------------------ */
+   ---------------------------------------------------------------------------------------------- */

@@ -2,11 +2,13 @@
 
    cc -O2 -I. examples/lesson2_gradients.c -lm -o lesson2 && ./lesson2
 
-   YOU WILL SEE   sin and its first four derivatives at one point beside the exact numbers; then a
-                  network that learns the shape of a valley by being shown only the force in it. The
-                  last line compares the energy it found with the true one, which it was never told.
-   IT TEACHES     eqnn_grad gives dy/dx as a tensor like any other, to any order; weights come into
-                  being at their first use; a training step is loss, backward, optimizer step, reset. */
+   YOU WILL SEE   sin and its first four derivatives at one point beside the exact numbers; then
+                  a network that learns the shape of a valley by being shown only the force in
+                  it. The last line compares the energy it found with the true one, which it was
+                  never told.
+   IT TEACHES     eqnn_grad gives dy/dx as a tensor like any other, to any order; weights come
+                  into being at their first use; a training step is loss, backward, optimizer
+                  step, reset. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include <math.h>
@@ -36,7 +38,8 @@ static eqnn_tensor *energy(eqnn_tensor *x)
     return eqnn_mlp(x, "energy", "32,32,1", NULL);
 }
 
-/* F = -dE/dx. Each row's energy depends on its own x only, so the gradient of the sum holds them all. */
+/* F = -dE/dx. Each row's energy depends on its own x only, so the gradient of the sum holds them
+   all. */
 static eqnn_tensor *force(eqnn_tensor *x)
 {
     return eqnn_neg(eqnn_grad(eqnn_sum(energy(x)), x));
@@ -61,7 +64,8 @@ static void train(eqnn_ctx *c, int steps)
         eqnn_tensor *in = eqnn_from_double(c, SAMPLES, 1, x);
         eqnn_tensor *loss = eqnn_mse(force(in), eqnn_from_double(c, SAMPLES, 1, f));
         if (step % 200 == 0) printf("step %4d   loss on forces %.5f\n", step, eqnn_value(loss));
-        eqnn_backward(loss); /* adds d loss / d weight to every weight's gradient: through a gradient */
+        eqnn_backward(
+            loss); /* adds d loss / d weight to every weight's gradient: through a gradient */
         eqnn_adam_step(adam);
         eqnn_reset(c);       /* the step's tensors are gone; the weights stay */
     }

@@ -2,13 +2,15 @@
 
    cc -O2 -I. examples/lesson3_rotations.c -lm -o lesson3 && ./lesson3
 
-   YOU WILL SEE   two vectors multiplied in the three ways that respect rotations: dot product, cross
-                  product and a symmetric matrix; what a mirror does to each; and at the end the
-                  largest error of f(R x) = R f(x) over random rotations and mirrors, for a function
-                  that respects them (rounding) and for one that does not (of the size of f itself).
-   IT TEACHES     an irrep is a kind of number: 0e a scalar, 1o a vector such as a position, 1e an axial
-                  vector such as a torque, 2e the five numbers of a symmetric matrix without trace.
-                  Products of irreps are sums of irreps, and that is all an equivariant network is made of. */
+   YOU WILL SEE   two vectors multiplied in the three ways that respect rotations: dot product,
+                  cross product and a symmetric matrix; what a mirror does to each; and at the
+                  end the largest error of f(R x) = R f(x) over random rotations and mirrors, for
+                  a function that respects them (rounding) and for one that does not (of the size
+                  of f itself).
+   IT TEACHES     an irrep is a kind of number: 0e a scalar, 1o a vector such as a position, 1e
+                  an axial vector such as a torque, 2e the five numbers of a symmetric matrix
+                  without trace. Products of irreps are sums of irreps, and that is all an
+                  equivariant network is made of. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 
@@ -21,15 +23,17 @@ static void print_row(const char *title, const eqnn_tensor *x)
 
 /* --- 1. the product of two vectors --- */
 
-/* A vector times a vector is 3 x 3 = 9 numbers. They fall apart into 1 + 3 + 5 that never mix. Each part
-   is divided such that random vectors of unit variance give numbers of unit variance: the dot product
-   is a sum of 3 terms, the cross product of 2. That keeps deep networks from blowing up. */
+/* A vector times a vector is 3 x 3 = 9 numbers. They fall apart into 1 + 3 + 5 that never mix.
+   Each part is divided such that random vectors of unit variance give numbers of unit variance:
+   the dot product is a sum of 3 terms, the cross product of 2. That keeps deep networks from
+   blowing up. */
 static eqnn_tensor *product(eqnn_tensor *a, eqnn_tensor *b)
 {
     eqnn_ctx *c = eqnn_context(a);
     const eqnn_irreps *vector = eqnn_irreps_make(c, "1x1o");
     const eqnn_product *all = eqnn_product_channelwise(c, vector, vector, NULL, NULL);
-    eqnn_tensor *ones = eqnn_full(c, 1, eqnn_product_weights(all), 1); /* every path with weight 1 */
+    eqnn_tensor *ones = eqnn_full(c, 1, eqnn_product_weights(all),
+                                  1); /* every path with weight 1 */
     return eqnn_tensor_product(a, b, ones, all);
 }
 
@@ -46,8 +50,9 @@ static void show_product(eqnn_tensor *a, eqnn_tensor *b)
 
 /* --- 2. the mirror --- */
 
-/* Reflection through the origin: all coordinates change sign. Two minus signs make a plus, so neither
-   the dot nor the cross product of two vectors changes. A vector is odd (o), its product is even (e). */
+/* Reflection through the origin: all coordinates change sign. Two minus signs make a plus, so
+   neither the dot nor the cross product of two vectors changes. A vector is odd (o), its product
+   is even (e). */
 static void show_mirror(eqnn_tensor *a, eqnn_tensor *b)
 {
     const double inversion[9] = { -1, 0, 0, 0, -1, 0, 0, 0, -1 };
@@ -60,7 +65,8 @@ static void show_mirror(eqnn_tensor *a, eqnn_tensor *b)
 
 /* --- 3. functions that respect rotations, and one that does not --- */
 
-/* Harmonics turn a direction into irreps 0e, 1o, 2e, 3o, ...: everything a network needs to see of it. */
+/* Harmonics turn a direction into irreps 0e, 1o, 2e, 3o, ...: everything a network needs to see of
+   it. */
 static eqnn_tensor *harmonics(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n, (void)user;
@@ -76,8 +82,8 @@ static eqnn_tensor *layer(eqnn_tensor *const *x, int n, void *user)
     return eqnn_fully_connected(h, h, "multiply", "1x0e+1x1o+1x2e", NULL);
 }
 
-/* Coordinate by coordinate: a network that knows nothing of rotations does this all the time. To do it
-   here one has to take the label off, and claim afterwards that the result is a vector. */
+/* Coordinate by coordinate: a network that knows nothing of rotations does this all the time. To
+   do it here one has to take the label off, and claim afterwards that the result is a vector. */
 static eqnn_tensor *pointwise(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n, (void)user;
@@ -94,12 +100,14 @@ int main(void)
     eqnn_ctx *c = eqnn_make(NULL);
     const eqnn_irreps *vector = eqnn_irreps_make(c, "1x1o");
     const eqnn_real ex[3] = { 1, 0, 0 }, exy[3] = { 1, 2, 0 };
-    eqnn_tensor *a = eqnn_as(eqnn_from(c, 1, 3, ex), vector), *b = eqnn_as(eqnn_from(c, 1, 3, exy), vector);
+    eqnn_tensor *a = eqnn_as(eqnn_from(c, 1, 3, ex), vector),
+                *b = eqnn_as(eqnn_from(c, 1, 3, exy), vector);
     show_product(a, b);
     show_mirror(a, b);
 
     eqnn_tensor *x = eqnn_as(eqnn_normal(c, "directions", 10, 3), vector);
-    double good = error_of(harmonics, x), learned = error_of(layer, x), bad = error_of(pointwise, x);
+    double good = error_of(harmonics, x), learned = error_of(layer, x),
+           bad = error_of(pointwise, x);
     printf("\nlargest |f(R x) - R f(x)| / |f| over 20 random rotations and mirrors R\n");
     printf("    harmonics of degree 0 to 6      %.1e\n", good);
     printf("    a layer with random weights     %.1e\n", learned);

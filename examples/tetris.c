@@ -2,19 +2,20 @@
 
    cc -O2 -I. examples/tetris.c -lm -o tetris && ./tetris          (--help lists the options)
 
-   The pieces are made of four unit cubes. The first two are mirror images of each other: no rotation
-   turns one into the other. Every piece is shown in one orientation only; then it is asked for in
-   random ones.
+   The pieces are made of four unit cubes. The first two are mirror images of each other: no
+   rotation turns one into the other. Every piece is shown in one orientation only; then it is
+   asked for in random ones.
 
-   YOU WILL SEE   losses; then a table. An ordinary network names all pieces as they were shown and few
-                  of them turned. The equivariant one names all of them in all orientations, and in a
-                  mirror takes left for right and right for left, as it must.
-   IT TEACHES     seven outputs of two kinds: six scalars (0e) say which piece, one pseudoscalar (0o),
-                  which changes sign in a mirror, says left or right. That label alone separates the
-                  mirror images; nothing about handedness is learned from examples.
+   YOU WILL SEE   losses; then a table. An ordinary network names all pieces as they were shown
+                  and few of them turned. The equivariant one names all of them in all
+                  orientations, and in a mirror takes left for right and right for left, as it
+                  must.
+   IT TEACHES     seven outputs of two kinds: six scalars (0e) say which piece, one pseudoscalar
+                  (0o), which changes sign in a mirror, says left or right. That label alone
+                  separates the mirror images; nothing about handedness is learned from examples.
 
-   The polynomial model and the pieces are those of e3nn's tutorial: harmonics of the edges shorter than
-   1.1, two tensor products, sums over neighbours, no nonlinearity. */
+   The polynomial model and the pieces are those of e3nn's tutorial: harmonics of the edges shorter
+   than 1.1, two tensor products, sums over neighbours, no nonlinearity. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"
@@ -25,10 +26,11 @@ static const char *const name[PIECES] = {
     "left-handed", "right-handed", "square", "line", "corner", "L", "T", "zigzag"
 };
 static const double cubes[NODES][3] = {
-    { 0, 0, 0 }, { 0, 0, 1 }, { 1, 0, 0 }, { 1, 1, 0 },  { 0, 0, 0 }, { 0, 0, 1 }, { 1, 0, 0 }, { 1, -1, 0 },
-    { 0, 0, 0 }, { 1, 0, 0 }, { 0, 1, 0 }, { 1, 1, 0 },  { 0, 0, 0 }, { 0, 0, 1 }, { 0, 0, 2 }, { 0, 0, 3 },
-    { 0, 0, 0 }, { 0, 0, 1 }, { 0, 1, 0 }, { 1, 0, 0 },  { 0, 0, 0 }, { 0, 0, 1 }, { 0, 0, 2 }, { 0, 1, 0 },
-    { 0, 0, 0 }, { 0, 0, 1 }, { 0, 0, 2 }, { 0, 1, 1 },  { 0, 0, 0 }, { 1, 0, 0 }, { 1, 1, 0 }, { 2, 1, 0 }
+    { 0, 0, 0 },  { 0, 0, 1 }, { 1, 0, 0 }, { 1, 1, 0 }, { 0, 0, 0 }, { 0, 0, 1 }, { 1, 0, 0 },
+    { 1, -1, 0 }, { 0, 0, 0 }, { 1, 0, 0 }, { 0, 1, 0 }, { 1, 1, 0 }, { 0, 0, 0 }, { 0, 0, 1 },
+    { 0, 0, 2 },  { 0, 0, 3 }, { 0, 0, 0 }, { 0, 0, 1 }, { 0, 1, 0 }, { 1, 0, 0 }, { 0, 0, 0 },
+    { 0, 0, 1 },  { 0, 0, 2 }, { 0, 1, 0 }, { 0, 0, 0 }, { 0, 0, 1 }, { 0, 0, 2 }, { 0, 1, 1 },
+    { 0, 0, 0 },  { 1, 0, 0 }, { 1, 1, 0 }, { 2, 1, 0 }
 };
 
 /* What a piece is called: +1 or -1 in the pseudoscalar (output 0), or a one among the scalars. */
@@ -53,15 +55,18 @@ static const eqnn_graph *graph_of(eqnn_tensor *pos)
 static eqnn_tensor *equivariant(eqnn_tensor *pos)
 {
     const eqnn_graph *g = graph_of(pos);
-    eqnn_polynomial_opts o = { .mid = "64x0e+24x1e+24x1o+16x2e+16x2o", .out = "1x0o+6x0e", .neighbours = 2,
-                               .sum_last = 1 };
-    return eqnn_scale(eqnn_pool_sum(eqnn_polynomial(pos, g, "polynomial", &o), g), 0.5); /* 1/sqrt(cubes) */
+    eqnn_polynomial_opts o = {
+        .mid = "64x0e+24x1e+24x1o+16x2e+16x2o", .out = "1x0o+6x0e", .neighbours = 2, .sum_last = 1
+    };
+    return eqnn_scale(eqnn_pool_sum(eqnn_polynomial(pos, g, "polynomial", &o), g),
+                      0.5); /* 1/sqrt(cubes) */
 }
 
 /* The same by a network that sees twelve coordinates a piece and knows nothing of rotations. */
 static eqnn_tensor *ordinary(eqnn_tensor *pos)
 {
-    eqnn_tensor *y = eqnn_mlp(eqnn_reshape(eqnn_as(pos, NULL), PIECES, 3 * CUBES), "ordinary", "64,64,7", NULL);
+    eqnn_tensor *y = eqnn_mlp(eqnn_reshape(eqnn_as(pos, NULL), PIECES, 3 * CUBES), "ordinary",
+                              "64,64,7", NULL);
     return eqnn_as(y, eqnn_irreps_make(eqnn_context(pos), "1x0o+6x0e"));
 }
 
@@ -87,7 +92,8 @@ static void train(eqnn_ctx *c, const char *title, model f, double rate, int epoc
 {
     eqnn_adam *adam = eqnn_adam_make(c, NULL);
     eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = rate, .total = epochs };
-    eqnn_open(c, "ordinary"); /* the second model's weights appear after the first has been trained */
+    eqnn_open(c,
+              "ordinary"); /* the second model's weights appear after the first has been trained */
     for (int epoch = 0; epoch < epochs && !eqnn_error(c) && !eqnn_interrupted(); epoch++) {
         eqnn_tensor *loss = loss_of(f, c);
         if (epoch % 100 == 0 || epoch == epochs - 1)
@@ -161,7 +167,8 @@ static void show_answers(eqnn_ctx *c)
     double R[9];
     eqnn_rotation_random(c, "shown", 0, R);
     eqnn_tensor *y = equivariant(eqnn_rotate(positions(c), R));
-    printf("\nanswers to the pieces in one random orientation (the first column is the pseudoscalar)\n");
+    printf("\nanswers to the pieces in one random orientation (the first column is the "
+           "pseudoscalar)\n");
     for (int p = 0; p < PIECES; p++) {
         printf("  %-13s", name[p]);
         for (int k = 0; k < OUT; k++) printf(" %6.2f", eqnn_at(y, p, k));
@@ -172,7 +179,8 @@ static void show_answers(eqnn_ctx *c)
 int main(int argc, char **argv)
 {
     eqnn_args a;
-    const eqnn_option own[] = { { "epochs", "1000", "passes over the eight pieces" }, { NULL, NULL, NULL } };
+    const eqnn_option own[] = { { "epochs", "1000", "passes over the eight pieces" },
+                                { NULL, NULL, NULL } };
     int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation", own);
     if (go == 0) return 0;
     eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
@@ -187,12 +195,16 @@ int main(int argc, char **argv)
     printf("trained both in %.1f seconds\n", eqnn_clock() - start);
 
     show_answers(c);
-    printf("\nnamed correctly, of %d pieces: as shown, and in %d random orientations\n\n", PIECES, TRIALS);
-    eqnn_table *t = eqnn_table_make(c, "model|weights|as shown|turned|turned, mirrored|equivariance error");
+    printf("\nnamed correctly, of %d pieces: as shown, and in %d random orientations\n\n", PIECES,
+           TRIALS);
+    eqnn_table *t = eqnn_table_make(
+        c, "model|weights|as shown|turned|turned, mirrored|equivariance error");
     row(t, c, "ordinary", "ordinary.", ordinary);
     double turned = row(t, c, "equivariant", "polynomial.", equivariant);
     eqnn_table_print(t, stdout);
-    printf("\nthe equivariant model, trained on one orientation, is right in %.1f %% of random ones\n", turned);
+    printf(
+        "\nthe equivariant model, trained on one orientation, is right in %.1f %% of random ones\n",
+        turned);
 
     if (eqnn_error(c)) fprintf(stderr, "error: %s\n", eqnn_error(c));
     int failed = eqnn_error(c) != NULL;

@@ -25,20 +25,35 @@ static eqnn_npz *parse(eqnn_ctx *c, const char *header, const void *data, size_t
 TEST(npy_types)
 {
     eqnn_ctx *c = test_context();
-    static const struct { const char *dtype; unsigned char bytes[8]; size_t size; double value; } t[] = {
-        { "<f8", { 0, 0, 0, 0, 0, 0, 0xf8, 0x3f }, 8, 1.5 }, { ">f8", { 0x3f, 0xf8 }, 8, 1.5 },
-        { "<f4", { 0, 0, 0xc0, 0x3f }, 4, 1.5 },             { ">f4", { 0x3f, 0xc0 }, 4, 1.5 },
-        { "<f2", { 0x00, 0x3e }, 2, 1.5 },                   { "<f2", { 1, 0 }, 2, 5.9604644775390625e-8 },
-        { ">f2", { 0xc0, 0 }, 2, -2 },                       { "<i1", { 0x80 }, 1, -128 },
-        { "<i2", { 0xfe, 0xff }, 2, -2 },                    { ">i2", { 0xff, 0xfe }, 2, -2 },
-        { "<i4", { 0, 0, 0, 0x80 }, 4, -2147483648.0 },      { "<i8", { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 8, -1 },
-        { ">i8", { 0x80 }, 8, -9223372036854775808.0 },      { "|u1", { 200 }, 1, 200 },
-        { "<u2", { 0xff, 0xff }, 2, 65535 },                 { ">u4", { 1, 0, 0, 0 }, 4, 16777216 },
-        { "<u8", { 0, 0, 0, 0, 0, 0, 0, 0x80 }, 8, 9223372036854775808.0 }, { "|b1", { 1 }, 1, 1 },
+    static const struct {
+        const char *dtype;
+        unsigned char bytes[8];
+        size_t size;
+        double value;
+    } t[] = {
+        { "<f8", { 0, 0, 0, 0, 0, 0, 0xf8, 0x3f }, 8, 1.5 },
+        { ">f8", { 0x3f, 0xf8 }, 8, 1.5 },
+        { "<f4", { 0, 0, 0xc0, 0x3f }, 4, 1.5 },
+        { ">f4", { 0x3f, 0xc0 }, 4, 1.5 },
+        { "<f2", { 0x00, 0x3e }, 2, 1.5 },
+        { "<f2", { 1, 0 }, 2, 5.9604644775390625e-8 },
+        { ">f2", { 0xc0, 0 }, 2, -2 },
+        { "<i1", { 0x80 }, 1, -128 },
+        { "<i2", { 0xfe, 0xff }, 2, -2 },
+        { ">i2", { 0xff, 0xfe }, 2, -2 },
+        { "<i4", { 0, 0, 0, 0x80 }, 4, -2147483648.0 },
+        { "<i8", { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 8, -1 },
+        { ">i8", { 0x80 }, 8, -9223372036854775808.0 },
+        { "|u1", { 200 }, 1, 200 },
+        { "<u2", { 0xff, 0xff }, 2, 65535 },
+        { ">u4", { 1, 0, 0, 0 }, 4, 16777216 },
+        { "<u8", { 0, 0, 0, 0, 0, 0, 0, 0x80 }, 8, 9223372036854775808.0 },
+        { "|b1", { 1 }, 1, 1 },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char header[128];
-        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }\n", t[i].dtype);
+        snprintf(header, sizeof header,
+                 "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }\n", t[i].dtype);
         eqnn_npz *z = parse(c, header, t[i].bytes, t[i].size);
         const eqnn_array *a = eqnn_npz_need(z, "arr", 1);
         CHECK(a && a->count == 1 && a->values[0] == t[i].value);
@@ -71,9 +86,12 @@ TEST(npy_malformed)
     eqnn_ctx *c = test_context();
     static const char *const bad[][2] = {
         { "{'descr': '|u1', 'fortran_order': False, 'shape': (7,), }", "cut off" },
-        { "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967296,4294967296), }", "cut off" },
-        { "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999,), }", "absurdly" },
-        { "{'descr': '|u1', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", "8 dimensions" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967296,4294967296), }",
+          "cut off" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+          "absurdly" },
+        { "{'descr': '|u1', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }",
+          "8 dimensions" },
         { "{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }", "not made of numbers" },
         { "{'descr': '|u1', 'fortran_order': False, 'shape': (1", "comma" },
         { "{'descr': '|u1', 'fortran_order': Maybe, 'shape': (1,), }", "boolean" },
@@ -107,7 +125,8 @@ TEST(npz_round_trip)
     const eqnn_array *a = eqnn_npz_need(z, "a", 2), *i = eqnn_npz_need(z, "i", 1);
     CHECK(eqnn_npz_count(z) == 3 && a && memcmp(a->values, v, sizeof v) == 0);
     CHECK(i && memcmp(i->values, whole, sizeof whole) == 0);
-    CHECK(eqnn_npz_need(z, "none", 2) && eqnn_npz_find(z, "none")->count == 0 && !eqnn_npz_find(z, "b"));
+    CHECK(eqnn_npz_need(z, "none", 2) && eqnn_npz_find(z, "none")->count == 0 &&
+          !eqnn_npz_find(z, "b"));
     eqnn_npz_close(z);
     whole[0] = 200;
     CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
@@ -120,8 +139,8 @@ TEST(npz_round_trip)
     remove("test_data.npy");
 }
 
-/* Every byte of an archive that is changed, and every length it is cut to, gives the same numbers or
-   an error, never a crash. */
+/* Every byte of an archive that is changed, and every length it is cut to, gives the same numbers
+   or an error, never a crash. */
 TEST(npz_damaged)
 {
     eqnn_ctx *c = test_context();

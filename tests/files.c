@@ -7,8 +7,8 @@ static char path_store[8][256];
 static const char *temporary(int i, const char *name)
 {
     const char *folder = getenv("TMPDIR");
-    snprintf(path_store[i], sizeof path_store[i], "%.150s/eqnn_test_f%d_%p_%s", folder ? folder : "/tmp",
-             (int)sizeof(eqnn_real), (void *)&test_first, name);
+    snprintf(path_store[i], sizeof path_store[i], "%.150s/eqnn_test_f%d_%p_%s",
+             folder ? folder : "/tmp", (int)sizeof(eqnn_real), (void *)&test_first, name);
     remove(path_store[i]);
     return path_store[i];
 }
@@ -56,20 +56,23 @@ static size_t make_file(const char *json, size_t n, size_t size)
 TEST(reads)
 {
     eqnn_ctx *c = test_context();
-    const char *json = " {\"__metadata__\":{\"k\\u00e9y\":\"a\\n\\\"b\\\" \\ud83d\\ude00\",\"\":\"\"},"
-                       "\"b\" : {\"shape\":[2,3],\"data_offsets\":[0,6],\"dtype\":\"U8\"},\r\n\t"
-                       "\"empty\":{\"dtype\":\"F64\",\"shape\":[0,7],\"data_offsets\":[6,6]},"
-                       "\"a.x\":{\"dtype\":\"I16\",\"shape\":[],\"data_offsets\":[6,8]}}  ";
+    const char *json =
+        " {\"__metadata__\":{\"k\\u00e9y\":\"a\\n\\\"b\\\" \\ud83d\\ude00\",\"\":\"\"},"
+        "\"b\" : {\"shape\":[2,3],\"data_offsets\":[0,6],\"dtype\":\"U8\"},\r\n\t"
+        "\"empty\":{\"dtype\":\"F64\",\"shape\":[0,7],\"data_offsets\":[6,6]},"
+        "\"a.x\":{\"dtype\":\"I16\",\"shape\":[],\"data_offsets\":[6,8]}}  ";
     eqnn_file *f = eqnn_file_parse(c, made, make_file(json + 1, 0, 8));
     CHECK_OK(c);
     CHECK(eqnn_file_count(f) == 3 && eqnn_file_metas(f) == 2);
     CHECK_TEXT(eqnn_file_meta(f, "k\xc3\xa9y"), "a\n\"b\" \xf0\x9f\x98\x80");
     CHECK_TEXT(eqnn_file_meta(f, ""), "");
     CHECK(!eqnn_file_meta(f, "other") && !eqnn_file_find(f, "c") && !eqnn_file_entry(f, 3));
-    const eqnn_entry *b = eqnn_file_find(f, "b"), *a = eqnn_file_find(f, "a.x"), *e = eqnn_file_find(f, "empty");
+    const eqnn_entry *b = eqnn_file_find(f, "b"), *a = eqnn_file_find(f, "a.x"),
+                     *e = eqnn_file_find(f, "empty");
     double out[6] = { 0 };
     int64_t whole[6] = { 0 };
-    CHECK(b && a && e && b->dims == 2 && b->shape[1] == 3 && b->count == 6 && a->dims == 0 && e->count == 0);
+    CHECK(b && a && e && b->dims == 2 && b->shape[1] == 3 && b->count == 6 && a->dims == 0 &&
+          e->count == 0);
     CHECK(eqnn_file_read(f, b, out) && eqnn_file_read(f, e, NULL));
     CHECK_NEAR(out[5], 6, 0);
     CHECK(eqnn_file_read_int(f, a, whole) && whole[0] == 0x0807);
@@ -88,22 +91,38 @@ TEST(reads)
 TEST(types)
 {
     eqnn_ctx *c = test_context();
-    const struct { const char *dtype; unsigned char bytes[8]; int size; double value; int integer; } t[] = {
-        { "F64", { 0, 0, 0, 0, 0, 0, 0xf8, 0xbf }, 8, -1.5, 0 }, { "F32", { 0, 0, 0xc0, 0x3f }, 4, 1.5, 0 },
-        { "F16", { 0, 0xbe }, 2, -1.5, 0 }, { "F16", { 1, 0 }, 2, 5.9604644775390625e-8, 0 },
-        { "F16", { 0, 0x7c }, 2, (double)INFINITY, 0 }, { "BF16", { 0xc0, 0x3f }, 2, 1.5, 0 },
-        { "F16", { 0xff, 0x7b }, 2, 65504, 0 }, { "F16", { 0xff, 0x03 }, 2, 1023 / 16777216.0, 0 },
+    const struct {
+        const char *dtype;
+        unsigned char bytes[8];
+        int size;
+        double value;
+        int integer;
+    } t[] = {
+        { "F64", { 0, 0, 0, 0, 0, 0, 0xf8, 0xbf }, 8, -1.5, 0 },
+        { "F32", { 0, 0, 0xc0, 0x3f }, 4, 1.5, 0 },
+        { "F16", { 0, 0xbe }, 2, -1.5, 0 },
+        { "F16", { 1, 0 }, 2, 5.9604644775390625e-8, 0 },
+        { "F16", { 0, 0x7c }, 2, (double)INFINITY, 0 },
+        { "BF16", { 0xc0, 0x3f }, 2, 1.5, 0 },
+        { "F16", { 0xff, 0x7b }, 2, 65504, 0 },
+        { "F16", { 0xff, 0x03 }, 2, 1023 / 16777216.0, 0 },
         { "I64", { 0, 0, 0, 0, 0, 0, 0, 0x80 }, 8, -9223372036854775808.0, 1 },
-        { "I32", { 0xfe, 0xff, 0xff, 0xff }, 4, -2, 1 }, { "I16", { 0, 0x80 }, 2, -32768, 1 },
-        { "I8", { 0xff }, 1, -1, 1 }, { "I8", { 0x7f }, 1, 127, 1 }, { "U8", { 200 }, 1, 200, 1 },
-        { "U16", { 0xff, 0xff }, 2, 65535, 1 }, { "U32", { 0, 0, 0, 0x80 }, 4, 2147483648.0, 1 },
-        { "U64", { 5 }, 8, 5, 1 }, { "BOOL", { 1 }, 1, 1, 1 },
+        { "I32", { 0xfe, 0xff, 0xff, 0xff }, 4, -2, 1 },
+        { "I16", { 0, 0x80 }, 2, -32768, 1 },
+        { "I8", { 0xff }, 1, -1, 1 },
+        { "I8", { 0x7f }, 1, 127, 1 },
+        { "U8", { 200 }, 1, 200, 1 },
+        { "U16", { 0xff, 0xff }, 2, 65535, 1 },
+        { "U32", { 0, 0, 0, 0x80 }, 4, 2147483648.0, 1 },
+        { "U64", { 5 }, 8, 5, 1 },
+        { "BOOL", { 1 }, 1, 1, 1 },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char json[200];
         double x = 0;
         int64_t n = 0;
-        snprintf(json, sizeof json, "{\"x\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%d]}}", t[i].dtype,
+        snprintf(json, sizeof json,
+                 "{\"x\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%d]}}", t[i].dtype,
                  t[i].size);
         size_t size = make_file(json, 0, 0);
         memcpy(made + size, t[i].bytes, (size_t)t[i].size);
@@ -121,32 +140,71 @@ TEST(types)
 TEST(refuses)
 {
     eqnn_ctx *c = test_context();
-#define ENTRY(type, shape, offsets) "{\"x\":{\"dtype\":\"" type "\",\"shape\":[" shape "],\"data_offsets\":[" offsets "]}}"
-    static const struct { const char *json, *sentence; } t[] = {
-        { "", "begin" }, { "[]", "begin" }, { "{", "missing" }, { "{}x", "something after" }, { "{} {", "something after" },
-        { "{\"x\"", "':'" }, { "{\"x\":1}", "'{'" }, { "{\"x\":{}}", "without dtype" }, { "{,}", "missing" },
-        { "{\"x\":{\"dtype\":\"U8\"}}", "without" }, { "{\"x\":{\"a\":{\"b\":[[[[1]]]]}}}", "unknown key" },
-        { "{\"x\":{\"dtype\":\"U8\",\"dtype\":\"U8\"}}", "twice" }, { "{x:1}", "'\"'" }, { "{\"x", "without end" },
-        { ENTRY("U8", "8", "0,8,9"), "more than 2" }, { ENTRY("U8", "8", "0"), "fewer" }, { ENTRY("U8", "8", ""), "fewer" },
-        { ENTRY("U8", "8,", "0,8"), "not a whole" }, { ENTRY("U8", "-8", "0,8"), "not a whole" },
-        { ENTRY("U8", "8.0", "0,8"), "','" }, { ENTRY("U8", "1e1", "0,8"), "','" }, { ENTRY("U8", "08", "0,8"), "whole" },
-        { ENTRY("U8", "\"8\"", "0,8"), "whole" }, { ENTRY("U8", "[8]", "0,8"), "whole" },
-        { ENTRY("U8", "18446744073709551624", "0,8"), "beyond" }, { ENTRY("U8", "8", "0,99999999999999999999"), "beyond" },
-        { ENTRY("U8", "4294967296,4294967296", "0,8"), "overflows" }, { ENTRY("F64", "2305843009213693953", "0,8"), "overflows" },
-        { ENTRY("U8", "1,1,1,1,1,1,1,1,8", "0,8"), "more than 8 sizes" }, { ENTRY("U8", "7", "0,8"), "7 numbers" },
-        { ENTRY("U16", "8", "0,8"), "8 numbers of type U16 in 8 bytes" }, { ENTRY("U8", "9", "0,9"), "lies at" },
-        { ENTRY("U8", "0", "8,0"), "lies at" }, { ENTRY("U8", "7", "1,8"), "hole" }, { ENTRY("U8", "7", "0,7"), "after the last" },
-        { ENTRY("F8_E4M3", "8", "0,8"), "type F8_E4M3, which is not read" }, { ENTRY("", "8", "0,8"), "not read" },
-        { "{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"y\":{\"dtype\":\"U8\",\"shape\":[5],"
-          "\"data_offsets\":[3,8]}}", "overlap" },
-        { "{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"x\":{\"dtype\":\"U8\",\"shape\":[4],"
-          "\"data_offsets\":[4,8]}}", "x is there twice" },
-        { "{\"__metadata__\":{\"a\":1}}", "'\"'" }, { "{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", "twice" },
-        { "{\"__metadata__\":{},\"__metadata__\":{}}", "second time" }, { "{\"__metadata__\":[]}", "'{'" },
-        { "{\"\\x\":{}}", "escape" }, { "{\"\\u12g4\":{}}", "hexadecimal" }, { "{\"\\ud800\":{}}", "surrogate" },
-        { "{\"\\ud800\\u0041\":{}}", "surrogate" }, { "{\"\\udc00\":{}}", "surrogate" }, { "{\"\\u0000\":{}}", "zero" },
-        { "{\"\x80\":{}}", "UTF-8" }, { "{\"\xc0\xaf\":{}}", "UTF-8" }, { "{\"\xed\xa0\x80\":{}}", "UTF-8" },
-        { "{\"\xf5\x80\x80\x80\":{}}", "UTF-8" }, { "{\"a\nb\":{}}", "control" }, { "{\"\\", "without end" },
+#define ENTRY(type, shape, offsets)                                                                \
+    "{\"x\":{\"dtype\":\"" type "\",\"shape\":[" shape "],\"data_offsets\":[" offsets "]}}"
+    static const struct { const char *json, *sentence;
+    } t[] = {
+        { "", "begin" },
+        { "[]", "begin" },
+        { "{", "missing" },
+        { "{}x", "something after" },
+        { "{} {", "something after" },
+        { "{\"x\"", "':'" },
+        { "{\"x\":1}", "'{'" },
+        { "{\"x\":{}}", "without dtype" },
+        { "{,}", "missing" },
+        { "{\"x\":{\"dtype\":\"U8\"}}", "without" },
+        { "{\"x\":{\"a\":{\"b\":[[[[1]]]]}}}", "unknown key" },
+        { "{\"x\":{\"dtype\":\"U8\",\"dtype\":\"U8\"}}", "twice" },
+        { "{x:1}", "'\"'" },
+        { "{\"x", "without end" },
+        { ENTRY("U8", "8", "0,8,9"), "more than 2" },
+        { ENTRY("U8", "8", "0"), "fewer" },
+        { ENTRY("U8", "8", ""), "fewer" },
+        { ENTRY("U8", "8,", "0,8"), "not a whole" },
+        { ENTRY("U8", "-8", "0,8"), "not a whole" },
+        { ENTRY("U8", "8.0", "0,8"), "','" },
+        { ENTRY("U8", "1e1", "0,8"), "','" },
+        { ENTRY("U8", "08", "0,8"), "whole" },
+        { ENTRY("U8", "\"8\"", "0,8"), "whole" },
+        { ENTRY("U8", "[8]", "0,8"), "whole" },
+        { ENTRY("U8", "18446744073709551624", "0,8"), "beyond" },
+        { ENTRY("U8", "8", "0,99999999999999999999"), "beyond" },
+        { ENTRY("U8", "4294967296,4294967296", "0,8"), "overflows" },
+        { ENTRY("F64", "2305843009213693953", "0,8"), "overflows" },
+        { ENTRY("U8", "1,1,1,1,1,1,1,1,8", "0,8"), "more than 8 sizes" },
+        { ENTRY("U8", "7", "0,8"), "7 numbers" },
+        { ENTRY("U16", "8", "0,8"), "8 numbers of type U16 in 8 bytes" },
+        { ENTRY("U8", "9", "0,9"), "lies at" },
+        { ENTRY("U8", "0", "8,0"), "lies at" },
+        { ENTRY("U8", "7", "1,8"), "hole" },
+        { ENTRY("U8", "7", "0,7"), "after the last" },
+        { ENTRY("F8_E4M3", "8", "0,8"), "type F8_E4M3, which is not read" },
+        { ENTRY("", "8", "0,8"), "not read" },
+        { "{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"y\":{\"dtype\":\"U8\","
+          "\"shape\":[5],"
+          "\"data_offsets\":[3,8]}}",
+          "overlap" },
+        { "{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"x\":{\"dtype\":\"U8\","
+          "\"shape\":[4],"
+          "\"data_offsets\":[4,8]}}",
+          "x is there twice" },
+        { "{\"__metadata__\":{\"a\":1}}", "'\"'" },
+        { "{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", "twice" },
+        { "{\"__metadata__\":{},\"__metadata__\":{}}", "second time" },
+        { "{\"__metadata__\":[]}", "'{'" },
+        { "{\"\\x\":{}}", "escape" },
+        { "{\"\\u12g4\":{}}", "hexadecimal" },
+        { "{\"\\ud800\":{}}", "surrogate" },
+        { "{\"\\ud800\\u0041\":{}}", "surrogate" },
+        { "{\"\\udc00\":{}}", "surrogate" },
+        { "{\"\\u0000\":{}}", "zero" },
+        { "{\"\x80\":{}}", "UTF-8" },
+        { "{\"\xc0\xaf\":{}}", "UTF-8" },
+        { "{\"\xed\xa0\x80\":{}}", "UTF-8" },
+        { "{\"\xf5\x80\x80\x80\":{}}", "UTF-8" },
+        { "{\"a\nb\":{}}", "control" },
+        { "{\"\\", "without end" },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         int covered = strstr(t[i].json, "data_offsets") != NULL;
@@ -212,7 +270,8 @@ TEST(write_is_whole_or_nothing)
     char part[300];
     size_t n;
     snprintf(part, sizeof part, "%s.part", path);
-    CHECK(eqnn_write_file(c, path, "old", 3) && eqnn_write_file(c, path, "newer", 5) && !exists(part));
+    CHECK(eqnn_write_file(c, path, "old", 3) && eqnn_write_file(c, path, "newer", 5) &&
+          !exists(part));
     unsigned char *bytes = slurp(path, &n);
     CHECK(n == 5 && !memcmp(bytes, "newer", 5));
     free(bytes);
@@ -253,14 +312,17 @@ static void train(eqnn_ctx *c, eqnn_adam *adam, eqnn_sgd *sgd, int steps)
 
 static eqnn_adam *adam_of(eqnn_ctx *c)
 {
-    return eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = 1e-2, .decay = 0.01, .clip = 1, .average = 0.9 });
+    return eqnn_adam_make(
+        c, &(eqnn_adam_opts){ .rate = 1e-2, .decay = 0.01, .clip = 1, .average = 0.9 });
 }
 
 /* Ten steps, or five, a file, and five more in a new context: the same bytes. */
 TEST(resume_bit_for_bit)
 {
-    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"), *rest = temporary(2, "rest");
-    for (int order = 0; order < 3; order++) { /* load before, after the optimizer, after the first call */
+    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"),
+               *rest = temporary(2, "rest");
+    for (int order = 0; order < 3;
+         order++) { /* load before, after the optimizer, after the first call */
         eqnn_ctx *a = test_context(), *b = test_context(), *d = test_context();
         train(a, adam_of(a), NULL, 10);
         eqnn_note(a, "epoch", "seven");
@@ -274,7 +336,8 @@ TEST(resume_bit_for_bit)
         if (!adam) adam = adam_of(d);
         CHECK(eqnn_adam_steps(adam) == 5);
         CHECK_TEXT(eqnn_noted(d, "epoch"), "six");
-        if (order == 2) eqnn_reset(d), eqnn_load(d, half, NULL); /* a reset moves the tick; so load again */
+        if (order == 2)
+            eqnn_reset(d), eqnn_load(d, half, NULL); /* a reset moves the tick; so load again */
         eqnn_note(d, "epoch", "seven");
         train(d, adam, NULL, 5);
         CHECK_OK(d);
@@ -286,7 +349,8 @@ TEST(resume_bit_for_bit)
 
 TEST(resume_sgd)
 {
-    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"), *rest = temporary(2, "rest");
+    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"),
+               *rest = temporary(2, "rest");
     eqnn_sgd_opts o = { .rate = 1e-2, .momentum = 0.9, .nesterov = 1 };
     eqnn_ctx *a = test_context(), *b = test_context(), *d = test_context();
     train(a, NULL, eqnn_sgd_make(a, &o), 7);
@@ -301,7 +365,8 @@ TEST(resume_sgd)
 /* A parameter that came late has its own count of steps, and keeps it. */
 TEST(resume_late_names)
 {
-    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"), *rest = temporary(2, "rest");
+    const char *whole = temporary(0, "whole"), *half = temporary(1, "half"),
+               *rest = temporary(2, "rest");
     for (int part = 0; part < 2; part++) {
         eqnn_ctx *c = test_context();
         eqnn_adam *adam = adam_of(c);
@@ -406,9 +471,10 @@ TEST(save_average)
 TEST(load_foreign)
 {
     const char *path = temporary(0, "foreign");
-    const char *json = "{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[2,2,1],\"data_offsets\":[8,12]},"
-                       "\"a.num_batches_tracked\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
-                       "\"a.bias\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[12,14]}}";
+    const char *json =
+        "{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[2,2,1],\"data_offsets\":[8,12]},"
+        "\"a.num_batches_tracked\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"a.bias\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[12,14]}}";
     eqnn_ctx *c = test_context();
     size_t n = make_file(json, 0, 14);
     CHECK(eqnn_write_file(c, path, made, n) && eqnn_load(c, path, NULL));
@@ -422,7 +488,8 @@ TEST(load_foreign)
 TEST(notes)
 {
     eqnn_ctx *c = test_context();
-    CHECK(!eqnn_noted(c, "k") && eqnn_note(c, "k", "one") && eqnn_note(c, "k", "three") && eqnn_note(c, "m", ""));
+    CHECK(!eqnn_noted(c, "k") && eqnn_note(c, "k", "one") && eqnn_note(c, "k", "three") &&
+          eqnn_note(c, "m", ""));
     CHECK_TEXT(eqnn_noted(c, "k"), "three");
     CHECK(!eqnn_note(c, "eqnn.tick", "4"));
     CHECK_ERROR(c, "note: eqnn.tick");

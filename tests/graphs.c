@@ -39,7 +39,9 @@ static int pairs_hold(const eqnn_graph *g)
         seen[p]++;
     }
     for (int p = 0; p < g->pairs; p++)
-        if (seen[p] != (g->source[g->pair_edge[p]] == g->target[g->pair_edge[p]] && !g->shift ? 1 : 2)) good = 0;
+        if (seen[p] !=
+            (g->source[g->pair_edge[p]] == g->target[g->pair_edge[p]] && !g->shift ? 1 : 2))
+            good = 0;
     free(seen);
     return good;
 }
@@ -100,7 +102,8 @@ TEST(pairs_of_lists)
     double images[9] = { 0, 3, 0, 0, -3, 0, 0, 0, 0 };
     o.shift = images;
     g = eqnn_graph_make(c, 3, s3, t3, &o);
-    CHECK(g->pairs == 2 && g->blocks == 4 && blocks_hold(g)); /* a node and its own image; a true loop */
+    CHECK(g->pairs == 2 && g->blocks == 4 &&
+          blocks_hold(g)); /* a node and its own image; a true loop */
 }
 
 TEST(lists_that_are_no_graph)
@@ -147,7 +150,8 @@ TEST(kept_graphs_last)
 /* --- radius graphs --- */
 
 /* By definition: every ordered pair of one example, i = j only as a loop. */
-static int brute_force(const eqnn_graph *g, const eqnn_real *x, const int *example, double radius, int loops)
+static int brute_force(const eqnn_graph *g, const eqnn_real *x, const int *example, double radius,
+                       int loops)
 {
     double r = (double)(eqnn_real)radius;
     int e = 0;
@@ -201,7 +205,9 @@ TEST(radius_graph_in_odd_shapes)
             if (shape == 2) x[3 * i] = x[3 * i + 1] = x[3 * i + 2] = 3;
             if (shape == 3) for (int k = 0; k < 3; k++) x[3 * i + k] += (eqnn_real)1e5;
             if (shape == 4 && i == 7) x[3 * i] = (eqnn_real)3e38, x[3 * i + 1] = (eqnn_real)-3e38;
-            if (shape == 5) for (int k = 0; k < 3; k++) x[3 * i + k] = (eqnn_real)((int)(x[3 * i + k] * 6) * 0.2);
+            if (shape == 5)
+                for (int k = 0; k < 3; k++)
+                    x[3 * i + k] = (eqnn_real)((int)(x[3 * i + k] * 6) * 0.2);
         }
         eqnn_tensor *pos = eqnn_from(c, n, 3, x);
         const eqnn_graph *g = eqnn_radius_graph(pos, radius, NULL);
@@ -229,7 +235,8 @@ TEST(radius_graph_by_example)
 {
     eqnn_ctx *c = test_context();
     int example[300];
-    for (int i = 0; i < 300; i++) example[i] = i < 100 ? i / 20 : 7 + i / 150; /* 0..4, 7, 8; 5 and 6 are empty */
+    for (int i = 0; i < 300; i++)
+        example[i] = i < 100 ? i / 20 : 7 + i / 150; /* 0..4, 7, 8; 5 and 6 are empty */
     eqnn_graph_opts o = { .example = example, .examples = 12 };
     eqnn_tensor *pos = test_normal(c, 300, 3);
     const eqnn_graph *g = eqnn_radius_graph(pos, 0.8, &o);
@@ -260,14 +267,16 @@ TEST(radius_graph_refuses)
     CHECK(eqnn_radius_graph(eqnn_full(c, 3, 3, 0), 2, &o)->edges == 6);
 }
 
-/* Twice the atoms at the same density take about twice as long (generously: less than four times). */
+/* Twice the atoms at the same density take about twice as long (generously: less than four times).
+   */
 TEST(radius_graph_is_linear)
 {
     eqnn_ctx *c = test_context();
     double edges[2];
     for (int k = 0; k < 2; k++) {
         int n = 4000 << k;
-        eqnn_tensor *pos = test_uniform(c, n, 3, 0, cbrt(n / 10.0)); /* ten atoms in a unit of volume */
+        eqnn_tensor *pos = test_uniform(c, n, 3, 0,
+                                        cbrt(n / 10.0)); /* ten atoms in a unit of volume */
         const eqnn_graph *g = eqnn_radius_graph(pos, 1, NULL);
         edges[k] = g->edges / (double)n;
         CHECK(is_sorted(g) && pairs_hold(g));
@@ -303,7 +312,8 @@ static int edges_hold(const eqnn_graph *g, eqnn_tensor *pos, double radius)
     eqnn_tensor *length = eqnn_norm(eqnn_edge_vectors(pos, g));
     for (int e = 0; e < g->edges; e++) {
         if (!(eqnn_at(length, e, 0) < radius)) return 0;
-        for (int f = e + 1; f < g->edges && g->target[f] == g->target[e] && g->source[f] == g->source[e]; f++)
+        for (int f = e + 1;
+             f < g->edges && g->target[f] == g->target[e] && g->source[f] == g->source[e]; f++)
             if (!memcmp(g->shift + 3 * e, g->shift + 3 * f, 3 * sizeof *g->shift)) return 0;
     }
     return 1;
@@ -336,7 +346,8 @@ TEST(periodic_moves)
     eqnn_real x[180];
     eqnn_read(pos, x);
     for (int i = 0; i < 60; i++)
-        for (int k = 0; k < 3; k++) x[3 * i + k] += (eqnn_real)((i % 7 - 3) * cell[k] - i % 3 * cell[6 + k]);
+        for (int k = 0; k < 3; k++)
+            x[3 * i + k] += (eqnn_real)((i % 7 - 3) * cell[k] - i % 3 * cell[6 + k]);
     eqnn_graph_opts o = { .cell = cell };
     const eqnn_graph *g = eqnn_radius_graph(pos, 1.5, &o);
     const eqnn_graph *h = eqnn_radius_graph(eqnn_from(c, 60, 3, x), 1.5, &o);
@@ -381,7 +392,8 @@ TEST(sums_over_edges)
     eqnn_ctx *c = test_context();
     const eqnn_graph *g = small_graph(c);
     eqnn_tensor *x = test_normal(c, 4, 3), *y = test_normal(c, 5, 3);
-    eqnn_tensor *s = eqnn_scatter(eqnn_gather(x, g), g), *m = eqnn_scatter_mean(eqnn_gather(x, g), g);
+    eqnn_tensor *s = eqnn_scatter(eqnn_gather(x, g), g),
+                *m = eqnn_scatter_mean(eqnn_gather(x, g), g);
     for (int k = 0; k < 3; k++) {
         double sum = eqnn_at(x, 0, k) + eqnn_at(x, 3, k) + eqnn_at(x, 2, k);
         CHECK_NEAR(eqnn_at(s, 1, k), sum, test_eps(1e-15, 1e-6));
@@ -421,7 +433,8 @@ TEST(edge_vectors)
     eqnn_graph_opts o = { .targets = 3, .shift = shift };
     const eqnn_graph *g = eqnn_graph_make(c, 2, s, t, &o);
     eqnn_tensor *pos = test_normal(c, 3, 3), *r = eqnn_edge_vectors(pos, g);
-    CHECK_NEAR(eqnn_at(r, 0, 0), eqnn_at(pos, 1, 0) - eqnn_at(pos, 0, 0) + 10, test_eps(1e-14, 1e-5));
+    CHECK_NEAR(eqnn_at(r, 0, 0), eqnn_at(pos, 1, 0) - eqnn_at(pos, 0, 0) + 10,
+               test_eps(1e-14, 1e-5));
     CHECK_NEAR(eqnn_at(r, 1, 1), eqnn_at(pos, 0, 1) - eqnn_at(pos, 1, 1), test_eps(1e-14, 1e-6));
     CHECK_TEXT(eqnn_label_of(r)->name, "1x1o");
     CHECK_DERIVATIVES_OF(vectors, &pos, 1, (void *)g, 2);
@@ -476,7 +489,8 @@ TEST(steady_state_allocates_nothing)
     size_t reserved = 0;
     for (int step = 0; step < 6; step++) {
         eqnn_tensor *pos = eqnn_normal(c, "pos", 100, 3);
-        eqnn_scatter(eqnn_edge_vectors(pos, eqnn_radius_graph(pos, 10, NULL)), eqnn_radius_graph(pos, 10, NULL));
+        eqnn_scatter(eqnn_edge_vectors(pos, eqnn_radius_graph(pos, 10, NULL)),
+                     eqnn_radius_graph(pos, 10, NULL));
         if (step == 2) reserved = eqnn_memory_use(c).step_reserved;
         eqnn_reset(c);
     }

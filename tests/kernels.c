@@ -1,5 +1,5 @@
-/* kernels.c - the table of kernels (section 4 of eqnn.h), on every number of lanes, against libm and
-   the loops one would write */
+/* kernels.c - the table of kernels (section 4 of eqnn.h), on every number of lanes, against libm
+   and the loops one would write */
 #define EQNN_STATIC
 #define EQNN_IMPLEMENTATION
 #include "test.h"
@@ -59,14 +59,16 @@ static double f_d2tanh(double x) { return -2 * tanh(x) / (cosh(x) * cosh(x)); }
 static double f_d2sigmoid(double x) { return f_sigmoid(x) * f_sigmoid(-x) * -tanh(x / 2); }
 
 /* Largest relative error between low and high; values below 1e-30 count as 0. */
-static double worst(const eqnn__kernels *k, int op, int order, double (*f)(double), double low, double high)
+static double worst(const eqnn__kernels *k, int op, int order, double (*f)(double), double low,
+                    double high)
 {
     eqnn__device d = device(1);
     double error = 0;
     for (int i = 0; i < N; i++) A[i] = (eqnn_real)(low + (high - low) * i / (N - 1));
     k->map(&d, op, order, 1, N, in(A, N, 1), in(NULL, 0, 0), in(NULL, 0, 0), 0, 0, Y);
     for (int i = 0; i < N; i++)
-        error = fmax(error, fabs((double)Y[i] - f((double)A[i])) / fmax(1e-30, fabs(f((double)A[i]))));
+        error = fmax(error,
+                     fabs((double)Y[i] - f((double)A[i])) / fmax(1e-30, fabs(f((double)A[i]))));
     return error;
 }
 
@@ -174,7 +176,8 @@ static double value(int op, double a, double b, double c)
 
 TEST(strides_stretch)
 {
-    const size_t sizes[][2] = { {1, 1}, {1, 7}, {9, 1}, {3, 5}, {40, 3}, {2, 600}, {11, 130}, {70, 16} };
+    const size_t sizes[][2] = { { 1, 1 },  { 1, 7 },   { 9, 1 },    { 3, 5 },
+                                { 40, 3 }, { 2, 600 }, { 11, 130 }, { 70, 16 } };
     fill(A, N, 1);
     fill(B, N, 2);
     fill(C, N, 3);
@@ -183,13 +186,16 @@ TEST(strides_stretch)
             for (int s = 0; s < 8 * 16; s++) {
                 size_t rows = sizes[s / 16][0], cols = sizes[s / 16][1];
                 eqnn__device d = device(1);
-                eqnn__in a = in(A, s & 1 ? 0 : cols, s & 2 ? 0 : 1), b = in(B, s & 4 ? 0 : cols, s & 8 ? 0 : 1);
+                eqnn__in a = in(A, s & 1 ? 0 : cols, s & 2 ? 0 : 1),
+                         b = in(B, s & 4 ? 0 : cols, s & 8 ? 0 : 1);
                 eqnn__in c = in(C, 1, rows); /* transposed */
                 double error = 0;
-                k->map(&d, op < EQNN__ADD ? (int)EQNN_SILU : op, 0, rows, cols, a, b, c, 0.3, 0.7, Y);
+                k->map(&d, op < EQNN__ADD ? (int)EQNN_SILU : op, 0, rows, cols, a, b, c, 0.3, 0.7,
+                       Y);
                 for (size_t i = 0; i < rows * cols; i++) {
                     size_t r = i / cols, q = i % cols;
-                    double v = value(op, (double)a.p[r * a.rs + q * a.cs], (double)b.p[r * b.rs + q * b.cs],
+                    double v = value(op, (double)a.p[r * a.rs + q * a.cs],
+                                     (double)b.p[r * b.rs + q * b.cs],
                                      (double)c.p[r * c.rs + q * c.cs]);
                     error = fmax(error, fabs((double)Y[i] - v) / fmax(1, fabs(v)));
                 }
@@ -212,7 +218,9 @@ static double folded(int op, const eqnn_real *x, size_t n, size_t stride)
 {
     double y = 0;
     for (size_t i = 0; i < n; i++)
-        y = op == EQNN__SUM ? y + (double)x[i * stride] : i == 0 ? (double)x[0] : fmax(y, (double)x[i * stride]);
+        y = op == EQNN__SUM ? y + (double)x[i * stride]
+            : i == 0        ? (double)x[0]
+                            : fmax(y, (double)x[i * stride]);
     return y;
 }
 
@@ -227,9 +235,11 @@ TEST(folds)
             eqnn__device d = device(1);
             for (int op = EQNN__SUM; op <= EQNN__MAX; op++) {
                 k->fold_rows(&d, op, rows, cols, A, Y);
-                for (size_t c = 0; c < cols; c++) CHECK_NEAR((double)Y[c], folded(op, A + c, rows, cols), tol);
+                for (size_t c = 0; c < cols; c++)
+                    CHECK_NEAR((double)Y[c], folded(op, A + c, rows, cols), tol);
                 k->fold_cols(&d, op, rows, cols, A, Y);
-                for (size_t r = 0; r < rows; r++) CHECK_NEAR((double)Y[r], folded(op, A + r * cols, cols, 1), tol);
+                for (size_t r = 0; r < rows; r++)
+                    CHECK_NEAR((double)Y[r], folded(op, A + r * cols, cols, 1), tol);
                 k->fold_rows(&d, op, 0, cols, A, Y);
                 CHECK((double)Y[0] == 0);
             }
@@ -314,8 +324,8 @@ TEST(moving)
 
 /* --- matrix product --- */
 
-static void product(const eqnn__kernels *k, int ta, int tb, size_t m, size_t n, size_t p, double beta,
-                    size_t batch, int sum)
+static void product(const eqnn__kernels *k, int ta, int tb, size_t m, size_t n, size_t p,
+                    double beta, size_t batch, int sum)
 {
     size_t pad = (m + n) % 3, lda = (ta ? m : p) + pad, ldb = (tb ? p : n) + pad, ldc = n + pad;
     size_t sa = lda * (ta ? p : m), sb = ldb * (tb ? n : p), sc = sum ? 0 : ldc * m;
@@ -341,7 +351,8 @@ static void product(const eqnn__kernels *k, int ta, int tb, size_t m, size_t n, 
         if (isnan((double)Y[i])) error = INFINITY;
     }
     if (!CHECK_NEAR(error, 0, test_eps(1e-14, 1e-6) * (double)(p * batch + 4)))
-        printf("    %d lanes: %d%d [%zu,%zu,%zu] batch %zu sum %d\n", k->lanes, ta, tb, m, n, p, batch, sum);
+        printf("    %d lanes: %d%d [%zu,%zu,%zu] batch %zu sum %d\n", k->lanes, ta, tb, m, n, p,
+               batch, sum);
 }
 
 TEST(matrix_products)
@@ -410,23 +421,28 @@ TEST(training_step)
                 eqnn__update u;
                 memset(&u, 0, sizeof u);
                 u.kind = kind, u.nesterov = nesterov;
-                u.rate = 0.01, u.beta1 = 0.9, u.beta2 = 0.99, u.eps = 1e-8, u.decay = 0.1, u.l2 = 0.01;
+                u.rate = 0.01, u.beta1 = 0.9, u.beta2 = 0.99, u.eps = 1e-8, u.decay = 0.1,
+                u.l2 = 0.01;
                 u.correct1 = 0.1, u.correct2 = 0.01, u.momentum = 0.8, u.grad_scale = 0.5;
                 fill(w, n, 1), fill(g, n, 2), fill(m, n, 3), fill(v, n, 4);
                 for (int i = 0; i < n; i++) v[i] = (eqnn_real)fabs((double)v[i]);
                 memcpy(w0, w, sizeof w);
                 memcpy(A, m, sizeof m);
                 memcpy(B, v, sizeof v);
-                k->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m, kind == EQNN__ADAM ? v : NULL);
+                k->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m,
+                          kind == EQNN__ADAM ? v : NULL);
                 for (int i = 0; i < n; i++) {
-                    double x = (double)w0[i], dx = 0.5 * (double)g[i] + 0.01 * x, s = (double)A[i], y;
+                    double x = (double)w0[i], dx = 0.5 * (double)g[i] + 0.01 * x, s = (double)A[i],
+                           y;
                     if (kind == EQNN__EMA) {
                         CHECK_NEAR((double)m[i], 0.9 * s + 0.1 * x, 1e-6);
                         continue;
                     }
                     s = kind == EQNN__ADAM ? 0.9 * s + 0.1 * dx : 0.8 * s + dx;
                     y = 0.99 * (double)B[i] + 0.01 * dx * dx;
-                    y = kind == EQNN__ADAM ? s / 0.1 / (sqrt(y) / sqrt(0.01) + 1e-8) : nesterov ? dx + 0.8 * s : s;
+                    y = kind == EQNN__ADAM ? s / 0.1 / (sqrt(y) / sqrt(0.01) + 1e-8)
+                        : nesterov         ? dx + 0.8 * s
+                                           : s;
                     CHECK_NEAR((double)m[i], s, 1e-6);
                     CHECK_NEAR((double)w[i], x - 0.01 * (0.1 * x + y), 1e-6);
                 }
@@ -445,7 +461,8 @@ static uint64_t bits(const eqnn__kernels *k, int threads)
     k->random(&d, EQNN__UNIFORM, 5, 6, n, 0, x);
     for (int step = 0; step < 8; step++) {
         if (step == 0) k->map(&d, EQNN_GELU, 1, 2000, 100, in(x, 100, 1), none, none, 0, 0, y);
-        if (step == 1) k->map(&d, EQNN__FMA, 0, 2000, 100, in(x, 100, 1), in(x, 0, 1), in(x, 1, 0), 0, 0, y);
+        if (step == 1)
+            k->map(&d, EQNN__FMA, 0, 2000, 100, in(x, 100, 1), in(x, 0, 1), in(x, 1, 0), 0, 0, y);
         if (step == 2) k->fold_rows(&d, EQNN__SUM, 2000, 100, x, y);
         if (step == 3) k->fold_cols(&d, EQNN__SUM, 1000, 200, x, y);
         if (step == 4) k->softmax(&d, 1000, NULL, NULL, 200, x, y);

@@ -5,10 +5,15 @@
 
 /* --- models as functions of positions and features --- */
 
-static const eqnn_network_opts small = {
-    .hidden = "5x0e+3x0o+4x1o+3x1e+2x2e+2x2o", .out = "2x0e+1x0o+1x1o+1x1e+1x2e",
-    .layers = 2, .lmax = 2, .radius = 1.6, .basis = 6, .radial_neurons = 12, .neighbours = 5, .nodes = 10
-};
+static const eqnn_network_opts small = { .hidden = "5x0e+3x0o+4x1o+3x1e+2x2e+2x2o",
+                                         .out = "2x0e+1x0o+1x1o+1x1e+1x2e",
+                                         .layers = 2,
+                                         .lmax = 2,
+                                         .radius = 1.6,
+                                         .basis = 6,
+                                         .radial_neurons = 12,
+                                         .neighbours = 5,
+                                         .nodes = 10 };
 
 typedef struct model {
     eqnn_network_opts network;
@@ -80,7 +85,8 @@ TEST(network_with_attributes)
     model m = { .network = small, .z = 1 };
     check_symmetric(&m, x, 3, "network with attributes 2x0e");
     eqnn_ctx *d = test_context();
-    eqnn_tensor *y[3] = { atoms(d, 12), test_normal(d, 12, 3), labelled(test_normal(d, 12, 4), "1x0e+1x1o") };
+    eqnn_tensor *y[3] = { atoms(d, 12), test_normal(d, 12, 3),
+                          labelled(test_normal(d, 12, 4), "1x0e+1x1o") };
     check_symmetric(&m, y, 3, "network with attributes 1x0e+1x1o");
 }
 
@@ -100,7 +106,8 @@ TEST(polynomial_is_equivariant)
     eqnn_tensor *x[2] = { atoms(c, 9), NULL };
     model m = { .use_polynomial = 1 };
     m.network.radius = 1.5;
-    m.polynomial = (eqnn_polynomial_opts){ .mid = "4x0e+3x0o+3x1e+3x1o+2x2e+2x2o", .out = "1x1o+1x0e+1x0o",
+    m.polynomial = (eqnn_polynomial_opts){ .mid = "4x0e+3x0o+3x1e+3x1o+2x2e+2x2o",
+                                           .out = "1x1o+1x0e+1x0o",
                                            .neighbours = 4 };
     check_symmetric(&m, x, 1, "polynomial");
     m.polynomial.sum_last = 1;
@@ -116,7 +123,9 @@ TEST(polynomial_of_ones)
     eqnn_tensor *x[2] = { atoms(c, 9), eqnn_full(c, 9, 1, 1) };
     model m = { .use_polynomial = 1 };
     m.network.radius = 1.5;
-    m.polynomial = (eqnn_polynomial_opts){ .mid = "4x0e+3x1e+3x1o+2x2e", .out = "1x1o+1x0e", .neighbours = 4 };
+    m.polynomial = (eqnn_polynomial_opts){ .mid = "4x0e+3x1e+3x1o+2x2e",
+                                           .out = "1x1o+1x0e",
+                                           .neighbours = 4 };
     CHECK_SAME(run(x, 2, &m), run(x, 1, &m), test_eps(1e-13, 1e-5));
 }
 
@@ -183,7 +192,8 @@ TEST(forces_by_differences)
     m.network.radius = 4; /* no atom crosses the radius */
     CHECK_DERIVATIVES_OF(run, x, 2, &m, 2);
     eqnn_tensor *F = forces(x, 2, &m), *total = eqnn_sum_rows(eqnn_as(F, NULL));
-    for (int k = 0; k < 3; k++) CHECK_NEAR(eqnn_at(total, 0, k), 0, test_eps(1e-12, 1e-4)); /* Newton's third law */
+    for (int k = 0; k < 3; k++)
+        CHECK_NEAR(eqnn_at(total, 0, k), 0, test_eps(1e-12, 1e-4)); /* Newton's third law */
     double turned = eqnn_check_equivariance(forces, x, 2, &m, 2, NULL);
     test_note("forces: O(3) %.1e", turned);
     CHECK_NEAR(turned, 0, test_eps(1e-11, 1e-4));
@@ -195,7 +205,9 @@ TEST(polynomial_by_differences)
     eqnn_tensor *pos = eqnn_scale(atoms(c, 5), 0.3);
     model m = { .use_polynomial = 1 };
     m.network.radius = 9;
-    m.polynomial = (eqnn_polynomial_opts){ .mid = "2x0e+2x1o+1x1e+1x2e", .out = "1x0e", .lmax = 2, .neighbours = 4 };
+    m.polynomial = (eqnn_polynomial_opts){
+        .mid = "2x0e+2x1o+1x1e+1x2e", .out = "1x0e", .lmax = 2, .neighbours = 4
+    };
     CHECK_DERIVATIVES_OF(run, &pos, 1, &m, 2);
 }
 
@@ -206,7 +218,8 @@ static double force_step(eqnn_ctx *c, int nodes, const eqnn_network_opts *o)
     const eqnn_graph *g = eqnn_radius_graph(pos, o->radius, NULL);
     eqnn_tensor *E = eqnn_network(NULL, NULL, pos, g, "net", o);
     eqnn_tensor *F = eqnn_neg(eqnn_grad(eqnn_sum(E), pos));
-    eqnn_tensor *loss = eqnn_add(eqnn_mean(eqnn_square(E)), eqnn_mean(eqnn_square(eqnn_as(F, NULL))));
+    eqnn_tensor *loss = eqnn_add(eqnn_mean(eqnn_square(E)),
+                                 eqnn_mean(eqnn_square(eqnn_as(F, NULL))));
     eqnn_backward(loss);
     return eqnn_value(loss);
 }
@@ -227,8 +240,10 @@ TEST(threads_change_no_bit)
         uint64_t h = UINT64_C(14695981039346656037);
         for (int p = -1; p < eqnn_parameter_count(c); p++) {
             eqnn_tensor *g = p < 0 ? NULL : eqnn_gradient(eqnn_parameter_at(c, p));
-            const unsigned char *b = p < 0 ? (const unsigned char *)&loss : (const unsigned char *)eqnn_data(g);
-            size_t bytes = p < 0 ? sizeof loss : (size_t)eqnn_rows(g) * (size_t)eqnn_cols(g) * sizeof(eqnn_real);
+            const unsigned char *b = p < 0 ? (const unsigned char *)&loss
+                                           : (const unsigned char *)eqnn_data(g);
+            size_t bytes = p < 0 ? sizeof loss
+                                 : (size_t)eqnn_rows(g) * (size_t)eqnn_cols(g) * sizeof(eqnn_real);
             for (size_t i = 0; i < bytes; i++) h = (h ^ b[i]) * UINT64_C(1099511628211);
         }
         hash[k] = h;
@@ -250,9 +265,11 @@ TEST(nothing_is_legal)
             model m = { .network = small, .use_polynomial = kind };
             m.polynomial = (eqnn_polynomial_opts){ .mid = "2x0e+2x1o", .out = "1x0e+1x1o" };
             m.network.out = "1x0e+1x1o";
-            eqnn_tensor *y = run(&pos, 1, &m), *d = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), pos);
+            eqnn_tensor *y = run(&pos, 1, &m),
+                        *d = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), pos);
             CHECK(eqnn_rows(y) == n && eqnn_cols(y) == 4 && eqnn_rows(d) == n && eqnn_cols(d) == 3);
-            eqnn_backward(eqnn_add(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), eqnn_sum(eqnn_square(eqnn_as(d, NULL)))));
+            eqnn_backward(eqnn_add(eqnn_sum(eqnn_square(eqnn_as(y, NULL))),
+                                   eqnn_sum(eqnn_square(eqnn_as(d, NULL)))));
             CHECK(n == 0 || isfinite(eqnn_at(y, 0, 0)));
             CHECK_OK(c);
         }
@@ -276,12 +293,16 @@ TEST(coincident_atoms)
 TEST(names_of_the_network)
 {
     eqnn_ctx *c = test_context();
-    static const char *names[] = {
-        "net.layers.0.first.sc.weight", "net.layers.0.first.lin1.weight", "net.layers.0.first.fc.layer0.weight",
-        "net.layers.0.first.fc.layer1.weight", "net.layers.0.first.lin2.weight", "net.layers.1.sc.weight",
-        "net.layers.1.lin1.weight", "net.layers.1.fc.layer0.weight", "net.layers.1.fc.layer1.weight",
-        "net.layers.1.lin2.weight"
-    };
+    static const char *names[] = { "net.layers.0.first.sc.weight",
+                                   "net.layers.0.first.lin1.weight",
+                                   "net.layers.0.first.fc.layer0.weight",
+                                   "net.layers.0.first.fc.layer1.weight",
+                                   "net.layers.0.first.lin2.weight",
+                                   "net.layers.1.sc.weight",
+                                   "net.layers.1.lin1.weight",
+                                   "net.layers.1.fc.layer0.weight",
+                                   "net.layers.1.fc.layer1.weight",
+                                   "net.layers.1.lin2.weight" };
     eqnn_network_opts o = small;
     o.layers = 1;
     o.out = "1x1o";
@@ -294,7 +315,9 @@ TEST(names_of_the_network)
 /* E3Large of the blog has 102,905 weights, the book chapter's model 19,277, the polynomial 344. */
 TEST(sizes_of_known_models)
 {
-    eqnn_network_opts blog = { .hidden = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", .out = "1x1o", .radius = 3.5 };
+    eqnn_network_opts blog = { .hidden = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o",
+                               .out = "1x1o",
+                               .radius = 3.5 };
     eqnn_polynomial_opts poly = { .mid = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", .out = "1x1o" };
     size_t size[] = { 102905, 19277, 344 };
     for (int k = 0; k < 3; k++) {
@@ -374,7 +397,8 @@ TEST(conv_is_its_formula)
     eqnn_conv_opts o = { .radial_neurons = 8, .neighbours = 3, .exact = 1 };
     eqnn_tensor *y = eqnn_conv(x, NULL, Y, b, g, "conv", out, &o);
 
-    const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x), eqnn_label_of(Y), out, NULL);
+    const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x), eqnn_label_of(Y), out,
+                                                     NULL);
     eqnn_tensor *h = eqnn_enter(x, "conv");
     eqnn_tensor *s = eqnn_irreps_linear(h, "sc", out->name, NULL);
     h = eqnn_irreps_linear(h, "lin1", "2x0e+1x1o", NULL);
@@ -382,7 +406,8 @@ TEST(conv_is_its_formula)
                              &(eqnn_fc_opts){ .act = EQNN_SILU, .exact = 1 });
     h = eqnn_scatter(eqnn_tensor_product(eqnn_gather(h, g), Y, w, p), g);
     h = eqnn_irreps_linear(eqnn_scale(h, 1 / sqrt(3)), "lin2", out->name, NULL);
-    double angle = acos(-1) / 8, factor[6] = { cos(angle), cos(angle), cos(angle), cos(angle), cos(angle), 1 };
+    double angle = acos(-1) / 8,
+           factor[6] = { cos(angle), cos(angle), cos(angle), cos(angle), cos(angle), 1 };
     h = eqnn_scale_copies(h, eqnn_from_double(c, 1, 6, factor)); /* no vector of x reaches 1x1e */
     h = eqnn_leave(eqnn_add(eqnn_scale(s, sin(angle)), h));
     CHECK_SAME(y, h, test_eps(1e-13, 1e-5));

@@ -1,4 +1,5 @@
-/* robust.c - what happens when things go wrong: no memory, hostile input, a kill in the middle of a save */
+/* robust.c - what happens when things go wrong: no memory, hostile input, a kill in the middle of
+   a save */
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
 
@@ -49,7 +50,8 @@ static eqnn_ctx *counted_context(counter *k)
 
 /* ---- a short program that uses most of the library ------------------------------------------- */
 
-static const double cloud[18] = { 0, 0, 0, 1, 0, 0.1, 0, 1.1, 0, 0.2, 0, 0.9, 1, 1, 0.2, -0.7, 0.3, 0.4 };
+static const double cloud[18] = { 0,   0, 0,   1, 0, 0.1, 0,    1.1, 0,
+                                  0.2, 0, 0.9, 1, 1, 0.2, -0.7, 0.3, 0.4 };
 
 static eqnn_network_opts small_network(void)
 {
@@ -68,7 +70,8 @@ static eqnn_network_opts small_network(void)
 static eqnn_tensor *energy_of(eqnn_tensor *pos)
 {
     eqnn_network_opts o = small_network();
-    return eqnn_sum(eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, o.radius, NULL), "net", &o));
+    return eqnn_sum(
+        eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, o.radius, NULL), "net", &o));
 }
 
 static int step(eqnn_ctx *c, eqnn_adam *adam)
@@ -105,8 +108,8 @@ static int whole_program(eqnn_ctx *c, const char *path)
     return done & step(c, adam);
 }
 
-/* Every single allocation fails once; then every allocation from some point on. The library may do with a
-   smaller piece of memory; otherwise there must be a sentence. */
+/* Every single allocation fails once; then every allocation from some point on. The library may do
+   with a smaller piece of memory; otherwise there must be a sentence. */
 TEST(allocation_failures)
 {
     const char *path = scratch_file();
@@ -118,8 +121,11 @@ TEST(allocation_failures)
             eqnn_ctx *c = counted_context(&k);
             int done = c ? whole_program(c, path) : 0;
             int good = !c || done == !eqnn_error(c);
-            if (!good) printf("    allocation %ld: done %d, error %s\n", n, done, c && eqnn_error(c) ? eqnn_error(c) : "none");
-            if (c && k.failed && n % 10 == 0) test_note("%ld: %s", n, eqnn_error(c) ? eqnn_error(c) : "none");
+            if (!good)
+                printf("    allocation %ld: done %d, error %s\n", n, done,
+                       c && eqnn_error(c) ? eqnn_error(c) : "none");
+            if (c && k.failed && n % 10 == 0)
+                test_note("%ld: %s", n, eqnn_error(c) ? eqnn_error(c) : "none");
             eqnn_free(c);
             if (k.bytes) printf("    allocation %ld: %zu bytes leaked\n", n, k.bytes);
             CHECK(good);
@@ -214,7 +220,8 @@ TEST(positions_that_are_not_numbers)
         v[7] = bad[k];
         energy_of(eqnn_from_double(c, 6, 3, v));
         CHECK_ERROR(c, "radius_graph");
-        /* one huge coordinate is legal: a cell list must not make a cell for every place on the way */
+        /* one huge coordinate is legal: a cell list must not make a cell for every place on the
+           way */
         v[7] = 1e30;
         CHECK(all_finite(energy_of(eqnn_from_double(c, 6, 3, v))));
     }
@@ -226,12 +233,14 @@ TEST(coincident_atoms)
     double v[18];
     memcpy(v, cloud, sizeof v);
     memcpy(v + 3, v, 3 * sizeof(double));
-    eqnn_tensor *pos = eqnn_from_double(c, 6, 3, v), *energy = energy_of(pos), *force = eqnn_grad(energy, pos);
+    eqnn_tensor *pos = eqnn_from_double(c, 6, 3, v), *energy = energy_of(pos),
+                *force = eqnn_grad(energy, pos);
     CHECK(all_finite(energy));
     CHECK(all_finite(force));
     CHECK(all_finite(eqnn_grad(eqnn_sum(eqnn_square(force)), pos)));
     eqnn_backward(eqnn_sum(eqnn_square(force)));
-    for (int i = 0; i < eqnn_parameter_count(c); i++) CHECK(all_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
+    for (int i = 0; i < eqnn_parameter_count(c); i++)
+        CHECK(all_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
 }
 
 TEST(one_atom_no_atoms_no_edges)
@@ -239,7 +248,8 @@ TEST(one_atom_no_atoms_no_edges)
     eqnn_ctx *c = test_context();
     for (int n = 0; n < 3; n++) {
         double v[6] = { 0, 0, 0, 50, 0, 0 }; /* two atoms out of reach of one another */
-        eqnn_tensor *pos = eqnn_from_double(c, n, 3, v), *energy = energy_of(pos), *force = eqnn_grad(energy, pos);
+        eqnn_tensor *pos = eqnn_from_double(c, n, 3, v), *energy = energy_of(pos),
+                    *force = eqnn_grad(energy, pos);
         CHECK_OK(c);
         CHECK(all_finite(energy));
         CHECK(eqnn_rows(force) == n && all_finite(force));
@@ -251,7 +261,8 @@ TEST(one_atom_no_atoms_no_edges)
 
 TEST(mistakes_are_sentences)
 {
-    static const char *const bad[] = { "1x1q", "1x", "-1x0e", "1x0e+", "x0e", "1.5x0e", "1X0e", "99999999999x0e", "1x-1e" };
+    static const char *const bad[] = { "1x1q",   "1x",   "-1x0e",          "1x0e+", "x0e",
+                                       "1.5x0e", "1X0e", "99999999999x0e", "1x-1e" };
     eqnn_ctx *c = test_context();
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         CHECK(eqnn_irreps_make(c, bad[i]) == NULL);
@@ -335,7 +346,8 @@ TEST(kill_during_save)
             for (int k = 0; ; k++) {
                 for (int i = 0; i < eqnn_parameter_count(c); i++) {
                     eqnn_tensor *w = eqnn_parameter_at(c, i);
-                    double *v = (double *)calloc((size_t)eqnn_rows(w) * (size_t)eqnn_cols(w), sizeof(double));
+                    double *v = (double *)calloc((size_t)eqnn_rows(w) * (size_t)eqnn_cols(w),
+                                                 sizeof(double));
                     for (int e = 0; e < eqnn_rows(w) * eqnn_cols(w); e++) v[e] = k;
                     eqnn_set(w, v);
                     free(v);
@@ -358,7 +370,8 @@ TEST(kill_during_save)
         double first = eqnn_at(eqnn_parameter_at(c, 0), 0, 0);
         for (int i = 0; i < eqnn_parameter_count(c); i++) { /* all of one save */
             eqnn_tensor *w = eqnn_parameter_at(c, i);
-            CHECK(eqnn_at(w, 0, 0) == first && eqnn_at(w, eqnn_rows(w) - 1, eqnn_cols(w) - 1) == first);
+            CHECK(eqnn_at(w, 0, 0) == first &&
+                  eqnn_at(w, eqnn_rows(w) - 1, eqnn_cols(w) - 1) == first);
         }
     }
     remove(path);

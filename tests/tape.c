@@ -155,7 +155,8 @@ TEST(derivatives_of_high_order)
         eqnn_tensor *x = eqnn_full(c, 1, 1, 0.4), *y = eqnn_map(x, acts[k], 0, 0);
         for (int order = 1; order <= 5; order++) {
             y = eqnn_grad(y, x);
-            CHECK_NEAR(eqnn_value(y), eqnn_value(eqnn_map(x, acts[k], 0, order)), test_eps(1e-11, 1e-4));
+            CHECK_NEAR(eqnn_value(y), eqnn_value(eqnn_map(x, acts[k], 0, order)),
+                       test_eps(1e-11, 1e-4));
         }
     }
 }
@@ -174,7 +175,8 @@ TEST(gradient_of_what_does_not_depend)
 TEST(gradient_by_intermediate)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x = eqnn_full(c, 1, 1, 3), *u = eqnn_square(x), *y = eqnn_mul(u, x), *xs[2], *dx[2];
+    eqnn_tensor *x = eqnn_full(c, 1, 1, 3), *u = eqnn_square(x), *y = eqnn_mul(u, x), *xs[2],
+                *dx[2];
     xs[0] = x;
     xs[1] = u;
     CHECK(eqnn_grads(y, xs, 2, dx));
@@ -199,7 +201,9 @@ static eqnn_tensor *block(eqnn_tensor *const *x, int n, void *user)
 {
     eqnn_tensor *w = eqnn_param(eqnn_context(x[0]), "w", 3, 3, NULL);
     (void)n;
-    return eqnn_dropout(eqnn_scale(eqnn_tanh(eqnn_matmul(eqnn_mul(x[0], x[1]), w)), *(const double *)user), "drop", 0.3);
+    return eqnn_dropout(
+        eqnn_scale(eqnn_tanh(eqnn_matmul(eqnn_mul(x[0], x[1]), w)), *(const double *)user), "drop",
+        0.3);
 }
 
 /* sum of squares of the forces of sum(block^2): second order through the block */
@@ -210,7 +214,8 @@ static eqnn_tensor *force_loss(eqnn_ctx *c, int checkpointed, eqnn_tensor **dx)
     x[0] = eqnn_normal(c, "x", 4, 3);
     x[1] = eqnn_normal(c, "y", 4, 3);
     eqnn_training(c, 1);
-    eqnn_tensor *y = checkpointed ? eqnn_checkpoint(block, x, 2, &factor, sizeof factor) : block(x, 2, &factor);
+    eqnn_tensor *y = checkpointed ? eqnn_checkpoint(block, x, 2, &factor, sizeof factor)
+                                  : block(x, 2, &factor);
     *dx = eqnn_grad(eqnn_sum(eqnn_square(y)), x[0]);
     return eqnn_sum(eqnn_square(*dx));
 }
@@ -225,7 +230,8 @@ TEST(checkpoint_in_forces)
         force[k] = eqnn_at(dx, 1, 2);
         CHECK(eqnn_backward(y));
         slope[k] = eqnn_at(eqnn_gradient(eqnn_parameter(c, "w")), 1, 2);
-        third[k] = eqnn_at(eqnn_grad(eqnn_sum(eqnn_square(eqnn_grad(y, eqnn_parameter(c, "w")))), dx), 0, 1);
+        third[k] = eqnn_at(
+            eqnn_grad(eqnn_sum(eqnn_square(eqnn_grad(y, eqnn_parameter(c, "w")))), dx), 0, 1);
         CHECK_OK(c);
     }
     CHECK_NEAR(loss[1], loss[0], test_eps(1e-13, 1e-5));
@@ -250,7 +256,8 @@ TEST(checkpoint_saves_memory)
     for (int k = 0; k < 2; k++) {
         eqnn_ctx *c = test_context();
         eqnn_tensor *x = eqnn_normal(c, "x", 100, 100), *y = x;
-        for (int i = 0; i < 10; i++) y = k ? eqnn_checkpoint(deep, &y, 1, NULL, 0) : deep(&y, 1, NULL);
+        for (int i = 0; i < 10; i++)
+            y = k ? eqnn_checkpoint(deep, &y, 1, NULL, 0) : deep(&y, 1, NULL);
         used[k] = eqnn_memory_use(c).step;
         CHECK_OK(c);
     }
@@ -267,8 +274,8 @@ static eqnn_tensor *cube_value(eqnn_tensor *const *x, int n, void *user)
     return eqnn_mul(x[0], eqnn_square(x[0]));
 }
 
-static int cube_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want, eqnn_tensor **dx,
-                     void *user)
+static int cube_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want,
+                     eqnn_tensor **dx, void *user)
 {
     (void)n;
     (void)y;
@@ -348,7 +355,8 @@ TEST(one_buffer_only)
 TEST(same_numbers_for_the_same_name)
 {
     eqnn_ctx *c = test_context();
-    double a = eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1), b = eqnn_at(eqnn_normal(c, "y", 3, 3), 1, 1);
+    double a = eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1),
+           b = eqnn_at(eqnn_normal(c, "y", 3, 3), 1, 1);
     CHECK(a == eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1));
     CHECK(a != b);
     eqnn_tick(c);

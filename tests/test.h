@@ -51,7 +51,8 @@ static int test_context_count, test_failures, test_verbose, test_serial;
 #define CHECK_TEXT(a, b) test_text(a, b, __FILE__, __LINE__, #a)
 /* The context has an error whose sentence holds part; the error is cleared. */
 #define CHECK_ERROR(c, part) test_error(c, part, __FILE__, __LINE__)
-#define CHECK_OK(c) test_check(!eqnn_error(c), __FILE__, __LINE__, eqnn_error(c) ? eqnn_error(c) : "")
+#define CHECK_OK(c)                                                                                \
+    test_check(!eqnn_error(c), __FILE__, __LINE__, eqnn_error(c) ? eqnn_error(c) : "")
 /* Derivatives of first (and second) order against differences: of f(x), of f(a, b), or of any
    eqnn_function f(x[], n, user). */
 #define CHECK_DERIVATIVES(f, x, order) test_derive1(f, x, order, __FILE__, __LINE__, #f)
@@ -71,22 +72,26 @@ TEST__UNUSED static int test_check(int good, const char *file, int line, const c
     return good;
 }
 
-TEST__UNUSED static int test_near(double a, double b, double tol, const char *file, int line, const char *what)
+TEST__UNUSED static int test_near(double a, double b, double tol, const char *file, int line,
+                                  const char *what)
 {
     int good = fabs(a - b) <= tol * fmax(1, fabs(b)); /* false for NaN */
     if (!good) {
         test_failures++;
-        printf("    %s:%d: %s: %.17g, %.17g differ by %.3g > %.3g\n", file, line, what, a, b, fabs(a - b), tol);
+        printf("    %s:%d: %s: %.17g, %.17g differ by %.3g > %.3g\n", file, line, what, a, b,
+               fabs(a - b), tol);
     }
     return good;
 }
 
-TEST__UNUSED static int test_text(const char *a, const char *b, const char *file, int line, const char *what)
+TEST__UNUSED static int test_text(const char *a, const char *b, const char *file, int line,
+                                  const char *what)
 {
     int good = a && b && !strcmp(a, b);
     if (!good) {
         test_failures++;
-        printf("    %s:%d: %s is \"%s\", not \"%s\"\n", file, line, what, a ? a : "NULL", b ? b : "NULL");
+        printf("    %s:%d: %s is \"%s\", not \"%s\"\n", file, line, what, a ? a : "NULL",
+               b ? b : "NULL");
     }
     return good;
 }
@@ -97,7 +102,8 @@ TEST__UNUSED static int test_error(eqnn_ctx *c, const char *part, const char *fi
     int good = e && strstr(e, part);
     if (!good) {
         test_failures++;
-        printf("    %s:%d: wanted an error with \"%s\", got \"%s\"\n", file, line, part, e ? e : "none");
+        printf("    %s:%d: wanted an error with \"%s\", got \"%s\"\n", file, line, part,
+               e ? e : "none");
     } else if (test_verbose) {
         printf("    error: %s\n", e);
     }
@@ -142,7 +148,8 @@ TEST__UNUSED static eqnn_tensor *test_normal(eqnn_ctx *c, int rows, int cols)
     return eqnn_normal(c, eqnn_format(c, "test%d", test_serial++), rows, cols);
 }
 
-TEST__UNUSED static eqnn_tensor *test_uniform(eqnn_ctx *c, int rows, int cols, double low, double high)
+TEST__UNUSED static eqnn_tensor *test_uniform(eqnn_ctx *c, int rows, int cols, double low,
+                                              double high)
 {
     eqnn_tensor *x = eqnn_uniform(c, eqnn_format(c, "test%d", test_serial++), rows, cols);
     return eqnn_detach(eqnn_shift(eqnn_scale(x, high - low), low));
@@ -167,8 +174,8 @@ TEST__UNUSED static double test_difference(const eqnn_tensor *a, const eqnn_tens
 #define CHECK_SAME(a, b, tolerance) \
     test_near(test_difference(a, b), 0, tolerance, __FILE__, __LINE__, #a " = " #b)
 
-TEST__UNUSED static int test_derive(eqnn_function f, eqnn_tensor *const *x, int n, void *user, int order,
-                                    const char *file, int line, const char *what)
+TEST__UNUSED static int test_derive(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                    int order, const char *file, int line, const char *what)
 {
     double tol = order > 1 ? test_eps(1e-5, 5e-2) : test_eps(1e-7, 1e-2);
     double error = eqnn_check_derivatives(f, x, n, user, order, 0);
@@ -176,7 +183,9 @@ TEST__UNUSED static int test_derive(eqnn_function f, eqnn_tensor *const *x, int 
     return test_near(error, 0, tol, file, line, what);
 }
 
-typedef struct test_operation { eqnn_tensor *(*f1)(eqnn_tensor *), *(*f2)(eqnn_tensor *, eqnn_tensor *); } test_operation;
+typedef struct test_operation {
+    eqnn_tensor *(*f1)(eqnn_tensor *), *(*f2)(eqnn_tensor *, eqnn_tensor *);
+} test_operation;
 
 TEST__UNUSED static eqnn_tensor *test_apply(eqnn_tensor *const *x, int n, void *user)
 {
@@ -191,8 +200,9 @@ TEST__UNUSED static int test_derive1(eqnn_tensor *(*f)(eqnn_tensor *), eqnn_tens
     return test_derive(test_apply, &x, 1, &o, order, file, line, what);
 }
 
-TEST__UNUSED static int test_derive2(eqnn_tensor *(*f)(eqnn_tensor *, eqnn_tensor *), eqnn_tensor *a, eqnn_tensor *b,
-                                     int order, const char *file, int line, const char *what)
+TEST__UNUSED static int test_derive2(eqnn_tensor *(*f)(eqnn_tensor *, eqnn_tensor *),
+                                     eqnn_tensor *a, eqnn_tensor *b, int order, const char *file,
+                                     int line, const char *what)
 {
     test_operation o = { NULL, f };
     eqnn_tensor *x[2] = { a, b };
@@ -209,7 +219,8 @@ static int test_one(const test_case *t)
         if (e) { test_failures++; printf("    error left: %s\n", e); }
         eqnn_free(c);
     }
-    if (test_failures || test_verbose) printf("%s %s\n", test_failures ? "FAILED" : "passed", t->name);
+    if (test_failures || test_verbose)
+        printf("%s %s\n", test_failures ? "FAILED" : "passed", t->name);
     return test_failures == 0;
 }
 
@@ -228,7 +239,10 @@ TEST__UNUSED static int test_main(int argc, char **argv)
         if (test_one(t)) passed++;
         else failed++;
     }
-    if (!found) { printf("no such test; there are:\n"); for (test_case *t = test_first; t; t = t->next) printf("  %s\n", t->name); }
+    if (!found) {
+        printf("no such test; there are:\n");
+        for (test_case *t = test_first; t; t = t->next) printf("  %s\n", t->name);
+    }
     printf("%d passed, %d failed\n", passed, failed);
     return failed > 0 || !found;
 }

@@ -25,7 +25,8 @@ static void *train(void *user)
     eqnn_adam *adam = eqnn_adam_make(c, NULL);
     for (int i = 0; i < 5; i++) {
         eqnn_tensor *pos = eqnn_from_double(c, 4, 3, square);
-        eqnn_tensor *y = eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, 1.6, NULL), "net", &n);
+        eqnn_tensor *y = eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, 1.6, NULL), "net",
+                                      &n);
         eqnn_tensor *loss = eqnn_square(eqnn_shift(eqnn_sum(y), -1));
         j->loss = eqnn_value(loss);
         eqnn_backward(loss);

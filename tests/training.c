@@ -36,13 +36,15 @@ TEST(names)
     CHECK_TEXT(eqnn_parameter_name(c, 0), "net.first.weight");
     CHECK_TEXT(eqnn_parameter_name(c, 1), "net.first.bias");
     CHECK_TEXT(eqnn_parameter_name(c, 2), "net.second.weight");
-    CHECK(!eqnn_parameter_name(c, 3) && !eqnn_parameter_at(c, -1) && !eqnn_parameter(c, "net.first"));
+    CHECK(!eqnn_parameter_name(c, 3) && !eqnn_parameter_at(c, -1) &&
+          !eqnn_parameter(c, "net.first"));
     CHECK(eqnn_parameter_at(c, 2) == eqnn_parameter(c, "net.second.weight"));
     CHECK_SAME(a, b, 0); /* a name called again shares its weights */
     two_layers(x, "");   /* and the empty name adds nothing */
     CHECK(eqnn_parameter(c, "first.weight") && eqnn_parameter(c, "second.weight"));
     CHECK(!two_layers(test_normal(c, 4, 6), "net"));
-    CHECK_ERROR(c, "net.first.weight is a parameter of [3,5] and is asked for as a parameter of [3,6]");
+    CHECK_ERROR(
+        c, "net.first.weight is a parameter of [3,5] and is asked for as a parameter of [3,6]");
     eqnn_reset(c);
     CHECK(!eqnn_param(c, "eqnn.tick", 1, 1, NULL));
     CHECK_ERROR(c, "reserved");
@@ -93,7 +95,8 @@ TEST(names_close)
         if (i == 0) CHECK(eqnn_adam_step(adam));
         eqnn_reset(c);
     }
-    CHECK_NEAR(entry(c, "head.bias", 0), before - 1e-3, 1e-6); /* a first step of Adam is the rate */
+    CHECK_NEAR(entry(c, "head.bias", 0), before - 1e-3,
+               1e-6); /* a first step of Adam is the rate */
     CHECK(!eqnn_linear(eqnn_full(c, 1, 3, 1), "other", 2, NULL));
     CHECK_ERROR(c, "other.weight is new");
 }
@@ -148,12 +151,14 @@ TEST(initialisers)
         { { .kind = EQNN_INIT_ORTHOGONAL }, 1 / sqrt(out), 1 },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-        moments(eqnn_param(c, eqnn_format(c, "w%d", (int)i), (int)out, (int)in, &t[i].init), &mean, &std, &most);
+        moments(eqnn_param(c, eqnn_format(c, "w%d", (int)i), (int)out, (int)in, &t[i].init), &mean,
+                &std, &most);
         CHECK_NEAR(mean / t[i].std, 0, 0.05);
         CHECK_NEAR(std / t[i].std, 1, 0.03);
         CHECK(most <= t[i].bound * 1.000001);
     }
-    eqnn_init ones = { .kind = EQNN_INIT_ONES }, orthogonal = { .kind = EQNN_INIT_ORTHOGONAL, .scale = 2 };
+    eqnn_init ones = { .kind = EQNN_INIT_ONES },
+              orthogonal = { .kind = EQNN_INIT_ORTHOGONAL, .scale = 2 };
     CHECK_NEAR(eqnn_at(eqnn_param(c, "ones", 3, 2, &ones), 2, 1), 1, 0);
     CHECK_NEAR(eqnn_at(eqnn_buffer(c, "zeros", 3, 2, NULL), 2, 1), 0, 0);
     eqnn_tensor *q = eqnn_param(c, "q", 7, 4, &orthogonal);
@@ -176,8 +181,10 @@ TEST(initial_numbers_depend_on_names)
     two_layers(eqnn_full(b, 1, 5, 1), "two");
     two_layers(eqnn_full(d, 1, 5, 1), "two");
     CHECK_SAME(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(b, "two.first.weight"), 0);
-    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(a, "one.first.weight")) > 0.01);
-    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"), eqnn_parameter(d, "two.first.weight")) > 0.01);
+    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"),
+                          eqnn_parameter(a, "one.first.weight")) > 0.01);
+    CHECK(test_difference(eqnn_parameter(a, "two.first.weight"),
+                          eqnn_parameter(d, "two.first.weight")) > 0.01);
 }
 
 /* ---- layers --------------------------------------------------------------------------------- */
@@ -203,7 +210,9 @@ TEST(linear_layer)
     CHECK(eqnn_rows(eqnn_linear(eqnn_zeros(c, 0, 5), "l", 3, NULL)) == 0);
     eqnn_tensor *v = eqnn_as(test_normal(c, 2, 6), eqnn_irreps_make(c, "2x1o"));
     CHECK(!eqnn_linear(v, "l2", 3, NULL));
-    CHECK_ERROR(c, "linear in l2: 2x1o is not invariant; it would break the symmetry; use eqnn_irreps_linear");
+    CHECK_ERROR(
+        c,
+        "linear in l2: 2x1o is not invariant; it would break the symmetry; use eqnn_irreps_linear");
     eqnn_tensor *s = eqnn_as(test_normal(c, 2, 6), eqnn_irreps_make(c, "6x0e"));
     CHECK(eqnn_linear(s, "l3", 3, NULL) && !eqnn_label_of(eqnn_linear(s, "l3", 3, NULL)));
 }
@@ -233,7 +242,8 @@ TEST(embedding)
     eqnn_ctx *c = test_context();
     const int species[5] = { 2, 0, 2, 1, 2 };
     eqnn_ints *index = eqnn_ints_make(c, 5, species, 3, 0);
-    eqnn_tensor *y = eqnn_embedding(c, index, "species", 3, 4, NULL), *w = eqnn_parameter(c, "species.weight");
+    eqnn_tensor *y = eqnn_embedding(c, index, "species", 3, 4, NULL),
+                *w = eqnn_parameter(c, "species.weight");
     CHECK(eqnn_rows(y) == 5 && eqnn_cols(y) == 4);
     CHECK_NEAR(eqnn_at(y, 3, 2), eqnn_at(w, 1, 2), 0);
     eqnn_backward(eqnn_sum(y));
@@ -254,7 +264,8 @@ TEST(layer_norm)
         for (int k = 0; k < 6; k++) mean += eqnn_at(x, r, k) / 6;
         for (int k = 0; k < 6; k++) var += pow(eqnn_at(x, r, k) - mean, 2) / 6;
         for (int k = 0; k < 6; k++)
-            CHECK_NEAR(eqnn_at(y, r, k), (eqnn_at(x, r, k) - mean) / sqrt(var + 1e-5), test_eps(1e-13, 1e-5));
+            CHECK_NEAR(eqnn_at(y, r, k), (eqnn_at(x, r, k) - mean) / sqrt(var + 1e-5),
+                       test_eps(1e-13, 1e-5));
     }
     CHECK(eqnn_parameter(c, "ln.weight") && eqnn_parameter(c, "ln.bias"));
     CHECK_DERIVATIVES(normed, x, 2);
@@ -285,12 +296,14 @@ TEST(batch_norm)
     }
     eqnn_tensor *y = batched(x);
     for (int r = 0; r < 5; r++)
-        CHECK_NEAR(eqnn_at(y, r, 1), (eqnn_at(x, r, 1) - mean[1]) / sqrt(var[1] + 1e-5), test_eps(1e-13, 1e-5));
+        CHECK_NEAR(eqnn_at(y, r, 1), (eqnn_at(x, r, 1) - mean[1]) / sqrt(var[1] + 1e-5),
+                   test_eps(1e-13, 1e-5));
     CHECK_NEAR(entry(c, "bn.running_mean", 1), 0, 0); /* not yet */
     eqnn_commit(c);
     for (int k = 0; k < 3; k++) {
         CHECK_NEAR(entry(c, "bn.running_mean", k), 0.1 * mean[k], test_eps(1e-14, 1e-6));
-        CHECK_NEAR(entry(c, "bn.running_var", k), 0.9 + 0.1 * var[k] * 5 / 4, test_eps(1e-14, 1e-6));
+        CHECK_NEAR(entry(c, "bn.running_var", k), 0.9 + 0.1 * var[k] * 5 / 4,
+                   test_eps(1e-14, 1e-6));
     }
     eqnn_commit(c); /* once only */
     CHECK_NEAR(entry(c, "bn.running_mean", 0), 0.1 * mean[0], test_eps(1e-14, 1e-6));
@@ -298,7 +311,8 @@ TEST(batch_norm)
     CHECK(eqnn_parameter_count(c) == 2); /* buffers are not parameters */
 }
 
-/* ---- optimizers against the formulas ----------------------------------------------------------- */
+/* ---- optimizers against the formulas -----------------------------------------------------------
+   */
 
 /* loss = sum of weight (w - target)^2 / 2, so the gradient is weight (w - target) */
 static void pull(eqnn_ctx *c, const char *name, double weight, double target, int n)
@@ -310,7 +324,9 @@ static void pull(eqnn_ctx *c, const char *name, double weight, double target, in
 TEST(adam_formula)
 {
     eqnn_ctx *c = test_context();
-    eqnn_adam_opts o = { .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .decay = 0.1, .l2 = 0.05 };
+    eqnn_adam_opts o = {
+        .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .decay = 0.1, .l2 = 0.05
+    };
     eqnn_adam *adam = eqnn_adam_make(c, &o);
     eqnn_tensor *start = eqnn_param(c, "w", 1, 37, NULL);
     double w[37], m[37] = { 0 }, v[37] = { 0 };
@@ -325,7 +341,8 @@ TEST(adam_formula)
             w[i] -= o.rate * o.decay * w[i];
             m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
             v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
-            w[i] -= o.rate * m[i] / (1 - pow(o.beta1, t)) / (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
+            w[i] -= o.rate * m[i] / (1 - pow(o.beta1, t)) /
+                    (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
         }
     }
     for (int i = 0; i < 37; i++) CHECK_NEAR(entry(c, "w", i), w[i], test_eps(1e-13, 1e-5));
@@ -339,7 +356,9 @@ TEST(sgd_formula)
 {
     for (int kind = 0; kind < 3; kind++) { /* plain, momentum, Nesterov */
         eqnn_ctx *c = test_context();
-        eqnn_sgd_opts o = { .rate = 0.05, .momentum = kind ? 0.9 : 0, .nesterov = kind == 2, .l2 = 0.01, .clip = 2 };
+        eqnn_sgd_opts o = {
+            .rate = 0.05, .momentum = kind ? 0.9 : 0, .nesterov = kind == 2, .l2 = 0.01, .clip = 2
+        };
         eqnn_sgd *sgd = eqnn_sgd_make(c, &o);
         eqnn_tensor *start = eqnn_param(c, "w", 1, 5, NULL);
         double w[5], v[5] = { 0 };
@@ -383,7 +402,8 @@ TEST(freeze_and_rates)
     CHECK_NEAR(entry(c, names[1], 0), before[1] - 0.001, 1e-6);
     CHECK_NEAR(entry(c, names[2], 0), before[2] - 0.01, 1e-6);
     CHECK_NEAR(entry(c, names[3], 0), before[3] - 0.01, 1e-6);
-    CHECK(eqnn_freeze(c, "*", 1) == 4 && eqnn_freeze(c, "enc*er.*", 0) == 2 && eqnn_freeze(c, "nothing", 1) == 0);
+    CHECK(eqnn_freeze(c, "*", 1) == 4 && eqnn_freeze(c, "enc*er.*", 0) == 2 &&
+          eqnn_freeze(c, "nothing", 1) == 0);
     eqnn_reset(c);
     pull(c, "encoder.weight", 1, before[0] - 1, 1);
     pull(c, "enc", 1, 9, 1);
@@ -448,7 +468,8 @@ TEST(optimizer_replaced)
     CHECK(!eqnn_adam_step(old));
     CHECK_ERROR(c, "has replaced this one");
     CHECK(eqnn_adam_step(adam));
-    CHECK_NEAR(entry(c, "w", 0), w, 1e-6); /* the first step of each is the rate, whatever the gradient */
+    CHECK_NEAR(entry(c, "w", 0), w,
+               1e-6); /* the first step of each is the rate, whatever the gradient */
 }
 
 /* ---- many at once --------------------------------------------------------------------------- */
@@ -486,7 +507,8 @@ TEST(workers)
         eqnn_backward(part_loss(w[i], 5 * i, 5));
     }
     CHECK(eqnn_parameter_count(w[0]) == eqnn_parameter_count(c));
-    CHECK(eqnn_data(eqnn_parameter(w[0], "net.1.bias")) == eqnn_data(eqnn_parameter(c, "net.1.bias")));
+    CHECK(eqnn_data(eqnn_parameter(w[0], "net.1.bias")) ==
+          eqnn_data(eqnn_parameter(c, "net.1.bias")));
     CHECK(eqnn_gradient_norm(c) <= 0);
     for (int i = 0; i < 2; i++) eqnn_add_gradients(c, w[i]);
     CHECK_NEAR(eqnn_gradient_norm(c), norm, test_eps(1e-13, 1e-5));
@@ -496,7 +518,8 @@ TEST(workers)
     eqnn_add_gradients(c, w[1]);
     double before = entry(c, "bn.running_var", 0), at = entry(c, "net.1.bias", 0);
     CHECK(eqnn_adam_step(adam));
-    CHECK(fabs(entry(c, "bn.running_var", 0) - before) > 1e-6 && fabs(entry(w[0], "net.1.bias", 0) - at) > 1e-4);
+    CHECK(fabs(entry(c, "bn.running_var", 0) - before) > 1e-6 &&
+          fabs(entry(w[0], "net.1.bias", 0) - at) > 1e-4);
     CHECK(!eqnn_adam_make(w[0], NULL) && !eqnn_save(w[0], "/tmp/none"));
     CHECK_ERROR(w[0], "adam: a worker has no weights");
     eqnn_add_gradients(c, c);
@@ -647,7 +670,8 @@ TEST(summary)
     text[fread(text, 1, sizeof text - 1, f)] = 0;
     fclose(f);
     test_note("\n%s", text);
-    CHECK(strstr(text, "[3,5]") && strstr(text, "  frozen") && strstr(text, "  rate x 0.5") && strstr(text, "  buffer"));
+    CHECK(strstr(text, "[3,5]") && strstr(text, "  frozen") && strstr(text, "  rate x 0.5") &&
+          strstr(text, "  buffer"));
     CHECK(strstr(text, "5 parameters, 28 numbers"));
 }
 

@@ -1,0 +1,446 @@
+/* attention.c - tests of section 13: attention, the networks of v2106, graph attention
+
+   -v prints the equivariance errors. The numbers of the reference implementation are in golden.c. */
+#include "test.h"
+
+static eqnn_tensor *labelled(eqnn_tensor *x, const char *irreps)
+{
+    return eqnn_as(x, eqnn_irreps_make(eqnn_context(x), irreps));
+}
+
+static eqnn_tensor *atoms(eqnn_ctx *c, int n) { return labelled(test_normal(c, n, 3), "1x1o"); }
+
+/* --- models as functions of positions and features --- */
+
+static const eqnn_attention_opts small_head = {
+    .q = "3x0e+2x1o+1x1e", .k = "2x0e+2x1o+1x2e+1x1e", .out = "2x0e+1x0o+2x1o+1x1e+1x2e", .radius = 1.7, .lmax = 2,
+    .basis = 6, .hidden = 7
+};
+static const eqnn_network_opts small_network = {
+    .hidden = "4x0o+5x0e+3x1o+3x1e+2x2o+2x2e", .out = "2x0e+1x0o+1x1o+1x1e", .layers = 2, .radius = 1.7, .basis = 6,
+    .radial_neurons = 9, .neighbours = 4, .nodes = 10
+};
+
+enum { HEAD, MULTI_HEAD, SE3, V2106, GNN };
+typedef struct model {
+    int kind;
+    eqnn_attention_opts head;
+    eqnn_multi_head_opts heads;
+    eqnn_network_opts network;
+    const int *example;
+} model;
+
+static model model_of(int kind)
+{
+    model m = { .kind = kind, .head = small_head, .network = small_network };
+    m.heads.head = small_head;
+    m.heads.heads = 2;
+    m.heads.layers = 2;
+    return m;
+}
+
+static eqnn_tensor *run_with(const model *m, eqnn_tensor *const *x, int n, const eqnn_graph *g)
+{
+    eqnn_gnn_opts gnn = { .channels = 5, .heads = 2, .hidden = 6, .out = 2, .lmax = 2 };
+    switch (m->kind) {
+    case HEAD: return eqnn_attention(x[1], x[0], g, "net", &m->head);
+    case MULTI_HEAD: return eqnn_multi_head(x[1], x[0], g, "net", &m->heads);
+    case SE3: return eqnn_attention_network(x[0], g, "net", &m->heads);
+    case V2106: return eqnn_network_2106(n > 1 ? x[1] : NULL, NULL, x[0], g, "net", &m->network);
+    default: return eqnn_gnn(x[0], g, "net", &gnn);
+    }
+}
+
+static eqnn_tensor *run(eqnn_tensor *const *x, int n, void *user)
+{
+    const model *m = (const model *)user;
+    eqnn_graph_opts o = { .example = m->example };
+    return run_with(m, x, n, eqnn_radius_graph(x[0], m->head.radius, &o));
+}
+
+/* v2106 listens to no message at first. */
+static void listen(eqnn_ctx *c)
+{
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        eqnn_tensor *w = eqnn_parameter_at(c, i);
+        double v[64];
+        if (!strstr(eqnn_parameter_name(c, i), "alpha.weight") || eqnn_cols(w) > 64) continue;
+        for (int k = 0; k < eqnn_cols(w); k++) v[k] = sin(3 * k + i);
+        eqnn_set(w, v);
+    }
+}
+
+/* --- symmetries --- */
+
+static double shifted(model *m, eqnn_tensor *const *x, int n)
+{
+    eqnn_tensor *moved[2] = { NULL, NULL };
+    double t[3] = { 0.5, -1.25, 2 };
+    for (int i = 0; i < n; i++) moved[i] = x[i];
+    moved[0] = eqnn_add(x[0], labelled(eqnn_from_double(eqnn_context(x[0]), 1, 3, t), "1x1o"));
+    return test_difference(run(moved, n, m), run(x, n, m));
+}
+
+static void check_symmetric(model *m, eqnn_tensor *const *x, int n, const char *what)
+{
+    run(x, n, m);
+    listen(eqnn_context(x[0]));
+    double turned = eqnn_check_equivariance(run, x, n, m, 3, NULL), moved = shifted(m, x, n);
+    test_note("%s: O(3) %.1e, translation %.1e", what, turned, moved);
+    CHECK_NEAR(turned, 0, test_eps(1e-12, 5e-5));
+    CHECK_NEAR(moved, 0, test_eps(1e-12, 1e-4));
+}
+
+TEST(attention_is_equivariant)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { atoms(c, 12), labelled(test_normal(c, 12, 10), "3x0e+1x0o+1x1o+1x1e") };
+    model m = model_of(HEAD), many = model_of(MULTI_HEAD);
+    check_symmetric(&m, x, 2, "attention");
+    m.head.clamp = m.head.mean = 1;
+    m.head.act = EQNN_GELU;
+    check_symmetric(&m, x, 2, "attention as in the study");
+    eqnn_ctx *d = test_context();
+    eqnn_tensor *y[2] = { atoms(d, 12), labelled(test_normal(d, 12, 10), "3x0e+1x0o+1x1o+1x1e") };
+    check_symmetric(&many, y, 2, "two heads");
+}
+
+/* Positions as features know where the origin is; about the centre, with layers that move them, they
+   do not. */
+TEST(attention_network_is_equivariant)
+{
+    eqnn_ctx *c = test_context(), *d = test_context();
+    eqnn_tensor *x = atoms(c, 9), *y = atoms(d, 9);
+    model m = model_of(SE3);
+    m.head.radius = m.heads.head.radius = 3;
+    m.heads.head.out = "3x0e+2x1o+1x1e";
+    double turned = eqnn_check_equivariance(run, &x, 1, &m, 2, NULL), moved = shifted(&m, &x, 1);
+    test_note("SE(3) network of absolute positions: O(3) %.1e, translation %.1e", turned, moved);
+    CHECK_NEAR(turned, 0, test_eps(1e-11, 2e-4));
+    CHECK(moved > 1e-3);
+    m.heads.centred = m.heads.moves = 1;
+    check_symmetric(&m, &y, 1, "SE(3) network of centred positions");
+}
+
+TEST(network_2106_is_equivariant)
+{
+    eqnn_ctx *c = test_context(), *d = test_context();
+    eqnn_tensor *x[2] = { atoms(c, 12), labelled(test_normal(c, 12, 5), "2x0e+1x1e") }, *y = atoms(d, 12);
+    model m = model_of(V2106);
+    check_symmetric(&m, x, 2, "v2106");
+    m.network.hidden = NULL;
+    m.network.lmax = 1;
+    check_symmetric(&m, &y, 1, "v2106 with its own hidden irreps");
+    CHECK(eqnn_rows(eqnn_parameter(d, "net.mp.layers.0.first.fc.layer1.weight")) == 9);
+}
+
+/* Only translations: that it is not equivariant is the point of the baseline. */
+TEST(gnn_is_not_equivariant)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = atoms(c, 11);
+    model m = model_of(GNN);
+    double moved = shifted(&m, &x, 1), R[9];
+    eqnn_rotation_random(c, "R", 0, R);
+    eqnn_tensor *turned = eqnn_rotate(x, R);
+    CHECK_NEAR(moved, 0, test_eps(1e-12, 1e-4));
+    CHECK(test_difference(run(&turned, 1, &m), run(&x, 1, &m)) > 1e-3);
+}
+
+/* --- company, emptiness --- */
+
+static int inputs(eqnn_ctx *c, int kind, int nodes, double size, eqnn_tensor *x[2])
+{
+    x[0] = labelled(eqnn_scale(test_normal(c, nodes, 3), size), "1x1o");
+    x[1] = labelled(test_normal(c, nodes, 6), "3x0e+1x1o");
+    return kind == HEAD || kind == MULTI_HEAD || kind == V2106 ? 2 : 1;
+}
+
+/* An example's result does not depend on its company; node 7 is alone. */
+TEST(examples_do_not_meet)
+{
+    int example[18], first[] = { 0, 7, 8, 18 };
+    for (int i = 0; i < 18; i++) example[i] = i < 7 ? 0 : i < 8 ? 1 : 2;
+    for (int kind = HEAD; kind <= GNN; kind++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x[2];
+        int n = inputs(c, kind, 18, 1, x);
+        model m = model_of(kind);
+        m.heads.centred = 1;
+        m.example = example;
+        run(x, n, &m);
+        listen(c);
+        eqnn_tensor *all = run(x, n, &m);
+        m.example = NULL;
+        for (int k = 0; k < 3; k++) {
+            int rows = first[k + 1] - first[k];
+            eqnn_tensor *one[2];
+            for (int i = 0; i < 2; i++) one[i] = eqnn_slice_rows(x[i], first[k], rows);
+            CHECK_SAME(run(one, n, &m), eqnn_slice_rows(all, first[k], rows), test_eps(1e-12, 5e-5));
+        }
+    }
+}
+
+/* No nodes, one, two far apart: no edges; numbers and all first and second derivatives are finite. */
+TEST(nothing_is_legal)
+{
+    for (int kind = HEAD; kind <= GNN; kind++) {
+        for (int nodes = 0; nodes < 4; nodes++) {
+            eqnn_ctx *c = test_context();
+            eqnn_tensor *x[2];
+            int n = inputs(c, kind, nodes, nodes == 3 ? 0 : 100, x); /* three in one place */
+            model m = model_of(kind);
+            eqnn_tensor *y = run(x, n, &m), *d = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), x[0]);
+            CHECK(eqnn_rows(y) == nodes && eqnn_rows(d) == nodes && eqnn_cols(d) == 3);
+            eqnn_tensor *loss = eqnn_add(eqnn_sum(eqnn_square(eqnn_as(y, NULL))),
+                                         eqnn_sum(eqnn_square(eqnn_as(d, NULL))));
+            eqnn_backward(loss);
+            CHECK(isfinite(eqnn_value(loss)));
+            for (int p = 0; p < eqnn_parameter_count(c); p++)
+                CHECK(isfinite(eqnn_value(eqnn_sum(eqnn_gradient(eqnn_parameter_at(c, p))))));
+            CHECK_OK(c);
+        }
+    }
+}
+
+/* --- derivatives --- */
+
+TEST(derivatives_by_differences)
+{
+    int last = sizeof(eqnn_real) == 8 ? GNN : V2106; /* float's steps are so long that they meet kinks */
+    for (int kind = HEAD; kind <= last; kind++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x[2];
+        int n = inputs(c, kind, 5, 0.5, x);
+        model m = model_of(kind);
+        m.head.radius = m.heads.head.radius = m.network.radius = 4;
+        m.head.out = "1x0e+1x1o";
+        m.network.out = "1x0e+1x1o";
+        run(x, n, &m);
+        listen(c);
+        CHECK_DERIVATIVES_OF(run, x, n, &m, kind == GNN ? 1 : 2); /* the leaky relu bends */
+    }
+}
+
+/* An edge that passes the radius is not felt: value and slope. */
+TEST(smooth_at_the_radius)
+{
+    eqnn_ctx *c = test_context();
+    double p[9] = { 0, 0, 0, 0.9, 0.3, 0, 0, 0.2, 1.7 };
+    model m = model_of(HEAD);
+    eqnn_tensor *x[2] = { NULL, labelled(test_normal(c, 3, 6), "3x0e+1x1o") }, *y[2];
+    eqnn_graph_opts o = { .targets = 3 };
+    int source[] = { 1, 2, 0 }, target[] = { 0, 0, 1 };
+    const eqnn_graph *g = eqnn_graph_make(c, 3, source, target, &o);
+    const eqnn_graph *short_one = eqnn_graph_make(c, 2, (int[]){ 1, 0 }, (int[]){ 0, 1 }, &o);
+    for (int k = 0; k < 3; k++) {
+        p[8] = sqrt(1.7 * 1.7 - 0.04) + (k - 1) * 1e-2; /* inside, on the radius, outside */
+        x[0] = labelled(eqnn_from_double(c, 3, 3, p), "1x1o");
+        y[0] = run_with(&m, x, 2, g);
+        y[1] = run_with(&m, x, 2, short_one);
+        CHECK_SAME(y[0], y[1], k ? test_eps(1e-13, 1e-6) : 1e-6);
+        CHECK_SAME(eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y[0], NULL))), x[0]),
+                   eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y[1], NULL))), x[0]), k ? test_eps(1e-12, 1e-5) : 1e-3);
+    }
+}
+
+/* --- weights of attention --- */
+
+TEST(weights_sum_to_one)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2], *alpha[2] = { NULL, NULL };
+    model m = model_of(HEAD);
+    inputs(c, HEAD, 12, 1, x);
+    const eqnn_graph *g = eqnn_radius_graph(x[0], m.head.radius, NULL);
+    m.head.weights = &alpha[0];
+    eqnn_tensor *a = run_with(&m, x, 2, g);
+    m.head.weights = &alpha[1];
+    m.head.raw = 1;
+    CHECK_SAME(a, run_with(&m, x, 2, g), test_eps(1e-12, 2e-5));
+    CHECK_SAME(alpha[0], alpha[1], test_eps(1e-13, 1e-5));
+    eqnn_tensor *sum = eqnn_scatter(alpha[0], g);
+    for (int i = 0; i < g->targets; i++)
+        CHECK_NEAR(eqnn_at(sum, i, 0), g->first[i] < g->first[i + 1] ? 1 : 0, test_eps(1e-14, 1e-6));
+}
+
+/* Logits of 1e4 and more: exp overflows, the softmax does not; with the clamp, neither. */
+TEST(large_logits)
+{
+    for (int clamp = 0; clamp < 2; clamp++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x[2];
+        model m = model_of(HEAD);
+        m.head.clamp = clamp;
+        inputs(c, HEAD, 12, 1, x);
+        x[1] = eqnn_scale(x[1], 300);
+        eqnn_tensor *loss = eqnn_mean(eqnn_square(eqnn_as(run(x, 2, &m), NULL)));
+        eqnn_backward(loss);
+        CHECK(isfinite(eqnn_value(loss)) && eqnn_value(loss) > 0);
+        for (int p = 0; p < eqnn_parameter_count(c); p++)
+            CHECK(isfinite(eqnn_value(eqnn_sum(eqnn_gradient(eqnn_parameter_at(c, p))))));
+    }
+}
+
+/* --- names, sizes --- */
+
+TEST(names_of_a_head)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2];
+    model m = model_of(HEAD);
+    static const char *names[] = { "to_q.weight", "fc_k.layer0.weight", "fc_k.layer1.weight", "fc_v.layer0.weight",
+                                   "fc_v.layer1.weight", "dot_product.weight" };
+    inputs(c, HEAD, 5, 1, x);
+    run(x, 2, &m);
+    CHECK(eqnn_parameter_count(c) == 6);
+    for (int i = 0; i < 6; i++) CHECK_TEXT(eqnn_parameter_name(c, i) + 4, names[i]);
+}
+
+/* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them ours;
+   its graph network: 1,369,091. */
+TEST(sizes_of_known_models)
+{
+    const char *mid = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o";
+    eqnn_attention_opts head = { .q = mid, .out = mid, .radius = 3.5, .lmax = 4, .basis = 20, .hidden = 25,
+                                 .act = EQNN_GELU, .clamp = 1, .mean = 1 };
+    eqnn_multi_head_opts o = { .head = head, .heads = 16 };
+    eqnn_ctx *c = test_context(), *d = test_context(), *e = test_context();
+    eqnn_tensor *pos = atoms(c, 3);
+    eqnn_multi_head(pos, pos, eqnn_radius_graph(pos, 3.5, NULL), "mha", &o);
+    CHECK(eqnn_parameter_size(c) == 73808 + 92544);
+    CHECK(eqnn_parameter(c, "mha.heads.15.fc_v.layer1.weight") && eqnn_parameter(c, "mha.tp1.weight"));
+    o.heads = 8;
+    pos = atoms(d, 3);
+    eqnn_attention_network(pos, eqnn_radius_graph(pos, 3.5, NULL), "", &o);
+    CHECK(eqnn_parameter_size(d) == 147776 + 185088);
+    CHECK(eqnn_parameter(d, "layers.3.heads.7.to_q.weight") && eqnn_parameter(d, "layers.3.tp2.weight"));
+    pos = atoms(e, 3);
+    eqnn_gnn(pos, eqnn_radius_graph(pos, 2.5, NULL), "", NULL);
+    CHECK(eqnn_parameter_size(e) == 1369091);
+}
+
+/* --- known answers --- */
+
+/* With weights 0 a layer of v2106 is its self-connection, where that reaches; elsewhere the message. */
+TEST(mixing_begins_at_zero)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1o");
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *Y = eqnn_spherical_harmonics(r, 1, NULL);
+    eqnn_tensor *b = eqnn_radial_basis(eqnn_norm(r), 4, 2, NULL);
+    const eqnn_irreps *out = eqnn_irreps_make(c, "3x0e+2x1o+1x1e");
+    eqnn_conv_opts o = { .radial_neurons = 8, .mixing = 1 };
+    eqnn_tensor *y = eqnn_conv(x, NULL, Y, b, g, "conv", out, &o);
+    eqnn_tensor *s = eqnn_leave(eqnn_irreps_linear(eqnn_enter(x, "conv"), "sc", "3x0e+2x1o", NULL));
+    CHECK_SAME(eqnn_slice(y, 0, 9), s, test_eps(1e-13, 1e-5));
+    CHECK(eqnn_value(eqnn_sum(eqnn_square(eqnn_as(eqnn_slice(y, 9, 3), NULL)))) > 1e-6);
+}
+
+/* Attributes that are not numbers: the mixing number is a product with them. */
+TEST(mixing_with_attributes)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { atoms(c, 8), test_normal(c, 8, 2) };
+    eqnn_tensor *z = labelled(test_normal(c, 8, 4), "1x0e+1x1o");
+    const eqnn_graph *g = eqnn_radius_graph(x[0], 2, NULL);
+    eqnn_network_opts o = small_network;
+    o.radius = 2;
+    eqnn_tensor *y = eqnn_network_2106(x[1], z, x[0], g, "net", &o);
+    CHECK(eqnn_rows(y) == 8 && eqnn_cols(y) == 9);
+    listen(c);
+    CHECK(test_difference(eqnn_network_2106(x[1], z, x[0], g, "net", &o), y) > 1e-6);
+    CHECK_OK(c);
+}
+
+static double score(const eqnn_real *h, eqnn_tensor *a, int head, int channels)
+{
+    double s = 0;
+    for (int k = 0; k < channels; k++) s += (double)h[head * channels + k] * eqnn_at(a, 0, head * channels + k);
+    return s;
+}
+
+/* The formula, one edge after the other, on a graph that has loops and a lone node. */
+TEST(gat_conv_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    enum { n = 4, heads = 2, channels = 3, cols = heads * channels };
+    int source[] = { 1, 2, 0, 1, 2 }, target[] = { 0, 0, 1, 1, 1 }; /* 1 -> 1 is left out */
+    eqnn_graph_opts o = { .targets = n };
+    eqnn_gat_opts gat = { .heads = heads };
+    const eqnn_graph *g = eqnn_graph_make(c, 5, source, target, &o);
+    eqnn_tensor *x = test_normal(c, n, 5), *a = test_normal(c, 5, 2); /* rows sorted as the edges are */
+    eqnn_tensor *y = eqnn_gat_conv(x, a, g, "gat", channels, &gat);
+    eqnn_tensor *h = eqnn_matmul_t(x, eqnn_parameter(c, "gat.lin.weight"), 0, 1);
+    eqnn_tensor *e = eqnn_matmul_t(a, eqnn_parameter(c, "gat.lin_edge.weight"), 0, 1);
+    const eqnn_real *H = eqnn_data(h), *E = eqnn_data(e);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < cols; k++) {
+            double top = 0, bottom = 0, mean = 0, count = 0;
+            for (int j = 0; j <= 5; j++) { /* the loop last */
+                int loop = j == 5, from = loop ? i : g->source[j];
+                if (!loop && (g->target[j] != i || from == i)) continue;
+                double edge = loop ? mean / fmax(count, 1)
+                                   : score(E + j * cols, eqnn_parameter(c, "gat.att_edge"), k / channels, channels);
+                double s = score(H + from * cols, eqnn_parameter(c, "gat.att_src"), k / channels, channels) + edge;
+                s += score(H + i * cols, eqnn_parameter(c, "gat.att_dst"), k / channels, channels);
+                s = exp(s > 0 ? s : 0.2 * s);
+                top += s * (double)H[from * cols + k];
+                bottom += s;
+                mean += edge;
+                count++;
+            }
+            CHECK_NEAR(eqnn_at(y, i, k), top / bottom, test_eps(1e-13, 1e-5));
+        }
+    CHECK_NEAR(eqnn_at(y, 3, 2), (double)H[3 * cols + 2], test_eps(1e-14, 1e-6));
+}
+
+typedef struct gat_case { const eqnn_graph *g; eqnn_gat_opts o; } gat_case;
+
+static eqnn_tensor *run_gat(eqnn_tensor *const *x, int n, void *user)
+{
+    gat_case *k = (gat_case *)user;
+    return eqnn_gat_conv(x[0], n > 1 ? x[1] : NULL, k->g, "gat", 3, &k->o);
+}
+
+TEST(gat_conv_derivatives)
+{
+    eqnn_ctx *c = test_context();
+    gat_case k = { eqnn_radius_graph(atoms(c, 6), 2, NULL), { .heads = 2, .mean = 1, .slope = 1 } };
+    eqnn_tensor *x[2] = { test_normal(c, 6, 4), test_normal(c, k.g->edges, 2) };
+    CHECK_DERIVATIVES_OF(run_gat, x, 2, &k, 2);
+    k.o.given_edges = 1;
+    CHECK_DERIVATIVES_OF(run_gat, x, 2, &k, 1);
+    CHECK(eqnn_cols(run_gat(x, 1, &k)) == 3);
+}
+
+TEST(attention_refuses)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 5), *x = test_normal(c, 4, 2), *alpha = NULL;
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_attention_opts o = small_head;
+    eqnn_multi_head_opts many = { .head = small_head };
+    CHECK(!eqnn_attention(x, pos, g, "a", &o));
+    CHECK_ERROR(c, "4 rows of features for 5 sources");
+    o.out = NULL;
+    CHECK(!eqnn_attention(pos, pos, g, "a", &o));
+    CHECK_ERROR(c, "must be given");
+    o.out = "4x0o"; /* no product of a vector with harmonics */
+    CHECK(!eqnn_attention(pos, pos, g, "a", &o));
+    CHECK_ERROR(c, "reaches 4x0o");
+    many.head.weights = &alpha;
+    CHECK(!eqnn_multi_head(pos, pos, g, "b", &many));
+    CHECK_ERROR(c, "those of one head");
+    CHECK(!eqnn_gat_conv(x, NULL, g, "c", 3, NULL));
+    CHECK_ERROR(c, "4 rows of features");
+    CHECK(!eqnn_gat_conv(eqnn_slice_rows(test_normal(c, 5, 2), 0, 5), x, g, "c", 3, NULL));
+    CHECK_ERROR(c, "4 of attributes");
+    CHECK(!eqnn_network_2106(NULL, NULL, pos, NULL, "d", &small_network));
+    CHECK_ERROR(c, "no graph");
+    CHECK(!eqnn_gnn(pos, NULL, "e", NULL));
+    CHECK_ERROR(c, "no graph");
+}
+
+TEST_MAIN
