@@ -6308,8 +6308,9 @@ EQNN__INLINE void EQNN__K(solid_low)(int lmax, const EQNN__VEC r[3], EQNN__VEC *
     p.s2 = p.s * p.s;
     p.A[1] = z;
     p.B[1] = x;
+    int top = lmax < 6 ? lmax : 6;
     EQNN__UNROLL(8)
-    for (int m = 2; m <= 6 && m <= lmax; m++) {
+    for (int m = 2; m <= top; m++) {
         p.A[m] = z * p.A[m - 1] - x * p.B[m - 1];
         p.B[m] = z * p.B[m - 1] + x * p.A[m - 1];
     }
