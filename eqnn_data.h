@@ -264,6 +264,10 @@ EQNN_API void eqnn_plot_free(eqnn_plot *p);
 /* n points, copied; label for the legend, or NULL; NaN breaks a line. 1 when done. */
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts);
+/* A line from a log that eqnn_csv wrote: columns x and y (from 0) of the rows whose first cell is
+   name, which is the label; name NULL: of all rows. Other lines are passed over. 1 when done. */
+EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
+                           const eqnn_series_opts *opts);
 EQNN_API int eqnn_plot_save(const eqnn_plot *p, const char *path);
 /* Several panels in one picture, row by row. */
 EQNN_API int eqnn_plots_save(eqnn_ctx *c, const char *path, eqnn_plot *const *plots, int n,
@@ -2095,6 +2099,60 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
              opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count));
     p->count++;
     return 1;
+}
+
+/* The number in cell k of a line; 0 when there is none. */
+static int eqnn__csv_cell(const char *line, int k, double *value)
+{
+    char *end;
+    for (; line && k > 0; k--)
+        if ((line = strchr(line, ',')) != NULL) line++;
+    if (!line) return 0;
+    *value = strtod(line, &end);
+    return end != line && (!*end || strchr(",\r\n", *end)) && isfinite(*value);
+}
+
+/* Points [2 n]: x, y, x, y, ... of the rows wanted, in malloc's memory; NULL when there is none. */
+static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n)
+{
+    char line[1024];
+    double *points = NULL, at[2];
+    size_t length = name ? strlen(name) : 0;
+    for (*n = 0; *n < 1 << 24 && fgets(line, sizeof line, f);) {
+        if (name && (strncmp(line, name, length) != 0 || line[length] != ',')) continue;
+        if (!eqnn__csv_cell(line, x, &at[0]) || !eqnn__csv_cell(line, y, &at[1])) continue;
+        if ((*n & (*n - 1)) == 0) { /* a power of two: full */
+            size_t room = 2 * (size_t)(*n ? 2 * *n : 1);
+            double *more = (double *)realloc(points, room * sizeof *points);
+            if (!more) break;
+            points = more;
+        }
+        memcpy(points + 2 * (size_t)(*n)++, at, sizeof at);
+    }
+    return points;
+}
+
+EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
+                           const eqnn_series_opts *opts)
+{
+    int n = 0;
+    if (!p) return 0;
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        eqnn_fail(p->ctx, "cannot read '%s': %s", path, strerror(errno));
+        return 0;
+    }
+    double *points = eqnn__csv_points(f, name, x, y, &n), *columns = NULL;
+    fclose(f);
+    if (n > 0) columns = (double *)malloc(2 * (size_t)n * sizeof *columns);
+    for (int i = 0; columns && i < n; i++) {
+        columns[i] = points[2 * i];
+        columns[n + i] = points[2 * i + 1];
+    }
+    int done = columns && eqnn_plot_add(p, name, n, columns, columns + n, opts);
+    free(columns);
+    free(points);
+    return done;
 }
 
 /* ---- axes ---- */

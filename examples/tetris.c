@@ -6,7 +6,7 @@
    rotation turns one into the other. Every piece is shown in one orientation only; then it is
    asked for in random ones.
 
-   YOU WILL SEE   losses; then a table. An ordinary network names all pieces as they were shown
+   YOU WILL SEE   training; then a table. An ordinary network names all pieces as they were shown
                   and few of them turned. The equivariant one names all of them in all
                   orientations, and in a mirror takes left for right and right for left, as it
                   must.
@@ -15,10 +15,14 @@
                   separates the mirror images; nothing about handedness is learned from examples.
 
    The polynomial model and the pieces are those of e3nn's tutorial: harmonics of the edges shorter
-   than 1.1, two tensor products, sums over neighbours, no nonlinearity. */
+   than 1.1, two tensor products, sums over neighbours, no nonlinearity.
+
+   The folder of --out gets log.csv, losses.svg, equivariant.safetensors and ordinary.safetensors;
+   with --resume a run that was stopped goes on as if it had not been. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"
+#include <stdlib.h>
 
 enum { PIECES = 8, CUBES = 4, NODES = PIECES * CUBES, OUT = 7, TRIALS = 100 };
 
@@ -70,7 +74,13 @@ static eqnn_tensor *ordinary(eqnn_tensor *pos)
     return eqnn_as(y, eqnn_irreps_make(eqnn_context(pos), "1x0o+6x0e"));
 }
 
-typedef eqnn_tensor *(*model)(eqnn_tensor *pos);
+/* A model with the context that holds its weights. */
+typedef struct model {
+    const char *name;
+    eqnn_tensor *(*net)(eqnn_tensor *pos);
+    double rate; /* of Adam, at the start */
+    eqnn_ctx *c;
+} model;
 
 static eqnn_tensor *positions(eqnn_ctx *c)
 {
@@ -79,30 +89,65 @@ static eqnn_tensor *positions(eqnn_ctx *c)
 
 /* --- training: every piece in its one orientation --- */
 
-static eqnn_tensor *loss_of(model f, eqnn_ctx *c)
+static eqnn_tensor *loss_of(const model *m)
 {
     double t[PIECES][OUT];
     for (int p = 0; p < PIECES; p++)
         for (int k = 0; k < OUT; k++) t[p][k] = target(p, k);
-    eqnn_tensor *y = eqnn_as(f(positions(c)), NULL); /* a loss may look at numbers as they are */
-    return eqnn_sum(eqnn_square(eqnn_sub(y, eqnn_from_double(c, PIECES, OUT, t[0]))));
+    eqnn_tensor *y = eqnn_as(m->net(positions(m->c)), NULL); /* a loss may look at mere numbers */
+    return eqnn_sum(eqnn_square(eqnn_sub(y, eqnn_from_double(m->c, PIECES, OUT, t[0]))));
 }
 
-static void train(eqnn_ctx *c, const char *title, model f, double rate, int epochs)
+static const char *file_in(const char *folder, const char *file, const char *ending)
 {
-    eqnn_adam *adam = eqnn_adam_make(c, NULL);
-    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = rate, .total = epochs };
-    eqnn_open(c,
-              "ordinary"); /* the second model's weights appear after the first has been trained */
-    for (int epoch = 0; epoch < epochs && !eqnn_error(c) && !eqnn_interrupted(); epoch++) {
-        eqnn_tensor *loss = loss_of(f, c);
-        if (epoch % 100 == 0 || epoch == epochs - 1)
-            printf("%-12s epoch %4d   loss %.6f\n", title, epoch, eqnn_value(loss));
+    static char path[1024];
+    snprintf(path, sizeof path, "%s/%s%s", folder, file, ending);
+    return path;
+}
+
+/* The file holds weights, Adam's memory and how many epochs are done. */
+static void save(const model *m, const char *folder, int epoch)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%d", epoch);
+    if (*folder && eqnn_note(m->c, "epoch", text))
+        eqnn_save(m->c, file_in(folder, m->name, ".safetensors"));
+}
+
+static int load(const model *m, const char *folder)
+{
+    const char *path = file_in(folder, m->name, ".safetensors");
+    FILE *f = fopen(path, "rb");
+    if (!f) return 0; /* the run was stopped before this model's turn */
+    fclose(f);
+    const char *text = eqnn_load(m->c, path, NULL) ? eqnn_noted(m->c, "epoch") : NULL;
+    if (!text) eqnn_fail(m->c, "'%s' does not say how far training had come", path);
+    return text ? atoi(text) : 0;
+}
+
+/* 0 on an error, or when Ctrl-C came. */
+static int train(const model *m, int epochs, int epoch, const char *folder, eqnn_csv *log)
+{
+    eqnn_adam *adam = eqnn_adam_make(m->c, NULL);
+    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = m->rate, .total = epochs };
+    eqnn_progress bar;
+    eqnn_progress_start(&bar, stderr, m->name, epochs, epoch);
+    for (; epoch < epochs && !eqnn_error(m->c) && !eqnn_interrupted(); epoch++) {
+        eqnn_tensor *loss = loss_of(m);
+        double value = eqnn_value(loss);
         eqnn_backward(loss);
         eqnn_adam_rate(adam, eqnn_schedule_rate(&schedule, epoch));
         eqnn_adam_step(adam);
-        eqnn_reset(c);
+        eqnn_reset(m->c);
+        eqnn_progress_show(&bar, epoch + 1, "loss %.6f", value);
+        eqnn_csv_text(log, m->name);
+        eqnn_csv_number(log, epoch + 1);
+        eqnn_csv_number(log, value);
+        eqnn_csv_end(log);
     }
+    eqnn_progress_end(&bar);
+    save(m, folder, epoch);
+    return !eqnn_error(m->c) && !eqnn_interrupted();
 }
 
 /* --- what was learned --- */
@@ -123,15 +168,15 @@ static int right(const eqnn_tensor *y, int mirrored)
 }
 
 /* The percentage named correctly over random rotations, or rotations and the mirror. */
-static double percent(eqnn_ctx *c, model f, int mirrored)
+static double percent(const model *m, int mirrored)
 {
     int count = 0;
     for (int k = 0; k < TRIALS; k++) {
         double R[9];
-        eqnn_rotation_random(c, "trial", 0, R);
+        eqnn_rotation_random(m->c, "trial", 0, R);
         for (int i = 0; i < 9 && mirrored; i++) R[i] = -R[i];
-        count += right(f(eqnn_rotate(positions(c), R)), mirrored);
-        eqnn_reset(c); /* and other random numbers next time */
+        count += right(m->net(eqnn_rotate(positions(m->c), R)), mirrored);
+        eqnn_reset(m->c); /* and other random numbers next time */
     }
     return 100.0 * count / (PIECES * TRIALS);
 }
@@ -139,34 +184,27 @@ static double percent(eqnn_ctx *c, model f, int mirrored)
 static eqnn_tensor *as_function(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n;
-    return (*(model *)user)(x[0]);
+    return ((const model *)user)->net(x[0]);
 }
 
-static double row(eqnn_table *t, eqnn_ctx *c, const char *title, const char *weights, model f)
+static double row(eqnn_table *t, model *m)
 {
-    double turned = percent(c, f, 0);
-    size_t size = 0;
-    for (int i = 0; i < eqnn_parameter_count(c); i++) {
-        eqnn_tensor *w = eqnn_parameter_at(c, i);
-        if (!strncmp(eqnn_parameter_name(c, i), weights, strlen(weights)))
-            size += (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
-    }
-    eqnn_tensor *pos = positions(c);
-    eqnn_table_cell(t, "%s", title);
-    eqnn_table_cell(t, "%zu", size);
-    eqnn_table_cell(t, "%.0f %%", 100.0 * right(f(pos), 0) / PIECES);
+    double turned = percent(m, 0);
+    eqnn_table_cell(t, "%s", m->name);
+    eqnn_table_cell(t, "%zu", eqnn_parameter_size(m->c));
+    eqnn_table_cell(t, "%.0f %%", 100.0 * right(m->net(positions(m->c)), 0) / PIECES);
     eqnn_table_cell(t, "%.1f %%", turned);
-    eqnn_table_cell(t, "%.1f %%", percent(c, f, 1));
-    pos = positions(c);
-    eqnn_table_cell(t, "%.1e", eqnn_check_equivariance(as_function, &pos, 1, &f, 10, NULL));
+    eqnn_table_cell(t, "%.1f %%", percent(m, 1));
+    eqnn_tensor *pos = positions(m->c);
+    eqnn_table_cell(t, "%.1e", eqnn_check_equivariance(as_function, &pos, 1, m, 10, NULL));
     return turned;
 }
 
-static void show_answers(eqnn_ctx *c)
+static void show_answers(const model *m)
 {
     double R[9];
-    eqnn_rotation_random(c, "shown", 0, R);
-    eqnn_tensor *y = equivariant(eqnn_rotate(positions(c), R));
+    eqnn_rotation_random(m->c, "shown", 0, R);
+    eqnn_tensor *y = m->net(eqnn_rotate(positions(m->c), R));
     printf("\nanswers to the pieces in one random orientation (the first column is the "
            "pseudoscalar)\n");
     for (int p = 0; p < PIECES; p++) {
@@ -176,39 +214,77 @@ static void show_answers(eqnn_ctx *c)
     }
 }
 
-int main(int argc, char **argv)
+static void report(model m[2])
 {
-    eqnn_args a;
-    const eqnn_option own[] = { { "epochs", "1000", "passes over the eight pieces" },
-                                { NULL, NULL, NULL } };
-    int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation", own);
-    if (go == 0) return 0;
-    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
-    int epochs = eqnn_args_int(&a, "epochs", 1, 1000000);
-    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
-
-    eqnn_ctx *c = eqnn_make(&o);
-    eqnn_interrupt_catch();
-    double start = eqnn_clock();
-    train(c, "equivariant", equivariant, 2e-2, epochs);
-    train(c, "ordinary", ordinary, 1e-2, epochs);
-    printf("trained both in %.1f seconds\n", eqnn_clock() - start);
-
-    show_answers(c);
+    show_answers(&m[0]);
     printf("\nnamed correctly, of %d pieces: as shown, and in %d random orientations\n\n", PIECES,
            TRIALS);
     eqnn_table *t = eqnn_table_make(
-        c, "model|weights|as shown|turned|turned, mirrored|equivariance error");
-    row(t, c, "ordinary", "ordinary.", ordinary);
-    double turned = row(t, c, "equivariant", "polynomial.", equivariant);
+        m[0].c, "model|weights|as shown|turned|turned, mirrored|equivariance error");
+    row(t, &m[1]);
+    double turned = row(t, &m[0]);
     eqnn_table_print(t, stdout);
-    printf(
-        "\nthe equivariant model, trained on one orientation, is right in %.1f %% of random ones\n",
-        turned);
-
-    if (eqnn_error(c)) fprintf(stderr, "error: %s\n", eqnn_error(c));
-    int failed = eqnn_error(c) != NULL;
+    printf("\nthe equivariant model, trained on one orientation, is right in %.1f %% of random "
+           "ones\n", turned);
     eqnn_table_free(t);
-    eqnn_free(c);
+}
+
+static void draw(const model m[2], const char *folder)
+{
+    eqnn_plot *plot = eqnn_plot_make(m[0].c, &(eqnn_plot_opts){ .title = "Eight pieces, learned",
+        .x_label = "epoch", .y_label = "sum of squared errors", .log_y = 1 });
+    for (int i = 0; i < 2; i++)
+        eqnn_plot_csv(plot, file_in(folder, "log", ".csv"), m[i].name, 1, 2, NULL);
+    eqnn_plot_save(plot, file_in(folder, "losses", ".svg"));
+    eqnn_plot_free(plot);
+}
+
+static void run(model m[2], int epochs, int resume, const char *folder)
+{
+    eqnn_csv *log = NULL;
+    if (*folder && eqnn_make_folder(m[0].c, folder))
+        log = eqnn_csv_open(m[0].c, file_in(folder, "log", ".csv"), "model,epoch,loss", resume);
+    for (int i = 0; i < 2 && *folder && !resume; i++) /* what an earlier run left there */
+        remove(file_in(folder, m[i].name, ".safetensors"));
+    int done = 0;
+    double start = eqnn_clock();
+    while (done < 2 && !eqnn_error(m[0].c)) {
+        const model *now = &m[done];
+        if (!train(now, epochs, resume ? load(now, folder) : 0, folder, log)) break;
+        done++;
+    }
+    eqnn_csv_close(log);
+    if (done == 2) printf("trained both in %.1f seconds\n", eqnn_clock() - start);
+    if (done == 2 && *folder) draw(m, folder);
+    if (done == 2) report(m);
+    else if (eqnn_interrupted()) printf("interrupted; the same command with --resume continues\n");
+}
+
+static const eqnn_option options[] = {
+    { "epochs", "1000", "passes over the eight pieces" },
+    { "out", "build/tetris", "folder for log, picture and models; empty: none" },
+    { NULL, NULL, NULL }
+};
+
+int main(int argc, char **argv)
+{
+    eqnn_args a;
+    int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation",
+                            options);
+    if (go == 0) return 0;
+    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
+    int epochs = eqnn_args_int(&a, "epochs", 1, 1000000), failed = 0;
+    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
+
+    model m[2] = { { "equivariant", equivariant, 2e-2, eqnn_make(&o) },
+                   { "ordinary", ordinary, 1e-2, eqnn_make(&o) } };
+    eqnn_interrupt_catch();
+    if (m[0].c && m[1].c) run(m, epochs, eqnn_args_on(&a, "resume"), eqnn_args_text(&a, "out"));
+    for (int i = 0; i < 2; i++) {
+        const char *error = m[i].c ? eqnn_error(m[i].c) : "no memory";
+        if (error) fprintf(stderr, "%s: %s\n", m[i].name, error);
+        failed |= error != NULL;
+    }
+    for (int i = 0; i < 2; i++) eqnn_free(m[i].c);
     return failed;
 }

@@ -2,11 +2,17 @@
 
    The chain obeys Newton: bonds, angles, a weak attraction, no noise (eqnn_chain in eqnn_data.h).
    Each sample is the chain now, and the model says where every bead is one frame later. You will
-   see a table: models of three kinds beside three predictors that learn nothing at all.
+   see a table: models (--models, a list, or all) beside predictors that learn nothing at all.
 
-      mlp         an affine map of all coordinates (three linear layers): knows no symmetry
-      small       a polynomial in the edge vectors, equivariant, no nonlinearity
-      large       an equivariant network of gated convolutions
+      mlp                  an affine map of all coordinates (three linear layers): no symmetry
+      gnn                  graph attention of plain numbers: knows translations only
+      small                a polynomial in the edge vectors: equivariant, without nonlinearity
+      large                equivariant gated convolutions (e3nn's network of January 2021)
+      2106                 the same with mixing layers (e3nn's network of June 2021)
+      attention            one SE(3)-attention head
+      multi-head           several heads side by side
+      attention-network    several layers of those, each of which moves the beads
+      potential            forces that are the slope of a learned energy
 
    Positions at one moment do not hold the velocities, so with --history 1 the best possible
    prediction is hardly better than "nothing moves", whatever the correlations say. With --history 2
@@ -14,14 +20,24 @@
 
       x(t+1) = 2 x(t) - x(t-1) + a
 
-   and "repeat last displacement" (a = 0) is what it has to beat. Errors are in units of the data,
-   per coordinate; the equivariance error is the largest |f(R x) - R f(x)| over random rotations and
-   reflections of a random cloud of beads.
+   and "repeat last displacement" (a = 0) is what it has to beat; after that "linear pair forces", a
+   least-squares fit. Errors are in units of the data, per coordinate; the equivariance error is the
+   largest |f(R x) - R f(x)| over random rotations and reflections of a random cloud of beads.
 
-      trajectory --history 1 --schedule constant --epochs 1000    as in the e3nn trajectory study
-      trajectory --rollout 200 --epochs 200                       more training, a longer roll-out
+   Sizes of models and their rates are chosen for --history 2; with --history 1 they are those of
+   the e3nn trajectory study, whose defects are mended: every frame is a graph of its own, positions
+   as features are seen from the centre of their frame, attention is a softmax over the neighbours,
+   and all heads are trained. The study's runs, with its data (paths.npz of the dmol book):
 
-   TEST: --epochs 2 --frames 300 --hidden 4x0e+4x1o --layers 1 --rollout 5
+      trajectory --history 1 --schedule constant --epochs 1000 --models mlp,gnn,small,large
+                 --data paths.npz [--shuffle off] [--target x]
+      trajectory --history 1 --schedule constant --epochs 300 --models multi-head,attention-network
+
+   More training, and a longer roll-out of the prediction fed back:
+
+      trajectory --models large,potential --epochs 200 --rollout 200
+
+   TEST: --models all --epochs 1 --frames 100 --hidden 4x0e+4x1o --heads 1 --rollout 5 --threads 1
 */
 
 #define EQNN_IMPLEMENTATION
@@ -31,12 +47,19 @@
    What is studied
    ---------------------------------------------------------------------------------------------- */
 
+/* The size of a model; as an option, 0 or empty means the model's own. */
+typedef struct settings {
+    const char *hidden;              /* irreps of the hidden features                   */
+    int layers, heads, lmax, basis;  /* lmax of the harmonics; number of radial functions */
+    double radius, rate;             /* of the neighbourhood; of Adam                   */
+} settings;
+
 typedef struct study {
     /* asked for */
-    int history, to_position, bonds, layers, basis, epochs, batch, shuffle, constant_rate, rollout,
-        resume;
-    double rate, radius;
-    const char *data, *out, *models, *hidden;
+    int history, to_position, bonds, epochs, batch, shuffle, constant_rate, rollout, resume;
+    double huber;
+    const char *data, *out, *models;
+    settings asked;
     eqnn_opts context;
     /* the data: sample t leads from frame t to frame t+1 */
     eqnn_ctx *c;
@@ -156,15 +179,18 @@ static void release(study *s)
 typedef struct predictor predictor;
 /* pos [beads of all frames, 3] about the origin, 1x1o; step: the previous displacement or NULL. The
    result is the target in units of its root mean square. */
-typedef eqnn_tensor *(*network)(const study *s, eqnn_tensor *pos, eqnn_tensor *step,
+typedef eqnn_tensor *(*network)(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
                                 const eqnn_graph *g);
 
 struct predictor {
     const char *name;
     void (*predict)(predictor *p, int n, const double *before, const double *now, double *next);
+    void (*fit)(predictor *p); /* what has no network but learns all the same */
     network net;
+    settings set;
     const study *s;
     eqnn_ctx *c;
+    double *pair;              /* linear pair forces: coefficients, then room for a frame */
     /* what came out */
     double train, test, correlation[4], error, relative, seconds;
     double *far, *energy;  /* [rollout+1] distance from the truth, relative change of energy */
@@ -188,9 +214,120 @@ static void repeat_last(predictor *p, int n, const double *before, const double 
     for (int i = 0; i < n * p->s->coordinates; i++) next[i] = 2 * now[i] - before[i];
 }
 
-/* An affine map of everything: no activation between the layers. */
-static eqnn_tensor *mlp(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
+/* --- pair forces, fitted ---
+
+   a_i = sum over j of phi(r_ij) (x_i - x_j) / r_ij,  phi piecewise linear with knots every 0.1: the
+   best that forces along the lines between beads can do. With --bonds first neighbours on the
+   chain, second neighbours and all others have a phi each. */
+
+enum { KNOTS = 25, KINDS = 3 };
+
+/* Of two beads: are they next to each other on the chain (0), one apart (1), or further (2)? */
+static int kind_of(int i, int j)
 {
+    int apart = abs(i - j);
+    return apart > 2 ? 2 : apart - 1;
+}
+
+static int pair_count(const study *s) { return s->bonds ? KINDS * KNOTS : KNOTS; }
+
+/* J [coordinates][pair_count]: what each coefficient does to each coordinate. */
+static void pair_columns(const study *s, const double *x, double *J)
+{
+    int m = pair_count(s);
+    memset(J, 0, (size_t)s->coordinates * (size_t)m * sizeof *J);
+    for (int i = 0; i < s->beads; i++)
+        for (int j = 0; j < s->beads; j++) {
+            double d[3], square = 0;
+            for (int k = 0; k < 3; k++) d[k] = x[3 * i + k] - x[3 * j + k];
+            for (int k = 0; k < 3; k++) square += d[k] * d[k];
+            double r = sqrt(square), at = r / 0.1;
+            int knot = (int)at, first = s->bonds && i != j ? kind_of(i, j) * KNOTS : 0;
+            if (r == 0 || knot + 1 >= KNOTS) continue;
+            for (int k = 0; k < 3; k++) {
+                double *row = J + (3 * i + k) * m + first + knot;
+                row[0] += (1 - (at - knot)) * d[k] / r;
+                row[1] += (at - knot) * d[k] / r;
+            }
+        }
+}
+
+/* Solves A x = b, A [m][m] symmetric and positive, by Cholesky's A = L L^T in place; x is in b. */
+static void solve(int m, double *A, double *b)
+{
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j <= i; j++) {
+            double sum = A[i * m + j];
+            for (int k = 0; k < j; k++) sum -= A[i * m + k] * A[j * m + k];
+            A[i * m + j] = i == j ? sqrt(sum) : sum / A[j * m + j];
+        }
+    for (int i = 0; i < m; i++) {
+        for (int k = 0; k < i; k++) b[i] -= A[i * m + k] * b[k];
+        b[i] /= A[i * m + i];
+    }
+    for (int i = m - 1; i >= 0; i--) {
+        for (int k = i + 1; k < m; k++) b[i] -= A[k * m + i] * b[k];
+        b[i] /= A[i * m + i];
+    }
+}
+
+/* Adds J^T J and J^T target of sample t to the normal equations. */
+static void add_normal(const study *s, int t, const double *J, double *A, double *b)
+{
+    int m = pair_count(s);
+    for (int i = 0; i < s->coordinates; i++) {
+        const double *row = J + i * m;
+        double target = frame(s, t + 1)[i] - base(s, frame(s, t - 1)[i], frame(s, t)[i]);
+        for (int k = 0; k < m; k++) {
+            if (row[k] == 0) continue;
+            b[k] += row[k] * target;
+            for (int l = 0; l <= k; l++) A[k * m + l] += row[k] * row[l];
+        }
+    }
+}
+
+/* Least squares by the normal equations. The ridge, a billionth of the mean diagonal, decides for
+   zero where no pair of the data has such a distance. */
+static void fit_pairs(predictor *p)
+{
+    const study *s = p->s;
+    size_t m = (size_t)pair_count(s);
+    double *A = calloc(m * m, sizeof *A), trace = 0;
+    p->pair = calloc(m * ((size_t)s->coordinates + 1), sizeof *p->pair);
+    if (!A || !p->pair) eqnn_fail(s->c, "no memory for the linear fit");
+    double start = eqnn_clock();
+    for (int t = s->first; t < s->split && !eqnn_error(s->c); t++) {
+        pair_columns(s, frame(s, t), p->pair + m);
+        add_normal(s, t, p->pair + m, A, p->pair);
+    }
+    for (size_t k = 0; A && k < m; k++) trace += A[k * m + k] / (double)m;
+    for (size_t k = 0; A && k < m; k++) A[k * m + k] += 1e-9 * trace + 1e-300;
+    if (!eqnn_error(s->c)) solve((int)m, A, p->pair);
+    p->seconds = eqnn_clock() - start;
+    free(A);
+}
+
+static void by_pairs(predictor *p, int n, const double *before, const double *now, double *next)
+{
+    const study *s = p->s;
+    int m = pair_count(s), size = s->coordinates;
+    for (int r = 0; p->pair && r < n; r++) {
+        pair_columns(s, now + r * size, p->pair + m);
+        for (int i = 0; i < size; i++) {
+            double a = 0;
+            for (int k = 0; k < m; k++) a += p->pair[m + i * m + k] * p->pair[k];
+            next[r * size + i] = base(s, before[r * size + i], now[r * size + i]) + a;
+        }
+    }
+}
+
+/* --- networks --- */
+
+/* An affine map of everything: no activation between the layers. */
+static eqnn_tensor *mlp(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                        const eqnn_graph *g)
+{
+    const study *s = p->s;
     eqnn_ctx *c = eqnn_context(pos);
     int n = g ? g->examples : 0;
     eqnn_tensor *x = eqnn_reshape(eqnn_as(pos, NULL), n, s->coordinates);
@@ -198,6 +335,26 @@ static eqnn_tensor *mlp(const study *s, eqnn_tensor *pos, eqnn_tensor *step, con
     x = eqnn_mlp(x, "", eqnn_format(c, "64,64,%d", s->coordinates),
                  &(eqnn_mlp_opts){ .linear = 1 });
     return eqnn_as(eqnn_reshape(x, eqnn_rows(pos), 3), eqnn_irreps_make(c, "1x1o"));
+}
+
+/* For each edge one of three numbers is 1: neighbours on the chain, second neighbours, others. NULL
+   without --bonds. */
+static eqnn_tensor *along_the_chain(const predictor *p, const eqnn_graph *g)
+{
+    if (!p->s->bonds || !g) return NULL;
+    for (int e = 0; e < g->edges; e++)
+        for (int k = 0; k < KINDS; k++)
+            p->s->edge[KINDS * e + k] = k == kind_of(g->source[e], g->target[e]);
+    return eqnn_from(g->ctx, g->edges, KINDS, p->s->edge);
+}
+
+/* Not equivariant: displacements are three more numbers at a node, bonds three more at an edge. */
+static eqnn_tensor *gnn(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                        const eqnn_graph *g)
+{
+    eqnn_gnn_opts o = { .heads = p->set.heads, .lmax = p->set.lmax, .x = step,
+                        .edge_scalars = along_the_chain(p, g) };
+    return eqnn_as(eqnn_gnn(pos, g, "", &o), eqnn_label_of(pos));
 }
 
 /* What the beads know besides their places: a constant 1 and the previous displacement. */
@@ -209,30 +366,122 @@ static eqnn_tensor *features(eqnn_tensor *step)
     return eqnn_concat(eqnn_as(one, eqnn_irreps_make(c, "1x0e")), step);
 }
 
-static eqnn_tensor *small(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
+/* Nothing in this model looks at an edge but its harmonics, so bonds become features of beads: the
+   sums of the vectors to neighbours and to second neighbours. */
+static eqnn_tensor *small(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                          const eqnn_graph *g)
 {
-    (void)s;
-    eqnn_polynomial_opts o = { .mid = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", .out = "1x1o",
-                               .neighbours = 11, .x = features(step) };
+    eqnn_tensor *x = features(step), *bonds = along_the_chain(p, g);
+    for (int k = 0; x && bonds && k < 2; k++) {
+        eqnn_tensor *r = eqnn_mul(eqnn_edge_vectors(pos, g), eqnn_slice(bonds, k, 1));
+        x = eqnn_concat(x, eqnn_scatter(r, g));
+    }
+    eqnn_polynomial_opts o = { .mid = p->set.hidden, .out = "1x1o", .lmax = p->set.lmax,
+                               .neighbours = 11, .x = x };
     return eqnn_polynomial(pos, g, "", &o);
 }
 
-/* For each edge: are its beads next to each other on the chain, one apart, or further? */
-static eqnn_tensor *along_the_chain(const study *s, eqnn_tensor *pos, const eqnn_graph *g)
+static eqnn_network_opts network_opts(const predictor *p, const eqnn_graph *g)
 {
-    for (int e = 0; g && e < g->edges; e++) {
-        int apart = abs(g->source[e] - g->target[e]);
-        for (int k = 0; k < 3; k++) s->edge[3 * e + k] = k == (apart > 2 ? 2 : apart - 1);
-    }
-    return g ? eqnn_from(eqnn_context(pos), g->edges, 3, s->edge) : NULL;
+    return (eqnn_network_opts){ .hidden = p->set.hidden, .out = "1x1o", .layers = p->set.layers,
+                                .lmax = p->set.lmax, .radius = p->set.radius,
+                                .basis = p->set.basis, .neighbours = 11,
+                                .edge_scalars = along_the_chain(p, g) };
 }
 
-static eqnn_tensor *large(const study *s, eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
+static eqnn_tensor *large(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                          const eqnn_graph *g)
 {
-    eqnn_network_opts o = { .hidden = s->hidden, .out = "1x1o", .layers = s->layers,
-                            .radius = s->radius, .basis = s->basis, .neighbours = 11 };
-    if (s->bonds) o.edge_scalars = along_the_chain(s, pos, g);
+    eqnn_network_opts o = network_opts(p, g);
     return eqnn_network(features(step), NULL, pos, g, "", &o);
+}
+
+static eqnn_tensor *of_2106(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                            const eqnn_graph *g)
+{
+    eqnn_network_opts o = network_opts(p, g);
+    return eqnn_network_2106(features(step), NULL, pos, g, "", &o);
+}
+
+static eqnn_multi_head_opts attention_opts(const predictor *p, const eqnn_graph *g)
+{
+    eqnn_attention_opts head = { .q = p->set.hidden, .out = p->set.hidden, .radius = p->set.radius,
+                                 .lmax = p->set.lmax, .basis = p->set.basis, .hidden = 25,
+                                 .act = EQNN_GELU, .edge_scalars = along_the_chain(p, g) };
+    return (eqnn_multi_head_opts){ .head = head, .heads = p->set.heads, .layers = p->set.layers,
+                                   .centred = 1, .moves = 1 };
+}
+
+/* Features of the attention models: with one frame places, seen from the centre of their frame. A
+   force does not depend on where the centre is, so with two frames they are those of the others. */
+static eqnn_tensor *asked_with(eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
+{
+    if (step || !g) return features(step);
+    return eqnn_sub(pos, eqnn_take(eqnn_pool_mean(pos, g), g->example_index));
+}
+
+static eqnn_tensor *attention(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                              const eqnn_graph *g)
+{
+    eqnn_attention_opts o = attention_opts(p, g).head;
+    o.out = "1x1o";
+    return eqnn_attention(asked_with(pos, step, g), pos, g, "", &o);
+}
+
+static eqnn_tensor *multi_head(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                               const eqnn_graph *g)
+{
+    eqnn_multi_head_opts o = attention_opts(p, g);
+    return eqnn_multi_head(asked_with(pos, step, g), pos, g, "", &o);
+}
+
+static eqnn_tensor *attention_network(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                                      const eqnn_graph *g)
+{
+    eqnn_multi_head_opts o = attention_opts(p, g);
+    o.x = features(step);
+    return eqnn_attention_network(pos, g, "", &o);
+}
+
+/* E = sum over beads of a network of what is around a bead, seen from any side:
+
+      A_i = sum over j of R(r_ij) Y(x_j - x_i)    E_i = mlp(scalars of A_i, lengths of the others)
+
+   R is a sum of radial functions, of each kind of pair its own, that fade out at the radius. The
+   length of a sum of two unit vectors is 2 cos(angle / 2), so E_i knows the angles at i. The force
+   -dE/dx needs no displacements: it conserves energy and momentum whatever was learned. Radial
+   functions are narrow and their slopes steep, which the factor 0.1 makes up for. */
+static eqnn_tensor *energy_of(const predictor *p, eqnn_tensor *pos, const eqnn_graph *g)
+{
+    eqnn_ctx *c = eqnn_context(pos);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, p->set.lmax,
+                                              &(eqnn_harmonics_opts){ .normalize = 1 });
+    eqnn_tensor *fade = eqnn_map(eqnn_scale(length, 1 / p->set.radius), EQNN_POLY_CUTOFF, 4, 0);
+    eqnn_tensor *b = eqnn_radial_basis(length, p->set.basis, p->set.radius, NULL);
+    eqnn_tensor *bonds = along_the_chain(p, g), *kind[KINDS];
+    b = eqnn_mul(b, fade);
+    for (int k = 0; bonds && k < KINDS; k++) kind[k] = eqnn_mul(b, eqnn_slice(bonds, k, 1));
+    if (bonds) b = eqnn_concat_n(kind, KINDS);
+    eqnn_tensor *one = eqnn_as(eqnn_full(c, eqnn_rows(pos), 1, 1), eqnn_irreps_make(c, "1x0e"));
+    const eqnn_product *sum = eqnn_product_full(c, eqnn_label_of(one), eqnn_label_of(Y),
+                                                eqnn_irreps_make(c, p->set.hidden), NULL);
+    eqnn_tensor *R = eqnn_fc(b, "radial", eqnn_format(c, "%d", eqnn_product_weights(sum)), NULL);
+    eqnn_tensor *A = eqnn_message(one, Y, R, NULL, sum, g), *scalars = eqnn_extract_irrep(A, 0, 1);
+    A = eqnn_concat(eqnn_as(scalars, NULL), eqnn_as(eqnn_norm_copies(A), NULL));
+    return eqnn_scale(eqnn_sum(eqnn_mlp(A, "energy", "32,32,1", NULL)), 0.1);
+}
+
+/* The slope needs the tape, also where predictions are made without one. */
+static eqnn_tensor *potential(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
+                              const eqnn_graph *g)
+{
+    (void)step;
+    eqnn_ctx *c = eqnn_context(pos);
+    int recording = eqnn_recording(c, 1);
+    eqnn_tensor *a = eqnn_neg(eqnn_grad(energy_of(p, pos, g), pos));
+    eqnn_recording(c, recording);
+    return eqnn_as(a, eqnn_label_of(pos));
 }
 
 /* A network's view of n frames: places about the mean of the training data (a shift that no
@@ -248,7 +497,7 @@ static eqnn_tensor *forward(predictor *p, int n, const double *before, const dou
     for (int i = 0; i < 3 * rows; i++) x[i] = (now[i] - before[i]) / s->speed;
     if (s->history == 2) step = eqnn_as(eqnn_from_double(p->c, rows, 3, x), vector);
     eqnn_graph_opts o = { .example = s->example, .examples = n };
-    return p->net(s, pos, step, eqnn_radius_graph(pos, s->radius, &o));
+    return p->net(p, pos, step, eqnn_radius_graph(pos, p->set.radius, &o));
 }
 
 static void by_network(predictor *p, int n, const double *before, const double *now, double *next)
@@ -315,15 +564,18 @@ static double evaluate(predictor *p, int from, int end, double *correlation)
 static eqnn_tensor *one_cloud(eqnn_tensor *const *x, int n, void *user)
 {
     predictor *p = user;
-    return p->net(p->s, x[0], n > 1 ? x[1] : NULL, eqnn_radius_graph(x[0], p->s->radius, NULL));
+    const eqnn_graph *g = eqnn_radius_graph(x[0], p->set.radius, NULL);
+    return p->net(p, x[0], n > 1 ? x[1] : NULL, g);
 }
 
-/* Both errors of one random cloud of beads under ten random rotations and reflections. */
+/* Both errors of one random cloud of beads under ten random rotations and reflections. The cloud is
+   as large as the neighbourhood, so that beads have neighbours: with the study's 3.5, N(0,1). */
 static void check_symmetry(predictor *p)
 {
     const study *s = p->s;
     const eqnn_irreps *vector = eqnn_irreps_make(p->c, "1x1o");
-    eqnn_tensor *x[2] = { eqnn_as(eqnn_normal(p->c, "cloud", s->beads, 3), vector),
+    eqnn_tensor *cloud = eqnn_scale(eqnn_normal(p->c, "cloud", s->beads, 3), p->set.radius / 3.5);
+    eqnn_tensor *x[2] = { eqnn_as(cloud, vector),
                           eqnn_as(eqnn_normal(p->c, "steps", s->beads, 3), vector) };
     p->relative = eqnn_check_equivariance(one_cloud, x, s->history, p, 10, &p->error);
     p->error *= s->scale;
@@ -368,7 +620,9 @@ static void resume(predictor *p, progress *at)
         eqnn_fail(p->c, "'%s' does not say how far the run had come", model_path(p));
 }
 
-/* One optimizer step on the samples listed; returns the loss in units of the data. */
+/* One optimizer step on the samples listed; returns the mean squared error in units of the data. In
+   a rare collision beads are hundred times faster than otherwise: with --huber such an error counts
+   by its size and not by its square. */
 static double learn(predictor *p, eqnn_adam *adam, int n, const int *samples)
 {
     const study *s = p->s;
@@ -383,9 +637,9 @@ static double learn(predictor *p, eqnn_adam *adam, int n, const int *samples)
         s->next[i] = (next - base(s, s->before[i], s->now[i])) / s->scale;
     }
     eqnn_tensor *target = eqnn_from_double(p->c, n * s->beads, 3, s->next);
-    eqnn_tensor *loss = eqnn_mse(eqnn_as(y, NULL), target);
+    eqnn_tensor *loss = eqnn_mse(y = eqnn_as(y, NULL), target);
     double value = eqnn_value(loss) * s->scale * s->scale;
-    eqnn_backward(loss);
+    eqnn_backward(s->huber > 0 ? eqnn_huber(y, target, s->huber) : loss);
     eqnn_adam_step(adam);
     eqnn_reset(p->c);
     return value;
@@ -398,8 +652,8 @@ static int run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, progress *a
     const study *s = p->s;
     int total = eqnn_batches_count(b), n, skip = at->batch;
     const int *samples;
-    eqnn_schedule rate = { .kind = s->constant_rate ? EQNN_CONSTANT : EQNN_COSINE, .rate = s->rate,
-                           .total = (int64_t)s->epochs * total };
+    eqnn_schedule rate = { .kind = s->constant_rate ? EQNN_CONSTANT : EQNN_COSINE,
+                           .rate = p->set.rate, .total = (int64_t)s->epochs * total };
     double start = eqnn_clock();
     for (eqnn_batches_start(b, at->epoch); (n = eqnn_batches_next(b, &samples)) > 0;) {
         if (skip-- > 0) continue;
@@ -455,7 +709,7 @@ static void train(predictor *p, eqnn_csv *log)
     for (int i = 0; samples && i < count; i++) samples[i] = s->first + i;
     p->test = NAN;
     if (s->resume) resume(p, &at);
-    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = s->rate });
+    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = p->set.rate });
     eqnn_batches *b = NULL;
     if (samples) b = eqnn_batches_make(p->c, count, samples, s->batch, s->shuffle);
     if (b) run_epochs(p, adam, b, log, &at);
@@ -535,20 +789,27 @@ static void roll_out(predictor *p)
    Reports
    ---------------------------------------------------------------------------------------------- */
 
+static int learns(const predictor *p) { return p->net || p->fit; }
+
+/* How many numbers were learned. */
+static double size_of(const predictor *p)
+{
+    return p->c ? (double)eqnn_parameter_size(p->c) : p->fit ? pair_count(p->s) : 0;
+}
+
 static void print_summary(eqnn_ctx *c, const predictor *p, int n)
 {
     eqnn_table *t = eqnn_table_make(c, "model|parameters|MSE train|MSE test|cm|p1 cm|p7 x|p12 y|"
                                        "equiv. error|relative|s/epoch");
     for (int i = 0; i < n; i++) {
         eqnn_table_cell(t, "%s", p[i].name);
-        if (p[i].c) eqnn_table_cell(t, "%.0f", (double)eqnn_parameter_size(p[i].c));
-        else eqnn_table_cell(t, "-");
+        eqnn_table_cell(t, learns(&p[i]) ? "%.0f" : "-", size_of(&p[i]));
         eqnn_table_cell(t, "%.3e", p[i].train);
         eqnn_table_cell(t, "%.3e", p[i].test);
         for (int k = 0; k < 4; k++) eqnn_table_cell(t, "%.5f", p[i].correlation[k]);
         eqnn_table_cell(t, p[i].c ? "%.1e" : "-", p[i].error);
         eqnn_table_cell(t, p[i].c ? "%.1e" : "-", p[i].relative);
-        eqnn_table_cell(t, p[i].c ? "%.3f" : "-", p[i].seconds);
+        eqnn_table_cell(t, learns(&p[i]) ? "%.3f" : "-", p[i].seconds);
     }
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);
@@ -563,7 +824,7 @@ static void write_summary(const study *s, const predictor *p, int n)
                                 "seconds_per_epoch", 0);
     for (int i = 0; i < n; i++) {
         eqnn_csv_text(f, p[i].name);
-        eqnn_csv_number(f, p[i].c ? (double)eqnn_parameter_size(p[i].c) : 0);
+        eqnn_csv_number(f, size_of(&p[i]));
         eqnn_csv_number(f, p[i].train);
         eqnn_csv_number(f, p[i].test);
         for (int k = 0; k < 4; k++) eqnn_csv_number(f, p[i].correlation[k]);
@@ -612,13 +873,17 @@ static void write_rollout(const study *s, const predictor *p, int n)
     eqnn_csv_close(f);
 }
 
-/* The equivariant model with the smallest test error, or any model, or NULL. */
+static int equivariant(const predictor *p) { return p->net != mlp && p->net != gnn; }
+
+/* The equivariant model with the smallest test error, or the best of any, or NULL. */
 static const predictor *best_model(const predictor *p, int n)
 {
     const predictor *best = NULL;
-    for (int i = 0; i < n; i++)
-        if (p[i].net && (!best || best->net == mlp || (p[i].net != mlp && p[i].test < best->test)))
-            best = &p[i];
+    for (int i = 0; i < n; i++) {
+        if (!p[i].net) continue;
+        int more = best ? equivariant(&p[i]) - equivariant(best) : 1;
+        if (more > 0 || (more == 0 && p[i].test < best->test)) best = &p[i];
+    }
     return best;
 }
 
@@ -626,51 +891,38 @@ static void print_verdict(const predictor *p, int n)
 {
     const predictor *best = best_model(p, n), *trivial = &p[0];
     for (int i = 0; i < n; i++)
-        if (!p[i].net && p[i].test < trivial->test) trivial = &p[i];
+        if (!learns(&p[i]) && p[i].test < trivial->test) trivial = &p[i];
     if (!best) return;
-    double factor = trivial->test / best->test;
-    printf("\n%s %s \"%s\": its test error is %.2f times %s.\n", best->name,
-           factor > 1 ? "beats" : "does not beat", trivial->name, factor > 1 ? factor : 1 / factor,
-           factor > 1 ? "smaller" : "larger");
+    printf("\n");
+    for (int i = 0; i < n; i++) {
+        if (&p[i] != trivial && !p[i].fit) continue;
+        double factor = p[i].test / best->test;
+        printf("%s %s \"%s\": its test error is %.2f times %s.\n", best->name,
+               factor > 1 ? "beats" : "does not beat", p[i].name, factor > 1 ? factor : 1 / factor,
+               factor > 1 ? "smaller" : "larger");
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------
    Pictures
    ---------------------------------------------------------------------------------------------- */
 
-/* A curve from log.csv, so that that of a resumed run is whole. */
-static void add_curve(eqnn_plot *plot, const char *name, FILE *f)
-{
-    enum { MOST = 20000 };
-    double *x = malloc(2 * MOST * sizeof *x), *test = x + MOST;
-    char line[256], model[32];
-    int n = 0;
-    rewind(f);
-    while (x && n < MOST && fgets(line, sizeof line, f))
-        n += sscanf(line, "%31[^,],%lf,%*[^,],%lf", model, &x[n], &test[n]) == 3
-             && !strcmp(model, name);
-    if (n > 0) eqnn_plot_add(plot, name, n, x, test, NULL);
-    free(x);
-}
-
 static void draw_losses(const study *s, const predictor *p, int n)
 {
     char path[1024];
-    snprintf(path, sizeof path, "%s/log.csv", s->out);
-    FILE *f = fopen(path, "rb");
     eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Test error while training",
         .x_label = "epoch", .y_label = "mean squared error", .log_y = 1, .width = 680 });
-    for (int i = 0; f && i < n; i++)
-        if (p[i].net) add_curve(plot, p[i].name, f);
-    static const char *const grey[3] = { "#bbbbbb", "#888888", "#444444" };
-    for (int i = 0; i < 3; i++)
+    snprintf(path, sizeof path, "%s/log.csv", s->out); /* that of a resumed run is whole */
+    for (int i = 0; i < n; i++)
+        if (p[i].net) eqnn_plot_csv(plot, path, p[i].name, 1, 3, NULL);
+    static const char *const grey[] = { "#bbbbbb", "#999999", "#777777", "#444444" };
+    for (int i = 0; i < n && i < 4 && !p[i].net; i++)
         eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
                       (double[]){ p[i].test, p[i].test },
                       &(eqnn_series_opts){ .dashed = 1, .colour = grey[i], .size = 1.4 });
     snprintf(path, sizeof path, "%s/losses.svg", s->out);
     eqnn_plot_save(plot, path);
     eqnn_plot_free(plot);
-    if (f) fclose(f);
 }
 
 /* Predicted against true targets of the test: what correlation there is where it matters. */
@@ -701,12 +953,14 @@ static eqnn_plot *correlation_panel(predictor *p)
     return plot;
 }
 
+enum { MOST_PREDICTORS = 24 };
+
 static void draw_correlations(const study *s, predictor *p, int n)
 {
-    eqnn_plot *panels[8] = { 0 };
+    eqnn_plot *panels[MOST_PREDICTORS] = { 0 };
     char path[1024];
     int count = 0;
-    for (int i = 0; i < n && count < 8; i++)
+    for (int i = 0; i < n; i++)
         if (p[i].net) panels[count++] = correlation_panel(&p[i]);
     snprintf(path, sizeof path, "%s/correlations.svg", s->out);
     if (count) eqnn_plots_save(s->c, path, panels, count, 3);
@@ -745,22 +999,26 @@ static void draw_rollouts(const study *s, const predictor *p, int n)
    ---------------------------------------------------------------------------------------------- */
 
 static const eqnn_option options[] = {
-    { "models", "mlp,small,large", "which to train" },
+    { "models", "mlp,small,large", "which to train: all, or some of mlp, gnn, small, large, 2106,\n"
+      "                     attention, multi-head, attention-network, potential" },
     { "history", "2", "frames a model sees: 1 or 2 (then it is given the last displacement)" },
     { "target", "dx", "what it predicts: dx (change) or x (position)" },
-    { "bonds", "", "tell the network who is bonded: on or off; default on with --history 2" },
+    { "bonds", "", "tell the models who is bonded: on or off; default on with --history 2" },
     { "frames", "2048", "of the generated chain (without --data)" },
     { "data", "", "npz file with arr [frames, beads, 2 or 3] instead" },
     { "epochs", "30", "passes over the training data" },
     { "batch", "32", "frames in a step" },
     { "shuffle", "on", "random order of the training frames" },
-    { "rate", "", "of Adam; default 1e-2, with --history 1 1e-3" },
     { "schedule", "cosine", "of the rate: cosine or constant" },
-    { "hidden", "", "irreps of the network; default 32x0e+16x1o+16x2e, with --history 1\n"
-      "                     8x0e+8x0o+16x1e+16x1o+8x2e+8x2o" },
-    { "layers", "", "hidden layers of the network; default 1, with --history 1 3" },
-    { "radius", "", "beads closer than this are neighbours; default 1.2, with --history 1 3.5" },
-    { "basis", "", "radial functions of the network; default 20, with --history 1 10" },
+    { "huber", "", "errors beyond so many times the root mean square of the targets count\n"
+      "                     linearly, 0: none do; default 0.1, with --history 1 none" },
+    { "rate", "", "of Adam; default (also below) the model's own" },
+    { "hidden", "", "irreps of hidden features" },
+    { "layers", "", "of large, 2106 and attention-network" },
+    { "heads", "", "of multi-head, attention-network and gnn" },
+    { "lmax", "", "degree of the harmonics" },
+    { "radius", "", "beads closer than this are neighbours" },
+    { "basis", "", "number of radial functions" },
     { "rollout", "100", "frames to feed back at the end" },
     { "out", "build/trajectory", "folder for tables, pictures and models; empty: none" },
     { NULL, NULL, NULL }
@@ -778,24 +1036,33 @@ static int choice(eqnn_args *a, const char *name, const char *first, const char 
     return -1;
 }
 
-/* Options whose default depends on the history: fine forces need a fine radial basis and few
-   neighbours; the settings for one frame are those of the e3nn study. */
-static void fill_defaults(eqnn_args *a, int history)
+/* An option without a default of its own: 0 when it was not given. */
+static int int_or_none(eqnn_args *a, const char *name, int low, int high)
 {
-    static const char *const table[5][3] = {
-        { "rate", "1e-3", "1e-2" }, { "layers", "3", "1" }, { "radius", "3.5", "1.2" },
-        { "basis", "10", "20" },
-        { "hidden", "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o", "32x0e+16x1o+16x2e" } };
-    for (int k = 0; k < 5; k++)
-        for (int i = 0; i < a->count; i++)
-            if (!strcmp(a->option[i].name, table[k][0]) && !*a->option[i].value)
-                a->option[i].value = table[k][history];
+    return *eqnn_args_text(a, name) ? eqnn_args_int(a, name, low, high) : 0;
+}
+
+static double number_or(eqnn_args *a, const char *name, double otherwise)
+{
+    return *eqnn_args_text(a, name) ? eqnn_args_number(a, name) : otherwise;
+}
+
+static settings asked_for(eqnn_args *a)
+{
+    return (settings){ .hidden = eqnn_args_text(a, "hidden"),
+                       .layers = int_or_none(a, "layers", 1, 100),
+                       .heads = int_or_none(a, "heads", 1, 1000),
+                       .lmax = int_or_none(a, "lmax", 1, 20),
+                       .basis = int_or_none(a, "basis", 1, 1000),
+                       .radius = number_or(a, "radius", 0),
+                       .rate = number_or(a, "rate", 0) };
 }
 
 static void understand(study *s, eqnn_args *a)
 {
     s->history = eqnn_args_int(a, "history", 1, 2);
-    fill_defaults(a, s->history);
+    s->asked = asked_for(a);
+    s->huber = number_or(a, "huber", s->history == 2 ? 0.1 : 0);
     s->to_position = choice(a, "target", "dx", "x");
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
@@ -804,14 +1071,9 @@ static void understand(study *s, eqnn_args *a)
     s->frames = eqnn_args_int(a, "frames", 10, 1000000);
     s->epochs = eqnn_args_int(a, "epochs", 0, 1000000);
     s->batch = eqnn_args_int(a, "batch", 1, 4096);
-    s->layers = eqnn_args_int(a, "layers", 1, 100);
-    s->basis = eqnn_args_int(a, "basis", 1, 1000);
     s->rollout = eqnn_args_int(a, "rollout", 0, 100000);
     s->shuffle = eqnn_args_on(a, "shuffle");
     s->resume = eqnn_args_on(a, "resume");
-    s->rate = eqnn_args_number(a, "rate");
-    s->radius = eqnn_args_number(a, "radius");
-    s->hidden = eqnn_args_text(a, "hidden");
     s->models = eqnn_args_text(a, "models");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
@@ -819,25 +1081,66 @@ static void understand(study *s, eqnn_args *a)
     s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
 }
 
-/* The three that learn nothing, then the models asked for; returns how many, 0 on an error. */
+/* The models and their settings with --history 1, the study's, and with 2: fine forces need a fine
+   radial basis and few neighbours. hidden, layers, heads, lmax, basis, radius, rate. */
+#define STUDY "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o"
+#define FINE "16x0e+8x1o+8x2e"
+#define PAIRS "16x0e+16x1o"
+
+static const struct { const char *name; network net; settings set[2]; } known[] = {
+    { "mlp", mlp, { { "", 0, 0, 0, 0, 3.5, 1e-3 }, { "", 0, 0, 0, 0, 1.2, 1e-2 } } },
+    { "gnn", gnn, { { "", 0, 4, 3, 0, 2.5, 1e-3 }, { "", 0, 4, 3, 0, 1.2, 1e-3 } } },
+    { "small", small, { { STUDY, 0, 0, 3, 0, 3.5, 1e-3 }, { STUDY, 0, 0, 3, 0, 1.2, 1e-2 } } },
+    { "large", large, { { STUDY, 3, 0, 3, 10, 3.5, 1e-3 }, { FINE, 2, 0, 3, 20, 0.8, 1e-2 } } },
+    { "2106", of_2106, { { STUDY, 3, 0, 3, 10, 3.5, 1e-3 }, { FINE, 2, 0, 3, 20, 0.8, 1e-2 } } },
+    { "attention", attention,
+      { { STUDY, 1, 1, 4, 20, 3.5, 1e-3 }, { FINE, 1, 1, 2, 20, 0.8, 1e-2 } } },
+    { "multi-head", multi_head,
+      { { STUDY, 1, 16, 4, 20, 3.5, 1e-3 }, { FINE, 1, 4, 2, 20, 0.8, 1e-2 } } },
+    { "attention-network", attention_network,
+      { { STUDY, 4, 8, 4, 20, 3.5, 1e-3 }, { FINE, 2, 4, 2, 20, 0.8, 1e-2 } } },
+    { "potential", potential,
+      { { PAIRS, 0, 0, 1, 20, 3.5, 1e-3 }, { PAIRS, 0, 0, 1, 20, 1.2, 1e-2 } } },
+};
+enum { KNOWN = sizeof known / sizeof *known };
+
+static settings chosen(settings own, const settings *asked)
+{
+    if (*asked->hidden) own.hidden = asked->hidden;
+    if (asked->layers) own.layers = asked->layers;
+    if (asked->heads) own.heads = asked->heads;
+    if (asked->lmax) own.lmax = asked->lmax;
+    if (asked->basis) own.basis = asked->basis;
+    if (asked->radius > 0) own.radius = asked->radius;
+    if (asked->rate > 0) own.rate = asked->rate;
+    return own;
+}
+
+static predictor model_at(const study *s, int k)
+{
+    settings set = chosen(known[k].set[s->history - 1], &s->asked);
+    return (predictor){ .name = known[k].name, .predict = by_network, .net = known[k].net,
+                        .set = set, .c = eqnn_make(&s->context) };
+}
+
+/* Those that learn nothing, the linear fit, then the models asked for; returns how many. */
 static int list_predictors(study *s, predictor *p)
 {
-    static const struct { const char *name; network net; } known[] = {
-        { "mlp", mlp }, { "small", small }, { "large", large } };
     int n = 3;
     p[0] = (predictor){ .name = "no motion", .predict = no_motion };
     p[1] = (predictor){ .name = "mean drift", .predict = mean_drift };
     p[2] = (predictor){ .name = "repeat last displacement", .predict = repeat_last };
-    for (const char *word = s->models; *word;) {
-        size_t length = strcspn(word, ","), k = 0;
-        while (k < 3 && (strlen(known[k].name) != length || strncmp(known[k].name, word, length)))
-            k++;
-        if (k == 3 || n == 8) {
-            eqnn_fail(s->c, "--models %s: choose from mlp, small and large", s->models);
-            return 0;
-        }
-        p[n] = (predictor){ .name = known[k].name, .predict = by_network, .net = known[k].net };
-        p[n++].c = eqnn_make(&s->context);
+    if (s->history == 2 && !s->to_position)
+        p[n++] = (predictor){ .name = "linear pair forces", .predict = by_pairs, .fit = fit_pairs };
+    for (const char *word = s->models; *word && !eqnn_error(s->c);) {
+        size_t length = strcspn(word, ",");
+        int all = length == 3 && !strncmp(word, "all", 3), before = n;
+        for (int k = 0; k < KNOWN && n < MOST_PREDICTORS; k++)
+            if (all || (strlen(known[k].name) == length && !strncmp(known[k].name, word, length)))
+                p[n++] = model_at(s, k);
+        if (n == before)
+            eqnn_fail(s->c, "--models %s: choose from all, mlp, gnn, small, large, "
+                      "2106, attention, multi-head, attention-network and potential", s->models);
         word += length + (word[length] == ',');
     }
     for (int i = 0; i < n; i++) p[i].s = s;
@@ -850,6 +1153,7 @@ static int study_one(predictor *p, eqnn_csv *log)
     const study *s = p->s;
     if (p->net && !p->c) eqnn_fail(s->c, "no memory for a context");
     if (p->c && !eqnn_error(s->c)) train(p, log);
+    if (p->fit) p->fit(p);
     if (eqnn_interrupted()) return 0;
     p->train = evaluate(p, s->first, s->split, NULL);
     p->test = evaluate(p, s->split, s->last, p->correlation);
@@ -875,7 +1179,7 @@ static void report(study *s, predictor *p, int n)
 
 static void run(study *s)
 {
-    predictor p[8];
+    predictor p[MOST_PREDICTORS];
     char path[1024];
     eqnn_csv *log = NULL;
     int done = 0, n = 0;
@@ -890,6 +1194,8 @@ static void run(study *s)
     if (!eqnn_error(s->c))
         printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
                s->beads, s->split - s->first, s->last - s->split);
+    for (int i = 0; i < n && *s->out && !s->resume; i++) /* what an earlier run left there */
+        if (p[i].net) remove(model_path(&p[i]));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, p, n);
@@ -899,6 +1205,7 @@ static void run(study *s)
         eqnn_free(p[i].c);
         free(p[i].far);
         free(p[i].run);
+        free(p[i].pair);
     }
 }
 

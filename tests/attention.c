@@ -1,6 +1,7 @@
 /* attention.c - tests of section 13: attention, the networks of v2106, graph attention
 
-   -v prints the equivariance errors. The numbers of the reference implementation are in golden.c. */
+   -v prints the equivariance errors. The numbers of the reference implementation are in
+   golden.c. */
 #include "test.h"
 
 static eqnn_tensor *labelled(eqnn_tensor *x, const char *irreps)
@@ -13,12 +14,12 @@ static eqnn_tensor *atoms(eqnn_ctx *c, int n) { return labelled(test_normal(c, n
 /* --- models as functions of positions and features --- */
 
 static const eqnn_attention_opts small_head = {
-    .q = "3x0e+2x1o+1x1e", .k = "2x0e+2x1o+1x2e+1x1e", .out = "2x0e+1x0o+2x1o+1x1e+1x2e", .radius = 1.7, .lmax = 2,
-    .basis = 6, .hidden = 7
+    .q = "3x0e+2x1o+1x1e", .k = "2x0e+2x1o+1x2e+1x1e", .out = "2x0e+1x0o+2x1o+1x1e+1x2e",
+    .radius = 1.7, .lmax = 2, .basis = 6, .hidden = 7
 };
 static const eqnn_network_opts small_network = {
-    .hidden = "4x0o+5x0e+3x1o+3x1e+2x2o+2x2e", .out = "2x0e+1x0o+1x1o+1x1e", .layers = 2, .radius = 1.7, .basis = 6,
-    .radial_neurons = 9, .neighbours = 4, .nodes = 10
+    .hidden = "4x0o+5x0e+3x1o+3x1e+2x2o+2x2e", .out = "2x0e+1x0o+1x1o+1x1e", .layers = 2,
+    .radius = 1.7, .basis = 6, .radial_neurons = 9, .neighbours = 4, .nodes = 10
 };
 
 enum { HEAD, MULTI_HEAD, SE3, V2106, GNN };
@@ -105,8 +106,8 @@ TEST(attention_is_equivariant)
     check_symmetric(&many, y, 2, "two heads");
 }
 
-/* Positions as features know where the origin is; about the centre, with layers that move them, they
-   do not. */
+/* Positions as features know where the origin is; about the centre, with layers that move them,
+   they do not. */
 TEST(attention_network_is_equivariant)
 {
     eqnn_ctx *c = test_context(), *d = test_context();
@@ -125,7 +126,8 @@ TEST(attention_network_is_equivariant)
 TEST(network_2106_is_equivariant)
 {
     eqnn_ctx *c = test_context(), *d = test_context();
-    eqnn_tensor *x[2] = { atoms(c, 12), labelled(test_normal(c, 12, 5), "2x0e+1x1e") }, *y = atoms(d, 12);
+    eqnn_tensor *x[2] = { atoms(c, 12), labelled(test_normal(c, 12, 5), "2x0e+1x1e") },
+                *y = atoms(d, 12);
     model m = model_of(V2106);
     check_symmetric(&m, x, 2, "v2106");
     m.network.hidden = NULL;
@@ -176,12 +178,14 @@ TEST(examples_do_not_meet)
             int rows = first[k + 1] - first[k];
             eqnn_tensor *one[2];
             for (int i = 0; i < 2; i++) one[i] = eqnn_slice_rows(x[i], first[k], rows);
-            CHECK_SAME(run(one, n, &m), eqnn_slice_rows(all, first[k], rows), test_eps(1e-12, 5e-5));
+            CHECK_SAME(run(one, n, &m), eqnn_slice_rows(all, first[k], rows),
+                       test_eps(1e-12, 5e-5));
         }
     }
 }
 
-/* No nodes, one, two far apart: no edges; numbers and all first and second derivatives are finite. */
+/* No nodes, one, two far apart: no edges; numbers and all first and second derivatives are
+   finite. */
 TEST(nothing_is_legal)
 {
     for (int kind = HEAD; kind <= GNN; kind++) {
@@ -190,7 +194,8 @@ TEST(nothing_is_legal)
             eqnn_tensor *x[2];
             int n = inputs(c, kind, nodes, nodes == 3 ? 0 : 100, x); /* three in one place */
             model m = model_of(kind);
-            eqnn_tensor *y = run(x, n, &m), *d = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), x[0]);
+            eqnn_tensor *y = run(x, n, &m),
+                        *d = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), x[0]);
             CHECK(eqnn_rows(y) == nodes && eqnn_rows(d) == nodes && eqnn_cols(d) == 3);
             eqnn_tensor *loss = eqnn_add(eqnn_sum(eqnn_square(eqnn_as(y, NULL))),
                                          eqnn_sum(eqnn_square(eqnn_as(d, NULL))));
@@ -207,7 +212,8 @@ TEST(nothing_is_legal)
 
 TEST(derivatives_by_differences)
 {
-    int last = sizeof(eqnn_real) == 8 ? GNN : V2106; /* float's steps are so long that they meet kinks */
+    int last =
+        sizeof(eqnn_real) == 8 ? GNN : V2106; /* float's steps are so long that they meet kinks */
     for (int kind = HEAD; kind <= last; kind++) {
         eqnn_ctx *c = test_context();
         eqnn_tensor *x[2];
@@ -240,7 +246,8 @@ TEST(smooth_at_the_radius)
         y[1] = run_with(&m, x, 2, short_one);
         CHECK_SAME(y[0], y[1], k ? test_eps(1e-13, 1e-6) : 1e-6);
         CHECK_SAME(eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y[0], NULL))), x[0]),
-                   eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y[1], NULL))), x[0]), k ? test_eps(1e-12, 1e-5) : 1e-3);
+                   eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y[1], NULL))), x[0]),
+                   k ? test_eps(1e-12, 1e-5) : 1e-3);
     }
 }
 
@@ -261,7 +268,8 @@ TEST(weights_sum_to_one)
     CHECK_SAME(alpha[0], alpha[1], test_eps(1e-13, 1e-5));
     eqnn_tensor *sum = eqnn_scatter(alpha[0], g);
     for (int i = 0; i < g->targets; i++)
-        CHECK_NEAR(eqnn_at(sum, i, 0), g->first[i] < g->first[i + 1] ? 1 : 0, test_eps(1e-14, 1e-6));
+        CHECK_NEAR(eqnn_at(sum, i, 0), g->first[i] < g->first[i + 1] ? 1 : 0,
+                   test_eps(1e-14, 1e-6));
 }
 
 /* Logits of 1e4 and more: exp overflows, the softmax does not; with the clamp, neither. */
@@ -289,32 +297,43 @@ TEST(names_of_a_head)
     eqnn_ctx *c = test_context();
     eqnn_tensor *x[2];
     model m = model_of(HEAD);
-    static const char *names[] = { "to_q.weight", "fc_k.layer0.weight", "fc_k.layer1.weight", "fc_v.layer0.weight",
-                                   "fc_v.layer1.weight", "dot_product.weight" };
+    static const char *names[] = {
+        "to_q.weight",        "fc_k.layer0.weight", "fc_k.layer1.weight",
+        "fc_v.layer0.weight", "fc_v.layer1.weight", "dot_product.weight"
+    };
     inputs(c, HEAD, 5, 1, x);
     run(x, 2, &m);
     CHECK(eqnn_parameter_count(c) == 6);
     for (int i = 0; i < 6; i++) CHECK_TEXT(eqnn_parameter_name(c, i) + 4, names[i]);
 }
 
-/* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them ours;
-   its graph network: 1,369,091. */
+/* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them
+   ours; its graph network: 1,369,091. */
 TEST(sizes_of_known_models)
 {
     const char *mid = "8x0e+8x0o+16x1e+16x1o+8x2e+8x2o";
-    eqnn_attention_opts head = { .q = mid, .out = mid, .radius = 3.5, .lmax = 4, .basis = 20, .hidden = 25,
-                                 .act = EQNN_GELU, .clamp = 1, .mean = 1 };
+    eqnn_attention_opts head = { .q = mid,
+                                 .out = mid,
+                                 .radius = 3.5,
+                                 .lmax = 4,
+                                 .basis = 20,
+                                 .hidden = 25,
+                                 .act = EQNN_GELU,
+                                 .clamp = 1,
+                                 .mean = 1 };
     eqnn_multi_head_opts o = { .head = head, .heads = 16 };
     eqnn_ctx *c = test_context(), *d = test_context(), *e = test_context();
     eqnn_tensor *pos = atoms(c, 3);
     eqnn_multi_head(pos, pos, eqnn_radius_graph(pos, 3.5, NULL), "mha", &o);
     CHECK(eqnn_parameter_size(c) == 73808 + 92544);
-    CHECK(eqnn_parameter(c, "mha.heads.15.fc_v.layer1.weight") && eqnn_parameter(c, "mha.tp1.weight"));
+    CHECK(eqnn_parameter(c, "mha.heads.15.fc_v.layer1.weight") &&
+          eqnn_parameter(c, "mha.tp1.weight"));
     o.heads = 8;
     pos = atoms(d, 3);
     eqnn_attention_network(pos, eqnn_radius_graph(pos, 3.5, NULL), "", &o);
     CHECK(eqnn_parameter_size(d) == 147776 + 185088);
-    CHECK(eqnn_parameter(d, "layers.3.heads.7.to_q.weight") && eqnn_parameter(d, "layers.3.tp2.weight"));
+    CHECK(eqnn_parameter(d, "layers.3.heads.7.to_q.weight") &&
+          eqnn_parameter(d, "layers.3.tp2.weight"));
     pos = atoms(e, 3);
     eqnn_gnn(pos, eqnn_radius_graph(pos, 2.5, NULL), "", NULL);
     CHECK(eqnn_parameter_size(e) == 1369091);
@@ -322,7 +341,8 @@ TEST(sizes_of_known_models)
 
 /* --- known answers --- */
 
-/* With weights 0 a layer of v2106 is its self-connection, where that reaches; elsewhere the message. */
+/* With weights 0 a layer of v2106 is its self-connection, where that reaches; elsewhere the
+   message. */
 TEST(mixing_begins_at_zero)
 {
     eqnn_ctx *c = test_context();
@@ -357,7 +377,8 @@ TEST(mixing_with_attributes)
 static double score(const eqnn_real *h, eqnn_tensor *a, int head, int channels)
 {
     double s = 0;
-    for (int k = 0; k < channels; k++) s += (double)h[head * channels + k] * eqnn_at(a, 0, head * channels + k);
+    for (int k = 0; k < channels; k++)
+        s += (double)h[head * channels + k] * eqnn_at(a, 0, head * channels + k);
     return s;
 }
 
@@ -370,7 +391,8 @@ TEST(gat_conv_is_its_formula)
     eqnn_graph_opts o = { .targets = n };
     eqnn_gat_opts gat = { .heads = heads };
     const eqnn_graph *g = eqnn_graph_make(c, 5, source, target, &o);
-    eqnn_tensor *x = test_normal(c, n, 5), *a = test_normal(c, 5, 2); /* rows sorted as the edges are */
+    eqnn_tensor *x = test_normal(c, n, 5),
+                *a = test_normal(c, 5, 2); /* rows sorted as the edges are */
     eqnn_tensor *y = eqnn_gat_conv(x, a, g, "gat", channels, &gat);
     eqnn_tensor *h = eqnn_matmul_t(x, eqnn_parameter(c, "gat.lin.weight"), 0, 1);
     eqnn_tensor *e = eqnn_matmul_t(a, eqnn_parameter(c, "gat.lin_edge.weight"), 0, 1);
@@ -382,8 +404,11 @@ TEST(gat_conv_is_its_formula)
                 int loop = j == 5, from = loop ? i : g->source[j];
                 if (!loop && (g->target[j] != i || from == i)) continue;
                 double edge = loop ? mean / fmax(count, 1)
-                                   : score(E + j * cols, eqnn_parameter(c, "gat.att_edge"), k / channels, channels);
-                double s = score(H + from * cols, eqnn_parameter(c, "gat.att_src"), k / channels, channels) + edge;
+                                   : score(E + j * cols, eqnn_parameter(c, "gat.att_edge"),
+                                           k / channels, channels);
+                double s = score(H + from * cols, eqnn_parameter(c, "gat.att_src"), k / channels,
+                                 channels) +
+                           edge;
                 s += score(H + i * cols, eqnn_parameter(c, "gat.att_dst"), k / channels, channels);
                 s = exp(s > 0 ? s : 0.2 * s);
                 top += s * (double)H[from * cols + k];

@@ -5,21 +5,6 @@
 
 static double eps(void) { return test_eps(1e-12, 2e-5); }
 
-/* A random row-per-thing tensor that says it is of those irreps. */
-static eqnn_tensor *features(eqnn_ctx *c, int rows, const char *irreps)
-{
-    const eqnn_irreps *a = eqnn_irreps_make(c, irreps);
-    return eqnn_as(test_normal(c, rows, a ? a->cols : 0), a);
-}
-
-static void check_symmetry(eqnn_function f, eqnn_tensor *const *x, int n, void *user, int line)
-{
-    double error = eqnn_check_equivariance(f, x, n, user, 4, NULL);
-    test_note("line %d: equivariance error %.2e", line, error);
-    test_near(error, 0, test_eps(1e-11, 1e-4), __FILE__, line, "equivariance");
-}
-#define CHECK_SYMMETRY(f, x, n, user) check_symmetry(f, x, n, user, __LINE__)
-
 /* --- layout --- */
 
 TEST(e3nn_order)
@@ -51,7 +36,7 @@ static eqnn_tensor *scale_and_square(eqnn_tensor *const *x, int n, void *user)
 TEST(copies)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x[2] = { features(c, 3, "2x1o+1x0e+3x2e"), NULL };
+    eqnn_tensor *x[2] = { test_features(c, 3, "2x1o+1x0e+3x2e"), NULL };
     x[1] = test_normal(c, 3, 6);
     eqnn_tensor *y = eqnn_scale_copies(x[0], x[1]), *s = eqnn_square_copies(x[0]);
     CHECK(eqnn_label_of(y) == eqnn_label_of(x[0]) && eqnn_label_of(s) == NULL);
@@ -109,7 +94,7 @@ TEST(harmonics_sums_and_derivatives)
         for (int kind = 0; kind < 3; kind++) {
             eqnn_ctx *c = test_context();
             harmonics_case k = { 5, { normalize, (eqnn_harmonics_kind)kind } };
-            eqnn_tensor *r = features(c, 4, "1x1o"), *Y = harmonics(&r, 1, &k);
+            eqnn_tensor *r = test_features(c, 4, "1x1o"), *Y = harmonics(&r, 1, &k);
             for (int i = 0; i < 4; i++) {
                 double square = 0, length = 0;
                 for (int j = 0; j < 3; j++) length += eqnn_at(r, i, j) * eqnn_at(r, i, j);
@@ -120,7 +105,7 @@ TEST(harmonics_sums_and_derivatives)
             }
             CHECK_DERIVATIVES_OF(harmonics, &r, 1, &k, 2);
             CHECK_SYMMETRY(harmonics, &r, 1, &k);
-            r = features(c, 4, "1x1e");
+            r = test_features(c, 4, "1x1e");
             CHECK_SYMMETRY(harmonics, &r, 1, &k);
             CHECK_TEXT(eqnn_label_of(harmonics(&r, 1, &k))->name, "1x0e+1x1e+1x2e+1x3e+1x4e+1x5e");
         }
@@ -155,7 +140,7 @@ TEST(harmonics_awkward)
     CHECK_NEAR(eqnn_value(eqnn_sum(eqnn_grad(eqnn_sum(Y), r))), 0, 0);
     eqnn_spherical_harmonics(eqnn_zeros(c, 2, 4), 1, NULL);
     CHECK_ERROR(c, "vectors");
-    eqnn_spherical_harmonics(features(c, 2, "3x0e"), 1, NULL);
+    eqnn_spherical_harmonics(test_features(c, 2, "3x0e"), 1, NULL);
     CHECK_ERROR(c, "vectors");
     eqnn_spherical_harmonics(r, -1, NULL);
     CHECK_ERROR(c, "degree");
@@ -339,7 +324,7 @@ TEST(product_modes)
             const product_case *k = &product_cases[i];
             const eqnn_product *p = product_of(c, k, NULL);
             int n = eqnn_product_weights(p) ? 3 : 2;
-            eqnn_tensor *x[3] = { features(c, 3, k->in1), features(c, 3, k->in2), NULL };
+            eqnn_tensor *x[3] = { test_features(c, 3, k->in1), test_features(c, 3, k->in2), NULL };
             x[2] = n > 2 ? test_normal(c, per_row ? 3 : 1, eqnn_product_weights(p)) : NULL;
             eqnn_tensor *z = product(x, n, (void *)p);
             if (!CHECK_OK(c)) { printf("case %d\n", i); return; }
@@ -370,29 +355,29 @@ TEST(product_rows)
     eqnn_ctx *c = test_context();
     const product_case *k = &product_cases[9];
     const eqnn_product *p = product_of(c, k, NULL);
-    eqnn_tensor *x[3] = { features(c, 1, k->in1), features(c, 4, k->in2),
+    eqnn_tensor *x[3] = { test_features(c, 1, k->in1), test_features(c, 4, k->in2),
                           test_normal(c, 1, eqnn_product_weights(p)) };
     eqnn_tensor *all =
         eqnn_as(eqnn_stretch(eqnn_as(x[0], NULL), 4, eqnn_cols(x[0])), eqnn_label_of(x[0]));
     CHECK_SAME(product(x, 3, (void *)p), eqnn_tensor_product(all, x[1], x[2], p), eps());
     CHECK_DERIVATIVES_OF(product, x, 3, (void *)p, 2);
-    x[1] = features(c, 1, k->in2);
+    x[1] = test_features(c, 1, k->in2);
     x[2] = test_normal(c, 3, eqnn_product_weights(p));
     CHECK_DERIVATIVES_OF(product, x, 3, (void *)p, 2);
-    x[0] = features(c, 0, k->in1);
+    x[0] = test_features(c, 0, k->in1);
     x[2] = test_normal(c, 1, eqnn_product_weights(p));
     eqnn_tensor *z = product(x, 3, (void *)p);
     CHECK(eqnn_rows(z) == 0 && eqnn_cols(z) == eqnn_product_out(p)->cols);
     CHECK_NEAR(eqnn_value(eqnn_sum(eqnn_grad(eqnn_sum(eqnn_as(z, NULL)), x[2]))), 0, 0);
-    x[0] = features(c, 2, k->in1);
-    x[1] = features(c, 3, k->in2);
+    x[0] = test_features(c, 2, k->in1);
+    x[1] = test_features(c, 3, k->in2);
     product(x, 3, (void *)p);
     CHECK_ERROR(c, "rows");
-    eqnn_tensor_product(features(c, 3, "6x1o"), x[1], x[2], p);
+    eqnn_tensor_product(test_features(c, 3, "6x1o"), x[1], x[2], p);
     CHECK_ERROR(c, "the first factor is 6x1o");
     eqnn_tensor_product(x[0], x[0], NULL, p);
     CHECK_ERROR(c, "the second factor");
-    eqnn_tensor_product(x[0], features(c, 2, k->in2), NULL, p);
+    eqnn_tensor_product(x[0], test_features(c, 2, k->in2), NULL, p);
     CHECK_ERROR(c, "none are given");
 }
 
@@ -437,11 +422,11 @@ static eqnn_tensor *fully(eqnn_tensor *const *x, int n, void *user)
 TEST(fully_connected)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x[2] = { features(c, 4, "6x0e+5x1o+2x1e"), features(c, 4, "3x0e+2x1o") };
+    eqnn_tensor *x[2] = { test_features(c, 4, "6x0e+5x1o+2x1e"), test_features(c, 4, "3x0e+2x1o") };
     CHECK_DERIVATIVES_OF(fully, x, 2, (void *)"4x0e+2x0o+3x1o+2x2e", 2);
     CHECK_SYMMETRY(fully, x, 2, (void *)"4x0e+2x0o+3x1o+2x2e");
     CHECK(eqnn_parameter(c, "tp.weight") != NULL);
-    eqnn_tensor *y[2] = { test_normal(c, 2, 3), features(c, 2, "1x1o") };
+    eqnn_tensor *y[2] = { test_normal(c, 2, 3), test_features(c, 2, "1x1o") };
     eqnn_tensor *z = eqnn_fully_connected(y[0], y[1], "none", "2x2e", NULL);
     CHECK_NEAR(eqnn_value(eqnn_sum(eqnn_square_copies(z))), 0, 0);
     CHECK(eqnn_cols(z) == 10 && !eqnn_parameter(c, "none.weight"));
@@ -457,7 +442,7 @@ TEST(channelwise)
     CHECK(p == eqnn_product_channelwise(c, in, Y, NULL, NULL));
     p = eqnn_product_channelwise(c, in, Y, eqnn_irreps_make(c, "1x0e+2x1e"), NULL);
     CHECK_TEXT(eqnn_product_out(p)->name, "4x0e+3x0e+3x1e");
-    eqnn_tensor *x[3] = { features(c, 3, "4x0e+3x1o"), features(c, 3, "1x0e+1x1o"),
+    eqnn_tensor *x[3] = { test_features(c, 3, "4x0e+3x1o"), test_features(c, 3, "1x0e+1x1o"),
                           test_normal(c, 3, eqnn_product_weights(p)) };
     CHECK_SYMMETRY(product, x, 3, (void *)p);
 }
@@ -487,8 +472,8 @@ static void check_message(eqnn_ctx *c, const product_case *a, const eqnn_graph *
     const eqnn_product *p = product_of(c, a, NULL);
     message_case k = { p, g, hidden > 0 && eqnn_product_weights(p) > 0, 0 };
     int numel = eqnn_product_weights(p), n = numel ? hidden ? 4 : 3 : 2;
-    eqnn_tensor *x[4] = { features(c, g->sources, a->in1), features(c, g->edges, a->in2), NULL,
-                          NULL };
+    eqnn_tensor *x[4] = { test_features(c, g->sources, a->in1), test_features(c, g->edges, a->in2),
+                          NULL, NULL };
     x[2] = test_normal(c, weights, hidden ? hidden : numel);
     x[3] = test_normal(c, hidden, numel);
     eqnn_tensor *z = message(x, n, &k), *dx[4], *dz[4];
@@ -535,9 +520,10 @@ TEST(message_errors)
     const eqnn_graph *g = eqnn_graph_make(c, 2, source, target, &o);
     const eqnn_product *p = product_of(c, &product_cases[2], NULL);
     int numel = eqnn_product_weights(p);
-    eqnn_tensor *x = features(c, 2, product_cases[2].in1),
-                *y = features(c, 2, product_cases[2].in2);
-    eqnn_message(x, features(c, 1, product_cases[2].in2), test_normal(c, 2, numel), NULL, p, g);
+    eqnn_tensor *x = test_features(c, 2, product_cases[2].in1),
+                *y = test_features(c, 2, product_cases[2].in2);
+    eqnn_message(x, test_features(c, 1, product_cases[2].in2), test_normal(c, 2, numel), NULL, p,
+                 g);
     CHECK_ERROR(c, "y has 1");
     eqnn_message(x, y, test_normal(c, 3, numel), NULL, p, g);
     CHECK_ERROR(c, "the weights have 3");
@@ -567,7 +553,7 @@ static eqnn_tensor *linear_map(eqnn_tensor *const *x, int n, void *user)
 TEST(linear_maps)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x[3] = { features(c, 4, "3x0e+2x1o+4x0e+0x2e+2x2e"), NULL, NULL };
+    eqnn_tensor *x[3] = { test_features(c, 4, "3x0e+2x1o+4x0e+0x2e+2x2e"), NULL, NULL };
     CHECK_DERIVATIVES_OF(linear, x, 1, (void *)"2x0e+5x1o+1x0e+3x2e+2x0o", 2);
     CHECK_SYMMETRY(linear, x, 1, (void *)"2x0e+5x1o+1x0e+3x2e+2x0o");
     eqnn_tensor *w = eqnn_parameter(c, "linear.weight"), *b = eqnn_parameter(c, "linear.bias");
@@ -592,7 +578,7 @@ TEST(linear_maps)
         CHECK_DERIVATIVES_OF(linear_map, x, 3, (void *)out, 2);
         CHECK_SYMMETRY(linear_map, x, 3, (void *)out);
     }
-    x[0] = features(c, 0, "3x0e+2x1o+4x0e+0x2e+2x2e");
+    x[0] = test_features(c, 0, "3x0e+2x1o+4x0e+0x2e+2x2e");
     CHECK(eqnn_rows(linear(x, 1, (void *)"2x0e+5x1o+1x0e+3x2e+2x0o")) == 0);
 }
 
@@ -600,7 +586,7 @@ TEST(linear_options)
 {
     eqnn_ctx *c = test_context();
     const eqnn_irreps *out = eqnn_irreps_make(c, "2x0e+1x1o");
-    eqnn_tensor *x = features(c, 2, "3x0e+2x0e+1x1e");
+    eqnn_tensor *x = test_features(c, 2, "3x0e+2x0e+1x1e");
     eqnn_irreps_linear_opts o;
     const int path[1][2] = { { 1, 0 } }, wrong[1][2] = { { 2, 0 } }, flag[2] = { 0, 1 };
     memset(&o, 0, sizeof o);
@@ -621,7 +607,7 @@ TEST(linear_options)
     double want = (eqnn_at(x, 0, 0) + eqnn_at(x, 0, 1) + eqnn_at(x, 0, 2)) / sqrt(6.0) +
                   (eqnn_at(x, 0, 3) + eqnn_at(x, 0, 4)) / 2;
     CHECK_NEAR(eqnn_at(y, 0, 0), want, eps());
-    y = eqnn_irreps_linear(features(c, 2, "3x1e"), "nothing", "2x1o", NULL);
+    y = eqnn_irreps_linear(test_features(c, 2, "3x1e"), "nothing", "2x1o", NULL);
     CHECK(eqnn_cols(y) == 6 && eqnn_at(y, 1, 5) == 0 && eqnn_parameter_count(c) == 0);
     eqnn_irreps_map(x, eqnn_full(c, 1, 9, 1), NULL, out, NULL);
     CHECK_ERROR(c, "10 weights");
@@ -649,22 +635,22 @@ TEST(gates)
     s.act_gates = gates;
     const eqnn_irreps *in = eqnn_gate_in(c, &s);
     CHECK_TEXT(in->name, "3x0o+8x0e+3x1o+1x2o");
-    eqnn_tensor *x = features(c, 3, in->name), *y = eqnn_gate(x, &s);
+    eqnn_tensor *x = test_features(c, 3, in->name), *y = eqnn_gate(x, &s);
     CHECK_TEXT(eqnn_label_of(y)->name, "2x0e+2x0e+1x0o+2x1o+1x1e+1x0o+1x2o");
     double gated =
         eqnn_at(x, 1, 11 + 1 * 3 + 2) * tanh(eqnn_at(x, 1, 1)) * eqnn_moment(c, EQNN_TANH, 0, 0);
     CHECK_NEAR(eqnn_at(y, 1, 5 + 6 + 1), gated, eps()); /* y component of the 1e, gate 0o */
     CHECK_DERIVATIVES_OF(gate, &x, 1, &s, 2);
     CHECK_SYMMETRY(gate, &x, 1, &s);
-    x = features(c, 0, in->name);
+    x = test_features(c, 0, in->name);
     CHECK(eqnn_rows(eqnn_gate(x, &s)) == 0);
-    eqnn_gate(features(c, 2, "19x0e"), &s);
+    eqnn_gate(test_features(c, 2, "19x0e"), &s);
     CHECK_ERROR(c, "3x0o+8x0e+3x1o+1x2o");
     s.gates = eqnn_irreps_make(c, "2x0e+1x0o");
     CHECK(!eqnn_gate_in(c, &s));
     CHECK_ERROR(c, "3 gates");
     s.gates = s.gated = eqnn_irreps_make(c, "");
-    x = features(c, 3, "1x0o+4x0e");
+    x = test_features(c, 3, "1x0o+4x0e");
     CHECK_TEXT(eqnn_label_of(eqnn_gate(x, &s))->name, "2x0e+2x0e+1x0o");
 }
 
@@ -678,17 +664,17 @@ static eqnn_tensor *activation(eqnn_tensor *const *x, int n, void *user)
 TEST(activations)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x = features(c, 4, "3x0e+2x0o+2x1o+2x0o+1x0e"), *y = activation(&x, 1, NULL);
+    eqnn_tensor *x = test_features(c, 4, "3x0e+2x0o+2x1o+2x0o+1x0e"), *y = activation(&x, 1, NULL);
     CHECK_TEXT(eqnn_label_of(y)->name, "3x0e+2x0o+2x1o+2x0e+1x0e");
     CHECK_NEAR(eqnn_at(y, 3, 12), cos(eqnn_at(x, 3, 12)) * 1.326609063570005, eps());
     CHECK_NEAR(eqnn_at(y, 3, 7), eqnn_at(x, 3, 7), 0);
     CHECK_DERIVATIVES_OF(activation, &x, 1, NULL, 2);
     CHECK_SYMMETRY(activation, &x, 1, NULL);
     const eqnn_act silu = EQNN_SILU;
-    eqnn_activation(features(c, 2, "8x1o"), &silu, 0);
+    eqnn_activation(test_features(c, 2, "8x1o"), &silu, 0);
     CHECK_ERROR(
         c, "8x1o is not invariant; a pointwise function would break the symmetry; use eqnn_gate");
-    x = eqnn_enter(features(c, 2, "3x0o"), "conv1");
+    x = eqnn_enter(test_features(c, 2, "3x0o"), "conv1");
     eqnn_activation(x, &silu, 0);
     CHECK_ERROR(c, "in conv1: 3x0o changes sign");
 }
@@ -739,7 +725,7 @@ TEST(fully_connected_net)
     CHECK_DERIVATIVES_OF(fc, &x, 1, &o, 2);
     eqnn_fc(x, "bad", "6,x", NULL);
     CHECK_ERROR(c, "no list of sizes");
-    eqnn_fc(features(c, 2, "1x1o"), "bad", "6", NULL);
+    eqnn_fc(test_features(c, 2, "1x1o"), "bad", "6", NULL);
     CHECK_ERROR(c, "not invariant");
 }
 

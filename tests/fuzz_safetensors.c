@@ -1,4 +1,5 @@
-/* fuzz_safetensors.c - any bytes as a safetensors file: read as a file of tensors, and as a checkpoint */
+/* fuzz_safetensors.c - any bytes as a safetensors file: read as a file of tensors, and as a
+   checkpoint */
 #define _POSIX_C_SOURCE 200809L
 #define EQNN_IMPLEMENTATION
 #include "../eqnn.h"
@@ -30,7 +31,8 @@ static void read_all(eqnn_ctx *c, const uint8_t *bytes, size_t size)
         free(values);
         free(integers);
     }
-    for (int i = 0; i < eqnn_file_metas(f); i++) require(eqnn_file_meta(f, eqnn_file_meta_key(f, i)) != NULL);
+    for (int i = 0; i < eqnn_file_metas(f); i++)
+        require(eqnn_file_meta(f, eqnn_file_meta_key(f, i)) != NULL);
     eqnn_file_close(f);
     eqnn_clear(c);
 }

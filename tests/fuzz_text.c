@@ -1,5 +1,6 @@
-/* fuzz_text.c - any text where the library parses text: irreps, widths, names, patterns. The first byte
-   chooses the parser. What is refused leaves a sentence; what is accepted prints and parses again. */
+/* fuzz_text.c - any text where the library parses text: irreps, widths, names, patterns. The
+   first byte chooses the parser. What is refused leaves a sentence; what is accepted prints and
+   parses again. */
 #define EQNN_IMPLEMENTATION
 #include "../eqnn.h"
 #include <stdlib.h>

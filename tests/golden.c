@@ -1583,6 +1583,257 @@ static void mlp(golden *g)
     }
 }
 
+/* ---- grids on the sphere and on SO(3) ------------------------------------------------------- */
+
+/* "quadrature/B": e3nn's weights of 2 B rings, whose sum is 1 / (2 B)^2. */
+static void ring_weights(golden *g, const char *name)
+{
+    size_t n;
+    double *theirs = numbers(g, name, &n), *ours = (double *)calloc(n + 1, sizeof(double));
+    if (theirs && (int)n == 2 * atoi(strchr(name, '/') + 1)) {
+        eqnn_s2grid_points((int)n, 1, NULL, ours);
+        for (size_t i = 0; i < n; i++) theirs[i] *= (double)(n * n);
+        compare_numbers(g, name, ours, theirs, n);
+    } else {
+        eqnn_fail(g->c, "golden: %s has %d numbers", name, (int)n);
+    }
+    free(theirs); free(ours);
+}
+
+/* Angles of the points, and the factors sqrt(2) sin(m a), 1, sqrt(2) cos(m a) of harmonics. */
+static void grid_points(golden *g, int lmax, int beta, int alpha)
+{
+    size_t n, wide = (size_t)(2 * lmax + 1), most = (size_t)(beta * alpha) * (wide + 4);
+    double *p = (double *)calloc(most, sizeof(double)), *angle = (double *)calloc(most, sizeof(double));
+    double *betas = numbers(g, "betas", &n), *alphas = numbers(g, "alphas", &n), *sha = numbers(g, "sha", &n);
+    if (betas && alphas && sha && n == wide * (size_t)alpha) {
+        eqnn_s2grid_points(beta, alpha, p, NULL);
+        for (int i = 0; i < beta; i++) angle[i] = acos(p[3 * i * alpha + 1]);
+        compare_numbers(g, "betas", angle, betas, (size_t)beta);
+        for (int j = 0; j < alpha; j++) {
+            double a = atan2(p[3 * j], p[3 * j + 2]);
+            angle[j] = a < -1e-9 ? a + 8 * atan(1) : a;
+            for (int m = -lmax; m <= lmax; m++) {
+                double t = m < 0 ? sin(-m * angle[j]) : cos(m * angle[j]);
+                p[3 * (size_t)(alpha * beta) + (size_t)j * wide + (size_t)(lmax + m)] = m ? sqrt(2) * t : t;
+            }
+        }
+        compare_numbers(g, "alphas", angle, alphas, (size_t)alpha);
+        compare_numbers(g, "sha", p + 3 * alpha * beta, sha, n);
+    } else {
+        eqnn_fail(g->c, "golden: %s has no angles of its grid", g->title);
+    }
+    free(p); free(angle); free(betas); free(alphas); free(sha);
+}
+
+static void s2_case(golden *g, const json *j)
+{
+    eqnn_grid_opts o;
+    int lmax = json_int(json_get(j, "lmax"), -1);
+    const eqnn_irreps *a = eqnn_irreps_spherical(g->c, lmax);
+    memset(&o, 0, sizeof o);
+    o.beta = json_int(json_get(j, "res_beta"), 0);
+    o.alpha = json_int(json_get(j, "res_alpha"), 0);
+    grid_points(g, lmax, o.beta, o.alpha);
+    for (int k = 0; a && harmonics_kinds[k]; k++) {
+        char name[64];
+        o.kind = (eqnn_harmonics_kind)k;
+        snprintf(name, sizeof name, "%s/x", harmonics_kinds[k]);
+        eqnn_tensor *f = eqnn_to_s2grid(eqnn_from_e3nn(matrix(g, name, a->cols), a), &o);
+        snprintf(name, sizeof name, "%s/signal", harmonics_kinds[k]);
+        compare(g, name, f);
+        snprintf(name, sizeof name, "%s/back", harmonics_kinds[k]);
+        compare(g, name, eqnn_to_e3nn(eqnn_from_s2grid(f, a, &o)));
+        snprintf(name, sizeof name, "%s/h", harmonics_kinds[k]);
+        f = matrix(g, name, o.beta * o.alpha);
+        snprintf(name, sizeof name, "%s/from_h", harmonics_kinds[k]);
+        compare(g, name, eqnn_to_e3nn(eqnn_from_s2grid(f, a, &o)));
+    }
+}
+
+static void s2act_case(golden *g, const json *j)
+{
+    static const char *const names[] = { "x" };
+    const json *kwargs = json_get(j, "kwargs"), *res = json_get(j, "resolved_res");
+    const eqnn_irreps *in = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps"), NULL));
+    eqnn_grid_opts o;
+    memset(&o, 0, sizeof o);
+    o.beta = json_int(json_at(res, 0), 0);
+    if (json_int(json_at(res, 1), 0) != o.beta - 1) o.alpha = json_int(json_at(res, 1), 0); /* else by default */
+    o.lmax_out = json_int(json_get(kwargs, "lmax_out"), 0);
+    o.kind = (eqnn_harmonics_kind)find_word(g, harmonics_kinds,
+                                            json_text(json_get(kwargs, "normalization"), "component"));
+    eqnn_tensor *x = matrix(g, "x", 0);
+    eqnn_act act = eqnn_act_find(g->c, json_text(json_get(j, "act"), NULL));
+    eqnn_tensor *y = eqnn_s2_activation(eqnn_from_e3nn(x, in), act, &o);
+    if (y && eqnn_label_of(y) != eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL)))
+        eqnn_fail(g->c, "golden: the result is %s", eqnn_label_of(y)->name);
+    y = eqnn_to_e3nn(y);
+    compare(g, "out", y);
+    compare_inputs(g, y, &x, names, 1);
+}
+
+/* "SO3Activation(lmax_in=2,lmax_out=2,tanh,resolution=4), aspect_ratio 2": [copies of l][2l+1] are the
+   elements of D in e3nn's order, row by row. */
+static void so3act_case(golden *g)
+{
+    char text[512], act[32];
+    int lmax, lmax_out, res, aspect, block[16][3];
+    if (sscanf(meta_text(g, "so3act", text),
+               "SO3Activation(lmax_in=%d,lmax_out=%d,%31[a-z_],resolution=%d), aspect_ratio %d", &lmax,
+               &lmax_out, act, &res, &aspect) != 5 || lmax < 0 || lmax > 15) {
+        eqnn_fail(g->c, "golden: cannot read \"%s\"", text);
+        return;
+    }
+    for (int l = 0; l <= lmax; l++) block[l][0] = 2 * l + 1, block[l][1] = l, block[l][2] = 1;
+    eqnn_grid_opts o;
+    memset(&o, 0, sizeof o);
+    o.beta = 2 * res;
+    o.alpha = 2 * aspect * res;
+    o.lmax_out = lmax_out;
+    eqnn_tensor *x = eqnn_from_e3nn(matrix(g, "x", 0), eqnn_irreps_blocks(g->c, (const int (*)[3])block, lmax + 1));
+    compare(g, "out", eqnn_to_e3nn(eqnn_so3_activation(x, eqnn_act_find(g->c, act), &o)));
+}
+
+static void grids(golden *g)
+{
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        if (strncmp(name, "quadrature/", 11)) continue;
+        begin(g, "");
+        ring_weights(g, name);
+        end_within(g, name, 1e-10, 1e-10);
+    }
+    numbered(g, "s2_", s2_case);
+    numbered(g, "s2act", s2act_case);
+    if (!mark(g, "so3act/")) return;
+    begin(g, "so3act");
+    so3act_case(g);
+    end(g);
+}
+
+/* ---- reduced tensor products ------------------------------------------------------------------ */
+
+/* Where a column of e3nn's order stands in ours. */
+static int our_column(const eqnn_irreps *a, int column)
+{
+    int b = 0;
+    while (column >= a->block[b].start + a->block[b].copies * a->block[b].type->dim) b++;
+    int at = column - a->block[b].start, d = a->block[b].type->dim;
+    return a->block[b].start + at % d * a->block[b].copies + at / d;
+}
+
+/* "i=2x1e,k=1x2o" from {"i": "2x1e", "k": "2o"} */
+static void index_irreps(const json *j, char *out, size_t room)
+{
+    size_t n = 0;
+    out[0] = 0;
+    for (const json *k = j ? j->first : NULL; k && n < room; k = k->next)
+        n += (size_t)snprintf(out + n, room - n, "%s%s=%s", n ? "," : "", k->key, json_text(k, ""));
+}
+
+/* Columns of Q in e3nn's order: sum over s of column of index s. */
+static void their_order(const eqnn_reduced *r, const double *Q, size_t size, double *out)
+{
+    size_t rows = (size_t)eqnn_reduced_out(r)->cols;
+    for (size_t k = 0; k < size; k++) {
+        size_t at = 0, step = 1, rest = k;
+        for (int s = eqnn_reduced_indices(r) - 1; s >= 0; s--) {
+            const eqnn_irreps *in = eqnn_reduced_in(r, s);
+            at += step * (size_t)our_column(in, (int)(rest % (size_t)in->cols));
+            rest /= (size_t)in->cols;
+            step *= (size_t)in->cols;
+        }
+        for (size_t row = 0; row < rows; row++) out[row * size + k] = Q[row * size + at];
+    }
+}
+
+/* Q^T Q of rows first..first+n-1 */
+static void projector(const double *Q, size_t size, int first, int n, double *P)
+{
+    memset(P, 0, size * size * sizeof(double));
+    for (size_t row = (size_t)first; row < (size_t)(first + n); row++)
+        for (size_t i = 0; i < size; i++)
+            for (size_t k = 0; k < size; k++) P[i * size + k] += Q[row * size + i] * Q[row * size + k];
+}
+
+/* Our product of random vectors, put back together, against their projection of the tensor x_i x_j .. */
+static void reduced_values(golden *g, const eqnn_reduced *r, const double *Q, const double *theirs, size_t size)
+{
+    eqnn_tensor *x[7] = { NULL };
+    int n = eqnn_reduced_indices(r), rows = eqnn_reduced_out(r)->cols;
+    double *T = (double *)calloc(3 * size, sizeof(double));
+    for (int s = 0; s < n; s++) {
+        const eqnn_irreps *in = eqnn_reduced_in(r, s);
+        x[s] = eqnn_from_e3nn(eqnn_normal(g->c, eqnn_format(g->c, "x%d", s), 1, in->cols), in);
+    }
+    const eqnn_real *z = eqnn_data(eqnn_reduced_product(x, r));
+    for (size_t k = 0; T && k < size; k++) {
+        size_t rest = k;
+        T[k] = 1;
+        for (int s = n - 1; s >= 0; s--) {
+            const eqnn_irreps *in = eqnn_reduced_in(r, s);
+            T[k] *= eqnn_at(x[s], 0, our_column(in, (int)(rest % (size_t)in->cols)));
+            rest /= (size_t)in->cols;
+        }
+    }
+    for (size_t row = 0; T && z && row < (size_t)rows; row++) {
+        double sum = 0;
+        for (size_t k = 0; k < size; k++) sum += theirs[row * size + k] * T[k];
+        for (size_t k = 0; k < size; k++) {
+            T[size + k] += theirs[row * size + k] * sum;
+            T[2 * size + k] += Q[row * size + k] * (double)z[row];
+        }
+    }
+    if (T && z) compare_numbers(g, "product", T + 2 * size, T + size, size);
+    free(T);
+}
+
+/* Rows of equal irreps are a matter of taste, what they span is not: projectors, irrep by irrep. */
+static void reduced_projectors(golden *g, const eqnn_reduced *r, const double *theirs, const double *norm, size_t size)
+{
+    const eqnn_irreps *out = eqnn_reduced_out(r);
+    size_t n = (size_t)out->cols * size;
+    double *Q = (double *)calloc(2 * n, sizeof(double)), *P = (double *)calloc(2 * size * size, sizeof(double));
+    if (Q && P && eqnn_reduced_basis(r, Q + n)) their_order(r, Q + n, size, Q);
+    for (int i = 0; Q && i < out->cols; i++) {
+        double square = 0;
+        for (size_t k = 0; k < size; k++) square += Q[(size_t)i * size + k] * Q[(size_t)i * size + k];
+        compare_numbers(g, "row_norm_squared", &square, norm + i, 1);
+    }
+    for (int b = 0; Q && P && b < out->blocks; b++) {
+        int count = out->block[b].copies * out->block[b].type->dim;
+        projector(Q, size, out->block[b].start, count, P);
+        projector(theirs, size, out->block[b].start, count, P + size * size);
+        compare_numbers(g, "change_of_basis", P, P + size * size, size * size);
+    }
+    if (Q) reduced_values(g, r, Q, theirs, size);
+    free(Q);
+    free(P);
+}
+
+static void reduced_case(golden *g, const json *j)
+{
+    char irreps[512];
+    size_t n, norms;
+    const char *their_out = json_text(json_get(j, "irreps_out"), "");
+    index_irreps(json_get(j, "irreps"), irreps, sizeof irreps);
+    const eqnn_reduced *r = eqnn_reduced_make(g->c, json_text(json_get(j, "formula"), ""), irreps, NULL);
+    const eqnn_irreps *out = eqnn_reduced_out(r);
+    double *theirs = numbers(g, "change_of_basis", &n), *norm = numbers(g, "row_norm_squared", &norms);
+    if (out) compare_value(g, "rank", out->cols);
+    if (out && strcmp(out->name, their_out))
+        eqnn_fail(g->c, "golden: %s: ours is %s, theirs %s", g->title, out->name, their_out);
+    else if (out && theirs && norm && norms == (size_t)out->cols && norms && n % norms == 0)
+        reduced_projectors(g, r, theirs, norm, n / norms);
+    else
+        eqnn_fail(g->c, "golden: %s: %d rows", g->title, (int)norms);
+    free(theirs);
+    free(norm);
+}
+
+static void reduced_products(golden *g) { numbered(g, "case", reduced_case); }
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
@@ -1593,10 +1844,9 @@ static const golden_kind kinds[] = {
     { "tensor_product_family", product_family },
     { "linear", linear }, { "nn", nn }, { "radial_bases", radial_bases },
     { "network_2101", network }, { "equivariant_polynomial", polynomial },
-    { "mlp_training_steps", mlp },
+    { "mlp_training_steps", mlp }, { "s2_so3_grids", grids },
     { "network_v2106", network_2106 }, { "attention", attention }, { "gatconv", gat_convs },
-    /* kinds that are known and whose models are not built yet */
-    { "reduced_tensor_products", NULL }, { "s2_so3_grids", NULL }
+    { "reduced_tensor_products", reduced_products }
 };
 
 static void fail_file(golden *g, const char *why)

@@ -285,6 +285,213 @@ TEST(radius_graph_is_linear)
     CHECK_NEAR(edges[0] / edges[1], 1, 0.1);
 }
 
+/* --- the k nearest, and all pairs --- */
+
+static double distance2(const eqnn_real *a, const eqnn_real *b, int cols)
+{
+    double d2 = 0;
+    for (int k = 0; k < cols; k++) {
+        double d = (double)(eqnn_real)(a[k] - b[k]);
+        d2 += d * d;
+    }
+    return d2;
+}
+
+/* By definition: s is a neighbour of t when fewer than k others are nearer, or as near with a smaller
+   index. x and y are the same array where a node is not its own neighbour. */
+static int knn_brute_force(const eqnn_graph *g, const eqnn_real *x, const int *of_source,
+                           const eqnn_real *y, const int *of_target, int cols, int k, int loops)
+{
+    double *d2 = (double *)malloc(((size_t)g->sources + 1) * sizeof *d2);
+    int e = 0, good = is_sorted(g);
+    for (int t = 0; t < g->targets && good; t++) {
+        for (int s = 0; s < g->sources; s++) {
+            int there = (!of_source ? 0 : of_source[s]) == (!of_target ? 0 : of_target[t]);
+            d2[s] = !there || (x == y && s == t) ? -1 : distance2(x + s * cols, y + t * cols, cols);
+        }
+        for (int s = 0; s < g->sources && good; s++) {
+            int before = 0, wanted = d2[s] >= 0;
+            for (int q = 0; wanted && q < g->sources; q++)
+                before += d2[q] >= 0 && (d2[q] < d2[s] || (d2[q] == d2[s] && q < s));
+            if (!(wanted && before < k) && !(loops && s == t)) continue;
+            good = e < g->edges && g->source[e] == s && g->target[e] == t;
+            e++;
+        }
+    }
+    free(d2);
+    return good && e == g->edges;
+}
+
+/* A sorted list of which example each of n nodes belongs to; some examples are empty. */
+static void random_examples(eqnn_ctx *c, int n, int examples, int *example)
+{
+    eqnn_tensor *u = test_uniform(c, n, 1, 0, examples);
+    for (int i = 0; i < n; i++) {
+        example[i] = (int)eqnn_at(u, i, 0);
+        if (example[i] == examples) example[i]--;
+        for (int j = i; j > 0 && example[j] < example[j - 1]; j--) {
+            int swap = example[j];
+            example[j] = example[j - 1];
+            example[j - 1] = swap;
+        }
+    }
+}
+
+TEST(knn_graph_is_brute_force)
+{
+    eqnn_ctx *c = test_context();
+    static const int n[] = { 0, 1, 2, 9, 40, 150 }, k[] = { 1, 3, 8, 39, 1000 };
+    int example[150];
+    for (int a = 0; a < 6; a++)
+        for (int b = 0; b < 5; b++)
+            for (int cols = 1; cols <= 5; cols += 2)
+                for (int packed = 0; packed < 2; packed++) {
+                    eqnn_tensor *pos = test_normal(c, n[a], cols);
+                    if (b % 2) /* many ties and coincident points */
+                        pos = eqnn_argmax(test_normal(c, n[a], 5));
+                    int wide = b % 2 ? 1 : cols;
+                    random_examples(c, n[a], 7, example);
+                    eqnn_graph_opts o = { .example = packed ? example : NULL,
+                                          .examples = packed ? 7 : 0, .loops = (a + b) % 2 };
+                    const eqnn_graph *g = eqnn_knn_graph(pos, k[b], &o);
+                    const eqnn_real *x = eqnn_data(pos);
+                    CHECK(g && g->examples == (packed ? 7 : 1) && g->sources == n[a]);
+                    CHECK(g && knn_brute_force(g, x, o.example, x, o.example, wide, k[b], o.loops));
+                    CHECK(g && blocks_hold(g));
+                    eqnn_reset(c);
+                }
+}
+
+/* Lattices, coincident points, far clusters, huge offsets and extents. */
+TEST(knn_graph_in_odd_shapes)
+{
+    eqnn_ctx *c = test_context();
+    int n = 300;
+    for (int shape = 0; shape < 6; shape++) {
+        eqnn_real *x = (eqnn_real *)malloc((size_t)n * 3 * sizeof *x);
+        eqnn_read(test_uniform(c, n, 3, 0, 1), x);
+        for (int i = 0; i < n; i++) {
+            if (shape == 0) x[3 * i] *= 1000, x[3 * i + 1] = 0;
+            if (shape == 1 && i % 2) x[3 * i + 2] += (eqnn_real)1e6;
+            if (shape == 2) x[3 * i] = x[3 * i + 1] = x[3 * i + 2] = 3;
+            if (shape == 3) for (int k = 0; k < 3; k++) x[3 * i + k] += (eqnn_real)1e5;
+            if (shape == 4 && i % 7 == 0) x[3 * i] = i % 2 ? (eqnn_real)3e38 : (eqnn_real)-3e38;
+            if (shape == 5)
+                for (int k = 0; k < 3; k++)
+                    x[3 * i + k] = (eqnn_real)((int)(x[3 * i + k] * 6) * 0.25);
+        }
+        for (int k = 1; k < 20; k += 6) {
+            const eqnn_graph *g = eqnn_knn_graph(eqnn_from(c, n, 3, x), k, NULL);
+            CHECK(g && g->edges == n * k && knn_brute_force(g, x, NULL, x, NULL, 3, k, 0));
+        }
+        free(x);
+    }
+}
+
+TEST(knn_between_is_brute_force)
+{
+    eqnn_ctx *c = test_context();
+    int from[200], to[60];
+    for (int trial = 0; trial < 12; trial++) {
+        int sources = trial < 3 ? trial : 10 + 16 * trial, targets = trial % 4 == 3 ? trial / 4 : 60;
+        int packed = trial % 2, k = 1 + 2 * trial;
+        eqnn_tensor *a = test_normal(c, sources, 3), *b = test_normal(c, targets, 3);
+        random_examples(c, sources, 5, from);
+        random_examples(c, targets, 4, to);
+        if (targets) to[targets - 1] = 3;
+        eqnn_graph_opts o = { .example = packed ? to : NULL, .source_example = packed ? from : NULL };
+        if (sources == 0 || targets == 0) o.examples = packed ? 5 : 0;
+        const eqnn_graph *g = eqnn_knn_between(a, b, k, &o);
+        CHECK(g && g->sources == sources && g->targets == targets);
+        CHECK(g && knn_brute_force(g, eqnn_data(a), o.source_example, eqnn_data(b), o.example, 3, k, 0));
+        if (g) CHECK(eqnn_rows(eqnn_scatter_mean(eqnn_gather(a, g), g)) == targets);
+        eqnn_reset(c);
+    }
+}
+
+/* Thousands of points, all at one place or not: a search that looked at every pair would be noticed. */
+TEST(knn_graph_of_many)
+{
+    eqnn_ctx *c = test_context();
+    int n = 50000, k = 6;
+    eqnn_graph_opts o = { .keep = 1 };
+    const eqnn_graph *g = eqnn_knn_graph(eqnn_full(c, n, 3, 0.1), k, &o);
+    int good = g && g->edges == n * k;
+    for (int e = 0; good && e < g->edges; e++) { /* the smallest indices but its own */
+        int t = g->target[e], place = e - g->first[t];
+        good = g->source[e] == place + (t <= place);
+    }
+    CHECK(good);
+    eqnn_tensor *pos = test_normal(c, n, 3);
+    g = eqnn_knn_graph(pos, k, NULL);
+    CHECK(g && g->edges == n * k && is_sorted(g));
+    for (int t = 0; t < n; t += 5000) { /* some rows by definition */
+        const eqnn_real *x = eqnn_data(pos);
+        double last = 0;
+        int nearer = 0;
+        for (int e = g->first[t]; e < g->first[t + 1]; e++)
+            last = fmax(last, distance2(x + 3 * g->source[e], x + 3 * t, 3));
+        for (int s = 0; s < n; s++) nearer += s != t && distance2(x + 3 * s, x + 3 * t, 3) <= last;
+        CHECK(nearer == k);
+    }
+}
+
+TEST(knn_graph_refuses)
+{
+    eqnn_ctx *c = test_context();
+    double x[9] = { 0, 0, 0, 1, NAN, 0, 1, 1, INFINITY }, cell[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 };
+    int up[3] = { 0, 1, 2 };
+    eqnn_tensor *bad = eqnn_from_double(c, 3, 3, x), *pos = eqnn_zeros(c, 3, 3);
+    eqnn_graph_opts few = { .max_edges = 5 }, periodic = { .cell = cell }, other = { .sources = 4 };
+    eqnn_graph_opts half = { .example = up }, loops = { .loops = 1 };
+    CHECK(!eqnn_knn_graph(bad, 2, NULL));
+    CHECK_ERROR(c, "knn_graph: row 1 of the positions is not finite (column 1: nan)");
+    CHECK(!eqnn_knn_graph(pos, 0, NULL));
+    CHECK_ERROR(c, "the 0 nearest");
+    CHECK(!eqnn_knn_graph(eqnn_zeros(c, 3, 0), 1, NULL));
+    CHECK_ERROR(c, "0 columns");
+    CHECK(!eqnn_knn_graph(pos, 2, &few));
+    CHECK_ERROR(c, "too many edges: 6, at most 5");
+    CHECK(!eqnn_knn_graph(pos, 2, &periodic));
+    CHECK_ERROR(c, "eqnn_radius_graph");
+    CHECK(!eqnn_knn_graph(pos, 2, &other));
+    CHECK_ERROR(c, "the options say 4 and 0");
+    CHECK(!eqnn_knn_between(bad, pos, 2, NULL));
+    CHECK_ERROR(c, "row 1 of the sources' positions");
+    CHECK(!eqnn_knn_between(pos, bad, 2, NULL));
+    CHECK_ERROR(c, "row 1 of the targets' positions");
+    CHECK(!eqnn_knn_between(pos, eqnn_zeros(c, 3, 2), 2, NULL));
+    CHECK_ERROR(c, "equally many columns");
+    CHECK(!eqnn_knn_between(pos, pos, 2, &loops));
+    CHECK_ERROR(c, "no loops");
+    CHECK(!eqnn_knn_between(pos, pos, 2, &half));
+    CHECK_ERROR(c, "knn_between, sources: 3 examples but no array");
+    CHECK(!eqnn_complete_graph(c, -1, NULL));
+    CHECK_ERROR(c, "-1 nodes");
+    CHECK(!eqnn_complete_graph(c, 100000, NULL));
+    CHECK_ERROR(c, "complete_graph: too many edges");
+    CHECK(!eqnn_knn_graph(NULL, 1, NULL) && !eqnn_complete_graph(NULL, 3, NULL));
+    CHECK(!eqnn_knn_between(NULL, pos, 1, NULL));
+    CHECK_ERROR(c, "a tensor is missing");
+}
+
+TEST(complete_graphs)
+{
+    eqnn_ctx *c = test_context();
+    int example[40];
+    for (int n = 0; n <= 40; n += n < 2 ? 1 : 19)
+        for (int way = 0; way < 4; way++) {
+            random_examples(c, n, 6, example);
+            eqnn_graph_opts o = { .example = way / 2 ? example : NULL, .examples = way / 2 ? 6 : 0,
+                                  .loops = way % 2 };
+            const eqnn_graph *g = eqnn_complete_graph(c, n, &o);
+            eqnn_tensor *pos = eqnn_zeros(c, n, 3);
+            CHECK(g && is_sorted(g) && blocks_hold(g) && g->examples == (way / 2 ? 6 : 1));
+            CHECK(g && brute_force(g, eqnn_data(pos), o.example, 1, o.loops));
+            if (g && g->edges) CHECK(g->pairs > 0 && pairs_hold(g));
+        }
+}
+
 /* --- periodic examples --- */
 
 /* Every image of every pair, by loops over -4..4 cells; how many edges there must be. */

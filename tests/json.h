@@ -10,11 +10,11 @@
 #include <string.h>
 
 typedef struct json {
-    char type;                  /* one of  { [ " 0 t f n: object, array, string, number, true, ... */
-    char *key, *text;           /* its name inside an object; a string's characters                */
+    char type;        /* one of  { [ " 0 t f n: object, array, string, number, true, ... */
+    char *key, *text; /* its name inside an object; a string's characters                */
     double number;
-    int count;                  /* how many it holds                                               */
-    struct json *first, *next;  /* what it holds; its neighbour                                    */
+    int count;                 /* how many it holds                                               */
+    struct json *first, *next; /* what it holds; its neighbour                                    */
 } json;
 
 static void json_free(json *j)

@@ -1,6 +1,8 @@
-/* models.c - tests of section 13: symmetries of whole networks, forces, empty inputs, names, bits
+/* models.c - tests of section 13: symmetries of whole networks, forces, empty inputs, names,
+   bits
 
-   -v prints the equivariance errors. The numbers of the reference implementation are in golden.c. */
+   -v prints the equivariance errors. The numbers of the reference implementation are in
+   golden.c. */
 #include "test.h"
 
 /* --- models as functions of positions and features --- */

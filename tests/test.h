@@ -155,6 +155,13 @@ TEST__UNUSED static eqnn_tensor *test_uniform(eqnn_ctx *c, int rows, int cols, d
     return eqnn_detach(eqnn_shift(eqnn_scale(x, high - low), low));
 }
 
+/* Random rows of such irreps. */
+TEST__UNUSED static eqnn_tensor *test_features(eqnn_ctx *c, int rows, const char *irreps)
+{
+    const eqnn_irreps *a = eqnn_irreps_make(c, irreps);
+    return eqnn_as(test_normal(c, rows, a ? a->cols : 0), a);
+}
+
 /* max |a - b| / max(1, max |b|); infinite when the sizes differ or something is not a number. */
 TEST__UNUSED static double test_difference(const eqnn_tensor *a, const eqnn_tensor *b)
 {
@@ -182,6 +189,18 @@ TEST__UNUSED static int test_derive(eqnn_function f, eqnn_tensor *const *x, int 
     test_note("derivatives of %s, order %d: %.2e", what, order, error);
     return test_near(error, 0, tol, file, line, what);
 }
+
+/* f commutes with random rotations and reflections, which act on arguments and result by their
+   labels. */
+TEST__UNUSED static int test_symmetry(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                      const char *file, int line, const char *what)
+{
+    double error = eqnn_check_equivariance(f, x, n, user, 4, NULL);
+    test_note("equivariance error of %s: %.2e", what, error);
+    return test_near(error, 0, test_eps(1e-11, 1e-4), file, line, what);
+}
+#define CHECK_SYMMETRY(f, x, n, user) \
+    test_symmetry(f, x, n, user, __FILE__, __LINE__, #f " is equivariant")
 
 typedef struct test_operation {
     eqnn_tensor *(*f1)(eqnn_tensor *), *(*f2)(eqnn_tensor *, eqnn_tensor *);
