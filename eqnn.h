@@ -834,9 +834,10 @@ typedef struct eqnn_contraction_opts {
        z_L[u] = sum over nu = 1..correlation, paths p of
                     w[species, p, u] sum U_p[lm1, .., lm_nu] x[lm1, u] .. x[lm_nu, u]
 
-   U are the rows for L of the reduced product of nu equal indices that is symmetric in all. Weights
-   of output block i: "contractions.i.weights_max" [species, paths x C] of the highest order,
-   ".weights.0" of one order less, and so on; drawn from N(0, 1 / paths^2). */
+   U are the rows for L of the reduced product of nu equal indices that is symmetric in all; weights
+   trained with other rows are theirs after a linear map. Weights of output block i:
+   "contractions.i.weights_max" [species, paths x C] of the highest order, ".weights.0" of one order
+   less, and so on; drawn from N(0, 1 / paths^2). */
 EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *name,
                                                  const char *irreps_out,
                                                  const eqnn_contraction_opts *opts);
@@ -7824,7 +7825,7 @@ static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
 static eqnn_tensor *eqnn__atan2_part(eqnn_tensor *g, eqnn_tensor *part, eqnn_tensor *y,
                                      eqnn_tensor *x)
 {
-    eqnn_tensor *r2 = eqnn_add(eqnn_square(x), eqnn_square(y));
+    eqnn_tensor *x2 = eqnn_square(x), *y2 = eqnn_square(y), *r2 = eqnn_add(x2, y2);
     return eqnn_mul(g, eqnn_mul(part, eqnn_reciprocal(r2)));
 }
 
@@ -8946,7 +8947,8 @@ EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double del
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)
 {
-    return eqnn_mean(eqnn_sub(eqnn_logsumexp(logits), eqnn_pick(logits, classes)));
+    eqnn_tensor *total = eqnn_logsumexp(logits);
+    return eqnn_mean(eqnn_sub(total, eqnn_pick(logits, classes)));
 }
 
 /* --- random numbers for callers --- */
@@ -9234,6 +9236,12 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
         eqnn__form_give(s, n, a->value, 0, out);
     }
 }
+
+/* Code that runs once per layer, model or file: as a debugger likes it, and soon compiled. */
+#ifdef EQNN__HOST_O1
+#pragma GCC push_options
+#pragma GCC optimize("Og")
+#endif
 
 /* ----------------------------------------------------------------------------------------------
    7 >>parameters
@@ -9600,7 +9608,8 @@ static double eqnn__truncated_normal(double u)
 {
     double low = 0.5 * erfc(2 / sqrt(2.0)), p = low + u * (1 - 2 * low), x = (p - 0.5) * 2;
     for (int i = 0; i < 40; i++) {
-        double step = (0.5 * erfc(-x / sqrt(2.0)) - p) * sqrt(2 * EQNN__PI) * exp(x * x / 2);
+        double step = (0.5 * erfc(-x / sqrt(2.0)) - p) * eqnn__exp(x * x / 2);
+        step *= sqrt(2 * EQNN__PI);
         x -= step > 0.5 ? 0.5 : step < -0.5 ? -0.5 : step;
         if (fabs(step) < 1e-15) break;
     }
@@ -11849,8 +11858,8 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
     eqnn__update u = o->u;
     u.rate *= first->rate;
     u.grad_scale = scale;
-    u.correct1 = 1 - pow(u.beta1, t);
-    u.correct2 = 1 - pow(u.beta2, t);
+    u.correct1 = 1 - eqnn__power(u.beta1, t);
+    u.correct2 = 1 - eqnn__power(u.beta2, t);
     eqnn_real *s1 = s->state[o->kind == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY];
     eqnn_real *s2 = s->state[EQNN__SQUARE];
     if (o->kind == EQNN__BY_SGD) {
@@ -11992,11 +12001,12 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
     double length = (double)(s->total - (s->warmup > 0 ? s->warmup : 0));
     switch (s->kind) {
     case EQNN_STEPS:
-        return s->every > 0 ? s->rate * pow(factor, floor(t / (double)s->every)) : s->rate;
-    case EQNN_EXPONENTIAL: return s->rate * pow(factor, t);
+        return s->every > 0 ? s->rate * eqnn__power(factor, floor(t / (double)s->every)) : s->rate;
+    case EQNN_EXPONENTIAL: return s->rate * eqnn__power(factor, t);
     case EQNN_COSINE:
         if (t >= length) return length > 0 ? s->last : s->rate;
-        return s->last + (s->rate - s->last) * (1 + cos(EQNN__PI * t / length)) / 2;
+        t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
+        return s->last + (s->rate - s->last) * t;
     default: return s->rate;
     }
 }
@@ -12280,12 +12290,12 @@ EQNN_API void eqnn_angles_rotation(const double R[9], double *alpha, double *bet
     double det = R[0] * (R[4] * R[8] - R[5] * R[7]) - R[1] * (R[3] * R[8] - R[5] * R[6]) +
                  R[2] * (R[3] * R[7] - R[4] * R[6]);
     double s = det < 0 ? -1 : 1;
-    double a = atan2(s * R[1], s * R[7]);
-    double ca = cos(a), sa = sin(a);
+    double a = eqnn__atan2(s * R[1], s * R[7]);
+    double ca = eqnn__sin_quarter(a, 1), sa = eqnn__sin_quarter(a, 0);
     *alpha = a;
-    *beta = atan2(hypot(R[1], R[7]), s * R[4]);
+    *beta = eqnn__atan2(sqrt(R[1] * R[1] + R[7] * R[7]), s * R[4]);
     /* the first row of (Ry(a) Rx(b))^T is (cos a, 0, -sin a) */
-    *gamma = atan2(s * (ca * R[2] - sa * R[8]), s * (ca * R[0] - sa * R[6]));
+    *gamma = eqnn__atan2(s * (ca * R[2] - sa * R[8]), s * (ca * R[0] - sa * R[6]));
 }
 
 EQNN_API void eqnn_rotation_quaternion(const double q[4], double R[9])
@@ -12333,9 +12343,9 @@ EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4])
 EQNN_API void eqnn_rotation_axis(const double axis[3], double angle, double R[9])
 {
     double size = sqrt(axis[0] * axis[0] + axis[1] * axis[1] + axis[2] * axis[2]);
-    double s = size > 0 ? sin(angle / 2) / size : 0;
+    double s = size > 0 ? eqnn__sin_quarter(angle / 2, 0) / size : 0;
     double q[4];
-    q[0] = size > 0 ? cos(angle / 2) : 1; /* no axis, no rotation */
+    q[0] = size > 0 ? eqnn__sin_quarter(angle / 2, 1) : 1; /* no axis, no rotation */
     for (int i = 0; i < 3; i++) q[1 + i] = s * axis[i];
     eqnn_rotation_quaternion(q, R);
 }
@@ -12346,7 +12356,7 @@ EQNN_API void eqnn_axis_rotation(const double R[9], double axis[3], double *angl
     double q[4];
     eqnn_quaternion_rotation(R, q);
     double s = sqrt(q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
-    *angle = 2 * atan2(s, q[0]);
+    *angle = 2 * eqnn__atan2(s, q[0]);
     for (int i = 0; i < 3; i++) axis[i] = s > 0 ? q[1 + i] / s : i == 1;
 }
 
@@ -15103,8 +15113,8 @@ static int eqnn__reduced_records(const eqnn_reduced *r)
         for (const eqnn__family *f = r->family; f && !c->failed; f = f->next)
             n += eqnn__family_records(&t, f, pass ? own->record + n : NULL);
         own->records = n;
-        if (n > INT_MAX / 2)
-            return eqnn__fail(c, "reduced \"%.60s\": too many terms", r->formula) != NULL;
+        if (n > INT_MAX / 2) eqnn__fail(c, "reduced \"%.60s\": too many terms", r->formula);
+        if (c->failed) own->record = NULL;
         if (c->failed) return 0;
     }
     eqnn_rewind(before, NULL);
@@ -17271,6 +17281,10 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
     return eqnn__grid_activation(x, "so3_activation", 1, act, opts);
 }
 
+#ifdef EQNN__HOST_O1
+#pragma GCC pop_options /* graphs have loops over points */
+#endif
+
 /* ----------------------------------------------------------------------------------------------
    12 >>graphs
    ---------------------------------------------------------------------------------------------- */
@@ -18402,7 +18416,8 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g)
                           pos->rows, pos->cols, g->sources, g->targets);
     const eqnn_irreps *vector = eqnn_irreps_make(pos->ctx, "1x1o");
     eqnn_tensor *p = eqnn_as(pos, vector);
-    eqnn_tensor *r = eqnn_sub(eqnn_take(p, g->source_index), eqnn_take(p, g->target_index));
+    eqnn_tensor *from = eqnn_take(p, g->source_index), *to = eqnn_take(p, g->target_index);
+    eqnn_tensor *r = eqnn_sub(from, to);
     if (!g->shift) return r;
     return eqnn_add(r, eqnn_as(eqnn_from(pos->ctx, g->edges, 3, g->shift), vector));
 }
@@ -18420,6 +18435,11 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g)
     if (eqnn__graph_bad(x, g, "pool_mean", "targets")) return NULL;
     return eqnn_segment_mean(x, g->example_index);
 }
+
+#ifdef EQNN__HOST_O1
+#pragma GCC push_options
+#pragma GCC optimize("Og")
+#endif
 
 /* ----------------------------------------------------------------------------------------------
    13 >>models
@@ -18510,7 +18530,7 @@ static eqnn_tensor *eqnn__conv_join(eqnn_tensor *s, eqnn_tensor *h, const eqnn_t
     if (!s || !h) return NULL;
     const eqnn_irreps *out = h->label;
     eqnn_ctx *c = h->ctx;
-    double cosine = cos(EQNN__PI / 8);
+    double cosine = eqnn__sin_quarter(EQNN__PI / 8, 1);
     int all = 1;
     double *factor = (double *)eqnn__step_alloc(c, ((size_t)out->copies + 1) * sizeof *factor);
     if (!factor) return NULL;
@@ -18965,7 +18985,7 @@ static eqnn_tensor *eqnn__attend(eqnn_tensor *logit, const eqnn__edges *a,
     if (eqnn__bad2(logit, a->within, "attention")) return NULL;
     eqnn_ctx *c = logit->ctx;
     eqnn_tensor *zero = eqnn_zeros(c, 1, 1), *inside = eqnn_less(zero, a->within);
-    eqnn_tensor *s = eqnn_sub(eqnn__bare(logit), eqnn_reciprocal(a->within));
+    eqnn_tensor *away = eqnn_reciprocal(a->within), *s = eqnn_sub(eqnn__bare(logit), away);
     if (o->clamp) s = eqnn_min(s, zero);
     s = eqnn_where(inside, s, eqnn_full(c, 1, 1, -1e30));
     if (!o->raw) return eqnn_mul(eqnn_edge_softmax(s, a->g), inside);
@@ -19298,6 +19318,7 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
 }
 
 #ifdef EQNN__HOST_O1
+#pragma GCC pop_options
 #pragma GCC pop_options
 #endif
 #undef EQNN__IMPLEMENTING

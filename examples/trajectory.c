@@ -49,15 +49,15 @@
 
 /* The size of a model; as an option, 0 or empty means the model's own. */
 typedef struct settings {
-    const char *hidden;              /* irreps of the hidden features                   */
+    const char *hidden;              /* irreps of the hidden features                     */
     int layers, heads, lmax, basis;  /* lmax of the harmonics; number of radial functions */
-    double radius, rate;             /* of the neighbourhood; of Adam                   */
+    double radius, rate;             /* of the neighbourhood; of Adam                     */
 } settings;
 
 typedef struct study {
     /* asked for */
     int history, to_position, bonds, epochs, batch, shuffle, constant_rate, rollout, resume;
-    double huber;
+    double huber;                    /* 0: none */
     const char *data, *out, *models;
     settings asked;
     eqnn_opts context;
@@ -414,7 +414,7 @@ static eqnn_multi_head_opts attention_opts(const predictor *p, const eqnn_graph 
 
 /* Features of the attention models: with one frame places, seen from the centre of their frame. A
    force does not depend on where the centre is, so with two frames they are those of the others. */
-static eqnn_tensor *asked_with(eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
+static eqnn_tensor *attention_features(eqnn_tensor *pos, eqnn_tensor *step, const eqnn_graph *g)
 {
     if (step || !g) return features(step);
     return eqnn_sub(pos, eqnn_take(eqnn_pool_mean(pos, g), g->example_index));
@@ -425,14 +425,14 @@ static eqnn_tensor *attention(const predictor *p, eqnn_tensor *pos, eqnn_tensor 
 {
     eqnn_attention_opts o = attention_opts(p, g).head;
     o.out = "1x1o";
-    return eqnn_attention(asked_with(pos, step, g), pos, g, "", &o);
+    return eqnn_attention(attention_features(pos, step, g), pos, g, "", &o);
 }
 
 static eqnn_tensor *multi_head(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
                                const eqnn_graph *g)
 {
     eqnn_multi_head_opts o = attention_opts(p, g);
-    return eqnn_multi_head(asked_with(pos, step, g), pos, g, "", &o);
+    return eqnn_multi_head(attention_features(pos, step, g), pos, g, "", &o);
 }
 
 static eqnn_tensor *attention_network(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
@@ -1042,9 +1042,12 @@ static int int_or_none(eqnn_args *a, const char *name, int low, int high)
     return *eqnn_args_text(a, name) ? eqnn_args_int(a, name, low, high) : 0;
 }
 
-static double number_or(eqnn_args *a, const char *name, double otherwise)
+static double positive_or(eqnn_args *a, const char *name, double otherwise)
 {
-    return *eqnn_args_text(a, name) ? eqnn_args_number(a, name) : otherwise;
+    double value = *eqnn_args_text(a, name) ? eqnn_args_number(a, name) : otherwise;
+    if (value < 0 && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --%s: %g is negative", name, value);
+    return value;
 }
 
 static settings asked_for(eqnn_args *a)
@@ -1054,15 +1057,15 @@ static settings asked_for(eqnn_args *a)
                        .heads = int_or_none(a, "heads", 1, 1000),
                        .lmax = int_or_none(a, "lmax", 1, 20),
                        .basis = int_or_none(a, "basis", 1, 1000),
-                       .radius = number_or(a, "radius", 0),
-                       .rate = number_or(a, "rate", 0) };
+                       .radius = positive_or(a, "radius", 0),
+                       .rate = positive_or(a, "rate", 0) };
 }
 
 static void understand(study *s, eqnn_args *a)
 {
     s->history = eqnn_args_int(a, "history", 1, 2);
     s->asked = asked_for(a);
-    s->huber = number_or(a, "huber", s->history == 2 ? 0.1 : 0);
+    s->huber = positive_or(a, "huber", s->history == 2 ? 0.1 : 0);
     s->to_position = choice(a, "target", "dx", "x");
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
@@ -1090,7 +1093,7 @@ static void understand(study *s, eqnn_args *a)
 static const struct { const char *name; network net; settings set[2]; } known[] = {
     { "mlp", mlp, { { "", 0, 0, 0, 0, 3.5, 1e-3 }, { "", 0, 0, 0, 0, 1.2, 1e-2 } } },
     { "gnn", gnn, { { "", 0, 4, 3, 0, 2.5, 1e-3 }, { "", 0, 4, 3, 0, 1.2, 1e-3 } } },
-    { "small", small, { { STUDY, 0, 0, 3, 0, 3.5, 1e-3 }, { STUDY, 0, 0, 3, 0, 1.2, 1e-2 } } },
+    { "small", small, { { STUDY, 0, 0, 3, 0, 3.5, 1e-3 }, { STUDY, 0, 0, 3, 0, 0.8, 1e-2 } } },
     { "large", large, { { STUDY, 3, 0, 3, 10, 3.5, 1e-3 }, { FINE, 2, 0, 3, 20, 0.8, 1e-2 } } },
     { "2106", of_2106, { { STUDY, 3, 0, 3, 10, 3.5, 1e-3 }, { FINE, 2, 0, 3, 20, 0.8, 1e-2 } } },
     { "attention", attention,

@@ -29,6 +29,7 @@ typedef struct model {
     eqnn_multi_head_opts heads;
     eqnn_network_opts network;
     const int *example;
+    int scalars; /* edges have two more numbers; nodes of SE3 and GNN the features x[1] */
 } model;
 
 static model model_of(int kind)
@@ -40,13 +41,26 @@ static model model_of(int kind)
     return m;
 }
 
+/* Two numbers that do not turn, and do not change with an edge's direction. */
+static eqnn_tensor *two_scalars(eqnn_tensor *pos, const eqnn_graph *g)
+{
+    eqnn_tensor *length = eqnn_norm(eqnn_edge_vectors(pos, g));
+    return eqnn_concat(length, eqnn_sin(eqnn_scale(length, 3)));
+}
+
 static eqnn_tensor *run_with(const model *m, eqnn_tensor *const *x, int n, const eqnn_graph *g)
 {
     eqnn_gnn_opts gnn = { .channels = 5, .heads = 2, .hidden = 6, .out = 2, .lmax = 2 };
+    eqnn_attention_opts head = m->head;
+    eqnn_multi_head_opts heads = m->heads;
+    if (m->scalars) {
+        gnn.edge_scalars = head.edge_scalars = heads.head.edge_scalars = two_scalars(x[0], g);
+        gnn.x = heads.x = n > 1 ? x[1] : NULL;
+    }
     switch (m->kind) {
-    case HEAD: return eqnn_attention(x[1], x[0], g, "net", &m->head);
-    case MULTI_HEAD: return eqnn_multi_head(x[1], x[0], g, "net", &m->heads);
-    case SE3: return eqnn_attention_network(x[0], g, "net", &m->heads);
+    case HEAD: return eqnn_attention(x[1], x[0], g, "net", &head);
+    case MULTI_HEAD: return eqnn_multi_head(x[1], x[0], g, "net", &heads);
+    case SE3: return eqnn_attention_network(x[0], g, "net", &heads);
     case V2106: return eqnn_network_2106(n > 1 ? x[1] : NULL, NULL, x[0], g, "net", &m->network);
     default: return eqnn_gnn(x[0], g, "net", &gnn);
     }
@@ -121,6 +135,40 @@ TEST(attention_network_is_equivariant)
     CHECK(moved > 1e-3);
     m.heads.centred = m.heads.moves = 1;
     check_symmetric(&m, &y, 1, "SE(3) network of centred positions");
+}
+
+TEST(edge_scalars_and_more_features)
+{
+    for (int kind = HEAD; kind <= SE3; kind++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x[2] = { atoms(c, 9), labelled(test_normal(c, 9, 6), "2x0e+1x0o+1x1o") };
+        model m = model_of(kind);
+        m.scalars = m.heads.centred = m.heads.moves = 1;
+        m.head.radius = m.heads.head.radius = 3;
+        check_symmetric(&m, x, 2, "attention with scalars of edges");
+        CHECK(eqnn_cols(eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(run(x, 2, &m), NULL))), x[1])) == 6);
+        m.head.edge_scalars = eqnn_full(c, 1, 1, 1);
+        m.scalars = 0;
+        m.heads.head.edge_scalars = m.head.edge_scalars;
+        CHECK(!run(x, 2, &m));
+        CHECK_ERROR(c, "edge_scalars [1,1]");
+    }
+}
+
+/* More features and attributes reach the answer. */
+TEST(gnn_with_features_and_attributes)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { atoms(c, 8), test_normal(c, 8, 3) };
+    model m = model_of(GNN);
+    m.scalars = 1;
+    CHECK_NEAR(shifted(&m, x, 2), 0, test_eps(1e-12, 1e-4));
+    eqnn_tensor *y = run(x, 2, &m), *dx = eqnn_grad(eqnn_sum(eqnn_square(y)), x[1]);
+    CHECK(eqnn_value(eqnn_sum(eqnn_square(dx))) > 1e-8);
+    CHECK(eqnn_cols(eqnn_parameter(c, "net.conv1.lin_edge.weight")) == 9 + 2);
+    eqnn_gnn_opts o = { .edge_scalars = eqnn_full(c, 1, 2, 1) };
+    CHECK(!eqnn_gnn(x[0], eqnn_radius_graph(x[0], 2, NULL), "other", &o));
+    CHECK_ERROR(c, "edge_scalars [1,2]");
 }
 
 TEST(network_2106_is_equivariant)

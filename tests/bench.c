@@ -493,32 +493,37 @@ static void linears(void)
     }
 }
 
-/* ---- training steps: batches of 32 examples of 12 bodies ---- */
+/* ---- training steps: batches of 32 examples of 12 bodies ----
+   net_energy is the large network with one scalar an example; net_force trains on its gradient too,
+   which takes derivatives of derivatives. */
 
 #define EXAMPLES 32
 #define BODIES 12
 
+enum { LARGE, SMALL, MLP, ENERGY, FORCE, NETS };
+
 typedef struct net_job {
     eqnn_ctx *c;
     int kind, edges;
-    eqnn_tensor *pos, *target;
+    eqnn_tensor *pos, *target, *energies;
     eqnn_adam *adam;
     int example[EXAMPLES * BODIES];
 } net_job;
 
 static eqnn_tensor *net(net_job *j)
 {
-    static const eqnn_network_opts large = { .hidden = BLOG, .out = "1x1o", .layers = 3, .lmax = 3,
+    eqnn_network_opts large = { .hidden = BLOG, .out = "1x1o", .layers = 3, .lmax = 3,
                                              .radius = 3.5, .basis = 10, .radial_layers = 1,
                                              .radial_neurons = 128, .neighbours = 11, .nodes = 12 };
     static const eqnn_polynomial_opts small = { .mid = BLOG, .out = "1x1o", .lmax = 3,
                                                 .neighbours = 11 };
     static const eqnn_mlp_opts linear = { .linear = 1 };
-    if (j->kind == 2) return eqnn_mlp(j->pos, "mlp", "64,64,36", &linear);
+    if (j->kind == MLP) return eqnn_mlp(j->pos, "mlp", "64,64,36", &linear);
     eqnn_graph_opts o = { .example = j->example, .examples = EXAMPLES };
     const eqnn_graph *g = eqnn_radius_graph(j->pos, 3.5, &o);
     if (g) j->edges = g->edges;
-    if (j->kind == 1) return eqnn_polynomial(j->pos, g, "net", &small);
+    if (j->kind == SMALL) return eqnn_polynomial(j->pos, g, "net", &small);
+    if (j->kind >= ENERGY) large.out = "1x0e", large.reduce = 1;
     return eqnn_network(NULL, NULL, j->pos, g, "net", &large);
 }
 
@@ -534,7 +539,10 @@ static void net_forward(void *user)
 static void net_train(void *user)
 {
     net_job *j = (net_job *)user;
-    eqnn_backward(eqnn_mse(net(j), j->target));
+    eqnn_tensor *y = net(j), *loss = eqnn_mse(y, j->kind == FORCE ? j->energies : j->target);
+    if (j->kind == FORCE)
+        loss = eqnn_add(loss, eqnn_mse(eqnn_neg(eqnn_grad(eqnn_sum(y), j->pos)), j->target));
+    eqnn_backward(loss);
     eqnn_adam_step(j->adam);
     eqnn_reset(j->c);
 }
@@ -557,31 +565,46 @@ static void chain(eqnn_ctx *c, double *pos)
     }
 }
 
+static eqnn_tensor *small_numbers(eqnn_ctx *c, const char *name, int rows, int cols)
+{
+    eqnn_tensor *x = eqnn_scale(eqnn_normal(c, name, rows, cols), 0.01);
+    return eqnn_keep(cols == 3 ? eqnn_as(x, eqnn_irreps_make(c, "1x1o")) : x);
+}
+
+static void net_make(net_job *j, int kind)
+{
+    static double pos[EXAMPLES * BODIES * 3];
+    eqnn_adam_opts rate = { .rate = 1e-3 };
+    int rows = kind == MLP ? EXAMPLES : EXAMPLES * BODIES, cols = kind == MLP ? 36 : 3;
+    memset(j, 0, sizeof *j);
+    j->c = context();
+    j->kind = kind;
+    for (int k = 0; k < EXAMPLES * BODIES; k++) j->example[k] = k / BODIES;
+    chain(j->c, pos);
+    eqnn_tensor *x = eqnn_from_double(j->c, rows, cols, pos);
+    j->pos = eqnn_keep(kind == MLP ? x : eqnn_as(x, eqnn_irreps_make(j->c, "1x1o")));
+    j->energies = small_numbers(j->c, "energies", EXAMPLES, 1);
+    j->target = kind == ENERGY ? j->energies : small_numbers(j->c, "target", rows, cols);
+    j->adam = eqnn_adam_make(j->c, &rate);
+    eqnn_reset(j->c);
+}
+
 static void nets(void)
 {
-    static const struct { const char *name; double flops; } cases[3] = {
+    static const struct { const char *name; double flops; } cases[NETS] = {
         { "net_blog_large", 854e6 }, { "net_blog_small", 15.3e6 }, { "net_mlp", 0.56e6 },
+        { "net_energy", 0 },         { "net_force", 0 },
     };
-    static double pos[EXAMPLES * BODIES * 3];
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < NETS; i++) {
         if (!wanted(cases[i].name)) continue;
-        net_job j = { .c = context(), .kind = i };
-        eqnn_adam_opts rate = { .rate = 1e-3 };
-        int rows = i == 2 ? EXAMPLES : EXAMPLES * BODIES, cols = i == 2 ? 36 : 3;
-        for (int k = 0; k < EXAMPLES * BODIES; k++) j.example[k] = k / BODIES;
-        chain(j.c, pos);
-        eqnn_tensor *x = eqnn_from_double(j.c, rows, cols, pos);
-        j.pos = eqnn_keep(i == 2 ? x : eqnn_as(x, eqnn_irreps_make(j.c, "1x1o")));
-        x = eqnn_scale(eqnn_normal(j.c, "target", rows, cols), 0.01);
-        j.target = eqnn_keep(i == 2 ? x : eqnn_as(x, eqnn_irreps_make(j.c, "1x1o")));
-        j.adam = eqnn_adam_make(j.c, &rate);
-        eqnn_reset(j.c);
+        net_job j;
+        net_make(&j, i);
         net_train(&j);
         char note[80];
         snprintf(note, sizeof note, "%d edges, %d parameters", j.edges,
                  (int)eqnn_parameter_size(j.c));
         row r = { cases[i].name, "fwd", REAL, "eqnn", EXAMPLES, cases[i].flops, 0, note, 0 };
-        measure(r, net_forward, &j);
+        if (i != FORCE) measure(r, net_forward, &j); /* the forward pass of net_energy */
         r.pass = "train";
         r.flops *= 3;
         measure(r, net_train, &j);

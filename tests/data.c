@@ -428,4 +428,31 @@ TEST(plots)
     remove("test_data.svg");
 }
 
+/* Rows of another name, with too few cells, or with no number are passed over. */
+TEST(plot_of_a_log)
+{
+    eqnn_ctx *c = test_context();
+    static char text[20000];
+    FILE *f = fopen("test_data.txt", "wb");
+    if (f) fprintf(f, "model,epoch,loss\na,1,10\nb,1,7\nab,1,3\na,2\na,3,\na,4,nan\na,5,1000\n\na,6,1x\n");
+    if (f) fclose(f);
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    CHECK(eqnn_plot_csv(p, "test_data.txt", "a", 1, 2, NULL));
+    CHECK(!eqnn_plot_csv(p, "test_data.txt", "nobody", 1, 2, NULL) && !eqnn_error(c));
+    CHECK(!eqnn_plot_csv(p, "test_data.txt", "a", 1, 9, NULL) && !eqnn_error(c));
+    CHECK(eqnn_plot_csv(p, "test_data.txt", NULL, 1, 2, NULL));
+    CHECK(eqnn_plot_save(p, "test_data.svg"));
+    read_text("test_data.svg", text, sizeof text);
+    const char *a = strstr(text, "<path"), *b = a ? strstr(a + 1, "<path") : NULL;
+    int points[2] = { 0, 0 };
+    for (const char *q = a; q && *q && *q != '>'; q++) points[0] += *q == 'M' || *q == 'L';
+    for (const char *q = b; q && *q && *q != '>'; q++) points[1] += *q == 'M' || *q == 'L';
+    CHECK(points[0] == 2 && points[1] == 4);
+    CHECK(!eqnn_plot_csv(p, "/nowhere/log.csv", "a", 1, 2, NULL));
+    CHECK_ERROR(c, "/nowhere/log.csv");
+    eqnn_plot_free(p);
+    remove("test_data.txt");
+    remove("test_data.svg");
+}
+
 TEST_MAIN

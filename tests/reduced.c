@@ -547,6 +547,8 @@ static const contraction contractions[] = {
     { "1x0e+1x1o+1x2e", "0e+1o+2e", "1x0e+1x2e", 1, 4, 1 },
     { "4x0e+4x1o", "0e+1o", "4x0e+4x1o+4x1o", 4, 2, 1 },
     { "4x0e+4x1o", "0e+1o", "4x0e+4x1o", 4, 1, 0 },
+    { "16x1o+16x0e", "1o+0e", "16x0e+16x1o", 16, 3, 1 },   /* whole vectors of channels */
+    { "17x0e+17x1e", "0e+1e", "17x1e", 17, 2, 0 },
     { "2x1o+2x1o", "1o+1o", "2x0o+2x0e+2x1e", 2, 3, 0 }, /* two of one kind */
 };
 
