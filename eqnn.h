@@ -3806,8 +3806,9 @@ EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
     case EQNN__F_GAUSS: return EQNN__K(gauss)(f, x);
     case EQNN__F_SUS: return EQNN__K(sus)(f, x);
     default: /* EQNN__F_ROOT */
-        s = EQNN__K(sqrt)(x);
-        s = f->e ? s * EQNN__K(powi)(x, f->e) * c : s * c;
+        s = EQNN__K(sqrt)(x); /* x^e may overflow where x^(e + 1/2) does not */
+        if (f->e < 0) s = EQNN__K(powi)(x, f->e + 1) / s * c;
+        else s = f->e ? s * EQNN__K(powi)(x, f->e) * c : s * c;
         return EQNN__K(select)(EQNN__K(less)(zero, x) | ~EQNN__K(equal)(x, x), s, zero);
     }
 }
@@ -7192,6 +7193,7 @@ enum {
     EQNN__OP_SLICE_ROWS,
     EQNN__OP_PAD_ROWS,
     EQNN__OP_FORM,
+    EQNN__OP_NORM,
     EQNN__OP_SOLID,
     EQNN__OP_CUSTOM,
     EQNN__OP_CHECKPOINT
@@ -7838,6 +7840,15 @@ static eqnn_tensor *eqnn__softmax_rule(eqnn_tensor *y, eqnn_tensor *g, const eqn
     return eqnn_sub(gy, eqnn_mul(y, sum));
 }
 
+/* y = |x|: dx = g u. The unit vector u = x / y, 0 at 0, is made first: its derivative has the size
+   of 1 / y, and no higher power of 1 / y appears on the way, which would overflow at short x. */
+static eqnn_tensor *eqnn__norm_rule(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *g, int copies)
+{
+    eqnn_tensor *r = eqnn_reciprocal(y);
+    if (copies) return eqnn_scale_copies(eqnn_scale_copies(x, r), g);
+    return eqnn_mul(eqnn_mul(x, r), g);
+}
+
 static void eqnn__matmul_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *a = n->in[0], *b = n->in[1];
@@ -7936,6 +7947,7 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_SLICE_ROWS: eqnn__give(s, n, 0, eqnn__pad_rows(g, n->i[0], x->rows)); break;
     case EQNN__OP_PAD_ROWS: eqnn__give(s, n, 0, eqnn_slice_rows(g, n->i[0], x->rows)); break;
     case EQNN__OP_FORM: eqnn__form_rule(s, n); break;
+    case EQNN__OP_NORM: eqnn__give(s, n, 0, eqnn__norm_rule(x, n->out[0], g, n->i[0])); break;
     case EQNN__OP_SOLID: eqnn__solid_rule(s, n); break;
     case EQNN__OP_CUSTOM: eqnn__custom_rule(s, n); break;
     case EQNN__OP_CHECKPOINT: eqnn__checkpoint_rule(s, n); break;
@@ -8898,12 +8910,23 @@ EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times)
 
 /* --- norms, dropout, losses --- */
 
+/* |x| of rows or of copies */
+static eqnn_tensor *eqnn__norm(eqnn_tensor *x, int copies)
+{
+    int recording = eqnn_recording(x->ctx, 0);
+    eqnn_tensor *y = eqnn_sqrt(copies ? eqnn_square_copies(x) : eqnn_sum_cols(eqnn_square(x)));
+    eqnn_recording(x->ctx, recording);
+    eqnn__node *n = y ? eqnn__record(x->ctx, EQNN__OP_NORM, &x, 1, &y, 1) : NULL;
+    if (n) n->i[0] = copies;
+    return y;
+}
+
 EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "norm")) return NULL;
-    if (x->label && x->label->copies != 1 && eqnn__refuse(x, "norm", "use eqnn_square_copies"))
+    if (x->label && x->label->copies != 1 && eqnn__refuse(x, "norm", "use eqnn_norm_copies"))
         return NULL;
-    return eqnn_sqrt(eqnn_sum_cols(eqnn_square(eqnn_as(x, NULL))));
+    return eqnn__norm(eqnn_as(x, NULL), 0);
 }
 
 EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p)
@@ -16662,7 +16685,7 @@ EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_ir
 EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "norm_copies")) return NULL;
-    return eqnn_sqrt(eqnn_square_copies(x));
+    return eqnn__norm(x, 1);
 }
 
 /* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its

@@ -30,7 +30,7 @@
    and all heads are trained. The study's runs, with its data (paths.npz of the dmol book):
 
       trajectory --history 1 --schedule constant --epochs 1000 --models mlp,gnn,small,large
-                 --data paths.npz [--shuffle off] [--target x]
+                 --data paths.npz [--no-shuffle] [--target x]
       trajectory --history 1 --schedule constant --epochs 300 --models multi-head,attention-network
 
    More training, and a longer roll-out of the prediction fed back:
@@ -999,7 +999,8 @@ static void draw_rollouts(const study *s, const predictor *p, int n)
    ---------------------------------------------------------------------------------------------- */
 
 static const eqnn_option options[] = {
-    { "models", "mlp,small,large", "which to train: all, or some of mlp, gnn, small, large, 2106,\n"
+    { "models", "mlp,small,large,potential",
+      "which to train: all, or some of mlp, gnn, small, large, 2106,\n"
       "                     attention, multi-head, attention-network, potential" },
     { "history", "2", "frames a model sees: 1 or 2 (then it is given the last displacement)" },
     { "target", "dx", "what it predicts: dx (change) or x (position)" },

@@ -195,6 +195,23 @@ TEST(norm_at_zero)
     CHECK(eqnn_at(h, 0, 0) == 0);
 }
 
+/* Short rows have the gradients of long ones: u = x / |x|, and (v - u u.v) / |x| after a second. */
+TEST(norm_of_short_rows)
+{
+    eqnn_ctx *c = test_context();
+    for (int digits = 1; digits <= 18; digits++) {
+        double s = pow(10, -digits);
+        double row[3] = { 2 * s, -1 * s, 2 * s }, direction[3] = { 1, 2, 0 };
+        eqnn_tensor *x = eqnn_from_double(c, 1, 3, row), *v = eqnn_from_double(c, 1, 3, direction);
+        eqnn_tensor *g = eqnn_grad(eqnn_norm(x), x);
+        eqnn_tensor *h = eqnn_grad(eqnn_sum(eqnn_mul(g, v)), x);
+        for (int k = 0; k < 3; k++) {
+            CHECK_NEAR(eqnn_at(g, 0, k), row[k] / (3 * s), test_eps(1e-14, 1e-6));
+            CHECK_NEAR(eqnn_at(h, 0, k) * 3 * s, direction[k], test_eps(1e-13, 1e-5));
+        }
+    }
+}
+
 /* --- checkpoints --- */
 
 static eqnn_tensor *block(eqnn_tensor *const *x, int n, void *user)
