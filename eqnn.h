@@ -61,6 +61,35 @@
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
                  NULL in gives NULL out, so write whole expressions and look once a step.
 
+   COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" counts the numbers
+                 that stay in the step's memory for the backward pass, the result included. Memory
+                 moved is about what is kept, read once and written once; weights come on top.
+                 A backward pass takes about twice the multiply-adds, a step with energies and
+                 forces 3 to 4 times the step with energies alone, a checkpointed block one forward
+                 pass more, and it keeps its arguments and results only.
+
+      layer                          multiply-adds                          keeps
+      linear, k to n columns         N k n                                  2 N n
+      silu, tanh, ... (a map)        10 to 20 a number                      1 a number
+      layer and batch norm           8 a number                             5; of irreps 3 a number
+      spherical harmonics to L       3 to 5 (L+1)^2 an edge                 (L+1)^2 + 8 an edge
+      radial basis, n functions      12 n an edge                           5 n an edge
+      irreps_linear                  N sum over l of (2l+1) C_in C_out      1 a number
+      tensor_product, channelwise    a row: entries of 3j tensors, and      result and a copy of the
+                                     C (2l1+1) (2l3+1) for each path        weights
+      fully connected, C1 C2 to C3   a row and path: C1 C2 (2l1+1) (2l3+1)  result; C1 C2 (2l3+1)
+                                     + C1 C2 C3 (2l3+1)                     for each path
+      message (weights h V,          an edge: as the product, and for       result at the nodes; an
+      h of H numbers)                its W weights H W                      edge: 1 or 2 numbers
+      scatter, take                  none; 1 addition a number              result
+      segment_softmax                20 a number                            1 a number
+      s2_activation, G points        2 G (lmax+1)^2 C a row                 3 G C a row, 3 a number
+      symmetric_contraction          C times the records of U, a node       60 C (3 factors, l <= 2)
+
+                 Example: a gated convolution of 32x0e+32x1o+32x2e with 20 edges a node and
+                 harmonics to l = 2 keeps 6,840 numbers a node; a weight for every edge and path
+                 would be 7,040 more.
+
    CONTENTS      Manual, declarations and implementation go through the same sections in the same
                  order, each resting only on those before it. Search for the tag to jump.
 
