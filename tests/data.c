@@ -434,7 +434,9 @@ TEST(plot_of_a_log)
     eqnn_ctx *c = test_context();
     static char text[20000];
     FILE *f = fopen("test_data.txt", "wb");
-    if (f) fprintf(f, "model,epoch,loss\na,1,10\nb,1,7\nab,1,3\na,2\na,3,\na,4,nan\na,5,1000\n\na,6,1x\n");
+    if (f)
+        fprintf(
+            f, "model,epoch,loss\na,1,10\nb,1,7\nab,1,3\na,2\na,3,\na,4,nan\na,5,1000\n\na,6,1x\n");
     if (f) fclose(f);
     eqnn_plot *p = eqnn_plot_make(c, NULL);
     CHECK(eqnn_plot_csv(p, "test_data.txt", "a", 1, 2, NULL));

@@ -2,10 +2,10 @@
 
       ./golden [-q] folder-or-file ...      -q prints only what failed
 
-   Every .safetensors file is a set of cases; its kind is the beginning of its name, its metadata (JSON)
-   say how each case is set up, "grad_NAME" is d sum(cotangent * out) / d NAME. A line a case with the
-   largest error |ours - theirs| / max(1, max |theirs|); at the end "N passed, N failed, N skipped".
-   Every entry of a file must belong to a case: what is not known fails. */
+   Every .safetensors file is a set of cases; its kind is the beginning of its name, its metadata
+   (JSON) say how each case is set up, "grad_NAME" is d sum(cotangent * out) / d NAME. A line a
+   case with the largest error |ours - theirs| / max(1, max |theirs|); at the end "N passed, N
+   failed, N skipped". Every entry of a file must belong to a case: what is not known fails. */
 #include "test.h"
 #include "json.h"
 #include <dirent.h>
@@ -23,11 +23,13 @@ typedef struct golden {
 } golden;
 
 static int golden_quiet, golden_passed, golden_failed, golden_skipped;
-static const char *const modes[] = { "uvw", "uvu", "uvv", "uuw", "uuu", "uvuv", "uvu<v", "u<vw", NULL };
+static const char *const modes[] = { "uvw",  "uvu",   "uvv",  "uuw", "uuu",
+                                     "uvuv", "uvu<v", "u<vw", NULL };
 static const char *const path_kinds[] = { "element", "path", "none", NULL };
 static const char *const irrep_kinds[] = { "component", "norm", "none", NULL };
 static const char *const harmonics_kinds[] = { "component", "integral", "norm", NULL };
-static const char *const bases[] = { "gaussian", "cosine", "smooth_finite", "fourier", "bessel", NULL };
+static const char *const bases[] = { "gaussian", "cosine", "smooth_finite",
+                                     "fourier",  "bessel", NULL };
 
 static int find_word(golden *g, const char *const *list, const char *word)
 {
@@ -122,7 +124,8 @@ static void worse(golden *g, const char *entry, double error)
     snprintf(g->worst_entry, sizeof g->worst_entry, "%s", entry);
 }
 
-static void compare_numbers(golden *g, const char *entry, const double *ours, const double *theirs, size_t n)
+static void compare_numbers(golden *g, const char *entry, const double *ours, const double *theirs,
+                            size_t n)
 {
     double size = 1, error = 0;
     for (size_t i = 0; i < n; i++) {
@@ -160,11 +163,12 @@ static void compare_value(golden *g, const char *name, double ours)
 }
 
 /* Columns first..first+count of [rows, cols]; row by row when each_row. */
-static void compare_columns(golden *g, const char *entry, const double *ours, const double *theirs, int rows,
-                            int cols, int first, int count, int each_row)
+static void compare_columns(golden *g, const char *entry, const double *ours, const double *theirs,
+                            int rows, int cols, int first, int count, int each_row)
 {
     size_t n = (size_t)rows * (size_t)count;
-    double *a = (double *)malloc((n + 1) * sizeof(double)), *b = (double *)malloc((n + 1) * sizeof(double));
+    double *a = (double *)malloc((n + 1) * sizeof(double)),
+           *b = (double *)malloc((n + 1) * sizeof(double));
     for (int r = 0; a && b && r < rows; r++) {
         size_t from = (size_t)r * (size_t)cols + (size_t)first, to = (size_t)r * (size_t)count;
         memcpy(a + to, ours + from, (size_t)count * sizeof(double));
@@ -255,7 +259,8 @@ static void set_weights(golden *g, const char *prefix, const char *scope)
         snprintf(entry, sizeof entry, "%s%s", prefix, eqnn_parameter_name(g->c, i) + skip_scope);
         double *v = numbers(g, entry, &n);
         if (v && n != (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w))
-            eqnn_fail(g->c, "golden: \"%s\" has %d numbers, ours [%d,%d]", entry, (int)n, eqnn_rows(w), eqnn_cols(w));
+            eqnn_fail(g->c, "golden: \"%s\" has %d numbers, ours [%d,%d]", entry, (int)n,
+                      eqnn_rows(w), eqnn_cols(w));
         else if (v) eqnn_set(w, v);
         free(v);
     }
@@ -272,7 +277,8 @@ static void compare_gradients(golden *g, const char *prefix, const char *scope)
 }
 
 /* d sum(cotangent * out) / d x against grad_NAME, for each of n inputs that has one. */
-static void compare_inputs(golden *g, eqnn_tensor *out, eqnn_tensor *const *x, const char *const *names, int n)
+static void compare_inputs(golden *g, eqnn_tensor *out, eqnn_tensor *const *x,
+                           const char *const *names, int n)
 {
     eqnn_tensor *y = eqnn_sum(eqnn_mul(out, matrix(g, "cotangent", 0)));
     eqnn_tensor *dx[8] = { NULL };
@@ -295,7 +301,8 @@ static void wigner_3j(golden *g)
         begin(g, "");
         size_t n, m = (size_t)(2 * a + 1) * (size_t)(2 * b + 1) * (size_t)(2 * l + 1);
         double *theirs = numbers(g, name, &n), *ours = (double *)calloc(m, sizeof(double));
-        if (n != m || !eqnn_wigner_3j(a, b, l, ours)) eqnn_fail(g->c, "golden: no 3j tensor for %s", name);
+        if (n != m || !eqnn_wigner_3j(a, b, l, ours))
+            eqnn_fail(g->c, "golden: no 3j tensor for %s", name);
         else compare_numbers(g, name, ours, theirs, n);
         free(theirs);
         free(ours);
@@ -319,7 +326,9 @@ static void rotations(golden *g)
         eqnn_rotation_quaternion(q + 4 * i, M);
         compare_numbers(g, "R of quaternion", M, R + 9 * i, 9);
         eqnn_quaternion_rotation(R + 9 * i, p);
-        sign = p[0] * q[4 * i] + p[1] * q[4 * i + 1] + p[2] * q[4 * i + 2] + p[3] * q[4 * i + 3] < 0 ? -1 : 1;
+        sign = p[0] * q[4 * i] + p[1] * q[4 * i + 1] + p[2] * q[4 * i + 2] + p[3] * q[4 * i + 3] < 0
+                   ? -1
+                   : 1;
         for (int k = 0; k < 4; k++) p[k] *= sign;
         compare_numbers(g, "quaternion of R", p, q + 4 * i, 4);
     }
@@ -330,7 +339,8 @@ static void rotations(golden *g)
 static void axes(golden *g)
 {
     size_t n, m, first;
-    double *R = numbers(g, "R", &n), *axis = numbers(g, "axis_from3", &m), *angle = numbers(g, "angle_from3", &m);
+    double *R = numbers(g, "R", &n), *axis = numbers(g, "axis_from3", &m),
+           *angle = numbers(g, "angle_from3", &m);
     first = n / 9 - m;
     for (size_t i = 0; R && axis && angle && i < m; i++) {
         double M[9], a[3], t;
@@ -388,7 +398,8 @@ static void irreps_D(golden *g)
             eqnn_irreps_D(a, R + 9 * k, D);
             for (int i = 0; i < d; i++)
                 for (int j = 0; j < d; j++) E[i * d + j] = D[map[i] * d + map[j]];
-            compare_numbers(g, "irreps_D", E, theirs + k * (size_t)d * (size_t)d, (size_t)d * (size_t)d);
+            compare_numbers(g, "irreps_D", E, theirs + k * (size_t)d * (size_t)d,
+                            (size_t)d * (size_t)d);
         }
         free(map); free(D); free(E);
     }
@@ -454,7 +465,8 @@ static void harmonics_values(golden *g, const char *name, int each_row)
     double *theirs = numbers(g, name, &n);
     int rows = eqnn_rows(r), cols = rows ? (int)n / rows : 0;
     harmonics_settings(g, name, &o);
-    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_from_e3nn(r, eqnn_irreps_make(g->c, "1x1o")), lmax_of(cols), &o);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_from_e3nn(r, eqnn_irreps_make(g->c, "1x1o")),
+                                              lmax_of(cols), &o);
     double *ours = (double *)calloc(n + 1, sizeof(double));
     if (theirs && Y && eqnn_cols(Y) == cols) {
         to_double(eqnn_to_e3nn(Y), ours);
@@ -466,8 +478,8 @@ static void harmonics_values(golden *g, const char *name, int each_row)
     free(theirs); free(ours);
 }
 
-/* dY[n, component, xyz], one pullback a component. Vectors shorter than 1e-12 have no direction: the
-   reference's gradient is that of x / 1e-12 there (1e12), ours is zero where normalised. */
+/* dY[n, component, xyz], one pullback a component. Vectors shorter than 1e-12 have no direction:
+   the reference's gradient is that of x / 1e-12 there (1e12), ours is zero where normalised. */
 static void harmonics_gradients(golden *g, const char *name, int each_row)
 {
     eqnn_harmonics_opts o;
@@ -490,7 +502,8 @@ static void harmonics_gradients(golden *g, const char *name, int each_row)
         if (s < 1e-12) memset(theirs + i * cols * 3, 0, (size_t)cols * 3 * sizeof(double));
     }
     for (int l = 0; theirs && l <= lmax_of(cols); l++)
-        compare_columns(g, name, ours, theirs, rows, 3 * cols, 3 * l * l, 3 * (2 * l + 1), each_row);
+        compare_columns(g, name, ours, theirs, rows, 3 * cols, 3 * l * l, 3 * (2 * l + 1),
+                        each_row);
     free(theirs); free(ours); free(pick);
 }
 
@@ -591,14 +604,16 @@ static const eqnn_product *product_of(golden *g, const json *j, int full)
     const eqnn_product *p;
     eqnn_product_opts o;
     memset(&o, 0, sizeof o);
-    o.irrep_kind = (eqnn_irrep_kind)find_word(g, irrep_kinds,
-                                              json_text(json_get(j, "irrep_normalization"), "component"));
-    o.path_kind = (eqnn_path_kind)find_word(g, path_kinds, json_text(json_get(j, "path_normalization"), "element"));
+    o.irrep_kind = (eqnn_irrep_kind)find_word(
+        g, irrep_kinds, json_text(json_get(j, "irrep_normalization"), "component"));
+    o.path_kind = (eqnn_path_kind)find_word(
+        g, path_kinds, json_text(json_get(j, "path_normalization"), "element"));
     o.in1_var = v1;
     o.in2_var = v2;
     o.out_var = vo;
     p = full ? eqnn_product_full(g->c, in1, in2, out, &o)
-             : eqnn_product_make(g->c, in1, in2, out, paths, json_count(json_get(j, "instructions")), &o);
+             : eqnn_product_make(g->c, in1, in2, out, paths,
+                                 json_count(json_get(j, "instructions")), &o);
     free(v1); free(v2); free(vo); free(paths);
     return p;
 }
@@ -611,8 +626,10 @@ static void tensor_product(golden *g, const json *j, int full)
     eqnn_tensor *x[3] = { matrix(g, "x1", 0), matrix(g, "x2", 0), NULL };
     if (!p) return;
     if (has(g, "w") && weights > 0) x[2] = matrix(g, "w", weights);
-    eqnn_tensor *a = eqnn_from_e3nn(x[0], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in1"), NULL)));
-    eqnn_tensor *b = eqnn_from_e3nn(x[1], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL)));
+    eqnn_tensor *a =
+        eqnn_from_e3nn(x[0], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in1"), NULL)));
+    eqnn_tensor *b =
+        eqnn_from_e3nn(x[1], eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL)));
     eqnn_tensor *out = eqnn_to_e3nn(eqnn_tensor_product(a, b, x[2], p));
     compare(g, "out", out);
     compare_inputs(g, out, x, names, x[2] ? 3 : 2);
@@ -657,20 +674,23 @@ static const eqnn_product *family_product(golden *g, const json *j)
     const eqnn_irreps *in1 = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in1"), ""));
     const eqnn_irreps *in2 = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), ""));
     const eqnn_irreps *in = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), ""));
-    const eqnn_irreps *out = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL)), *filter = NULL;
+    const eqnn_irreps *out = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL)),
+                      *filter = NULL;
     eqnn_product_opts o;
     memset(&o, 0, sizeof o);
-    o.irrep_kind = (eqnn_irrep_kind)find_word(g, irrep_kinds,
-                                              json_text(json_get(j, "irrep_normalization"), "component"));
+    o.irrep_kind = (eqnn_irrep_kind)find_word(
+        g, irrep_kinds, json_text(json_get(j, "irrep_normalization"), "component"));
     for (int i = 0; i < json_count(keep); i++) {
         const eqnn_irreps *one = eqnn_irreps_make(g->c, json_text(json_at(keep, i), NULL));
         filter = filter ? eqnn_irreps_concat(g->c, filter, one) : one;
     }
-    if (!strcmp(json_text(label, ""), "FullTensorProduct")) return eqnn_product_outer(g->c, in1, in2, filter, &o);
+    if (!strcmp(json_text(label, ""), "FullTensorProduct"))
+        return eqnn_product_outer(g->c, in1, in2, filter, &o);
     if (!strcmp(json_text(label, ""), "ElementwiseTensorProduct"))
         return eqnn_product_elementwise(g->c, in1, in2, filter, &o);
     if (!strcmp(json_text(label, ""), "TensorSquare"))
-        return has(g, "w") ? eqnn_product_square_full(g->c, in, out, &o) : eqnn_product_square(g->c, in, filter, &o);
+        return has(g, "w") ? eqnn_product_square_full(g->c, in, out, &o)
+                           : eqnn_product_square(g->c, in, filter, &o);
     eqnn_fail(g->c, "golden: unknown product \"%s\"", json_text(label, ""));
     return NULL;
 }
@@ -691,14 +711,17 @@ static void family_case(golden *g, const json *j)
     static const char *const names[] = { "x1", "x2" }, *const square_names[] = { "x1", "w" };
     int square = json_get(j, "irreps_in") != NULL;
     const eqnn_product *p = family_product(g, j);
-    const eqnn_irreps *in1 = eqnn_irreps_make(g->c, json_text(json_get(j, square ? "irreps_in" : "irreps_in1"), NULL));
-    const eqnn_irreps *in2 = square ? in1 : eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL));
+    const eqnn_irreps *in1 =
+        eqnn_irreps_make(g->c, json_text(json_get(j, square ? "irreps_in" : "irreps_in1"), NULL));
+    const eqnn_irreps *in2 =
+        square ? in1 : eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in2"), NULL));
     if (!p || !in1 || !in2) return;
     if (eqnn_product_out(p) != eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_out"), NULL)))
         eqnn_fail(g->c, "golden: the product leads to %s", eqnn_product_out(p)->name);
     eqnn_tensor *x[2] = { matrix(g, "x1", 0), square ? NULL : matrix(g, "x2", 0) };
     eqnn_tensor *w = has(g, "w") ? matrix(g, "w", 0) : NULL, *a = eqnn_from_e3nn(x[0], in1);
-    eqnn_tensor *out = eqnn_to_e3nn(eqnn_tensor_product(a, square ? a : eqnn_from_e3nn(x[1], in2), w, p));
+    eqnn_tensor *out =
+        eqnn_to_e3nn(eqnn_tensor_product(a, square ? a : eqnn_from_e3nn(x[1], in2), w, p));
     if (square) x[1] = w;
     compare(g, "out", out);
     compare_inputs(g, out, x, square ? square_names : names, x[1] ? 2 : 1);
@@ -710,7 +733,8 @@ static void family_norm(golden *g, const json *j)
     static const char *const names[] = { "x" };
     const eqnn_irreps *in = eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), NULL));
     eqnn_tensor *x = matrix(g, "x", 0), *a = eqnn_from_e3nn(x, in);
-    eqnn_tensor *out = json_true(json_get(j, "squared"), 0) ? eqnn_square_copies(a) : eqnn_norm_copies(a);
+    eqnn_tensor *out =
+        json_true(json_get(j, "squared"), 0) ? eqnn_square_copies(a) : eqnn_norm_copies(a);
     compare(g, "out", out);
     compare_inputs(g, out, &x, names, 1);
 }
@@ -734,11 +758,12 @@ static void read_linear(golden *g, linear_settings *s, const json *kwargs)
     memset(s, 0, sizeof *s);
     s->o.biases = json_true(biases, 0);
     if (biases && biases->type == '[') {
-        for (int i = 0; i < biases->count && i < 64; i++) s->flags[i] = json_true(json_at(biases, i), 0);
+        for (int i = 0; i < biases->count && i < 64; i++)
+            s->flags[i] = json_true(json_at(biases, i), 0);
         s->o.bias_blocks = s->flags;
     }
-    s->o.path_kind = (eqnn_path_kind)find_word(g, path_kinds,
-                                               json_text(json_get(kwargs, "path_normalization"), "element"));
+    s->o.path_kind = (eqnn_path_kind)find_word(
+        g, path_kinds, json_text(json_get(kwargs, "path_normalization"), "element"));
     for (int i = 0; i < json_count(list) && i < 64; i++)
         for (int k = 0; k < 2; k++) s->paths[i][k] = json_int(json_at(json_at(list, i), k), -1);
     if (!list) return;
@@ -768,19 +793,21 @@ static void linear_case(golden *g, const json *j)
     x[0] = matrix(g, "x", 0);
     x[1] = matrix(g, "w", eqnn_irreps_map_weights(in, to, &s.o));
     x[2] = has(g, "bias") ? matrix(g, "bias", 0) : NULL;
-    eqnn_tensor *out = eqnn_to_e3nn(eqnn_irreps_map(eqnn_from_e3nn(x[0], in), x[1], x[2], to, &s.o));
+    eqnn_tensor *out =
+        eqnn_to_e3nn(eqnn_irreps_map(eqnn_from_e3nn(x[0], in), x[1], x[2], to, &s.o));
     compare(g, "out", out);
     if (has(g, "output_mask")) check_mask(g, out);
     compare_inputs(g, out, x, names, x[2] ? 3 : 2);
 }
 
-/* A Linear with channels in front: out[n,o] = sum over f of map(x[n,f], w[f,o]) / sqrt(f_in). Its text is
-   "Linear(IN -> OUT, f_in=3, f_out=4): ...". */
+/* A Linear with channels in front: out[n,o] = sum over f of map(x[n,f], w[f,o]) / sqrt(f_in).
+   Its text is "Linear(IN -> OUT, f_in=3, f_out=4): ...". */
 static void linear_channels(golden *g)
 {
     char text[512], from[128], to[128];
     int fi, fo, cols = 0;
-    if (sscanf(meta_text(g, "channels", text), "Linear(%127s -> %127[^,], f_in=%d, f_out=%d)", from, to, &fi, &fo) != 4) {
+    if (sscanf(meta_text(g, "channels", text), "Linear(%127s -> %127[^,], f_in=%d, f_out=%d)", from,
+               to, &fi, &fo) != 4) {
         eqnn_fail(g->c, "golden: cannot read \"%s\"", text);
         return;
     }
@@ -791,7 +818,8 @@ static void linear_channels(golden *g)
         eqnn_tensor *sum = NULL;
         for (int f = 0; f < fi; f++) {
             eqnn_tensor *xf = eqnn_from_e3nn(eqnn_slice(x, f * cols, cols), in);
-            eqnn_tensor *y = eqnn_irreps_map(xf, eqnn_slice_rows(w, f * fo + o, 1), NULL, out, NULL);
+            eqnn_tensor *y =
+                eqnn_irreps_map(xf, eqnn_slice_rows(w, f * fo + o, 1), NULL, out, NULL);
             sum = sum ? eqnn_add(sum, y) : y;
         }
         sum = eqnn_to_e3nn(eqnn_scale(sum, 1 / sqrt(fi)));
@@ -850,7 +878,8 @@ static void nn_gate(golden *g, const json *j)
     read_acts(g, json_get(j, "act_gates"), gates);
     s.act_scalars = scalars;
     s.act_gates = gates;
-    eqnn_tensor *x = matrix(g, "x", 0), *y = eqnn_gate(eqnn_from_e3nn(x, eqnn_gate_in(g->c, &s)), &s);
+    eqnn_tensor *x = matrix(g, "x", 0),
+                *y = eqnn_gate(eqnn_from_e3nn(x, eqnn_gate_in(g->c, &s)), &s);
     check_label(g, eqnn_gate_in(g->c, &s), json_get(j, "irreps_in"), "the gate's input");
     check_label(g, eqnn_label_of(y), json_get(j, "irreps_out"), "the gate's output");
     y = eqnn_to_e3nn(y);
@@ -864,7 +893,9 @@ static void nn_activation(golden *g, const json *j)
     eqnn_act acts[32];
     eqnn_tensor *x = matrix(g, "x", 0), *y;
     read_acts(g, json_get(j, "acts"), acts);
-    y = eqnn_activation(eqnn_from_e3nn(x, eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), NULL))), acts, 0);
+    y = eqnn_activation(
+        eqnn_from_e3nn(x, eqnn_irreps_make(g->c, json_text(json_get(j, "irreps_in"), NULL))), acts,
+        0);
     check_label(g, eqnn_label_of(y), json_get(j, "irreps_out"), "the activation's output");
     y = eqnn_to_e3nn(y);
     compare(g, "out", y);
@@ -919,10 +950,12 @@ static void nn_normact(golden *g, const json *j)
     o.bias = json_true(json_get(j, "bias"), 0);
     o.no_normalize = !json_true(json_get(j, "normalize"), 1);
     eqnn_tensor *x[2] = { matrix(g, "x", 0), NULL };
-    eqnn_norm_activation(eqnn_from_e3nn(x[0], in), "act", eqnn_act_find(g->c, act), &o); /* makes the biases */
+    eqnn_norm_activation(eqnn_from_e3nn(x[0], in), "act", eqnn_act_find(g->c, act),
+                         &o); /* makes the biases */
     set_weights(g, "", "act");
     x[1] = eqnn_parameter(g->c, "act.biases");
-    eqnn_tensor *y = eqnn_to_e3nn(eqnn_norm_activation(eqnn_from_e3nn(x[0], in), "act", eqnn_act_find(g->c, act), &o));
+    eqnn_tensor *y = eqnn_to_e3nn(
+        eqnn_norm_activation(eqnn_from_e3nn(x[0], in), "act", eqnn_act_find(g->c, act), &o));
     compare(g, "out", y);
     compare_inputs(g, y, x, names, o.bias ? 2 : 1);
 }
@@ -950,7 +983,8 @@ static eqnn_ints *bn_examples(golden *g, const eqnn_tensor *x)
     char full[256];
     eqnn_file *f;
     const eqnn_entry *e = find_entry(g, full_name(g, "x", full), &f);
-    int n = e ? (int)e->shape[0] : 1, each = eqnn_rows(x) / n, *of = (int *)calloc((size_t)(n * each) + 1, sizeof(int));
+    int n = e ? (int)e->shape[0] : 1, each = eqnn_rows(x) / n,
+        *of = (int *)calloc((size_t)(n * each) + 1, sizeof(int));
     for (int i = 0; i < n * each; i++) of[i] = i / each;
     eqnn_ints *example = eqnn_ints_make(g->c, n * each, of, n, 0);
     free(of);
@@ -970,8 +1004,10 @@ static void bn_phase(golden *g, const json *j, const char *title, const char *ph
     compare_gradients(g, "grad_", "bn");
     eqnn_zero_gradients(g->c);
     eqnn_commit(g->c);
-    if (has(g, "running_mean_after")) compare(g, "running_mean_after", eqnn_parameter(g->c, "bn.running_mean"));
-    if (has(g, "running_var_after")) compare(g, "running_var_after", eqnn_parameter(g->c, "bn.running_var"));
+    if (has(g, "running_mean_after"))
+        compare(g, "running_mean_after", eqnn_parameter(g->c, "bn.running_mean"));
+    if (has(g, "running_var_after"))
+        compare(g, "running_var_after", eqnn_parameter(g->c, "bn.running_var"));
 }
 
 static void nn_bn(golden *g, const json *j)
@@ -999,7 +1035,8 @@ static void nn_extract(golden *g)
     eqnn_tensor *x = eqnn_from_e3nn(matrix(g, "x", 0), eqnn_irreps_make(g->c, in));
     for (int k = 0; (s = strchr(s, '(')) != NULL; k++) {
         int blocks[16], n = 0;
-        for (s++; *s && *s != ')' && n < 16; s += strcspn(s, ",)"), s += *s == ',') blocks[n++] = atoi(s);
+        for (s++; *s && *s != ')' && n < 16; s += strcspn(s, ",)"), s += *s == ',')
+            blocks[n++] = atoi(s);
         snprintf(name, sizeof name, "out%d", k);
         compare(g, name, eqnn_to_e3nn(eqnn_extract(x, blocks, n)));
     }
@@ -1026,7 +1063,8 @@ static void nn(golden *g)
 }
 
 /* The slopes of all functions at x + shift, [n, number]. */
-static eqnn_tensor *radial_slopes(golden *g, double shift, int number, double end, const eqnn_radial_opts *o)
+static eqnn_tensor *radial_slopes(golden *g, double shift, int number, double end,
+                                  const eqnn_radial_opts *o)
 {
     eqnn_tensor *x = eqnn_shift(column(g, "x"), shift), *all = NULL;
     eqnn_tensor *y = eqnn_radial_basis(x, number, end, o);
@@ -1037,10 +1075,10 @@ static eqnn_tensor *radial_slopes(golden *g, double shift, int number, double en
     return all;
 }
 
-/* A point may lie on a kink, where rounding decides between the slopes on its two sides: there the slope
-   of either side is right. */
-static void compare_slopes(golden *g, const char *name, const eqnn_tensor *at, const eqnn_tensor *left,
-                           const eqnn_tensor *right)
+/* A point may lie on a kink, where rounding decides between the slopes on its two sides: there
+   the slope of either side is right. */
+static void compare_slopes(golden *g, const char *name, const eqnn_tensor *at,
+                           const eqnn_tensor *left, const eqnn_tensor *right)
 {
     size_t n;
     double *theirs = numbers(g, name, &n), *ours = (double *)calloc(n + 1, sizeof(double));
@@ -1073,8 +1111,8 @@ static void radial_case(golden *g, const json *j, const char *basis, int cutoff)
     snprintf(name, sizeof name, "%s/cutoff_%d", basis, cutoff);
     snprintf(slope, sizeof slope, "%s_dx", name);
     compare(g, name, eqnn_radial_basis(column(g, "x"), number, end, &o));
-    compare_slopes(g, slope, radial_slopes(g, 0, number, end, &o), radial_slopes(g, -h, number, end, &o),
-                   radial_slopes(g, h, number, end, &o));
+    compare_slopes(g, slope, radial_slopes(g, 0, number, end, &o),
+                   radial_slopes(g, -h, number, end, &o), radial_slopes(g, h, number, end, &o));
 }
 
 static void radial_set(golden *g, const char *set)
@@ -1084,13 +1122,16 @@ static void radial_set(golden *g, const char *set)
         const char *name = eqnn_file_entry(g->f, i)->name;
         int cutoff;
         if (strncmp(name, set, strlen(set)) || name[strlen(set)] != '/') continue;
-        if (sscanf(name + strlen(set), "/%31[^/]/cutoff_%d%7s", basis, &cutoff, tail) < 2 || tail[0]) continue;
+        if (sscanf(name + strlen(set), "/%31[^/]/cutoff_%d%7s", basis, &cutoff, tail) < 2 ||
+            tail[0])
+            continue;
         snprintf(title, sizeof title, "%s", name);
         begin(g, set);
         json *j = meta(g, set);
         radial_case(g, j, basis, cutoff);
         json_free(j);
-        /* sin(k u)/u: both terms of the reference's derivative are 1e6 times their sum at u = 1e-6 */
+        /* sin(k u)/u: both terms of the reference's derivative are 1e6 times their sum at u =
+           1e-6 */
         end_within(g, title, !strcmp(basis, "bessel") ? 1e-9 : 1e-10, 1e-5);
     }
 }
@@ -1117,8 +1158,9 @@ static void radial_bases(golden *g)
 
 /* ---- networks ------------------------------------------------------------------------------- */
 
-/* Positions about their mean: the models are invariant under translations, and float positions 26 units
-   away from the origin have lost two digits of every distance before anything is computed. */
+/* Positions about their mean: the models are invariant under translations, and float positions
+   26 units away from the origin have lost two digits of every distance before anything is
+   computed. */
 static eqnn_tensor *positions(golden *g)
 {
     size_t n;
@@ -1146,8 +1188,10 @@ static const eqnn_graph *graph_of(golden *g, eqnn_tensor *pos, double radius)
         dst = integers(g, "edge_dst", &m);
         given = eqnn_graph_make(g->c, m, src, dst, &o);
         for (int e = 0; given && e < m && m == near->edges; e++)
-            if (given->source[e] != near->source[e] || given->target[e] != near->target[e]) near = NULL, m = -1;
-        if (!near || m != near->edges) eqnn_fail(g->c, "golden: the radius graph differs from the given edges");
+            if (given->source[e] != near->source[e] || given->target[e] != near->target[e])
+                near = NULL, m = -1;
+        if (!near || m != near->edges)
+            eqnn_fail(g->c, "golden: the radius graph differs from the given edges");
         free(src);
         free(dst);
         near = given;
@@ -1158,14 +1202,16 @@ static const eqnn_graph *graph_of(golden *g, eqnn_tensor *pos, double radius)
 
 static void network_settings(golden *g, const json *k, eqnn_network_opts *o)
 {
-    const eqnn_irreps *edge = eqnn_irreps_make(g->c, json_text(json_get(k, "irreps_edge_attr"), NULL));
+    const eqnn_irreps *edge =
+        eqnn_irreps_make(g->c, json_text(json_get(k, "irreps_edge_attr"), NULL));
     memset(o, 0, sizeof *o);
     o->hidden = json_text(json_get(k, "irreps_hidden"), NULL);
     o->out = json_text(json_get(k, "irreps_out"), NULL);
     o->layers = json_int(json_get(k, "layers"), 3);
     o->lmax = edge ? eqnn_irreps_lmax(edge) : 0;
     if (edge != eqnn_irreps_spherical(g->c, o->lmax))
-        eqnn_fail(g->c, "golden: edge attributes %s are not those of a vector", edge ? edge->name : "");
+        eqnn_fail(g->c, "golden: edge attributes %s are not those of a vector",
+                  edge ? edge->name : "");
     if (o->lmax == 0) o->lmax = -1;
     o->radius = json_number(json_get(k, "max_radius"), 0);
     o->basis = json_int(json_get(k, "number_of_basis"), 10);
@@ -1186,7 +1232,8 @@ static eqnn_tensor *network_of(golden *g, const json *k, eqnn_tensor *pos)
 {
     eqnn_network_opts o;
     network_settings(g, k, &o);
-    eqnn_tensor *x = node_input(g, k, "x", "irreps_in"), *z = node_input(g, k, "z", "irreps_node_attr");
+    eqnn_tensor *x = node_input(g, k, "x", "irreps_in"),
+                *z = node_input(g, k, "z", "irreps_node_attr");
     return eqnn_to_e3nn(eqnn_network(x, z, pos, graph_of(g, pos, o.radius), "net", &o));
 }
 
@@ -1195,7 +1242,8 @@ static eqnn_tensor *force_loss(golden *g, eqnn_tensor *energy, eqnn_tensor *pos)
 {
     char text[512];
     eqnn_tensor *force = eqnn_neg(eqnn_grad(eqnn_sum(energy), pos));
-    if (!strstr(meta_text(g, "definition", text), "mean((energy-energy_target)^2) + 10*mean((forces-forces_target)^2)"))
+    if (!strstr(meta_text(g, "definition", text),
+                "mean((energy-energy_target)^2) + 10*mean((forces-forces_target)^2)"))
         eqnn_fail(g->c, "golden: unknown loss: %s", text);
     compare(g, "energy", energy);
     compare(g, "forces", force);
@@ -1210,7 +1258,8 @@ static eqnn_tensor *network_loss(golden *g, eqnn_tensor *out, eqnn_tensor *pos)
     compare(g, "out", out);
     meta_text(g, "loss", text);
     if (!strcmp(text, "mean of out^2")) return eqnn_mean(eqnn_square(out));
-    if (!strcmp(text, "mean over all entries of (out-y)^2")) return eqnn_mse(out, matrix(g, "y", 0));
+    if (!strcmp(text, "mean over all entries of (out-y)^2"))
+        return eqnn_mse(out, matrix(g, "y", 0));
     eqnn_fail(g->c, "golden: unknown loss: %s", text);
     return NULL;
 }
@@ -1230,7 +1279,8 @@ static void network(golden *g)
     network_of(g, k, positions(g)); /* makes the weights */
     set_weights(g, "weight/", "net");
     check_weights(g, "weight/");
-    eqnn_tensor *pos = positions(g), *out = network_of(g, k, pos), *loss = network_loss(g, out, pos);
+    eqnn_tensor *pos = positions(g), *out = network_of(g, k, pos),
+                *loss = network_loss(g, out, pos);
     compare_value(g, "loss", eqnn_value(loss));
     compare(g, "grad_pos", eqnn_grad(loss, pos));
     eqnn_backward(loss);
@@ -1252,8 +1302,8 @@ static eqnn_tensor *polynomial_of(golden *g, eqnn_tensor *pos, const eqnn_graph 
     return eqnn_to_e3nn(eqnn_polynomial(pos, graph, "net", &o));
 }
 
-/* The steps of the model, with the small operations: harmonics of edges in the file's order, and the
-   features of nodes after each product. */
+/* The steps of the model, with the small operations: harmonics of edges in the file's order, and
+   the features of nodes after each product. */
 static void polynomial_steps(golden *g, eqnn_tensor *pos, const eqnn_graph *graph)
 {
     char text[512];
@@ -1296,8 +1346,8 @@ static eqnn_tensor *network_2106_of(golden *g, const json *k, eqnn_tensor *x, eq
     int mul = json_int(json_get(k, "mul"), 50);
     o.lmax = json_int(json_get(k, "lmax"), 2);
     for (int l = 0; l <= o.lmax; l++)
-        snprintf(hidden + strlen(hidden), sizeof hidden - strlen(hidden), "%s%dx%do+%dx%de", l ? "+" : "",
-                 mul, l, mul, l);
+        snprintf(hidden + strlen(hidden), sizeof hidden - strlen(hidden), "%s%dx%do+%dx%de",
+                 l ? "+" : "", mul, l, mul, l);
     o.hidden = hidden;
     o.out = json_text(json_get(k, "irreps_out"), NULL);
     o.layers = json_int(json_get(k, "layers"), 3);
@@ -1310,7 +1360,8 @@ static eqnn_tensor *network_2106_of(golden *g, const json *k, eqnn_tensor *x, eq
 }
 
 /* out, its derivatives with respect to inputs, and those with respect to weights. */
-static void compare_all(golden *g, eqnn_tensor *out, eqnn_tensor *const *x, const char *const *names, int n)
+static void compare_all(golden *g, eqnn_tensor *out, eqnn_tensor *const *x,
+                        const char *const *names, int n)
 {
     compare(g, "out", out);
     compare_inputs(g, out, x, names, n);
@@ -1385,9 +1436,11 @@ static void attention_steps(golden *g, eqnn_tensor *x, eqnn_tensor *pos, const e
     compare(g, "q", eqnn_to_e3nn(q));
     const eqnn_product *p = eqnn_product_full(g->c, eqnn_label_of(x), eqnn_label_of(Y),
                                               eqnn_irreps_make(g->c, o->k), NULL);
-    eqnn_tensor *w = eqnn_fc(b, "fc_k", eqnn_format(g->c, "%d,%d", o->hidden, eqnn_product_weights(p)), &fc);
+    eqnn_tensor *w =
+        eqnn_fc(b, "fc_k", eqnn_format(g->c, "%d,%d", o->hidden, eqnn_product_weights(p)), &fc);
     eqnn_tensor *k = eqnn_tensor_product(eqnn_gather(x, graph), Y, w, p);
-    eqnn_tensor *logit = eqnn_fully_connected(eqnn_gather_target(q, graph), k, "dot_product", "1x0e", NULL);
+    eqnn_tensor *logit =
+        eqnn_fully_connected(eqnn_gather_target(q, graph), k, "dot_product", "1x0e", NULL);
     compare(g, "logit", in_their_order(g, eqnn_leave(logit), graph));
 }
 
@@ -1441,8 +1494,8 @@ static void attention_case(golden *g, const char *title, int raw)
     if (graph && alpha) compare(g, "alpha", in_their_order(g, alpha, graph));
     attention_derivatives(g, eqnn_to_e3nn(out), x, pos);
     if (graph && out) attention_steps(g, f, pos, graph, &o);
-    /* Logits of the study's head reach 500, so in float they are known to 1e-4, which is the relative error
-       of the weights that the clamp leaves alone. */
+    /* Logits of the study's head reach 500, so in float they are known to 1e-4, which is the
+       relative error of the weights that the clamp leaves alone. */
     end_within(g, title, 1e-10, strcmp(g->file, "attention_blog") ? 1e-5 : 3e-4);
 }
 
@@ -1490,9 +1543,11 @@ static void gat_convs(golden *g)
         const eqnn_graph *graph = given_graph(g, eqnn_rows(x));
         for (int pass = 0; pass < 2; pass++) {
             if (pass) o.weights = &alpha;
-            eqnn_tensor *rows = graph ? eqnn_take(a, eqnn_ints_make(g->c, graph->edges, graph->order,
-                                                                     eqnn_rows(a), 0)) : NULL;
-            eqnn_tensor *y = eqnn_gat_conv(x, rows, graph, "net", json_int(json_get(s, "out_channels"), 1), &o);
+            eqnn_tensor *rows = graph ? eqnn_take(a, eqnn_ints_make(g->c, graph->edges,
+                                                                    graph->order, eqnn_rows(a), 0))
+                                      : NULL;
+            eqnn_tensor *y =
+                eqnn_gat_conv(x, rows, graph, "net", json_int(json_get(s, "out_channels"), 1), &o);
             if (!pass) { set_weights(g, "", "net"); continue; }
             compare(g, "out", y);
             compare(g, "alpha", gat_weights(g, alpha, eqnn_rows(x)));
@@ -1604,8 +1659,10 @@ static void ring_weights(golden *g, const char *name)
 static void grid_points(golden *g, int lmax, int beta, int alpha)
 {
     size_t n, wide = (size_t)(2 * lmax + 1), most = (size_t)(beta * alpha) * (wide + 4);
-    double *p = (double *)calloc(most, sizeof(double)), *angle = (double *)calloc(most, sizeof(double));
-    double *betas = numbers(g, "betas", &n), *alphas = numbers(g, "alphas", &n), *sha = numbers(g, "sha", &n);
+    double *p = (double *)calloc(most, sizeof(double)),
+           *angle = (double *)calloc(most, sizeof(double));
+    double *betas = numbers(g, "betas", &n), *alphas = numbers(g, "alphas", &n),
+           *sha = numbers(g, "sha", &n);
     if (betas && alphas && sha && n == wide * (size_t)alpha) {
         eqnn_s2grid_points(beta, alpha, p, NULL);
         for (int i = 0; i < beta; i++) angle[i] = acos(p[3 * i * alpha + 1]);
@@ -1615,7 +1672,8 @@ static void grid_points(golden *g, int lmax, int beta, int alpha)
             angle[j] = a < -1e-9 ? a + 8 * atan(1) : a;
             for (int m = -lmax; m <= lmax; m++) {
                 double t = m < 0 ? sin(-m * angle[j]) : cos(m * angle[j]);
-                p[3 * (size_t)(alpha * beta) + (size_t)j * wide + (size_t)(lmax + m)] = m ? sqrt(2) * t : t;
+                p[3 * (size_t)(alpha * beta) + (size_t)j * wide + (size_t)(lmax + m)] =
+                    m ? sqrt(2) * t : t;
             }
         }
         compare_numbers(g, "alphas", angle, alphas, (size_t)alpha);
@@ -1659,10 +1717,11 @@ static void s2act_case(golden *g, const json *j)
     eqnn_grid_opts o;
     memset(&o, 0, sizeof o);
     o.beta = json_int(json_at(res, 0), 0);
-    if (json_int(json_at(res, 1), 0) != o.beta - 1) o.alpha = json_int(json_at(res, 1), 0); /* else by default */
+    if (json_int(json_at(res, 1), 0) != o.beta - 1)
+        o.alpha = json_int(json_at(res, 1), 0); /* else by default */
     o.lmax_out = json_int(json_get(kwargs, "lmax_out"), 0);
-    o.kind = (eqnn_harmonics_kind)find_word(g, harmonics_kinds,
-                                            json_text(json_get(kwargs, "normalization"), "component"));
+    o.kind = (eqnn_harmonics_kind)find_word(
+        g, harmonics_kinds, json_text(json_get(kwargs, "normalization"), "component"));
     eqnn_tensor *x = matrix(g, "x", 0);
     eqnn_act act = eqnn_act_find(g->c, json_text(json_get(j, "act"), NULL));
     eqnn_tensor *y = eqnn_s2_activation(eqnn_from_e3nn(x, in), act, &o);
@@ -1673,15 +1732,16 @@ static void s2act_case(golden *g, const json *j)
     compare_inputs(g, y, &x, names, 1);
 }
 
-/* "SO3Activation(lmax_in=2,lmax_out=2,tanh,resolution=4), aspect_ratio 2": [copies of l][2l+1] are the
-   elements of D in e3nn's order, row by row. */
+/* "SO3Activation(lmax_in=2,lmax_out=2,tanh,resolution=4), aspect_ratio 2": [copies of l][2l+1]
+   are the elements of D in e3nn's order, row by row. */
 static void so3act_case(golden *g)
 {
     char text[512], act[32];
     int lmax, lmax_out, res, aspect, block[16][3];
     if (sscanf(meta_text(g, "so3act", text),
-               "SO3Activation(lmax_in=%d,lmax_out=%d,%31[a-z_],resolution=%d), aspect_ratio %d", &lmax,
-               &lmax_out, act, &res, &aspect) != 5 || lmax < 0 || lmax > 15) {
+               "SO3Activation(lmax_in=%d,lmax_out=%d,%31[a-z_],resolution=%d), aspect_ratio %d",
+               &lmax, &lmax_out, act, &res, &aspect) != 5 ||
+        lmax < 0 || lmax > 15) {
         eqnn_fail(g->c, "golden: cannot read \"%s\"", text);
         return;
     }
@@ -1691,7 +1751,8 @@ static void so3act_case(golden *g)
     o.beta = 2 * res;
     o.alpha = 2 * aspect * res;
     o.lmax_out = lmax_out;
-    eqnn_tensor *x = eqnn_from_e3nn(matrix(g, "x", 0), eqnn_irreps_blocks(g->c, (const int (*)[3])block, lmax + 1));
+    eqnn_tensor *x = eqnn_from_e3nn(matrix(g, "x", 0),
+                                    eqnn_irreps_blocks(g->c, (const int(*)[3])block, lmax + 1));
     compare(g, "out", eqnn_to_e3nn(eqnn_so3_activation(x, eqnn_act_find(g->c, act), &o)));
 }
 
@@ -1712,7 +1773,8 @@ static void grids(golden *g)
     end(g);
 }
 
-/* ---- reduced tensor products ------------------------------------------------------------------ */
+/* ---- reduced tensor products
+   ------------------------------------------------------------------ */
 
 /* Where a column of e3nn's order stands in ours. */
 static int our_column(const eqnn_irreps *a, int column)
@@ -1754,11 +1816,14 @@ static void projector(const double *Q, size_t size, int first, int n, double *P)
     memset(P, 0, size * size * sizeof(double));
     for (size_t row = (size_t)first; row < (size_t)(first + n); row++)
         for (size_t i = 0; i < size; i++)
-            for (size_t k = 0; k < size; k++) P[i * size + k] += Q[row * size + i] * Q[row * size + k];
+            for (size_t k = 0; k < size; k++)
+                P[i * size + k] += Q[row * size + i] * Q[row * size + k];
 }
 
-/* Our product of random vectors, put back together, against their projection of the tensor x_i x_j .. */
-static void reduced_values(golden *g, const eqnn_reduced *r, const double *Q, const double *theirs, size_t size)
+/* Our product of random vectors, put back together, against their projection of the tensor x_i
+   x_j .. */
+static void reduced_values(golden *g, const eqnn_reduced *r, const double *Q, const double *theirs,
+                           size_t size)
 {
     eqnn_tensor *x[7] = { NULL };
     int n = eqnn_reduced_indices(r), rows = eqnn_reduced_out(r)->cols;
@@ -1790,15 +1855,18 @@ static void reduced_values(golden *g, const eqnn_reduced *r, const double *Q, co
 }
 
 /* Rows of equal irreps are a matter of taste, what they span is not: projectors, irrep by irrep. */
-static void reduced_projectors(golden *g, const eqnn_reduced *r, const double *theirs, const double *norm, size_t size)
+static void reduced_projectors(golden *g, const eqnn_reduced *r, const double *theirs,
+                               const double *norm, size_t size)
 {
     const eqnn_irreps *out = eqnn_reduced_out(r);
     size_t n = (size_t)out->cols * size;
-    double *Q = (double *)calloc(2 * n, sizeof(double)), *P = (double *)calloc(2 * size * size, sizeof(double));
+    double *Q = (double *)calloc(2 * n, sizeof(double)),
+           *P = (double *)calloc(2 * size * size, sizeof(double));
     if (Q && P && eqnn_reduced_basis(r, Q + n)) their_order(r, Q + n, size, Q);
     for (int i = 0; Q && i < out->cols; i++) {
         double square = 0;
-        for (size_t k = 0; k < size; k++) square += Q[(size_t)i * size + k] * Q[(size_t)i * size + k];
+        for (size_t k = 0; k < size; k++)
+            square += Q[(size_t)i * size + k] * Q[(size_t)i * size + k];
         compare_numbers(g, "row_norm_squared", &square, norm + i, 1);
     }
     for (int b = 0; Q && P && b < out->blocks; b++) {
@@ -1818,9 +1886,11 @@ static void reduced_case(golden *g, const json *j)
     size_t n, norms;
     const char *their_out = json_text(json_get(j, "irreps_out"), "");
     index_irreps(json_get(j, "irreps"), irreps, sizeof irreps);
-    const eqnn_reduced *r = eqnn_reduced_make(g->c, json_text(json_get(j, "formula"), ""), irreps, NULL);
+    const eqnn_reduced *r =
+        eqnn_reduced_make(g->c, json_text(json_get(j, "formula"), ""), irreps, NULL);
     const eqnn_irreps *out = eqnn_reduced_out(r);
-    double *theirs = numbers(g, "change_of_basis", &n), *norm = numbers(g, "row_norm_squared", &norms);
+    double *theirs = numbers(g, "change_of_basis", &n),
+           *norm = numbers(g, "row_norm_squared", &norms);
     if (out) compare_value(g, "rank", out->cols);
     if (out && strcmp(out->name, their_out))
         eqnn_fail(g->c, "golden: %s: ours is %s, theirs %s", g->title, out->name, their_out);
@@ -1838,16 +1908,23 @@ static void reduced_products(golden *g) { numbered(g, "case", reduced_case); }
 
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
 
-static const golden_kind kinds[] = {
-    { "wigner_3j", wigner_3j }, { "wigner_D", wigner_D }, { "spherical_harmonics", spherical_harmonics },
-    { "fully_connected_tp", tensor_products }, { "tensor_product_modes", tensor_products },
-    { "tensor_product_family", product_family },
-    { "linear", linear }, { "nn", nn }, { "radial_bases", radial_bases },
-    { "network_2101", network }, { "equivariant_polynomial", polynomial },
-    { "mlp_training_steps", mlp }, { "s2_so3_grids", grids },
-    { "network_v2106", network_2106 }, { "attention", attention }, { "gatconv", gat_convs },
-    { "reduced_tensor_products", reduced_products }
-};
+static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
+                                     { "wigner_D", wigner_D },
+                                     { "spherical_harmonics", spherical_harmonics },
+                                     { "fully_connected_tp", tensor_products },
+                                     { "tensor_product_modes", tensor_products },
+                                     { "tensor_product_family", product_family },
+                                     { "linear", linear },
+                                     { "nn", nn },
+                                     { "radial_bases", radial_bases },
+                                     { "network_2101", network },
+                                     { "equivariant_polynomial", polynomial },
+                                     { "mlp_training_steps", mlp },
+                                     { "s2_so3_grids", grids },
+                                     { "network_v2106", network_2106 },
+                                     { "attention", attention },
+                                     { "gatconv", gat_convs },
+                                     { "reduced_tensor_products", reduced_products } };
 
 static void fail_file(golden *g, const char *why)
 {
@@ -1860,7 +1937,8 @@ static void open_companion(golden *g)
 {
     char path[1200];
     FILE *test;
-    snprintf(path, sizeof path, "%.*s_grad.safetensors", (int)(strlen(g->path) - strlen(".safetensors")), g->path);
+    snprintf(path, sizeof path, "%.*s_grad.safetensors",
+             (int)(strlen(g->path) - strlen(".safetensors")), g->path);
     if (strncmp(g->file, "network_", 8) || !(test = fopen(path, "rb"))) return;
     fclose(test);
     g->f2 = eqnn_file_open(g->files, path);
@@ -1894,7 +1972,8 @@ static void check_used(golden *g)
     }
     if (!unknown) return;
     golden_failed++;
-    printf("FAILED %-24s %-34s %d entries belong to no case known here, as \"%s\"\n", g->file, "-", unknown, name);
+    printf("FAILED %-24s %-34s %d entries belong to no case known here, as \"%s\"\n", g->file, "-",
+           unknown, name);
 }
 
 static void run_file(const char *path)
@@ -1967,7 +2046,8 @@ int main(int argc, char **argv)
         else if (n > 12 && !strcmp(argv[i] + n - 12, ".safetensors")) run_file(argv[i]);
         else run_folder(argv[i]);
     }
-    if (golden_skipped) printf("%d passed, %d failed, %d skipped\n", golden_passed, golden_failed, golden_skipped);
+    if (golden_skipped)
+        printf("%d passed, %d failed, %d skipped\n", golden_passed, golden_failed, golden_skipped);
     else printf("%d passed, %d failed\n", golden_passed, golden_failed);
     return golden_failed > 0 || golden_passed + golden_skipped == 0;
 }

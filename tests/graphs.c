@@ -297,8 +297,8 @@ static double distance2(const eqnn_real *a, const eqnn_real *b, int cols)
     return d2;
 }
 
-/* By definition: s is a neighbour of t when fewer than k others are nearer, or as near with a smaller
-   index. x and y are the same array where a node is not its own neighbour. */
+/* By definition: s is a neighbour of t when fewer than k others are nearer, or as near with a
+   smaller index. x and y are the same array where a node is not its own neighbour. */
 static int knn_brute_force(const eqnn_graph *g, const eqnn_real *x, const int *of_source,
                            const eqnn_real *y, const int *of_target, int cols, int k, int loops)
 {
@@ -393,23 +393,27 @@ TEST(knn_between_is_brute_force)
     eqnn_ctx *c = test_context();
     int from[200], to[60];
     for (int trial = 0; trial < 12; trial++) {
-        int sources = trial < 3 ? trial : 10 + 16 * trial, targets = trial % 4 == 3 ? trial / 4 : 60;
+        int sources = trial < 3 ? trial : 10 + 16 * trial,
+            targets = trial % 4 == 3 ? trial / 4 : 60;
         int packed = trial % 2, k = 1 + 2 * trial;
         eqnn_tensor *a = test_normal(c, sources, 3), *b = test_normal(c, targets, 3);
         random_examples(c, sources, 5, from);
         random_examples(c, targets, 4, to);
         if (targets) to[targets - 1] = 3;
-        eqnn_graph_opts o = { .example = packed ? to : NULL, .source_example = packed ? from : NULL };
+        eqnn_graph_opts o = { .example = packed ? to : NULL,
+                              .source_example = packed ? from : NULL };
         if (sources == 0 || targets == 0) o.examples = packed ? 5 : 0;
         const eqnn_graph *g = eqnn_knn_between(a, b, k, &o);
         CHECK(g && g->sources == sources && g->targets == targets);
-        CHECK(g && knn_brute_force(g, eqnn_data(a), o.source_example, eqnn_data(b), o.example, 3, k, 0));
+        CHECK(g &&
+              knn_brute_force(g, eqnn_data(a), o.source_example, eqnn_data(b), o.example, 3, k, 0));
         if (g) CHECK(eqnn_rows(eqnn_scatter_mean(eqnn_gather(a, g), g)) == targets);
         eqnn_reset(c);
     }
 }
 
-/* Thousands of points, all at one place or not: a search that looked at every pair would be noticed. */
+/* Thousands of points, all at one place or not: a search that looked at every pair would be
+   noticed. */
 TEST(knn_graph_of_many)
 {
     eqnn_ctx *c = test_context();

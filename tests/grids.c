@@ -28,7 +28,8 @@ TEST(quadrature_integrates_products)
     static const int sizes[][3] = { { 0, 2, 1 }, { 1, 4, 3 }, { 3, 8, 7 }, { 5, 12, 14 },
                                     { 8, 18, 17 } };
     for (int s = 0; s < 5; s++) {
-        int lmax = sizes[s][0], beta = sizes[s][1], alpha = sizes[s][2], K = (lmax + 1) * (lmax + 1);
+        int lmax = sizes[s][0], beta = sizes[s][1], alpha = sizes[s][2],
+            K = (lmax + 1) * (lmax + 1);
         double xyz[3 * 18 * 17], weight[18 * 17], Y[81], worst = 0, sum = 0;
         double *product = (double *)calloc((size_t)(K * K), sizeof *product);
         eqnn_s2grid_points(beta, alpha, xyz, weight);
@@ -113,7 +114,8 @@ TEST(values_by_definition)
     CHECK_NEAR(worst, 0, test_eps(1e-13, 1e-5));
 }
 
-/* The same numbers of SO(3): f(g) = sum F_ij sqrt(2l+1) D_ij(g) / N, a point at angles of its own. */
+/* The same numbers of SO(3): f(g) = sum F_ij sqrt(2l+1) D_ij(g) / N, a point at angles of its
+   own. */
 TEST(so3_values_by_definition)
 {
     eqnn_ctx *c = test_context();
@@ -125,7 +127,8 @@ TEST(so3_values_by_definition)
     for (int p = 0; p < beta * alpha * alpha; p++) {
         double R[9], D[9];
         eqnn_rotation_angles(2 * pi * (p / alpha % alpha) / alpha,
-                             pi * (p / alpha / alpha + 0.5) / beta, 2 * pi * (p % alpha) / alpha, R);
+                             pi * (p / alpha / alpha + 0.5) / beta, 2 * pi * (p % alpha) / alpha,
+                             R);
         eqnn_wigner_D(1, R, D);
         for (int u = 0; u < C; u++) {
             double sum = eqnn_at(x, 1, u);
@@ -158,9 +161,11 @@ TEST(sizes_zero_and_one)
     CHECK(eqnn_rows(y) == 0 && eqnn_label_of(y) == a);
     y = eqnn_s2_activation(eqnn_full(c, 4, 1, 0.3), EQNN_TANH, NULL); /* no label: scalars */
     CHECK(eqnn_label_of(y) == one);
-    CHECK_NEAR(eqnn_at(y, 3, 0), tanh(0.3) * eqnn_moment(c, EQNN_TANH, 0, 0), test_eps(1e-14, 1e-6));
+    CHECK_NEAR(eqnn_at(y, 3, 0), tanh(0.3) * eqnn_moment(c, EQNN_TANH, 0, 0),
+               test_eps(1e-14, 1e-6));
     CHECK(!eqnn_to_s2grid(NULL, NULL) && !eqnn_from_s2grid(NULL, a, NULL));
-    CHECK(!eqnn_s2_activation(NULL, EQNN_TANH, NULL) && !eqnn_so3_activation(NULL, EQNN_TANH, NULL));
+    CHECK(!eqnn_s2_activation(NULL, EQNN_TANH, NULL) &&
+          !eqnn_so3_activation(NULL, EQNN_TANH, NULL));
 }
 
 /* --- activations --- */
@@ -225,7 +230,8 @@ static eqnn_tensor *activate(eqnn_tensor *const *x, int n, void *user)
 {
     const act_on *a = (const act_on *)user;
     (void)n;
-    return a->so3 ? eqnn_so3_activation(x[0], a->act, &a->o) : eqnn_s2_activation(x[0], a->act, &a->o);
+    return a->so3 ? eqnn_so3_activation(x[0], a->act, &a->o)
+                  : eqnn_s2_activation(x[0], a->act, &a->o);
 }
 
 /* What the grid does not resolve breaks the symmetry; it fades as the grid becomes finer, for all
@@ -293,7 +299,8 @@ TEST(grid_derivatives)
     }
 }
 
-/* Weights below a grid: the unrecorded sweep and recomputation give the gradient of the recorded one. */
+/* Weights below a grid: the unrecorded sweep and recomputation give the gradient of the recorded
+   one. */
 static eqnn_tensor *linear_and_act(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n;
