@@ -1279,6 +1279,7 @@ typedef struct eqnn__device {
     int flag;            /* set by check when a number is not finite   */
     void *scratch;       /* working memory for the call                */
     size_t scratch_size; /* bytes                                      */
+    const struct eqnn__loops *loops; /* the processor's innermost loops */
 } eqnn__device;
 
 enum { EQNN__ALIVE = 0x51, EQNN__DEAD = 0xdd };
@@ -1669,7 +1670,7 @@ EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c)
 
 /* --- life of a context --- */
 
-static const struct eqnn__kernels *eqnn__kernels_pick(int lanes);
+static void eqnn__device_begin(eqnn_ctx *c, int lanes);
 static void eqnn__params_free(eqnn_ctx *c);
 static void eqnn__params_reset(eqnn_ctx *c);
 static int eqnn__params_updates(const eqnn_ctx *c);
@@ -1716,7 +1717,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->node.item = sizeof(eqnn__node);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
     c->scope_hash[0] = EQNN__HASH;
-    c->k = eqnn__kernels_pick(o.lanes);
+    eqnn__device_begin(c, o.lanes);
     return c;
 }
 
@@ -2200,9 +2201,11 @@ static const char *eqnn__label_text(const eqnn_label *a)
 }
 
 /* ----------------------------------------------------------------------------------------------
-   4 >>kernels   The table between mathematics and machine: loops over plain arrays, filled once per
-                 instruction set (and by eqnn_cuda.cuh for a GPU). Nothing above touches raw memory.
-                 Entries take the device first, return nothing, never wait, never allocate.
+   4 >>kernels   The table between mathematics and machine: work on plain arrays, filled below for
+                 a processor (and by eqnn_cuda.cuh for a GPU). Nothing above touches raw memory.
+                 Entries take the device first, return nothing, never wait, never allocate. On a
+                 processor they cut the work and call the inner loops of a second table, which is
+                 filled once per instruction set.
    ---------------------------------------------------------------------------------------------- */
 
 /* A matrix read elementwise: element (r, c) is p[r * rs + c * cs]; a stride of 0 stretches. */
@@ -2267,8 +2270,6 @@ typedef struct eqnn__mix_block { int d, U, V, x, xs, w, g, gs; double scale; } e
 typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_record;
 
 typedef struct eqnn__kernels {
-    const char *name;
-    int lanes;
     /* pointwise: out [rows,cols] contiguous; order: which derivative of a function of one number */
     void (*map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
                 eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out);
@@ -2334,8 +2335,8 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #include <cblas.h>
 #endif
 
-/* The kernels below are compiled once per instruction set; EQNN__LANES says for how many floats a
-   vector has. A private name gets the lanes as its suffix; a vector holds EQNN__W reals. */
+/* The loops below are compiled once per instruction set; EQNN__LANES says how many floats a vector
+   has. A private name gets the lanes as its suffix; a vector holds EQNN__W reals. */
 #define EQNN__JOIN2(a, b) a##b
 #define EQNN__JOIN(a, b) EQNN__JOIN2(a, b)
 #define EQNN__K(name) EQNN__JOIN(eqnn__##name##_, EQNN__LANES)
@@ -2955,6 +2956,9 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 
 /* ---- matrix product: what all passes must agree on, because it decides the order of sums ---- */
 
+#define EQNN__GEMM_ROWS 144      /* a task: rows, columns; and how much of k it takes at a time   */
+#define EQNN__GEMM_COLS 1024
+#define EQNN__GEMM_K 256
 #define EQNN__GEMM_PACK 96       /* columns from which rows of A are packed                       */
 #define EQNN__GEMM_SPLIT 16384   /* numbers of C up to which a long sum over k is cut into parts  */
 #define EQNN__GEMM_SPLIT_K 2048  /* k from which that is done                                     */
@@ -2963,9 +2967,10 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 static EQNN__MAYBE_UNUSED size_t eqnn__gemm_scratch(const eqnn__device *d, size_t m, size_t n,
                                                     size_t k)
 {
+    size_t packed = (size_t)d->threads * EQNN__GEMM_ROWS * EQNN__GEMM_K;
     if (m * n <= EQNN__GEMM_SPLIT && k >= EQNN__GEMM_SPLIT_K)
         return EQNN__GEMM_PARTS * m * n * sizeof(eqnn_real);
-    return n >= EQNN__GEMM_PACK ? (size_t)d->threads * 144 * 256 * sizeof(eqnn_real) : 0;
+    return n >= EQNN__GEMM_PACK ? packed * sizeof(eqnn_real) : 0;
 }
 
 #ifdef EQNN_CBLAS
@@ -3010,16 +3015,6 @@ typedef struct eqnn__span { int first, count; } eqnn__span;
    (counted from the first of this M) and coefficients at first..first+count-1 of the lists
    back_... */
 typedef struct eqnn__group { int column, first, count; } eqnn__group;
-/* Functions of the passes with 8 and with 4 lanes, for channels that do not fill 16 or 8; x86
-   only. */
-struct eqnn__path;
-struct eqnn__matrix;
-struct eqnn__factor;
-typedef struct eqnn__narrow {
-    void (*path)(const struct eqnn__path *a, int c);
-    void (*rest)(const struct eqnn__matrix *m, const struct eqnn__factor *f, int e, int c);
-} eqnn__narrow;
-
 typedef struct eqnn__couple_plan_t {
     int paths, entries, columns, panels, width, channels;
     const eqnn__step *path;
@@ -3031,7 +3026,6 @@ typedef struct eqnn__couple_plan_t {
     const int *back_entry;
     const eqnn_real *back_c;
     int most, pieces; /* entries of the largest M; pieces of 16 channels of all paths */
-    eqnn__narrow narrow[2];
 } eqnn__couple_plan_t;
 
 typedef struct eqnn__mix_plan_t {
@@ -3051,31 +3045,6 @@ typedef struct eqnn__poly_plan_t {
 typedef struct eqnn__copy_run { int first, count, b, step; } eqnn__copy_run;
 typedef struct eqnn__copy_plan_t { int runs; const eqnn__copy_run *run; } eqnn__copy_plan_t;
 
-/* Where a wanted gradient is summed: in the output itself, because its rows have one owner in this
-   order; in a row of its own per item; or in one row per part. The latter two are folded
-   afterwards. */
-enum { EQNN__UNWANTED, EQNN__OWNED, EQNN__BY_ITEM, EQNN__BY_PART };
-enum { EQNN__ITEMS, EQNN__TARGETS, EQNN__SOURCES, EQNN__BLOCKS }; /* orders */
-
-typedef struct eqnn__job {
-    const eqnn__form *f;
-    const eqnn_real *const *v, *const *t; /* t NULL: no tangents */
-    eqnn_real *const *out;
-    unsigned want;
-    int order, parts, how[EQNN__SLOTS];
-    eqnn_real *sink[EQNN__SLOTS];         /* scratch of the sums that are folded afterwards */
-    char *work;                           /* working memory, work_size bytes per thread     */
-    size_t work_size;
-} eqnn__job;
-
-/* The items of a tile, and where their rows begin in every slot's array and in its sink. */
-typedef struct eqnn__tile {
-    int n, rows;                          /* items, distinct rows of weights                */
-    int item[EQNN__TILE], local[EQNN__TILE], weight_row[EQNN__TILE_ROWS];
-    size_t at[EQNN__SLOTS][EQNN__TILE], to[EQNN__SLOTS][EQNN__TILE];
-    eqnn_real *sink[EQNN__SLOTS];
-} eqnn__tile;
-
 static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
 
 /* One path of a coupling, at most EQNN__EDGES items:
@@ -3093,7 +3062,6 @@ typedef struct eqnn__path {
     const size_t *xo, *go, *wo, *x1o, *g1o, *w1o, *dxo, *dgo, *dwo, *dw0o;
     const eqnn_real *x, *g, *w, *M, *x1, *g1, *w1, *M1;
     eqnn_real *dx, *dg, *dw, *dw0;
-    const eqnn__narrow *narrow;
 } eqnn__path;
 
 /* dM[i][k] += sum over factors and channels of w g[k] x[i], and on to dy += C dM, in 16 lanes. */
@@ -3111,210 +3079,114 @@ typedef struct eqnn__matrix {
     const eqnn__group *group;
     const int *entry;        /* the lists of the plan */
     const eqnn_real *c;
-    const eqnn__narrow *narrow;
 } eqnn__matrix;
 
-static size_t eqnn__couple_factor_size(const eqnn__couple_plan_t *p)
-{
-    return 3 * (size_t)p->pieces * sizeof(eqnn__factor);
-}
+/* ---- the loops of an instruction set ----
 
-static inline int eqnn__form_row(const eqnn__form *f, int slot, int item)
-{
-    switch (f->map[slot]) {
-    case EQNN__SOURCE: return f->graph->source[item];
-    case EQNN__TARGET: return f->graph->target[item];
-    case EQNN__PAIR: return f->graph->pair[item];
-    case EQNN__ONE: return 0;
-    default: return item;
-    }
-}
+   Jobs are what a kernel was asked to do; eqnn__work is one block of a job, for eqnn__parallel. */
 
-static unsigned eqnn__form_mapped(const eqnn__form *f, unsigned want, int map)
-{
-    unsigned r = 0;
-    for (int s = 0; s < f->slots; s++)
-        if ((want >> s & 1) && f->map[s] == map) r |= 1u << s;
-    return r;
-}
+struct eqnn__loops;
 
-/* Blocks are worth their order when each is small, by itself or beside the whole graph. */
-static int eqnn__form_blocks(const eqnn__form *f)
-{
-    const eqnn_graph *g = f->graph;
-    if (!g || g->blocks <= 0 || g->sources != g->targets) return 0;
-    int most = 0;
-    for (int b = 0; b < g->blocks; b++) {
-        int edges = g->first[g->block[b + 1]] - g->first[g->block[b]];
-        most = edges > most ? edges : most;
-    }
-    return most <= 1024 || most <= g->edges / 8;
-}
+/* map: a run of numbers of an operand: contiguous, or one number repeated (then p holds a vector of
+   copies). mask 0 keeps the reader at p, so the loop has no branch. */
+typedef struct eqnn__run { const eqnn_real *p; size_t mask; } eqnn__run;
+#define EQNN__STRIP 512 /* numbers of a tile that are read by way of a buffer */
+typedef struct eqnn__map_job {
+    const struct eqnn__loops *loops;
+    int op;
+    size_t rows, cols, chunk; /* chunk: rows (or numbers, when rows is 1) of a block */
+    eqnn__in in[3];
+    int operands;
+    eqnn_real p0, p1, *out;
+    const eqnn__fn *f;
+} eqnn__map_job;
 
-/* The order in which the sums of want can be made, and (in *now) those of them that one pass
-   serves. */
-static int eqnn__form_order(const eqnn__form *f, unsigned want, unsigned *now)
-{
-    unsigned to = eqnn__form_mapped(f, want, EQNN__TARGET);
-    unsigned from = eqnn__form_mapped(f, want, EQNN__SOURCE);
-    unsigned present = 0;
-    for (int s = 0; s < f->slots; s++) present |= f->cols[s] > 0 ? 1u << s : 0;
-    *now = want;
-    if (!f->graph) return EQNN__ITEMS;
-    if ((to || from || eqnn__form_mapped(f, present, EQNN__PAIR)) && eqnn__form_blocks(f))
-        return EQNN__BLOCKS;
-    if (to && from) *now = to;
-    return to ? EQNN__TARGETS : from ? EQNN__SOURCES : EQNN__ITEMS;
-}
-
-static int eqnn__form_how(const eqnn__form *f, int slot, int order)
-{
-    int map = f->map[slot];
-    if (map == EQNN__ONE) return EQNN__BY_PART;
-    if (map == EQNN__EACH || order == EQNN__BLOCKS) return EQNN__OWNED;
-    if (map == EQNN__TARGET && order == EQNN__TARGETS) return EQNN__OWNED;
-    if (map == EQNN__SOURCE && order == EQNN__SOURCES) return EQNN__OWNED;
-    return EQNN__BY_ITEM;
-}
-
-/* Parts hold at least 32 items. */
-static int eqnn__form_parts(const eqnn__form *f, int order, unsigned want)
-{
-    int most = EQNN__PARTS, parts = f->items / 32;
-    for (int s = 0; s < f->slots; s++)
-        if ((want >> s & 1) && eqnn__form_how(f, s, order) == EQNN__BY_PART) most = EQNN__PARTIALS;
-    return parts < 1 ? 1 : parts < most ? parts : most;
-}
-
-/* The first of n owners whose items begin at or after item; first[n+1] ascends. */
-static int eqnn__owner_at(const int *first, int n, int64_t item)
-{
-    int low = 0, high = n;
-    while (low < high) {
-        int middle = low + (high - low) / 2;
-        if (first[middle] >= item) high = middle;
-        else low = middle + 1;
-    }
-    return low;
-}
-
-/* Owners [*a, *b) of a part: targets, sources, blocks or items; about as many items in each
-   part. */
-static void eqnn__form_part(const eqnn__job *job, int part, int *a, int *b)
-{
-    const eqnn_graph *g = job->f->graph;
-    int64_t n = job->f->items, from = n * part / job->parts, to = n * (part + 1) / job->parts;
-    int last = part + 1 == job->parts;
-    *a = (int)from;
-    *b = (int)to;
-    if (job->order == EQNN__TARGETS || job->order == EQNN__SOURCES) {
-        const int *first = job->order == EQNN__TARGETS ? g->first : g->first_by_source;
-        int owners = job->order == EQNN__TARGETS ? g->targets : g->sources;
-        *a = part ? eqnn__owner_at(first, owners, from) : 0;
-        *b = last ? owners : eqnn__owner_at(first, owners, to);
-    } else if (job->order == EQNN__BLOCKS) {
-        int p = 0, q = 0;
-        while (part && p < g->blocks && g->first[g->block[p]] < from) p++;
-        while (q < g->blocks && (last || g->first[g->block[q]] < to)) q++;
-        *a = p;
-        *b = q;
-    }
-}
-
-/* Bytes rounded up to whole cache lines. */
-static inline size_t eqnn__lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
-
-/* Working memory of a thread on couple: pieces, in reals from its start (a piece without use
-   has none). */
+/* Folds, softmax, moving rows; what a kernel does not need is not set. */
 enum {
-    EQNN__AT_Y, EQNN__AT_Y1, EQNN__AT_DY, EQNN__AT_M, EQNN__AT_M1, EQNN__AT_DM, EQNN__AT_H,
-    EQNN__AT_H1, EQNN__AT_DH, EQNN__AT_W, EQNN__AT_W1, EQNN__AT_DW, EQNN__AT_DW0, EQNN__AT_ONE,
-    EQNN__AT_PACK, EQNN__AT_LANE, EQNN__AT_FEW, EQNN__AT_ZERO, EQNN__AT_SINK, EQNN__AT_END
+    EQNN__MOVE_TAKE, EQNN__MOVE_COPY, EQNN__MOVE_ADD, EQNN__MOVE_TAKE_COLS, EQNN__MOVE_ADD_COLS
 };
+typedef struct eqnn__rows_job {
+    int op;
+    size_t rows, cols, chunk, ldx, ldo; /* chunk: rows (fold_rows: columns) of a block */
+    const int *first, *list;
+    const eqnn_real *x;
+    eqnn_real *out;
+    double *partial;
+} eqnn__rows_job;
 
-static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 1])
+typedef struct eqnn__update_job {
+    const eqnn__update *u;
+    size_t n;
+    eqnn_real *w, *g, *s1, *s2;
+} eqnn__update_job;
+
+typedef struct eqnn__gemm_job {
+    const struct eqnn__loops *loops;
+    int ta, tb;
+    size_t m, n, k, lda, sa, ldb, sb, ldc, sc, batch;
+    eqnn_real alpha, beta;
+    const eqnn_real *A, *B;
+    eqnn_real *C;
+    size_t rows, cols, row_blocks, col_blocks; /* of a task                                     */
+    size_t parts, units;                       /* pieces of the sum; blocks of k in all batches */
+    eqnn_real *partial, *packed;               /* [parts][m][n]; per thread, or NULL            */
+} eqnn__gemm_job;
+
+#define EQNN__SOLID_LMAX 16 /* of the fast path */
+typedef struct eqnn__solid_job {
+    int lmax;
+    size_t n, block;     /* points; points of a block */
+    const eqnn_real *xyz, *factors, *g;
+    eqnn_real *Y, *J;
+    eqnn_real table[3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2];
+} eqnn__solid_job;
+
+/* The three factors of the gradient of P^l_(+-m): of orders m + 1, m and m - 1 of degree l - 1. */
+static void eqnn__solid_factors(int l, int m, double f[3])
 {
-    const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)f->plan;
-    size_t rows = EQNN__TILE_ROWS, hidden = f->cols[3] > 0 ? (size_t)f->cols[2] : 0, n = 0;
-    size_t width = (size_t)p->width, entries = (size_t)p->entries * EQNN__EDGES;
-    size_t columns = (size_t)p->columns * EQNN__TILE;
-    for (int i = 0; i < EQNN__AT_END; i++) {
-        size_t size = 0;
-        at[i] = n;
-        if (i <= EQNN__AT_DY) size = columns;
-        else if (i <= EQNN__AT_M1) size = entries;
-        else if (i == EQNN__AT_DM) size = EQNN__EDGES * 16 * (size_t)p->columns;
-        else if (i <= EQNN__AT_DH) size = rows * hidden;
-        else if (i <= EQNN__AT_DW0) size = hidden ? rows * width : 0;
-        else if (i == EQNN__AT_ONE) size = (size_t)p->channels;
-        else if (i == EQNN__AT_PACK) size = 4 * EQNN__EDGES * (size_t)p->channels;
-        else if (i == EQNN__AT_LANE) size = 16 * (size_t)p->most;
-        else if (i == EQNN__AT_FEW) size = 4 * EQNN__EDGES * (size_t)(p->most + 1);
-        else size = (size_t)(f->cols[0] + f->cols[4] + p->channels) + 16;
-        n += eqnn__lines(size * sizeof(eqnn_real)) / sizeof(eqnn_real);
-    }
-    at[EQNN__AT_END] = n;
-    return n * sizeof(eqnn_real);
+    double q = sqrt((2.0 * l + 1) / (2.0 * l - 1));
+    double up = (double)(l - m) * (l - m - 1), down = (double)(l + m) * (l + m - 1);
+    f[0] = q * sqrt(m ? up / 4 : up / 2);
+    f[1] = q * sqrt((double)(l - m) * (l + m));
+    f[2] = m ? q * sqrt(m > 1 ? down / 4 : down / 2) : 0;
 }
 
-/* Working memory of one thread on a form: the tile, what the kernel adds, and a little for
-   vectors. */
-static size_t eqnn__form_work(const eqnn__form *f)
-{
-    size_t at[EQNN__AT_END + 1], n = eqnn__lines(sizeof(eqnn__tile)) + 4096;
-    if (f->kind == EQNN__COUPLE) {
-        const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)f->plan;
-        size_t rows = EQNN__TILE_ROWS, width = (size_t)p->width, H = (size_t)f->cols[2];
-        size_t gemm = 0, b;
-        eqnn__device one;
-        memset(&one, 0, sizeof one);
-        one.threads = 1;
-        n += eqnn__couple_layout(f, at) + eqnn__lines(eqnn__couple_factor_size(p));
-        if (f->cols[3] > 0) {
-            gemm = eqnn__gemm_scratch(&one, rows, width, H);
-            b = eqnn__gemm_scratch(&one, rows, H, width);
-            gemm = gemm > b ? gemm : b;
-            b = eqnn__gemm_scratch(&one, H, width, rows);
-            gemm = gemm > b ? gemm : b;
-        }
-        n += gemm;
-    } else if (f->kind == EQNN__POLY) {
-        const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)f->plan;
-        n += (2 * EQNN__SLOTS + 1) * 16 * (size_t)p->widest * sizeof(eqnn_real);
-    }
-    return eqnn__lines(n);
-}
-
-/* mix whose rows are their own and whose weights all share: plain matrix products. */
-static int eqnn__mix_is_products(const eqnn__form *f)
-{
-    return f->kind == EQNN__MIX && f->map[0] == EQNN__EACH && f->map[1] == EQNN__ONE &&
-           f->map[2] == EQNN__EACH;
-}
-
-static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
-{
-    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
-    size_t most = 64, n = (size_t)f->items;
-    eqnn__device d;
-    memset(&d, 0, sizeof d);
-    d.threads = threads;
-    for (int b = 0; b < p->blocks; b++) {
-        size_t U = (size_t)p->block[b].U, V = (size_t)p->block[b].V;
-        size_t s[3];
-        s[0] = eqnn__gemm_scratch(&d, n, U, V);
-        s[1] = eqnn__gemm_scratch(&d, U, V, n);
-        s[2] = eqnn__gemm_scratch(&d, n, V, U);
-        for (int i = 0; i < 3; i++) most = s[i] > most ? s[i] : most;
-    }
-    return most;
-}
+typedef struct eqnn__loops {
+    const char *name;
+    int lanes;
+    size_t tile_rows; /* of a matrix product */
+    eqnn__work fold_rows, fold_cols, fold_segments, total; /* eqnn__rows_job: so many rows each */
+    eqnn__work softmax, softmax_rows, move;
+    eqnn__work update, gemv, solid, solid_plain, solid_vjp;
+    /* rows whole rows from row r on, or cols numbers of one row from column c on */
+    void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols);
+    int (*finite)(size_t n, const eqnn_real *x);
+    void (*add)(const eqnn_real *x, eqnn_real *y, size_t n);       /* y += x                 */
+    void (*gemm_plain)(const eqnn__gemm_job *g);                   /* all of a small product */
+    void (*gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, size_t i, size_t m, size_t j,
+                       size_t n, eqnn_real keep, eqnn_real *C, size_t ldc, eqnn_real *packed);
+    void (*gemm_add_parts)(const eqnn__gemm_job *g);
+    /* couple: M = C y; dx, dg, dw through one path; the same of one channel u, items in the lanes;
+       dy in 16 lanes, and their sum */
+    void (*entries)(const eqnn__couple_plan_t *p, const eqnn__panel *q, int e, const eqnn_real *y,
+                    eqnn_real *M);
+    void (*path)(const eqnn__path *a);
+    void (*few)(const eqnn__path *a, int u, eqnn_real *space, const eqnn__matrix *m,
+                eqnn_real *dy);
+    void (*matrix)(const eqnn__matrix *m);
+    void (*fold)(const eqnn__couple_plan_t *p, int n, const eqnn_real *dy, eqnn_real *out);
+    void (*poly)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[], eqnn_real *out);
+    void (*mix)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
+    void (*copy)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
+} eqnn__loops;
 
 /* ---- one pass per instruction set ----
 
    The header includes itself: what stands under EQNN__KERNEL_PASS further down is compiled with 4,
    8 and 16 floats a vector, each pass under its own target, and the context picks after asking the
-   processor: no -march is needed. Compilers without vector types get plain loops (1 lane).
+   processor: no -march is needed. Compilers without vector types get plain loops (1 lane). Only
+   loops stand there, and what needs the multiply-add that the target has or has not: what is
+   compiled three times takes long.
 
    Contraction of a*b+c to one instruction is switched on: gcc switches it off under -std=c99, at
    40 % of the speed of a matrix product. EQNN_STRICT leaves it off. */
@@ -3387,36 +3259,52 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 #undef EQNN__KERNEL_PASS
 #endif
 
-/* The kernels with at most so many lanes that this processor can run; 0: the widest. */
-static const eqnn__kernels *eqnn__kernels_pick(int lanes)
+/* The loops with at most so many lanes that this processor can run; 0: the widest. */
+static const eqnn__loops *eqnn__loops_pick(int lanes)
 {
     int most = lanes > 0 ? lanes : 16;
 #ifdef EQNN__X86
     __builtin_cpu_init();
     if (most >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return &eqnn__kernels_16;
+        return &eqnn__loops_16;
     if (most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &eqnn__kernels_8;
+        return &eqnn__loops_8;
 #endif
     (void)most;
 #ifdef EQNN__VECTORS
-    return &eqnn__kernels_4;
+    return &eqnn__loops_4;
 #else
-    return &eqnn__kernels_1;
+    return &eqnn__loops_1;
 #endif
 }
-
-/* The code around the kernels gains nothing from -O2, which takes gcc twice as long. */
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
-#define EQNN__HOST_O1
-#pragma GCC push_options
-#pragma GCC optimize("O1")
-#endif
 
 #endif /* EQNN_IMPLEMENTATION, first floors */
 
 #ifdef EQNN__KERNEL_PASS
+
+/* What a pass leaves to the one before it: channels that do not fill its vectors, and (16 lanes)
+   loops without vectors, which gain nothing from wider ones. */
+#undef EQNN__NARROW
+#undef EQNN__PLAIN
+#undef EQNN__BRIEF
+#if EQNN__LANES == 16
+#define EQNN__NARROW(name) eqnn__##name##_8
+#define EQNN__PLAIN(name) eqnn__##name##_8
+#else
+#if EQNN__LANES == 8
+#define EQNN__NARROW(name) eqnn__##name##_4
+#endif
+#define EQNN__PLAIN(name) EQNN__K(name)
+#endif
+
+/* On x86 the pass with 4 lanes serves channels that fill no wider vector, and processors without
+   AVX2: of the gradient of y, which only they need, it has but the loop for any size. */
+#if defined(EQNN__X86) && EQNN__LANES == 4
+#define EQNN__BRIEF 1
+#else
+#define EQNN__BRIEF 0
+#endif
 
 /* ---- vectors: EQNN__W reals, or one when the compiler has none ---- */
 
@@ -3586,6 +3474,67 @@ EQNN__INLINE EQNN__VEC EQNN__K(polynomial)(const eqnn_real *c, int degree, EQNN_
     for (int j = degree - 1; j >= 0; j--) y = y * x + c[j];
     return y;
 }
+
+/* ---- squares of EQNN__W by EQNN__W numbers, transposed in registers ---- */
+
+#if EQNN__LANES > 1
+/* Lists of EQNN__W lane numbers for a shuffle of two vectors; those of the second count from W. */
+#define EQNN__LIST2(f, a) f(0, a), f(1, a)
+#define EQNN__LIST4(f, a) EQNN__LIST2(f, a), f(2, a), f(3, a)
+#define EQNN__LIST8(f, a) EQNN__LIST4(f, a), f(4, a), f(5, a), f(6, a), f(7, a)
+#define EQNN__LIST16(f, a) EQNN__LIST8(f, a), f(8, a), f(9, a), f(10, a), f(11, a), f(12, a), \
+        f(13, a), f(14, a), f(15, a)
+#if defined(EQNN_DOUBLE)
+#define EQNN__LIST(f, a) EQNN__JOIN(EQNN__JOIN(EQNN__LIST_, EQNN__LANES), _64)(f, a)
+#else
+#define EQNN__LIST(f, a) EQNN__JOIN(EQNN__LIST, EQNN__LANES)(f, a)
+#endif
+#define EQNN__LIST_16_64 EQNN__LIST8
+#define EQNN__LIST_8_64 EQNN__LIST4
+#define EQNN__LIST_4_64 EQNN__LIST2
+#if defined(__clang__) || __GNUC__ >= 12
+#define EQNN__SHUFFLE(result, a, b, f, x) result = __builtin_shufflevector(a, b, EQNN__LIST(f, x))
+#else
+#define EQNN__SHUFFLE(result, a, b, f, x)              \
+    do {                                               \
+        const EQNN__BITS lanes_ = {EQNN__LIST(f, x)};  \
+        result = __builtin_shuffle(a, b, lanes_);      \
+    } while (0)
+#endif
+
+/* One stage of a transposition (Eklundh 1972): in every 2h x 2h block the upper right and the lower
+   left h x h blocks change places. */
+#define EQNN__UPPER(j, h) ((j) & (h) ? (j) - (h) + EQNN__W : (j))
+#define EQNN__LOWER(j, h) ((j) & (h) ? (j) + EQNN__W : (j) + (h))
+#define EQNN__STAGE(v, h)                                         \
+    EQNN__UNROLL(16)                                              \
+    for (int i = 0; i < EQNN__W; i++) {                           \
+        if (i & (h)) continue;                                    \
+        EQNN__VEC a = v[i], b = v[i + (h)];                       \
+        EQNN__SHUFFLE(v[i], a, b, EQNN__UPPER, h);                \
+        EQNN__SHUFFLE(v[i + (h)], a, b, EQNN__LOWER, h);          \
+    }
+
+/* v[i][j] and v[j][i] change places. */
+EQNN__INLINE void EQNN__K(turn)(EQNN__VEC *v)
+{
+#if EQNN__LANES * 4 >= 64 && !defined(EQNN_DOUBLE)
+    EQNN__STAGE(v, 8)
+#endif
+#if EQNN__LANES * 4 >= 32 && !(EQNN__LANES == 8 && defined(EQNN_DOUBLE))
+    EQNN__STAGE(v, 4)
+#endif
+#if !(EQNN__LANES == 4 && defined(EQNN_DOUBLE))
+    EQNN__STAGE(v, 2)
+#endif
+    EQNN__STAGE(v, 1)
+}
+#else
+EQNN__INLINE void EQNN__K(turn)(EQNN__VEC *v)
+{
+    (void)v;
+}
+#endif
 
 /* ---- elementary functions on vectors, a few units in the last place ---- */
 
@@ -3939,22 +3888,9 @@ EQNN__INLINE EQNN__VEC EQNN__K(nary)(int op, EQNN__VEC a, EQNN__VEC b, EQNN__VEC
     }
 }
 
-/* A run of numbers of an operand: contiguous, or one number repeated (then p holds EQNN__W copies
-   of it). mask 0 keeps the reader at p, so the loop has no branch. */
-typedef struct EQNN__K(run) { const eqnn_real *p; size_t mask; } EQNN__K(run);
-
-typedef struct EQNN__K(map_job) {
-    int op;
-    size_t rows, cols, chunk; /* chunk: rows (or numbers, when rows is 1) of a block */
-    eqnn__in in[3];
-    int operands;
-    eqnn_real p0, p1, *out;
-    const eqnn__fn *f;
-} EQNN__K(map_job);
-
 /* n is a multiple of EQNN__W. */
-EQNN__INLINE void EQNN__K(nary_loop)(int op, const EQNN__K(map_job) *j, size_t n,
-                                     const EQNN__K(run) *r, eqnn_real *y)
+EQNN__INLINE void EQNN__K(nary_loop)(int op, const eqnn__map_job *j, size_t n,
+                                     const eqnn__run *r, eqnn_real *y)
 {
     const eqnn_real *a = r[0].p, *b = r[1].p, *c = r[2].p;
     size_t ma = r[0].mask, mb = r[1].mask, mc = r[2].mask;
@@ -3965,8 +3901,8 @@ EQNN__INLINE void EQNN__K(nary_loop)(int op, const EQNN__K(map_job) *j, size_t n
                                             EQNN__K(load)(c + (i & mc)), p0, p1));
 }
 
-static void EQNN__K(nary_vectors)(int op, const EQNN__K(map_job) *j, size_t n,
-                                  const EQNN__K(run) *r, eqnn_real *y)
+static void EQNN__K(nary_vectors)(int op, const eqnn__map_job *j, size_t n,
+                                  const eqnn__run *r, eqnn_real *y)
 {
 #define EQNN__CASE(op) \
     case op: EQNN__K(nary_loop)(op, j, n, r, y); break;
@@ -3989,12 +3925,12 @@ static void EQNN__K(nary_vectors)(int op, const EQNN__K(map_job) *j, size_t n,
 #undef EQNN__CASE
 }
 
-static void EQNN__K(nary_run)(int op, const EQNN__K(map_job) *j, size_t n, const EQNN__K(run) *r,
+static void EQNN__K(nary_run)(int op, const eqnn__map_job *j, size_t n, const eqnn__run *r,
                               eqnn_real *y)
 {
     size_t rest = n % EQNN__W, whole = n - rest;
     eqnn_real t[3][EQNN__W];
-    EQNN__K(run) tail[3];
+    eqnn__run tail[3];
     if (whole) EQNN__K(nary_vectors)(op, j, whole, r, y);
     if (rest == 0) return;
     for (int s = 0; s < 3; s++) {
@@ -4007,10 +3943,10 @@ static void EQNN__K(nary_run)(int op, const EQNN__K(map_job) *j, size_t n, const
 }
 
 /* f(a), times b where there is one. */
-static void EQNN__K(map_run)(const EQNN__K(map_job) *j, size_t n, const EQNN__K(run) *r,
+static void EQNN__K(map_run)(const eqnn__map_job *j, size_t n, const eqnn__run *r,
                              eqnn_real *y)
 {
-    EQNN__K(run) both[3];
+    eqnn__run both[3];
     eqnn_real value[EQNN__W];
     if (!j->f) {
         EQNN__K(nary_run)(j->op, j, n, r, y);
@@ -4044,11 +3980,10 @@ EQNN__INLINE void EQNN__K(read_row)(const eqnn_real *p, size_t cs, size_t cols, 
 
 /* Reads operand `in` at n numbers starting at (r, c), running over `rows` rows of cols (all of
    them, or part of one): directly where it is contiguous or constant, else through buffer. */
-#define EQNN__STRIP 512
-static EQNN__K(run) EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t rows, size_t cols,
+static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t rows, size_t cols,
                                   eqnn_real *buffer)
 {
-    EQNN__K(run) run;
+    eqnn__run run;
     const eqnn_real *p = in->p + r * in->rs + c * in->cs;
     run.p = buffer;
     run.mask = ~(size_t)0;
@@ -4065,122 +4000,19 @@ static EQNN__K(run) EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t
 }
 
 /* One tile: `rows` whole rows from row r on, or cols numbers of one row from column c on. */
-static void EQNN__K(map_tile)(const EQNN__K(map_job) *j, size_t r, size_t c, size_t rows,
+static void EQNN__K(map_tile)(const eqnn__map_job *j, size_t r, size_t c, size_t rows,
                               size_t cols)
 {
     eqnn_real buffer[3][EQNN__STRIP];
-    EQNN__K(run) run[3];
+    eqnn__run run[3];
     run[0] = run[1] = run[2] = EQNN__K(read)(&j->in[0], r, c, rows, cols, buffer[0]);
     for (int s = 1; s < j->operands; s++)
         run[s] = EQNN__K(read)(&j->in[s], r, c, rows, cols, buffer[s]);
     EQNN__K(map_run)(j, rows * cols, run, j->out + r * j->cols + c);
 }
 
-/* Whether the operand may be read in runs longer than a tile. */
-static int EQNN__K(plain)(const eqnn__in *in, size_t rows, size_t cols)
-{
-    return (in->cs == 1 || in->cs == 0) && (rows == 1 || in->rs == in->cs * cols);
-}
-
-static void EQNN__K(map_block)(const void *job, size_t block, int thread)
-{
-    const EQNN__K(map_job) *j = (const EQNN__K(map_job) *)job;
-    size_t cols = j->cols, first = block * j->chunk;
-    (void)thread;
-    if (j->rows == 1) { /* a run of columns */
-        size_t n = cols - first < j->chunk ? cols - first : j->chunk, step = EQNN__STRIP;
-        if (EQNN__K(plain)(&j->in[0], 1, 1) && EQNN__K(plain)(&j->in[1], 1, 1) &&
-            EQNN__K(plain)(&j->in[2], 1, 1))
-            step = j->f ? 4 * EQNN__STRIP : n;
-        for (size_t c = 0; c < n; c += step)
-            EQNN__K(map_tile)(j, 0, first + c, 1, n - c < step ? n - c : step);
-        return;
-    }
-    size_t last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
-    size_t rows = cols <= EQNN__STRIP / 4 ? EQNN__STRIP / cols : 1;
-    for (size_t r = first; r < last; r += rows) {
-        size_t m = last - r < rows ? last - r : rows;
-        if (m > 1 || cols <= EQNN__STRIP) {
-            EQNN__K(map_tile)(j, r, 0, m, cols);
-        } else {
-            for (size_t c = 0; c < cols; c += EQNN__STRIP)
-                EQNN__K(map_tile)(j, r, c, 1, cols - c < EQNN__STRIP ? cols - c : EQNN__STRIP);
-        }
-    }
-}
-
-static void EQNN__K(map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
-                         eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
-{
-    EQNN__K(map_job) j;
-    eqnn__fn f;
-    if (rows == 0 || cols == 0) return;
-    j.op = op;
-    j.operands = op < EQNN__WHERE ? 2 : 3;
-    if (op == EQNN__SCALE || (op < EQNN__ADD && !b.p)) j.operands = 1;
-    j.in[0] = a;
-    j.in[1] = j.operands > 1 ? b : a;
-    j.in[2] = j.operands > 2 ? c : a;
-    j.p0 = (eqnn_real)(op < EQNN__ADD ? 1 : p0);
-    j.p1 = (eqnn_real)(op < EQNN__ADD ? 0 : p1);
-    j.out = out;
-    j.f = op < EQNN__ADD ? &f : NULL;
-    if (j.f) eqnn__fn_make(&f, op, order, p0);
-    for (int s = 0; s < 3; s++) {
-        if (cols == 1) j.in[s].cs = j.in[s].rs; /* a column is a row */
-    }
-    if (cols == 1) cols = rows, rows = 1;
-    if (EQNN__K(plain)(&j.in[0], rows, cols) && EQNN__K(plain)(&j.in[1], rows, cols) &&
-        EQNN__K(plain)(&j.in[2], rows, cols))
-        cols *= rows, rows = 1;
-    j.rows = rows;
-    j.cols = cols;
-    size_t grain = j.f ? 8192 : 32768; /* numbers that are worth a thread */
-    size_t total = rows * cols, unit = rows == 1 ? 1 : cols;
-    j.chunk = total < 2 * grain ? total / unit : grain / unit + (grain < unit);
-    eqnn__parallel(d, (total / unit + j.chunk - 1) / j.chunk, EQNN__K(map_block), &j);
-}
-
-/* ---- random numbers, check ---- */
-
-typedef struct EQNN__K(random_job) {
-    int kind;
-    uint64_t stream;
-    size_t n;
-    double p;
-    eqnn_real *out;
-} EQNN__K(random_job);
-
-static void EQNN__K(random_block)(const void *job, size_t block, int thread)
-{
-    const EQNN__K(random_job) *j = (const EQNN__K(random_job) *)job;
-    size_t last = (block + 1) * 4096 < j->n ? (block + 1) * 4096 : j->n;
-    (void)thread;
-    for (size_t i = block * 4096; i < last; i++) {
-        if (j->kind == EQNN__NORMAL) {
-            j->out[i] = (eqnn_real)eqnn__normal(j->stream, i);
-            continue;
-        }
-        double u = (double)(eqnn__random_bits(j->stream, i) >> EQNN__TERMS(40, 11));
-        u *= EQNN__TERMS(1.0 / 16777216.0, 1.0 / 9007199254740992.0); /* never rounds up to 1 */
-        j->out[i] = (eqnn_real)(j->kind == EQNN__UNIFORM ? u : u < j->p ? 0 : 1 / (1 - j->p));
-    }
-}
-
-static void EQNN__K(random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n,
-                            double p, eqnn_real *out)
-{
-    EQNN__K(random_job) j;
-    j.kind = kind;
-    j.stream = eqnn__stream(key, tick);
-    j.n = n;
-    j.p = p;
-    j.out = out;
-    eqnn__parallel(d, (n + 4095) / 4096, EQNN__K(random_block), &j);
-}
-
 /* x - x is 0 for every finite number and NaN for the others. */
-static void EQNN__K(check)(eqnn__device *d, size_t n, const eqnn_real *x)
+static int EQNN__K(finite)(size_t n, const eqnn_real *x)
 {
     EQNN__VEC sum = EQNN__K(splat)(0);
     size_t i = 0;
@@ -4190,12 +4022,159 @@ static void EQNN__K(check)(eqnn__device *d, size_t n, const eqnn_real *x)
     }
     EQNN__VEC v = EQNN__K(load_part)(x + i, n - i);
     sum = sum + (v - v);
-    if (EQNN__K(any)(~EQNN__K(equal)(sum, sum))) d->flag = 1;
+    return !EQNN__K(any)(~EQNN__K(equal)(sum, sum));
 }
+
+/* ---- loops without vectors: definitions, and what is never worth one ---- */
+
+#if EQNN__LANES < 16
+/* The definition, used where the whole product is smaller than the preparations of the fast one. */
+static void EQNN__K(gemm_plain)(const eqnn__gemm_job *g)
+{
+    for (size_t b = 0; b < g->batch; b++) {
+        const eqnn_real *A = g->A + b * g->sa, *B = g->B + b * g->sb;
+        eqnn_real keep = b > 0 && g->sc == 0 ? 1 : g->beta;
+        size_t ai = g->ta ? 1 : g->lda, ak = g->ta ? g->lda : 1;
+        size_t bj = g->tb ? g->ldb : 1, bk = g->tb ? 1 : g->ldb;
+        for (size_t i = 0; i < g->m; i++)
+            for (size_t j = 0; j < g->n; j++) {
+                eqnn_real sum = 0, *c = g->C + b * g->sc + i * g->ldc + j;
+                for (size_t p = 0; p < g->k; p++) sum += A[i * ai + p * ak] * B[j * bj + p * bk];
+                *c = keep != 0 ? g->alpha * sum + keep * *c : g->alpha * sum;
+            }
+    }
+}
+
+/* Any sizes, channels from c on: the definition of what the functions below compute. Tangents are
+   sums over the factors, one of them replaced at a time. */
+static void EQNN__K(path_plain)(const eqnn__path *a, size_t c)
+{
+    for (int e = 0; e < a->n; e++)
+        for (int n = 0; n < a->d1 * a->d3; n++) {
+            int i = n / a->d3, k = n % a->d3, at = a->diagonal ? k : n;
+            size_t xi = (size_t)i * a->xs, gk = (size_t)k * a->gs;
+            if (a->diagonal && i != k) continue;
+            eqnn_real m = a->M[at * EQNN__EDGES + e], m1 = a->M1 ? a->M1[at * EQNN__EDGES + e] : 0;
+            for (size_t u = c; u < (size_t)a->channels; u++) {
+                eqnn_real w = a->w[a->wo[e] + u], x = a->x[a->xo[e] + xi + u];
+                eqnn_real g = a->dx ? a->g[a->go[e] + gk + u] : 0;
+                if (!a->M1) {
+                    if (a->dg) a->dg[a->dgo[e] + gk + u] += m * (x * w);
+                    if (a->dx) a->dx[a->dxo[e] + xi + u] += m * (w * g);
+                    if (a->dx) a->dw[a->dwo[e] + u] += m * x * g;
+                    continue;
+                }
+                eqnn_real w1 = a->w1[a->w1o[e] + u], x1 = a->x1[a->x1o[e] + xi + u];
+                eqnn_real g1 = a->g1[a->g1o[e] + gk + u], z = m * x, z1 = m1 * x + m * x1;
+                a->dg[a->dgo[e] + gk + u] += w * z1 + w1 * z;
+                a->dx[a->dxo[e] + xi + u] += m1 * w * g + m * (w1 * g + w * g1);
+                a->dw[a->dwo[e] + u] += z1 * g + z * g1;
+                a->dw0[a->dw0o[e] + u] += z * g;
+            }
+        }
+}
+
+/* Sum (of squares) in double: blocks of numbers, 16 lanes each, blocks added in order. */
+static void EQNN__K(total_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t i = block * j->chunk, end = j->rows - i < j->chunk ? j->rows : i + j->chunk;
+    double t[16];
+    (void)thread;
+    for (int k = 0; k < 16; k++) t[k] = 0;
+    for (; i + 16 <= end; i += 16)
+        for (int k = 0; k < 16; k++) {
+            double v = (double)j->x[i + (size_t)k];
+            t[k] += j->op ? v * v : v;
+        }
+    for (int k = 0; i < end; i++, k++) {
+        double v = (double)j->x[i];
+        t[k] += j->op ? v * v : v;
+    }
+    for (int half = 8; half > 0; half /= 2)
+        for (int k = 0; k < half; k++) t[k] += t[k + half];
+    j->partial[block] = t[0];
+}
+
+/* mix and copy: products of three factors, item by item.
+
+       dx[u] += sum_v w[u,v] g[v]   dw[u,v] += x[u] g[v]   dg[v] += sum_u x[u] w[u,v]
+
+   NULL: not wanted. */
+static void EQNN__K(mix_item)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[])
+{
+    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
+    for (int b = 0; b < p->blocks; b++) {
+        const eqnn__mix_block *m = p->block + b;
+        const eqnn_real scale = (eqnn_real)m->scale;
+        for (int i = 0; i < m->d; i++)
+            for (int u = 0; u < m->U; u++) {
+                size_t xi = (size_t)(m->x + i * m->xs + u), gi = (size_t)(m->g + i * m->gs);
+                size_t wi = (size_t)m->w + (size_t)u * (size_t)m->V, V = (size_t)m->V;
+                eqnn_real x = v[0] ? scale * v[0][xi] : 0, sum = 0;
+                for (size_t c = 0; c < V && d[0]; c++) sum += v[1][wi + c] * v[2][gi + c];
+                for (size_t c = 0; c < V && d[1]; c++) d[1][wi + c] += x * v[2][gi + c];
+                for (size_t c = 0; c < V && d[2]; c++) d[2][gi + c] += x * v[1][wi + c];
+                if (d[0]) d[0][xi] += scale * sum;
+            }
+    }
+}
+
+/* da[c] += g[c] b[map[c]]   db[map[c]] += g[c] a[c]   dg[c] += a[c] b[map[c]] */
+static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[],
+                               eqnn_real *const d[])
+{
+    const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)f->plan;
+    for (int r = 0; r < p->runs; r++) {
+        const eqnn__copy_run run = p->run[r];
+        const eqnn_real *a = v[0] ? v[0] + run.first : NULL, *b = v[1] ? v[1] + run.b : NULL;
+        const eqnn_real *g = v[2] ? v[2] + run.first : NULL;
+        eqnn_real *da = d[0] ? d[0] + run.first : NULL, *db = d[1] ? d[1] + run.b : NULL;
+        eqnn_real *dg = d[2] ? d[2] + run.first : NULL;
+        if (run.step) {
+            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[c];
+            for (int c = 0; c < run.count && db; c++) db[c] += g[c] * a[c];
+            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[c];
+        } else {
+            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[0];
+            for (int c = 0; c < run.count && db; c++) db[0] += g[c] * a[c];
+            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[0];
+        }
+    }
+}
+
+/* The loop a reader would write, any degree: every P^l from P^(l-1) of the same row. */
+static void EQNN__K(solid_plain)(const void *work, size_t i, int thread)
+{
+    const eqnn__solid_job *job = (const eqnn__solid_job *)work;
+    size_t cols = (size_t)(job->lmax + 1) * (size_t)(job->lmax + 1);
+    const eqnn_real *r = job->xyz + 3 * i;
+    eqnn_real *P = job->Y + i * cols, *G = job->J ? job->J + 3 * i * cols : NULL;
+    (void)thread;
+    P[0] = 1;
+    for (int axis = 0; G && axis < 3; axis++) G[axis] = 0;
+    for (int l = 1; l <= job->lmax; l++)
+        for (int m = -l; m <= l; m++) {
+            int k = m < 0 ? -m : m, s = m < 0 ? -1 : 1;
+            const eqnn_real *Q = P + l * l - l;
+            double f[3], g[3] = {0, 0, 0}, sum = 0;
+            eqnn__solid_factors(l, k, f);
+            if (k + 1 < l) g[2] -= f[0] * (double)Q[s * (k + 1)];
+            if (k + 1 < l) g[0] -= s * f[0] * (double)Q[-s * (k + 1)];
+            if (k < l) g[1] = f[1] * (double)Q[m];
+            if (k > 1 || m == 1) g[2] += f[2] * (double)Q[s * (k - 1)];
+            if (k > 1 || m == -1) g[0] -= s * f[2] * (double)Q[-s * (k - 1)];
+            for (int axis = 0; axis < 3; axis++) sum += g[axis] * (double)r[axis];
+            P[l * l + l + m] = (eqnn_real)(sum / l);
+            for (int axis = 0; G && axis < 3; axis++)
+                G[3 * (l * l + l + m) + axis] = (eqnn_real)g[axis];
+        }
+}
+#endif
 
 /* ---- folds. Sums run over 16 virtual lanes, then a fixed tree: same bits with any vector ---- */
 
-#define EQNN__PARTS (16 / EQNN__W) /* vectors that make 16 lanes */
+#define EQNN__PER_16 (16 / EQNN__W) /* vectors that make 16 lanes */
 
 /* Sum of 16 numbers by halves: 8+8, 4+4, 2+2, 1+1. */
 EQNN__INLINE eqnn_real EQNN__K(tree)(eqnn_real *t)
@@ -4211,11 +4190,11 @@ static eqnn_real EQNN__K(sum)(const eqnn_real *p, size_t n)
     eqnn_real t[16], sum = 0;
     for (size_t first = 0; first < n; first += 4096) {
         size_t end = n - first < 4096 ? n : first + 4096, i = first;
-        EQNN__VEC a[EQNN__PARTS];
-        for (int k = 0; k < EQNN__PARTS; k++) a[k] = EQNN__K(splat)(0);
+        EQNN__VEC a[EQNN__PER_16];
+        for (int k = 0; k < EQNN__PER_16; k++) a[k] = EQNN__K(splat)(0);
         for (; i + 16 <= end; i += 16)
-            for (int k = 0; k < EQNN__PARTS; k++) a[k] = a[k] + EQNN__K(load)(p + i + k * EQNN__W);
-        for (int k = 0; k < EQNN__PARTS; k++) EQNN__K(store)(t + k * EQNN__W, a[k]);
+            for (int k = 0; k < EQNN__PER_16; k++) a[k] = a[k] + EQNN__K(load)(p + i + k * EQNN__W);
+        for (int k = 0; k < EQNN__PER_16; k++) EQNN__K(store)(t + k * EQNN__W, a[k]);
         for (size_t j = 0; i + j < end; j++) t[j] += p[i + j];
         sum += EQNN__K(tree)(t);
     }
@@ -4228,13 +4207,13 @@ static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_
     eqnn_real t[16], sum = 0;
     for (size_t first = 0; first < n; first += 4096) {
         size_t end = n - first < 4096 ? n : first + 4096, i = first;
-        EQNN__VEC a[EQNN__PARTS];
-        for (int k = 0; k < EQNN__PARTS; k++) a[k] = EQNN__K(splat)(0);
+        EQNN__VEC a[EQNN__PER_16];
+        for (int k = 0; k < EQNN__PER_16; k++) a[k] = EQNN__K(splat)(0);
         for (; i + 16 <= end; i += 16)
-            for (int k = 0; k < EQNN__PARTS; k++)
+            for (int k = 0; k < EQNN__PER_16; k++)
                 a[k] = a[k] + EQNN__K(load)(p + i + k * EQNN__W) *
                                   EQNN__K(load)(q + i + k * EQNN__W);
-        for (int k = 0; k < EQNN__PARTS; k++) EQNN__K(store)(t + k * EQNN__W, a[k]);
+        for (int k = 0; k < EQNN__PER_16; k++) EQNN__K(store)(t + k * EQNN__W, a[k]);
         for (size_t j = 0; i + j < end; j++) t[j] += p[i + j] * q[i + j];
         sum += EQNN__K(tree)(t);
     }
@@ -4259,47 +4238,15 @@ static eqnn_real EQNN__K(largest)(const eqnn_real *p, size_t n)
     return y;
 }
 
-/* The arguments of all kernels below. Unused ones are not set. */
-typedef struct EQNN__K(rows_job) {
-    int op;
-    size_t rows, cols, chunk, ldx, ldo;
-    const int *first, *list;
-    const eqnn_real *x;
-    eqnn_real *out;
-    double *partial;
-} EQNN__K(rows_job);
-
-/* Splits `rows` rows of work `cols` each into blocks of j->chunk rows. */
-static void EQNN__K(by_rows)(eqnn__device *d, EQNN__K(rows_job) *j, size_t rows, size_t cols,
-                             eqnn__work f)
-{
-    size_t grain = 32768 / (cols ? cols : 1) + 1;
-    if (rows == 0) return;
-    j->chunk = eqnn__blocks(rows, grain) == 1 ? rows : grain;
-    eqnn__parallel(d, (rows + j->chunk - 1) / j->chunk, f, j);
-}
-
 static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
     (void)thread;
     for (size_t r = block * j->chunk; r < last; r++) {
         const eqnn_real *p = j->x + r * j->cols;
         j->out[r] = j->op == EQNN__MAX ? EQNN__K(largest)(p, j->cols) : EQNN__K(sum)(p, j->cols);
     }
-}
-
-static void EQNN__K(fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols,
-                               const eqnn_real *x, eqnn_real *out)
-{
-    EQNN__K(rows_job) j;
-    j.op = op;
-    j.rows = rows;
-    j.cols = cols;
-    j.x = x;
-    j.out = out;
-    EQNN__K(by_rows)(d, &j, rows, cols, EQNN__K(fold_cols_block));
 }
 
 /* Folds n rows (list NULL: consecutive ones) into out, EQNN__W or fewer columns. Sums are taken in
@@ -4356,7 +4303,7 @@ static EQNN__NOINLINE void EQNN__K(fold_one)(int op, size_t n, const int *list, 
 
 static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
         cols = j->cols;
     (void)thread;
@@ -4369,93 +4316,25 @@ static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thre
     }
 }
 
-static void EQNN__K(fold_segments)(eqnn__device *d, int op, size_t n, const int *first,
-                                   const int *order,
-                                   size_t cols, const eqnn_real *x, eqnn_real *out)
-{
-    EQNN__K(rows_job) j;
-    if (n == 0 || cols == 0) return;
-    j.op = op;
-    j.rows = n;
-    j.cols = cols;
-    j.first = first;
-    j.list = order;
-    j.x = x;
-    j.out = out;
-    EQNN__K(by_rows)(d, &j, n, cols * (1 + (size_t)first[n] / n), EQNN__K(fold_segments_block));
-}
-
+/* A single column is one long sum. */
 static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t begin = block * 64, end = begin + 64 < j->cols ? begin + 64 : j->cols;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t begin = block * j->chunk, end = begin + j->chunk < j->cols ? begin + j->chunk : j->cols;
     (void)thread;
-    EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
-}
-
-/* Threads take blocks of 64 columns; a single column is one long sum. */
-static void EQNN__K(fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols,
-                               const eqnn_real *x, eqnn_real *out)
-{
-    EQNN__K(rows_job) j;
-    if (cols == 1) {
-        out[0] = op == EQNN__MAX ? EQNN__K(largest)(x, rows) : EQNN__K(sum)(x, rows);
-    } else if (cols < EQNN__W) {
-        EQNN__K(fold_narrow)(op, rows, NULL, x, cols, out);
-    } else {
-        j.op = op;
-        j.rows = rows;
-        j.cols = cols;
-        j.x = x;
-        j.out = out;
-        if (rows * cols < 65536) EQNN__K(fold_one)(op, rows, NULL, x, cols, 0, cols, out);
-        else eqnn__parallel(d, (cols + 63) / 64, EQNN__K(fold_rows_block), &j);
-    }
-}
-
-/* Sum (of squares) in double: blocks of numbers, 16 lanes each, blocks added in order. */
-static void EQNN__K(total_block)(const void *job, size_t block, int thread)
-{
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t i = block * j->chunk, end = j->rows - i < j->chunk ? j->rows : i + j->chunk;
-    double t[16];
-    (void)thread;
-    for (int k = 0; k < 16; k++) t[k] = 0;
-    for (; i + 16 <= end; i += 16)
-        for (int k = 0; k < 16; k++) {
-            double v = (double)j->x[i + (size_t)k];
-            t[k] += j->op ? v * v : v;
-        }
-    for (int k = 0; i < end; i++, k++) {
-        double v = (double)j->x[i];
-        t[k] += j->op ? v * v : v;
-    }
-    for (int half = 8; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) t[k] += t[k + half];
-    j->partial[block] = t[0];
-}
-
-static void EQNN__K(total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out)
-{
-    EQNN__K(rows_job) j;
-    double partial[128], sum = 0;
-    size_t blocks = n / 65536 + 1 < 128 ? n / 65536 + 1 : 128;
-    j.op = squares;
-    j.rows = n;
-    j.chunk = ((n / blocks + 16) / 16) * 16;
-    j.x = x;
-    j.partial = partial;
-    blocks = (n + j.chunk - 1) / j.chunk;
-    eqnn__parallel(d, blocks, EQNN__K(total_block), &j);
-    for (size_t b = 0; b < blocks; b++) sum += partial[b];
-    *out = sum;
+    if (j->cols == 1)
+        j->out[0] = j->op == EQNN__MAX ? EQNN__K(largest)(j->x, j->rows)
+                                       : EQNN__K(sum)(j->x, j->rows);
+    else if (j->cols < EQNN__W)
+        EQNN__K(fold_narrow)(j->op, j->rows, NULL, j->x, j->cols, j->out);
+    else EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
 }
 
 /* ---- softmax: exp(x - max) / sum of the same ---- */
 
 static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
         cols = j->cols;
     eqnn__fn f;
@@ -4501,7 +4380,7 @@ EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin
 
 static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
         cols = j->cols;
     (void)thread;
@@ -4514,22 +4393,6 @@ static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
     }
 }
 
-static void EQNN__K(softmax)(eqnn__device *d, size_t n, const int *first, const int *order,
-                             size_t cols, const eqnn_real *x, eqnn_real *out)
-{
-    EQNN__K(rows_job) j;
-    if (n == 0 || cols == 0) return;
-    j.rows = n;
-    j.cols = cols;
-    j.first = first;
-    j.list = order;
-    j.x = x;
-    j.out = out;
-    size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
-    EQNN__K(by_rows)(d, &j, n, 4 * work,
-                     first ? EQNN__K(softmax_block) : EQNN__K(softmax_rows_block));
-}
-
 /* ---- moving rows and columns ---- */
 
 EQNN__INLINE void EQNN__K(copy_run)(const eqnn_real *x, eqnn_real *y, size_t n)
@@ -4539,7 +4402,7 @@ EQNN__INLINE void EQNN__K(copy_run)(const eqnn_real *x, eqnn_real *y, size_t n)
     for (; i < n; i++) y[i] = x[i];
 }
 
-EQNN__INLINE void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
+static void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
 {
     size_t i = 0;
     for (; i + EQNN__W <= n; i += EQNN__W)
@@ -4547,19 +4410,17 @@ EQNN__INLINE void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
     for (; i < n; i++) y[i] += x[i];
 }
 
-enum { EQNN__K(TAKE), EQNN__K(COPY), EQNN__K(ADD), EQNN__K(TAKE_COLS), EQNN__K(ADD_COLS) };
-
-EQNN__INLINE void EQNN__K(move_row)(const EQNN__K(rows_job) *j, size_t r)
+EQNN__INLINE void EQNN__K(move_row)(const eqnn__rows_job *j, size_t r)
 {
     const eqnn_real *x = j->x + r * j->ldx;
     eqnn_real *y = j->out + r * j->ldo;
-    if (j->op == EQNN__K(TAKE)) {
+    if (j->op == EQNN__MOVE_TAKE) {
         EQNN__K(copy_run)(j->x + (size_t)j->list[r] * j->ldx, y, j->cols);
-    } else if (j->op == EQNN__K(COPY)) {
+    } else if (j->op == EQNN__MOVE_COPY) {
         EQNN__K(copy_run)(x, y, j->cols);
-    } else if (j->op == EQNN__K(ADD)) {
+    } else if (j->op == EQNN__MOVE_ADD) {
         EQNN__K(add_run)(x, y, j->cols);
-    } else if (j->op == EQNN__K(TAKE_COLS)) {
+    } else if (j->op == EQNN__MOVE_TAKE_COLS) {
         for (size_t c = 0; c < j->cols; c++) y[c] = x[j->list[c]];
     } else {
         for (size_t c = 0; c < j->cols; c++) {
@@ -4572,96 +4433,13 @@ EQNN__INLINE void EQNN__K(move_row)(const EQNN__K(rows_job) *j, size_t r)
 
 static void EQNN__K(move_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
     (void)thread;
     for (size_t r = block * j->chunk; r < last; r++) EQNN__K(move_row)(j, r);
 }
 
-static void EQNN__K(move)(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
-                          const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
-                              size_t ldo)
-{
-    EQNN__K(rows_job) j;
-    j.op = op;
-    j.rows = rows;
-    j.cols = cols;
-    j.first = first;
-    j.list = list;
-    j.x = x;
-    j.ldx = ldx;
-    j.out = out;
-    j.ldo = ldo;
-    if (cols) EQNN__K(by_rows)(d, &j, rows, cols, EQNN__K(move_block));
-}
-
-static void EQNN__K(take_rows)(eqnn__device *d, size_t n, size_t cols, const int *index,
-                               const eqnn_real *x, eqnn_real *out)
-{
-    EQNN__K(move)(d, EQNN__K(TAKE), n, cols, NULL, index, x, cols, out, cols);
-}
-
-static void EQNN__K(copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src,
-                            size_t lds, eqnn_real *dst, size_t ldd, int add)
-{
-    if (lds == cols && ldd == cols && rows > 1) {
-        size_t run = 4096, n = rows * cols; /* one array: cut anywhere */
-        EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), n / run, run, NULL, NULL, src, run,
-                      dst, run);
-        src += n / run * run;
-        dst += n / run * run;
-        rows = 1;
-        cols = n % run;
-    }
-    EQNN__K(move)(d, add ? EQNN__K(ADD) : EQNN__K(COPY), rows, cols, NULL, NULL, src, lds, dst,
-                  ldd);
-}
-
-static void EQNN__K(take_cols)(eqnn__device *d, size_t rows, size_t n, const int *map,
-                               const eqnn_real *x, size_t ldx, eqnn_real *out)
-{
-    EQNN__K(move)(d, EQNN__K(TAKE_COLS), rows, n, NULL, map, x, ldx, out, n);
-}
-
-static void EQNN__K(add_cols)(eqnn__device *d, size_t rows, size_t n, const int *first,
-                              const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
-{
-    EQNN__K(move)(d, EQNN__K(ADD_COLS), rows, n, first, list, x, ldx, out, n);
-}
-
-/* Rows of the result in bands of 16, squares of 16 by 16 at a time. */
-static void EQNN__K(transpose_block)(const void *job, size_t block, int thread)
-{
-    const EQNN__K(rows_job) *j = (const EQNN__K(rows_job) *)job;
-    size_t c0 = block * 16, c1 = c0 + 16 < j->cols ? c0 + 16 : j->cols;
-    (void)thread;
-    for (size_t r0 = 0; r0 < j->rows; r0 += 16) {
-        size_t r1 = r0 + 16 < j->rows ? r0 + 16 : j->rows;
-        for (size_t c = c0; c < c1; c++)
-            for (size_t r = r0; r < r1; r++) j->out[c * j->rows + r] = j->x[r * j->cols + c];
-    }
-}
-
-static void EQNN__K(transpose)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
-{
-    EQNN__K(rows_job) j;
-    eqnn__device one = *d;
-    j.rows = rows;
-    j.cols = cols;
-    j.x = x;
-    j.out = out;
-    if (rows * cols < 65536) one.threads = 1;
-    eqnn__parallel(&one, (cols + 15) / 16, EQNN__K(transpose_block), &j);
-}
-
 /* ---- training step ---- */
-
-typedef struct EQNN__K(update_job) {
-    const eqnn__update *u;
-    size_t n;
-    eqnn_real *w, *g, *s1, *s2;
-} EQNN__K(update_job);
 
 /* Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019 (decay apart from the gradient):
        g = grad_scale g + l2 w      m = beta1 m + (1-beta1) g      v = beta2 v + (1-beta2) g^2
@@ -4715,7 +4493,7 @@ static void EQNN__K(update_vectors)(const eqnn__update *u, size_t n, eqnn_real *
 
 static void EQNN__K(update_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(update_job) *j = (const EQNN__K(update_job) *)job;
+    const eqnn__update_job *j = (const eqnn__update_job *)job;
     eqnn__update u = *j->u;
     size_t i = block * 8192, n = j->n - i < 8192 ? j->n - i : 8192, rest = n % EQNN__W;
     eqnn_real *p[4], t[4][EQNN__W];
@@ -4730,19 +4508,6 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
     EQNN__K(update_vectors)(&u, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3]);
     for (int s = 0; s < 4; s++)
         if (p[s] && s != 1) EQNN__K(store_part)(p[s] + n - rest, EQNN__K(load)(t[s]), rest);
-}
-
-static void EQNN__K(update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                            eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
-{
-    EQNN__K(update_job) j;
-    j.u = u;
-    j.n = n;
-    j.w = w;
-    j.g = g;
-    j.s1 = s1;
-    j.s2 = s2;
-    eqnn__parallel(d, (n + 8191) / 8192, EQNN__K(update_block), &j);
 }
 
 /* ---- matrix product ---- */
@@ -4762,39 +4527,8 @@ static void EQNN__K(update)(eqnn__device *d, const eqnn__update *u, size_t n, eq
    any vectors and any number of threads. */
 enum {
     EQNN__K(TILE_ROWS) = EQNN__LANES == 16 ? 12 : EQNN__LANES == 8 ? 6 : 4,
-    EQNN__K(PANEL) = 2 * EQNN__W,
-    EQNN__K(BLOCK_ROWS) = 144,
-    EQNN__K(BLOCK_COLS) = 1024,
-    EQNN__K(BLOCK_K) = 256
+    EQNN__K(PANEL) = 2 * EQNN__W
 };
-
-typedef struct EQNN__K(gemm_job) {
-    int ta, tb;
-    size_t m, n, k, lda, sa, ldb, sb, ldc, sc, batch;
-    eqnn_real alpha, beta;
-    const eqnn_real *A, *B;
-    eqnn_real *C;
-    size_t rows, cols, row_blocks, col_blocks; /* of a task                                     */
-    size_t parts, units;                       /* pieces of the sum; blocks of k in all batches */
-    eqnn_real *partial, *packed;               /* [parts][m][n]; per thread, or NULL            */
-} EQNN__K(gemm_job);
-
-/* The definition, used where the whole product is smaller than the preparations of the fast one. */
-static void EQNN__K(gemm_plain)(const EQNN__K(gemm_job) *g)
-{
-    for (size_t b = 0; b < g->batch; b++) {
-        const eqnn_real *A = g->A + b * g->sa, *B = g->B + b * g->sb;
-        eqnn_real keep = b > 0 && g->sc == 0 ? 1 : g->beta;
-        size_t ai = g->ta ? 1 : g->lda, ak = g->ta ? g->lda : 1;
-        size_t bj = g->tb ? g->ldb : 1, bk = g->tb ? 1 : g->ldb;
-        for (size_t i = 0; i < g->m; i++)
-            for (size_t j = 0; j < g->n; j++) {
-                eqnn_real sum = 0, *c = g->C + b * g->sc + i * g->ldc + j;
-                for (size_t p = 0; p < g->k; p++) sum += A[i * ai + p * ak] * B[j * bj + p * bk];
-                *c = keep != 0 ? g->alpha * sum + keep * *c : g->alpha * sum;
-            }
-    }
-}
 
 /* c = v + keep c for a tile whose rows of v are two vectors long: what remains at borders and when
    sums go on. */
@@ -4842,11 +4576,20 @@ EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real
         if (rows > 6) base[2] += ak;
         if (rows > 9) base[3] += ak;
     }
-    if (keep == 0 && cols == (size_t)vectors * EQNN__W) {
+    int whole = cols == (size_t)vectors * EQNN__W;
+    if (whole && keep == 0) {
         EQNN__UNROLL(12)
         for (int i = 0; i < rows; i++, c += ldc) {
             EQNN__K(store)(c, sum[i][0] * alpha);
             if (vectors > 1) EQNN__K(store)(c + EQNN__W, sum[i][1] * alpha);
+        }
+        return;
+    }
+    if (whole && keep == 1 && alpha == 1) { /* no product that might be contracted */
+        EQNN__UNROLL(12)
+        for (int i = 0; i < rows; i++, c += ldc) {
+            EQNN__K(store)(c, EQNN__K(load)(c) + sum[i][0]);
+            if (vectors > 1) EQNN__K(store)(c + EQNN__W, EQNN__K(load)(c + EQNN__W) + sum[i][1]);
         }
         return;
     }
@@ -4894,24 +4637,45 @@ static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size
         EQNN__K(tiles)(1, across, packed, m, k, a, lda, b, ldb, alpha, keep, c, ldc, cols);
 }
 
-/* k rows of a panel: [k][PANEL], zeros to the right of the last column. */
+/* Packing copies whole vectors while they stay inside both arrays. That may bring along numbers
+   that do not belong, in lanes whose sums nobody reads or where the next store puts others. */
+
+/* to[p stride + j] = from[p ld + j] for p < k and j < n <= EQNN__W */
+static void EQNN__K(pack_rows)(size_t k, size_t n, const eqnn_real *from, size_t ld, eqnn_real *to,
+                               size_t stride)
+{
+    size_t p = 0, in = (k - 1) * ld + n, out = (k - 1) * stride + n;
+    for (; p * ld + EQNN__W <= in && p * stride + EQNN__W <= out; p++)
+        EQNN__K(store)(to + p * stride, EQNN__K(load)(from + p * ld));
+    for (; p < k; p++)
+        for (size_t j = 0; j < n; j++) to[p * stride + j] = from[p * ld + j];
+}
+
+/* to[p stride + j] = from[j ld + p] */
+static void EQNN__K(pack_turned)(size_t k, size_t n, const eqnn_real *from, size_t ld,
+                                 eqnn_real *to, size_t stride)
+{
+    size_t p = 0, out = (k - 1) * stride + n;
+    for (; p + EQNN__W <= k && (p + EQNN__W - 1) * stride + EQNN__W <= out; p += EQNN__W) {
+        EQNN__VEC v[EQNN__W];
+        for (size_t j = 0; j < EQNN__W; j++)
+            v[j] = EQNN__K(load)(from + (j < n ? j : 0) * ld + p);
+        EQNN__K(turn)(v);
+        EQNN__UNROLL(16)
+        for (size_t q = 0; q < EQNN__W; q++) EQNN__K(store)(to + (p + q) * stride, v[q]);
+    }
+    for (; p < k; p++)
+        for (size_t j = 0; j < n; j++) to[p * stride + j] = from[j * ld + p];
+}
+
+/* k rows of a panel: [k][PANEL]. */
 static void EQNN__K(pack_b)(int tb, size_t k, size_t cols, const eqnn_real *B, size_t ldb,
                             eqnn_real *to)
 {
-    const size_t width = EQNN__K(PANEL);
-    if (!tb && cols == width) {
-        for (size_t p = 0; p < k; p++, B += ldb, to += width) {
-            EQNN__K(store)(to, EQNN__K(load)(B));
-            EQNN__K(store)(to + EQNN__W, EQNN__K(load)(B + EQNN__W));
-        }
-    } else if (!tb) {
-        for (size_t p = 0; p < k; p++, B += ldb, to += width) {
-            for (size_t j = 0; j < cols; j++) to[j] = B[j];
-            for (size_t j = cols; j < width; j++) to[j] = 0;
-        }
-    } else {
-        for (size_t j = 0; j < width; j++)
-            for (size_t p = 0; p < k; p++) to[p * width + j] = j < cols ? B[j * ldb + p] : 0;
+    for (size_t j = 0; j < cols; j += EQNN__W) {
+        size_t n = cols - j < EQNN__W ? cols - j : EQNN__W;
+        if (tb) EQNN__K(pack_turned)(k, n, B + j * ldb, ldb, to + j, EQNN__K(PANEL));
+        else EQNN__K(pack_rows)(k, n, B + j, ldb, to + j, EQNN__K(PANEL));
     }
 }
 
@@ -4921,23 +4685,21 @@ static void EQNN__K(pack_a)(int ta, size_t m, size_t k, const eqnn_real *A, size
 {
     for (size_t i = 0, r; i < m; i += r, to += r * k) {
         r = EQNN__K(tile_rows)(m - i);
-        if (ta) {
-            for (size_t p = 0; p < k; p++)
-                for (size_t s = 0; s < r; s++) to[p * r + s] = A[p * lda + i + s];
-        } else {
-            for (size_t s = 0; s < r; s++)
-                for (size_t p = 0; p < k; p++) to[p * r + s] = A[(i + s) * lda + p];
+        for (size_t s = (r - 1) / EQNN__W * EQNN__W, n = r - s;; s -= EQNN__W, n = EQNN__W) {
+            if (ta) EQNN__K(pack_rows)(k, n, A + i + s, lda, to + s, r);
+            else EQNN__K(pack_turned)(k, n, A + (i + s) * lda, lda, to + s, r);
+            if (s == 0) break;
         }
     }
 }
 
 /* Rows i.. and columns j.. of one block of k of one batch. */
-static void EQNN__K(gemm_block)(const EQNN__K(gemm_job) *g, size_t b, size_t p, size_t i, size_t m,
+static void EQNN__K(gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, size_t i, size_t m,
                                 size_t j, size_t n, eqnn_real keep, eqnn_real *C, size_t ldc,
                                 eqnn_real *packed)
 {
-    eqnn_real panel[EQNN__K(BLOCK_K) * EQNN__K(PANEL)];
-    const size_t most = EQNN__K(BLOCK_K), width = EQNN__K(PANEL);
+    eqnn_real panel[EQNN__GEMM_K * EQNN__K(PANEL)];
+    const size_t most = EQNN__GEMM_K, width = EQNN__K(PANEL);
     size_t k = g->k - p < most ? g->k - p : most, lda = g->lda;
     const eqnn_real *A = g->A + b * g->sa + (g->ta ? p * lda + i : i * lda + p);
     const eqnn_real *B = g->B + b * g->sb + (g->tb ? j * g->ldb + p : p * g->ldb + j);
@@ -4956,27 +4718,8 @@ static void EQNN__K(gemm_block)(const EQNN__K(gemm_job) *g, size_t b, size_t p, 
     }
 }
 
-/* A task: a block of rows and columns, of one batch or of the sum over batches (a part of it). */
-static void EQNN__K(gemm_task)(const void *job, size_t task, int thread)
-{
-    const EQNN__K(gemm_job) *g = (const EQNN__K(gemm_job) *)job;
-    size_t i = task % g->row_blocks * g->rows, m = g->m - i < g->rows ? g->m - i : g->rows;
-    task /= g->row_blocks;
-    size_t j = task % g->col_blocks * g->cols, n = g->n - j < g->cols ? g->n - j : g->cols;
-    task /= g->col_blocks; /* now the batch, or the part of the sum */
-    size_t per_batch = (g->k + EQNN__K(BLOCK_K) - 1) / EQNN__K(BLOCK_K);
-    size_t first = task * g->units / g->parts, last = (task + 1) * g->units / g->parts;
-    eqnn_real *C = g->partial ? g->partial + task * g->m * g->n : g->C + task * g->sc;
-    eqnn_real *packed = g->packed;
-    if (packed) packed += (size_t)thread * EQNN__K(BLOCK_ROWS) * EQNN__K(BLOCK_K);
-    for (size_t u = first; u < last; u++)
-        EQNN__K(gemm_block)(g, u / per_batch, u % per_batch * EQNN__K(BLOCK_K), i, m, j, n,
-                            u > first ? 1 : g->partial ? 0 : g->beta, C,
-                                g->partial ? g->n : g->ldc, packed);
-}
-
 /* C = the parts in order + beta C. */
-static void EQNN__K(gemm_add_parts)(const EQNN__K(gemm_job) *g)
+static void EQNN__K(gemm_add_parts)(const eqnn__gemm_job *g)
 {
     for (size_t i = 0; i < g->m; i++) {
         eqnn_real *c = g->C + i * g->ldc;
@@ -4989,7 +4732,7 @@ static void EQNN__K(gemm_add_parts)(const EQNN__K(gemm_job) *g)
 /* Matrix times vector: row i of M times v. */
 static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
 {
-    const EQNN__K(gemm_job) *g = (const EQNN__K(gemm_job) *)job;
+    const eqnn__gemm_job *g = (const eqnn__gemm_job *)job;
     size_t last = (block + 1) * g->rows < g->m ? (block + 1) * g->rows : g->m;
     (void)thread;
     for (size_t i = block * g->rows; i < last; i++) {
@@ -4999,134 +4742,7 @@ static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
     }
 }
 
-/* Where one side is 1: 1 when done. A column from a transposed matrix is a row from the matrix. */
-static int EQNN__K(gemv)(eqnn__device *d, EQNN__K(gemm_job) *g)
-{
-    int column = g->tb || g->ldb == 1, row = !g->ta || g->lda == 1; /* the vector is contiguous */
-    const eqnn_real *t = g->A;
-    if (g->n == 1 && g->ta && column && g->ldc == 1) {
-        g->A = g->B;
-        g->B = t;
-        g->ldb = g->lda;
-        g->lda = g->k;
-        g->ta = g->tb = 0;
-        g->n = g->m;
-        g->m = 1;
-        return 0;
-    }
-    if (g->m == 1 && g->tb && row && g->n > 1) {
-        g->A = g->B;
-        g->B = t;
-        g->lda = g->ldb;
-        g->m = g->n;
-        g->ldc = 1;
-    } else if (g->n != 1 || g->ta || !column) {
-        return 0;
-    }
-    g->rows = 65536 / (g->k + 1) + 1;
-    eqnn__parallel(d, (g->m + g->rows - 1) / g->rows, EQNN__K(gemv_block), g);
-    return 1;
-}
-
-/* Cuts the product into tasks, by its sizes only. */
-static void EQNN__K(gemm_cut)(const eqnn__device *d, EQNN__K(gemm_job) *g)
-{
-    size_t per_batch = (g->k + EQNN__K(BLOCK_K) - 1) / EQNN__K(BLOCK_K), tile = EQNN__K(TILE_ROWS);
-    size_t bytes = sizeof(eqnn_real) * EQNN__K(BLOCK_ROWS) * EQNN__K(BLOCK_K) * (size_t)d->threads;
-    g->row_blocks = (g->m + EQNN__K(BLOCK_ROWS) - 1) / EQNN__K(BLOCK_ROWS);
-    g->rows = ((g->m + g->row_blocks - 1) / g->row_blocks + tile - 1) / tile * tile;
-    g->row_blocks = (g->m + g->rows - 1) / g->rows;
-    g->cols = EQNN__K(BLOCK_COLS);
-    g->col_blocks = (g->n + g->cols - 1) / g->cols;
-    g->packed = NULL;
-    g->partial = NULL;
-    g->parts = g->sc == 0 ? 1 : g->batch;
-    g->units = per_batch * g->batch;
-    if (g->sc == 0 && g->m * g->n <= EQNN__GEMM_SPLIT && g->k >= EQNN__GEMM_SPLIT_K &&
-        d->scratch_size >= EQNN__GEMM_PARTS * g->m * g->n * sizeof(eqnn_real)) {
-        g->parts = g->units / 4 < EQNN__GEMM_PARTS ? g->units / 4 : EQNN__GEMM_PARTS;
-        g->partial = (eqnn_real *)d->scratch;
-    } else if (g->n >= EQNN__GEMM_PACK && d->scratch_size >= bytes) {
-        g->packed = (eqnn_real *)d->scratch;
-    }
-}
-
-static void EQNN__K(gemm)(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
-                          double alpha,
-                          const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
-                          size_t sb, double beta, eqnn_real *C, size_t ldc, size_t sc, size_t batch)
-{
-    EQNN__K(gemm_job) g;
-    if (m == 0 || n == 0 || batch == 0) return;
-    g.ta = ta, g.tb = tb;
-    g.m = m, g.n = n, g.k = k;
-    g.A = A, g.lda = lda, g.sa = sa;
-    g.B = B, g.ldb = ldb, g.sb = sb;
-    g.C = C, g.ldc = ldc, g.sc = batch == 1 ? 0 : sc;
-    g.batch = batch;
-    g.alpha = (eqnn_real)alpha;
-    g.beta = (eqnn_real)beta;
-    if (k == 0 || m * n * k <= 32) {
-        EQNN__K(gemm_plain)(&g);
-        return;
-    }
-    if (batch == 1 && (m == 1 || n == 1) && EQNN__K(gemv)(d, &g)) return;
-#ifdef EQNN_CBLAS
-    if (m * n * k >= (size_t)128 * 128 * 128 && (sc != 0 || batch == 1)) {
-        for (size_t b = 0; b < batch; b++)
-            eqnn__blas(ta, tb, m, n, k, alpha, A + b * sa, lda, B + b * sb, ldb, beta, C + b * sc,
-                       ldc);
-        return;
-    }
-#endif
-    EQNN__K(gemm_cut)(d, &g);
-    eqnn__device one = *d;                            /* small products are not worth a thread */
-    if (m * n * k * batch < 1000000) one.threads = 1; /* about 20 microseconds                 */
-    eqnn__parallel(&one, g.row_blocks * g.col_blocks * g.parts, EQNN__K(gemm_task), &g);
-    if (g.partial) EQNN__K(gemm_add_parts)(&g);
-}
-
-/* ---- the four forms ----
-   A job walks its parts, a part its tiles; the ..._tile functions add what a tile contributes. */
-
-
 /* ---- couple: one path, at most EQNN__EDGES items ---- */
-
-/* Channels that do not fill a vector go to the pass with narrower ones, through the plan. */
-#if EQNN__LANES == 16
-#define EQNN__NARROWER(p) ((p)->narrow)
-#elif EQNN__LANES == 8
-#define EQNN__NARROWER(p) ((p)->narrow + 1)
-#endif
-
-/* Any sizes, channels from c on: the definition of what the functions below compute. Tangents are
-   sums over the factors, one of them replaced at a time. */
-static void EQNN__K(path_plain)(const eqnn__path *a, size_t c)
-{
-    for (int e = 0; e < a->n; e++)
-        for (int n = 0; n < a->d1 * a->d3; n++) {
-            int i = n / a->d3, k = n % a->d3, at = a->diagonal ? k : n;
-            size_t xi = (size_t)i * a->xs, gk = (size_t)k * a->gs;
-            if (a->diagonal && i != k) continue;
-            eqnn_real m = a->M[at * EQNN__EDGES + e], m1 = a->M1 ? a->M1[at * EQNN__EDGES + e] : 0;
-            for (size_t u = c; u < (size_t)a->channels; u++) {
-                eqnn_real w = a->w[a->wo[e] + u], x = a->x[a->xo[e] + xi + u];
-                eqnn_real g = a->dx ? a->g[a->go[e] + gk + u] : 0;
-                if (!a->M1) {
-                    if (a->dg) a->dg[a->dgo[e] + gk + u] += m * (x * w);
-                    if (a->dx) a->dx[a->dxo[e] + xi + u] += m * (w * g);
-                    if (a->dx) a->dw[a->dwo[e] + u] += m * x * g;
-                    continue;
-                }
-                eqnn_real w1 = a->w1[a->w1o[e] + u], x1 = a->x1[a->x1o[e] + xi + u];
-                eqnn_real g1 = a->g1[a->g1o[e] + gk + u], z = m * x, z1 = m1 * x + m * x1;
-                a->dg[a->dgo[e] + gk + u] += w * z1 + w1 * z;
-                a->dx[a->dxo[e] + xi + u] += m1 * w * g + m * (w1 * g + w * g1);
-                a->dw[a->dwo[e] + u] += z1 * g + z * g1;
-                a->dw0[a->dw0o[e] + u] += z * g;
-            }
-        }
-}
 
 /* The functions below are compiled for each d3: a small constant, so that sums over k stay in
    registers. They do U vectors of channels from c on. */
@@ -5274,21 +4890,22 @@ EQNN__INLINE void EQNN__K(path_tangent)(const eqnn__path *a, int c, int d3)
     }
 }
 
-/* All that is wanted of the channels from c to end - 1, whole vectors. */
+/* All that is wanted of the channels from c to end - 1, whole vectors: two at a time where the sums
+   of both fit into registers, of which there are 32 with 16 lanes. */
 EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d3)
 {
-    int u = c;
+    int u = c, two = !EQNN__BRIEF && (d3 < 5 || EQNN__LANES == 16);
     if (a->M1) {
         for (; u < end; u += EQNN__W) EQNN__K(path_tangent)(a, u, d3);
         return;
     }
     if (a->dg) {
-        for (; u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
+        for (; two && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
             EQNN__K(path_forward)(a, u, d3, 2);
         for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, 1);
     }
     if (!a->dx) return;
-    for (u = c; EQNN__LANES == 16 && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
+    for (u = c; d3 < 5 && EQNN__LANES == 16 && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
         EQNN__K(path_backward)(a, u, d3, 2);
     for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, 1);
 }
@@ -5310,7 +4927,7 @@ static void EQNN__K(path_component)(eqnn__path *a, int k)
 }
 
 /* Channels from c on. */
-static void EQNN__K(path)(const eqnn__path *a, int c)
+static EQNN__NOINLINE void EQNN__K(path)(const eqnn__path *a, int c)
 {
     int end = c + (a->channels - c) / EQNN__W * EQNN__W;
     for (int k = 0; a->diagonal && k < a->d3; k++) {
@@ -5325,14 +4942,20 @@ static void EQNN__K(path)(const eqnn__path *a, int c)
         case 3: EQNN__K(path_sized)(a, c, end, 3); break;
         case 5: EQNN__K(path_sized)(a, c, end, 5); break;
         case 7: EQNN__K(path_sized)(a, c, end, 7); break;
-        default: EQNN__K(path_plain)(a, (size_t)c); return;
+        default: EQNN__PLAIN(path_plain)(a, (size_t)c); return;
         }
     if (end == a->channels) return;
-#ifdef EQNN__NARROWER
-    EQNN__NARROWER(a)->path(a, end);
+#ifdef EQNN__NARROW
+    EQNN__NARROW(path)(a, end);
 #else
-    EQNN__K(path_plain)(a, (size_t)end);
+    EQNN__PLAIN(path_plain)(a, (size_t)end);
 #endif
+}
+
+/* All channels: with c known, gcc makes better code of the pass that no wider one calls. */
+static void EQNN__K(path_all)(const eqnn__path *a)
+{
+    EQNN__K(path)(a, 0);
 }
 
 /* ---- couple: the gradient of y ----
@@ -5383,7 +5006,8 @@ EQNN__INLINE void EQNN__K(matrix_lanes)(const eqnn__matrix *m, const eqnn__facto
 }
 
 /* One factor with fewer than 16 channels, of them those from c on; any sizes */
-static void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f, int e, int c)
+static EQNN__NOINLINE void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f,
+                                                int e, int c)
 {
     int end = c + (f->channels - c) / EQNN__W * EQNN__W;
     for (int n = 0; n < m->d1 * m->d3; n++) {
@@ -5396,12 +5020,12 @@ static void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f, i
             EQNN__K(store)(to + u, EQNN__K(load)(to + u) + EQNN__K(load)(w + u) *
                                                                EQNN__K(load)(g + u) *
                                                                EQNN__K(load)(x + u));
-#ifndef EQNN__NARROWER
+#ifndef EQNN__NARROW
         for (int u = end; u < f->channels; u++) to[u] += w[u] * g[u] * x[u];
 #endif
     }
-#ifdef EQNN__NARROWER
-    if (end < f->channels) EQNN__NARROWER(m)->rest(m, f, e, end);
+#ifdef EQNN__NARROW
+    if (end < f->channels) EQNN__NARROW(matrix_rest)(m, f, e, end);
 #endif
 }
 
@@ -5432,8 +5056,6 @@ EQNN__INLINE void EQNN__K(matrix_sized)(const eqnn__matrix *m, int d3, int diago
         for (int l = 0; l < 16 && d3; l += EQNN__W) {
             for (u = 0; u + 4 <= m->wide; u += 4)
                 EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 4);
-            for (; u + 2 <= m->wide; u += 2)
-                EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 2);
             for (; u < m->wide; u++)
                 EQNN__K(matrix_lanes)(m, m->factor + u, e, l, u > 0, d3, diagonal, 1);
         }
@@ -5444,7 +5066,7 @@ EQNN__INLINE void EQNN__K(matrix_sized)(const eqnn__matrix *m, int d3, int diago
 
 static void EQNN__K(matrix)(const eqnn__matrix *m)
 {
-    switch (m->diagonal ? 0 : m->d3) {
+    switch (EQNN__BRIEF ? -1 : m->diagonal ? 0 : m->d3) {
     case 1: EQNN__K(matrix_sized)(m, 1, 0); break;
     case 3: EQNN__K(matrix_sized)(m, 3, 0); break;
     case 5: EQNN__K(matrix_sized)(m, 5, 0); break;
@@ -5453,25 +5075,8 @@ static void EQNN__K(matrix)(const eqnn__matrix *m)
     default: EQNN__K(matrix_sized)(m, 0, 0); break;
     }
 }
-#undef EQNN__NARROWER
 
 /* ---- couple: a tile ---- */
-
-/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; four items
-   at a time, the last ones repeated */
-static void EQNN__K(couple_columns)(const eqnn__couple_plan_t *p, const eqnn__tile *t,
-                                    const eqnn_real *y, eqnn_real *out)
-{
-    for (int e = 0; e < t->n; e += 4, out += 4) {
-        const eqnn_real *row[4];
-        for (int l = 0; l < 4; l++) row[l] = y + t->at[1][e + l < t->n ? e + l : t->n - 1];
-        for (int c = 0; c < p->columns; c++) {
-            int column = p->column[c];
-            EQNN__UNROLL(4)
-            for (int l = 0; l < 4; l++) out[c * EQNN__TILE + l] = row[l][column];
-        }
-    }
-}
 
 /* M = C y for the panel's entries and the items from e on; y[column][EQNN__TILE] */
 static void EQNN__K(couple_entries)(const eqnn__couple_plan_t *p, const eqnn__panel *q, int e,
@@ -5503,78 +5108,6 @@ static void EQNN__K(couple_fold)(const eqnn__couple_plan_t *p, int n, const eqnn
             for (int l = 0; l < 4; l++) t[l] = (dy[l] + dy[l + 8]) + (dy[l + 4] + dy[l + 12]);
             out[c * EQNN__TILE + e] += (t[0] + t[2]) + (t[1] + t[3]);
         }
-}
-
-/* What the paths of a tile need beyond the job. */
-typedef struct EQNN__K(couple_work) {
-    const eqnn__job *job;
-    const eqnn__couple_plan_t *plan;
-    eqnn__tile *t;
-    eqnn__device device;
-    eqnn_real *at[EQNN__AT_END];
-    eqnn__factor *factor;
-    int hidden;               /* columns of h when V is present, else 0           */
-    unsigned has;             /* tangents that are there                          */
-    size_t wo[EQNN__TILE];    /* rows of the panel's weights                      */
-    const size_t *dwo;
-    const eqnn_real *w, *w1; /* the panel's weights and tangents, NULL: not there */
-    eqnn_real *dw, *dw0;     /* and their gradients                               */
-    size_t none[EQNN__TILE]; /* zeros: rows of what is not there                  */
-} EQNN__K(couple_work);
-
-/* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
-static const eqnn_real *EQNN__K(couple_in)(const EQNN__K(couple_work) *k, const eqnn_real *p,
-                                           int column, const size_t *rows, const size_t **to)
-{
-    *to = p ? rows : k->none;
-    return p ? p + column : k->at[EQNN__AT_ZERO];
-}
-
-static eqnn_real *EQNN__K(couple_out)(const EQNN__K(couple_work) *k, eqnn_real *p, int column,
-                                      const size_t *rows, const size_t **to)
-{
-    *to = p ? rows : k->none;
-    return p ? p + column : k->at[EQNN__AT_SINK];
-}
-
-/* Copies weights that are not adjacent to rows of their own, n items; and adds gradients back. */
-static const eqnn_real *EQNN__K(couple_pack)(const eqnn__step *s, int n, const eqnn_real *w,
-                                             const size_t *rows, eqnn_real *to, size_t *at)
-{
-    for (int e = 0; e < n; e++) {
-        at[e] = (size_t)e * (size_t)s->channels;
-        for (int u = 0; u < s->channels; u++)
-            to[at[e] + (size_t)u] = w ? w[rows[e] + (size_t)u * (size_t)s->ws] : 0;
-    }
-    return to;
-}
-
-static void EQNN__K(couple_unpack)(const eqnn__step *s, int n, const eqnn_real *dw,
-                                   const size_t *at, eqnn_real *to, const size_t *rows)
-{
-    for (int e = 0; e < n; e++)
-        for (int u = 0; u < s->channels; u++)
-            to[rows[e] + (size_t)u * (size_t)s->ws] += dw[at[e] + (size_t)u];
-}
-
-/* The operands of a path for n items from e on. */
-static void EQNN__K(couple_operands)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e,
-                                     int n, eqnn__path *a)
-{
-    const eqnn__job *j = k->job;
-    int weights = s->w >= 0 && j->f->cols[2] > 0;
-    a->narrow = k->plan->narrow;
-    a->n = n, a->d1 = s->d1, a->d3 = s->d3, a->diagonal = s->diagonal, a->channels = s->channels;
-    a->xs = (size_t)s->xs, a->gs = (size_t)s->gs;
-    a->M = k->at[EQNN__AT_M] + (size_t)s->m * EQNN__EDGES;
-    a->M1 = j->t ? k->at[EQNN__AT_M1] + (size_t)s->m * EQNN__EDGES : NULL;
-    a->x = EQNN__K(couple_in)(k, j->v[0], s->x, k->t->at[0] + e, &a->xo);
-    a->g = EQNN__K(couple_in)(k, j->v[4], s->g, k->t->at[4] + e, &a->go);
-    a->w = EQNN__K(couple_in)(k, weights ? k->w : k->at[EQNN__AT_ONE], weights ? s->w : 0,
-                              weights ? k->wo + e : k->none, &a->wo);
-    a->x1 = EQNN__K(couple_in)(k, k->has & 1 ? j->t[0] : NULL, s->x, k->t->at[0] + e, &a->x1o);
-    a->g1 = EQNN__K(couple_in)(k, k->has & 16 ? j->t[4] : NULL, s->g, k->t->at[4] + e, &a->g1o);
-    a->w1 = EQNN__K(couple_in)(k, weights ? k->w1 : NULL, s->w, k->wo + e, &a->w1o);
 }
 
 /* ---- couple: fewer than 4 channels, or the last of them: items in the lanes ---- */
@@ -5654,317 +5187,7 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
     if (dy) EQNN__K(few_matrix)(m, x, q, dM, dy);
 }
 
-/* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's
-   tangent adds to is all but its own. */
-static void EQNN__K(path_few)(const EQNN__K(couple_work) *k, const eqnn__path *a, int c,
-                              const eqnn__matrix *m, eqnn_real *dy)
-{
-    eqnn_real *space = k->at[EQNN__AT_FEW], *sink = k->at[EQNN__AT_SINK];
-    for (int u = c; u < a->channels; u++) {
-        eqnn__path b = *a;
-        b.M1 = NULL;
-        if (!a->M1) {
-            EQNN__K(few_channel)(&b, u, space, m, dy);
-            continue;
-        }
-        b.x = a->x1, b.xo = a->x1o, b.dx = a->dx ? sink : NULL, b.dxo = k->none;
-        if (k->has & 1) EQNN__K(few_channel)(&b, u, space, m, dy);
-        b = *a, b.M1 = NULL, b.M = a->M1;
-        if (k->has & 2) EQNN__K(few_channel)(&b, u, space, m, NULL);
-        b.M = a->M, b.w = a->w1, b.wo = a->w1o, b.dw = sink, b.dwo = k->none;
-        if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(few_channel)(&b, u, space, m, dy);
-        b = *a, b.M1 = NULL, b.g = a->g1, b.go = a->g1o, b.dg = NULL;
-        if (k->has & 16) EQNN__K(few_channel)(&b, u, space, m, dy);
-        b = *a, b.M1 = NULL, b.dg = NULL, b.dx = sink, b.dxo = k->none, b.dw = a->dw0,
-        b.dwo = a->dw0o;
-        if (a->dx && a->dw0o != k->none) EQNN__K(few_channel)(&b, u, space, m, NULL);
-    }
-}
-
-/* Tangents of dg alone: three forward passes, whose sums stay in registers. */
-static void EQNN__K(path_forward_tangents)(const EQNN__K(couple_work) *k, const eqnn__path *a)
-{
-    eqnn__path b = *a;
-    b.M1 = NULL, b.dx = NULL;
-    if (k->has & 2) b.M = a->M1, EQNN__K(path)(&b, 0);
-    b.M = a->M, b.x = a->x1, b.xo = a->x1o;
-    if (k->has & 1) EQNN__K(path)(&b, 0);
-    b.x = a->x, b.xo = a->xo, b.w = a->w1, b.wo = a->w1o;
-    if (a->w1 != k->at[EQNN__AT_ZERO]) EQNN__K(path)(&b, 0);
-}
-
-/* dx alone is dg with x and g in each other's place, and M transposed (in space). */
-static void EQNN__K(path_turned)(const eqnn__path *a, eqnn_real *space)
-{
-    eqnn__path b = *a;
-    b.d1 = a->d3, b.d3 = a->d1, b.xs = a->gs, b.gs = a->xs;
-    b.x = a->g, b.xo = a->go;
-    b.dg = a->dx, b.dgo = a->dxo, b.dx = NULL;
-    for (int n = 0; n < a->d1 * a->d3 && !a->diagonal; n++)
-        memcpy(space + (n % a->d3 * a->d1 + n / a->d3) * EQNN__EDGES, a->M + n * EQNN__EDGES,
-               EQNN__EDGES * sizeof *space);
-    if (!a->diagonal) b.M = space;
-    EQNN__K(path)(&b, 0);
-}
-
-/* One path: the wanted ones of dx, dg and the gradient of the weights. */
-static void EQNN__K(couple_path)(const EQNN__K(couple_work) *k, const eqnn__step *s, int e, int n)
-{
-    eqnn__path a;
-    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
-    const size_t *rows = k->wo + e;
-    eqnn_real *pack = k->at[EQNN__AT_PACK];
-    int c, weights = s->w >= 0 && k->job->f->cols[2] > 0, packed = weights && s->ws != 1;
-    eqnn_real *dw = weights ? k->dw : NULL, *dw0 = weights ? k->dw0 : NULL;
-    eqnn_real *dx = k->job->want & 1 ? k->t->sink[0] : NULL,
-              *dg = k->job->want & 16 ? k->t->sink[4] : NULL;
-    EQNN__K(couple_operands)(k, s, e, n, &a);
-    if ((!dx && !dg && !dw) || (s->w < 0 && k->job->f->weighted)) return;
-    a.dx = EQNN__K(couple_out)(k, dx, s->x, k->t->to[0] + e, &a.dxo);
-    a.dg = EQNN__K(couple_out)(k, dg, s->g, k->t->to[4] + e, &a.dgo);
-    a.dw = EQNN__K(couple_out)(k, dw, s->w, k->dwo + e, &a.dwo);
-    a.dw0 = EQNN__K(couple_out)(k, dw0, s->w, k->dwo + e, &a.dw0o);
-    if (!k->job->t && !dg) a.dg = NULL;
-    if (!k->job->t && !dx && !dw) a.dx = NULL;
-    if (packed) {
-        a.w = EQNN__K(couple_pack)(s, n, k->w ? a.w : NULL, rows, pack, at), a.wo = at;
-        if (k->w1) a.w1 = EQNN__K(couple_pack)(s, n, a.w1, rows, pack + size, at), a.w1o = at;
-        if (dw)
-            a.dw = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 2 * size, at),
-            a.dwo = at;
-        if (dw0)
-            a.dw0 = (eqnn_real *)EQNN__K(couple_pack)(s, n, NULL, rows, pack + 3 * size, at),
-            a.dw0o = at;
-    }
-    a.channels &= ~3;
-    if (a.M1 && !dx && !dw) EQNN__K(path_forward_tangents)(k, &a);
-    else if (!a.M1 && !dg && !dw) EQNN__K(path_turned)(&a, k->at[EQNN__AT_FEW]);
-    else EQNN__K(path)(&a, 0);
-    c = a.channels;
-    a.channels = s->channels;
-    if (c < a.channels) EQNN__K(path_few)(k, &a, c, NULL, NULL);
-    if (packed && dw) EQNN__K(couple_unpack)(s, n, a.dw, at, dw + s->w, k->dwo + e);
-    if (packed && dw0) EQNN__K(couple_unpack)(s, n, a.dw0, at, dw0 + s->w, k->dwo + e);
-}
-
-/* Lists w g x of a path in pieces of 16 channels (rest 0) or what is left over (rest 1). */
-static int EQNN__K(couple_factors)(const eqnn__path *a, int rest, eqnn__factor *f)
-{
-    int n = 0, whole = a->channels & ~15, end = a->channels & ~3;
-    for (int c = rest ? whole : 0; c < (rest ? end : whole); c += 16, n++) {
-        f[n].channels = end - c < 16 ? end - c : 16;
-        f[n].xs = a->xs, f[n].gs = a->gs;
-        f[n].x = a->x + c, f[n].g = a->g + c, f[n].w = a->w + c;
-        f[n].xo = a->xo, f[n].go = a->go, f[n].wo = a->wo;
-    }
-    return n;
-}
-
-/* The same with the tangents of w, g and x put in, one at a time. */
-static int EQNN__K(couple_factors_all)(const EQNN__K(couple_work) *k, const eqnn__path *a, int rest,
-                                       eqnn__factor *f)
-{
-    int n = 0;
-    eqnn__path b = *a;
-    if (!k->job->t) return EQNN__K(couple_factors)(a, rest, f);
-    b.x = a->x1, b.xo = a->x1o;
-    if (k->has & 1) n += EQNN__K(couple_factors)(&b, rest, f + n);
-    b = *a, b.g = a->g1, b.go = a->g1o;
-    if (k->has & 16) n += EQNN__K(couple_factors)(&b, rest, f + n);
-    b = *a, b.w = a->w1, b.wo = a->w1o;
-    if (a->w1 != k->at[EQNN__AT_ZERO]) n += EQNN__K(couple_factors)(&b, rest, f + n);
-    return n;
-}
-
-/* dy through one M, from all paths of the panel that share it. */
-static void EQNN__K(couple_matrix)(const EQNN__K(couple_work) *k, const eqnn__panel *q, int first,
-                                   int e, int n)
-{
-    eqnn__matrix m;
-    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
-    eqnn_real *pack = k->at[EQNN__AT_PACK], *dy = k->at[EQNN__AT_DY] + e;
-    memset(&m, 0, sizeof m);
-    m.narrow = k->plan->narrow;
-    m.n = n, m.columns = (size_t)k->plan->columns;
-    m.factor = k->factor, m.lane = k->at[EQNN__AT_LANE], m.dy = k->at[EQNN__AT_DM];
-    m.entry = k->plan->back_entry, m.c = k->plan->back_c;
-    for (int rest = 0; rest < 2; rest++) {
-        for (int p = q->path; p < q->path + q->paths; p++) {
-            const eqnn__step *s = k->plan->path + p;
-            const eqnn__span *back = k->plan->back + s->block;
-            eqnn__path a;
-            if (s->m != first || s->ws != 1 || (s->w < 0 && k->job->f->weighted)) continue;
-            EQNN__K(couple_operands)(k, s, e, n, &a);
-            m.factors += EQNN__K(couple_factors_all)(k, &a, rest, k->factor + m.factors);
-            m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
-            m.group = k->plan->group + back->first, m.groups = back->count;
-            a.dg = a.dx = NULL;
-            if (rest) EQNN__K(path_few)(k, &a, s->channels & ~3, &m, dy);
-        }
-        if (!rest) m.wide = m.factors;
-    }
-    if (m.factors) EQNN__K(matrix)(&m);
-    for (int p = q->path; p < q->path + q->paths; p++) { /* packed weights: one path at a time */
-        const eqnn__step *s = k->plan->path + p;
-        const eqnn__span *back = k->plan->back + s->block;
-        eqnn__path a;
-        if (s->m != first || s->ws == 1 || (s->w < 0 && k->job->f->weighted)) continue;
-        EQNN__K(couple_operands)(k, s, e, n, &a);
-        if (s->w >= 0 && k->w) a.w = EQNN__K(couple_pack)(s, n, a.w, a.wo, pack, at), a.wo = at;
-        if (s->w >= 0 && k->w1)
-            a.w1 = EQNN__K(couple_pack)(s, n, a.w1, a.w1o, pack + size, at), a.w1o = at;
-        m.wide = m.factors = EQNN__K(couple_factors_all)(k, &a, 0, k->factor);
-        m.factors += EQNN__K(couple_factors_all)(k, &a, 1, k->factor + m.wide);
-        m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
-        m.group = k->plan->group + back->first, m.groups = back->count;
-        a.dg = a.dx = NULL;
-        if (m.factors) EQNN__K(matrix)(&m);
-        EQNN__K(path_few)(k, &a, s->channels & ~3, &m, dy);
-    }
-}
-
-/* All paths of a panel. */
-static void EQNN__K(couple_paths)(EQNN__K(couple_work) *k, const eqnn__panel *q)
-{
-    eqnn_real *dy = k->job->want & 2 ? k->at[EQNN__AT_DM] : NULL;
-    for (int e = 0; e < k->t->n; e += EQNN__EDGES) {
-        int n = k->t->n - e < EQNN__EDGES ? k->t->n - e : EQNN__EDGES;
-        EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y], k->at[EQNN__AT_M]);
-        if (k->has & 2)
-            EQNN__K(couple_entries)(k->plan, q, e, k->at[EQNN__AT_Y1], k->at[EQNN__AT_M1]);
-        for (int p = q->path; p < q->path + q->paths; p++)
-            EQNN__K(couple_path)(k, k->plan->path + p, e, n);
-        if (!dy) continue;
-        memset(dy, 0, (size_t)(n * k->plan->columns) * 16 * sizeof(eqnn_real));
-        for (int b = q->block; b < q->block + q->blocks; b++)
-            EQNN__K(couple_matrix)(k, q, k->plan->block[b].first, e, n);
-        EQNN__K(couple_fold)(k->plan, n, dy, k->at[EQNN__AT_DY] + e);
-    }
-}
-
-/* C [m,n] (ld ldc) = or += op(A) op(B), by the matrix product of this pass */
-static void EQNN__K(couple_gemm)(EQNN__K(couple_work) *k, int ta, int tb, int m, int n, int depth,
-                                 const eqnn_real *A, size_t lda, const eqnn_real *B, size_t ldb,
-                                 int add, eqnn_real *C, size_t ldc)
-{
-    EQNN__K(gemm)(&k->device, ta, tb, (size_t)m, (size_t)n, (size_t)depth, 1, A, lda, 0, B, ldb, 0,
-                  add, C, ldc, 0, 1);
-}
-
-/* A panel of weights made by a last layer: W = h V, dh += dW V', dV += h' dW (and tangents). */
-static void EQNN__K(couple_panel)(EQNN__K(couple_work) *k, const eqnn__panel *q)
-{
-    const eqnn__job *j = k->job;
-    int rows = k->t->rows, H = k->hidden, N = q->width;
-    size_t ld = (size_t)N, ldh = (size_t)H, ldv = (size_t)j->f->cols[3], start = (size_t)q->start;
-    const eqnn_real *V = j->v[3] ? j->v[3] + start : NULL, *h = k->at[EQNN__AT_H];
-    const eqnn_real *V1 = k->has & 8 ? j->t[3] + start : NULL, *h1 = k->at[EQNN__AT_H1];
-    eqnn_real *W = k->at[EQNN__AT_W], *W1 = k->at[EQNN__AT_W1], *dV = k->t->sink[3] + start;
-    eqnn_real *dW = k->at[EQNN__AT_DW], *dW0 = k->at[EQNN__AT_DW0], *dh = k->at[EQNN__AT_DH];
-    int dw = N && (j->want & 12), dw0 = dw && (k->has & 12);
-    if (N && V && j->v[2]) EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h, ldh, V, ldv, 0, W, ld);
-    if (N && (k->has & 4) && V)
-        EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h1, ldh, V, ldv, 0, W1, ld);
-    if (N && V1 && j->v[2])
-        EQNN__K(couple_gemm)(k, 0, 0, rows, N, H, h, ldh, V1, ldv, (k->has & 4) && V, W1, ld);
-    if (dw) memset(dW, 0, (size_t)rows * ld * sizeof(eqnn_real));
-    if (dw0) memset(dW0, 0, (size_t)rows * ld * sizeof(eqnn_real));
-    for (int e = 0; e < k->t->n; e++) k->wo[e] = (size_t)k->t->local[e] * ld;
-    k->dwo = k->wo;
-    k->w = V && j->v[2] ? W - start : NULL;
-    k->w1 = k->has & 12 ? W1 - start : NULL;
-    k->dw = dw ? dW - start : NULL;
-    k->dw0 = dw0 ? dW0 - start : NULL;
-    EQNN__K(couple_paths)(k, q);
-    if (dw && (j->want & 4) && V)
-        EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW, ld, V, ldv, 1, dh, ldh);
-    if (dw && (j->want & 8) && j->v[2])
-        EQNN__K(couple_gemm)(k, 1, 0, H, N, rows, h, ldh, dW, ld, 1, dV, ldv);
-    if (dw0 && (j->want & 4) && V1)
-        EQNN__K(couple_gemm)(k, 0, 1, rows, H, N, dW0, ld, V1, ldv, 1, dh, ldh);
-    if (dw0 && (j->want & 8) && (k->has & 4))
-        EQNN__K(couple_gemm)(k, 1, 0, H, N, rows, h1, ldh, dW0, ld, 1, dV, ldv);
-}
-
-static void EQNN__K(couple_rows)(const eqnn__tile *t, int H, const eqnn_real *h, eqnn_real *out)
-{
-    for (int r = 0; r < t->rows; r++)
-        memcpy(out + (size_t)r * (size_t)H, h + (size_t)t->weight_row[r] * (size_t)H,
-               (size_t)H * sizeof(eqnn_real));
-}
-
-static void EQNN__K(couple_tile)(EQNN__K(couple_work) *k)
-{
-    const eqnn__job *j = k->job;
-    const eqnn__couple_plan_t *p = k->plan;
-    eqnn__tile *t = k->t;
-    size_t columns = (size_t)p->columns * EQNN__TILE * sizeof(eqnn_real);
-    int H = k->hidden;
-    if (j->v[1]) EQNN__K(couple_columns)(p, t, j->v[1], k->at[EQNN__AT_Y]);
-    if (k->has & 2) EQNN__K(couple_columns)(p, t, j->t[1], k->at[EQNN__AT_Y1]);
-    if (j->want & 2) memset(k->at[EQNN__AT_DY], 0, columns);
-    if (H && j->v[2]) EQNN__K(couple_rows)(t, H, j->v[2], k->at[EQNN__AT_H]);
-    if (H && (k->has & 4)) EQNN__K(couple_rows)(t, H, j->t[2], k->at[EQNN__AT_H1]);
-    if (H && (j->want & 4))
-        memset(k->at[EQNN__AT_DH], 0, (size_t)(t->rows * H) * sizeof(eqnn_real));
-    if (!H) memcpy(k->wo, t->at[2], sizeof k->wo);
-    k->dwo = t->to[2];
-    k->w = j->v[2];
-    k->w1 = k->has & 4 ? j->t[2] : NULL;
-    k->dw = j->want & 4 ? t->sink[2] : NULL;
-    if (!H) EQNN__K(couple_paths)(k, p->panel + p->panels);
-    for (int q = 0; q < p->panels && H; q++) EQNN__K(couple_panel)(k, p->panel + q);
-    if (j->want & 2)
-        for (int e = 0; e < t->n; e++)
-            for (int c = 0; c < p->columns; c++)
-                t->sink[1][t->to[1][e] + (size_t)p->column[c]] +=
-                    k->at[EQNN__AT_DY][c * EQNN__TILE + e];
-    if (H && (j->want & 4))
-        for (int e = 0, seen = 0; e < t->n; e++) {
-            if (t->local[e] < seen) continue; /* the row has been added at its first item */
-            const eqnn_real *from = k->at[EQNN__AT_DH] + (size_t)seen++ * (size_t)H;
-            for (int c = 0; c < H; c++) t->sink[2][t->to[2][e] + (size_t)c] += from[c];
-        }
-}
-
-static void EQNN__K(couple_begin)(EQNN__K(couple_work) *k, const eqnn__job *j, eqnn__tile *t,
-                                  char *memory)
-{
-    size_t at[EQNN__AT_END + 1];
-    size_t used = eqnn__couple_layout(j->f, at);
-    memset(k, 0, sizeof *k);
-    k->job = j;
-    k->t = t;
-    k->plan = (const eqnn__couple_plan_t *)j->f->plan;
-    k->hidden = j->f->cols[3] > 0 ? j->f->cols[2] : 0;
-    for (int i = 0; i < EQNN__AT_END; i++) k->at[i] = (eqnn_real *)(void *)memory + at[i];
-    for (int s = 0; s < 5 && j->t; s++) k->has |= j->t[s] && j->f->cols[s] > 0 ? 1u << s : 0;
-    k->device.threads = 1;
-    k->factor = (eqnn__factor *)(void *)(memory + used);
-    used += eqnn__lines(eqnn__couple_factor_size(k->plan));
-    k->device.scratch = memory + used;
-    k->device.scratch_size = j->work_size - used;
-    memset(k->at[EQNN__AT_Y], 0,
-           (size_t)(k->at[j->t ? EQNN__AT_DY : EQNN__AT_Y1] - k->at[EQNN__AT_Y]) *
-               sizeof(eqnn_real));
-    if (j->t)
-        memset(k->at[EQNN__AT_M1], 0,
-               (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
-    memset(k->at[EQNN__AT_ZERO], 0,
-           (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
-    for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
-}
-
 /* ---- poly: 16 items in the lanes ---- */
-
-/* in [used][16] = columns of the rows of items e.. of a slot; missing items are zeros */
-static void EQNN__K(poly_pack)(const eqnn__poly_plan_t *p, int slot, const eqnn__tile *t, int e,
-                               const eqnn_real *v, eqnn_real *in)
-{
-    for (int c = 0; c < p->used[slot]; c++)
-        for (int l = 0; l < 16; l++)
-            in[c * 16 + l] = e + l < t->n ? v[t->at[slot][e + l] + (size_t)p->column[slot][c]] : 0;
-}
 
 /* out[col of slot s] += c product over other slots a of in[a][col of a], over all records */
 static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[],
@@ -5979,355 +5202,6 @@ static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eq
             eqnn_real *to = out + col[slot] * 16 + l;
             EQNN__K(store)(to, EQNN__K(load)(to) + product);
         }
-}
-
-static void EQNN__K(poly_tile)(const eqnn__job *j, eqnn__tile *t, char *memory)
-{
-    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)j->f->plan;
-    size_t piece = (size_t)p->widest * 16;
-    eqnn_real *value = (eqnn_real *)(void *)memory, *tangent = value + EQNN__SLOTS * piece;
-    eqnn_real *out = tangent + EQNN__SLOTS * piece;
-    const eqnn_real *in[EQNN__SLOTS];
-    for (int e = 0; e < t->n; e += 16) {
-        for (int s = 0; s < p->slots; s++) {
-            in[s] = NULL;
-            if (j->f->cols[s] > 0 && j->v[s]) {
-                EQNN__K(poly_pack)(p, s, t, e, j->v[s], value + (size_t)s * piece);
-                in[s] = value + (size_t)s * piece;
-            }
-            if (j->t && j->f->cols[s] > 0 && j->t[s])
-                EQNN__K(poly_pack)(p, s, t, e, j->t[s], tangent + (size_t)s * piece);
-        }
-        for (int s = 0; s < p->slots; s++) {
-            if (!(j->want >> s & 1)) continue;
-            memset(out, 0, (size_t)p->used[s] * 16 * sizeof(eqnn_real));
-            if (!j->t) EQNN__K(poly_records)(p, s, in, out);
-            for (int a = 0; a < p->slots && j->t; a++) {
-                if (a == s || !j->t[a] || j->f->cols[a] <= 0) continue;
-                const eqnn_real *kept = in[a];
-                in[a] = tangent + (size_t)a * piece;
-                EQNN__K(poly_records)(p, s, in, out);
-                in[a] = kept;
-            }
-            for (int l = 0; l < 16 && e + l < t->n; l++)
-                for (int c = 0; c < p->used[s]; c++)
-                    t->sink[s][t->to[s][e + l] + (size_t)p->column[s][c]] += out[c * 16 + l];
-        }
-    }
-}
-
-/* ---- mix and copy: products of three factors, item by item ---- */
-
-/* dx[u] += sum_v w[u,v] g[v]   dw[u,v] += x[u] g[v]   dg[v] += sum_u x[u] w[u,v]; NULL: not
-   wanted */
-static void EQNN__K(mix_item)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[])
-{
-    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
-    for (int b = 0; b < p->blocks; b++) {
-        const eqnn__mix_block *m = p->block + b;
-        const eqnn_real scale = (eqnn_real)m->scale;
-        for (int i = 0; i < m->d; i++)
-            for (int u = 0; u < m->U; u++) {
-                size_t xi = (size_t)(m->x + i * m->xs + u), gi = (size_t)(m->g + i * m->gs);
-                size_t wi = (size_t)m->w + (size_t)u * (size_t)m->V, V = (size_t)m->V;
-                eqnn_real x = v[0] ? scale * v[0][xi] : 0, sum = 0;
-                for (size_t c = 0; c < V && d[0]; c++) sum += v[1][wi + c] * v[2][gi + c];
-                for (size_t c = 0; c < V && d[1]; c++) d[1][wi + c] += x * v[2][gi + c];
-                for (size_t c = 0; c < V && d[2]; c++) d[2][gi + c] += x * v[1][wi + c];
-                if (d[0]) d[0][xi] += scale * sum;
-            }
-    }
-}
-
-/* da[c] += g[c] b[map[c]]   db[map[c]] += g[c] a[c]   dg[c] += a[c] b[map[c]] */
-static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[],
-                               eqnn_real *const d[])
-{
-    const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)f->plan;
-    for (int r = 0; r < p->runs; r++) {
-        const eqnn__copy_run run = p->run[r];
-        const eqnn_real *a = v[0] ? v[0] + run.first : NULL, *b = v[1] ? v[1] + run.b : NULL;
-        const eqnn_real *g = v[2] ? v[2] + run.first : NULL;
-        eqnn_real *da = d[0] ? d[0] + run.first : NULL, *db = d[1] ? d[1] + run.b : NULL;
-        eqnn_real *dg = d[2] ? d[2] + run.first : NULL;
-        if (run.step) {
-            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[c];
-            for (int c = 0; c < run.count && db; c++) db[c] += g[c] * a[c];
-            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[c];
-        } else {
-            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[0];
-            for (int c = 0; c < run.count && db; c++) db[0] += g[c] * a[c];
-            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[0];
-        }
-    }
-}
-
-static void EQNN__K(triple_item)(const eqnn__job *j, const eqnn_real *const v[],
-                                 eqnn_real *const d[])
-{
-    if (j->f->kind == EQNN__MIX) EQNN__K(mix_item)(j->f, v, d);
-    else EQNN__K(copy_item)(j->f, v, d);
-}
-
-static void EQNN__K(triple_tile)(const eqnn__job *j, eqnn__tile *t)
-{
-    for (int e = 0; e < t->n; e++) {
-        const eqnn_real *v[3];
-        eqnn_real *d[3];
-        for (int s = 0; s < 3; s++) {
-            v[s] = j->v[s] ? j->v[s] + t->at[s][e] : NULL;
-            d[s] = j->want >> s & 1 ? t->sink[s] + t->to[s][e] : NULL;
-        }
-        if (!j->t) EQNN__K(triple_item)(j, v, d);
-        for (int a = 0; a < 3 && j->t; a++) {
-            if (!j->t[a]) continue;
-            const eqnn_real *value = v[a];
-            eqnn_real *out = d[a];
-            v[a] = j->t[a] + t->at[a][e], d[a] = NULL;
-            EQNN__K(triple_item)(j, v, d);
-            v[a] = value, d[a] = out;
-        }
-    }
-}
-
-/* mix with every row its own and weights that all share: matrix products over all rows at once */
-static void EQNN__K(mix_products)(eqnn__device *d, const eqnn__form *f, int slot,
-                                  const eqnn_real *const v[], eqnn_real *out, int add)
-{
-    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
-    size_t ldx = (size_t)f->cols[0], ldg = (size_t)f->cols[2], n = (size_t)f->items;
-    if (!add && (p->covered[slot] != f->cols[slot] || !n))
-        memset(out, 0, (size_t)f->rows[slot] * (size_t)f->cols[slot] * sizeof(eqnn_real));
-    for (int b = 0; b < p->blocks && n; b++) {
-        const eqnn__mix_block *m = p->block + b;
-        size_t U = (size_t)m->U, V = (size_t)m->V, xs = (size_t)m->xs, gs = (size_t)m->gs;
-        size_t x = (size_t)m->x, w = (size_t)m->w, g = (size_t)m->g, batch = (size_t)m->d;
-        double beta = add || !p->fresh[b * 3 + slot];
-        if (slot == 0)
-            EQNN__K(gemm)(d, 0, 1, n, U, V, m->scale, v[2] + g, ldg, gs, v[1] + w, V, 0, beta,
-                          out + x, ldx, xs, batch);
-        else if (slot == 1)
-            EQNN__K(gemm)(d, 1, 0, U, V, n, m->scale, v[0] + x, ldx, xs, v[2] + g, ldg, gs, beta,
-                          out + w, V, 0, batch);
-        else
-            EQNN__K(gemm)(d, 0, 0, n, V, U, m->scale, v[0] + x, ldx, xs, v[1] + w, V, 0, beta,
-                          out + g, ldg, gs, batch);
-    }
-}
-
-static void EQNN__K(mix)(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                         const eqnn_real *const t[], eqnn_real *const out[])
-{
-    for (int s = 0; s < 3; s++) {
-        int add = 0;
-        if (!out[s]) continue;
-        if (!t) EQNN__K(mix_products)(d, f, s, v, out[s], 0);
-        for (int a = 0; a < 3 && t; a++) {
-            if (a == s || !t[a]) continue;
-            const eqnn_real *u[3] = { v[0], v[1], v[2] };
-            u[a] = t[a];
-            EQNN__K(mix_products)(d, f, s, u, out[s], add++);
-        }
-        if (t && !add)
-            memset(out[s], 0, (size_t)f->rows[s] * (size_t)f->cols[s] * sizeof(eqnn_real));
-    }
-}
-
-/* ---- jobs: parts, tiles, folds ---- */
-
-/* Where the items' rows of a slot begin, in its array and in its sink; rows of their own are
-   zeroed. */
-static void EQNN__K(form_offsets)(const eqnn__job *j, eqnn__tile *t, int s)
-{
-    const eqnn__form *f = j->f;
-    const int *item = t->item;
-    size_t cols = (size_t)f->cols[s];
-    int how = j->how[s];
-    for (int e = 0; e < t->n; e++) t->at[s][e] = (size_t)eqnn__form_row(f, s, item[e]) * cols;
-    if (how == EQNN__UNWANTED) return;
-    for (int e = 0; e < t->n; e++)
-        t->to[s][e] = how == EQNN__BY_ITEM   ? (size_t)item[e] * cols
-                      : how == EQNN__BY_PART ? 0 : t->at[s][e];
-    if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
-        for (int e = 0; e < t->n; e++)
-            memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
-}
-
-static void EQNN__K(form_tile)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
-                               char *memory)
-{
-    const eqnn__form *f = j->f;
-    if (!t->n) return;
-    for (int s = 0; s < f->slots; s++) EQNN__K(form_offsets)(j, t, s);
-    if (f->kind == EQNN__COUPLE) EQNN__K(couple_tile)(k);
-    else if (f->kind == EQNN__POLY) EQNN__K(poly_tile)(j, t, memory);
-    else EQNN__K(triple_tile)(j, t);
-    t->n = t->rows = 0;
-}
-
-/* Adds an item with its own row of weights, or with the row all share (or need not). */
-static void EQNN__K(form_item)(const eqnn__job *j, eqnn__tile *t, int item)
-{
-    int one = j->f->kind == EQNN__COUPLE && (j->f->map[2] == EQNN__ONE || j->f->cols[2] <= 0);
-    t->item[t->n] = item;
-    t->local[t->n++] = one ? 0 : t->rows;
-    if (one && t->rows) return;
-    t->weight_row[t->rows++] = j->f->kind == EQNN__COUPLE ? eqnn__form_row(j->f, 2, item) : item;
-}
-
-static void EQNN__K(form_zero)(const eqnn__job *j, int map, int from, int to)
-{
-    for (int s = 0; s < j->f->slots; s++)
-        if (j->how[s] == EQNN__OWNED && j->f->map[s] == map && to > from)
-            memset(j->out[s] + (size_t)from * (size_t)j->f->cols[s], 0,
-                   (size_t)(to - from) * (size_t)j->f->cols[s] * sizeof(eqnn_real));
-}
-
-/* Items one after the other, in the order of the owners a..b-1; rows are zeroed when they come
-   near. */
-static void EQNN__K(form_run)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
-                              char *memory, int a, int b)
-{
-    const eqnn_graph *g = j->f->graph;
-    const int *first = j->order == EQNN__TARGETS ? g->first
-                     : j->order == EQNN__SOURCES ? g->first_by_source : NULL;
-    int map = j->order == EQNN__TARGETS ? EQNN__TARGET : EQNN__SOURCE;
-    int owner = a, begin = first ? first[a] : a, end = first ? first[b] : b;
-    for (int i = begin; i < end; i++) {
-        int next = owner;
-        while (first && next < b && first[next] <= i) next++;
-        EQNN__K(form_zero)(j, map, owner, next);
-        owner = next;
-        EQNN__K(form_item)(j, t, j->order == EQNN__SOURCES ? g->by_source[i] : i);
-        if (t->rows == EQNN__TILE_ROWS || t->n == EQNN__TILE) EQNN__K(form_tile)(j, t, k, memory);
-    }
-    EQNN__K(form_tile)(j, t, k, memory);
-    if (first) EQNN__K(form_zero)(j, map, owner, b);
-}
-
-/* A closed block: the items of EQNN__TILE_ROWS pairs at a time, so that both directions of a pair
-   share one row of weights. Without pairs simply all items. */
-static void EQNN__K(form_block)(const eqnn__job *j, eqnn__tile *t, EQNN__K(couple_work) *k,
-                                char *memory, int block)
-{
-    const eqnn_graph *g = j->f->graph;
-    int node = g->block[block], end = g->block[block + 1], low = g->pairs, high = -1;
-    int shared = j->f->kind == EQNN__COUPLE && j->f->map[2] == EQNN__PAIR && j->f->cols[2] > 0;
-    int pairs = g->pair && (shared || eqnn__form_mapped(j->f, j->want, EQNN__PAIR));
-    int by_source = !(j->want & 16) && (j->want & 1) && j->f->kind == EQNN__COUPLE;
-    int from = by_source ? g->first_by_source[node] : g->first[node];
-    int to = by_source ? g->first_by_source[end] : g->first[end];
-    EQNN__K(form_zero)(j, EQNN__TARGET, node, end);
-    EQNN__K(form_zero)(j, EQNN__SOURCE, node, end);
-    for (int i = from; i < to && pairs; i++) {
-        int pair = g->pair[by_source ? g->by_source[i] : i];
-        EQNN__K(form_zero)(j, EQNN__PAIR, pair, pair + 1);
-        low = pair < low ? pair : low;
-        high = pair > high ? pair : high;
-    }
-    if (!shared) low = high = 0;
-    for (; low <= high; low += EQNN__TILE_ROWS) {
-        int row[EQNN__TILE_ROWS];
-        for (int r = 0; r < EQNN__TILE_ROWS; r++) row[r] = -1;
-        for (int i = from; i < to; i++) {
-            int item = by_source ? g->by_source[i] : i, r = shared ? g->pair[item] - low : 0;
-            if (r < 0 || r >= EQNN__TILE_ROWS) continue;
-            if (!shared || row[r] < 0) {
-                row[r] = t->rows;
-                EQNN__K(form_item)(j, t, item);
-            } else {
-                t->item[t->n] = item;
-                t->local[t->n++] = row[r];
-            }
-            if (t->n < EQNN__TILE && (shared || t->rows < EQNN__TILE_ROWS)) continue;
-            EQNN__K(form_tile)(j, t, k, memory);
-            for (r = 0; r < EQNN__TILE_ROWS; r++) row[r] = -1;
-        }
-        EQNN__K(form_tile)(j, t, k, memory);
-    }
-}
-
-static void EQNN__K(form_part)(const void *job, size_t block, int thread)
-{
-    const eqnn__job *j = (const eqnn__job *)job;
-    int part = (int)block;
-    char *memory = j->work + j->work_size * (size_t)thread;
-    eqnn__tile *t = (eqnn__tile *)(void *)memory;
-    EQNN__K(couple_work) *k = (EQNN__K(couple_work) *)(void *)(memory + eqnn__lines(sizeof *t));
-    int a, b;
-    memory += eqnn__lines(sizeof *t) + eqnn__lines(sizeof *k);
-    t->n = t->rows = 0;
-    for (int s = 0; s < j->f->slots; s++) {
-        size_t size = (size_t)j->f->rows[s] * (size_t)j->f->cols[s];
-        t->sink[s] = j->how[s] == EQNN__OWNED ? j->out[s] : j->sink[s];
-        if (j->how[s] != EQNN__BY_PART) continue;
-        t->sink[s] += (size_t)part * size;
-        memset(t->sink[s], 0, size * sizeof(eqnn_real));
-    }
-    eqnn__form_part(j, part, &a, &b);
-    if (a == b) return;
-    if (j->f->kind == EQNN__COUPLE) EQNN__K(couple_begin)(k, j, t, memory);
-    if (j->order != EQNN__BLOCKS) EQNN__K(form_run)(j, t, k, memory, a, b);
-    else
-        for (; a < b; a++) EQNN__K(form_block)(j, t, k, memory, a);
-}
-
-/* out = sum of the parts' rows, or of the items' rows by the map, in ascending order */
-static void EQNN__K(form_fold)(const eqnn__job *j, int slot)
-{
-    const eqnn__form *f = j->f;
-    size_t size = (size_t)f->rows[slot] * (size_t)f->cols[slot], cols = (size_t)f->cols[slot];
-    const eqnn_real *from = j->sink[slot];
-    eqnn_real *out = j->out[slot];
-    memset(out, 0, size * sizeof(eqnn_real));
-    for (int p = 0; p < j->parts && j->how[slot] == EQNN__BY_PART; p++)
-        for (size_t i = 0; i < size; i++) out[i] += from[(size_t)p * size + i];
-    for (int e = 0; e < f->items && j->how[slot] == EQNN__BY_ITEM; e++) {
-        eqnn_real *row = out + (size_t)eqnn__form_row(f, slot, e) * cols;
-        for (size_t c = 0; c < cols; c++) row[c] += from[(size_t)e * cols + c];
-    }
-}
-
-/* One pass over the items for the slots in want. */
-static void EQNN__K(form_pass)(eqnn__device *d, eqnn__job *j)
-{
-    const eqnn__form *f = j->f;
-    char *scratch = (char *)d->scratch;
-    j->parts = eqnn__form_parts(f, j->order, j->want);
-    for (int s = 0; s < f->slots; s++) {
-        size_t size = (size_t)f->cols[s];
-        j->how[s] = j->want >> s & 1 ? eqnn__form_how(f, s, j->order) : EQNN__UNWANTED;
-        j->sink[s] = (eqnn_real *)(void *)scratch;
-        if (j->how[s] < EQNN__BY_ITEM) continue;
-        size *=
-            j->how[s] == EQNN__BY_ITEM ? (size_t)f->items : (size_t)f->rows[s] * (size_t)j->parts;
-        scratch += eqnn__lines(size * sizeof(eqnn_real));
-    }
-    j->work = scratch;
-    j->work_size = eqnn__form_work(f);
-    eqnn__parallel(d, (size_t)j->parts, EQNN__K(form_part), j);
-    for (int s = 0; s < f->slots; s++)
-        if (j->how[s] >= EQNN__BY_ITEM) EQNN__K(form_fold)(j, s);
-}
-
-static void EQNN__K(form)(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                          const eqnn_real *const t[], eqnn_real *const out[])
-{
-    unsigned want = 0, now;
-    for (int s = 0; s < f->slots; s++)
-        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) want |= 1u << s;
-    if (eqnn__mix_is_products(f)) {
-        EQNN__K(mix)(d, f, v, t, out);
-        return;
-    }
-    for (; want; want &= ~now) {
-        eqnn__job j;
-        memset(&j, 0, sizeof j);
-        j.f = f, j.v = v, j.t = t, j.out = out;
-        j.order = eqnn__form_order(f, want, &now);
-        j.want = now;
-        EQNN__K(form_pass)(d, &j);
-    }
 }
 
 /* ---- solid harmonics ----
@@ -6345,7 +5219,6 @@ static void EQNN__K(form)(eqnn__device *d, const eqnn__form *f, const eqnn_real 
    Gradients are sums of harmonics one degree lower (section 10, eqnn__gradient_terms), and higher
    degrees follow from them, l P^l = r . grad P^l (Euler), which is good to rounding at any l. */
 
-#define EQNN__SOLID_LMAX 16 /* of the fast path */
 #if EQNN__LANES > 1
 #define EQNN__ALIGNED __attribute__((aligned(4 * EQNN__LANES)))
 #else
@@ -6433,8 +5306,8 @@ EQNN__INLINE void EQNN__K(solid_6)(const EQNN__K(solid_point) *p, EQNN__VEC *P)
     P[-6] = EQNN__K(times)(sqrt(3003.0 / 512), p->B[6]);
 }
 
-/* Degrees 0..min(lmax, 6) of one tile; lmax is known where this is inlined. */
-EQNN__INLINE void EQNN__K(solid_low)(int lmax, const EQNN__VEC r[3], EQNN__VEC *P)
+/* Degrees 0..min(lmax, 6) of one tile; its top is known where this is inlined. */
+EQNN__INLINE void EQNN__K(solid_low)(int top, int lmax, const EQNN__VEC r[3], EQNN__VEC *P)
 {
     EQNN__K(solid_point) p;
     EQNN__VEC x = r[0], z = r[2];
@@ -6444,7 +5317,6 @@ EQNN__INLINE void EQNN__K(solid_low)(int lmax, const EQNN__VEC r[3], EQNN__VEC *
     p.s2 = p.s * p.s;
     p.A[1] = z;
     p.B[1] = x;
-    int top = lmax < 6 ? lmax : 6;
     EQNN__UNROLL(8)
     for (int m = 2; m <= top; m++) {
         p.A[m] = z * p.A[m - 1] - x * p.B[m - 1];
@@ -6461,16 +5333,6 @@ EQNN__INLINE void EQNN__K(solid_low)(int lmax, const EQNN__VEC r[3], EQNN__VEC *
     if (lmax > 3) EQNN__K(solid_4)(&p, P + 20);
     if (lmax > 4) EQNN__K(solid_5)(&p, P + 30);
     if (lmax > 5) EQNN__K(solid_6)(&p, P + 42);
-}
-
-/* The three factors of the gradient of P^l_(+-m): of orders m + 1, m and m - 1 of degree l - 1. */
-static void EQNN__K(solid_factors)(int l, int m, double f[3])
-{
-    double q = sqrt((2.0 * l + 1) / (2.0 * l - 1));
-    double up = (double)(l - m) * (l - m - 1), down = (double)(l + m) * (l + m - 1);
-    f[0] = q * sqrt(m ? up / 4 : up / 2);
-    f[1] = q * sqrt((double)(l - m) * (l + m));
-    f[2] = m ? q * sqrt(m > 1 ? down / 4 : down / 2) : 0;
 }
 
 /* The gradient of degree l: G[3 m + axis], -l <= m <= l, from Q, degree l - 1; both point to their
@@ -6524,30 +5386,6 @@ static void EQNN__K(solid_high)(int lmax, const eqnn_real *f, const EQNN__VEC r[
 /* ---- between points in rows and points in lanes ---- */
 
 #if EQNN__LANES > 1
-/* Lists of EQNN__W lane numbers for a shuffle of two vectors; those of the second count from W. */
-#define EQNN__LIST2(f, a) f(0, a), f(1, a)
-#define EQNN__LIST4(f, a) EQNN__LIST2(f, a), f(2, a), f(3, a)
-#define EQNN__LIST8(f, a) EQNN__LIST4(f, a), f(4, a), f(5, a), f(6, a), f(7, a)
-#define EQNN__LIST16(f, a) EQNN__LIST8(f, a), f(8, a), f(9, a), f(10, a), f(11, a), f(12, a), \
-        f(13, a), f(14, a), f(15, a)
-#if defined(EQNN_DOUBLE)
-#define EQNN__LIST(f, a) EQNN__JOIN(EQNN__JOIN(EQNN__LIST_, EQNN__LANES), _64)(f, a)
-#else
-#define EQNN__LIST(f, a) EQNN__JOIN(EQNN__LIST, EQNN__LANES)(f, a)
-#endif
-#define EQNN__LIST_16_64 EQNN__LIST8
-#define EQNN__LIST_8_64 EQNN__LIST4
-#define EQNN__LIST_4_64 EQNN__LIST2
-#if defined(__clang__) || __GNUC__ >= 12
-#define EQNN__SHUFFLE(result, a, b, f, x) result = __builtin_shufflevector(a, b, EQNN__LIST(f, x))
-#else
-#define EQNN__SHUFFLE(result, a, b, f, x)              \
-    do {                                               \
-        const EQNN__BITS lanes_ = {EQNN__LIST(f, x)};  \
-        result = __builtin_shuffle(a, b, lanes_);      \
-    } while (0)
-#endif
-
 /* Number 3 j + axis of three vectors in a row: from the first two, then from the third. */
 #define EQNN__FROM_TWO(j, axis) (3 * (j) + (axis) < 2 * EQNN__W ? 3 * (j) + (axis) : 0)
 #define EQNN__FROM_THIRD(j, axis) \
@@ -6564,18 +5402,12 @@ EQNN__INLINE void EQNN__K(solid_load)(const eqnn_real *xyz, EQNN__VEC r[3])
     EQNN__SHUFFLE(r[2], t, c, EQNN__FROM_THIRD, 2);
 }
 
-/* One stage of a transposition (Eklundh 1972): in every 2h x 2h block the upper right and the lower
-   left h x h blocks change places. */
-#define EQNN__UPPER(j, h) ((j) & (h) ? (j) - (h) + EQNN__W : (j))
-#define EQNN__LOWER(j, h) ((j) & (h) ? (j) + EQNN__W : (j) + (h))
-#define EQNN__STAGE(v, h)                                         \
-    EQNN__UNROLL(16)                                              \
-    for (int i = 0; i < EQNN__W; i++) {                           \
-        if (i & (h)) continue;                                    \
-        EQNN__VEC a = v[i], b = v[i + (h)];                       \
-        EQNN__SHUFFLE(v[i], a, b, EQNN__UPPER, h);                \
-        EQNN__SHUFFLE(v[i + (h)], a, b, EQNN__LOWER, h);          \
-    }
+#else
+EQNN__INLINE void EQNN__K(solid_load)(const eqnn_real *xyz, EQNN__VEC r[3])
+{
+    for (int i = 0; i < 3; i++) r[i] = xyz[i];
+}
+#endif
 
 /* Column vectors v[0..W-1] to rows out[0], out[stride], ... of W numbers. */
 EQNN__INLINE void EQNN__K(solid_square)(const EQNN__VEC *from, eqnn_real *out, size_t stride)
@@ -6583,31 +5415,10 @@ EQNN__INLINE void EQNN__K(solid_square)(const EQNN__VEC *from, eqnn_real *out, s
     EQNN__VEC v[EQNN__W];
     EQNN__UNROLL(16)
     for (int i = 0; i < EQNN__W; i++) v[i] = from[i];
-#if EQNN__LANES * 4 >= 64 && !defined(EQNN_DOUBLE)
-    EQNN__STAGE(v, 8)
-#endif
-#if EQNN__LANES * 4 >= 32 && !(EQNN__LANES == 8 && defined(EQNN_DOUBLE))
-    EQNN__STAGE(v, 4)
-#endif
-#if !(EQNN__LANES == 4 && defined(EQNN_DOUBLE))
-    EQNN__STAGE(v, 2)
-#endif
-    EQNN__STAGE(v, 1)
+    EQNN__K(turn)(v);
     EQNN__UNROLL(16)
     for (int i = 0; i < EQNN__W; i++) EQNN__K(store)(out + (size_t)i * stride, v[i]);
 }
-#else
-EQNN__INLINE void EQNN__K(solid_load)(const eqnn_real *xyz, EQNN__VEC r[3])
-{
-    for (int i = 0; i < 3; i++) r[i] = xyz[i];
-}
-
-EQNN__INLINE void EQNN__K(solid_square)(const EQNN__VEC *from, eqnn_real *out, size_t stride)
-{
-    (void)stride;
-    *out = *from;
-}
-#endif
 
 /* The way back: v[c] from rows in[0..W-1] of so many columns, at least EQNN__W. */
 EQNN__INLINE void EQNN__K(solid_columns)(const eqnn_real *in, int cols, EQNN__VEC *v)
@@ -6659,14 +5470,6 @@ static void EQNN__K(solid_rows)(const EQNN__VEC *v, int cols, int points, eqnn_r
 
 /* ---- the kernel ---- */
 
-typedef struct EQNN__K(solid_job) {
-    int lmax;
-    size_t n, block;     /* points; points of a block */
-    const eqnn_real *xyz, *factors, *g;
-    eqnn_real *Y, *J;
-    eqnn_real table[3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2];
-} EQNN__K(solid_job);
-
 /* The next points, at most a tile and with zeros behind the last; returns how many. */
 EQNN__INLINE int EQNN__K(solid_tile)(const eqnn_real *xyz, size_t left, EQNN__VEC r[3])
 {
@@ -6682,20 +5485,20 @@ EQNN__INLINE int EQNN__K(solid_tile)(const eqnn_real *xyz, size_t left, EQNN__VE
 /* lmax known: the polynomials unroll to straight code. */
 static void EQNN__K(solid_values)(int lmax, const EQNN__VEC r[3], EQNN__VEC *P)
 {
-    switch (lmax) {
-    case 0: EQNN__K(solid_low)(0, r, P); break;
-    case 1: EQNN__K(solid_low)(1, r, P); break;
-    case 2: EQNN__K(solid_low)(2, r, P); break;
-    case 3: EQNN__K(solid_low)(3, r, P); break;
-    case 4: EQNN__K(solid_low)(4, r, P); break;
-    case 5: EQNN__K(solid_low)(5, r, P); break;
-    default: EQNN__K(solid_low)(6, r, P);
+    switch (EQNN__BRIEF ? 6 : lmax) {
+    case 0: EQNN__K(solid_low)(0, 0, r, P); break;
+    case 1: EQNN__K(solid_low)(1, 1, r, P); break;
+    case 2: EQNN__K(solid_low)(2, 2, r, P); break;
+    case 3: EQNN__K(solid_low)(3, 3, r, P); break;
+    case 4: EQNN__K(solid_low)(4, 4, r, P); break;
+    case 5: EQNN__K(solid_low)(5, 5, r, P); break;
+    default: EQNN__K(solid_low)(6, EQNN__BRIEF ? lmax : 6, r, P);
     }
 }
 
 static void EQNN__K(solid_block)(const void *work, size_t block, int thread)
 {
-    const EQNN__K(solid_job) *job = (const EQNN__K(solid_job) *)work;
+    const eqnn__solid_job *job = (const eqnn__solid_job *)work;
     EQNN__VEC r[3], P[(EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
     EQNN__VEC G[3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
     int lmax = job->lmax, cols = (lmax + 1) * (lmax + 1);
@@ -6709,70 +5512,6 @@ static void EQNN__K(solid_block)(const void *work, size_t block, int thread)
         EQNN__K(solid_rows)(P, cols, points, job->Y + i * (size_t)cols);
         if (job->J) EQNN__K(solid_rows)(G, 3 * cols, points, job->J + i * 3 * (size_t)cols);
     }
-}
-
-/* The loop a reader would write, any degree: every P^l from P^(l-1) of the same row. */
-static void EQNN__K(solid_plain)(const void *work, size_t i, int thread)
-{
-    const EQNN__K(solid_job) *job = (const EQNN__K(solid_job) *)work;
-    size_t cols = (size_t)(job->lmax + 1) * (size_t)(job->lmax + 1);
-    const eqnn_real *r = job->xyz + 3 * i;
-    eqnn_real *P = job->Y + i * cols, *G = job->J ? job->J + 3 * i * cols : NULL;
-    (void)thread;
-    P[0] = 1;
-    for (int axis = 0; G && axis < 3; axis++) G[axis] = 0;
-    for (int l = 1; l <= job->lmax; l++)
-        for (int m = -l; m <= l; m++) {
-            int k = m < 0 ? -m : m, s = m < 0 ? -1 : 1;
-            const eqnn_real *Q = P + l * l - l;
-            double f[3], g[3] = {0, 0, 0}, sum = 0;
-            EQNN__K(solid_factors)(l, k, f);
-            if (k + 1 < l) g[2] -= f[0] * (double)Q[s * (k + 1)];
-            if (k + 1 < l) g[0] -= s * f[0] * (double)Q[-s * (k + 1)];
-            if (k < l) g[1] = f[1] * (double)Q[m];
-            if (k > 1 || m == 1) g[2] += f[2] * (double)Q[s * (k - 1)];
-            if (k > 1 || m == -1) g[0] -= s * f[2] * (double)Q[-s * (k - 1)];
-            for (int axis = 0; axis < 3; axis++) sum += g[axis] * (double)r[axis];
-            P[l * l + l + m] = (eqnn_real)(sum / l);
-            for (int axis = 0; G && axis < 3; axis++)
-                G[3 * (l * l + l + m) + axis] = (eqnn_real)g[axis];
-        }
-}
-
-/* Blocks of some ten microseconds; with_factors: those of the gradients, in a table of the job. */
-static void EQNN__K(solid_start)(EQNN__K(solid_job) *job, int lmax, size_t n, const eqnn_real *xyz,
-                                 int with_factors)
-{
-    size_t numbers = (size_t)(lmax + 1) * (size_t)(lmax + 1) * (with_factors ? 3 : 1);
-    double f[3];
-    job->lmax = lmax;
-    job->n = n;
-    job->block = (65536 / numbers / 16 + 1) * 16;
-    job->xyz = xyz;
-    job->g = NULL;
-    job->factors = NULL;
-    job->J = NULL;
-    if (!with_factors || lmax > EQNN__SOLID_LMAX) return;
-    for (int l = 1; l <= lmax; l++)
-        for (int m = 0; m <= l; m++) {
-            EQNN__K(solid_factors)(l, m, f);
-            for (int k = 0; k < 3; k++)
-                job->table[3 * (l * (l + 1) / 2 + m) + k] = (eqnn_real)f[k];
-        }
-    job->factors = job->table;
-}
-
-static void EQNN__K(solid)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y,
-                           eqnn_real *jacobian)
-{
-    EQNN__K(solid_job) job;
-    EQNN__K(solid_start)(&job, lmax, n, xyz, lmax > 6 || jacobian);
-    job.Y = Y;
-    job.J = jacobian;
-    if (lmax > EQNN__SOLID_LMAX)
-        eqnn__parallel(d, n, EQNN__K(solid_plain), &job);
-    else
-        eqnn__parallel(d, (n + job.block - 1) / job.block, EQNN__K(solid_block), &job);
 }
 
 /* d[axis] += sum over components of g dP/dr_axis; G is room for one degree. */
@@ -6795,7 +5534,7 @@ static void EQNN__K(solid_pull)(int lmax, const eqnn_real *f, const EQNN__VEC r[
 
 static void EQNN__K(solid_pull_block)(const void *work, size_t block, int thread)
 {
-    const EQNN__K(solid_job) *job = (const EQNN__K(solid_job) *)work;
+    const eqnn__solid_job *job = (const eqnn__solid_job *)work;
     EQNN__VEC r[3], d[3], P[(EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
     EQNN__VEC g[(EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 1)] EQNN__ALIGNED;
     int lmax = job->lmax, cols = (lmax + 1) * (lmax + 1);
@@ -6815,46 +5554,1450 @@ static void EQNN__K(solid_pull_block)(const void *work, size_t block, int thread
     }
 }
 
-/* dxyz = sum over components of g[n][(lmax+1)^2] dY/dxyz, harmonics and gradients made anew. For
-   1 <= lmax <= EQNN__SOLID_LMAX. */
-static void EQNN__K(solid_vjp)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
-                               const eqnn_real *g, eqnn_real *dxyz)
-{
-    EQNN__K(solid_job) job;
-    EQNN__K(solid_start)(&job, lmax, n, xyz, 1);
-    job.g = g;
-    job.Y = dxyz;
-    eqnn__parallel(d, (n + job.block - 1) / job.block, EQNN__K(solid_pull_block), &job);
-}
-
 /* ---- the table of this pass ---- */
 
-static const eqnn__kernels EQNN__K(kernels) = {
+static const eqnn__loops EQNN__K(loops) = {
     EQNN__LANES == 16 ? "16 lanes" : EQNN__LANES == 8 ? "8 lanes" : EQNN__LANES == 4 ? "4 lanes"
         : "plain",
     EQNN__LANES,
-    EQNN__K(map),
-    EQNN__K(random),
-    EQNN__K(check),
-    EQNN__K(fold_rows),
-    EQNN__K(fold_cols),
-    EQNN__K(fold_segments),
-    EQNN__K(total),
-    EQNN__K(softmax),
-    EQNN__K(take_rows),
-    EQNN__K(copy2d),
-    EQNN__K(transpose),
-    EQNN__K(take_cols),
-    EQNN__K(add_cols),
-    EQNN__K(gemm),
-    EQNN__K(form),
-    EQNN__K(solid),
-    EQNN__K(solid_vjp),
-    EQNN__K(update)};
+    EQNN__K(TILE_ROWS),
+    EQNN__K(fold_rows_block),
+    EQNN__K(fold_cols_block),
+    EQNN__K(fold_segments_block),
+    EQNN__PLAIN(total_block),
+    EQNN__K(softmax_block),
+    EQNN__K(softmax_rows_block),
+    EQNN__K(move_block),
+    EQNN__K(update_block),
+    EQNN__K(gemv_block),
+    EQNN__K(solid_block),
+    EQNN__PLAIN(solid_plain),
+    EQNN__K(solid_pull_block),
+    EQNN__K(map_tile),
+    EQNN__K(finite),
+    EQNN__K(add_run),
+    EQNN__PLAIN(gemm_plain),
+    EQNN__K(gemm_block),
+    EQNN__K(gemm_add_parts),
+    EQNN__K(couple_entries),
+    EQNN__K(path_all),
+    EQNN__K(few_channel),
+    EQNN__K(matrix),
+    EQNN__K(couple_fold),
+    EQNN__K(poly_records),
+    EQNN__PLAIN(mix_item),
+    EQNN__PLAIN(copy_item)};
 
 #endif /* EQNN__KERNEL_PASS */
 
 #if defined(EQNN__IMPLEMENTING) && !defined(EQNN__KERNEL_PASS)
+
+/* ---- the kernels of a processor: cut the work, call the loops ---- */
+
+/* ---- map ---- */
+
+/* Whether the operand may be read in runs longer than a tile. */
+static int eqnn__map_plain(const eqnn__in *in, size_t rows, size_t cols)
+{
+    return (in->cs == 1 || in->cs == 0) && (rows == 1 || in->rs == in->cs * cols);
+}
+
+static void eqnn__map_block(const void *job, size_t block, int thread)
+{
+    const eqnn__map_job *j = (const eqnn__map_job *)job;
+    size_t cols = j->cols, first = block * j->chunk;
+    (void)thread;
+    if (j->rows == 1) { /* a run of columns */
+        size_t n = cols - first < j->chunk ? cols - first : j->chunk, step = EQNN__STRIP;
+        if (eqnn__map_plain(&j->in[0], 1, 1) && eqnn__map_plain(&j->in[1], 1, 1) &&
+            eqnn__map_plain(&j->in[2], 1, 1))
+            step = j->f ? 4 * EQNN__STRIP : n;
+        for (size_t c = 0; c < n; c += step)
+            j->loops->map(j, 0, first + c, 1, n - c < step ? n - c : step);
+        return;
+    }
+    size_t last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
+    size_t rows = cols <= EQNN__STRIP / 4 ? EQNN__STRIP / cols : 1;
+    for (size_t r = first; r < last; r += rows) {
+        size_t m = last - r < rows ? last - r : rows;
+        if (m > 1 || cols <= EQNN__STRIP) {
+            j->loops->map(j, r, 0, m, cols);
+        } else {
+            for (size_t c = 0; c < cols; c += EQNN__STRIP)
+                j->loops->map(j, r, c, 1, cols - c < EQNN__STRIP ? cols - c : EQNN__STRIP);
+        }
+    }
+}
+
+static void eqnn__cpu_map(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
+                         eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
+{
+    eqnn__map_job j;
+    eqnn__fn f;
+    if (rows == 0 || cols == 0) return;
+    j.loops = d->loops;
+    j.op = op;
+    j.operands = op < EQNN__WHERE ? 2 : 3;
+    if (op == EQNN__SCALE || (op < EQNN__ADD && !b.p)) j.operands = 1;
+    j.in[0] = a;
+    j.in[1] = j.operands > 1 ? b : a;
+    j.in[2] = j.operands > 2 ? c : a;
+    j.p0 = (eqnn_real)(op < EQNN__ADD ? 1 : p0);
+    j.p1 = (eqnn_real)(op < EQNN__ADD ? 0 : p1);
+    j.out = out;
+    j.f = op < EQNN__ADD ? &f : NULL;
+    if (j.f) eqnn__fn_make(&f, op, order, p0);
+    for (int s = 0; s < 3; s++) {
+        if (cols == 1) j.in[s].cs = j.in[s].rs; /* a column is a row */
+    }
+    if (cols == 1) cols = rows, rows = 1;
+    if (eqnn__map_plain(&j.in[0], rows, cols) && eqnn__map_plain(&j.in[1], rows, cols) &&
+        eqnn__map_plain(&j.in[2], rows, cols))
+        cols *= rows, rows = 1;
+    j.rows = rows;
+    j.cols = cols;
+    size_t grain = j.f ? 8192 : 32768; /* numbers that are worth a thread */
+    size_t total = rows * cols, unit = rows == 1 ? 1 : cols;
+    j.chunk = total < 2 * grain ? total / unit : grain / unit + (grain < unit);
+    eqnn__parallel(d, (total / unit + j.chunk - 1) / j.chunk, eqnn__map_block, &j);
+}
+
+/* ---- random numbers, check ---- */
+
+typedef struct eqnn__random_job {
+    int kind;
+    uint64_t stream;
+    size_t n;
+    double p;
+    eqnn_real *out;
+} eqnn__random_job;
+
+static void eqnn__random_block(const void *job, size_t block, int thread)
+{
+    const eqnn__random_job *j = (const eqnn__random_job *)job;
+    size_t last = (block + 1) * 4096 < j->n ? (block + 1) * 4096 : j->n;
+    (void)thread;
+    for (size_t i = block * 4096; i < last; i++) {
+        if (j->kind == EQNN__NORMAL) {
+            j->out[i] = (eqnn_real)eqnn__normal(j->stream, i);
+            continue;
+        }
+        double u = (double)(eqnn__random_bits(j->stream, i) >> EQNN__TERMS(40, 11));
+        u *= EQNN__TERMS(1.0 / 16777216.0, 1.0 / 9007199254740992.0); /* never rounds up to 1 */
+        j->out[i] = (eqnn_real)(j->kind == EQNN__UNIFORM ? u : u < j->p ? 0 : 1 / (1 - j->p));
+    }
+}
+
+static void eqnn__cpu_random(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n,
+                            double p, eqnn_real *out)
+{
+    eqnn__random_job j;
+    j.kind = kind;
+    j.stream = eqnn__stream(key, tick);
+    j.n = n;
+    j.p = p;
+    j.out = out;
+    eqnn__parallel(d, (n + 4095) / 4096, eqnn__random_block, &j);
+}
+
+static void eqnn__cpu_check(eqnn__device *d, size_t n, const eqnn_real *x)
+{
+    if (!d->loops->finite(n, x)) d->flag = 1;
+}
+
+/* ---- folds, softmax, moving rows and columns ---- */
+
+/* Splits `rows` rows of work `cols` each into blocks of j->chunk rows. */
+static void eqnn__by_rows(eqnn__device *d, eqnn__rows_job *j, size_t rows, size_t cols,
+                             eqnn__work f)
+{
+    size_t grain = 32768 / (cols ? cols : 1) + 1;
+    if (rows == 0) return;
+    j->chunk = eqnn__blocks(rows, grain) == 1 ? rows : grain;
+    eqnn__parallel(d, (rows + j->chunk - 1) / j->chunk, f, j);
+}
+
+static void eqnn__cpu_fold_cols(eqnn__device *d, int op, size_t rows, size_t cols,
+                               const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__rows_job j;
+    j.op = op;
+    j.rows = rows;
+    j.cols = cols;
+    j.x = x;
+    j.out = out;
+    eqnn__by_rows(d, &j, rows, cols, d->loops->fold_cols);
+}
+
+static void eqnn__cpu_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
+                                   const int *order,
+                                   size_t cols, const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__rows_job j;
+    if (n == 0 || cols == 0) return;
+    j.op = op;
+    j.rows = n;
+    j.cols = cols;
+    j.first = first;
+    j.list = order;
+    j.x = x;
+    j.out = out;
+    eqnn__by_rows(d, &j, n, cols * (1 + (size_t)first[n] / n), d->loops->fold_segments);
+}
+
+/* Threads take blocks of 64 columns, unless there is little to do. */
+static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
+                                const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__rows_job j;
+    if (cols == 0) return;
+    j.op = op;
+    j.rows = rows;
+    j.cols = cols;
+    j.chunk = rows * cols < 65536 ? cols : 64;
+    j.x = x;
+    j.out = out;
+    eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, d->loops->fold_rows, &j);
+}
+
+static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out)
+{
+    eqnn__rows_job j;
+    double partial[128], sum = 0;
+    size_t blocks = n / 65536 + 1 < 128 ? n / 65536 + 1 : 128;
+    j.op = squares;
+    j.rows = n;
+    j.chunk = ((n / blocks + 16) / 16) * 16;
+    j.x = x;
+    j.partial = partial;
+    blocks = (n + j.chunk - 1) / j.chunk;
+    eqnn__parallel(d, blocks, d->loops->total, &j);
+    for (size_t b = 0; b < blocks; b++) sum += partial[b];
+    *out = sum;
+}
+
+static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const int *order,
+                             size_t cols, const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__rows_job j;
+    if (n == 0 || cols == 0) return;
+    j.rows = n;
+    j.cols = cols;
+    j.first = first;
+    j.list = order;
+    j.x = x;
+    j.out = out;
+    size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
+    eqnn__by_rows(d, &j, n, 4 * work, first ? d->loops->softmax : d->loops->softmax_rows);
+}
+
+static void eqnn__move(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
+                          const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
+                              size_t ldo)
+{
+    eqnn__rows_job j;
+    j.op = op;
+    j.rows = rows;
+    j.cols = cols;
+    j.first = first;
+    j.list = list;
+    j.x = x;
+    j.ldx = ldx;
+    j.out = out;
+    j.ldo = ldo;
+    if (cols) eqnn__by_rows(d, &j, rows, cols, d->loops->move);
+}
+
+static void eqnn__cpu_take_rows(eqnn__device *d, size_t n, size_t cols, const int *index,
+                               const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__move(d, EQNN__MOVE_TAKE, n, cols, NULL, index, x, cols, out, cols);
+}
+
+static void eqnn__cpu_copy2d(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src,
+                            size_t lds, eqnn_real *dst, size_t ldd, int add)
+{
+    if (lds == cols && ldd == cols && rows > 1) {
+        size_t run = 4096, n = rows * cols; /* one array: cut anywhere */
+        eqnn__move(d, add ? EQNN__MOVE_ADD : EQNN__MOVE_COPY, n / run, run, NULL, NULL, src, run,
+                      dst, run);
+        src += n / run * run;
+        dst += n / run * run;
+        rows = 1;
+        cols = n % run;
+    }
+    eqnn__move(d, add ? EQNN__MOVE_ADD : EQNN__MOVE_COPY, rows, cols, NULL, NULL, src, lds, dst,
+                  ldd);
+}
+
+static void eqnn__cpu_take_cols(eqnn__device *d, size_t rows, size_t n, const int *map,
+                               const eqnn_real *x, size_t ldx, eqnn_real *out)
+{
+    eqnn__move(d, EQNN__MOVE_TAKE_COLS, rows, n, NULL, map, x, ldx, out, n);
+}
+
+static void eqnn__cpu_add_cols(eqnn__device *d, size_t rows, size_t n, const int *first,
+                              const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
+{
+    eqnn__move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
+}
+
+/* Rows of the result in bands of 16, squares of 16 by 16 at a time. */
+static void eqnn__transpose_block(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t c0 = block * 16, c1 = c0 + 16 < j->cols ? c0 + 16 : j->cols;
+    (void)thread;
+    for (size_t r0 = 0; r0 < j->rows; r0 += 16) {
+        size_t r1 = r0 + 16 < j->rows ? r0 + 16 : j->rows;
+        for (size_t c = c0; c < c1; c++)
+            for (size_t r = r0; r < r1; r++) j->out[c * j->rows + r] = j->x[r * j->cols + c];
+    }
+}
+
+static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                               eqnn_real *out)
+{
+    eqnn__rows_job j;
+    eqnn__device one = *d;
+    j.rows = rows;
+    j.cols = cols;
+    j.x = x;
+    j.out = out;
+    if (rows * cols < 65536) one.threads = 1;
+    eqnn__parallel(&one, (cols + 15) / 16, eqnn__transpose_block, &j);
+}
+
+/* ---- training step ---- */
+
+static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
+                            eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+{
+    eqnn__update_job j;
+    j.u = u;
+    j.n = n;
+    j.w = w;
+    j.g = g;
+    j.s1 = s1;
+    j.s2 = s2;
+    eqnn__parallel(d, (n + 8191) / 8192, d->loops->update, &j);
+}
+
+/* ---- matrix product ---- */
+
+/* A task: a block of rows and columns, of one batch or of the sum over batches (a part of it). */
+static void eqnn__gemm_task(const void *job, size_t task, int thread)
+{
+    const eqnn__gemm_job *g = (const eqnn__gemm_job *)job;
+    size_t i = task % g->row_blocks * g->rows, m = g->m - i < g->rows ? g->m - i : g->rows;
+    task /= g->row_blocks;
+    size_t j = task % g->col_blocks * g->cols, n = g->n - j < g->cols ? g->n - j : g->cols;
+    task /= g->col_blocks; /* now the batch, or the part of the sum */
+    size_t per_batch = (g->k + EQNN__GEMM_K - 1) / EQNN__GEMM_K;
+    size_t first = task * g->units / g->parts, last = (task + 1) * g->units / g->parts;
+    eqnn_real *C = g->partial ? g->partial + task * g->m * g->n : g->C + task * g->sc;
+    eqnn_real *packed = g->packed;
+    if (packed) packed += (size_t)thread * EQNN__GEMM_ROWS * EQNN__GEMM_K;
+    for (size_t u = first; u < last; u++)
+        g->loops->gemm_block(g, u / per_batch, u % per_batch * EQNN__GEMM_K, i, m, j, n,
+                             u > first ? 1 : g->partial ? 0 : g->beta, C,
+                             g->partial ? g->n : g->ldc, packed);
+}
+
+/* Where one side is 1: 1 when done. A column from a transposed matrix is a row from the matrix. */
+static int eqnn__gemv(eqnn__device *d, eqnn__gemm_job *g)
+{
+    int column = g->tb || g->ldb == 1, row = !g->ta || g->lda == 1; /* the vector is contiguous */
+    const eqnn_real *t = g->A;
+    if (g->n == 1 && g->ta && column && g->ldc == 1) {
+        g->A = g->B;
+        g->B = t;
+        g->ldb = g->lda;
+        g->lda = g->k;
+        g->ta = g->tb = 0;
+        g->n = g->m;
+        g->m = 1;
+        return 0;
+    }
+    if (g->m == 1 && g->tb && row && g->n > 1) {
+        g->A = g->B;
+        g->B = t;
+        g->lda = g->ldb;
+        g->m = g->n;
+        g->ldc = 1;
+    } else if (g->n != 1 || g->ta || !column) {
+        return 0;
+    }
+    g->rows = 65536 / (g->k + 1) + 1;
+    eqnn__parallel(d, (g->m + g->rows - 1) / g->rows, d->loops->gemv, g);
+    return 1;
+}
+
+/* Cuts the product into tasks, by its sizes only. */
+static void eqnn__gemm_cut(const eqnn__device *d, eqnn__gemm_job *g)
+{
+    size_t per_batch = (g->k + EQNN__GEMM_K - 1) / EQNN__GEMM_K, tile = g->loops->tile_rows;
+    size_t bytes = sizeof(eqnn_real) * EQNN__GEMM_ROWS * EQNN__GEMM_K * (size_t)d->threads;
+    g->row_blocks = (g->m + EQNN__GEMM_ROWS - 1) / EQNN__GEMM_ROWS;
+    g->rows = ((g->m + g->row_blocks - 1) / g->row_blocks + tile - 1) / tile * tile;
+    g->row_blocks = (g->m + g->rows - 1) / g->rows;
+    g->cols = EQNN__GEMM_COLS;
+    g->col_blocks = (g->n + g->cols - 1) / g->cols;
+    g->packed = NULL;
+    g->partial = NULL;
+    g->parts = g->sc == 0 ? 1 : g->batch;
+    g->units = per_batch * g->batch;
+    if (g->sc == 0 && g->m * g->n <= EQNN__GEMM_SPLIT && g->k >= EQNN__GEMM_SPLIT_K &&
+        d->scratch_size >= EQNN__GEMM_PARTS * g->m * g->n * sizeof(eqnn_real)) {
+        g->parts = g->units / 4 < EQNN__GEMM_PARTS ? g->units / 4 : EQNN__GEMM_PARTS;
+        g->partial = (eqnn_real *)d->scratch;
+    } else if (g->n >= EQNN__GEMM_PACK && d->scratch_size >= bytes) {
+        g->packed = (eqnn_real *)d->scratch;
+    }
+}
+
+static void eqnn__cpu_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
+                          double alpha,
+                          const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
+                          size_t sb, double beta, eqnn_real *C, size_t ldc, size_t sc, size_t batch)
+{
+    eqnn__gemm_job g;
+    if (m == 0 || n == 0 || batch == 0) return;
+    g.loops = d->loops;
+    g.ta = ta, g.tb = tb;
+    g.m = m, g.n = n, g.k = k;
+    g.A = A, g.lda = lda, g.sa = sa;
+    g.B = B, g.ldb = ldb, g.sb = sb;
+    g.C = C, g.ldc = ldc, g.sc = batch == 1 ? 0 : sc;
+    g.batch = batch;
+    g.alpha = (eqnn_real)alpha;
+    g.beta = (eqnn_real)beta;
+    if (k == 0 || m * n * k <= 32) {
+        d->loops->gemm_plain(&g);
+        return;
+    }
+    if (batch == 1 && (m == 1 || n == 1) && eqnn__gemv(d, &g)) return;
+#ifdef EQNN_CBLAS
+    if (m * n * k >= (size_t)128 * 128 * 128 && (sc != 0 || batch == 1)) {
+        for (size_t b = 0; b < batch; b++)
+            eqnn__blas(ta, tb, m, n, k, alpha, A + b * sa, lda, B + b * sb, ldb, beta, C + b * sc,
+                       ldc);
+        return;
+    }
+#endif
+    eqnn__gemm_cut(d, &g);
+    eqnn__device one = *d;                            /* small products are not worth a thread */
+    if (m * n * k * batch < 1000000) one.threads = 1; /* about 20 microseconds                 */
+    eqnn__parallel(&one, g.row_blocks * g.col_blocks * g.parts, eqnn__gemm_task, &g);
+    if (g.partial) d->loops->gemm_add_parts(&g);
+}
+
+/* ---- the four forms ----
+   A job walks its parts, a part its tiles; the ..._tile functions add what a tile contributes. */
+
+/* Where a wanted gradient is summed: in the output itself, because its rows have one owner in this
+   order; in a row of its own per item; or in one row per part. The latter two are folded
+   afterwards. */
+enum { EQNN__UNWANTED, EQNN__OWNED, EQNN__BY_ITEM, EQNN__BY_PART };
+enum { EQNN__ITEMS, EQNN__TARGETS, EQNN__SOURCES, EQNN__BLOCKS }; /* orders */
+
+typedef struct eqnn__job {
+    const eqnn__loops *loops;
+    const eqnn__form *f;
+    const eqnn_real *const *v, *const *t; /* t NULL: no tangents */
+    eqnn_real *const *out;
+    unsigned want;
+    int order, parts, how[EQNN__SLOTS];
+    eqnn_real *sink[EQNN__SLOTS];         /* scratch of the sums that are folded afterwards */
+    char *work;                           /* working memory, work_size bytes per thread     */
+    size_t work_size;
+} eqnn__job;
+
+/* The items of a tile, and where their rows begin in every slot's array and in its sink. */
+typedef struct eqnn__tile {
+    int n, rows;                          /* items, distinct rows of weights                */
+    int item[EQNN__TILE], local[EQNN__TILE], weight_row[EQNN__TILE_ROWS];
+    size_t at[EQNN__SLOTS][EQNN__TILE], to[EQNN__SLOTS][EQNN__TILE];
+    eqnn_real *sink[EQNN__SLOTS];
+} eqnn__tile;
+
+static size_t eqnn__couple_factor_size(const eqnn__couple_plan_t *p)
+{
+    return 3 * (size_t)p->pieces * sizeof(eqnn__factor);
+}
+
+static inline int eqnn__form_row(const eqnn__form *f, int slot, int item)
+{
+    switch (f->map[slot]) {
+    case EQNN__SOURCE: return f->graph->source[item];
+    case EQNN__TARGET: return f->graph->target[item];
+    case EQNN__PAIR: return f->graph->pair[item];
+    case EQNN__ONE: return 0;
+    default: return item;
+    }
+}
+
+static unsigned eqnn__form_mapped(const eqnn__form *f, unsigned want, int map)
+{
+    unsigned r = 0;
+    for (int s = 0; s < f->slots; s++)
+        if ((want >> s & 1) && f->map[s] == map) r |= 1u << s;
+    return r;
+}
+
+/* Blocks are worth their order when each is small, by itself or beside the whole graph. */
+static int eqnn__form_blocks(const eqnn__form *f)
+{
+    const eqnn_graph *g = f->graph;
+    if (!g || g->blocks <= 0 || g->sources != g->targets) return 0;
+    int most = 0;
+    for (int b = 0; b < g->blocks; b++) {
+        int edges = g->first[g->block[b + 1]] - g->first[g->block[b]];
+        most = edges > most ? edges : most;
+    }
+    return most <= 1024 || most <= g->edges / 8;
+}
+
+/* The order in which the sums of want can be made, and (in *now) those of them that one pass
+   serves. */
+static int eqnn__form_order(const eqnn__form *f, unsigned want, unsigned *now)
+{
+    unsigned to = eqnn__form_mapped(f, want, EQNN__TARGET);
+    unsigned from = eqnn__form_mapped(f, want, EQNN__SOURCE);
+    unsigned present = 0;
+    for (int s = 0; s < f->slots; s++) present |= f->cols[s] > 0 ? 1u << s : 0;
+    *now = want;
+    if (!f->graph) return EQNN__ITEMS;
+    if ((to || from || eqnn__form_mapped(f, present, EQNN__PAIR)) && eqnn__form_blocks(f))
+        return EQNN__BLOCKS;
+    if (to && from) *now = to;
+    return to ? EQNN__TARGETS : from ? EQNN__SOURCES : EQNN__ITEMS;
+}
+
+static int eqnn__form_how(const eqnn__form *f, int slot, int order)
+{
+    int map = f->map[slot];
+    if (map == EQNN__ONE) return EQNN__BY_PART;
+    if (map == EQNN__EACH || order == EQNN__BLOCKS) return EQNN__OWNED;
+    if (map == EQNN__TARGET && order == EQNN__TARGETS) return EQNN__OWNED;
+    if (map == EQNN__SOURCE && order == EQNN__SOURCES) return EQNN__OWNED;
+    return EQNN__BY_ITEM;
+}
+
+/* Parts hold at least 32 items. */
+static int eqnn__form_parts(const eqnn__form *f, int order, unsigned want)
+{
+    int most = EQNN__PARTS, parts = f->items / 32;
+    for (int s = 0; s < f->slots; s++)
+        if ((want >> s & 1) && eqnn__form_how(f, s, order) == EQNN__BY_PART) most = EQNN__PARTIALS;
+    return parts < 1 ? 1 : parts < most ? parts : most;
+}
+
+/* The first of n owners whose items begin at or after item; first[n+1] ascends. */
+static int eqnn__owner_at(const int *first, int n, int64_t item)
+{
+    int low = 0, high = n;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (first[middle] >= item) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+/* Owners [*a, *b) of a part: targets, sources, blocks or items; about as many items in each
+   part. */
+static void eqnn__form_part(const eqnn__job *job, int part, int *a, int *b)
+{
+    const eqnn_graph *g = job->f->graph;
+    int64_t n = job->f->items, from = n * part / job->parts, to = n * (part + 1) / job->parts;
+    int last = part + 1 == job->parts;
+    *a = (int)from;
+    *b = (int)to;
+    if (job->order == EQNN__TARGETS || job->order == EQNN__SOURCES) {
+        const int *first = job->order == EQNN__TARGETS ? g->first : g->first_by_source;
+        int owners = job->order == EQNN__TARGETS ? g->targets : g->sources;
+        *a = part ? eqnn__owner_at(first, owners, from) : 0;
+        *b = last ? owners : eqnn__owner_at(first, owners, to);
+    } else if (job->order == EQNN__BLOCKS) {
+        int p = 0, q = 0;
+        while (part && p < g->blocks && g->first[g->block[p]] < from) p++;
+        while (q < g->blocks && (last || g->first[g->block[q]] < to)) q++;
+        *a = p;
+        *b = q;
+    }
+}
+
+/* Bytes rounded up to whole cache lines. */
+static inline size_t eqnn__lines(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+/* Working memory of a thread on couple: pieces, in reals from its start (a piece without use
+   has none). */
+enum {
+    EQNN__AT_Y, EQNN__AT_Y1, EQNN__AT_DY, EQNN__AT_M, EQNN__AT_M1, EQNN__AT_DM, EQNN__AT_H,
+    EQNN__AT_H1, EQNN__AT_DH, EQNN__AT_W, EQNN__AT_W1, EQNN__AT_DW, EQNN__AT_DW0, EQNN__AT_ONE,
+    EQNN__AT_PACK, EQNN__AT_LANE, EQNN__AT_FEW, EQNN__AT_ZERO, EQNN__AT_SINK, EQNN__AT_END
+};
+
+static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 1])
+{
+    const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)f->plan;
+    size_t rows = EQNN__TILE_ROWS, hidden = f->cols[3] > 0 ? (size_t)f->cols[2] : 0, n = 0;
+    size_t width = (size_t)p->width, entries = (size_t)p->entries * EQNN__EDGES;
+    size_t columns = (size_t)p->columns * EQNN__TILE;
+    for (int i = 0; i < EQNN__AT_END; i++) {
+        size_t size = 0;
+        at[i] = n;
+        if (i <= EQNN__AT_DY) size = columns;
+        else if (i <= EQNN__AT_M1) size = entries;
+        else if (i == EQNN__AT_DM) size = EQNN__EDGES * 16 * (size_t)p->columns;
+        else if (i <= EQNN__AT_DH) size = rows * hidden;
+        else if (i <= EQNN__AT_DW0) size = hidden ? rows * width : 0;
+        else if (i == EQNN__AT_ONE) size = (size_t)p->channels;
+        else if (i == EQNN__AT_PACK) size = 4 * EQNN__EDGES * (size_t)p->channels;
+        else if (i == EQNN__AT_LANE) size = 16 * (size_t)p->most;
+        else if (i == EQNN__AT_FEW) size = 4 * EQNN__EDGES * (size_t)(p->most + 1);
+        else size = (size_t)(f->cols[0] + f->cols[4] + p->channels) + 16;
+        n += eqnn__lines(size * sizeof(eqnn_real)) / sizeof(eqnn_real);
+    }
+    at[EQNN__AT_END] = n;
+    return n * sizeof(eqnn_real);
+}
+
+/* Working memory of one thread on a form: the tile, what the kernel adds, and a little for
+   vectors. */
+static size_t eqnn__form_work(const eqnn__form *f)
+{
+    size_t at[EQNN__AT_END + 1], n = eqnn__lines(sizeof(eqnn__tile)) + 4096;
+    if (f->kind == EQNN__COUPLE) {
+        const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)f->plan;
+        size_t rows = EQNN__TILE_ROWS, width = (size_t)p->width, H = (size_t)f->cols[2];
+        size_t gemm = 0, b;
+        eqnn__device one;
+        memset(&one, 0, sizeof one);
+        one.threads = 1;
+        n += eqnn__couple_layout(f, at) + eqnn__lines(eqnn__couple_factor_size(p));
+        if (f->cols[3] > 0) {
+            gemm = eqnn__gemm_scratch(&one, rows, width, H);
+            b = eqnn__gemm_scratch(&one, rows, H, width);
+            gemm = gemm > b ? gemm : b;
+            b = eqnn__gemm_scratch(&one, H, width, rows);
+            gemm = gemm > b ? gemm : b;
+        }
+        n += gemm;
+    } else if (f->kind == EQNN__POLY) {
+        const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)f->plan;
+        n += (2 * EQNN__SLOTS + 1) * 16 * (size_t)p->widest * sizeof(eqnn_real);
+    }
+    return eqnn__lines(n);
+}
+
+/* mix whose rows are their own and whose weights all share: plain matrix products. */
+static int eqnn__mix_is_products(const eqnn__form *f)
+{
+    return f->kind == EQNN__MIX && f->map[0] == EQNN__EACH && f->map[1] == EQNN__ONE &&
+           f->map[2] == EQNN__EACH;
+}
+
+static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
+{
+    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
+    size_t most = 64, n = (size_t)f->items;
+    eqnn__device d;
+    memset(&d, 0, sizeof d);
+    d.threads = threads;
+    for (int b = 0; b < p->blocks; b++) {
+        size_t U = (size_t)p->block[b].U, V = (size_t)p->block[b].V;
+        size_t s[3];
+        s[0] = eqnn__gemm_scratch(&d, n, U, V);
+        s[1] = eqnn__gemm_scratch(&d, U, V, n);
+        s[2] = eqnn__gemm_scratch(&d, n, V, U);
+        for (int i = 0; i < 3; i++) most = s[i] > most ? s[i] : most;
+    }
+    return most;
+}
+
+/* ---- couple: a tile ---- */
+
+/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; four items
+   at a time, the last ones repeated */
+static void eqnn__couple_columns(const eqnn__couple_plan_t *p, const eqnn__tile *t,
+                                    const eqnn_real *y, eqnn_real *out)
+{
+    for (int e = 0; e < t->n; e += 4, out += 4) {
+        const eqnn_real *row[4];
+        for (int l = 0; l < 4; l++) row[l] = y + t->at[1][e + l < t->n ? e + l : t->n - 1];
+        for (int c = 0; c < p->columns; c++) {
+            int column = p->column[c];
+            EQNN__UNROLL(4)
+            for (int l = 0; l < 4; l++) out[c * EQNN__TILE + l] = row[l][column];
+        }
+    }
+}
+
+/* What the paths of a tile need beyond the job. */
+typedef struct eqnn__couple_work {
+    const eqnn__job *job;
+    const eqnn__loops *loops;
+    const eqnn__couple_plan_t *plan;
+    eqnn__tile *t;
+    eqnn__device device;
+    eqnn_real *at[EQNN__AT_END];
+    eqnn__factor *factor;
+    int hidden;               /* columns of h when V is present, else 0           */
+    unsigned has;             /* tangents that are there                          */
+    size_t wo[EQNN__TILE];    /* rows of the panel's weights                      */
+    const size_t *dwo;
+    const eqnn_real *w, *w1; /* the panel's weights and tangents, NULL: not there */
+    eqnn_real *dw, *dw0;     /* and their gradients                               */
+    size_t none[EQNN__TILE]; /* zeros: rows of what is not there                  */
+} eqnn__couple_work;
+
+/* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
+static const eqnn_real *eqnn__couple_in(const eqnn__couple_work *k, const eqnn_real *p,
+                                           int column, const size_t *rows, const size_t **to)
+{
+    *to = p ? rows : k->none;
+    return p ? p + column : k->at[EQNN__AT_ZERO];
+}
+
+static eqnn_real *eqnn__couple_out(const eqnn__couple_work *k, eqnn_real *p, int column,
+                                      const size_t *rows, const size_t **to)
+{
+    *to = p ? rows : k->none;
+    return p ? p + column : k->at[EQNN__AT_SINK];
+}
+
+/* Copies weights that are not adjacent to rows of their own, n items; and adds gradients back. */
+static const eqnn_real *eqnn__couple_pack(const eqnn__step *s, int n, const eqnn_real *w,
+                                             const size_t *rows, eqnn_real *to, size_t *at)
+{
+    for (int e = 0; e < n; e++) {
+        at[e] = (size_t)e * (size_t)s->channels;
+        for (int u = 0; u < s->channels; u++)
+            to[at[e] + (size_t)u] = w ? w[rows[e] + (size_t)u * (size_t)s->ws] : 0;
+    }
+    return to;
+}
+
+static void eqnn__couple_unpack(const eqnn__step *s, int n, const eqnn_real *dw,
+                                   const size_t *at, eqnn_real *to, const size_t *rows)
+{
+    for (int e = 0; e < n; e++)
+        for (int u = 0; u < s->channels; u++)
+            to[rows[e] + (size_t)u * (size_t)s->ws] += dw[at[e] + (size_t)u];
+}
+
+/* The operands of a path for n items from e on. */
+static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *s, int e,
+                                     int n, eqnn__path *a)
+{
+    const eqnn__job *j = k->job;
+    int weights = s->w >= 0 && j->f->cols[2] > 0;
+    a->n = n, a->d1 = s->d1, a->d3 = s->d3, a->diagonal = s->diagonal, a->channels = s->channels;
+    a->xs = (size_t)s->xs, a->gs = (size_t)s->gs;
+    a->M = k->at[EQNN__AT_M] + (size_t)s->m * EQNN__EDGES;
+    a->M1 = j->t ? k->at[EQNN__AT_M1] + (size_t)s->m * EQNN__EDGES : NULL;
+    a->x = eqnn__couple_in(k, j->v[0], s->x, k->t->at[0] + e, &a->xo);
+    a->g = eqnn__couple_in(k, j->v[4], s->g, k->t->at[4] + e, &a->go);
+    a->w = eqnn__couple_in(k, weights ? k->w : k->at[EQNN__AT_ONE], weights ? s->w : 0,
+                              weights ? k->wo + e : k->none, &a->wo);
+    a->x1 = eqnn__couple_in(k, k->has & 1 ? j->t[0] : NULL, s->x, k->t->at[0] + e, &a->x1o);
+    a->g1 = eqnn__couple_in(k, k->has & 16 ? j->t[4] : NULL, s->g, k->t->at[4] + e, &a->g1o);
+    a->w1 = eqnn__couple_in(k, weights ? k->w1 : NULL, s->w, k->wo + e, &a->w1o);
+}
+
+/* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's
+   tangent adds to is all but its own. */
+static void eqnn__path_few(const eqnn__couple_work *k, const eqnn__path *a, int c,
+                              const eqnn__matrix *m, eqnn_real *dy)
+{
+    eqnn_real *space = k->at[EQNN__AT_FEW], *sink = k->at[EQNN__AT_SINK];
+    for (int u = c; u < a->channels; u++) {
+        eqnn__path b = *a;
+        b.M1 = NULL;
+        if (!a->M1) {
+            k->loops->few(&b, u, space, m, dy);
+            continue;
+        }
+        b.x = a->x1, b.xo = a->x1o, b.dx = a->dx ? sink : NULL, b.dxo = k->none;
+        if (k->has & 1) k->loops->few(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.M = a->M1;
+        if (k->has & 2) k->loops->few(&b, u, space, m, NULL);
+        b.M = a->M, b.w = a->w1, b.wo = a->w1o, b.dw = sink, b.dwo = k->none;
+        if (a->w1 != k->at[EQNN__AT_ZERO]) k->loops->few(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.g = a->g1, b.go = a->g1o, b.dg = NULL;
+        if (k->has & 16) k->loops->few(&b, u, space, m, dy);
+        b = *a, b.M1 = NULL, b.dg = NULL, b.dx = sink, b.dxo = k->none, b.dw = a->dw0,
+        b.dwo = a->dw0o;
+        if (a->dx && a->dw0o != k->none) k->loops->few(&b, u, space, m, NULL);
+    }
+}
+
+/* Tangents of dg alone: three forward passes, whose sums stay in registers. */
+static void eqnn__path_forward_tangents(const eqnn__couple_work *k, const eqnn__path *a)
+{
+    eqnn__path b = *a;
+    b.M1 = NULL, b.dx = NULL;
+    if (k->has & 2) b.M = a->M1, k->loops->path(&b);
+    b.M = a->M, b.x = a->x1, b.xo = a->x1o;
+    if (k->has & 1) k->loops->path(&b);
+    b.x = a->x, b.xo = a->xo, b.w = a->w1, b.wo = a->w1o;
+    if (a->w1 != k->at[EQNN__AT_ZERO]) k->loops->path(&b);
+}
+
+/* dx alone is dg with x and g in each other's place, and M transposed. */
+static void eqnn__path_turned(const eqnn__couple_work *k, const eqnn__path *a)
+{
+    eqnn_real *space = k->at[EQNN__AT_FEW];
+    eqnn__path b = *a;
+    b.d1 = a->d3, b.d3 = a->d1, b.xs = a->gs, b.gs = a->xs;
+    b.x = a->g, b.xo = a->go;
+    b.dg = a->dx, b.dgo = a->dxo, b.dx = NULL;
+    for (int n = 0; n < a->d1 * a->d3 && !a->diagonal; n++)
+        memcpy(space + (n % a->d3 * a->d1 + n / a->d3) * EQNN__EDGES, a->M + n * EQNN__EDGES,
+               EQNN__EDGES * sizeof *space);
+    if (!a->diagonal) b.M = space;
+    k->loops->path(&b);
+}
+
+/* One path: the wanted ones of dx, dg and the gradient of the weights. */
+static void eqnn__couple_one(const eqnn__couple_work *k, const eqnn__step *s, int e, int n)
+{
+    eqnn__path a;
+    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
+    const size_t *rows = k->wo + e;
+    eqnn_real *pack = k->at[EQNN__AT_PACK];
+    int c, weights = s->w >= 0 && k->job->f->cols[2] > 0, packed = weights && s->ws != 1;
+    eqnn_real *dw = weights ? k->dw : NULL, *dw0 = weights ? k->dw0 : NULL;
+    eqnn_real *dx = k->job->want & 1 ? k->t->sink[0] : NULL,
+              *dg = k->job->want & 16 ? k->t->sink[4] : NULL;
+    eqnn__couple_operands(k, s, e, n, &a);
+    if ((!dx && !dg && !dw) || (s->w < 0 && k->job->f->weighted)) return;
+    a.dx = eqnn__couple_out(k, dx, s->x, k->t->to[0] + e, &a.dxo);
+    a.dg = eqnn__couple_out(k, dg, s->g, k->t->to[4] + e, &a.dgo);
+    a.dw = eqnn__couple_out(k, dw, s->w, k->dwo + e, &a.dwo);
+    a.dw0 = eqnn__couple_out(k, dw0, s->w, k->dwo + e, &a.dw0o);
+    if (!k->job->t && !dg) a.dg = NULL;
+    if (!k->job->t && !dx && !dw) a.dx = NULL;
+    if (packed) {
+        a.w = eqnn__couple_pack(s, n, k->w ? a.w : NULL, rows, pack, at), a.wo = at;
+        if (k->w1) a.w1 = eqnn__couple_pack(s, n, a.w1, rows, pack + size, at), a.w1o = at;
+        if (dw)
+            a.dw = (eqnn_real *)eqnn__couple_pack(s, n, NULL, rows, pack + 2 * size, at),
+            a.dwo = at;
+        if (dw0)
+            a.dw0 = (eqnn_real *)eqnn__couple_pack(s, n, NULL, rows, pack + 3 * size, at),
+            a.dw0o = at;
+    }
+    a.channels &= ~3;
+    if (a.M1 && !dx && !dw) eqnn__path_forward_tangents(k, &a);
+    else if (!a.M1 && !dg && !dw) eqnn__path_turned(k, &a);
+    else k->loops->path(&a);
+    c = a.channels;
+    a.channels = s->channels;
+    if (c < a.channels) eqnn__path_few(k, &a, c, NULL, NULL);
+    if (packed && dw) eqnn__couple_unpack(s, n, a.dw, at, dw + s->w, k->dwo + e);
+    if (packed && dw0) eqnn__couple_unpack(s, n, a.dw0, at, dw0 + s->w, k->dwo + e);
+}
+
+/* Lists w g x of a path in pieces of 16 channels (rest 0) or what is left over (rest 1). */
+static int eqnn__couple_factors(const eqnn__path *a, int rest, eqnn__factor *f)
+{
+    int n = 0, whole = a->channels & ~15, end = a->channels & ~3;
+    for (int c = rest ? whole : 0; c < (rest ? end : whole); c += 16, n++) {
+        f[n].channels = end - c < 16 ? end - c : 16;
+        f[n].xs = a->xs, f[n].gs = a->gs;
+        f[n].x = a->x + c, f[n].g = a->g + c, f[n].w = a->w + c;
+        f[n].xo = a->xo, f[n].go = a->go, f[n].wo = a->wo;
+    }
+    return n;
+}
+
+/* The same with the tangents of w, g and x put in, one at a time. */
+static int eqnn__couple_factors_all(const eqnn__couple_work *k, const eqnn__path *a, int rest,
+                                       eqnn__factor *f)
+{
+    int n = 0;
+    eqnn__path b = *a;
+    if (!k->job->t) return eqnn__couple_factors(a, rest, f);
+    b.x = a->x1, b.xo = a->x1o;
+    if (k->has & 1) n += eqnn__couple_factors(&b, rest, f + n);
+    b = *a, b.g = a->g1, b.go = a->g1o;
+    if (k->has & 16) n += eqnn__couple_factors(&b, rest, f + n);
+    b = *a, b.w = a->w1, b.wo = a->w1o;
+    if (a->w1 != k->at[EQNN__AT_ZERO]) n += eqnn__couple_factors(&b, rest, f + n);
+    return n;
+}
+
+/* dy through one M, from all paths of the panel that share it. */
+static void eqnn__couple_matrix(const eqnn__couple_work *k, const eqnn__panel *q, int first,
+                                   int e, int n)
+{
+    eqnn__matrix m;
+    size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
+    eqnn_real *pack = k->at[EQNN__AT_PACK], *dy = k->at[EQNN__AT_DY] + e;
+    memset(&m, 0, sizeof m);
+    m.n = n, m.columns = (size_t)k->plan->columns;
+    m.factor = k->factor, m.lane = k->at[EQNN__AT_LANE], m.dy = k->at[EQNN__AT_DM];
+    m.entry = k->plan->back_entry, m.c = k->plan->back_c;
+    for (int rest = 0; rest < 2; rest++) {
+        for (int p = q->path; p < q->path + q->paths; p++) {
+            const eqnn__step *s = k->plan->path + p;
+            const eqnn__span *back = k->plan->back + s->block;
+            eqnn__path a;
+            if (s->m != first || s->ws != 1 || (s->w < 0 && k->job->f->weighted)) continue;
+            eqnn__couple_operands(k, s, e, n, &a);
+            m.factors += eqnn__couple_factors_all(k, &a, rest, k->factor + m.factors);
+            m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
+            m.group = k->plan->group + back->first, m.groups = back->count;
+            a.dg = a.dx = NULL;
+            if (rest) eqnn__path_few(k, &a, s->channels & ~3, &m, dy);
+        }
+        if (!rest) m.wide = m.factors;
+    }
+    if (m.factors) k->loops->matrix(&m);
+    for (int p = q->path; p < q->path + q->paths; p++) { /* packed weights: one path at a time */
+        const eqnn__step *s = k->plan->path + p;
+        const eqnn__span *back = k->plan->back + s->block;
+        eqnn__path a;
+        if (s->m != first || s->ws == 1 || (s->w < 0 && k->job->f->weighted)) continue;
+        eqnn__couple_operands(k, s, e, n, &a);
+        if (s->w >= 0 && k->w) a.w = eqnn__couple_pack(s, n, a.w, a.wo, pack, at), a.wo = at;
+        if (s->w >= 0 && k->w1)
+            a.w1 = eqnn__couple_pack(s, n, a.w1, a.w1o, pack + size, at), a.w1o = at;
+        m.wide = m.factors = eqnn__couple_factors_all(k, &a, 0, k->factor);
+        m.factors += eqnn__couple_factors_all(k, &a, 1, k->factor + m.wide);
+        m.d1 = s->d1, m.d3 = s->d3, m.diagonal = s->diagonal;
+        m.group = k->plan->group + back->first, m.groups = back->count;
+        a.dg = a.dx = NULL;
+        if (m.factors) k->loops->matrix(&m);
+        eqnn__path_few(k, &a, s->channels & ~3, &m, dy);
+    }
+}
+
+/* All paths of a panel. */
+static void eqnn__couple_paths(eqnn__couple_work *k, const eqnn__panel *q)
+{
+    eqnn_real *dy = k->job->want & 2 ? k->at[EQNN__AT_DM] : NULL;
+    for (int e = 0; e < k->t->n; e += EQNN__EDGES) {
+        int n = k->t->n - e < EQNN__EDGES ? k->t->n - e : EQNN__EDGES;
+        k->loops->entries(k->plan, q, e, k->at[EQNN__AT_Y], k->at[EQNN__AT_M]);
+        if (k->has & 2) k->loops->entries(k->plan, q, e, k->at[EQNN__AT_Y1], k->at[EQNN__AT_M1]);
+        for (int p = q->path; p < q->path + q->paths; p++)
+            eqnn__couple_one(k, k->plan->path + p, e, n);
+        if (!dy) continue;
+        memset(dy, 0, (size_t)(n * k->plan->columns) * 16 * sizeof(eqnn_real));
+        for (int b = q->block; b < q->block + q->blocks; b++)
+            eqnn__couple_matrix(k, q, k->plan->block[b].first, e, n);
+        k->loops->fold(k->plan, n, dy, k->at[EQNN__AT_DY] + e);
+    }
+}
+
+/* C [m,n] (ld ldc) = or += op(A) op(B) */
+static void eqnn__couple_gemm(eqnn__couple_work *k, int ta, int tb, int m, int n, int depth,
+                                 const eqnn_real *A, size_t lda, const eqnn_real *B, size_t ldb,
+                                 int add, eqnn_real *C, size_t ldc)
+{
+    eqnn__cpu_gemm(&k->device, ta, tb, (size_t)m, (size_t)n, (size_t)depth, 1, A, lda, 0, B, ldb, 0,
+                  add, C, ldc, 0, 1);
+}
+
+/* A panel of weights made by a last layer: W = h V, dh += dW V', dV += h' dW (and tangents). */
+static void eqnn__couple_weights(eqnn__couple_work *k, const eqnn__panel *q)
+{
+    const eqnn__job *j = k->job;
+    int rows = k->t->rows, H = k->hidden, N = q->width;
+    size_t ld = (size_t)N, ldh = (size_t)H, ldv = (size_t)j->f->cols[3], start = (size_t)q->start;
+    const eqnn_real *V = j->v[3] ? j->v[3] + start : NULL, *h = k->at[EQNN__AT_H];
+    const eqnn_real *V1 = k->has & 8 ? j->t[3] + start : NULL, *h1 = k->at[EQNN__AT_H1];
+    eqnn_real *W = k->at[EQNN__AT_W], *W1 = k->at[EQNN__AT_W1], *dV = k->t->sink[3] + start;
+    eqnn_real *dW = k->at[EQNN__AT_DW], *dW0 = k->at[EQNN__AT_DW0], *dh = k->at[EQNN__AT_DH];
+    int dw = N && (j->want & 12), dw0 = dw && (k->has & 12);
+    if (N && V && j->v[2]) eqnn__couple_gemm(k, 0, 0, rows, N, H, h, ldh, V, ldv, 0, W, ld);
+    if (N && (k->has & 4) && V)
+        eqnn__couple_gemm(k, 0, 0, rows, N, H, h1, ldh, V, ldv, 0, W1, ld);
+    if (N && V1 && j->v[2])
+        eqnn__couple_gemm(k, 0, 0, rows, N, H, h, ldh, V1, ldv, (k->has & 4) && V, W1, ld);
+    if (dw) memset(dW, 0, (size_t)rows * ld * sizeof(eqnn_real));
+    if (dw0) memset(dW0, 0, (size_t)rows * ld * sizeof(eqnn_real));
+    for (int e = 0; e < k->t->n; e++) k->wo[e] = (size_t)k->t->local[e] * ld;
+    k->dwo = k->wo;
+    k->w = V && j->v[2] ? W - start : NULL;
+    k->w1 = k->has & 12 ? W1 - start : NULL;
+    k->dw = dw ? dW - start : NULL;
+    k->dw0 = dw0 ? dW0 - start : NULL;
+    eqnn__couple_paths(k, q);
+    if (dw && (j->want & 4) && V)
+        eqnn__couple_gemm(k, 0, 1, rows, H, N, dW, ld, V, ldv, 1, dh, ldh);
+    if (dw && (j->want & 8) && j->v[2])
+        eqnn__couple_gemm(k, 1, 0, H, N, rows, h, ldh, dW, ld, 1, dV, ldv);
+    if (dw0 && (j->want & 4) && V1)
+        eqnn__couple_gemm(k, 0, 1, rows, H, N, dW0, ld, V1, ldv, 1, dh, ldh);
+    if (dw0 && (j->want & 8) && (k->has & 4))
+        eqnn__couple_gemm(k, 1, 0, H, N, rows, h1, ldh, dW0, ld, 1, dV, ldv);
+}
+
+static void eqnn__couple_rows(const eqnn__tile *t, int H, const eqnn_real *h, eqnn_real *out)
+{
+    for (int r = 0; r < t->rows; r++)
+        memcpy(out + (size_t)r * (size_t)H, h + (size_t)t->weight_row[r] * (size_t)H,
+               (size_t)H * sizeof(eqnn_real));
+}
+
+static void eqnn__couple_tile(eqnn__couple_work *k)
+{
+    const eqnn__job *j = k->job;
+    const eqnn__couple_plan_t *p = k->plan;
+    eqnn__tile *t = k->t;
+    size_t columns = (size_t)p->columns * EQNN__TILE * sizeof(eqnn_real);
+    int H = k->hidden;
+    if (j->v[1]) eqnn__couple_columns(p, t, j->v[1], k->at[EQNN__AT_Y]);
+    if (k->has & 2) eqnn__couple_columns(p, t, j->t[1], k->at[EQNN__AT_Y1]);
+    if (j->want & 2) memset(k->at[EQNN__AT_DY], 0, columns);
+    if (H && j->v[2]) eqnn__couple_rows(t, H, j->v[2], k->at[EQNN__AT_H]);
+    if (H && (k->has & 4)) eqnn__couple_rows(t, H, j->t[2], k->at[EQNN__AT_H1]);
+    if (H && (j->want & 4))
+        memset(k->at[EQNN__AT_DH], 0, (size_t)(t->rows * H) * sizeof(eqnn_real));
+    if (!H) memcpy(k->wo, t->at[2], sizeof k->wo);
+    k->dwo = t->to[2];
+    k->w = j->v[2];
+    k->w1 = k->has & 4 ? j->t[2] : NULL;
+    k->dw = j->want & 4 ? t->sink[2] : NULL;
+    if (!H) eqnn__couple_paths(k, p->panel + p->panels);
+    for (int q = 0; q < p->panels && H; q++) eqnn__couple_weights(k, p->panel + q);
+    if (j->want & 2)
+        for (int e = 0; e < t->n; e++)
+            for (int c = 0; c < p->columns; c++)
+                t->sink[1][t->to[1][e] + (size_t)p->column[c]] +=
+                    k->at[EQNN__AT_DY][c * EQNN__TILE + e];
+    if (H && (j->want & 4))
+        for (int e = 0, seen = 0; e < t->n; e++) {
+            if (t->local[e] < seen) continue; /* the row has been added at its first item */
+            const eqnn_real *from = k->at[EQNN__AT_DH] + (size_t)seen++ * (size_t)H;
+            k->loops->add(from, t->sink[2] + t->to[2][e], (size_t)H);
+        }
+}
+
+static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__tile *t,
+                                  char *memory)
+{
+    size_t at[EQNN__AT_END + 1];
+    size_t used = eqnn__couple_layout(j->f, at);
+    memset(k, 0, sizeof *k);
+    k->job = j;
+    k->loops = k->device.loops = j->loops;
+    k->t = t;
+    k->plan = (const eqnn__couple_plan_t *)j->f->plan;
+    k->hidden = j->f->cols[3] > 0 ? j->f->cols[2] : 0;
+    for (int i = 0; i < EQNN__AT_END; i++) k->at[i] = (eqnn_real *)(void *)memory + at[i];
+    for (int s = 0; s < 5 && j->t; s++) k->has |= j->t[s] && j->f->cols[s] > 0 ? 1u << s : 0;
+    k->device.threads = 1;
+    k->factor = (eqnn__factor *)(void *)(memory + used);
+    used += eqnn__lines(eqnn__couple_factor_size(k->plan));
+    k->device.scratch = memory + used;
+    k->device.scratch_size = j->work_size - used;
+    memset(k->at[EQNN__AT_Y], 0,
+           (size_t)(k->at[j->t ? EQNN__AT_DY : EQNN__AT_Y1] - k->at[EQNN__AT_Y]) *
+               sizeof(eqnn_real));
+    if (j->t)
+        memset(k->at[EQNN__AT_M1], 0,
+               (size_t)(k->at[EQNN__AT_DM] - k->at[EQNN__AT_M1]) * sizeof(eqnn_real));
+    memset(k->at[EQNN__AT_ZERO], 0,
+           (size_t)(k->at[EQNN__AT_END - 1] - k->at[EQNN__AT_ZERO]) * sizeof(eqnn_real));
+    for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
+}
+
+/* ---- poly: 16 items in the lanes ---- */
+
+/* in [used][16] = columns of the rows of items e.. of a slot; missing items are zeros */
+static void eqnn__poly_pack(const eqnn__poly_plan_t *p, int slot, const eqnn__tile *t, int e,
+                               const eqnn_real *v, eqnn_real *in)
+{
+    for (int c = 0; c < p->used[slot]; c++)
+        for (int l = 0; l < 16; l++)
+            in[c * 16 + l] = e + l < t->n ? v[t->at[slot][e + l] + (size_t)p->column[slot][c]] : 0;
+}
+
+static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
+{
+    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)j->f->plan;
+    size_t piece = (size_t)p->widest * 16;
+    eqnn_real *value = (eqnn_real *)(void *)memory, *tangent = value + EQNN__SLOTS * piece;
+    eqnn_real *out = tangent + EQNN__SLOTS * piece;
+    const eqnn_real *in[EQNN__SLOTS];
+    for (int e = 0; e < t->n; e += 16) {
+        for (int s = 0; s < p->slots; s++) {
+            in[s] = NULL;
+            if (j->f->cols[s] > 0 && j->v[s]) {
+                eqnn__poly_pack(p, s, t, e, j->v[s], value + (size_t)s * piece);
+                in[s] = value + (size_t)s * piece;
+            }
+            if (j->t && j->f->cols[s] > 0 && j->t[s])
+                eqnn__poly_pack(p, s, t, e, j->t[s], tangent + (size_t)s * piece);
+        }
+        for (int s = 0; s < p->slots; s++) {
+            if (!(j->want >> s & 1)) continue;
+            memset(out, 0, (size_t)p->used[s] * 16 * sizeof(eqnn_real));
+            if (!j->t) j->loops->poly(p, s, in, out);
+            for (int a = 0; a < p->slots && j->t; a++) {
+                if (a == s || !j->t[a] || j->f->cols[a] <= 0) continue;
+                const eqnn_real *kept = in[a];
+                in[a] = tangent + (size_t)a * piece;
+                j->loops->poly(p, s, in, out);
+                in[a] = kept;
+            }
+            for (int l = 0; l < 16 && e + l < t->n; l++)
+                for (int c = 0; c < p->used[s]; c++)
+                    t->sink[s][t->to[s][e + l] + (size_t)p->column[s][c]] += out[c * 16 + l];
+        }
+    }
+}
+
+/* ---- mix and copy ---- */
+
+static void eqnn__triple_item(const eqnn__job *j, const eqnn_real *const v[],
+                                 eqnn_real *const d[])
+{
+    if (j->f->kind == EQNN__MIX) j->loops->mix(j->f, v, d);
+    else j->loops->copy(j->f, v, d);
+}
+
+static void eqnn__triple_tile(const eqnn__job *j, eqnn__tile *t)
+{
+    for (int e = 0; e < t->n; e++) {
+        const eqnn_real *v[3];
+        eqnn_real *d[3];
+        for (int s = 0; s < 3; s++) {
+            v[s] = j->v[s] ? j->v[s] + t->at[s][e] : NULL;
+            d[s] = j->want >> s & 1 ? t->sink[s] + t->to[s][e] : NULL;
+        }
+        if (!j->t) eqnn__triple_item(j, v, d);
+        for (int a = 0; a < 3 && j->t; a++) {
+            if (!j->t[a]) continue;
+            const eqnn_real *value = v[a];
+            eqnn_real *out = d[a];
+            v[a] = j->t[a] + t->at[a][e], d[a] = NULL;
+            eqnn__triple_item(j, v, d);
+            v[a] = value, d[a] = out;
+        }
+    }
+}
+
+/* mix with every row its own and weights that all share: matrix products over all rows at once */
+static void eqnn__mix_products(eqnn__device *d, const eqnn__form *f, int slot,
+                                  const eqnn_real *const v[], eqnn_real *out, int add)
+{
+    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
+    size_t ldx = (size_t)f->cols[0], ldg = (size_t)f->cols[2], n = (size_t)f->items;
+    if (!add && (p->covered[slot] != f->cols[slot] || !n))
+        memset(out, 0, (size_t)f->rows[slot] * (size_t)f->cols[slot] * sizeof(eqnn_real));
+    for (int b = 0; b < p->blocks && n; b++) {
+        const eqnn__mix_block *m = p->block + b;
+        size_t U = (size_t)m->U, V = (size_t)m->V, xs = (size_t)m->xs, gs = (size_t)m->gs;
+        size_t x = (size_t)m->x, w = (size_t)m->w, g = (size_t)m->g, batch = (size_t)m->d;
+        double beta = add || !p->fresh[b * 3 + slot];
+        if (slot == 0)
+            eqnn__cpu_gemm(d, 0, 1, n, U, V, m->scale, v[2] + g, ldg, gs, v[1] + w, V, 0, beta,
+                          out + x, ldx, xs, batch);
+        else if (slot == 1)
+            eqnn__cpu_gemm(d, 1, 0, U, V, n, m->scale, v[0] + x, ldx, xs, v[2] + g, ldg, gs, beta,
+                          out + w, V, 0, batch);
+        else
+            eqnn__cpu_gemm(d, 0, 0, n, V, U, m->scale, v[0] + x, ldx, xs, v[1] + w, V, 0, beta,
+                          out + g, ldg, gs, batch);
+    }
+}
+
+static void eqnn__mix_all(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                         const eqnn_real *const t[], eqnn_real *const out[])
+{
+    for (int s = 0; s < 3; s++) {
+        int add = 0;
+        if (!out[s]) continue;
+        if (!t) eqnn__mix_products(d, f, s, v, out[s], 0);
+        for (int a = 0; a < 3 && t; a++) {
+            if (a == s || !t[a]) continue;
+            const eqnn_real *u[3] = { v[0], v[1], v[2] };
+            u[a] = t[a];
+            eqnn__mix_products(d, f, s, u, out[s], add++);
+        }
+        if (t && !add)
+            memset(out[s], 0, (size_t)f->rows[s] * (size_t)f->cols[s] * sizeof(eqnn_real));
+    }
+}
+
+/* ---- jobs: parts, tiles, folds ---- */
+
+/* Where the items' rows of a slot begin, in its array and in its sink; rows of their own are
+   zeroed. */
+static void eqnn__form_offsets(const eqnn__job *j, eqnn__tile *t, int s)
+{
+    const eqnn__form *f = j->f;
+    const int *item = t->item;
+    size_t cols = (size_t)f->cols[s];
+    int how = j->how[s];
+    for (int e = 0; e < t->n; e++) t->at[s][e] = (size_t)eqnn__form_row(f, s, item[e]) * cols;
+    if (how == EQNN__UNWANTED) return;
+    for (int e = 0; e < t->n; e++)
+        t->to[s][e] = how == EQNN__BY_ITEM   ? (size_t)item[e] * cols
+                      : how == EQNN__BY_PART ? 0 : t->at[s][e];
+    if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
+        for (int e = 0; e < t->n; e++)
+            memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
+}
+
+static void eqnn__form_tile(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
+                               char *memory)
+{
+    const eqnn__form *f = j->f;
+    if (!t->n) return;
+    for (int s = 0; s < f->slots; s++) eqnn__form_offsets(j, t, s);
+    if (f->kind == EQNN__COUPLE) eqnn__couple_tile(k);
+    else if (f->kind == EQNN__POLY) eqnn__poly_tile(j, t, memory);
+    else eqnn__triple_tile(j, t);
+    t->n = t->rows = 0;
+}
+
+/* Adds an item with its own row of weights, or with the row all share (or need not). */
+static void eqnn__form_item(const eqnn__job *j, eqnn__tile *t, int item)
+{
+    int one = j->f->kind == EQNN__COUPLE && (j->f->map[2] == EQNN__ONE || j->f->cols[2] <= 0);
+    t->item[t->n] = item;
+    t->local[t->n++] = one ? 0 : t->rows;
+    if (one && t->rows) return;
+    t->weight_row[t->rows++] = j->f->kind == EQNN__COUPLE ? eqnn__form_row(j->f, 2, item) : item;
+}
+
+static void eqnn__form_zero(const eqnn__job *j, int map, int from, int to)
+{
+    for (int s = 0; s < j->f->slots; s++)
+        if (j->how[s] == EQNN__OWNED && j->f->map[s] == map && to > from)
+            memset(j->out[s] + (size_t)from * (size_t)j->f->cols[s], 0,
+                   (size_t)(to - from) * (size_t)j->f->cols[s] * sizeof(eqnn_real));
+}
+
+/* Items one after the other, in the order of the owners a..b-1; rows are zeroed when they come
+   near. */
+static void eqnn__form_run(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
+                              char *memory, int a, int b)
+{
+    const eqnn_graph *g = j->f->graph;
+    const int *first = j->order == EQNN__TARGETS ? g->first
+                     : j->order == EQNN__SOURCES ? g->first_by_source : NULL;
+    int map = j->order == EQNN__TARGETS ? EQNN__TARGET : EQNN__SOURCE;
+    int owner = a, begin = first ? first[a] : a, end = first ? first[b] : b;
+    for (int i = begin; i < end; i++) {
+        int next = owner;
+        while (first && next < b && first[next] <= i) next++;
+        eqnn__form_zero(j, map, owner, next);
+        owner = next;
+        eqnn__form_item(j, t, j->order == EQNN__SOURCES ? g->by_source[i] : i);
+        if (t->rows == EQNN__TILE_ROWS || t->n == EQNN__TILE) eqnn__form_tile(j, t, k, memory);
+    }
+    eqnn__form_tile(j, t, k, memory);
+    if (first) eqnn__form_zero(j, map, owner, b);
+}
+
+/* A closed block: the items of EQNN__TILE_ROWS pairs at a time, so that both directions of a pair
+   share one row of weights. Without pairs simply all items. */
+static void eqnn__form_block(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
+                                char *memory, int block)
+{
+    const eqnn_graph *g = j->f->graph;
+    int node = g->block[block], end = g->block[block + 1], low = g->pairs, high = -1;
+    int shared = j->f->kind == EQNN__COUPLE && j->f->map[2] == EQNN__PAIR && j->f->cols[2] > 0;
+    int pairs = g->pair && (shared || eqnn__form_mapped(j->f, j->want, EQNN__PAIR));
+    int by_source = !(j->want & 16) && (j->want & 1) && j->f->kind == EQNN__COUPLE;
+    int from = by_source ? g->first_by_source[node] : g->first[node];
+    int to = by_source ? g->first_by_source[end] : g->first[end];
+    eqnn__form_zero(j, EQNN__TARGET, node, end);
+    eqnn__form_zero(j, EQNN__SOURCE, node, end);
+    for (int i = from; i < to && pairs; i++) {
+        int pair = g->pair[by_source ? g->by_source[i] : i];
+        eqnn__form_zero(j, EQNN__PAIR, pair, pair + 1);
+        low = pair < low ? pair : low;
+        high = pair > high ? pair : high;
+    }
+    if (!shared) low = high = 0;
+    for (; low <= high; low += EQNN__TILE_ROWS) {
+        int row[EQNN__TILE_ROWS];
+        for (int r = 0; r < EQNN__TILE_ROWS; r++) row[r] = -1;
+        for (int i = from; i < to; i++) {
+            int item = by_source ? g->by_source[i] : i, r = shared ? g->pair[item] - low : 0;
+            if (r < 0 || r >= EQNN__TILE_ROWS) continue;
+            if (!shared || row[r] < 0) {
+                row[r] = t->rows;
+                eqnn__form_item(j, t, item);
+            } else {
+                t->item[t->n] = item;
+                t->local[t->n++] = row[r];
+            }
+            if (t->n < EQNN__TILE && (shared || t->rows < EQNN__TILE_ROWS)) continue;
+            eqnn__form_tile(j, t, k, memory);
+            for (r = 0; r < EQNN__TILE_ROWS; r++) row[r] = -1;
+        }
+        eqnn__form_tile(j, t, k, memory);
+    }
+}
+
+static void eqnn__form_walk(const void *job, size_t block, int thread)
+{
+    const eqnn__job *j = (const eqnn__job *)job;
+    int part = (int)block;
+    char *memory = j->work + j->work_size * (size_t)thread;
+    eqnn__tile *t = (eqnn__tile *)(void *)memory;
+    eqnn__couple_work *k = (eqnn__couple_work *)(void *)(memory + eqnn__lines(sizeof *t));
+    int a, b;
+    memory += eqnn__lines(sizeof *t) + eqnn__lines(sizeof *k);
+    t->n = t->rows = 0;
+    for (int s = 0; s < j->f->slots; s++) {
+        size_t size = (size_t)j->f->rows[s] * (size_t)j->f->cols[s];
+        t->sink[s] = j->how[s] == EQNN__OWNED ? j->out[s] : j->sink[s];
+        if (j->how[s] != EQNN__BY_PART) continue;
+        t->sink[s] += (size_t)part * size;
+        memset(t->sink[s], 0, size * sizeof(eqnn_real));
+    }
+    eqnn__form_part(j, part, &a, &b);
+    if (a == b) return;
+    if (j->f->kind == EQNN__COUPLE) eqnn__couple_begin(k, j, t, memory);
+    if (j->order != EQNN__BLOCKS) eqnn__form_run(j, t, k, memory, a, b);
+    else
+        for (; a < b; a++) eqnn__form_block(j, t, k, memory, a);
+}
+
+/* out = sum of the parts' rows, or of the items' rows by the map, in ascending order */
+static void eqnn__form_fold(const eqnn__job *j, int slot)
+{
+    const eqnn__form *f = j->f;
+    size_t size = (size_t)f->rows[slot] * (size_t)f->cols[slot], cols = (size_t)f->cols[slot];
+    const eqnn_real *from = j->sink[slot];
+    eqnn_real *out = j->out[slot];
+    memset(out, 0, size * sizeof(eqnn_real));
+    for (int p = 0; p < j->parts && j->how[slot] == EQNN__BY_PART; p++)
+        j->loops->add(from + (size_t)p * size, out, size);
+    for (int e = 0; e < f->items && j->how[slot] == EQNN__BY_ITEM; e++) {
+        eqnn_real *row = out + (size_t)eqnn__form_row(f, slot, e) * cols;
+        j->loops->add(from + (size_t)e * cols, row, cols);
+    }
+}
+
+/* One pass over the items for the slots in want. */
+static void eqnn__form_pass(eqnn__device *d, eqnn__job *j)
+{
+    const eqnn__form *f = j->f;
+    char *scratch = (char *)d->scratch;
+    j->parts = eqnn__form_parts(f, j->order, j->want);
+    for (int s = 0; s < f->slots; s++) {
+        size_t size = (size_t)f->cols[s];
+        j->how[s] = j->want >> s & 1 ? eqnn__form_how(f, s, j->order) : EQNN__UNWANTED;
+        j->sink[s] = (eqnn_real *)(void *)scratch;
+        if (j->how[s] < EQNN__BY_ITEM) continue;
+        size *=
+            j->how[s] == EQNN__BY_ITEM ? (size_t)f->items : (size_t)f->rows[s] * (size_t)j->parts;
+        scratch += eqnn__lines(size * sizeof(eqnn_real));
+    }
+    j->work = scratch;
+    j->work_size = eqnn__form_work(f);
+    eqnn__parallel(d, (size_t)j->parts, eqnn__form_walk, j);
+    for (int s = 0; s < f->slots; s++)
+        if (j->how[s] >= EQNN__BY_ITEM) eqnn__form_fold(j, s);
+}
+
+static void eqnn__cpu_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                          const eqnn_real *const t[], eqnn_real *const out[])
+{
+    unsigned want = 0, now;
+    for (int s = 0; s < f->slots; s++)
+        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) want |= 1u << s;
+    if (eqnn__mix_is_products(f)) {
+        eqnn__mix_all(d, f, v, t, out);
+        return;
+    }
+    for (; want; want &= ~now) {
+        eqnn__job j;
+        memset(&j, 0, sizeof j);
+        j.loops = d->loops;
+        j.f = f, j.v = v, j.t = t, j.out = out;
+        j.order = eqnn__form_order(f, want, &now);
+        j.want = now;
+        eqnn__form_pass(d, &j);
+    }
+}
+
+/* ---- solid harmonics ---- */
+
+/* Blocks of some ten microseconds; with_factors: those of the gradients, in a table of the job. */
+static void eqnn__solid_start(eqnn__solid_job *job, int lmax, size_t n, const eqnn_real *xyz,
+                                 int with_factors)
+{
+    size_t numbers = (size_t)(lmax + 1) * (size_t)(lmax + 1) * (with_factors ? 3 : 1);
+    double f[3];
+    job->lmax = lmax;
+    job->n = n;
+    job->block = (65536 / numbers / 16 + 1) * 16;
+    job->xyz = xyz;
+    job->g = NULL;
+    job->factors = NULL;
+    job->J = NULL;
+    if (!with_factors || lmax > EQNN__SOLID_LMAX) return;
+    for (int l = 1; l <= lmax; l++)
+        for (int m = 0; m <= l; m++) {
+            eqnn__solid_factors(l, m, f);
+            for (int k = 0; k < 3; k++)
+                job->table[3 * (l * (l + 1) / 2 + m) + k] = (eqnn_real)f[k];
+        }
+    job->factors = job->table;
+}
+
+static void eqnn__cpu_solid(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y,
+                           eqnn_real *jacobian)
+{
+    eqnn__solid_job job;
+    eqnn__solid_start(&job, lmax, n, xyz, lmax > 6 || jacobian);
+    job.Y = Y;
+    job.J = jacobian;
+    if (lmax > EQNN__SOLID_LMAX)
+        eqnn__parallel(d, n, d->loops->solid_plain, &job);
+    else
+        eqnn__parallel(d, (n + job.block - 1) / job.block, d->loops->solid, &job);
+}
+
+/* dxyz = sum over components of g[n][(lmax+1)^2] dY/dxyz, harmonics and gradients made anew. For
+   1 <= lmax <= EQNN__SOLID_LMAX. */
+static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
+                               const eqnn_real *g, eqnn_real *dxyz)
+{
+    eqnn__solid_job job;
+    eqnn__solid_start(&job, lmax, n, xyz, 1);
+    job.g = g;
+    job.Y = dxyz;
+    eqnn__parallel(d, (n + job.block - 1) / job.block, d->loops->solid_vjp, &job);
+}
+
+/* ---- the table ---- */
+
+static const eqnn__kernels eqnn__cpu = {
+    eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
+    eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
+    eqnn__cpu_take_rows, eqnn__cpu_copy2d,        eqnn__cpu_transpose, eqnn__cpu_take_cols,
+    eqnn__cpu_add_cols,  eqnn__cpu_gemm,          eqnn__cpu_form,      eqnn__cpu_solid,
+    eqnn__cpu_solid_vjp, eqnn__cpu_update};
+
+/* lanes: at most so many floats a vector; 0: what the processor has. */
+static void eqnn__device_begin(eqnn_ctx *c, int lanes)
+{
+    c->k = &eqnn__cpu;
+    c->device.loops = eqnn__loops_pick(lanes);
+}
+
+
+/* The code around the kernels gains nothing from -O2, which takes gcc twice as long. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
+#define EQNN__HOST_O1
+#pragma GCC push_options
+#pragma GCC optimize("O1")
+#endif
 
 /* ---- plans of the forms, made on the host
    ------------------------------------------------------ */
@@ -7053,10 +7196,6 @@ static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths
     p->panel = panel, p->block = b.block, p->back = b.back, p->group = b.group;
     p->back_entry = b.back_entry, p->back_c = b.back_c;
     eqnn__couple_panels(p, panel, b.block);
-#ifdef EQNN__X86
-    p->narrow[0].path = eqnn__path_8, p->narrow[0].rest = eqnn__matrix_rest_8;
-    p->narrow[1].path = eqnn__path_4, p->narrow[1].rest = eqnn__matrix_rest_4;
-#endif
     return p;
 }
 
@@ -14725,19 +14864,19 @@ static int eqnn__trees(int n, const int *l, int L, int *mid)
 }
 
 /* to[k][i][j] = sqrt(2 l3 + 1) sum over m of C(l1, l2, l3)[m][j][k] from[m][i], k < rows */
-static void eqnn__tree_step(eqnn_ctx *c, const int l[3], size_t I, int rows, const double *from,
+static void eqnn__tree_step(eqnn_ctx *c, const int l[3], size_t size, int rows, const double *from,
                             double *to)
 {
     const double *C = eqnn__w3j(c, l[0], l[1], l[2]);
     size_t d1 = (size_t)(2 * l[0] + 1), d2 = (size_t)(2 * l[1] + 1), d3 = (size_t)(2 * l[2] + 1);
     double scale = sqrt((double)d3);
-    memset(to, 0, (size_t)rows * I * d2 * sizeof *to);
+    memset(to, 0, (size_t)rows * size * d2 * sizeof *to);
     for (size_t m = 0; C && m < d1; m++)
         for (size_t j = 0; j < d2; j++)
             for (size_t k = 0; k < (size_t)rows; k++) {
                 double x = scale * C[(m * d2 + j) * d3 + k];
-                for (size_t i = 0; x != 0 && i < I; i++)
-                    to[(k * I + i) * d2 + j] += x * from[m * I + i];
+                for (size_t i = 0; x != 0 && i < size; i++)
+                    to[(k * size + i) * d2 + j] += x * from[m * size + i];
             }
 }
 
@@ -14745,13 +14884,13 @@ static void eqnn__tree_step(eqnn_ctx *c, const int l[3], size_t I, int rows, con
 static const double *eqnn__tree(const eqnn__tuple *t, const int *l, const int *mid, int rows)
 {
     double *from = t->a, *to = t->b;
-    size_t I = (size_t)(2 * l[0] + 1);
-    memset(from, 0, I * I * sizeof *from);
-    for (size_t k = 0; k < I; k++) from[k * I + k] = 1;
+    size_t size = (size_t)(2 * l[0] + 1);
+    memset(from, 0, size * size * sizeof *from);
+    for (size_t k = 0; k < size; k++) from[k * size + k] = 1;
     for (int s = 1; s < t->n; s++) {
         int triple[3] = { mid[s - 1], l[s], mid[s] };
-        eqnn__tree_step(t->r->ctx, triple, I, s == t->n - 1 ? rows : 2 * mid[s] + 1, from, to);
-        I *= (size_t)(2 * l[s] + 1);
+        eqnn__tree_step(t->r->ctx, triple, size, s == t->n - 1 ? rows : 2 * mid[s] + 1, from, to);
+        size *= (size_t)(2 * l[s] + 1);
         double *swap = from;
         from = to;
         to = swap;

@@ -709,7 +709,7 @@ int main(void)
 {
     threads = (int)setting("THREADS", 1);
     eqnn_ctx *c = context();
-    printf("# eqnn %s, kernels of %s, %d threads\n", EQNN_VERSION, c->k->name, threads);
+    printf("# eqnn %s, kernels of %s, %d threads\n", EQNN_VERSION, c->device.loops->name, threads);
     printf("problem\tpass\tdtype\tthreads\tbatch\timpl\tmedian_ns\tp10_ns\tp90_ns\tmin_ns\t"
            "samples\tflops\tbytes\tnote\n");
     eqnn_free(c);

@@ -585,8 +585,8 @@ TEST(harmonics_kernels)
         for (int lmax = 0; lmax <= 18; lmax += lmax < 12 ? 1 : 2) {
             double worst[2] = { 0, 0 };
             for (int k = 0; k < 5; k++) compare_kernel(c, lmax, counts[k], worst);
-            test_note("%s, l <= %d: values %.1e, Jacobian / (l+1) %.1e", c->k->name, lmax, worst[0],
-                      worst[1]);
+            test_note("%s, l <= %d: values %.1e, Jacobian / (l+1) %.1e", c->device.loops->name,
+                      lmax, worst[0], worst[1]);
             double size = lmax > 10 ? 2 : 1;
             CHECK_NEAR(worst[0], 0, size * test_eps(5e-14, 2e-6));
             CHECK_NEAR(worst[1], 0, size * test_eps(5e-14, 2e-6));

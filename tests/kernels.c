@@ -8,10 +8,13 @@
 static eqnn_real A[N], B[N], C[N], Y[N], Z[N];
 static double scratch[1 << 19];
 
-static eqnn__device device(int threads)
+static const eqnn__kernels *const cpu = &eqnn__cpu;
+
+static eqnn__device device(const eqnn__loops *k, int threads)
 {
     eqnn__device d;
     memset(&d, 0, sizeof d);
+    d.loops = k;
     d.threads = threads;
     d.scratch = scratch;
     d.scratch_size = sizeof scratch;
@@ -33,16 +36,16 @@ static void fill(eqnn_real *x, size_t n, uint64_t key)
     for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)eqnn__normal(stream, i);
 }
 
-/* Runs the body with k = the kernels of 16, 8, 4 lanes (or what there is). */
+/* Runs the body with k = the loops of 16, 8, 4 lanes (or what there is). */
 #define EACH_LANES(k)                                               \
     for (int lanes = 16; lanes >= 4; lanes /= 2)                    \
-        for (const eqnn__kernels *k = eqnn__kernels_pick(lanes); k; k = NULL)
+        for (const eqnn__loops *k = eqnn__loops_pick(lanes); k; k = NULL)
 
-static eqnn_real at(const eqnn__kernels *k, int op, int order, double p, double x)
+static eqnn_real at(const eqnn__loops *k, int op, int order, double p, double x)
 {
-    eqnn__device d = device(1);
+    eqnn__device d = device(k, 1);
     eqnn_real in1 = (eqnn_real)x, y;
-    k->map(&d, op, order, 1, 1, in(&in1, 1, 1), in(NULL, 0, 0), in(NULL, 0, 0), p, 0, &y);
+    cpu->map(&d, op, order, 1, 1, in(&in1, 1, 1), in(NULL, 0, 0), in(NULL, 0, 0), p, 0, &y);
     return y;
 }
 
@@ -59,13 +62,13 @@ static double f_d2tanh(double x) { return -2 * tanh(x) / (cosh(x) * cosh(x)); }
 static double f_d2sigmoid(double x) { return f_sigmoid(x) * f_sigmoid(-x) * -tanh(x / 2); }
 
 /* Largest relative error between low and high; values below 1e-30 count as 0. */
-static double worst(const eqnn__kernels *k, int op, int order, double (*f)(double), double low,
+static double worst(const eqnn__loops *k, int op, int order, double (*f)(double), double low,
                     double high)
 {
-    eqnn__device d = device(1);
+    eqnn__device d = device(k, 1);
     double error = 0;
     for (int i = 0; i < N; i++) A[i] = (eqnn_real)(low + (high - low) * i / (N - 1));
-    k->map(&d, op, order, 1, N, in(A, N, 1), in(NULL, 0, 0), in(NULL, 0, 0), 0, 0, Y);
+    cpu->map(&d, op, order, 1, N, in(A, N, 1), in(NULL, 0, 0), in(NULL, 0, 0), 0, 0, Y);
     for (int i = 0; i < N; i++)
         error = fmax(error,
                      fabs((double)Y[i] - f((double)A[i])) / fmax(1e-30, fabs(f((double)A[i]))));
@@ -185,12 +188,12 @@ TEST(strides_stretch)
         for (int op = EQNN__ADD - 1; op <= EQNN__FMA; op++)
             for (int s = 0; s < 8 * 16; s++) {
                 size_t rows = sizes[s / 16][0], cols = sizes[s / 16][1];
-                eqnn__device d = device(1);
+                eqnn__device d = device(k, 1);
                 eqnn__in a = in(A, s & 1 ? 0 : cols, s & 2 ? 0 : 1),
                          b = in(B, s & 4 ? 0 : cols, s & 8 ? 0 : 1);
                 eqnn__in c = in(C, 1, rows); /* transposed */
                 double error = 0;
-                k->map(&d, op < EQNN__ADD ? (int)EQNN_SILU : op, 0, rows, cols, a, b, c, 0.3, 0.7,
+                cpu->map(&d, op < EQNN__ADD ? (int)EQNN_SILU : op, 0, rows, cols, a, b, c, 0.3, 0.7,
                        Y);
                 for (size_t i = 0; i < rows * cols; i++) {
                     size_t r = i / cols, q = i % cols;
@@ -232,18 +235,18 @@ TEST(folds)
     EACH_LANES(k)
         for (int s = 0; s < 12; s++) {
             size_t cols = cols_of[s / 2], rows = s % 2 ? 90 : 1;
-            eqnn__device d = device(1);
+            eqnn__device d = device(k, 1);
             for (int op = EQNN__SUM; op <= EQNN__MAX; op++) {
-                k->fold_rows(&d, op, rows, cols, A, Y);
+                cpu->fold_rows(&d, op, rows, cols, A, Y);
                 for (size_t c = 0; c < cols; c++)
                     CHECK_NEAR((double)Y[c], folded(op, A + c, rows, cols), tol);
-                k->fold_cols(&d, op, rows, cols, A, Y);
+                cpu->fold_cols(&d, op, rows, cols, A, Y);
                 for (size_t r = 0; r < rows; r++)
                     CHECK_NEAR((double)Y[r], folded(op, A + r * cols, cols, 1), tol);
-                k->fold_rows(&d, op, 0, cols, A, Y);
+                cpu->fold_rows(&d, op, 0, cols, A, Y);
                 CHECK((double)Y[0] == 0);
             }
-            k->total(&d, 1, rows * cols, A, &sum);
+            cpu->total(&d, 1, rows * cols, A, &sum);
             for (size_t i = 0; i < rows * cols; i++) sum -= (double)A[i] * (double)A[i];
             CHECK_NEAR(sum, 0, 1e-9);
         }
@@ -259,11 +262,11 @@ TEST(segments_and_softmax)
             size_t cols = cols_of[s / 2];
             int rows = 97, n = 6;
             const int *list = s % 2 ? order : NULL;
-            eqnn__device d = device(1);
+            eqnn__device d = device(k, 1);
             segments(n, rows);
-            k->softmax(&d, (size_t)n, first, list, cols, A, Z);
+            cpu->softmax(&d, (size_t)n, first, list, cols, A, Z);
             for (int op = EQNN__SUM; op <= EQNN__MAX; op++) {
-                k->fold_segments(&d, op, (size_t)n, first, list, cols, A, Y);
+                cpu->fold_segments(&d, op, (size_t)n, first, list, cols, A, Y);
                 for (int i = 0; i < n * (int)cols; i++) {
                     int g = i / (int)cols, c = i % (int)cols;
                     double y = 0, norm = 0;
@@ -279,8 +282,8 @@ TEST(segments_and_softmax)
                     }
                 }
             }
-            k->softmax(&d, 50, NULL, NULL, cols, A, Z);
-            k->fold_cols(&d, EQNN__SUM, 50, cols, Z, Y);
+            cpu->softmax(&d, 50, NULL, NULL, cols, A, Z);
+            cpu->fold_cols(&d, EQNN__SUM, 50, cols, Z, Y);
             for (int r = 0; r < 50; r++) CHECK_NEAR((double)Y[r], 1, tol);
             CHECK_NEAR((double)(Z[cols - 1] / Z[0]), exp((double)(A[cols - 1] - A[0])), tol * 10);
         }
@@ -292,20 +295,20 @@ TEST(moving)
     fill(A, N, 6);
     segments(3, 40);
     EACH_LANES(k) {
-        eqnn__device d = device(1);
-        k->take_rows(&d, 40, 37, order, A, Y);
+        eqnn__device d = device(k, 1);
+        cpu->take_rows(&d, 40, 37, order, A, Y);
         for (size_t i = 0; i < 40 * 37; i++) CHECK(Y[i] == A[(size_t)order[i / 37] * 37 + i % 37]);
-        k->transpose(&d, 33, 50, A, Y);
+        cpu->transpose(&d, 33, 50, A, Y);
         for (size_t i = 0; i < 33 * 50; i++) CHECK(Y[i % 50 * 33 + i / 50] == A[i]);
         memcpy(Y, A, sizeof Y);
-        k->copy2d(&d, 20, 19, A, 30, Y, 25, 1);
+        cpu->copy2d(&d, 20, 19, A, 30, Y, 25, 1);
         for (size_t i = 0; i < 20 * 25; i++)
             CHECK(Y[i] == (i % 25 < 19 ? A[i] + A[i / 25 * 30 + i % 25] : A[i]));
-        k->copy2d(&d, 90, 60, A, 60, Y, 60, 0);
+        cpu->copy2d(&d, 90, 60, A, 60, Y, 60, 0);
         CHECK(memcmp(A, Y, 90 * 60 * sizeof *A) == 0);
-        k->take_cols(&d, 30, 5, map, A, 9, Y);
+        cpu->take_cols(&d, 30, 5, map, A, 9, Y);
         for (size_t i = 0; i < 150; i++) CHECK(Y[i] == A[i / 5 * 9 + (size_t)map[i % 5]]);
-        k->add_cols(&d, 30, 3, starts, list, A, 9, Y);
+        cpu->add_cols(&d, 30, 3, starts, list, A, 9, Y);
         for (size_t r = 0; r < 30; r++) {
             const eqnn_real *x = A + r * 9;
             CHECK_NEAR((double)Y[r * 3], (double)(x[1] + x[4]), 1e-6);
@@ -313,29 +316,29 @@ TEST(moving)
             CHECK_NEAR((double)Y[r * 3 + 2], (double)(x[0] + x[3] + x[3]), 1e-6);
         }
         d.flag = 0;
-        k->check(&d, N, A);
+        cpu->check(&d, N, A);
         CHECK(d.flag == 0);
         memcpy(Y, A, sizeof Y);
         Y[N - 1] = (eqnn_real)NAN;
-        k->check(&d, N, Y);
+        cpu->check(&d, N, Y);
         CHECK(d.flag == 1);
     }
 }
 
 /* --- matrix product --- */
 
-static void product(const eqnn__kernels *k, int ta, int tb, size_t m, size_t n, size_t p,
+static void product(const eqnn__loops *k, int ta, int tb, size_t m, size_t n, size_t p,
                     double beta, size_t batch, int sum)
 {
     size_t pad = (m + n) % 3, lda = (ta ? m : p) + pad, ldb = (tb ? p : n) + pad, ldc = n + pad;
     size_t sa = lda * (ta ? p : m), sb = ldb * (tb ? n : p), sc = sum ? 0 : ldc * m;
-    eqnn__device d = device(1);
+    eqnn__device d = device(k, 1);
     double error = 0;
     if (sa * batch > N || sb * batch > N || ldc * m * batch > N) return;
     memcpy(Y, C, sizeof Y);
     for (size_t i = 0; i < N; i++) /* beta 0: C is not read */
         if (beta == 0 && i < (sum ? 1 : batch) * ldc * m && i % ldc < n) Y[i] = (eqnn_real)NAN;
-    k->gemm(&d, ta, tb, m, n, p, 0.5, A, lda, sa, B, ldb, sb, beta, Y, ldc, sc, batch);
+    cpu->gemm(&d, ta, tb, m, n, p, 0.5, A, lda, sa, B, ldb, sb, beta, Y, ldc, sc, batch);
     for (size_t i = 0; i < N; i++) {
         size_t b = i / (ldc * m), r = i / ldc % m, c = i % ldc;
         double y = 0;
@@ -382,10 +385,10 @@ TEST(matrix_products)
 TEST(random_numbers)
 {
     EACH_LANES(k) {
-        eqnn__device d = device(1);
+        eqnn__device d = device(k, 1);
         double sum = 0, squares = 0, inside = 0, low = 1, high = 0;
         int kept = 0;
-        k->random(&d, EQNN__NORMAL, 1, 2, N, 0, A);
+        cpu->random(&d, EQNN__NORMAL, 1, 2, N, 0, A);
         for (int i = 0; i < N; i++) {
             sum += (double)A[i];
             squares += (double)A[i] * (double)A[i];
@@ -394,18 +397,18 @@ TEST(random_numbers)
         CHECK_NEAR(sum / N, 0, 0.05);
         CHECK_NEAR(squares / N, 1, 0.06);
         CHECK_NEAR(inside / N, 0.6827, 0.02);
-        k->random(&d, EQNN__UNIFORM, 1, 2, N, 0, B);
+        cpu->random(&d, EQNN__UNIFORM, 1, 2, N, 0, B);
         for (int i = 0; i < N; i++) low = fmin(low, (double)B[i]), high = fmax(high, (double)B[i]);
         CHECK(low >= 0 && low < 0.01 && high < 1 && high > 0.99);
-        k->random(&d, EQNN__MASK, 1, 2, N, 0.25, C);
+        cpu->random(&d, EQNN__MASK, 1, 2, N, 0.25, C);
         for (int i = 0; i < N; i++) {
             kept += C[i] != 0;
             CHECK((double)C[i] == 0 || fabs((double)C[i] - 4. / 3) < 1e-6);
         }
         CHECK_NEAR(kept / (double)N, 0.75, 0.02);
-        k->random(&d, EQNN__NORMAL, 1, 2, 100, 0, Y);
+        cpu->random(&d, EQNN__NORMAL, 1, 2, 100, 0, Y);
         CHECK(memcmp(A, Y, 100 * sizeof *Y) == 0); /* the same stream, the same numbers */
-        k->random(&d, EQNN__NORMAL, 1, 3, 100, 0, Y);
+        cpu->random(&d, EQNN__NORMAL, 1, 3, 100, 0, Y);
         CHECK(A[0] != Y[0]);
     }
 }
@@ -417,7 +420,7 @@ TEST(training_step)
             for (int nesterov = 0; nesterov < 2; nesterov++) {
                 enum { n = 43 };
                 eqnn_real w[n], g[n], m[n], v[n], w0[n];
-                eqnn__device d = device(1);
+                eqnn__device d = device(k, 1);
                 eqnn__update u;
                 memset(&u, 0, sizeof u);
                 u.kind = kind, u.nesterov = nesterov;
@@ -429,7 +432,7 @@ TEST(training_step)
                 memcpy(w0, w, sizeof w);
                 memcpy(A, m, sizeof m);
                 memcpy(B, v, sizeof v);
-                k->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m,
+                cpu->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m,
                           kind == EQNN__ADAM ? v : NULL);
                 for (int i = 0; i < n; i++) {
                     double x = (double)w0[i], dx = 0.5 * (double)g[i] + 0.01 * x, s = (double)A[i],
@@ -451,24 +454,25 @@ TEST(training_step)
 
 /* --- the same bits --- */
 
-static uint64_t bits(const eqnn__kernels *k, int threads)
+static uint64_t bits(const eqnn__loops *k, int threads)
 {
     static eqnn_real x[200000], y[200000];
-    eqnn__device d = device(threads);
+    eqnn__device d = device(k, threads);
     uint64_t h = 14695981039346656037u;
     eqnn__in none = in(NULL, 0, 0);
     size_t n = sizeof x / sizeof *x;
-    k->random(&d, EQNN__UNIFORM, 5, 6, n, 0, x);
+    cpu->random(&d, EQNN__UNIFORM, 5, 6, n, 0, x);
     for (int step = 0; step < 8; step++) {
-        if (step == 0) k->map(&d, EQNN_GELU, 1, 2000, 100, in(x, 100, 1), none, none, 0, 0, y);
+        if (step == 0) cpu->map(&d, EQNN_GELU, 1, 2000, 100, in(x, 100, 1), none, none, 0, 0, y);
         if (step == 1)
-            k->map(&d, EQNN__FMA, 0, 2000, 100, in(x, 100, 1), in(x, 0, 1), in(x, 1, 0), 0, 0, y);
-        if (step == 2) k->fold_rows(&d, EQNN__SUM, 2000, 100, x, y);
-        if (step == 3) k->fold_cols(&d, EQNN__SUM, 1000, 200, x, y);
-        if (step == 4) k->softmax(&d, 1000, NULL, NULL, 200, x, y);
-        if (step == 5) k->gemm(&d, 0, 1, 300, 200, 400, 1, x, 400, 0, x, 400, 0, 0, y, 200, 0, 1);
-        if (step == 6) k->gemm(&d, 1, 0, 20, 30, 5000, 1, x, 20, 0, x, 30, 0, 0, y, 30, 0, 1);
-        if (step == 7) k->gemm(&d, 0, 0, 10, 12, 13, 1, x, 13, 130, x, 12, 0, 0, y, 12, 120, 1000);
+            cpu->map(&d, EQNN__FMA, 0, 2000, 100, in(x, 100, 1), in(x, 0, 1), in(x, 1, 0), 0, 0, y);
+        if (step == 2) cpu->fold_rows(&d, EQNN__SUM, 2000, 100, x, y);
+        if (step == 3) cpu->fold_cols(&d, EQNN__SUM, 1000, 200, x, y);
+        if (step == 4) cpu->softmax(&d, 1000, NULL, NULL, 200, x, y);
+        if (step == 5) cpu->gemm(&d, 0, 1, 300, 200, 400, 1, x, 400, 0, x, 400, 0, 0, y, 200, 0, 1);
+        if (step == 6) cpu->gemm(&d, 1, 0, 20, 30, 5000, 1, x, 20, 0, x, 30, 0, 0, y, 30, 0, 1);
+        if (step == 7)
+            cpu->gemm(&d, 0, 0, 10, 12, 13, 1, x, 13, 130, x, 12, 0, 0, y, 12, 120, 1000);
         for (size_t i = 0; i < n; i++) {
             eqnn__uint b;
             memcpy(&b, y + i, sizeof b);
@@ -480,13 +484,13 @@ static uint64_t bits(const eqnn__kernels *k, int threads)
 
 TEST(same_bits)
 {
-    const eqnn__kernels *wide = eqnn__kernels_pick(0);
+    const eqnn__loops *wide = eqnn__loops_pick(0);
     uint64_t h = bits(wide, 1);
     CHECK(bits(wide, 2) == h && bits(wide, 5) == h);
 #ifdef EQNN_STRICT
     EACH_LANES(k) CHECK(bits(k, 1) == h);
 #else
-    if (wide->lanes >= 8) CHECK(bits(eqnn__kernels_pick(8), 1) == h);
+    if (wide->lanes >= 8) CHECK(bits(eqnn__loops_pick(8), 1) == h);
 #endif
 }
 
