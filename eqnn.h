@@ -97,8 +97,9 @@
       2  >>context         Memory, tape, parameters and the first error live in an eqnn_ctx. What a
                            step makes is gone after eqnn_reset; what lasts is freed with it.
       3  >>tensors         Matrices that know their context and how their columns transform (label).
-      4  >>kernels         The table of functions between mathematics and machine, filled once per
-                           instruction set. Nothing above it touches raw memory. (No declarations.)
+      4  >>kernels         The table of functions between mathematics and machine, with loops that
+                           are compiled once per instruction set. Nothing above it touches raw
+                           memory. (No declarations.)
       5  >>tape            eqnn_grad gives a gradient that can be differentiated again;
                            eqnn_backward fills the gradients of parameters; checkpoints; your own
                            operations; a checker of derivatives.
@@ -2977,7 +2978,7 @@ static EQNN__MAYBE_UNUSED size_t eqnn__gemm_scratch(const eqnn__device *d, size_
 static void eqnn__blas(int ta, int tb, size_t m, size_t n, size_t k, double alpha,
                        const eqnn_real *A,
                        size_t lda, const eqnn_real *B, size_t ldb, double beta, eqnn_real *C,
-                           size_t ldc)
+                       size_t ldc)
 {
 #ifdef EQNN_DOUBLE
     cblas_dgemm(
@@ -3981,7 +3982,7 @@ EQNN__INLINE void EQNN__K(read_row)(const eqnn_real *p, size_t cs, size_t cols, 
 /* Reads operand `in` at n numbers starting at (r, c), running over `rows` rows of cols (all of
    them, or part of one): directly where it is contiguous or constant, else through buffer. */
 static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t rows, size_t cols,
-                                  eqnn_real *buffer)
+                               eqnn_real *buffer)
 {
     eqnn__run run;
     const eqnn_real *p = in->p + r * in->rs + c * in->cs;
@@ -4120,6 +4121,18 @@ static void EQNN__K(mix_item)(const eqnn__form *f, const eqnn_real *const v[], e
     }
 }
 
+/* to[c] += a[c] b[c], or a[c] b[0] when step is 0 */
+EQNN__INLINE void EQNN__K(add_products)(int n, int step, const eqnn_real *a, const eqnn_real *b,
+                                        eqnn_real *to)
+{
+    int c = 0;
+    for (; c + EQNN__W <= n; c += EQNN__W) {
+        EQNN__VEC v = step ? EQNN__K(load)(b + c) : EQNN__K(splat)(b[0]);
+        EQNN__K(store)(to + c, EQNN__K(load)(to + c) + EQNN__K(load)(a + c) * v);
+    }
+    for (; c < n; c++) to[c] += a[c] * b[c * step];
+}
+
 /* da[c] += g[c] b[map[c]]   db[map[c]] += g[c] a[c]   dg[c] += a[c] b[map[c]] */
 static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[],
                                eqnn_real *const d[])
@@ -4131,15 +4144,11 @@ static void EQNN__K(copy_item)(const eqnn__form *f, const eqnn_real *const v[],
         const eqnn_real *g = v[2] ? v[2] + run.first : NULL;
         eqnn_real *da = d[0] ? d[0] + run.first : NULL, *db = d[1] ? d[1] + run.b : NULL;
         eqnn_real *dg = d[2] ? d[2] + run.first : NULL;
-        if (run.step) {
-            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[c];
-            for (int c = 0; c < run.count && db; c++) db[c] += g[c] * a[c];
-            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[c];
-        } else {
-            for (int c = 0; c < run.count && da; c++) da[c] += g[c] * b[0];
+        if (da) EQNN__K(add_products)(run.count, run.step, g, b, da);
+        if (dg) EQNN__K(add_products)(run.count, run.step, a, b, dg);
+        if (db && run.step) EQNN__K(add_products)(run.count, 1, g, a, db);
+        else
             for (int c = 0; c < run.count && db; c++) db[0] += g[c] * a[c];
-            for (int c = 0; c < run.count && dg; c++) dg[c] += a[c] * b[0];
-        }
     }
 }
 
@@ -5630,7 +5639,7 @@ static void eqnn__map_block(const void *job, size_t block, int thread)
 }
 
 static void eqnn__cpu_map(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
-                         eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
+                          eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
 {
     eqnn__map_job j;
     eqnn__fn f;
@@ -5689,7 +5698,7 @@ static void eqnn__random_block(const void *job, size_t block, int thread)
 }
 
 static void eqnn__cpu_random(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n,
-                            double p, eqnn_real *out)
+                             double p, eqnn_real *out)
 {
     eqnn__random_job j;
     j.kind = kind;
@@ -5709,7 +5718,7 @@ static void eqnn__cpu_check(eqnn__device *d, size_t n, const eqnn_real *x)
 
 /* Splits `rows` rows of work `cols` each into blocks of j->chunk rows. */
 static void eqnn__by_rows(eqnn__device *d, eqnn__rows_job *j, size_t rows, size_t cols,
-                             eqnn__work f)
+                          eqnn__work f)
 {
     size_t grain = 32768 / (cols ? cols : 1) + 1;
     if (rows == 0) return;
@@ -5718,7 +5727,7 @@ static void eqnn__by_rows(eqnn__device *d, eqnn__rows_job *j, size_t rows, size_
 }
 
 static void eqnn__cpu_fold_cols(eqnn__device *d, int op, size_t rows, size_t cols,
-                               const eqnn_real *x, eqnn_real *out)
+                                const eqnn_real *x, eqnn_real *out)
 {
     eqnn__rows_job j;
     j.op = op;
@@ -5730,8 +5739,8 @@ static void eqnn__cpu_fold_cols(eqnn__device *d, int op, size_t rows, size_t col
 }
 
 static void eqnn__cpu_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
-                                   const int *order,
-                                   size_t cols, const eqnn_real *x, eqnn_real *out)
+                                    const int *order,
+                                    size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     eqnn__rows_job j;
     if (n == 0 || cols == 0) return;
@@ -5777,7 +5786,7 @@ static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_r
 }
 
 static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const int *order,
-                             size_t cols, const eqnn_real *x, eqnn_real *out)
+                              size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     eqnn__rows_job j;
     if (n == 0 || cols == 0) return;
@@ -5792,8 +5801,8 @@ static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const
 }
 
 static void eqnn__move(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
-                          const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
-                              size_t ldo)
+                       const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
+                       size_t ldo)
 {
     eqnn__rows_job j;
     j.op = op;
@@ -5809,13 +5818,13 @@ static void eqnn__move(eqnn__device *d, int op, size_t rows, size_t cols, const 
 }
 
 static void eqnn__cpu_take_rows(eqnn__device *d, size_t n, size_t cols, const int *index,
-                               const eqnn_real *x, eqnn_real *out)
+                                const eqnn_real *x, eqnn_real *out)
 {
     eqnn__move(d, EQNN__MOVE_TAKE, n, cols, NULL, index, x, cols, out, cols);
 }
 
 static void eqnn__cpu_copy2d(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src,
-                            size_t lds, eqnn_real *dst, size_t ldd, int add)
+                             size_t lds, eqnn_real *dst, size_t ldd, int add)
 {
     if (lds == cols && ldd == cols && rows > 1) {
         size_t run = 4096, n = rows * cols; /* one array: cut anywhere */
@@ -5831,13 +5840,13 @@ static void eqnn__cpu_copy2d(eqnn__device *d, size_t rows, size_t cols, const eq
 }
 
 static void eqnn__cpu_take_cols(eqnn__device *d, size_t rows, size_t n, const int *map,
-                               const eqnn_real *x, size_t ldx, eqnn_real *out)
+                                const eqnn_real *x, size_t ldx, eqnn_real *out)
 {
     eqnn__move(d, EQNN__MOVE_TAKE_COLS, rows, n, NULL, map, x, ldx, out, n);
 }
 
 static void eqnn__cpu_add_cols(eqnn__device *d, size_t rows, size_t n, const int *first,
-                              const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
+                               const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
 {
     eqnn__move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
@@ -5856,7 +5865,7 @@ static void eqnn__transpose_block(const void *job, size_t block, int thread)
 }
 
 static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
+                                eqnn_real *out)
 {
     eqnn__rows_job j;
     eqnn__device one = *d;
@@ -5871,7 +5880,7 @@ static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const
 /* ---- training step ---- */
 
 static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                            eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+                             eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
 {
     eqnn__update_job j;
     j.u = u;
@@ -5957,7 +5966,7 @@ static void eqnn__gemm_cut(const eqnn__device *d, eqnn__gemm_job *g)
 }
 
 static void eqnn__cpu_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
-                          double alpha,
+                           double alpha,
                           const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
                           size_t sb, double beta, eqnn_real *C, size_t ldc, size_t sc, size_t batch)
 {
@@ -6222,7 +6231,7 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 /* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; four items
    at a time, the last ones repeated */
 static void eqnn__couple_columns(const eqnn__couple_plan_t *p, const eqnn__tile *t,
-                                    const eqnn_real *y, eqnn_real *out)
+                                 const eqnn_real *y, eqnn_real *out)
 {
     for (int e = 0; e < t->n; e += 4, out += 4) {
         const eqnn_real *row[4];
@@ -6255,14 +6264,14 @@ typedef struct eqnn__couple_work {
 
 /* An operand with the path's column added, or zeros (a sink for what is not wanted) instead. */
 static const eqnn_real *eqnn__couple_in(const eqnn__couple_work *k, const eqnn_real *p,
-                                           int column, const size_t *rows, const size_t **to)
+                                        int column, const size_t *rows, const size_t **to)
 {
     *to = p ? rows : k->none;
     return p ? p + column : k->at[EQNN__AT_ZERO];
 }
 
 static eqnn_real *eqnn__couple_out(const eqnn__couple_work *k, eqnn_real *p, int column,
-                                      const size_t *rows, const size_t **to)
+                                   const size_t *rows, const size_t **to)
 {
     *to = p ? rows : k->none;
     return p ? p + column : k->at[EQNN__AT_SINK];
@@ -6270,7 +6279,7 @@ static eqnn_real *eqnn__couple_out(const eqnn__couple_work *k, eqnn_real *p, int
 
 /* Copies weights that are not adjacent to rows of their own, n items; and adds gradients back. */
 static const eqnn_real *eqnn__couple_pack(const eqnn__step *s, int n, const eqnn_real *w,
-                                             const size_t *rows, eqnn_real *to, size_t *at)
+                                          const size_t *rows, eqnn_real *to, size_t *at)
 {
     for (int e = 0; e < n; e++) {
         at[e] = (size_t)e * (size_t)s->channels;
@@ -6281,7 +6290,7 @@ static const eqnn_real *eqnn__couple_pack(const eqnn__step *s, int n, const eqnn
 }
 
 static void eqnn__couple_unpack(const eqnn__step *s, int n, const eqnn_real *dw,
-                                   const size_t *at, eqnn_real *to, const size_t *rows)
+                                const size_t *at, eqnn_real *to, const size_t *rows)
 {
     for (int e = 0; e < n; e++)
         for (int u = 0; u < s->channels; u++)
@@ -6290,7 +6299,7 @@ static void eqnn__couple_unpack(const eqnn__step *s, int n, const eqnn_real *dw,
 
 /* The operands of a path for n items from e on. */
 static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *s, int e,
-                                     int n, eqnn__path *a)
+                                  int n, eqnn__path *a)
 {
     const eqnn__job *j = k->job;
     int weights = s->w >= 0 && j->f->cols[2] > 0;
@@ -6310,7 +6319,7 @@ static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *
 /* The channels from c on of a path, tangents one at a time: which of dx, dw, dy an operand's
    tangent adds to is all but its own. */
 static void eqnn__path_few(const eqnn__couple_work *k, const eqnn__path *a, int c,
-                              const eqnn__matrix *m, eqnn_real *dy)
+                           const eqnn__matrix *m, eqnn_real *dy)
 {
     eqnn_real *space = k->at[EQNN__AT_FEW], *sink = k->at[EQNN__AT_SINK];
     for (int u = c; u < a->channels; u++) {
@@ -6416,7 +6425,7 @@ static int eqnn__couple_factors(const eqnn__path *a, int rest, eqnn__factor *f)
 
 /* The same with the tangents of w, g and x put in, one at a time. */
 static int eqnn__couple_factors_all(const eqnn__couple_work *k, const eqnn__path *a, int rest,
-                                       eqnn__factor *f)
+                                    eqnn__factor *f)
 {
     int n = 0;
     eqnn__path b = *a;
@@ -6432,7 +6441,7 @@ static int eqnn__couple_factors_all(const eqnn__couple_work *k, const eqnn__path
 
 /* dy through one M, from all paths of the panel that share it. */
 static void eqnn__couple_matrix(const eqnn__couple_work *k, const eqnn__panel *q, int first,
-                                   int e, int n)
+                                int e, int n)
 {
     eqnn__matrix m;
     size_t at[EQNN__EDGES], size = EQNN__EDGES * (size_t)k->plan->channels;
@@ -6496,8 +6505,8 @@ static void eqnn__couple_paths(eqnn__couple_work *k, const eqnn__panel *q)
 
 /* C [m,n] (ld ldc) = or += op(A) op(B) */
 static void eqnn__couple_gemm(eqnn__couple_work *k, int ta, int tb, int m, int n, int depth,
-                                 const eqnn_real *A, size_t lda, const eqnn_real *B, size_t ldb,
-                                 int add, eqnn_real *C, size_t ldc)
+                              const eqnn_real *A, size_t lda, const eqnn_real *B, size_t ldb,
+                              int add, eqnn_real *C, size_t ldc)
 {
     eqnn__cpu_gemm(&k->device, ta, tb, (size_t)m, (size_t)n, (size_t)depth, 1, A, lda, 0, B, ldb, 0,
                   add, C, ldc, 0, 1);
@@ -6580,7 +6589,7 @@ static void eqnn__couple_tile(eqnn__couple_work *k)
 }
 
 static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__tile *t,
-                                  char *memory)
+                               char *memory)
 {
     size_t at[EQNN__AT_END + 1];
     size_t used = eqnn__couple_layout(j->f, at);
@@ -6612,7 +6621,7 @@ static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__t
 
 /* in [used][16] = columns of the rows of items e.. of a slot; missing items are zeros */
 static void eqnn__poly_pack(const eqnn__poly_plan_t *p, int slot, const eqnn__tile *t, int e,
-                               const eqnn_real *v, eqnn_real *in)
+                            const eqnn_real *v, eqnn_real *in)
 {
     for (int c = 0; c < p->used[slot]; c++)
         for (int l = 0; l < 16; l++)
@@ -6657,7 +6666,7 @@ static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
 /* ---- mix and copy ---- */
 
 static void eqnn__triple_item(const eqnn__job *j, const eqnn_real *const v[],
-                                 eqnn_real *const d[])
+                              eqnn_real *const d[])
 {
     if (j->f->kind == EQNN__MIX) j->loops->mix(j->f, v, d);
     else j->loops->copy(j->f, v, d);
@@ -6686,7 +6695,7 @@ static void eqnn__triple_tile(const eqnn__job *j, eqnn__tile *t)
 
 /* mix with every row its own and weights that all share: matrix products over all rows at once */
 static void eqnn__mix_products(eqnn__device *d, const eqnn__form *f, int slot,
-                                  const eqnn_real *const v[], eqnn_real *out, int add)
+                               const eqnn_real *const v[], eqnn_real *out, int add)
 {
     const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
     size_t ldx = (size_t)f->cols[0], ldg = (size_t)f->cols[2], n = (size_t)f->items;
@@ -6710,7 +6719,7 @@ static void eqnn__mix_products(eqnn__device *d, const eqnn__form *f, int slot,
 }
 
 static void eqnn__mix_all(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                         const eqnn_real *const t[], eqnn_real *const out[])
+                          const eqnn_real *const t[], eqnn_real *const out[])
 {
     for (int s = 0; s < 3; s++) {
         int add = 0;
@@ -6748,7 +6757,7 @@ static void eqnn__form_offsets(const eqnn__job *j, eqnn__tile *t, int s)
 }
 
 static void eqnn__form_tile(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
-                               char *memory)
+                            char *memory)
 {
     const eqnn__form *f = j->f;
     if (!t->n) return;
@@ -6780,7 +6789,7 @@ static void eqnn__form_zero(const eqnn__job *j, int map, int from, int to)
 /* Items one after the other, in the order of the owners a..b-1; rows are zeroed when they come
    near. */
 static void eqnn__form_run(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
-                              char *memory, int a, int b)
+                           char *memory, int a, int b)
 {
     const eqnn_graph *g = j->f->graph;
     const int *first = j->order == EQNN__TARGETS ? g->first
@@ -6802,7 +6811,7 @@ static void eqnn__form_run(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work 
 /* A closed block: the items of EQNN__TILE_ROWS pairs at a time, so that both directions of a pair
    share one row of weights. Without pairs simply all items. */
 static void eqnn__form_block(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work *k,
-                                char *memory, int block)
+                             char *memory, int block)
 {
     const eqnn_graph *g = j->f->graph;
     int node = g->block[block], end = g->block[block + 1], low = g->pairs, high = -1;
@@ -6905,7 +6914,7 @@ static void eqnn__form_pass(eqnn__device *d, eqnn__job *j)
 }
 
 static void eqnn__cpu_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                          const eqnn_real *const t[], eqnn_real *const out[])
+                           const eqnn_real *const t[], eqnn_real *const out[])
 {
     unsigned want = 0, now;
     for (int s = 0; s < f->slots; s++)
@@ -6929,7 +6938,7 @@ static void eqnn__cpu_form(eqnn__device *d, const eqnn__form *f, const eqnn_real
 
 /* Blocks of some ten microseconds; with_factors: those of the gradients, in a table of the job. */
 static void eqnn__solid_start(eqnn__solid_job *job, int lmax, size_t n, const eqnn_real *xyz,
-                                 int with_factors)
+                              int with_factors)
 {
     size_t numbers = (size_t)(lmax + 1) * (size_t)(lmax + 1) * (with_factors ? 3 : 1);
     double f[3];
@@ -6951,7 +6960,7 @@ static void eqnn__solid_start(eqnn__solid_job *job, int lmax, size_t n, const eq
 }
 
 static void eqnn__cpu_solid(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, eqnn_real *Y,
-                           eqnn_real *jacobian)
+                            eqnn_real *jacobian)
 {
     eqnn__solid_job job;
     eqnn__solid_start(&job, lmax, n, xyz, lmax > 6 || jacobian);
@@ -6966,7 +6975,7 @@ static void eqnn__cpu_solid(eqnn__device *d, int lmax, size_t n, const eqnn_real
 /* dxyz = sum over components of g[n][(lmax+1)^2] dY/dxyz, harmonics and gradients made anew. For
    1 <= lmax <= EQNN__SOLID_LMAX. */
 static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
-                               const eqnn_real *g, eqnn_real *dxyz)
+                                const eqnn_real *g, eqnn_real *dxyz)
 {
     eqnn__solid_job job;
     eqnn__solid_start(&job, lmax, n, xyz, 1);
