@@ -251,7 +251,8 @@ typedef struct eqnn_plot_opts {
 } eqnn_plot_opts;
 
 typedef struct eqnn_series_opts {
-    const char *colour;  /* default the next of a palette for colour-blind readers too */
+    const char *colour;  /* default the next of a palette for colour-blind readers too, which has
+                            seven; then lines are dashed */
     int points;          /* dots; default a line                                                  */
     int dashed;
     double size;         /* width of a line, default 1.8; radius of a dot, default 2.2            */
@@ -2092,6 +2093,7 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     s->n = n;
     s->points = opts && opts->points;
     s->dashed = opts && opts->dashed;
+    if (p->count >= 7 && !(opts && opts->colour)) s->dashed = 1; /* the palette has begun again */
     s->size = opts && opts->size > 0 ? opts->size : s->points ? 2.2 : 1.8;
     s->opacity = opts && opts->opacity > 0 ? opts->opacity : 1;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");

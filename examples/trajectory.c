@@ -907,6 +907,14 @@ static void print_verdict(const predictor *p, int n)
    Pictures
    ---------------------------------------------------------------------------------------------- */
 
+/* Models have the plot's colours; what learns nothing, the i-th predictor, is grey and dashed. */
+static eqnn_series_opts style(const predictor *p, int i)
+{
+    static const char *const grey[] = { "#bbbbbb", "#999999", "#777777", "#444444" };
+    if (p[i].net) return (eqnn_series_opts){ 0 };
+    return (eqnn_series_opts){ .dashed = 1, .colour = grey[i % 4], .size = 1.4 };
+}
+
 static void draw_losses(const study *s, const predictor *p, int n)
 {
     char path[1024];
@@ -915,11 +923,12 @@ static void draw_losses(const study *s, const predictor *p, int n)
     snprintf(path, sizeof path, "%s/log.csv", s->out); /* that of a resumed run is whole */
     for (int i = 0; i < n; i++)
         if (p[i].net) eqnn_plot_csv(plot, path, p[i].name, 1, 3, NULL);
-    static const char *const grey[] = { "#bbbbbb", "#999999", "#777777", "#444444" };
-    for (int i = 0; i < n && i < 4 && !p[i].net; i++)
-        eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
-                      (double[]){ p[i].test, p[i].test },
-                      &(eqnn_series_opts){ .dashed = 1, .colour = grey[i], .size = 1.4 });
+    for (int i = 0; i < n; i++) {
+        eqnn_series_opts o = style(p, i);
+        if (!p[i].net)
+            eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
+                          (double[]){ p[i].test, p[i].test }, &o);
+    }
     snprintf(path, sizeof path, "%s/losses.svg", s->out);
     eqnn_plot_save(plot, path);
     eqnn_plot_free(plot);
@@ -979,9 +988,12 @@ static void draw_rollouts(const study *s, const predictor *p, int n)
                        .y_min = 1e-3, .y_max = 1e2, .x_label = "frames fed back",
                        .y_label = "relative error" }) };
     for (int k = 0; time && k <= s->rollout; k++) time[k] = k;
-    for (int i = 0; time && i < n; i++) {
-        eqnn_plot_add(both[0], p[i].name, s->rollout + 1, time, p[i].far, NULL);
-        eqnn_plot_add(both[1], p[i].name, s->rollout + 1, time, p[i].energy, NULL);
+    for (int k = 0; time && k < 2 * n; k++) { /* models first: the same colours as in losses.svg */
+        int i = k % n;
+        eqnn_series_opts o = style(p, i);
+        if (!p[i].net != (k >= n)) continue;
+        eqnn_plot_add(both[0], p[i].name, s->rollout + 1, time, p[i].far, &o);
+        eqnn_plot_add(both[1], NULL, s->rollout + 1, time, p[i].energy, &o);
     }
     snprintf(path, sizeof path, "%s/rollout.svg", s->out);
     eqnn_plots_save(s->c, path, both, 2, 2);
