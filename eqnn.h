@@ -29,7 +29,8 @@
       EQNN_STATIC           everything is private to this file                     default off
       EQNN_DOUBLE           eqnn_real is double; files that differ do not link     default float
       EQNN_STRICT           the same bits on every machine: no contraction of
-                            a*b+c, our own elementary functions; slower            default off
+                            a*b+c, our own elementary functions; slower (but for
+                            truncated normal weights, whose erfc is libm's)        default off
       EQNN_CBLAS            large matrix products go to a BLAS, which you link     default our own
       EQNN_NO_VECTORS       plain loops instead of the compiler's vector types     default off
       EQNN_ASSERT(x)        checks of our own mistakes, for example assert         default nothing
@@ -61,12 +62,12 @@
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
                  NULL in gives NULL out, so write whole expressions and look once a step.
 
-   COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" counts the numbers
-                 that stay in the step's memory for the backward pass, the result included. Memory
-                 moved is about what is kept, read once and written once; weights come on top.
-                 A backward pass takes about twice the multiply-adds, a step with energies and
-                 forces 3 to 4 times the step with energies alone, a checkpointed block one forward
-                 pass more, and it keeps its arguments and results only.
+   COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
+                 numbers that stay in the step's memory until the backward pass, the result
+                 included. Multiply-adds follow from the formulas; for functions of a number they
+                 are rough. A backward pass takes two to three times as many, a step with energies
+                 and forces 3 to 4 times the step with energies alone (measured: 3.4), a
+                 checkpointed block one forward pass more; it keeps its arguments and results only.
 
       layer                          multiply-adds                          keeps
       linear, k to n columns         N k n                                  2 N n
@@ -79,8 +80,8 @@
                                      C (2l1+1) (2l3+1) for each path        weights
       fully connected, C1 C2 to C3   a row and path: C1 C2 (2l1+1) (2l3+1)  result; C1 C2 (2l3+1)
                                      + C1 C2 C3 (2l3+1)                     for each path
-      message (weights h V,          an edge: as the product, and for       result at the nodes; an
-      h of H numbers)                its W weights H W                      edge: 1 or 2 numbers
+      message (weights h V,          an edge: as the product, and for       result at the nodes,
+      h of H numbers)                its W weights H W                      nothing for an edge
       scatter, take                  none; 1 addition a number              result
       segment_softmax                20 a number                            1 a number
       s2_activation, G points        2 G (lmax+1)^2 C a row                 3 G C a row, 3 a number
