@@ -480,6 +480,10 @@ EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int c
    or eqnn_commit, dropped by rewind, reset and replay. */
 EQNN_API void eqnn_file_update(eqnn_tensor *buffer, eqnn_tensor *value, double momentum);
 EQNN_API void eqnn_commit(eqnn_ctx *c);
+/* What a layer makes of its parameters alone, for instance a weight matrix from its coefficients:
+   f is called once a step under this name and scope, and again when parameters have changed. */
+typedef eqnn_tensor *(*eqnn_maker)(eqnn_ctx *c, const void *user);
+EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user);
 
 /* Parameters are counted in the order of their first calls; buffers are not among them, but
    eqnn_parameter finds them too. */
@@ -1246,10 +1250,12 @@ void __asan_unpoison_memory_region(void const volatile *address, size_t size);
 struct eqnn__node;
 struct eqnn__weight;
 struct eqnn__params;
+struct eqnn__once;
 struct eqnn__kernels;
 struct eqnn__tables;
 struct eqnn__product_cache;
 struct eqnn__w3j_cache;
+struct eqnn__groups;
 typedef struct eqnn__sweep eqnn__sweep;
 
 /* Memory in chunks that never move, filled from the bottom; a reset keeps the chunks, so that a
@@ -1326,6 +1332,7 @@ struct eqnn_ctx {
     size_t slots;                   /* outputs of all nodes so far                       */
     eqnn__recycler *recycler;       /* set during an unrecorded sweep                    */
     int recording, training, in_rule;
+    int own_tape;                   /* inside a block that is a tape of its own          */
     eqnn_tensor **noted;            /* parameters that a checkpointed block touches      */
     int notes, note_start, note_room, noting;
     uint64_t seed, tick;
@@ -1335,9 +1342,11 @@ struct eqnn_ctx {
     uint64_t scope_hash[33];
     int scope_length[33], scope_depth;
     struct eqnn__params *params;
+    struct eqnn__once *onces;       /* what was made of parameters in this step          */
     struct eqnn__tables *tables;
     struct eqnn__product_cache *products;
     struct eqnn__w3j_cache *w3j;
+    struct eqnn__groups *groups; /* of eqnn_groups.h */
     const struct eqnn__kernels *k;
     eqnn__device device;
 };
@@ -1676,6 +1685,7 @@ static void eqnn__device_begin(eqnn_ctx *c, int lanes);
 static void eqnn__params_free(eqnn_ctx *c);
 static void eqnn__params_reset(eqnn_ctx *c);
 static int eqnn__params_updates(const eqnn_ctx *c);
+static void eqnn__onces_drop(eqnn_ctx *c);
 static void eqnn__params_rewind(eqnn_ctx *c, int updates);
 static eqnn_tensor *eqnn__new(eqnn_ctx *c, int rows, int cols);
 
@@ -1761,6 +1771,7 @@ EQNN_API void eqnn_reset(eqnn_ctx *c)
     if (!c) return;
     eqnn__params_reset(c);
     eqnn__headers_cut(c, 0);
+    eqnn__onces_drop(c);
     c->side = !c->side;
     eqnn__nodes_cut(c, 0);
     c->slots = 0;
@@ -1791,6 +1802,7 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
     if (keep) old = *y;
     eqnn__params_rewind(c, m.updates);
     eqnn__headers_cut(c, m.headers);
+    eqnn__onces_drop(c);
     eqnn__nodes_cut(c, m.nodes);
 #ifdef EQNN__ASAN
     eqnn_real *copy = keep ? (eqnn_real *)malloc(
@@ -7800,7 +7812,9 @@ static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_te
     c->tick = k->tick;
     c->training = k->training;
     c->in_rule = 0;
+    c->own_tape++;
     eqnn_tensor *y = k->f(x, k->n, k->user);
+    c->own_tape--;
     c->tick = tick;
     c->training = training;
     c->in_rule = rule;
@@ -7852,7 +7866,9 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     eqnn_tensor **leaf = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof(void *));
     c->noting = 1;
     c->note_start = first;
+    c->own_tape++;
     eqnn_tensor *y = leaf && eqnn__leaves(c, x, n, leaf) ? k->f(leaf, n, k->user) : NULL;
+    c->own_tape--;
     y = eqnn_rewind(m, y);
     c->noting = noting;
     c->note_start = start;
@@ -9523,6 +9539,7 @@ struct eqnn__params {
     eqnn__slab *slab;
     int slabs, slab_room;
     int closed;                     /* names: since the first optimizer step          */
+    uint64_t version;               /* grows whenever numbers of parameters change    */
     eqnn__filed *filed;
     int updates, filed_room;
     eqnn_real *pending;             /* the values of filed updates                    */
@@ -9617,6 +9634,46 @@ EQNN_API eqnn_tensor *eqnn_leave(eqnn_tensor *y)
     if (eqnn__bad(y, "leave")) return NULL;
     eqnn__scope_pop(y->ctx);
     return y;
+}
+
+/* --- what is made of parameters --- */
+
+typedef struct eqnn__once {
+    uint64_t key, version; /* of scope and name; of the parameters when it was made */
+    int recorded;
+    eqnn_tensor *y;        /* NULL: not made in this step                           */
+    struct eqnn__once *next;
+} eqnn__once;
+
+/* Forgets what is gone with the step, or with a rewind. */
+static void eqnn__onces_drop(eqnn_ctx *c)
+{
+    for (eqnn__once *o = c->onces; o; o = o->next)
+        if (o->y && o->y->state != EQNN__ALIVE) o->y = NULL;
+}
+
+/* Blocks with a tape of their own (checkpoints) make theirs, so that their gradients find the
+   parameters. */
+EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user)
+{
+    if (!c || c->failed) return NULL;
+    if (c->own_tape || c->in_rule || c->recycler) return f(c, user);
+    int d = c->scope_depth;
+    uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
+    eqnn__once *o = c->onces;
+    while (o && o->key != key) o = o->next;
+    version = c->owner->params ? c->owner->params->version : 0;
+    if (o && o->y && o->version == version && o->recorded >= c->recording) return o->y;
+    if (!o && (o = (eqnn__once *)eqnn__keep_alloc(c, sizeof *o)) != NULL) {
+        o->key = key;
+        o->next = c->onces;
+        c->onces = o;
+    }
+    if (!o) return NULL;
+    o->y = f(c, user); /* may make parameters */
+    o->version = c->owner->params ? c->owner->params->version : 0;
+    o->recorded = c->recording;
+    return o->y;
 }
 
 /* --- names and patterns --- */
@@ -10129,6 +10186,7 @@ EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values)
     if (c->owner != c) eqnn__fail(c, "set: a worker only reads the weights");
     else if (n && !values) eqnn__fail(c, "set: the numbers are missing (NULL)");
     for (size_t i = 0; !c->failed && i < n; i++) parameter->data[i] = (eqnn_real)values[i];
+    if (c->params) c->params->version++;
     return !c->failed;
 }
 
@@ -10287,6 +10345,7 @@ EQNN_API void eqnn_commit(eqnn_ctx *c)
             c, "commit: a worker only reads the weights; eqnn_add_gradients hands its updates on");
         return;
     }
+    if (p->updates) p->version++;
     for (int i = 0; i < p->updates; i++) {
         eqnn_real *x = p->filed[i].buffer->tensor->data, *v = p->pending + p->filed[i].offset;
         eqnn__update u;
@@ -11499,6 +11558,7 @@ static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only)
         if (!e) continue;
         if (!eqnn__entry_check(c, e, w)) return 0;
         eqnn__entry_fill(l->file, e, w->tensor->data);
+        c->params->version++;
         l->claimed[(const eqnn__stored *)(const void *)e - l->file->entry] = 1;
         w->loaded = 1;
         eqnn_real *average = c->params->slab[w->slab].state[EQNN__AVERAGE];
@@ -12126,6 +12186,7 @@ static int eqnn__optimizer_step(eqnn__optimizer *o)
     eqnn__update_all(o, scale);
     if (o->average > 0) eqnn__update_average(o);
     c->params->steps[o->kind]++;
+    c->params->version++;
     eqnn_commit(c);
     eqnn_zero_gradients(c);
     return 1;
@@ -12188,6 +12249,7 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on)
         if (s->state[EQNN__AVERAGE]) eqnn__swap(s->value, s->state[EQNN__AVERAGE], s->used);
     }
     p->averaging = on != 0;
+    p->version++;
     return 1;
 }
 

@@ -212,6 +212,61 @@ TEST(norm_of_short_rows)
     }
 }
 
+/* --- made once a step --- */
+
+static int times_made;
+static eqnn_tensor *squared_weight(eqnn_ctx *c, const void *user)
+{
+    (void)user;
+    times_made++;
+    return eqnn_square(eqnn_param(c, "w", 2, 2, NULL));
+}
+
+static eqnn_tensor *with_squared(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_matmul(x[0], eqnn_once(eqnn_context(x[0]), "squared", squared_weight, NULL));
+}
+
+TEST(made_once)
+{
+    eqnn_ctx *c = test_context();
+    double gradient[3][4], ones[4] = { 1, 1, 1, 1 };
+    for (int way = 0; way < 3; way++) { /* twice the shared one; with a checkpoint; after a rewind */
+        double data[6] = { 1, 2, -1, 0.5, 0.25, -2 };
+        eqnn_tensor *x = eqnn_from_double(c, 3, 2, data), *y;
+        times_made = 0;
+        if (way == 2) {
+            eqnn_mark m = eqnn_mark_make(c);
+            with_squared(&x, 1, NULL);
+            eqnn_rewind(m, NULL);
+        }
+        y = with_squared(&x, 1, NULL);
+        y = way == 1 ? eqnn_checkpoint(with_squared, &y, 1, NULL, 0) : with_squared(&y, 1, NULL);
+        CHECK(times_made == 1 + (way > 0));
+        eqnn_backward(eqnn_sum(eqnn_square(y)));
+        for (int i = 0; i < 4; i++)
+            gradient[way][i] =
+                eqnn_at(eqnn_gradient(eqnn_parameter(c, "w")), i / 2, i % 2);
+        eqnn_zero_gradients(c);
+        eqnn_reset(c);
+    }
+    for (int i = 0; i < 4; i++)
+        for (int way = 1; way < 3; way++)
+            CHECK_NEAR(gradient[way][i], gradient[0][i], 1e-5 * (1 + fabs(gradient[0][i])));
+    eqnn_tensor *x = test_normal(c, 3, 2);
+    times_made = 0;
+    int recording = eqnn_recording(c, 0);
+    with_squared(&x, 1, NULL);
+    eqnn_recording(c, recording);
+    with_squared(&x, 1, NULL); /* the unrecorded one would be a constant */
+    CHECK(times_made == 2);
+    CHECK(eqnn_set(eqnn_parameter(c, "w"), ones));
+    CHECK_NEAR(eqnn_at(with_squared(&x, 1, NULL), 0, 0), eqnn_at(x, 0, 0) + eqnn_at(x, 0, 1), 1e-6);
+    CHECK(times_made == 3);
+    CHECK_OK(c);
+}
+
 /* --- checkpoints --- */
 
 static eqnn_tensor *block(eqnn_tensor *const *x, int n, void *user)
