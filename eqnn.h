@@ -109,7 +109,8 @@
       7  >>parameters      A weight comes into being at the first call that names it. Scopes,
                            freezing, a summary, safetensors files, checkpoints that resume exactly.
       8  >>layers          Linear, MLP, embedding, layer and batch norm.
-      9  >>training        Adam, SGD, schedules, averages of weights, gradients summed over ranks.
+      9  >>training        Adam, SGD, schedules, averages of weights, gradients summed over ranks;
+                           integrators: solutions of differential equations, differentiable.
       10 >>irreps          Irreps strings, rotations, Wigner matrices, 3j tensors, and a checker of
                            equivariance for whatever you build.
       11 >>equivariant     Spherical harmonics, radial functions, tensor products, messages along
@@ -234,7 +235,8 @@ enum { EQNN_TYPE_IRREP = 1, EQNN_TYPE_REP, EQNN_TYPE_FRAME };
 /* One kind of object that columns may form: for O(3) an irrep (l, p). */
 typedef struct eqnn_type {
     int kind;          /* EQNN_TYPE_...                                           */
-    int l, p;          /* irreps: degree and parity (+1 e, -1 o)                  */
+    int l, p;          /* irreps: degree and parity (+1 e, -1 o); of a matrix
+                          group: factors, 1 when it permutes the components      */
     int dim;           /* components                                              */
     const char *name;  /* "1o"                                                    */
     const void *user;  /* what other kinds need                                   */
@@ -593,7 +595,7 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
 EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
 
 /* ----------------------------------------------------------------------------------------------
-   9 >>training   Optimizers, schedules, averages.
+   9 >>training   Optimizers, schedules, averages; integrators of differential equations.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_adam eqnn_adam;
@@ -657,6 +659,37 @@ typedef struct eqnn_plateau {
     int bad, started;
 } eqnn_plateau;
 EQNN_API double eqnn_plateau_rate(eqnn_plateau *p, double loss);
+
+/* Ordinary differential equations dy/dt = f(y, t): y and dy/dt [rows, cols] of one label, all rows
+   with the same steps. The result is differentiated through the tape, to any order, by y0, by
+   parameters and by whatever else f touches; the times are constants. */
+typedef eqnn_tensor *(*eqnn_field)(eqnn_tensor *y, double t, void *user);
+typedef enum eqnn_ode_method {
+    EQNN_DOPRI5,   /* Dormand and Prince 5(4): the steps follow the error                         */
+    EQNN_RK4,      /* the classical Runge-Kutta method, order 4                                   */
+    EQNN_MIDPOINT  /* implicit midpoint, order 2: symplectic for every Hamiltonian, so that the
+                      energy error stays bounded; a step is solved by iteration                   */
+} eqnn_ode_method;
+typedef struct eqnn_ode_stats { int64_t steps, rejected, evaluations; } eqnn_ode_stats;
+typedef struct eqnn_ode_opts {
+    eqnn_ode_method method; /* default DOPRI5                                                     */
+    double rtol, atol;      /* DOPRI5: error of a step; default 1e-4, 1.4e-8 [1]                  */
+    double step;            /* RK4 and MIDPOINT: the longest; default from time to time. DOPRI5:
+                               the first; default by a rule                                       */
+    double solve;           /* MIDPOINT: relative change that ends the iteration; default eps  */
+    int max_steps;          /* rejected ones included; default 10000                              */
+    int adjoint;            /* a second equation, run backwards, gives the derivatives: constant
+                               memory, first derivatives only. user must live until then, and f
+                               may touch nothing but y, user and parameters. Default the tape     */
+    eqnn_ode_stats *stats;  /* what the call took is written there; default nowhere               */
+} eqnn_ode_opts;
+/* [1] root mean square of error / (atol + rtol |y|); where y turns |y| is the root mean square of a
+   row, so that the steps do not depend on how the world is turned. */
+
+/* y[i] is the solution at times[i] that starts with y[0] = y0; times rise or fall. 1 when done;
+   else an error, and y[] is NULL. */
+EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n, eqnn_tensor **y,
+                      void *user, const eqnn_ode_opts *opts);
 
 /* ----------------------------------------------------------------------------------------------
    10 >>irreps   How a row of numbers turns when the world turns: irreducible representations of
@@ -1206,6 +1239,15 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
 #include <string.h>
 #ifdef _OPENMP
 #include <omp.h>
+#endif
+
+/* gcc -O2 compiles this file in two thirds of the time when it leaves out the passes that find
+   nothing in loops vectorised by hand; measured, they run no slower. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
+#define EQNN__QUICK
+#pragma GCC push_options
+#pragma GCC optimize("O1", "align-functions", "align-loops", "no-tree-dominator-opts", \
+                     "no-tree-bit-ccp", "no-tree-copy-prop", "no-tree-dse", "no-dse", "no-tree-pta")
 #endif
 
 #ifndef EQNN_FILE
@@ -1948,7 +1990,9 @@ EQNN_API eqnn_tensor *eqnn_full(eqnn_ctx *c, int rows, int cols, double value)
     if (!c || c->failed) return NULL;
     c->op = "full";
     eqnn_tensor *x = eqnn__new(c, rows, cols);
-    for (size_t i = 0; x && i < eqnn__count(x); i++) x->data[i] = (eqnn_real)value;
+    size_t n = x ? eqnn__count(x) : 0;
+    if (n && value == 0) memset(x->data, 0, n * sizeof *x->data);
+    for (size_t i = 0; i < n && value != 0; i++) x->data[i] = (eqnn_real)value;
     return x;
 }
 
@@ -2195,6 +2239,19 @@ static int eqnn__invariant(const eqnn_label *a)
     return 1;
 }
 
+/* May functions of one number be applied? To invariant numbers, and to components that a matrix
+   group permutes: what is done to each alike commutes with any exchange. */
+static int eqnn__permuted(const eqnn_label *a)
+{
+    for (int i = 0; a && i < a->blocks; i++) {
+        const eqnn_type *t = a->block[i].type;
+        int scalar = t->kind == EQNN_TYPE_IRREP && t->l == 0;
+        if (a->block[i].copies > 0 && !(t->p == 1 && (scalar || t->kind == EQNN_TYPE_REP)))
+            return 0;
+    }
+    return 1;
+}
+
 /* Equal content; labels of two contexts are compared block by block. */
 static int eqnn__label_same(const eqnn_label *a, const eqnn_label *b)
 {
@@ -2358,7 +2415,10 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #define EQNN__VEC EQNN__K(vec)
 #define EQNN__BITS EQNN__K(bits)
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__OPTIMIZE__)
+#define EQNN__INLINE static inline __attribute__((unused)) /* four times sooner compiled at -O0 */
+#define EQNN__NOINLINE __attribute__((noinline))
+#elif defined(__GNUC__) || defined(__clang__)
 #define EQNN__INLINE static inline __attribute__((always_inline, unused))
 #define EQNN__NOINLINE __attribute__((noinline))
 #else
@@ -2973,6 +3033,7 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 #define EQNN__GEMM_ROWS 144      /* a task: rows, columns; and how much of k it takes at a time   */
 #define EQNN__GEMM_COLS 1024
 #define EQNN__GEMM_K 256
+#define EQNN__GEMM_CLOSE 4096    /* numbers of B that stay in L1 as they lie                      */
 #define EQNN__GEMM_PACK 96       /* columns from which rows of A are packed                       */
 #define EQNN__GEMM_SPLIT 16384   /* numbers of C up to which a long sum over k is cut into parts  */
 #define EQNN__GEMM_SPLIT_K 2048  /* k from which that is done                                     */
@@ -3007,8 +3068,10 @@ static void eqnn__blas(int ta, int tb, size_t m, size_t n, size_t k, double alph
 /* ---- forms: plans, work and order; common to all instruction sets ---- */
 
 /* Items (edges, rows) are worked on in tiles. A tile has at most EQNN__TILE items that share at
-   most EQNN__TILE_ROWS rows of weights; within it EQNN__EDGES items at a time lie in the lanes. */
-enum { EQNN__TILE = 128, EQNN__TILE_ROWS = 64, EQNN__EDGES = 32, EQNN__PANEL = 512 };
+   most EQNN__TILE_ROWS rows of weights, which is a multiple of the rows that a matrix product takes
+   at a time (12); within it EQNN__EDGES items at a time (a divisor of EQNN__TILE) lie in the
+   lanes. */
+enum { EQNN__TILE = 192, EQNN__TILE_ROWS = 96, EQNN__EDGES = 32, EQNN__PANEL = 512 };
 enum { EQNN__D = 7 }; /* largest d1, d3 that have a kernel of their own */
 /* Work is cut into parts by the problem's size alone: then the bits do not depend on the threads.
    Fewer parts when each needs a partial sum of its own. */
@@ -3128,8 +3191,14 @@ typedef struct eqnn__rows_job {
     double *partial;
 } eqnn__rows_job;
 
+/* The factors of an update, rounded once: what a loop over the weights must not compute again. */
+typedef struct eqnn__factors {
+    int kind, nesterov;
+    eqnn_real b1, c1, b2, c2, k1, k2, eps, rate, decay, l2, momentum, grad_scale;
+} eqnn__factors;
+
 typedef struct eqnn__update_job {
-    const eqnn__update *u;
+    eqnn__factors f;
     size_t n;
     eqnn_real *w, *g, *s1, *s2;
 } eqnn__update_job;
@@ -3180,6 +3249,9 @@ typedef struct eqnn__loops {
     void (*gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, size_t i, size_t m, size_t j,
                        size_t n, eqnn_real keep, eqnn_real *C, size_t ldc, eqnn_real *packed);
     void (*gemm_add_parts)(const eqnn__gemm_job *g);
+    /* to[p stride + j] = from[j ld + p] for p < k and j < n, at most a vector */
+    void (*turn)(size_t k, size_t n, const eqnn_real *from, size_t ld, eqnn_real *to,
+                 size_t stride);
     /* couple: M = C y; dx, dg, dw through one path; the same of one channel u, items in the lanes;
        dy in 16 lanes, and their sum */
     void (*entries)(const eqnn__couple_plan_t *p, const eqnn__panel *q, int e, const eqnn_real *y,
@@ -3203,7 +3275,8 @@ typedef struct eqnn__loops {
    compiled three times takes long.
 
    Contraction of a*b+c to one instruction is switched on: gcc switches it off under -std=c99, at
-   40 % of the speed of a matrix product. EQNN_STRICT leaves it off. */
+   40 % of the speed of a matrix product. EQNN_STRICT leaves it off. [1] gcc's -O1 contracts only
+   with expensive-optimizations. */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(EQNN_NO_VECTORS) && \
     !(defined(__i386__) && !defined(__SSE2__))
@@ -3222,9 +3295,6 @@ typedef struct eqnn__loops {
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#if defined(EQNN__X86) && defined(__OPTIMIZE__)
-#pragma GCC optimize("O1") /* few processors are left that run it: half the time to compile */
-#endif
 #ifndef EQNN_STRICT
 #pragma GCC optimize("fp-contract=fast")
 #endif
@@ -3248,7 +3318,7 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast")
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -3264,7 +3334,7 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast")
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -3681,8 +3751,18 @@ EQNN__INLINE EQNN__VEC EQNN__K(normal_cdf)(EQNN__VEC x)
     return EQNN__K(select)(EQNN__K(less)(x, EQNN__K(splat)(0)), half, 1 - half);
 }
 
-/* sqrt(x) for x > 0, 0 for others: Newton's iteration for 1/sqrt(x) from a guess by halving the
-   exponent, then one step for the root itself. */
+/* sqrt(x) for x > 0, 0 for others. */
+#if defined(EQNN__X86) && EQNN__LANES > 4 && !defined(EQNN_STRICT)
+/* The processor's instruction, rounded exactly: a quarter of the time in a loop. */
+EQNN__INLINE EQNN__VEC EQNN__K(sqrt)(EQNN__VEC x)
+{
+    EQNN__VEC y, zero = EQNN__K(splat)(0);
+    __asm__(EQNN__TERMS("vsqrtps", "vsqrtpd") " {%1, %0|%0, %1}" : "=v"(y) : "v"(x));
+    return EQNN__K(select)(EQNN__K(less)(x, zero) | EQNN__K(equal)(x, zero), zero, y);
+}
+#else
+/* Newton's iteration for 1/sqrt(x) from a guess by halving the exponent, then one step for the root
+   itself. */
 EQNN__INLINE EQNN__VEC EQNN__K(sqrt)(EQNN__VEC x)
 {
     const int digits = (EQNN__MANTISSA + 1) / 2; /* tiny numbers are scaled by 4^digits first */
@@ -3701,6 +3781,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(sqrt)(EQNN__VEC x)
     EQNN__BITS odd = EQNN__K(equal)(x, EQNN__K(splat)((eqnn_real)HUGE_VAL)) | ~EQNN__K(equal)(x, x);
     return EQNN__K(select)(odd, x, y); /* infinity and NaN stay */
 }
+#endif
 
 /* x^n; 0 for 0 to a negative power. */
 EQNN__INLINE EQNN__VEC EQNN__K(powi)(EQNN__VEC x, int n)
@@ -4465,69 +4546,63 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
 
 /* Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019 (decay apart from the gradient):
        g = grad_scale g + l2 w      m = beta1 m + (1-beta1) g      v = beta2 v + (1-beta2) g^2
-       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps))
-   with correct = 1 - beta^t (0 counts as 1). */
-EQNN__INLINE EQNN__VEC EQNN__K(adam)(const eqnn__update *u, EQNN__VEC w, EQNN__VEC g, eqnn_real *s1,
-                                     eqnn_real *s2)
+       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps)) */
+EQNN__INLINE EQNN__VEC EQNN__K(adam)(const eqnn__factors *f, EQNN__VEC w, EQNN__VEC g,
+                                     eqnn_real *s1, eqnn_real *s2)
 {
-    eqnn_real b1 = (eqnn_real)u->beta1, b2 = (eqnn_real)u->beta2, rate = (eqnn_real)u->rate;
-    eqnn_real c1 = (eqnn_real)(1 - u->beta1), c2 = (eqnn_real)(1 - u->beta2);
-    eqnn_real k1 = (eqnn_real)(u->correct1 > 0 ? u->rate / u->correct1 : u->rate);
-    eqnn_real k2 = (eqnn_real)(u->correct2 > 0 ? 1 / sqrt(u->correct2) : 1);
-    EQNN__VEC m = EQNN__K(load)(s1) * b1 + g * c1;
-    EQNN__VEC v = EQNN__K(load)(s2) * b2 + g * g * c2;
+    EQNN__VEC m = EQNN__K(load)(s1) * f->b1 + g * f->c1;
+    EQNN__VEC v = EQNN__K(load)(s2) * f->b2 + g * g * f->c2;
     EQNN__K(store)(s1, m);
     EQNN__K(store)(s2, v);
-    w = w - w * (rate * (eqnn_real)u->decay);
-    return w - m * k1 / (EQNN__K(sqrt)(v) * k2 + (eqnn_real)u->eps);
+    w = w - w * (f->rate * f->decay);
+    return w - m * f->k1 / (EQNN__K(sqrt)(v) * f->k2 + f->eps);
 }
 
 /* SGD: m = momentum m + g;  w = w - rate (decay w + m), or g + momentum m for m (Nesterov). */
-EQNN__INLINE EQNN__VEC EQNN__K(sgd)(const eqnn__update *u, EQNN__VEC w, EQNN__VEC g, eqnn_real *s1)
+EQNN__INLINE EQNN__VEC EQNN__K(sgd)(const eqnn__factors *f, EQNN__VEC w, EQNN__VEC g,
+                                    eqnn_real *s1)
 {
-    eqnn_real rate = (eqnn_real)u->rate, momentum = (eqnn_real)u->momentum;
     EQNN__VEC step = g;
-    if (s1 && u->momentum > 0) {
-        EQNN__VEC m = EQNN__K(load)(s1) * momentum + g;
+    if (s1 && f->momentum > 0) {
+        EQNN__VEC m = EQNN__K(load)(s1) * f->momentum + g;
         EQNN__K(store)(s1, m);
         step = m;
-        if (u->nesterov) step = g + m * momentum;
+        if (f->nesterov) step = g + m * f->momentum;
     }
-    return w - w * (rate * (eqnn_real)u->decay) - step * rate;
+    return w - w * (f->rate * f->decay) - step * f->rate;
 }
 
-/* n numbers, a multiple of EQNN__W. EMA: s1 = beta1 s1 + (1-beta1) w. */
-static void EQNN__K(update_vectors)(const eqnn__update *u, size_t n, eqnn_real *w,
-                                    const eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+/* n numbers, a multiple of EQNN__W. EMA: s1 = beta1 s1 + (1-beta1) w. The factors come as a copy
+   that no store can change, so that they stay in registers. */
+static void EQNN__K(update_vectors)(eqnn__factors f, size_t n, eqnn_real *w, const eqnn_real *g,
+                                    eqnn_real *s1, eqnn_real *s2)
 {
-    eqnn_real b1 = (eqnn_real)u->beta1, c1 = (eqnn_real)(1 - u->beta1);
     for (size_t i = 0; i < n; i += EQNN__W) {
         EQNN__VEC x = EQNN__K(load)(w + i), dx;
-        if (u->kind == EQNN__EMA) {
-            EQNN__K(store)(s1 + i, EQNN__K(load)(s1 + i) * b1 + x * c1);
+        if (f.kind == EQNN__EMA) {
+            EQNN__K(store)(s1 + i, EQNN__K(load)(s1 + i) * f.b1 + x * f.c1);
             continue;
         }
-        dx = EQNN__K(load)(g + i) * (eqnn_real)u->grad_scale + x * (eqnn_real)u->l2;
-        if (u->kind == EQNN__ADAM) EQNN__K(store)(w + i, EQNN__K(adam)(u, x, dx, s1 + i, s2 + i));
-        else EQNN__K(store)(w + i, EQNN__K(sgd)(u, x, dx, s1 ? s1 + i : NULL));
+        dx = EQNN__K(load)(g + i) * f.grad_scale + x * f.l2;
+        if (f.kind == EQNN__ADAM) EQNN__K(store)(w + i, EQNN__K(adam)(&f, x, dx, s1 + i, s2 + i));
+        else EQNN__K(store)(w + i, EQNN__K(sgd)(&f, x, dx, s1 ? s1 + i : NULL));
     }
 }
 
 static void EQNN__K(update_block)(const void *job, size_t block, int thread)
 {
     const eqnn__update_job *j = (const eqnn__update_job *)job;
-    eqnn__update u = *j->u;
     size_t i = block * 8192, n = j->n - i < 8192 ? j->n - i : 8192, rest = n % EQNN__W;
     eqnn_real *p[4], t[4][EQNN__W];
     (void)thread;
     p[0] = j->w, p[1] = j->g, p[2] = j->s1, p[3] = j->s2;
     for (int s = 0; s < 4; s++)
         if (p[s]) p[s] += i;
-    EQNN__K(update_vectors)(&u, n - rest, p[0], p[1], p[2], p[3]);
+    EQNN__K(update_vectors)(j->f, n - rest, p[0], p[1], p[2], p[3]);
     if (rest == 0) return;
     for (int s = 0; s < 4; s++) /* the last few by way of t */
         if (p[s]) EQNN__K(store)(t[s], EQNN__K(load_part)(p[s] + n - rest, rest));
-    EQNN__K(update_vectors)(&u, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3]);
+    EQNN__K(update_vectors)(j->f, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3]);
     for (int s = 0; s < 4; s++)
         if (p[s] && s != 1) EQNN__K(store_part)(p[s] + n - rest, EQNN__K(load)(t[s]), rest);
 }
@@ -4624,9 +4699,11 @@ EQNN__INLINE void EQNN__K(tile)(int rows, int vectors, size_t k, const eqnn_real
     EQNN__K(tile_add)((const eqnn_real *)out, rows, keep, c, ldc, cols);
 }
 
-/* How many rows the next tile takes: a full one, or 4 or 1 of the rest. */
+/* How many rows the next tile takes: a full one, or 8 (two of them before one of 4), 4 or 1 of the
+   rest. */
 EQNN__INLINE size_t EQNN__K(tile_rows)(size_t left)
 {
+    if (EQNN__LANES == 16 && left >= 8 && (left < 12 || (left >= 16 && left < 20))) return 8;
     return left >= EQNN__K(TILE_ROWS) ? EQNN__K(TILE_ROWS) : left >= 4 ? 4 : 1;
 }
 
@@ -4643,6 +4720,8 @@ EQNN__INLINE void EQNN__K(tiles)(int vectors, int across, int packed, size_t m, 
         if (r == EQNN__K(TILE_ROWS))
             EQNN__K(tile)(EQNN__K(TILE_ROWS), vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc,
                           cols);
+        else if (EQNN__LANES == 16 && r == 8)
+            EQNN__K(tile)(8, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
         else if (r == 4) EQNN__K(tile)(4, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
         else EQNN__K(tile)(1, vectors, k, p, ai, ak, b, ldb, alpha, keep, c, ldc, cols);
     }
@@ -4720,12 +4799,18 @@ static void EQNN__K(gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, siz
                                 size_t j, size_t n, eqnn_real keep, eqnn_real *C, size_t ldc,
                                 eqnn_real *packed)
 {
+#if EQNN__LANES == 16
+    if (n <= EQNN__W / 2) { /* would fill half a vector: those of the 8-lane pass are this long */
+        EQNN__NARROW(gemm_block)(g, b, p, i, m, j, n, keep, C, ldc, packed);
+        return;
+    }
+#endif
     eqnn_real panel[EQNN__GEMM_K * EQNN__K(PANEL)];
     const size_t most = EQNN__GEMM_K, width = EQNN__K(PANEL);
     size_t k = g->k - p < most ? g->k - p : most, lda = g->lda;
     const eqnn_real *A = g->A + b * g->sa + (g->ta ? p * lda + i : i * lda + p);
     const eqnn_real *B = g->B + b * g->sb + (g->tb ? j * g->ldb + p : p * g->ldb + j);
-    int direct = !g->tb && m <= 2 * EQNN__K(TILE_ROWS);
+    int direct = !g->tb && (m <= 2 * EQNN__K(TILE_ROWS) || k * g->ldb <= EQNN__GEMM_CLOSE);
     if (packed) {
         EQNN__K(pack_a)(g->ta, m, k, A, lda, packed);
         A = packed;
@@ -5601,6 +5686,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__PLAIN(gemm_plain),
     EQNN__K(gemm_block),
     EQNN__K(gemm_add_parts),
+    EQNN__K(pack_turned),
     EQNN__K(couple_entries),
     EQNN__K(path_all),
     EQNN__K(few_channel),
@@ -5892,11 +5978,32 @@ static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const
 
 /* ---- training step ---- */
 
+/* correct = 1 - beta^t corrects means that began at 0; 0 counts as 1. */
+static eqnn__factors eqnn__update_factors(const eqnn__update *u)
+{
+    eqnn__factors f;
+    f.kind = u->kind;
+    f.nesterov = u->nesterov;
+    f.b1 = (eqnn_real)u->beta1;
+    f.c1 = (eqnn_real)(1 - u->beta1);
+    f.b2 = (eqnn_real)u->beta2;
+    f.c2 = (eqnn_real)(1 - u->beta2);
+    f.k1 = (eqnn_real)(u->correct1 > 0 ? u->rate / u->correct1 : u->rate);
+    f.k2 = (eqnn_real)(u->correct2 > 0 ? 1 / sqrt(u->correct2) : 1);
+    f.eps = (eqnn_real)u->eps;
+    f.rate = (eqnn_real)u->rate;
+    f.decay = (eqnn_real)u->decay;
+    f.l2 = (eqnn_real)u->l2;
+    f.momentum = (eqnn_real)u->momentum;
+    f.grad_scale = (eqnn_real)u->grad_scale;
+    return f;
+}
+
 static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
                              eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
 {
     eqnn__update_job j;
-    j.u = u;
+    j.f = eqnn__update_factors(u);
     j.n = n;
     j.w = w;
     j.g = g;
@@ -5931,16 +6038,15 @@ static int eqnn__gemv(eqnn__device *d, eqnn__gemm_job *g)
 {
     int column = g->tb || g->ldb == 1, row = !g->ta || g->lda == 1; /* the vector is contiguous */
     const eqnn_real *t = g->A;
-    if (g->n == 1 && g->ta && column && g->ldc == 1) {
-        g->A = g->B;
-        g->B = t;
-        g->ldb = g->lda;
-        g->lda = g->k;
-        g->ta = g->tb = 0;
-        g->n = g->m;
-        g->m = 1;
+    size_t lda = g->lda, sa = g->sa;
+    if (g->n == 1 && g->ta && g->ldc == 1) {
+        g->A = g->B, g->lda = g->ldb, g->sa = g->sb;
+        g->B = t, g->ldb = lda, g->sb = sa;
+        g->ta = !g->tb, g->tb = 0;
+        g->n = g->m, g->m = 1, g->ldc = g->n;
         return 0;
     }
+    if (g->batch > 1) return 0;
     if (g->m == 1 && g->tb && row && g->n > 1) {
         g->A = g->B;
         g->B = t;
@@ -5998,7 +6104,7 @@ static void eqnn__cpu_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, 
         d->loops->gemm_plain(&g);
         return;
     }
-    if (batch == 1 && (m == 1 || n == 1) && eqnn__gemv(d, &g)) return;
+    if ((m == 1 || n == 1) && eqnn__gemv(d, &g)) return;
 #ifdef EQNN_CBLAS
     if (m * n * k >= (size_t)128 * 128 * 128 && (sc != 0 || batch == 1)) {
         for (size_t b = 0; b < batch; b++)
@@ -6214,11 +6320,12 @@ static size_t eqnn__form_work(const eqnn__form *f)
     return eqnn__lines(n);
 }
 
-/* mix whose rows are their own and whose weights all share: plain matrix products. */
+/* mix whose rows are their own and whose weights all share, or every row has its own: plain matrix
+   products. */
 static int eqnn__mix_is_products(const eqnn__form *f)
 {
-    return f->kind == EQNN__MIX && f->map[0] == EQNN__EACH && f->map[1] == EQNN__ONE &&
-           f->map[2] == EQNN__EACH;
+    return f->kind == EQNN__MIX && f->map[0] == EQNN__EACH && f->map[2] == EQNN__EACH &&
+           (f->map[1] == EQNN__ONE || f->map[1] == EQNN__EACH);
 }
 
 static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
@@ -6231,6 +6338,7 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
     for (int b = 0; b < p->blocks; b++) {
         size_t U = (size_t)p->block[b].U, V = (size_t)p->block[b].V;
         size_t s[3];
+        if (f->map[1] == EQNN__EACH) n = (size_t)p->block[b].d;
         s[0] = eqnn__gemm_scratch(&d, n, U, V);
         s[1] = eqnn__gemm_scratch(&d, U, V, n);
         s[2] = eqnn__gemm_scratch(&d, n, V, U);
@@ -6241,13 +6349,31 @@ static size_t eqnn__mix_scratch(const eqnn__form *f, int threads)
 
 /* ---- couple: a tile ---- */
 
-/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; four items
-   at a time, the last ones repeated */
-static void eqnn__couple_columns(const eqnn__couple_plan_t *p, const eqnn__tile *t,
-                                 const eqnn_real *y, eqnn_real *out)
+/* How many items from e on have rows of y at equal distances, at most `most`. */
+static int eqnn__couple_even(const eqnn__tile *t, int e, int most)
 {
+    const size_t *at = t->at[1] + e;
+    int n = 1;
+    if (most > t->n - e) most = t->n - e;
+    if (most > 1 && at[1] <= at[0]) return 1;
+    while (n < most && at[n] - at[n - 1] == at[1] - at[0]) n++;
+    return n;
+}
+
+/* out[c][e] = column[c] of the row of item e, for the columns of y that the plan reads; a vector of
+   items at a time where rows and columns follow each other, else four, the last ones repeated */
+static void eqnn__couple_columns(const eqnn__loops *loops, const eqnn__couple_plan_t *p,
+                                 const eqnn__tile *t, const eqnn_real *y, eqnn_real *out)
+{
+    int W = loops->lanes * 4 / (int)sizeof *y, run = 0;
+    while (run < p->columns && p->column[run] == p->column[0] + run) run++;
+    if (run < p->columns || W == 1) run = 0;
     for (int e = 0; e < t->n; e += 4, out += 4) {
         const eqnn_real *row[4];
+        for (; run && eqnn__couple_even(t, e, W) == W; e += W, out += W)
+            loops->turn((size_t)run, (size_t)W, y + t->at[1][e] + (size_t)p->column[0],
+                        t->at[1][e + 1] - t->at[1][e], out, EQNN__TILE);
+        if (e >= t->n) return;
         for (int l = 0; l < 4; l++) row[l] = y + t->at[1][e + l < t->n ? e + l : t->n - 1];
         for (int c = 0; c < p->columns; c++) {
             int column = p->column[c];
@@ -6574,8 +6700,8 @@ static void eqnn__couple_tile(eqnn__couple_work *k)
     eqnn__tile *t = k->t;
     size_t columns = (size_t)p->columns * EQNN__TILE * sizeof(eqnn_real);
     int H = k->hidden;
-    if (j->v[1]) eqnn__couple_columns(p, t, j->v[1], k->at[EQNN__AT_Y]);
-    if (k->has & 2) eqnn__couple_columns(p, t, j->t[1], k->at[EQNN__AT_Y1]);
+    if (j->v[1]) eqnn__couple_columns(k->loops, p, t, j->v[1], k->at[EQNN__AT_Y]);
+    if (k->has & 2) eqnn__couple_columns(k->loops, p, t, j->t[1], k->at[EQNN__AT_Y1]);
     if (j->want & 2) memset(k->at[EQNN__AT_DY], 0, columns);
     if (H && j->v[2]) eqnn__couple_rows(t, H, j->v[2], k->at[EQNN__AT_H]);
     if (H && (k->has & 4)) eqnn__couple_rows(t, H, j->t[2], k->at[EQNN__AT_H1]);
@@ -6636,9 +6762,13 @@ static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__t
 static void eqnn__poly_pack(const eqnn__poly_plan_t *p, int slot, const eqnn__tile *t, int e,
                             const eqnn_real *v, eqnn_real *in)
 {
-    for (int c = 0; c < p->used[slot]; c++)
-        for (int l = 0; l < 16; l++)
-            in[c * 16 + l] = e + l < t->n ? v[t->at[slot][e + l] + (size_t)p->column[slot][c]] : 0;
+    const int *column = p->column[slot];
+    int n = t->n - e < 16 ? t->n - e : 16;
+    if (n < 16) memset(in, 0, (size_t)p->used[slot] * 16 * sizeof *in);
+    for (int l = 0; l < n; l++) {
+        const eqnn_real *row = v + t->at[slot][e + l];
+        for (int c = 0; c < p->used[slot]; c++) in[c * 16 + l] = row[column[c]];
+    }
 }
 
 static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
@@ -6669,9 +6799,10 @@ static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
                 j->loops->poly(p, s, in, out);
                 in[a] = kept;
             }
-            for (int l = 0; l < 16 && e + l < t->n; l++)
-                for (int c = 0; c < p->used[s]; c++)
-                    t->sink[s][t->to[s][e + l] + (size_t)p->column[s][c]] += out[c * 16 + l];
+            for (int l = 0; l < 16 && e + l < t->n; l++) {
+                eqnn_real *row = t->sink[s] + t->to[s][e + l];
+                for (int c = 0; c < p->used[s]; c++) row[p->column[s][c]] += out[c * 16 + l];
+            }
         }
     }
 }
@@ -6706,6 +6837,25 @@ static void eqnn__triple_tile(const eqnn__job *j, eqnn__tile *t)
     }
 }
 
+/* A block where every row has weights of its own: a small product a row. */
+static void eqnn__mix_rows(eqnn__device *d, const eqnn__form *f, const eqnn__mix_block *m, int slot,
+                           const eqnn_real *const v[], eqnn_real *out, double beta)
+{
+    size_t U = (size_t)m->U, V = (size_t)m->V, xs = (size_t)m->xs, gs = (size_t)m->gs;
+    size_t x = (size_t)m->x, w = (size_t)m->w, g = (size_t)m->g, D = (size_t)m->d;
+    size_t rx = (size_t)f->cols[0], rw = (size_t)f->cols[1], rg = (size_t)f->cols[2];
+    size_t n = (size_t)f->items;
+    if (slot == 0)
+        eqnn__cpu_gemm(d, 0, 1, D, U, V, m->scale, v[2] + g, gs, rg, v[1] + w, V, rw, beta, out + x,
+                       xs, rx, n);
+    else if (slot == 1)
+        eqnn__cpu_gemm(d, 1, 0, U, V, D, m->scale, v[0] + x, xs, rx, v[2] + g, gs, rg, beta,
+                       out + w, V, rw, n);
+    else
+        eqnn__cpu_gemm(d, 0, 0, D, V, U, m->scale, v[0] + x, xs, rx, v[1] + w, V, rw, beta, out + g,
+                       gs, rg, n);
+}
+
 /* mix with every row its own and weights that all share: matrix products over all rows at once */
 static void eqnn__mix_products(eqnn__device *d, const eqnn__form *f, int slot,
                                const eqnn_real *const v[], eqnn_real *out, int add)
@@ -6719,6 +6869,10 @@ static void eqnn__mix_products(eqnn__device *d, const eqnn__form *f, int slot,
         size_t U = (size_t)m->U, V = (size_t)m->V, xs = (size_t)m->xs, gs = (size_t)m->gs;
         size_t x = (size_t)m->x, w = (size_t)m->w, g = (size_t)m->g, batch = (size_t)m->d;
         double beta = add || !p->fresh[b * 3 + slot];
+        if (f->map[1] == EQNN__EACH) {
+            eqnn__mix_rows(d, f, m, slot, v, out, beta);
+            continue;
+        }
         if (slot == 0)
             eqnn__cpu_gemm(d, 0, 1, n, U, V, m->scale, v[2] + g, ldg, gs, v[1] + w, V, 0, beta,
                           out + x, ldx, xs, batch);
@@ -6756,14 +6910,20 @@ static void eqnn__mix_all(eqnn__device *d, const eqnn__form *f, const eqnn_real 
 static void eqnn__form_offsets(const eqnn__job *j, eqnn__tile *t, int s)
 {
     const eqnn__form *f = j->f;
-    const int *item = t->item;
-    size_t cols = (size_t)f->cols[s];
+    const int *item = t->item, map = f->map[s];
+    const int *row = map == EQNN__SOURCE ? f->graph->source
+                   : map == EQNN__TARGET ? f->graph->target
+                   : map == EQNN__PAIR   ? f->graph->pair : NULL;
+    size_t cols = (size_t)f->cols[s], step = map == EQNN__ONE ? 0 : cols;
     int how = j->how[s];
-    for (int e = 0; e < t->n; e++) t->at[s][e] = (size_t)eqnn__form_row(f, s, item[e]) * cols;
+    if (step == 0) memset(t->at[s], 0, (size_t)t->n * sizeof *t->at[s]);
+    else
+        for (int e = 0; e < t->n; e++) t->at[s][e] = (size_t)(row ? row[item[e]] : item[e]) * step;
     if (how == EQNN__UNWANTED) return;
-    for (int e = 0; e < t->n; e++)
-        t->to[s][e] = how == EQNN__BY_ITEM   ? (size_t)item[e] * cols
-                      : how == EQNN__BY_PART ? 0 : t->at[s][e];
+    if (how == EQNN__OWNED) memcpy(t->to[s], t->at[s], (size_t)t->n * sizeof *t->to[s]);
+    else if (how == EQNN__BY_PART) memset(t->to[s], 0, (size_t)t->n * sizeof *t->to[s]);
+    else
+        for (int e = 0; e < t->n; e++) t->to[s][e] = (size_t)item[e] * cols;
     if (how == EQNN__BY_ITEM || (how == EQNN__OWNED && f->map[s] == EQNN__EACH))
         for (int e = 0; e < t->n; e++)
             memset(t->sink[s] + t->to[s][e], 0, cols * sizeof(eqnn_real));
@@ -7012,14 +7172,6 @@ static void eqnn__device_begin(eqnn_ctx *c, int lanes)
     c->k = &eqnn__cpu;
     c->device.loops = eqnn__loops_pick(lanes);
 }
-
-
-/* The code around the kernels gains nothing from -O2, which takes gcc twice as long. */
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
-#define EQNN__HOST_O1
-#pragma GCC push_options
-#pragma GCC optimize("O1")
-#endif
 
 /* ---- plans of the forms, made on the host
    ------------------------------------------------------ */
@@ -8239,6 +8391,7 @@ static int eqnn__label_product(const eqnn_tensor *a, const eqnn_tensor *b, const
     if (ia && ib) *label = a->cols >= b->cols ? a->label : b->label;
     else if (ib && b->cols == 1) *label = a->label;
     else if (ia && a->cols == 1) *label = b->label;
+    else if (eqnn__permuted(a->label) && eqnn__label_same(a->label, b->label)) *label = a->label;
     else {
         eqnn__fail(
             a->ctx,
@@ -8338,7 +8491,8 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
     if (order < 0 || order > EQNN__ORDERS)
         return eqnn__fail(x->ctx, "%s: derivative of order %d; 0 to %d are known",
                           eqnn__act_names[f], order, EQNN__ORDERS);
-    if (eqnn__refuse(x, eqnn__act_names[f], "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
+    if (!eqnn__permuted(x->label) &&
+        eqnn__refuse(x, eqnn__act_names[f], "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
         return NULL;
     eqnn_tensor *y = eqnn__map(x, (int)f, p, order, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
@@ -8430,7 +8584,8 @@ EQNN_API eqnn_tensor *eqnn_div(eqnn_tensor *a, eqnn_tensor *b)
 static eqnn_tensor *eqnn__scale(eqnn_tensor *x, double s, double shift, const char *op)
 {
     if (eqnn__bad(x, op)) return NULL;
-    if (shift != 0 && eqnn__refuse(x, op, "a constant can only be added to invariant numbers"))
+    if (shift != 0 && !eqnn__permuted(x->label) &&
+        eqnn__refuse(x, op, "a constant can only be added to invariant numbers"))
         return NULL;
     eqnn_tensor *y = eqnn__pointwise(EQNN__SCALE, 0, x, NULL, NULL, s, shift);
     if (!y) return NULL;
@@ -9118,7 +9273,8 @@ static eqnn_tensor *eqnn__norm(eqnn_tensor *x, int copies)
 EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "norm")) return NULL;
-    if (x->label && x->label->copies != 1 && eqnn__refuse(x, "norm", "use eqnn_norm_copies"))
+    if (x->label && (x->label->copies != 1 || x->label->block[0].type->kind == EQNN_TYPE_REP) &&
+        eqnn__refuse(x, "norm", "use eqnn_norm_copies of irreps"))
         return NULL;
     return eqnn__norm(eqnn_as(x, NULL), 0);
 }
@@ -9455,7 +9611,7 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 }
 
 /* Code that runs once per layer, model or file: as a debugger likes it, and soon compiled. */
-#ifdef EQNN__HOST_O1
+#ifdef EQNN__QUICK
 #pragma GCC push_options
 #pragma GCC optimize("Og")
 #endif
@@ -12289,6 +12445,546 @@ EQNN_API double eqnn_plateau_rate(eqnn_plateau *p, double loss)
         p->rate = p->rate * factor > p->min_rate ? p->rate * factor : p->min_rate;
     }
     return p->rate;
+}
+
+/* --- ordinary differential equations --- */
+
+#define EQNN__ODE_EPS (sizeof(eqnn_real) == 8 ? DBL_EPSILON : (double)FLT_EPSILON)
+typedef struct eqnn__ode {
+    eqnn_ctx *c;
+    eqnn_field f;
+    void *user;
+    eqnn_ode_opts o;
+    eqnn_ode_stats stats;
+    int keep;             /* recording: the tensors of every step stay              */
+    int watch;            /* columns the error is measured in; 0: all               */
+    const double *times;
+    int n, next;          /* the output to come                                     */
+    eqnn_tensor **out;
+    eqnn_tensor *y, *k;   /* the state, and the field there                         */
+    double t;
+} eqnn__ode;
+
+static eqnn_ode_opts eqnn__ode_defaults(const eqnn_ode_opts *opts)
+{
+    eqnn_ode_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!(o.rtol > 0)) o.rtol = 1e-4;
+    if (!(o.atol > 0)) o.atol = 1.4e-8;
+    if (!(o.solve > 0)) o.solve = 4 * EQNN__ODE_EPS;
+    if (o.max_steps <= 0) o.max_steps = 10000;
+    return o;
+}
+
+/* f(y, t). Where nothing is recorded all that f made is forgotten but its value. */
+static eqnn_tensor *eqnn__ode_field(eqnn__ode *s, eqnn_tensor *y, double t)
+{
+    eqnn_ctx *c = s->c;
+    if (!y || c->failed) return NULL;
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn_tensor *k = s->f(y, t, s->user);
+    s->stats.evaluations++;
+    if (!k) return c->failed ? NULL : eqnn__fail(c, "ode: the field returned NULL at t = %g", t);
+    if (eqnn__bad2(y, k, "ode")) return NULL;
+    if (k->rows != y->rows || k->cols != y->cols)
+        return eqnn__fail(c, "ode: the field gave [%d,%d], y is [%d,%d]", k->rows, k->cols, y->rows,
+                          y->cols);
+    if (!eqnn__label_same(k->label, y->label) &&
+        !(eqnn__invariant(k->label) && eqnn__invariant(y->label)))
+        return eqnn__fail(c, "ode: the field gave %.200s, y is %.200s: they do not turn alike",
+                          eqnn__label_text(k->label), eqnn__label_text(y->label));
+    return s->keep ? k : eqnn_rewind(m, k);
+}
+
+/* y + h sum over i of w_i k_i; the small terms are summed first, so that y is rounded once. */
+static eqnn_tensor *eqnn__ode_sum(eqnn_tensor *y, double h, const double *w, eqnn_tensor *const *k,
+                                  int n)
+{
+    eqnn_tensor *d = NULL;
+    for (int i = 0; i < n; i++) {
+        if (!y || !k[i]) return NULL;
+        if (w[i] == 0) continue;
+        if (d) d = eqnn__two(d, k[i], EQNN__AXPBY, EQNN__OP_AXPBY, 1, h * w[i], y->label);
+        else d = eqnn__scale(k[i], h * w[i], 0, "ode");
+        if (!d) return NULL;
+    }
+    return d ? eqnn__two(y, d, EQNN__ADD, EQNN__OP_AXPBY, 1, 1, y->label) : y;
+}
+
+/* Where a result goes: recorded, the tensor itself; else its numbers, into memory that stays. */
+static void eqnn__ode_put(const eqnn__ode *s, eqnn_tensor **slot, eqnn_tensor *x)
+{
+    if (!x || !*slot) return;
+    if (s->keep) *slot = x;
+    else memcpy((*slot)->data, x->data, eqnn__count(x) * sizeof *x->data);
+}
+
+static double eqnn__ode_rms(eqnn_tensor *x)
+{
+    double sum = NAN;
+    if (!x) return NAN;
+    if (!eqnn__count(x)) return 0;
+    x->ctx->k->total(&x->ctx->device, 1, eqnn__count(x), x->data, &sum);
+    return sqrt(sum / (double)eqnn__count(x));
+}
+
+/* What an error is compared with: the numbers themselves, or the size of a row that turns. */
+static eqnn_tensor *eqnn__ode_size(eqnn_tensor *y)
+{
+    if (!y || eqnn__invariant(y->label)) return eqnn_abs(y);
+    return eqnn_sqrt(eqnn_mean_cols(eqnn_square(eqnn_as(y, NULL))));
+}
+
+/* Root mean square of e / (atol + rtol max(|a|, |b|)); leaves nothing behind. */
+static double eqnn__ode_norm(const eqnn__ode *s, eqnn_tensor *e, eqnn_tensor *a, eqnn_tensor *b)
+{
+    eqnn_ctx *c = s->c;
+    int recording = eqnn_recording(c, 0);
+    eqnn_mark m = eqnn_mark_make(c);
+    if (s->watch) {
+        e = eqnn_slice(e, 0, s->watch);
+        a = eqnn_slice(a, 0, s->watch);
+        b = eqnn_slice(b, 0, s->watch);
+    }
+    eqnn_tensor *size = eqnn__ode_size(a);
+    if (a != b) size = eqnn_max(size, eqnn__ode_size(b));
+    size = eqnn_shift(eqnn_scale(size, s->o.rtol), s->o.atol);
+    double norm = eqnn__ode_rms(e ? eqnn_div(eqnn_as(e, NULL), size) : NULL);
+    eqnn_rewind(m, NULL);
+    eqnn_recording(c, recording);
+    return norm;
+}
+
+static int eqnn__ode_budget(eqnn__ode *s)
+{
+    if (s->c->failed) return 0;
+    if (s->stats.steps + s->stats.rejected < s->o.max_steps) return 1;
+    eqnn__fail(s->c,
+               "ode: %d steps from t = %g came to t = %g, not to %g; the equation may be stiff: "
+               "raise .max_steps or the tolerance",
+               s->o.max_steps, s->times[0], s->t, s->times[s->n - 1]);
+    return 0;
+}
+
+/* Stages of an explicit method, k_i = f(y + h sum over j < i of a_ij k_j, t + c_i h), from k[0] on;
+   returns y + h sum of b_i k_i. Row i of a (6 numbers each) belongs to stage i+1, the last is b. */
+static eqnn_tensor *eqnn__ode_stages(eqnn__ode *s, const double *a, const double *c, int n,
+                                     double h, eqnn_tensor **k)
+{
+    for (int i = 1; i < n; i++)
+        k[i] = eqnn__ode_field(s, eqnn__ode_sum(s->y, h, a + 6 * (i - 1), k, i), s->t + c[i] * h);
+    return eqnn__ode_sum(s->y, h, a + 6 * (n - 1), k, n);
+}
+
+/* --- steps that follow the error: Dormand and Prince 1980, J. Comp. Appl. Math. 6, 19; Hairer,
+   Norsett, Wanner, Solving Ordinary Differential Equations I, 2nd ed. 1993, II.4 to II.6 --- */
+
+static const double eqnn__dopri_c[6] = { 0, 0.2, 0.3, 0.8, 8.0 / 9, 1 };
+static const double eqnn__dopri_a[6][6] = {
+    { 0.2, 0, 0, 0, 0, 0 },
+    { 3.0 / 40, 9.0 / 40, 0, 0, 0, 0 },
+    { 44.0 / 45, -56.0 / 15, 32.0 / 9, 0, 0, 0 },
+    { 19372.0 / 6561, -25360.0 / 2187, 64448.0 / 6561, -212.0 / 729, 0, 0 },
+    { 9017.0 / 3168, -355.0 / 33, 46732.0 / 5247, 49.0 / 176, -5103.0 / 18656, 0 },
+    { 35.0 / 384, 0, 500.0 / 1113, 125.0 / 192, -2187.0 / 6784, 11.0 / 84 }
+};
+/* Orders 5 and 4 differ by h sum of e_i k_i; the seventh stage is the field at the step's end. */
+static const double eqnn__dopri_e[7] = { 71.0 / 57600, 0, -71.0 / 16695, 71.0 / 1920,
+                                         -17253.0 / 339200, 22.0 / 525, -1.0 / 40 };
+
+/* y(t + u h) = y + h sum of w_i k_i, 4th order for 0 < u < 1 (II.6; Shampine's d_i): a cubic with
+   the values and slopes of both ends, and u^2 (1-u)^2 sum of d_i k_i */
+static void eqnn__dopri_dense(double u, double w[7])
+{
+    static const double d[7] = { -12715105075.0 / 11282082432, 0, 87487479700.0 / 32700410799,
+                                 -10690763975.0 / 1880347072, 701980252875.0 / 199316789632,
+                                 -1453857185.0 / 822651844, 69997945.0 / 29380423 };
+    for (int i = 0; i < 7; i++) {
+        double b = i < 6 ? eqnn__dopri_a[5][i] : 0, first = i == 0, last = i == 6;
+        w[i] = u * (b + (1 - u) * (first - b + u * (2 * b - first - last + (1 - u) * d[i])));
+    }
+}
+
+/* A step of length h, tried: k[7], its end, and the norm of its error (1: just good enough). */
+static double eqnn__dopri_try(eqnn__ode *s, double h, eqnn_tensor *k[7], eqnn_tensor **end)
+{
+    k[0] = s->k;
+    *end = eqnn__ode_stages(s, eqnn__dopri_a[0], eqnn__dopri_c, 6, h, k);
+    k[6] = eqnn__ode_field(s, *end, s->t + h);
+    if (!k[6]) return NAN;
+    int recording = eqnn_recording(s->c, 0);
+    eqnn_mark m = eqnn_mark_make(s->c);
+    eqnn_tensor *e = eqnn__scale(k[0], h * eqnn__dopri_e[0], 0, "ode");
+    double norm = eqnn__ode_norm(s, eqnn__ode_sum(e, h, eqnn__dopri_e + 1, k + 1, 6), s->y, *end);
+    eqnn_rewind(m, NULL);
+    eqnn_recording(s->c, recording);
+    return norm;
+}
+
+/* The step counts: outputs up to its end, which is the new start. */
+static void eqnn__dopri_accept(eqnn__ode *s, double h, double t, eqnn_tensor *k[7],
+                               eqnn_tensor *end)
+{
+    for (; s->next < s->n; s->next++) {
+        double at = s->times[s->next], u = at == t ? 1 : (at - s->t) / (t - s->t), w[7];
+        if (u > 1) break;
+        eqnn__dopri_dense(u, w);
+        eqnn__ode_put(s, &s->out[s->next], u < 1 ? eqnn__ode_sum(s->y, h, w, k, 7) : end);
+    }
+    eqnn__ode_put(s, &s->y, end);
+    eqnn__ode_put(s, &s->k, k[6]);
+    s->t = t;
+    s->stats.steps++;
+}
+
+/* A first step whose Euler step would change y by a hundredth, and whose second derivative is
+   within the tolerance (II.4). */
+static double eqnn__dopri_first(eqnn__ode *s, double span)
+{
+    static const double one = 1;
+    if (s->o.step > 0) return s->o.step < span ? s->o.step : span;
+    double sign = s->times[s->n - 1] < s->t ? -1 : 1;
+    double d0 = eqnn__ode_norm(s, s->y, s->y, s->y), d1 = eqnn__ode_norm(s, s->k, s->y, s->y);
+    double h = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+    if (!(h < span)) h = span;
+    eqnn_mark m = eqnn_mark_make(s->c);
+    int recording = eqnn_recording(s->c, 0);
+    eqnn_tensor *k = eqnn__ode_field(s, eqnn__ode_sum(s->y, sign * h, &one, &s->k, 1),
+                                     s->t + sign * h);
+    double d2 = k ? eqnn__ode_norm(s, eqnn_sub(k, s->k), s->y, s->y) / h : NAN;
+    eqnn_recording(s->c, recording);
+    eqnn_rewind(m, NULL);
+    if (d2 > d1) d1 = d2;
+    double longer = d1 > 1e-15 ? eqnn__power(0.01 / d1, 0.2) : h * 1e-3;
+    if (longer < 1e-6 && !(d1 > 1e-15)) longer = 1e-6;
+    if (100 * h < longer) longer = 100 * h;
+    return longer < span ? longer : span;
+}
+
+/* The next step is the last times this: a controller that looks at the last two errors (II.4). */
+static double eqnn__dopri_factor(double error, double before, int good)
+{
+    if (!(error < INFINITY)) return 0.2;
+    if (error < 1e-10) return 10;
+    double f = 0.9 / eqnn__power(error, 0.17) * (good ? eqnn__power(before, 0.04) : 1);
+    return f < 0.2 ? 0.2 : f > 10 ? 10 : f;
+}
+
+/* Rejected steps are forgotten, with their part of the tape. */
+static void eqnn__dopri(eqnn__ode *s)
+{
+    double end = s->times[s->n - 1], sign = end < s->t ? -1 : 1, before = 1e-4;
+    double span = fabs(end - s->t), h = span > 0 ? eqnn__dopri_first(s, span) : 0;
+    int good = 1;
+    while (s->next < s->n && eqnn__ode_budget(s)) {
+        double left = fabs(end - s->t), error;
+        int last = 1.01 * h >= left, was_good = good;
+        eqnn_tensor *k[7], *y;
+        if (last) h = left;
+        eqnn_mark m = eqnn_mark_make(s->c);
+        error = eqnn__dopri_try(s, sign * h, k, &y);
+        if (s->c->failed) return;
+        good = error <= 1;
+        if (good) eqnn__dopri_accept(s, sign * h, last ? end : s->t + sign * h, k, y);
+        else s->stats.rejected++;
+        if (!good || !s->keep) eqnn_rewind(m, NULL);
+        double factor = eqnn__dopri_factor(error, before, good);
+        h *= good && !was_good && factor > 1 ? 1 : factor;
+        if (good) before = error > 1e-4 ? error : 1e-4;
+        if (!good && h <= 1e-14 * (fabs(s->t) + fabs(end)))
+            eqnn__fail(s->c, "ode: at t = %g no step is short enough: %s", s->t,
+                       error < INFINITY ? "raise the tolerance" : "the field is not finite");
+    }
+}
+
+/* --- steps of fixed length --- */
+
+static eqnn_tensor *eqnn__ode_rk4(eqnn__ode *s, double h)
+{
+    static const double c[4] = { 0, 0.5, 0.5, 1 };
+    static const double a[4][6] = { { 0.5, 0, 0, 0, 0, 0 },
+                                    { 0, 0.5, 0, 0, 0, 0 },
+                                    { 0, 0, 1, 0, 0, 0 },
+                                    { 1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6, 0, 0 } };
+    eqnn_tensor *k[4];
+    k[0] = eqnn__ode_field(s, s->y, s->t);
+    return eqnn__ode_stages(s, a[0], c, 4, h, k);
+}
+
+/* y1 = y + h f(m, t + h/2) at the middle m = (y + y1) / 2 (Hairer, Lubich, Wanner, Geometric
+   Numerical Integration, 2nd ed. 2006, VI.4). m = y + h/2 f(m) is iterated from m = y, until it
+   stands still, or until all that still moves is rounding. The whole iteration is on the tape:
+   derivatives converge as the values do. */
+static eqnn_tensor *eqnn__ode_midpoint(eqnn__ode *s, double h)
+{
+    static const double half = 0.5, one = 1;
+    eqnn_tensor *m = s->y;
+    double last = INFINITY;
+    for (int i = 0; i < 200 && m; i++) {
+        eqnn_tensor *k = eqnn__ode_field(s, m, s->t + h / 2), *was = m;
+        m = eqnn__ode_sum(s->y, h, &half, &k, 1);
+        int recording = eqnn_recording(s->c, 0);
+        double change = m ? eqnn__ode_rms(eqnn_sub(m, was)) : NAN, size = eqnn__ode_rms(m);
+        eqnn_recording(s->c, recording);
+        if (!(change < INFINITY)) break;
+        if (change <= s->o.solve * size ||
+            (change >= last / 2 && change <= 128 * EQNN__ODE_EPS * size))
+            return eqnn__ode_sum(s->y, h, &one, &k, 1);
+        last = change;
+    }
+    return eqnn__fail(s->c, "ode: at t = %g the midpoint's iteration does not converge with steps "
+                      "of %g; they must be shorter", s->t, fabs(h));
+}
+
+static void eqnn__ode_fixed(eqnn__ode *s)
+{
+    for (; s->next < s->n && !s->c->failed; s->next++) {
+        double start = s->times[s->next - 1], span = s->times[s->next] - start;
+        double count = s->o.step > 0 ? ceil(fabs(span) / s->o.step - 1e-9) : 1;
+        if (count < 1) count = 1;
+        for (double i = 0; i < count && eqnn__ode_budget(s); i++) {
+            eqnn_mark m = eqnn_mark_make(s->c);
+            s->t = start + span * i / count;
+            eqnn__ode_put(s, &s->y, s->o.method == EQNN_RK4 ? eqnn__ode_rk4(s, span / count)
+                                                            : eqnn__ode_midpoint(s, span / count));
+            if (!s->keep) eqnn_rewind(m, NULL);
+            s->stats.steps++;
+        }
+        eqnn__ode_put(s, &s->out[s->next], s->y);
+    }
+}
+
+/* From out[0] at times[0] to all the others. */
+static int eqnn__ode_run(eqnn__ode *s, const double *times, int n, eqnn_tensor **out)
+{
+    s->c = out[0]->ctx;
+    s->keep = s->c->recording;
+    s->times = times;
+    s->n = n;
+    s->next = 1;
+    s->out = out;
+    s->t = times[0];
+    s->y = s->keep ? out[0] : eqnn_detach(out[0]);
+    for (int i = 1; i < n; i++) out[i] = s->keep ? out[0] : eqnn_detach(out[0]);
+    if (s->o.method == EQNN_DOPRI5 && n > 1) {
+        s->k = eqnn__ode_field(s, s->y, s->t);
+        if (!s->c->failed) eqnn__dopri(s);
+    } else {
+        eqnn__ode_fixed(s);
+    }
+    return !s->c->failed;
+}
+
+/* --- the adjoint equation: Chen, Rubanova, Bettencourt, Duvenaud 2018, arXiv:1806.07366 ---
+
+   With a(t) = dL/dy(t) and w the parameters, backwards in time from the last output,
+
+       dy/dt = f      da/dt = -a df/dy      d(dL/dw)/dt = -a df/dw
+
+   and at each output time a jumps by dL/dy_i. There y starts anew from what was computed forwards.
+   All three are one row. dL/dw does not act back, so it does not choose the steps (Kidger, Chen,
+   Lyons 2021, arXiv:2009.09457). The midpoint rule keeps a dy/dy0 as it is: its adjoint gives what
+   the tape gives, up to rounding (Sanz-Serna 2016, SIAM Review 58, 3). */
+
+typedef struct eqnn__adjoint {
+    eqnn_field f;
+    void *user;
+    eqnn_ode_opts o;
+    const double *times;
+    int n;
+    double t;               /* the time of the call                                       */
+    eqnn__checkpoint *call; /* so that f finds the names, tick and mode of the first time */
+    eqnn_tensor *const *x;  /* y0 and the parameters that f touches                       */
+    int inputs;
+} eqnn__adjoint;
+
+static eqnn_tensor *eqnn__adjoint_call(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__adjoint *a = *(eqnn__adjoint *const *)user;
+    (void)n;
+    return a->f(x[0], a->t, a->user);
+}
+
+/* The three right-hand sides, for the row | y | a | dL/dw |. */
+static eqnn_tensor *eqnn__adjoint_field(eqnn_tensor *row, double t, void *user)
+{
+    eqnn__adjoint *a = (eqnn__adjoint *)user;
+    eqnn_ctx *c = row->ctx;
+    int rows = a->x[0]->rows, cols = a->x[0]->cols, size = rows * cols, n = a->inputs;
+    eqnn_tensor **x = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                        (2 * (size_t)n + 1) * sizeof *x);
+    if (!x) return NULL;
+    eqnn_tensor **d = x + n, *g = eqnn_reshape(eqnn_slice(row, size, size), rows, cols);
+    memcpy(x, a->x, (size_t)n * sizeof *x);
+    x[0] = eqnn_as(eqnn_reshape(eqnn_slice(row, 0, size), rows, cols), a->x[0]->label);
+    a->t = t;
+    int recording = eqnn_recording(c, 1);
+    d[0] = eqnn_as(x[0] ? eqnn__replay(c, a->call, x) : NULL, NULL);
+    int good = d[0] && eqnn_vjps(d[0], g, x, n, d + 1);
+    eqnn_recording(c, recording);
+    for (int i = 0; good && i <= n; i++)
+        d[i] = eqnn_reshape(eqnn_as(d[i], NULL), 1, d[i]->rows * d[i]->cols);
+    for (int i = 1; good && i <= n; i++) d[i] = eqnn_neg(d[i]);
+    return good ? eqnn_concat_n(d, n + 1) : NULL;
+}
+
+/* x: cotangents of all outputs on top of each other, the outputs likewise, and what they came from.
+   Returns | dL/dy0 | dL/dw |. */
+static eqnn_tensor *eqnn__adjoint_value(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn__adjoint *a = *(eqnn__adjoint **)user;
+    eqnn_ctx *c = x[0]->ctx;
+    int rows = a->x[0]->rows, size = rows * a->x[0]->cols, weights = 0, rule = c->in_rule;
+    eqnn__recycler *recycler = c->recycler;
+    for (int i = 3; i < n; i++) weights += x[i]->rows * x[i]->cols;
+    c->recycler = NULL; /* what a rewind takes must not be found there */
+    c->in_rule = 0;
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn_tensor *sum = eqnn_zeros(c, 1, size + weights), *row[2], *part[3];
+    for (int i = a->n - 1; i > 0 && sum; i--) {
+        double times[2];
+        eqnn__ode s;
+        memset(&s, 0, sizeof s);
+        s.f = eqnn__adjoint_field;
+        s.user = a;
+        s.o = a->o;
+        s.watch = 2 * size;
+        times[0] = a->times[i];
+        times[1] = a->times[i - 1];
+        for (int k = 0; k < 2; k++)
+            part[k] = eqnn_reshape(eqnn_as(eqnn_slice_rows(x[1 - k], (i - 1) * rows, rows), NULL),
+                                   1, size);
+        part[1] = eqnn_add(part[1], eqnn_slice(sum, 0, size));
+        part[2] = eqnn_slice(sum, size, weights);
+        row[0] = eqnn_concat_n(part, 3);
+        sum = row[0] && eqnn__ode_run(&s, times, 2, row) ? row[1] : NULL;
+        sum = eqnn_rewind(m, eqnn_slice(sum, size, size + weights));
+    }
+    c->in_rule = rule;
+    c->recycler = recycler;
+    return sum;
+}
+
+static int eqnn__adjoint_refuse(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                                const int *want, eqnn_tensor **dx, void *user)
+{
+    (void)n, (void)y, (void)g, (void)want, (void)dx, (void)user;
+    eqnn__fail(x[0]->ctx, "ode: the adjoint equation gives first derivatives only; for higher ones "
+               "leave .adjoint out");
+    return 0;
+}
+
+/* The cotangents of y0 and the parameters, by an operation that has no rule of its own. */
+static int eqnn__adjoint_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                              const int *want, eqnn_tensor **dx, void *user)
+{
+    eqnn_ctx *c = g->ctx;
+    eqnn_custom_op op;
+    op.name = "ode";
+    op.value = eqnn__adjoint_value;
+    op.rule = eqnn__adjoint_refuse;
+    eqnn_tensor **in = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                         ((size_t)n + 2) * sizeof *in);
+    if (!in) return 0;
+    in[0] = g;
+    in[1] = y;
+    memcpy(in + 2, x, (size_t)n * sizeof *in);
+    eqnn_tensor *row = eqnn_custom(&op, in, n + 2, &user, sizeof user);
+    for (int i = 0, first = 0; row && i < n; i++) {
+        int size = x[i]->rows * x[i]->cols;
+        if (want[i]) dx[i] = eqnn_reshape(eqnn_slice(row, first, size), x[i]->rows, x[i]->cols);
+        first += size;
+    }
+    return row != NULL;
+}
+
+/* One node for the whole solution: inputs y0 and the parameters that were touched on the way. */
+static int eqnn__adjoint_run(eqnn__ode *s, eqnn__adjoint *a, eqnn_tensor **y)
+{
+    eqnn_ctx *c = y[0]->ctx;
+    int recording = eqnn_recording(c, 0), noting = c->noting, start = c->note_start;
+    int first = c->notes, rows = y[0]->rows;
+    c->noting = 1;
+    c->note_start = first;
+    int good = eqnn__ode_run(s, a->times, a->n, y);
+    eqnn_tensor *all = good && a->n > 1 ? eqnn_stack(y + 1, a->n - 1) : NULL;
+    c->noting = noting;
+    c->note_start = start;
+    eqnn_recording(c, recording);
+    if (!all) return good && a->n == 1;
+    a->inputs = 1 + c->notes - first;
+    eqnn_tensor **x = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                        (size_t)a->inputs * sizeof *x);
+    eqnn__custom *op = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *op);
+    if (!x || !op) return 0;
+    x[0] = y[0];
+    if (a->inputs > 1) memcpy(x + 1, c->noted + first, (size_t)(a->inputs - 1) * sizeof *x);
+    if (!noting) c->notes = first;
+    memset(op, 0, sizeof *op);
+    op->op.name = "ode";
+    op->op.rule = eqnn__adjoint_rule;
+    op->user = a;
+    a->x = x;
+    eqnn__node *node = eqnn__record(c, EQNN__OP_CUSTOM, x, a->inputs, &all, 1);
+    if (node) node->aux = op;
+    for (int i = 1; i < a->n; i++) y[i] = eqnn_slice_rows(all, (i - 1) * rows, rows);
+    return !c->failed;
+}
+
+static int eqnn__ode_adjoint(eqnn__ode *s, const double *times, int n, eqnn_tensor **y)
+{
+    eqnn_ctx *c = y[0]->ctx;
+    eqnn__adjoint *a = (eqnn__adjoint *)eqnn__arena_alloc(c, &c->step, sizeof *a);
+    double *copy = (double *)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof *copy);
+    if (!a || !copy) return 0;
+    memset(a, 0, sizeof *a);
+    memcpy(copy, times, (size_t)n * sizeof *copy);
+    a->f = s->f;
+    a->user = s->user;
+    a->o = s->o;
+    a->times = copy;
+    a->n = n;
+    a->call = eqnn__checkpoint_make(c, eqnn__adjoint_call, 1, &a, sizeof a);
+    return a->call && eqnn__adjoint_run(s, a, y);
+}
+
+/* --- the entry --- */
+
+static int eqnn__ode_times(eqnn_ctx *c, const double *times, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!(fabs(times[i]) < INFINITY) ||
+            (i > 1 && (times[i] - times[i - 1]) * (times[i - 1] - times[i - 2]) < 0)) {
+            eqnn__fail(c, "ode: times must be finite and rise, or fall: number %d is %g", i,
+                       times[i]);
+            return 0;
+        }
+    return 1;
+}
+
+EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n, eqnn_tensor **y,
+                      void *user, const eqnn_ode_opts *opts)
+{
+    eqnn__ode s;
+    for (int i = 0; y && i < n; i++) y[i] = NULL;
+    if (eqnn__bad(y0, "ode")) return 0;
+    if (!f || !times || !y || n < 1) {
+        eqnn__fail(y0->ctx, "ode: %s", n < 1 ? "there must be one time or more"
+                                             : "the field, the times or the place for y are NULL");
+        return 0;
+    }
+    if (!eqnn__ode_times(y0->ctx, times, n)) return 0;
+    memset(&s, 0, sizeof s);
+    s.f = f;
+    s.user = user;
+    s.o = eqnn__ode_defaults(opts);
+    y[0] = y0;
+    int good = s.o.adjoint && y0->ctx->recording ? eqnn__ode_adjoint(&s, times, n, y)
+                                                 : eqnn__ode_run(&s, times, n, y);
+    for (int i = 0; !good && i < n; i++) y[i] = NULL;
+    if (s.o.stats) *s.o.stats = s.stats;
+    return good;
 }
 
 /* ----------------------------------------------------------------------------------------------
@@ -17544,7 +18240,7 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
     return eqnn__grid_activation(x, "so3_activation", 1, act, opts);
 }
 
-#ifdef EQNN__HOST_O1
+#ifdef EQNN__QUICK
 #pragma GCC pop_options /* graphs have loops over points */
 #endif
 
@@ -18699,7 +19395,7 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g)
     return eqnn_segment_mean(x, g->example_index);
 }
 
-#ifdef EQNN__HOST_O1
+#ifdef EQNN__QUICK
 #pragma GCC push_options
 #pragma GCC optimize("Og")
 #endif
@@ -19580,7 +20276,7 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
     return eqnn_leave(eqnn_mlp(x, "head", eqnn_format(pos->ctx, "%d,%d", o.hidden, o.out), &mlp));
 }
 
-#ifdef EQNN__HOST_O1
+#ifdef EQNN__QUICK
 #pragma GCC pop_options
 #pragma GCC pop_options
 #endif

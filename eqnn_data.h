@@ -79,7 +79,8 @@ EQNN_API int eqnn_npz_save(eqnn_ctx *c, const char *path, const eqnn_array *arra
 EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *array);
 
 /* ------------------------------------------------------------------------------------------------
-   2 >>generators   Data that needs no download: a chain of beads that obeys Newton.
+   2 >>generators   Data that needs no download: a chain of beads that obeys Newton, functions to be
+                    found from examples, cubes to be solved, mechanical systems.
    ---------------------------------------------------------------------------------------------- */
 
 /* Beads of mass 1 on a string, isolated, with the potential energy
@@ -118,6 +119,74 @@ EQNN_API double eqnn_chain_energy(const eqnn_chain_opts *opts, const double *pos
 EQNN_API void eqnn_chain_force(const eqnn_chain_opts *opts, const double *pos, double *force);
 /* One frame of velocity Verlet in place; force [beads, 3] is that of pos, before and after. */
 EQNN_API void eqnn_chain_step(const eqnn_chain_opts *opts, double *pos, double *vel, double *force);
+
+/* Functions to be found from examples, with the symmetry that a network may use: the regression
+   tasks of EMLP (M. Finzi, M. Welling, A. G. Wilson 2021, arXiv:2104.09459).
+
+      inertia    5 masses, 5 positions: the matrix  sum of m (|r|^2 1 - r r^T)
+      o5         two vectors of R^5:  sin|a| - |b|^3/2 + a.b / |a||b|
+      particle   four momenta a b c d, products of the signature (+ - - -), e.g. ab = a^T eta b:
+                 y = 4 (L, M) with L = a c^T - (ac - aa) eta, M = eta b d^T eta - (bd - bb) eta,
+                 as published: not symmetric in a and c, and the momenta off their shells */
+typedef struct eqnn_task {
+    const char *name;
+    const char *rep_in, *rep_out, *group; /* as eqnn_groups.h writes them                         */
+    int in, out;                          /* how many numbers                                     */
+    double spread;                        /* inputs are N(0, spread^2); masses log(1 + e^N)       */
+    int vector;                           /* numbers that share a scale; 0: nothing is scaled     */
+    void (*target)(const double *x, double *y);
+} eqnn_task;
+EQNN_API const eqnn_task *eqnn_task_find(eqnn_ctx *c, const char *name);
+/* Examples first..first+n-1 of a seed: x [n][in], y [n][out] or NULL. */
+EQNN_API void eqnn_task_draw(const eqnn_task *t, uint64_t seed, uint64_t first, int n, double *x,
+                             double *y);
+EQNN_API void eqnn_task_targets(const eqnn_task *t, int n, const double *x, double *y);
+/* What standardisation needs, over n examples: x is divided by scale [in], each vector's root mean
+   square, which keeps the symmetry; y has mean [out] and deviation [out]. Without: 1, 0, 1. */
+EQNN_API void eqnn_task_scales(const eqnn_task *t, int n, const double *x, const double *y,
+                               double *scale, double *mean, double *deviation);
+
+/* EMLP's toys: a cube with so many stickers on each of its 6 faces, as X [6][6*stickers] with
+   X[colour][sticker] = 1. Solved; or mirrored, which no turn can reach. */
+EQNN_API void eqnn_cube_state(int stickers, int mirrored, double *x);
+/* x [rows][d] times a random word of so many letters in the generators [count][d][d]. */
+EQNN_API int eqnn_scramble(eqnn_ctx *c, uint64_t seed, uint64_t index, int letters,
+                           const double *generators, int count, int rows, int d, double *x);
+
+/* Mechanical systems: z = (positions, momenta), dz/dt = (dH/dp, -dH/dq).
+
+      springs      two unit masses in space, hung one below the other by springs from the origin,
+                   z = (x1, x2, p1, p2), of EMLP:
+                   H = |p1|^2/2 + |p2|^2/2 + (|x1|-1)^2/2 + (|x1-x2|-1)^2 + x1_z + x2_z
+                   also conserved: the angular momentum about the vertical
+      oscillator   H = (q^2 + p^2)/2 */
+typedef struct eqnn_system {
+    const char *name, *rep, *group;
+    int dim;                                                 /* of z, at most 64             */
+    double (*energy)(const double *z);
+    void (*field)(const double *z, double *dz);              /* dz/dt                        */
+    double (*spin)(const double *z);                         /* or NULL                      */
+    void (*start)(uint64_t seed, uint64_t i, double *z);     /* a random state, the i-th     */
+} eqnn_system;
+EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name);
+/* z [n][m][dim] at the times [m], which rise or fall, from z0 [n][dim] at times[0]: each system by
+   itself, with an error of at most tolerance times its largest coordinate a step (0: 1e-12). 1 when
+   done. */
+EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance, int n,
+                             const double *z0, const double *times, int m, double *z);
+
+/* EMLP's training data: system i starts at random, runs for chunks * length times, dt apart, and
+   one chunk of its trajectory, chosen at random, is an example. (Published: tolerance 1e-4, and in
+   float.) */
+typedef struct eqnn_chunk_opts {
+    int length, chunks;   /* default 5, 30         */
+    double dt;            /* default 0.2           */
+    double tolerance;     /* default 1e-12         */
+    uint64_t seed;        /* default the context's */
+} eqnn_chunk_opts;
+/* Those of systems first..first+n-1: z [n][length][dim] */
+EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_chunk_opts *opts,
+                                uint64_t first, int n, double *z);
 
 /* ------------------------------------------------------------------------------------------------
    3 >>batches   Which examples are trained on together, and in which order. Orders are functions of
@@ -1364,6 +1433,355 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
     eqnn__chain_run(&o, work, pos, vel);
     free(work);
     return 1;
+}
+
+/* ---- functions to be found ---- */
+
+enum { /* the chain's streams are 1 and 2, those of splits and batches 3 and 16 onwards */
+    EQNN__STREAM_INERTIA = 4, EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE,
+    EQNN__STREAM_SPRINGS, EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK
+};
+
+static void eqnn__task_inertia(const double *x, double *y)
+{
+    for (int a = 0; a < 9; a++) y[a] = 0;
+    for (int i = 0; i < 5; i++) {
+        double m = x[i];
+        const double *r = x + 5 + 3 * i;
+        for (int a = 0; a < 3; a++)
+            for (int b = 0; b < 3; b++)
+                y[3 * a + b] += m * ((a == b ? eqnn__chain_dot(r, r) : 0) - r[a] * r[b]);
+    }
+}
+
+static void eqnn__task_o5(const double *x, double *y)
+{
+    double aa = 0, bb = 0, ab = 0;
+    for (int i = 0; i < 5; i++) {
+        aa += x[i] * x[i];
+        bb += x[5 + i] * x[5 + i];
+        ab += x[i] * x[5 + i];
+    }
+    double a = sqrt(aa), b = sqrt(bb), cosine = a > 0 && b > 0 ? ab / (a * b) : 0;
+    y[0] = sin(a) - b * bb / 2 + cosine;
+}
+
+static double eqnn__minkowski(const double *a, const double *b)
+{
+    return a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3];
+}
+
+/* Multiplied out: (L, M) = (ab)(cd) - v (ac) - u (bd) + 4 u v, u = ac - aa, v = bd - bb */
+static void eqnn__task_particle(const double *x, double *y)
+{
+    const double *a = x, *b = x + 4, *c = x + 8, *d = x + 12;
+    double ac = eqnn__minkowski(a, c), bd = eqnn__minkowski(b, d);
+    double u = ac - eqnn__minkowski(a, a), v = bd - eqnn__minkowski(b, b);
+    double both = eqnn__minkowski(a, b) * eqnn__minkowski(c, d);
+    y[0] = 4 * (both - v * ac - u * bd + 4 * u * v);
+}
+
+EQNN_API const eqnn_task *eqnn_task_find(eqnn_ctx *c, const char *name)
+{
+    static const eqnn_task tasks[3] = {
+        { "inertia", "5*Scalar+5*V", "T(2)", "O(3)", 20, 9, 1, 0, eqnn__task_inertia },
+        { "o5", "2*V", "Scalar", "O(5)", 10, 1, 1, 5, eqnn__task_o5 },
+        { "particle", "4*V", "Scalar", "Lorentz", 16, 1, 0.25, 4, eqnn__task_particle }
+    };
+    for (int i = 0; i < 3; i++)
+        if (name && !strcmp(name, tasks[i].name)) return &tasks[i];
+    eqnn_fail(c, "there is no task '%s'; there are inertia, o5 and particle", name ? name : "NULL");
+    return NULL;
+}
+
+EQNN_API void eqnn_task_draw(const eqnn_task *t, uint64_t seed, uint64_t first, int n, double *x,
+                             double *y)
+{
+    if (!t) return;
+    uint64_t stream = t->in == 20 ? EQNN__STREAM_INERTIA : t->in == 10 ? EQNN__STREAM_O5
+                                                                       : EQNN__STREAM_PARTICLE;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < t->in; k++) {
+            uint64_t index = (first + (uint64_t)i) * (uint64_t)t->in + (uint64_t)k;
+            double v = t->spread * eqnn__data_normal(seed, stream, index);
+            x[(size_t)i * (size_t)t->in + (size_t)k] = t->in == 20 && k < 5 ? log1p(exp(v)) : v;
+        }
+    if (y) eqnn_task_targets(t, n, x, y);
+}
+
+EQNN_API void eqnn_task_targets(const eqnn_task *t, int n, const double *x, double *y)
+{
+    for (int i = 0; t && i < n; i++)
+        t->target(x + (size_t)i * (size_t)t->in, y + (size_t)i * (size_t)t->out);
+}
+
+EQNN_API void eqnn_task_scales(const eqnn_task *t, int n, const double *x, const double *y,
+                               double *scale, double *mean, double *deviation)
+{
+    if (!t) return;
+    for (int k = 0; k < t->in; k++) scale[k] = t->vector ? 0 : 1;
+    for (int k = 0; k < t->in && t->vector; k++) {
+        double sum = 0, count = (double)n * t->vector;
+        int first = k / t->vector * t->vector;
+        for (int i = 0; i < n * t->vector; i++) {
+            double v = x[i / t->vector * t->in + first + i % t->vector];
+            sum += v * v;
+        }
+        scale[k] = n > 0 && sum > 0 ? sqrt(sum / count) : 1;
+    }
+    for (int k = 0; k < t->out; k++) {
+        double squares = 0;
+        mean[k] = 0, deviation[k] = 1;
+        if (!t->vector || n < 1) continue;
+        for (int i = 0; i < n; i++) mean[k] += y[i * t->out + k] / n;
+        for (int i = 0; i < n; i++)
+            squares += (y[i * t->out + k] - mean[k]) * (y[i * t->out + k] - mean[k]) / n;
+        if (squares > 0) deviation[k] = sqrt(squares);
+    }
+}
+
+/* Faces are up, front, right, back, left, down; mirrored, opposite colours have changed places in
+   all three pairs: an inversion. */
+EQNN_API void eqnn_cube_state(int stickers, int mirrored, double *x)
+{
+    static const int other[6] = { 5, 3, 4, 1, 2, 0 };
+    for (int colour = 0; colour < 6; colour++)
+        for (int k = 0; k < 6 * stickers; k++) {
+            int face = k / stickers;
+            *x++ = colour == (mirrored ? other[face] : face);
+        }
+}
+
+EQNN_API int eqnn_scramble(eqnn_ctx *c, uint64_t seed, uint64_t index, int letters,
+                           const double *generators, int count, int rows, int d, double *x)
+{
+    if (eqnn_error(c)) return 0;
+    double *row = (double *)malloc(((size_t)(d > 0 ? d : 0) + 1) * sizeof *row);
+    if (!row || count < 1 || d < 1) {
+        eqnn_fail(c, "scramble: %d generators of size %d%s", count, d, row ? "" : ": no memory");
+        free(row);
+        return 0;
+    }
+    for (int k = 0; k < letters; k++) {
+        uint64_t bits = eqnn__data_bits(seed, EQNN__STREAM_SCRAMBLE, (index << 32) + (uint64_t)k);
+        const double *h = generators + (size_t)(bits % (uint64_t)count) * (size_t)d * (size_t)d;
+        for (int r = 0; r < rows; r++) {
+            double *v = x + (size_t)r * (size_t)d;
+            for (int j = 0; j < d; j++) row[j] = 0;
+            for (int i = 0; i < d; i++)
+                for (int j = 0; v[i] != 0 && j < d; j++)
+                    row[j] += v[i] * h[(size_t)i * (size_t)d + (size_t)j];
+            memcpy(v, row, (size_t)d * sizeof *v);
+        }
+    }
+    free(row);
+    return 1;
+}
+
+/* ---- mechanical systems ---- */
+
+/* Of the vectors from the origin to x1 and from x2 to x1: length less 1, and direction. */
+static void eqnn__springs_stretch(const double *z, double stretch[2], double u[2][3])
+{
+    for (int k = 0; k < 2; k++) {
+        double d[3];
+        for (int m = 0; m < 3; m++) d[m] = z[m] - (k ? z[3 + m] : 0);
+        double length = sqrt(eqnn__chain_dot(d, d));
+        stretch[k] = length - 1;
+        for (int m = 0; m < 3; m++) u[k][m] = length > 0 ? d[m] / length : 0;
+    }
+}
+
+static double eqnn__springs_energy(const double *z)
+{
+    double s[2], u[2][3], kinetic = 0;
+    eqnn__springs_stretch(z, s, u);
+    for (int m = 6; m < 12; m++) kinetic += 0.5 * z[m] * z[m];
+    return kinetic + 0.5 * s[0] * s[0] + s[1] * s[1] + z[2] + z[5];
+}
+
+static void eqnn__springs_field(const double *z, double *dz)
+{
+    double s[2], u[2][3];
+    eqnn__springs_stretch(z, s, u);
+    for (int m = 0; m < 6; m++) dz[m] = z[6 + m];
+    for (int m = 0; m < 3; m++) {
+        dz[6 + m] = -s[0] * u[0][m] - 2 * s[1] * u[1][m] - (m == 2);
+        dz[9 + m] = 2 * s[1] * u[1][m] - (m == 2);
+    }
+}
+
+static double eqnn__springs_spin(const double *z)
+{
+    return z[0] * z[7] - z[1] * z[6] + z[3] * z[10] - z[4] * z[9];
+}
+
+static void eqnn__springs_start(uint64_t seed, uint64_t i, double *z)
+{
+    for (int m = 0; m < 12; m++) {
+        double v = eqnn__data_normal(seed, EQNN__STREAM_SPRINGS, 12 * i + (uint64_t)m);
+        z[m] = (m < 6 ? 0.2 : 0.4) * v - (m == 2 ? 1.5 : m == 5 ? 3 : 0);
+    }
+}
+
+static double eqnn__oscillator_energy(const double *z) { return (z[0] * z[0] + z[1] * z[1]) / 2; }
+
+static void eqnn__oscillator_field(const double *z, double *dz)
+{
+    dz[0] = z[1];
+    dz[1] = -z[0];
+}
+
+static void eqnn__oscillator_start(uint64_t seed, uint64_t i, double *z)
+{
+    for (uint64_t m = 0; m < 2; m++)
+        z[m] = eqnn__data_normal(seed, EQNN__STREAM_OSCILLATOR, 2 * i + m);
+}
+
+EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name)
+{
+    static const eqnn_system systems[2] = {
+        { "springs", "4*V", "O2eR3", 12, eqnn__springs_energy, eqnn__springs_field,
+          eqnn__springs_spin, eqnn__springs_start },
+        { "oscillator", "V", "SO(2)", 2, eqnn__oscillator_energy, eqnn__oscillator_field, NULL,
+          eqnn__oscillator_start }
+    };
+    for (int i = 0; i < 2; i++)
+        if (name && !strcmp(name, systems[i].name)) return &systems[i];
+    eqnn_fail(c, "there is no system '%s'; there are springs and oscillator", name ? name : "NULL");
+    return NULL;
+}
+
+/* Extrapolation of Gragg's midpoint rule (Gragg 1965; Bulirsch, Stoer 1966; Hairer, Norsett,
+   Wanner, Solving ODEs I, II.9): n = 2, 4, 6, ... small steps give ends whose errors are series in
+   1/n^2; each further n removes one more term, by the rule of Aitken and Neville. */
+enum { EQNN__SYSTEM_MOST = 64, EQNN__SYSTEM_LEVELS = 8 };
+
+/* The end of a step h in n small ones. */
+static void eqnn__system_gragg(const eqnn_system *s, const double *z, double h, int n, double *end)
+{
+    double before[EQNN__SYSTEM_MOST], now[EQNN__SYSTEM_MOST], f[EQNN__SYSTEM_MOST], d = h / n;
+    s->field(z, f);
+    for (int i = 0; i < s->dim; i++) {
+        before[i] = z[i];
+        now[i] = z[i] + d * f[i];
+    }
+    for (int k = 1; k <= n; k++) {
+        s->field(now, f);
+        for (int i = 0; i < s->dim; i++) {
+            double next = before[i] + 2 * d * f[i];
+            if (k == n) end[i] = 0.5 * (now[i] + before[i] + d * f[i]);
+            before[i] = now[i];
+            now[i] = next;
+        }
+    }
+}
+
+/* One step, until two columns of the table agree; the number of levels, 0 when they never do. */
+static int eqnn__system_step(const eqnn_system *s, double tolerance, double h, double *z)
+{
+    double table[EQNN__SYSTEM_LEVELS][EQNN__SYSTEM_MOST], end[EQNN__SYSTEM_MOST];
+    for (int level = 0; level < EQNN__SYSTEM_LEVELS; level++) {
+        double error = 0, size = 0;
+        eqnn__system_gragg(s, z, h, 2 * (level + 1), end);
+        for (int i = 0; i < s->dim; i++) {
+            double t = end[i];
+            for (int k = 0; k < level; k++) {
+                double ratio = (level + 1.0) / (level - k);
+                double better = t + (t - table[k][i]) / (ratio * ratio - 1);
+                table[k][i] = t;
+                t = better;
+            }
+            table[level][i] = t;
+            double change = level ? fabs(t - table[level - 1][i]) : INFINITY;
+            if (!(change <= error)) error = change;
+            if (fabs(t) > size) size = fabs(t);
+        }
+        if (!(error <= tolerance * size)) continue;
+        memcpy(z, table[level], (size_t)s->dim * sizeof *z);
+        return level + 1;
+    }
+    return 0;
+}
+
+/* From time to time; steps are halved when they fail and doubled when they are easy. */
+static int eqnn__system_one(const eqnn_system *s, double tolerance, const double *times, int m,
+                            double *z)
+{
+    double now[EQNN__SYSTEM_MOST], h = INFINITY;
+    memcpy(now, z, (size_t)s->dim * sizeof *z);
+    for (int k = 1; k < m; k++) {
+        double t = times[k - 1], left = fabs(times[k] - t), all = left;
+        double sign = times[k] < t ? -1 : 1;
+        while (left > 0) {
+            double step = h < left ? h : left;
+            int levels = eqnn__system_step(s, tolerance, sign * step, now);
+            left = levels ? (step < left ? left - step : 0) : left;
+            if (!levels) h = step / 2;
+            else if (levels < 6) h = 2 * (h < INFINITY ? h : step);
+            if (h < 1e-9 * all) return 0;
+        }
+        memcpy(z + (size_t)k * (size_t)s->dim, now, (size_t)s->dim * sizeof *z);
+    }
+    return 1;
+}
+
+EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance, int n,
+                             const double *z0, const double *times, int m, double *z)
+{
+    if (eqnn_error(c) || !s) return 0;
+    if (s->dim < 1 || s->dim > EQNN__SYSTEM_MOST || n < 0 || m < 1 || !times || !z0 || !z) {
+        eqnn_fail(c, "%s: %d systems of %d numbers (1 to %d) at %d times%s", s->name, n, s->dim,
+                  EQNN__SYSTEM_MOST, m, times && z0 && z ? "" : ", and an array is missing (NULL)");
+        return 0;
+    }
+    size_t d = (size_t)s->dim;
+    for (int i = 0; i < n; i++) {
+        double *to = z + (size_t)i * (size_t)m * d;
+        memcpy(to, z0 + (size_t)i * d, d * sizeof *z);
+        if (eqnn__system_one(s, tolerance > 0 ? tolerance : 1e-12, times, m, to)) continue;
+        eqnn_fail(c, "%s: no step is short enough for system %d; is its start finite?", s->name, i);
+        return 0;
+    }
+    return 1;
+}
+
+static eqnn_chunk_opts eqnn__chunk_defaults(const eqnn_chunk_opts *opts, const eqnn_ctx *c)
+{
+    eqnn_chunk_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.length <= 0) o.length = 5;
+    if (o.chunks <= 0) o.chunks = 30;
+    if (!(o.dt > 0)) o.dt = 0.2;
+    if (!o.seed) o.seed = eqnn_seed(c);
+    return o;
+}
+
+EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_chunk_opts *opts,
+                                uint64_t first, int n, double *z)
+{
+    eqnn_chunk_opts o = eqnn__chunk_defaults(opts, c);
+    if (eqnn_error(c) || !s) return 0;
+    size_t m = (size_t)o.length * (size_t)o.chunks, d = (size_t)s->dim;
+    double *times = (double *)malloc((m + m * d) * sizeof *times), *all = times ? times + m : NULL;
+    if (!times) eqnn_fail(c, "%s: no memory for %zu times", s->name, m);
+    if (s->dim < 1 || s->dim > EQNN__SYSTEM_MOST)
+        eqnn_fail(c, "%s: a state of %d numbers; 1 to %d are possible", s->name, s->dim,
+                  EQNN__SYSTEM_MOST);
+    for (size_t k = 0; times && k < m; k++) times[k] = o.dt * (double)k;
+    for (int i = 0; i < n && !eqnn_error(c); i++) {
+        uint64_t number = first + (uint64_t)i;
+        uint64_t bits = eqnn__data_bits(o.seed, EQNN__STREAM_CHUNK, number);
+        int chunk = (int)(bits % (uint64_t)o.chunks);
+        double z0[EQNN__SYSTEM_MOST];
+        s->start(o.seed, number, z0);
+        eqnn_system_run(c, s, o.tolerance, 1, z0, times, (chunk + 1) * o.length, all);
+        memcpy(z + (size_t)i * (size_t)o.length * d, all + (size_t)chunk * (size_t)o.length * d,
+               (size_t)o.length * d * sizeof *z);
+    }
+    free(times);
+    return !eqnn_error(c);
 }
 
 /* ------------------------------------------------------------------------------------------------

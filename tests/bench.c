@@ -14,6 +14,7 @@
 #define EQNN_STATIC
 #define EQNN_IMPLEMENTATION
 #include "../eqnn.h"
+#include "../eqnn_groups.h"
 #include <time.h>
 
 #define REAL (sizeof(eqnn_real) == 8 ? "f64" : "f32")
@@ -705,6 +706,47 @@ static void small_things(void)
     eqnn_free(c);
 }
 
+/* ---- bases of matrix groups ---- */
+
+/* A solve and what it leaves in the context, which is forgotten before the next. */
+typedef struct basis_job { eqnn_ctx *c; eqnn__monomial *m; size_t at, used; } basis_job;
+
+static void basis_solve(void *user)
+{
+    basis_job *j = (basis_job *)user;
+    j->m->solution = NULL;
+    j->c->groups->record = NULL;
+    eqnn__arena_cut(&j->c->lasting, j->at, j->used);
+    const eqnn__solution *s = eqnn__solve(j->m);
+    sink = s ? (double)s->rank : 0;
+}
+
+static void bases(void)
+{
+    static const struct { const char *name, *group, *rep; } all[] = {
+        { "basis_so3_t4", "SO(3)", "T(4)" },      { "basis_so3_t5", "SO(3)", "T(5)" },
+        { "basis_so3_t6", "SO(3)", "T(6)" },      { "basis_so3_t7", "SO(3)", "T(7)" },
+        { "basis_o13_t6", "O13", "T(6)" },        { "basis_so6_t6", "SO(6)", "T(6)" },
+        { "basis_so13p_t44", "SO13p", "T(4,4)" }, { "basis_o13_t44", "O13", "T(4,4)" },
+        { "basis_s10_t6", "S(10)", "T(6)" },      { "basis_rubik_t4", "RubiksCube", "T(4)" } };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (!wanted(all[i].name)) continue;
+        eqnn_ctx *c = context();
+        const eqnn_rep *r = eqnn_rep_make(c, all[i].rep, eqnn_group_make(c, all[i].group));
+        basis_job j;
+        if (!r) { report(c, all[i].name); eqnn_free(c); continue; }
+        j.c = c;
+        j.m = (eqnn__monomial *)(uintptr_t)r->term[0].type;
+        j.at = c->lasting.at;
+        j.used = c->lasting.used;
+        basis_solve(&j);
+        row w = { all[i].name, "fwd", "f64", "eqnn", r->size, 0, 0, "components", 0 };
+        measure(w, basis_solve, &j);
+        report(c, all[i].name);
+        eqnn_free(c);
+    }
+}
+
 int main(void)
 {
     threads = (int)setting("THREADS", 1);
@@ -723,5 +765,6 @@ int main(void)
     linears();
     nets();
     small_things();
+    bases();
     return 0;
 }

@@ -1,4 +1,4 @@
-/* data.c - eqnn_data.h: files, the chain, batches, scores, options, logs and plots */
+/* data.c - eqnn_data.h: files, the chain, tasks, systems, batches, scores, options, logs, plots */
 #include "test.h"
 #include "../eqnn_data.h"
 
@@ -243,6 +243,159 @@ TEST(chain_repeats)
     CHECK_ERROR(c, "-1 beads");
     o.beads = 1;
     CHECK(eqnn_chain(c, &o, a, NULL)); /* one free particle */
+}
+
+/* A rotation, or a boost, in the plane of coordinates i and j. */
+static void turn(double *x, int i, int j, double angle, int boost)
+{
+    double c = boost ? cosh(angle) : cos(angle), s = boost ? sinh(angle) : sin(angle);
+    double a = x[i], b = x[j];
+    x[i] = c * a + (boost ? s : -s) * b;
+    x[j] = s * a + c * b;
+}
+
+TEST(tasks)
+{
+    eqnn_ctx *c = test_context();
+    static const char *const names[3] = { "inertia", "o5", "particle" };
+    static double x[4000 * 20], y[4000 * 9], again[20];
+    for (int k = 0; k < 3; k++) {
+        const eqnn_task *t = eqnn_task_find(c, names[k]);
+        double scale[20], mean[9], deviation[9], moved[9];
+        int d = k == 0 ? 3 : t->in == 10 ? 5 : 4, first = k == 0 ? 5 : 0;
+        eqnn_task_draw(t, 7, 0, 4000, x, y);
+        eqnn_task_draw(t, 7, 3999, 1, again, NULL); /* an example is a function of its number */
+        CHECK(!memcmp(again, x + 3999 * t->in, (size_t)t->in * sizeof(double)));
+        for (int v = first; v < t->in; v += d)
+            for (int i = 0; i + 1 < d; i++) turn(again + v, i, i + 1, 0.3 + i, k == 2 && i == 0);
+        eqnn_task_targets(t, 1, again, moved);
+        double *old = y + 3999 * t->out; /* a matrix turns as R y R^T: rows, then columns */
+        for (int s = 0; k == 0 && s < 3; s++)
+            for (int i = 0; i + 1 < d; i++) turn(old + 3 * s, i, i + 1, 0.3 + i, 0);
+        for (int s = 0; k == 0 && s < 3; s++)
+            for (int i = 0; i + 1 < d; i++) turn(old, 3 * i + s, 3 * i + 3 + s, 0.3 + i, 0);
+        for (int i = 0; i < t->out; i++) CHECK_NEAR(moved[i], old[i], 1e-11);
+        eqnn_task_scales(t, 4000, x, y, scale, mean, deviation);
+        for (int i = 0; i < t->in; i++) CHECK_NEAR(scale[i], k == 2 ? 0.25 : 1, 0.05);
+        for (int i = 0; k == 0 && i < 9; i++) CHECK(mean[i] == 0 && deviation[i] == 1);
+        test_note("%s: y of example 0 %.4f, mean %.3f, variance %.3f", names[k], y[0], mean[0],
+                  deviation[0] * deviation[0]);
+        if (k) CHECK_NEAR(mean[0], k == 1 ? -5.69 : 0.25, 0.1);
+        if (k) CHECK_NEAR(deviation[0] * deviation[0], k == 1 ? 37.9 : 0.726, 0.25);
+    }
+    CHECK(!eqnn_task_find(c, "outertia"));
+    CHECK_ERROR(c, "there is no task 'outertia'");
+    double zero[10] = { 0 }, one[1];
+    eqnn_task_targets(eqnn_task_find(c, "o5"), 1, zero, one);
+    CHECK(one[0] == 0);
+    eqnn_task_scales(eqnn_task_find(c, "o5"), 0, NULL, NULL, x, x + 10, x + 11);
+    CHECK(x[0] == 1 && x[10] == 0 && x[11] == 1);
+}
+
+TEST(cubes)
+{
+    eqnn_ctx *c = test_context();
+    static const double h[2][36] = { { 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0,
+                                       0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0 },
+                                     { 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+                                       0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0 } };
+    double x[36], y[36], big[288];
+    int handed[2] = { 0, 0 };
+    eqnn_cube_state(1, 0, x);
+    for (int i = 0; i < 36; i++) CHECK(x[i] == (i % 7 == 0));
+    eqnn_cube_state(8, 1, big);
+    CHECK(big[40] == 1 && big[0] == 0 && big[48 + 24] == 1 && big[5 * 48] == 1);
+    for (int k = 0; k < 200; k++) { /* colours of three faces at a corner keep their handedness */
+        eqnn_cube_state(1, k % 2, x);
+        CHECK(eqnn_scramble(c, 1, (uint64_t)k, 30, h[0], 2, 6, 6, x));
+        int at[3], sign = 1;
+        for (int f = 0; f < 3; f++)
+            for (int colour = 0; colour < 6; colour++)
+                if (x[6 * colour + f] > 0) at[f] = colour;
+        static const int axis[6] = { 2, 0, 1, 0, 1, 2 }, side[6] = { 1, 1, 1, -1, -1, -1 };
+        int p = axis[at[0]], q = axis[at[1]];
+        for (int f = 0; f < 3; f++) sign *= side[at[f]];
+        sign *= (q - p + 3) % 3 == 1 ? 1 : -1;
+        handed[k % 2] += sign;
+    }
+    test_note("handedness: %d %d", handed[0], handed[1]);
+    CHECK(handed[0] * handed[1] == -100 * 100);
+    eqnn_cube_state(1, 0, x);
+    eqnn_cube_state(1, 0, y);
+    CHECK(eqnn_scramble(c, 1, 5, 30, h[0], 2, 6, 6, x));
+    CHECK(eqnn_scramble(c, 1, 5, 30, h[0], 2, 6, 6, y) && !memcmp(x, y, sizeof x));
+    CHECK(!eqnn_scramble(c, 1, 5, 30, h[0], 0, 6, 6, x));
+    CHECK_ERROR(c, "0 generators");
+}
+
+TEST(systems)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_system *s = eqnn_system_find(c, "springs");
+    static double z[2][3 * 301 * 12];
+    double times[301], z0[36], dz[12], worst = 0;
+    for (int k = 0; k < 3; k++) s->start(5, (uint64_t)k, z0 + 12 * k);
+    s->field(z0, dz); /* (dH/dp, -dH/dx) by differences */
+    for (int i = 0; i < 12; i++) {
+        double h = 1e-6, x = z0[i], up, down;
+        z0[i] = x + h, up = s->energy(z0);
+        z0[i] = x - h, down = s->energy(z0);
+        z0[i] = x;
+        worst = fmax(worst, fabs((up - down) / (2 * h) - (i < 6 ? -dz[i + 6] : dz[i - 6])));
+    }
+    CHECK(worst < 1e-9);
+    for (int i = 0; i < 301; i++) times[i] = 0.1 * i;
+    CHECK(eqnn_system_run(c, s, 0, 3, z0, times, 301, z[0]));
+    for (int k = 0; k < 36; k++) z0[k] = z[0][(k / 12 * 301 + 300) * 12 + k % 12];
+    for (int i = 0; i < 301; i++) times[i] = 30 - 0.1 * i; /* and back */
+    CHECK(eqnn_system_run(c, s, 0, 3, z0, times, 301, z[1]));
+    double back = 0, energy = 0, spin = 0;
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 301; i++) {
+            const double *a = z[0] + (k * 301 + i) * 12, *b = z[1] + (k * 301 + 300 - i) * 12;
+            const double *first = z[0] + k * 301 * 12;
+            for (int j = 0; j < 12; j++) back = fmax(back, fabs(a[j] - b[j]));
+            energy = fmax(energy, fabs(s->energy(a) - s->energy(first)));
+            spin = fmax(spin, fabs(s->spin(a) - s->spin(first)));
+        }
+    test_note("springs in 30 s: there and back %.1e, energy %.1e, spin %.1e", back, energy, spin);
+    CHECK(back < 1e-9 && energy < 1e-10 && spin < 1e-11);
+    CHECK(eqnn_system_run(c, s, 1e-4, 3, z0, times, 301, z[0])); /* and no better than asked for */
+    worst = 0;
+    for (int i = 0; i < 3 * 301 * 12; i++) worst = fmax(worst, fabs(z[0][i] - z[1][i]));
+    CHECK(worst > 1e-8 && worst < 0.1);
+}
+
+TEST(system_edges)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_system *o = eqnn_system_find(c, "oscillator"), *s = eqnn_system_find(c, "springs");
+    double z0[2], times[3] = { 1, 1, 41 }, z[6], bad[12] = { NAN }, chunk[2][3 * 5 * 12];
+    o->start(3, 4, z0);
+    CHECK(eqnn_system_run(c, o, 0, 1, z0, times, 3, z) && z[2] == z0[0]);
+    CHECK_NEAR(z[4], z0[0] * cos(40) + z0[1] * sin(40), 1e-10); /* one long way: many steps */
+    CHECK_NEAR(z[5], z0[1] * cos(40) - z0[0] * sin(40), 1e-10);
+    CHECK_NEAR(o->energy(z + 4), o->energy(z0), 1e-10);
+    CHECK(eqnn_system_run(c, o, 0, 0, z0, times, 3, z));
+    CHECK(!eqnn_system_run(c, s, 0, 1, bad, times, 3, chunk[0]));
+    CHECK_ERROR(c, "system 0; is its start finite?");
+    CHECK(!eqnn_system_run(c, o, 0, 1, z0, times, 0, z));
+    CHECK_ERROR(c, "at 0 times");
+    CHECK(!eqnn_system_find(c, "pendulum"));
+    CHECK_ERROR(c, "there are springs and oscillator");
+    CHECK(eqnn_system_chunks(c, s, NULL, 0, 3, chunk[0]));
+    CHECK(eqnn_system_chunks(c, s, NULL, 2, 1, chunk[1])); /* chunks do not know of each other */
+    CHECK(!memcmp(chunk[0] + 2 * 60, chunk[1], 60 * sizeof(double)));
+    double dz[12], h = 0.2; /* each is a piece of a trajectory: Simpson's rule over two steps */
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 12; j++) {
+            double sum = 0, w[3] = { 1, 4, 1 };
+            for (int k = 0; k < 3; k++) {
+                s->field(chunk[0] + (5 * i + k) * 12, dz);
+                sum += h / 3 * w[k] * dz[j];
+            }
+            CHECK(fabs(chunk[0][(5 * i + 2) * 12 + j] - chunk[0][5 * i * 12 + j] - sum) < 5e-3);
+        }
 }
 
 /* ---- batches ---- */

@@ -8,6 +8,8 @@
    failed, N skipped". Every entry of a file must belong to a case: what is not known fails. */
 #include "test.h"
 #include "json.h"
+#include "../eqnn_data.h"
+#include "../eqnn_groups.h"
 #include <dirent.h>
 
 typedef struct golden {
@@ -1904,7 +1906,468 @@ static void reduced_case(golden *g, const json *j)
 
 static void reduced_products(golden *g) { numbered(g, "case", reduced_case); }
 
+/* ---- data sets ------------------------------------------------------------------------------ */
+
+/* An entry as long as it must be, or NULL and an error. */
+static double *numbers_of(golden *g, const char *name, size_t count)
+{
+    size_t n;
+    double *v = numbers(g, name, &n);
+    if (!v || n == count) return v;
+    eqnn_fail(g->c, "golden: %s has %d numbers, not %d", name, (int)n, (int)count);
+    free(v);
+    return NULL;
+}
+
+static void compare_list(golden *g, const char *name, const double *ours, size_t count)
+{
+    double *theirs = numbers_of(g, name, count);
+    if (theirs) compare_numbers(g, name, ours, theirs, count);
+    free(theirs);
+}
+
+static void dataset_scales(golden *g, const eqnn_task *t, int n, const double *x, const double *y)
+{
+    double scale[20], mean[9], deviation[9];
+    char name[64];
+    eqnn_task_scales(t, n, x, y, scale, mean, deviation);
+    snprintf(name, sizeof name, "%s.stats_xscale", t->name);
+    compare_list(g, name, scale, (size_t)t->in);
+    snprintf(name, sizeof name, "%s.stats_ymean", t->name);
+    compare_list(g, name, mean, (size_t)t->out);
+    snprintf(name, sizeof name, "%s.stats_ystd", t->name);
+    compare_list(g, name, deviation, (size_t)t->out);
+}
+
+static void dataset_task(golden *g, const char *task)
+{
+    char name[64];
+    size_t count = 0;
+    const eqnn_task *t = eqnn_task_find(g->c, task);
+    snprintf(name, sizeof name, "%s.x", task);
+    double *x = numbers(g, name, &count);
+    int n = t ? (int)count / t->in : 0;
+    double *y = (double *)calloc((size_t)n * 9 + 1, sizeof *y);
+    snprintf(name, sizeof name, "%s.y", task);
+    if (t && x && y) {
+        eqnn_task_targets(t, n, x, y);
+        compare_list(g, name, y, (size_t)n * (size_t)t->out);
+        if (t->vector) dataset_scales(g, t, n, x, y);
+    }
+    free(x); free(y);
+}
+
+/* Energy and angular momentum of states [n][12]; spin NULL: not asked for. */
+static void dataset_states(golden *g, const double *z, size_t n, const char *energy,
+                           const char *spin)
+{
+    const eqnn_system *s = eqnn_system_find(g->c, "springs");
+    double *v = (double *)calloc(n + 1, sizeof *v);
+    for (size_t i = 0; v && i < n; i++) v[i] = s->energy(z + 12 * i);
+    if (v) compare_list(g, energy, v, n);
+    for (size_t i = 0; v && i < n; i++) v[i] = s->spin(z + 12 * i);
+    if (v && spin) compare_list(g, spin, v, n);
+    free(v);
+}
+
+static void dataset_pendulum(golden *g)
+{
+    size_t count;
+    const eqnn_system *s = eqnn_system_find(g->c, "springs");
+    double *z = numbers(g, "pendulum.z", &count), *dz = (double *)calloc(count + 1, sizeof *dz);
+    for (size_t i = 0; z && dz && i < count / 12; i++) s->field(z + 12 * i, dz + 12 * i);
+    if (z && dz) compare_list(g, "pendulum.dzdt", dz, count);
+    if (z) dataset_states(g, z, count / 12, "pendulum.H", NULL);
+    free(z); free(dz);
+}
+
+static void dataset_rollout(golden *g)
+{
+    size_t count, m;
+    const eqnn_system *s = eqnn_system_find(g->c, "springs");
+    double *z0 = numbers(g, "pendulum.rollout_z0", &count);
+    double *t = numbers(g, "pendulum.rollout_t", &m);
+    double *z = (double *)calloc(count * m + 1, sizeof *z);
+    if (z0 && t && z && eqnn_system_run(g->c, s, 0, (int)count / 12, z0, t, (int)m, z)) {
+        compare_list(g, "pendulum.rollout_z", z, count * m);
+        dataset_states(g, z, count / 12 * m, "pendulum.rollout_H", "pendulum.rollout_Lz");
+    }
+    free(z0); free(t); free(z);
+}
+
+static void datasets(golden *g)
+{
+    static const char *const tasks[] = { "inertia", "o5", "particle" };
+    char name[64];
+    for (int k = 0; k < 3; k++) {
+        begin(g, "");
+        snprintf(name, sizeof name, "%s.x", tasks[k]);
+        if (!has(g, name)) { eqnn_free(g->c); continue; }
+        dataset_task(g, tasks[k]);
+        end_within(g, tasks[k], 1e-12, 1e-12);
+    }
+    for (int rollout = 0; rollout < 2; rollout++) {
+        begin(g, "");
+        if (!has(g, rollout ? "pendulum.rollout_z0" : "pendulum.z")) { eqnn_free(g->c); continue; }
+        if (rollout) dataset_rollout(g);
+        else dataset_pendulum(g);
+        end_within(g, rollout ? "pendulum rollout" : "pendulum", rollout ? 1e-6 : 1e-12,
+                   rollout ? 1e-6 : 1e-12);
+    }
+}
+
+/* ---- matrix groups --------------------------------------------------------------------------- */
+
+/* A row of a .tsv file: cells and their heads, cut out of text. */
+typedef struct table_row { char *head[16], *cell[16]; int cells; char head_text[512]; } table_row;
+
+static int cut_row(char *line, char **cell)
+{
+    int n = 0;
+    line[strcspn(line, "\r\n")] = 0;
+    for (char *at = line; at && n < 16; n++) {
+        cell[n] = at;
+        at = strchr(at, '\t');
+        if (at) *at++ = 0;
+    }
+    return n;
+}
+
+static const char *cell_of(golden *g, const table_row *r, const char *head)
+{
+    for (int i = 0; i < r->cells; i++)
+        if (!strcmp(r->head[i], head)) return r->cell[i];
+    eqnn_fail(g->c, "golden: %s has no column \"%s\"", g->file, head);
+    return "";
+}
+
+/* rep_in >> rep_out of a row; group "mixed": every atom names its own. */
+static const eqnn_rep *maps_of_row(golden *g, const table_row *r)
+{
+    const char *name = cell_of(g, r, "group");
+    const eqnn_group *group = strcmp(name, "mixed") ? eqnn_group_make(g->c, name) : NULL;
+    const eqnn_rep *a = eqnn_rep_make(g->c, cell_of(g, r, "rep_in"), group);
+    const eqnn_rep *b = eqnn_rep_make(g->c, cell_of(g, r, "rep_out"), group);
+    double sizes[2] = { eqnn_rep_size(a), eqnn_rep_size(b) };
+    double theirs[2] = { atof(cell_of(g, r, "size_in")), atof(cell_of(g, r, "size_out")) };
+    compare_numbers(g, "size", sizes, theirs, 2);
+    return eqnn_rep_map(a, b);
+}
+
+static void basis_dims_row(golden *g, const table_row *r)
+{
+    char title[128];
+    const eqnn_rep *maps = maps_of_row(g, r);
+    double ours = (double)eqnn_basis_dim(maps), theirs = atof(cell_of(g, r, "dim"));
+    compare_numbers(g, "dim", &ours, &theirs, 1);
+    snprintf(title, sizeof title, "%s: %s >> %s", cell_of(g, r, "group"), cell_of(g, r, "rep_in"),
+             cell_of(g, r, "rep_out"));
+    end_within(g, title, 0, 0);
+}
+
+/* Row k of P, column by column: the projections of unit vectors (pairs of complex ones). */
+static void compare_projector(golden *g, const table_row *r)
+{
+    const eqnn_rep *maps = maps_of_row(g, r);
+    size_t n = (size_t)eqnn_rep_size(maps), m, m2 = 0;
+    int pairs = eqnn_group_complex(eqnn_group_make(g->c, cell_of(g, r, "group")));
+    char name[128];
+    if (!strcmp(cell_of(g, r, "group"), "mixed")) eqnn_clear(g->c);
+    snprintf(name, sizeof name, "%s%s", cell_of(g, r, "name"), pairs ? ".re" : "");
+    double *re = numbers(g, name, &m), *im = NULL, *v = (double *)calloc(2 * n + 1, sizeof *v);
+    snprintf(name, sizeof name, "%s.im", cell_of(g, r, "name"));
+    if (pairs) im = numbers(g, name, &m2);
+    if (!re || m != n * n || (pairs && m2 != m)) eqnn_fail(g->c, "golden: a projector is missing");
+    for (size_t k = 0; v && k < n && !eqnn_error(g->c); k++) {
+        for (size_t i = 0; i < 2 * n; i++) v[i] = 0;
+        v[k * (pairs ? 2 : 1)] = 1;
+        eqnn_basis_project(maps, v);
+        for (size_t i = 0; i < n; i++) {
+            double error = pairs ? hypot(v[2 * i] - re[i * n + k], v[2 * i + 1] - im[i * n + k])
+                                 : fabs(v[i] - re[i * n + k]);
+            worse(g, cell_of(g, r, "name"), error);
+        }
+    }
+    double ours = (double)eqnn_basis_dim(maps), rank = atof(cell_of(g, r, "rank"));
+    compare_numbers(g, "rank", &ours, &rank, 1);
+    free(re); free(im); free(v);
+}
+
+static void projectors_row(golden *g, const table_row *r)
+{
+    compare_projector(g, r);
+    end_within(g, cell_of(g, r, "name"), 1e-9, 1e-9);
+}
+
+/* Every row of a .tsv file is a case. */
+static void each_row(golden *g, const char *path, void (*row)(golden *, const table_row *))
+{
+    FILE *file = fopen(path, "r");
+    char line[1024];
+    table_row r;
+    memset(&r, 0, sizeof r);
+    if (!file || !fgets(r.head_text, sizeof r.head_text, file)) {
+        begin(g, "");
+        eqnn_fail(g->c, "golden: %s cannot be read", path);
+        end_within(g, path, 0, 0);
+    } else {
+        int heads = cut_row(r.head_text, r.head);
+        while (fgets(line, sizeof line, file)) {
+            begin(g, "");
+            r.cells = cut_row(line, r.cell);
+            if (r.cells != heads) eqnn_fail(g->c, "golden: a row with %d cells", r.cells);
+            row(g, &r);
+        }
+    }
+    if (file) fclose(file);
+}
+
+/* NAME.safetensors with its NAME.tsv */
+static void table_beside(golden *g, char path[1200])
+{
+    snprintf(path, 1200, "%.*s.tsv", (int)(strlen(g->path) - strlen(".safetensors")), g->path);
+}
+
+static void projectors(golden *g)
+{
+    char path[1200];
+    table_beside(g, path);
+    each_row(g, path, projectors_row);
+}
+
+/* "NAME.perms": the generators of that group of permutations, (h v)[i] = v[perm[i]] */
+static void group_perms(golden *g)
+{
+    for (int e = 0; e < eqnn_file_count(g->f); e++) {
+        char name[128];
+        size_t n, same = 0;
+        const double *h;
+        snprintf(name, sizeof name, "%s", eqnn_file_entry(g->f, e)->name);
+        if (!strstr(name, ".perms")) continue;
+        begin(g, "");
+        double *perm = numbers(g, name, &n);
+        *strstr(name, ".perms") = 0;
+        const eqnn_group *group = eqnn_group_make(g->c, name);
+        size_t d = (size_t)eqnn_group_dim(group), count = (size_t)eqnn_group_discrete(group, &h);
+        if (!group || !perm || n != count * d || !eqnn_group_permutation(group))
+            eqnn_fail(g->c, "golden: %s has %d generators of %d places, not %d numbers", name,
+                      (int)count, (int)d, (int)n);
+        for (size_t i = 0; i < n && !eqnn_error(g->c); i++)
+            same += h[i * d + (size_t)perm[i]] == 1;
+        worse(g, name, (double)(n - same));
+        free(perm);
+        end_within(g, name, 0, 0);
+    }
+}
+
+/* Tensors of each rank and gate scalars: the name lists them as n*T(p,q). */
+static void uniform_rep_row(golden *g, const table_row *r)
+{
+    int channels = atoi(cell_of(g, r, "ch")), n, p, q, read;
+    double ours[64] = { 0 }, theirs[64] = { 0 };
+    const eqnn_rep *rep = eqnn_rep_uniform(eqnn_group_make(g->c, cell_of(g, r, "group")), channels);
+    const char *name = eqnn_rep_name(rep), *counts = cell_of(g, r, "counts_by_rank");
+    for (; sscanf(name, "%d*T(%d,%d)%n", &n, &p, &q, &read) == 3 && p + q < 64; name++) {
+        ours[p + q] += n;
+        name += read;
+        if (*name != '+') break;
+    }
+    for (int i = 0; i < 64 && *counts; i++, counts += *counts == ',')
+        theirs[i] = strtod(counts, (char **)&counts);
+    compare_numbers(g, "counts", ours, theirs, 64);
+    ours[0] = eqnn_rep_gates(rep);
+    theirs[0] = atof(cell_of(g, r, "gates"));
+    ours[1] = eqnn_rep_size(rep);
+    theirs[1] = channels;
+    compare_numbers(g, "gates and size", ours, theirs, 2);
+    char title[128];
+    snprintf(title, sizeof title, "%s, %d channels", cell_of(g, r, "group"), channels);
+    end_within(g, title, 0, 0);
+}
+
+/* ---- layers of EMLP ------------------------------------------------------------------------- */
+
+/* Entry "TAG.NAME" */
+static const char *of_tag(const char *tag, const char *name)
+{
+    static char full[2][256];
+    static int k;
+    k = !k;
+    snprintf(full[k], sizeof full[k], "%s.%s", tag, name);
+    return full[k];
+}
+
+/* The text behind "word " up to the next ';' */
+static void after_word(const char *text, const char *word, char out[256])
+{
+    const char *at = text ? strstr(text, word) : NULL;
+    out[0] = 0;
+    if (at) snprintf(out, 256, "%.*s", (int)strcspn(at + strlen(word), ";"), at + strlen(word));
+    while (*out == ' ') memmove(out, out + 1, strlen(out));
+}
+
+/* column[k]: where the labelled columns have column k of r */
+static void label_columns(golden *g, const eqnn_rep *r, int *column)
+{
+    int n = eqnn_rep_size(r);
+    double *k = (double *)malloc(((size_t)n + 1) * sizeof *k);
+    for (int i = 0; k && i < n; i++) k[i] = i;
+    eqnn_tensor *x = k ? eqnn_from_rep(eqnn_from_double(g->c, 1, n, k), r) : NULL;
+    for (int i = 0; x && i < n; i++) column[(int)eqnn_at(x, 0, i)] = i;
+    free(k);
+}
+
+/* A raw weight [rows, cols] in the order of representations goes where the labels have it. */
+static void set_raw(golden *g, const char *name, const char *entry, const int *row, const int *col)
+{
+    eqnn_tensor *w = eqnn_parameter(g->c, name);
+    size_t n, rows = (size_t)eqnn_rows(w), cols = (size_t)eqnn_cols(w);
+    double *v = numbers(g, entry, &n), *to = (double *)calloc(n + 1, sizeof *to);
+    if (v && to && n == rows * cols) {
+        for (size_t i = 0; i < n; i++) {
+            size_t r = row ? (size_t)row[i / cols] : 0, k = (size_t)col[i % cols];
+            to[r * cols + k] = v[i];
+        }
+        eqnn_set(w, to);
+    }
+    free(v);
+    free(to);
+}
+
+static int block_at(const eqnn_label *a, int column)
+{
+    int b = 0;
+    while (b + 1 < a->blocks && a->block[b + 1].start <= column) b++;
+    return b;
+}
+
+static int copy_at(const eqnn_label *a, int column)
+{
+    const eqnn_block *k = &a->block[block_at(a, column)];
+    return (column - k->start) % k->copies;
+}
+
+/* Term k of the bilinear layer: its slots in W say between which copies, its entries of x which
+   copies serve. */
+static void set_bilinear(golden *g, const char *tag, int k, const eqnn_label *a, const int *column)
+{
+    char name[64];
+    int slots, copies, ng = a->cols;
+    size_t n;
+    snprintf(name, sizeof name, "bil%d.params", k);
+    double *theta = numbers(g, of_tag(tag, name), &n);
+    snprintf(name, sizeof name, "bil%d.x_index", k);
+    int *x = integers(g, of_tag(tag, name), &copies);
+    snprintf(name, sizeof name, "bil%d.w_slots", k);
+    int *slot = integers(g, of_tag(tag, name), &slots), J = 0, m = 0, b = -1;
+    if (theta && x && slot) {
+        b = block_at(a, column[x[0]]);
+        J = copies / a->block[b].type->dim;
+        m = slots / a->block[b].type->dim;
+    }
+    for (int i = 0; b >= 0 && i < m; i++) {
+        int first = slot[i * a->block[b].type->dim], r = column[first / ng], c = column[first % ng];
+        snprintf(name, sizeof name, "bilinear.theta.%d.%d", block_at(a, r), block_at(a, c));
+        eqnn_tensor *w = eqnn_parameter(g->c, name);
+        double *v = (double *)calloc((size_t)eqnn_rows(w) * (size_t)eqnn_cols(w) + 1, sizeof *v);
+        for (int p = 0; v && p < eqnn_rows(w) * eqnn_cols(w); p++)
+            v[p] = eqnn_at(w, p / eqnn_cols(w), p % eqnn_cols(w));
+        int copies_t = a->block[block_at(a, r)].copies;
+        for (int j = 0; v && j < J; j++)
+            v[(j * copies_t + copy_at(a, r)) * eqnn_cols(w) + copy_at(a, c)] = theta[i * J + j];
+        if (v) eqnn_set(w, v);
+        free(v);
+    }
+    if (b >= 0) {
+        double serving[64];
+        for (int j = 0; j < J && j < 64; j++)
+            serving[j] = 1 + copy_at(a, column[x[j * a->block[b].type->dim]]);
+        snprintf(name, sizeof name, "bilinear.copies.%d", b);
+        eqnn_set(eqnn_parameter(g->c, name), serving);
+    }
+    free(theta);
+    free(x);
+    free(slot);
+}
+
+/* One gated block: linear map with projected weights, 0.1 times a bilinear one, gate. */
+static eqnn_tensor *emlp_layer(golden *g, const char *tag, const eqnn_rep *in, const eqnn_rep *mid,
+                               const eqnn_rep *out, int check)
+{
+    eqnn_rep_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.projected = 1;
+    eqnn_tensor *x = eqnn_from_rep(matrix(g, of_tag(tag, "x"), 0), in);
+    eqnn_tensor *y = eqnn_rep_linear(x, "linear", eqnn_rep_label(mid), &o);
+    if (check) compare(g, of_tag(tag, "y_linear"), eqnn_to_rep(y, mid));
+    y = eqnn_add(y, eqnn_scale(eqnn_rep_bilinear(y, "bilinear", eqnn_rep_label(mid)), 0.1));
+    if (check) compare(g, of_tag(tag, "preact"), eqnn_to_rep(y, mid));
+    y = eqnn_to_rep(eqnn_rep_gate(y, eqnn_rep_label(out)), out);
+    if (check) compare(g, of_tag(tag, "y"), y);
+    return y;
+}
+
+static void projected_entry(golden *g, const eqnn_rep *maps, const char *raw, const char *result)
+{
+    size_t n, m;
+    double *w = numbers(g, raw, &n), *P = numbers(g, result, &m);
+    if (w && P && n == m && eqnn_rep_size(maps) == (int)n && eqnn_basis_project(maps, w))
+        compare_numbers(g, result, w, P, n);
+    else eqnn_fail(g->c, "golden: \"%s\" cannot be projected", raw);
+    free(w);
+    free(P);
+}
+
+static void emlp_case(golden *g, const char *tag)
+{
+    char group[256], in_text[256], out_text[256], mid_text[320];
+    const char *text = eqnn_file_meta(g->f, tag);
+    int to_in[256], to_mid[256];
+    begin(g, "");
+    after_word(text, "group", group);
+    after_word(text, "rep_in", in_text);
+    after_word(text, "rep_out", out_text);
+    const eqnn_group *G = eqnn_group_make(g->c, group);
+    const eqnn_rep *in = eqnn_rep_make(g->c, in_text, G), *out = eqnn_rep_make(g->c, out_text, G);
+    size_t ng = 0;
+    free(numbers(g, of_tag(tag, "b_raw"), &ng));
+    snprintf(mid_text, sizeof mid_text, "%s+%d*Scalar", out_text, (int)ng - eqnn_rep_size(out));
+    if ((int)ng == eqnn_rep_size(out)) snprintf(mid_text, sizeof mid_text, "%s", out_text);
+    const eqnn_rep *mid = eqnn_rep_make(g->c, mid_text, G);
+    if (mid && ng <= 256 && eqnn_rep_size(in) <= 256 && emlp_layer(g, tag, in, mid, out, 0)) {
+        label_columns(g, in, to_in);
+        label_columns(g, mid, to_mid);
+        set_raw(g, "linear.weight", of_tag(tag, "w_raw"), to_mid, to_in);
+        set_raw(g, "linear.bias", of_tag(tag, "b_raw"), NULL, to_mid);
+        for (int k = 0; k < 100; k++) {
+            char name[32];
+            snprintf(name, sizeof name, "bil%d.params", k);
+            if (!has(g, of_tag(tag, name))) break;
+            set_bilinear(g, tag, k, eqnn_rep_label(mid), to_mid);
+        }
+        emlp_layer(g, tag, in, mid, out, 1);
+        projected_entry(g, eqnn_rep_map(in, mid), of_tag(tag, "w_raw"), of_tag(tag, "Pw_apply"));
+        projected_entry(g, mid, of_tag(tag, "b_raw"), of_tag(tag, "Pb_apply"));
+    }
+    has(g, of_tag(tag, "gate_index")); /* their order of gates is seen in y */
+    end_within(g, tag, 1e-10, 1e-5);
+}
+
+static void emlp_layers(golden *g)
+{
+    for (int i = 0; i < eqnn_file_metas(g->f); i++) emlp_case(g, eqnn_file_meta_key(g->f, i));
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
+
+typedef struct table_kind {
+    const char *begins;
+    void (*row)(golden *, const table_row *);
+} table_kind;
+
+/* Tables that stand alone. */
+static const table_kind tables[] = { { "basis_dims", basis_dims_row },
+                                     { "uniform_rep", uniform_rep_row } };
 
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
 
@@ -1924,7 +2387,11 @@ static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "network_v2106", network_2106 },
                                      { "attention", attention },
                                      { "gatconv", gat_convs },
-                                     { "reduced_tensor_products", reduced_products } };
+                                     { "layers", emlp_layers },
+                                     { "reduced_tensor_products", reduced_products },
+                                     { "groups", group_perms },
+                                     { "projectors", projectors },
+                                     { "datasets", datasets } };
 
 static void fail_file(golden *g, const char *why)
 {
@@ -1976,8 +2443,32 @@ static void check_used(golden *g)
            unknown, name);
 }
 
+/* A .tsv beside a .safetensors of the same name is read with that. */
+static void run_table(const char *path)
+{
+    golden g;
+    char other[1200];
+    const char *slash = strrchr(path, '/');
+    memset(&g, 0, sizeof g);
+    g.path = path;
+    snprintf(g.file, sizeof g.file, "%s", slash ? slash + 1 : path);
+    *strstr(g.file, ".tsv") = 0;
+    snprintf(other, sizeof other, "%.*s.safetensors", (int)(strlen(path) - strlen(".tsv")), path);
+    FILE *beside = fopen(other, "rb");
+    if (beside) { fclose(beside); return; }
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        if (!strncmp(g.file, tables[i].begins, strlen(tables[i].begins))) {
+            each_row(&g, path, tables[i].row);
+            if (!g.cases) fail_file(&g, "no case in it");
+            return;
+        }
+    fail_file(&g, "unknown kind of table");
+}
+
 static void run_file(const char *path)
 {
+    if (strlen(path) > 4 && !strcmp(path + strlen(path) - 4, ".tsv")) { run_table(path); return; }
+
     golden g;
     const char *slash = strrchr(path, '/');
     const golden_kind *kind = NULL;
@@ -2044,6 +2535,7 @@ int main(int argc, char **argv)
         size_t n = strlen(argv[i]);
         if (!strcmp(argv[i], "-q")) golden_quiet = 1;
         else if (n > 12 && !strcmp(argv[i] + n - 12, ".safetensors")) run_file(argv[i]);
+        else if (n > 4 && !strcmp(argv[i] + n - 4, ".tsv")) run_file(argv[i]);
         else run_folder(argv[i]);
     }
     if (golden_skipped)

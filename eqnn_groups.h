@@ -1,0 +1,7347 @@
+/* eqnn_groups.h - v0.1 - networks that respect any matrix group, for eqnn.h - licence at the end of
+   this file
+
+   A complete program (build: cc -O2 first.c -lm): every linear map from pairs of vectors to vectors
+   that commutes with all rotations is a multiple of one, the cross product.
+
+      #define EQNN_IMPLEMENTATION
+      #include "eqnn_groups.h"
+
+      int main(void)
+      {
+          eqnn_ctx *c = eqnn_make(NULL);
+          const eqnn_group *so3 = eqnn_group_make(c, "SO(3)");
+          const eqnn_rep *maps = eqnn_rep_make(c, "V*V >> V", so3);
+          double Q[27];
+          eqnn_basis_dense(maps, Q);
+          printf("%d equivariant map\n", eqnn_basis_dim(maps));
+          for (int i = 0; i < 27; i++) printf("%6.3f%s", Q[i], i % 9 == 8 ? "\n" : " ");
+          if (eqnn_error(c)) puts(eqnn_error(c));
+          eqnn_free(c);
+          return 0;
+      }
+
+   OPTIONS
+      EQNN_IMPLEMENTATION   emits the code, in one C or C++ file; default declarations only
+      EQNN_STATIC           makes every function private to the file; default external
+
+   IS        the equivariant linear maps between any two representations of any matrix group, found
+             from the group's generators, and the networks built of them (EMLP: M. Finzi, M. Welling
+             and A. G. Wilson, ICML 2021, arXiv:2104.09459).
+   IS NOT    for sizes beyond a few thousand dense numbers a layer: images, grids, large graphs.
+
+   CONVENTIONS
+      A group is given by generators: matrices A of its Lie algebra, of which exp(t A) are elements,
+      and single elements h; both d x d, row-major doubles, complex ones as pairs (re, im).
+      A representation is an expression in V, the group's own matrices: "10*V + 5*V**2". Elements of
+      a sum stand in the order written, those of a product a*b as in the Kronecker product, a's
+      index slowest; a map a >> b is b*a.T, the matrix [b][a] row by row. V.T is the dual, with the
+      inverse transposed matrices.
+      Tensors labelled with a representation hold their columns sorted by type with copies running
+      fastest, as all labels of eqnn.h do; eqnn_from_rep and eqnn_to_rep convert.
+
+   CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp
+              jump to a section: search ">>bases" */
+
+#include "eqnn.h"
+
+#ifndef EQNN_GROUPS_H
+#define EQNN_GROUPS_H
+
+/* ------------------------------------------------------------------------------------------------
+   1 >>linear_algebra   Matrices of doubles: factorisations, eigenvalues, exponentials. Row-major;
+                        working memory is the context's. (No declarations.)
+   ---------------------------------------------------------------------------------------------- */
+
+/* ------------------------------------------------------------------------------------------------
+   2 >>groups   A group is what its generators generate. Everything here lives as long as the
+                context; equal generators give the same pointer, whatever the names.
+   ---------------------------------------------------------------------------------------------- */
+
+typedef struct eqnn_group eqnn_group;
+
+/* Trivial(n) SO(n) O(n) C(k) D(k) Scaling(n) Parity TimeReversal SO13p SO13 O13 Lorentz SO11p O11
+   SO(p,q) O(p,q) Sp(m) Z(n) S(n) Alt(n) SL(n) GL(n) U(n) SU(n) Cube RubiksCube RubiksCubeLegacy
+   ZksZnxZn(k,n) SO2eR3 O2eR3 DkeR3(k);
+   products "SO(3)xS(5)", acting on the Kronecker product of the two spaces; "Embed(SO(2),3,0)": on
+   3 dimensions, from index 0 on; "Real(U(2))": a complex group on real and imaginary parts. An
+   unknown name gives an error with its column. */
+EQNN_API const eqnn_group *eqnn_group_make(eqnn_ctx *c, const char *name);
+
+/* Your own: everything is copied. The scale belongs to the samples, not to the group: of two with
+   the same generators the first counts. */
+typedef struct eqnn_group_opts {
+    int dim;                      /* d; no default                                               */
+    int lie, discrete;            /* how many of each                                            */
+    const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group           */
+    const double *generators;     /* [discrete][d][d], invertible                                */
+    const double *scale;          /* [lie] of the random Lie part of samples; default 1          */
+    int complex_numbers;          /* matrices are pairs (re, im); default real                   */
+} eqnn_group_opts;
+EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name,
+                                         const eqnn_group_opts *opts);
+EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_group *b);
+/* a acts on the given dim(a) of dim coordinates, the others stay. */
+EQNN_API const eqnn_group *eqnn_group_embed(const eqnn_group *a, int dim, const int *places);
+EQNN_API const eqnn_group *eqnn_group_real(const eqnn_group *a);
+
+EQNN_API const char *eqnn_group_name(const eqnn_group *g);
+EQNN_API int eqnn_group_dim(const eqnn_group *g);
+EQNN_API int eqnn_group_complex(const eqnn_group *g);
+EQNN_API int eqnn_group_orthogonal(const eqnn_group *g);  /* all elements are (real) */
+EQNN_API int eqnn_group_permutation(const eqnn_group *g); /* all elements are permutations */
+EQNN_API int eqnn_group_lie(const eqnn_group *g, const double **generators);      /* how many */
+EQNN_API int eqnn_group_discrete(const eqnn_group *g, const double **generators); /* how many */
+
+/* n random elements [n][d][d] (complex: of pairs) that depend on seed, scope, name and tick only.
+   Uniform (Haar) for SO, O, U, SU, S, Alt, finite groups of up to 10000 elements, and products,
+   embeddings and real forms of them; larger groups of permutations by words of 1000 generators and
+   more, which is uniform to the eye. The others, and sample_published for all, as the EMLP paper's
+   code does it: exp(sum_k z_k A_k) with z_k = scale_k N(0,1), then three rounds through the
+   discrete generators in random order, each to a power from -5 to 4. */
+EQNN_API int eqnn_group_sample(const eqnn_group *g, const char *name, int n, double *out);
+EQNN_API int eqnn_group_sample_published(const eqnn_group *g, const char *name, int n, double *out);
+
+/* ------------------------------------------------------------------------------------------------
+   3 >>reps   What a column of numbers can be: sums, products and duals of the group's own
+              matrices. A representation is an expression; it lives as long as the context.
+   ---------------------------------------------------------------------------------------------- */
+
+typedef struct eqnn_rep eqnn_rep;
+
+/* Grammar, from the loosest binding to the tightest:
+       a >> b   maps from a to b (b << a the same)
+       a + b    direct sum; a whole number n alone is n scalars
+       a * b    product; n * a and a * n are n copies
+       a ** n   power           a.T   dual           (a)
+       V  Vector  Scalar  T(p)  T(p,q)  names given to eqnn_rep_define
+       P   sign of the determinant         psi(k)   k-th irrep of rotations of the plane
+       atom(G), (a)(G)  of the group named instead of g: V(Z(3)), T(2)(SO(3)), (V + V**2)(O(3))
+   2V is 2*V and T2 is T(2). g may be NULL when every atom names its group. Errors name the column
+   and what was expected. */
+EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn_group *g);
+EQNN_API const eqnn_rep *eqnn_rep_vector(const eqnn_group *g);
+EQNN_API const eqnn_rep *eqnn_rep_scalars(eqnn_ctx *c, int n);
+EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q);
+EQNN_API const eqnn_rep *eqnn_rep_sum(const eqnn_rep *a, const eqnn_rep *b);
+EQNN_API const eqnn_rep *eqnn_rep_times(int n, const eqnn_rep *a);
+EQNN_API const eqnn_rep *eqnn_rep_product(const eqnn_rep *a, const eqnn_rep *b);
+EQNN_API const eqnn_rep *eqnn_rep_power(const eqnn_rep *a, int n);
+EQNN_API const eqnn_rep *eqnn_rep_dual(const eqnn_rep *a);
+EQNN_API const eqnn_rep *eqnn_rep_map(const eqnn_rep *a, const eqnn_rep *b); /* a >> b */
+
+/* Your own representation of g, of dim components: rho writes the matrix [dim][dim] of an element
+   g [d][d]; drho that of a Lie generator, NULL: by differences of rho (exact to 1e-10 for
+   polynomials). The name can be used in expressions of g afterwards. */
+typedef void (*eqnn_rep_function)(const double *g, int d, double *out, int dim, const void *user);
+EQNN_API const eqnn_rep *eqnn_rep_define(const eqnn_group *g, const char *name, int dim,
+                                         eqnn_rep_function rho, eqnn_rep_function drho,
+                                         const void *user, size_t user_size);
+
+EQNN_API const char *eqnn_rep_name(const eqnn_rep *r);  /* as written */
+EQNN_API int eqnn_rep_size(const eqnn_rep *r);
+EQNN_API int eqnn_rep_permutation(const eqnn_rep *r);   /* all matrices are permutations */
+EQNN_API int eqnn_rep_gates(const eqnn_rep *r);         /* copies that are no permutations */
+/* The groups named in r, at most room of them: how many. */
+EQNN_API int eqnn_rep_groups(const eqnn_rep *r, const eqnn_group **groups, int room);
+/* The same types in the same places? */
+EQNN_API int eqnn_rep_same(const eqnn_rep *a, const eqnn_rep *b);
+/* The matrix [size][size] of one element of each group named in r: elements[i] is groups[i]'s. */
+EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
+                             const double *const *elements, int n, double *out);
+/* y = rho x of vectors without making the matrix: x, y [size] */
+EQNN_API int eqnn_rep_apply(const eqnn_rep *r, const eqnn_group *const *groups,
+                            const double *const *elements, int n, const double *x, double *y);
+/* The label of tensors whose columns are r's, sorted; and the conversions from and to r's order. */
+EQNN_API const eqnn_label *eqnn_rep_label(const eqnn_rep *r);
+EQNN_API eqnn_tensor *eqnn_from_rep(eqnn_tensor *x, const eqnn_rep *r);
+EQNN_API eqnn_tensor *eqnn_to_rep(eqnn_tensor *x, const eqnn_rep *r);
+/* x with its columns turned by one element of each group, as its label says (a constant). */
+EQNN_API eqnn_tensor *eqnn_rep_turn(eqnn_tensor *x, const eqnn_group *const *groups,
+                                    const double *const *elements, int n);
+/* Largest error of f(g x) = g f(x) over trials random elements: root mean square over the sum of
+   both sides'. A group that occurs in several tensors acts by the same element on all. absolute
+   (or NULL) gets max |f(g x) - g f(x)|. */
+EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                               int trials, double *absolute);
+/* Scalars, vectors, matrices, ... of g with as many channels in all, about equally many a rank: for
+   hidden layers. Without orthogonality V and V.T share each rank binomially. */
+EQNN_API const eqnn_rep *eqnn_rep_uniform(const eqnn_group *g, int channels);
+
+/* ------------------------------------------------------------------------------------------------
+   4 >>bases   The vectors that no element of the group moves; for a map a >> b these are the
+               matrices W with W rho_a(g) = rho_b(g) W: all that a linear layer may be.
+   ---------------------------------------------------------------------------------------------- */
+
+/* Each type of the sum is solved once per context, when first asked for; see eqnn_basis_file.
+       orbits    of components: permutation groups; exact, millions of components a second
+       weights   of a Lie algebra that is closed under conjugate transposition, as those above are,
+                 and discrete generators beside it; time and memory are those of writing the basis
+       dense     any group; memory n^2, time n^3: up to 1500 components
+       krylov    any group, without matrices; the slower the nearer a singular value is to zero
+   Whatever the method, the result is checked with all generators. The default takes the first that
+   applies; one that is asked for and does not apply is an error. */
+typedef enum eqnn_basis_method {
+    EQNN_BASIS_AUTO, EQNN_BASIS_ORBITS, EQNN_BASIS_WEIGHTS, EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV
+} eqnn_basis_method;
+typedef struct eqnn_basis_opts {
+    eqnn_basis_method method;  /* default by cost                                                 */
+    double gap;                /* singular values below gap times the largest are zero; default 1e-8 */
+    size_t memory;             /* bytes a solve may use; default 2e9                               */
+    void (*progress)(void *user, const char *what, double done); /* done in 0..1, of long solves */
+    void *progress_user;
+} eqnn_basis_opts;
+EQNN_API int eqnn_basis_options(eqnn_ctx *c, const eqnn_basis_opts *opts);
+/* Bases are looked up in this safetensors file and kept there when they are new, keyed by the content
+   of groups and types, with checksums; NULL: no file any more. A file that is damaged or holds
+   something else is an error and stays as it is; one that is not there is made. */
+EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path);
+
+EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r); /* -1 and an error when it cannot be found */
+/* Q [dim][size]: rows are orthonormal basis vectors; complex ones as pairs (re, im). */
+EQNN_API int eqnn_basis_dense(const eqnn_rep *r, double *Q);
+/* v [size] becomes P v: the nearest vector that no element moves (pairs for complex groups). */
+EQNN_API int eqnn_basis_project(const eqnn_rep *r, double *v);
+/* Why there is no equivariant map, in a sentence, when dim is 0; else what method was used. */
+EQNN_API const char *eqnn_basis_explain(const eqnn_rep *r);
+
+/* ------------------------------------------------------------------------------------------------
+   5 >>emlp   Layers and networks between representations: linear maps whose weights are numbers
+              before the vectors of an equivariant basis, products of features with features, gates.
+              (Finzi, Welling, Wilson 2021, arXiv:2104.09459, sections 5 and 6.)
+   ---------------------------------------------------------------------------------------------- */
+
+/* y = W x + b. W is the sum of all equivariant maps from the columns of x to those of out, each
+   with a weight; b of all fixed vectors of out. Blocks of one type are written [components][copies]
+   and for the types s of x and t of out
+
+       W_ts [dt, copies_t, ds, copies_s] = sum over k of Q_k [dt, ds] w_k [copies_t, copies_s]
+
+   where the Q_k are orthogonal to each other, of squared length dt, so that a weight 1 before the
+   identity is the identity. Names: "weight.t.s" [k, copies_t copies_s], "bias.t" [k, copies_t], t
+   and s the blocks' numbers. x without a label holds scalars. */
+typedef struct eqnn_rep_linear_opts {
+    int no_bias;    /* default a bias                                                            */
+    int projected;  /* "weight" [out, in] and "bias" [out] are any numbers (columns sorted as in
+                       the labels), made equivariant by projection at every call, as the paper's
+                       code has it: ten times as many numbers; default coefficients              */
+} eqnn_rep_linear_opts;
+EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                      const eqnn_rep_linear_opts *opts);
+
+/* y = W(x) x: the blocks of W(x) are themselves features. Maps from type s to type t are t*s.T, and
+   where x has copies X_j of that very type R, at most as many as R has components, they serve:
+
+       y_t [dt, v] = sum over s, j, u of theta_ts[j, v, u] X_j [dt, ds] x_s [ds, u]
+
+   Gates alone cannot make a new direction out of old ones; this can. Names: "theta.t.s"
+   [j copies_t, copies_s]; "copies.R": which copies of block R, counted from 1, saved, evenly
+   spaced at first. Scalars, which linear maps and gates serve, take no part as X. */
+EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out);
+
+/* Label with one scalar more, behind the others, for each copy that is neither a scalar nor a
+   permutation representation; and the gate, which takes them off:
+   y = sigmoid(gate) x for those copies, sigmoid(x) x for the others. */
+EQNN_API const eqnn_label *eqnn_rep_gated(eqnn_ctx *c, const eqnn_label *label);
+EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out);
+
+/* gate(a + 0.1 W(a) a), a = linear(x). Names: linear, bilinear. */
+typedef struct eqnn_emlp_opts {
+    int channels;                /* numbers in a hidden layer, shared out by eqnn_rep_uniform; 384 */
+    int layers;                  /* blocks before the last linear map; default 3                 */
+    const eqnn_rep *hidden;      /* of all hidden layers; default by channels                    */
+    int no_bilinear;             /* linear maps and gates only                                   */
+    eqnn_rep_linear_opts linear; /* of all linear maps                                           */
+} eqnn_emlp_opts;
+EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                      const eqnn_emlp_opts *opts);
+
+/* The whole network from columns that are in's to columns that are out's, both in their own order;
+   g says what hidden layers are made of (NULL with .hidden). Names: network.0.linear ..., network.3. */
+EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
+                                const eqnn_rep *out, const eqnn_group *g,
+                                const eqnn_emlp_opts *opts);
+
+#endif /* EQNN_GROUPS_H */
+
+#if defined(EQNN_IMPLEMENTATION) && !defined(EQNN__GROUPS_IMPLEMENTED)
+#define EQNN__GROUPS_IMPLEMENTED
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------------------------------------
+   1 >>linear_algebra
+   ---------------------------------------------------------------------------------------------- */
+
+/* Working memory of one computation: pieces of the context's heap, given back in the opposite
+   order, all together at the end or back to a mark. */
+typedef struct eqnn__scrap {
+    struct eqnn__scrap *below;
+    size_t bytes;
+} eqnn__scrap;
+typedef struct eqnn__space {
+    eqnn_ctx *ctx;
+    eqnn__scrap *top;
+    size_t used, limit; /* bytes; limit 0: none         */
+    const char *what;   /* what is computed, for errors */
+} eqnn__space;
+
+static void eqnn__space_begin(eqnn__space *w, eqnn_ctx *c, size_t limit, const char *what)
+{
+    w->ctx = c;
+    w->top = NULL;
+    w->used = 0;
+    w->limit = limit;
+    w->what = what;
+}
+
+/* count items of so many bytes, all zero; NULL and an error when there is no room. */
+static void *eqnn__space_take(eqnn__space *w, size_t count, size_t item)
+{
+    size_t head = EQNN__ALIGN, bytes = head + count * item;
+    int over = count > (SIZE_MAX - head) / item;
+    if (over || (w->limit && bytes > w->limit - (w->used < w->limit ? w->used : w->limit))) {
+        eqnn__fail(w->ctx,
+                   "%s: %.4g bytes beside %.4g in use are more than the %.4g allowed; see "
+                   "memory in eqnn_basis_options",
+                   w->what, (double)count * (double)item, (double)w->used, (double)w->limit);
+        return NULL;
+    }
+    eqnn__scrap *p = (eqnn__scrap *)eqnn__heap(w->ctx, NULL, 0, bytes);
+    if (!p) return NULL;
+    memset(p, 0, bytes);
+    p->below = w->top;
+    p->bytes = bytes;
+    w->top = p;
+    w->used += bytes;
+    return (char *)p + head;
+}
+
+static double *eqnn__space_doubles(eqnn__space *w, size_t a, size_t b)
+{
+    if (b && a > SIZE_MAX / 16 / b) a = SIZE_MAX / 8, b = 1; /* refused below */
+    return (double *)eqnn__space_take(w, a * b, sizeof(double));
+}
+
+static int *eqnn__space_ints(eqnn__space *w, size_t n)
+{
+    return (int *)eqnn__space_take(w, n, sizeof(int));
+}
+
+/* Gives back everything taken after mark, an earlier w->top; NULL: all. */
+static void eqnn__space_back(eqnn__space *w, const eqnn__scrap *mark)
+{
+    while (w->top && w->top != mark) {
+        eqnn__scrap *p = w->top;
+        w->top = p->below;
+        w->used -= p->bytes;
+        eqnn__heap(w->ctx, p, p->bytes, 0);
+    }
+}
+
+/* --- complex numbers --- */
+
+typedef struct eqnn__z {
+    double re, im;
+} eqnn__z;
+
+static eqnn__z eqnn__z_of(double re, double im)
+{
+    eqnn__z z;
+    z.re = re;
+    z.im = im;
+    return z;
+}
+
+static eqnn__z eqnn__z_conj(eqnn__z a) { return eqnn__z_of(a.re, -a.im); }
+static double eqnn__z_square(eqnn__z a) { return a.re * a.re + a.im * a.im; }
+static double eqnn__z_abs(eqnn__z a) { return sqrt(eqnn__z_square(a)); }
+static eqnn__z eqnn__z_scale(double s, eqnn__z a) { return eqnn__z_of(s * a.re, s * a.im); }
+static eqnn__z eqnn__z_add(eqnn__z a, eqnn__z b) { return eqnn__z_of(a.re + b.re, a.im + b.im); }
+static eqnn__z eqnn__z_sub(eqnn__z a, eqnn__z b) { return eqnn__z_of(a.re - b.re, a.im - b.im); }
+
+static eqnn__z eqnn__z_mul(eqnn__z a, eqnn__z b)
+{
+    return eqnn__z_of(a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re);
+}
+
+static eqnn__z eqnn__z_div(eqnn__z a, eqnn__z b)
+{
+    return eqnn__z_scale(1 / eqnn__z_square(b), eqnn__z_mul(a, eqnn__z_conj(b)));
+}
+
+/* sum conj(a) b */
+static eqnn__z eqnn__z_dot(size_t n, const eqnn__z *a, const eqnn__z *b)
+{
+    double re = 0, im = 0;
+    for (size_t i = 0; i < n; i++) {
+        re += a[i].re * b[i].re + a[i].im * b[i].im;
+        im += a[i].re * b[i].im - a[i].im * b[i].re;
+    }
+    return eqnn__z_of(re, im);
+}
+
+/* y += s x */
+static void eqnn__z_axpy(size_t n, eqnn__z s, const eqnn__z *x, eqnn__z *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i].re += s.re * x[i].re - s.im * x[i].im;
+        y[i].im += s.re * x[i].im + s.im * x[i].re;
+    }
+}
+
+static double eqnn__z_norm(size_t n, const eqnn__z *a) { return sqrt(eqnn__z_dot(n, a, a).re); }
+
+static void eqnn__z_swap(size_t n, eqnn__z *a, eqnn__z *b)
+{
+    for (size_t i = 0; a != b && i < n; i++) {
+        eqnn__z t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+/* Numbers of one double (field 1) or a pair (2) as complex ones; and back. */
+static void eqnn__z_from(size_t n, int field, const double *a, eqnn__z *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = field == 2 ? eqnn__z_of(a[2 * i], a[2 * i + 1]) : eqnn__z_of(a[i], 0);
+}
+
+static void eqnn__z_to(size_t n, int field, const eqnn__z *a, double *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[(size_t)field * i] = a[i].re;
+        if (field == 2) out[2 * i + 1] = a[i].im;
+    }
+}
+
+/* C = A B of n x n matrices */
+static void eqnn__z_product(int n, const eqnn__z *A, const eqnn__z *B, eqnn__z *C)
+{
+    size_t N = (size_t)n;
+    for (size_t i = 0; i < N; i++) {
+        for (size_t j = 0; j < N; j++) C[i * N + j] = eqnn__z_of(0, 0);
+        for (size_t k = 0; k < N; k++)
+            if (eqnn__z_square(A[i * N + k]) > 0)
+                eqnn__z_axpy(N, A[i * N + k], B + k * N, C + i * N);
+    }
+}
+
+/* --- products of real matrices --- */
+
+/* C[4][4] += A[4][k] B[k][4], B packed: sixteen sums stay in registers. */
+static void eqnn__tile4(int k, const double *A, size_t lda, const double *B, double *C, size_t ldc)
+{
+    double s[16] = { 0 };
+    for (int l = 0; l < k; l++) {
+        const double *b = B + 4 * l;
+        for (int i = 0; i < 4; i++) {
+            double a = A[(size_t)i * lda + (size_t)l];
+            for (int j = 0; j < 4; j++) s[4 * i + j] += a * b[j];
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) C[(size_t)i * ldc + (size_t)j] += s[4 * i + j];
+}
+
+/* The same at the rim: C[high][wide], through copies filled up with zeros. */
+static void eqnn__tile4_rim(int k, int high, int wide, const double *A, size_t lda, const double *B,
+                            double *C, size_t ldc)
+{
+    double rows[4 * 256], c[16] = { 0 };
+    for (int i = 0; i < 4; i++)
+        for (int l = 0; l < k; l++) rows[i * k + l] = i < high ? A[(size_t)i * lda + (size_t)l] : 0;
+    eqnn__tile4(k, rows, (size_t)k, B, c, 4);
+    for (int i = 0; i < high; i++)
+        for (int j = 0; j < wide; j++) C[(size_t)i * ldc + (size_t)j] += c[4 * i + j];
+}
+
+/* C[m][n] += sign A[m][k] B[k][n]; B goes through a buffer of 256 x 4 numbers. */
+static void eqnn__matrix_product(int m, int n, int k, double sign, const double *A, size_t lda,
+                                 const double *B, size_t ldb, double *C, size_t ldc)
+{
+    double pack[4 * 256];
+    for (int l0 = 0; l0 < k; l0 += 256)
+        for (int j0 = 0; j0 < n; j0 += 4) {
+            int deep = k - l0 < 256 ? k - l0 : 256, wide = n - j0 < 4 ? n - j0 : 4;
+            for (int l = 0; l < deep; l++) {
+                const double *b = B + (size_t)(l0 + l) * ldb + (size_t)j0;
+                for (int j = 0; j < 4; j++) pack[4 * l + j] = j < wide ? sign * b[j] : 0;
+            }
+            for (int i0 = 0; i0 < m; i0 += 4) {
+                const double *a = A + (size_t)i0 * lda + (size_t)l0;
+                double *c = C + (size_t)i0 * ldc + (size_t)j0;
+                int high = m - i0 < 4 ? m - i0 : 4;
+                if (high == 4 && wide == 4) eqnn__tile4(deep, a, lda, pack, c, ldc);
+                else eqnn__tile4_rim(deep, high, wide, a, lda, pack, c, ldc);
+            }
+        }
+}
+
+/* --- equations --- */
+
+/* B[n][m] becomes A^-1 B by elimination with row exchanges; A is used up. 0: it is singular. */
+static int eqnn__z_solve(int n, int m, eqnn__z *A, eqnn__z *B)
+{
+    size_t N = (size_t)n, M = (size_t)m;
+    for (size_t k = 0; k < N; k++) {
+        size_t best = k;
+        for (size_t i = k + 1; i < N; i++)
+            if (eqnn__z_square(A[i * N + k]) > eqnn__z_square(A[best * N + k])) best = i;
+        if (!(eqnn__z_square(A[best * N + k]) > 0)) return 0; /* NaN too */
+        eqnn__z_swap(N, A + k * N, A + best * N);
+        eqnn__z_swap(M, B + k * M, B + best * M);
+        for (size_t i = k + 1; i < N; i++) {
+            eqnn__z f = eqnn__z_scale(-1, eqnn__z_div(A[i * N + k], A[k * N + k]));
+            eqnn__z_axpy(N - k, f, A + k * N + k, A + i * N + k);
+            eqnn__z_axpy(M, f, B + k * M, B + i * M);
+        }
+    }
+    for (size_t k = N; k-- > 0;) {
+        for (size_t j = 0; j < M; j++) B[k * M + j] = eqnn__z_div(B[k * M + j], A[k * N + k]);
+        for (size_t i = 0; i < k; i++)
+            eqnn__z_axpy(M, eqnn__z_scale(-1, A[i * N + k]), B + k * M, B + i * M);
+    }
+    return 1;
+}
+
+/* The largest sum of moduli of a row: a norm of the matrix. */
+static double eqnn__z_row_norm(int n, const eqnn__z *A)
+{
+    double most = 0;
+    for (size_t i = 0; i < (size_t)n; i++) {
+        double sum = 0;
+        for (size_t j = 0; j < (size_t)n; j++) sum += eqnn__z_abs(A[i * (size_t)n + j]);
+        if (!(sum <= most)) most = sum;
+    }
+    return most;
+}
+
+/* X = A^-1, n x n, entries of one number (field 1) or of pairs (2). condition, unless NULL, gets
+   |A| |A^-1|: errors of A grow by that factor. 0: A is singular (condition infinite), or no
+   memory. */
+static EQNN__MAYBE_UNUSED int eqnn__inverse(eqnn_ctx *c, int n, int field, const double *A,
+                                            double *X, double *condition)
+{
+    size_t entries = (size_t)n * (size_t)n;
+    eqnn__space w;
+    eqnn__space_begin(&w, c, 0, "inverse");
+    eqnn__z *a = (eqnn__z *)eqnn__space_take(&w, 2 * entries, sizeof *a),
+            *x = a ? a + entries : NULL;
+    int good = a != NULL;
+    if (good) {
+        eqnn__z_from(entries, field, A, a);
+        for (size_t i = 0; i < (size_t)n; i++) x[i * (size_t)(n + 1)].re = 1;
+        double norm = eqnn__z_row_norm(n, a);
+        good = eqnn__z_solve(n, n, a, x);
+        if (condition) *condition = good ? norm * eqnn__z_row_norm(n, x) : (double)INFINITY;
+        if (good) eqnn__z_to(entries, field, x, X);
+    }
+    eqnn__space_back(&w, NULL);
+    return good;
+}
+
+/* --- matrix exponential --- */
+
+/* out = b0 + b1 A2 + b2 A4 + b3 A6 of n x n matrices, which stand one behind the other in power. */
+static void eqnn__even_powers(size_t n, const eqnn__z *power, const double b[4], eqnn__z *out)
+{
+    for (size_t i = 0; i < n * n; i++) {
+        out[i] = eqnn__z_of(i % (n + 1) ? 0 : b[0], 0);
+        for (size_t k = 0; k < 3; k++)
+            out[i] = eqnn__z_add(out[i], eqnn__z_scale(b[k + 1], power[k * n * n + i]));
+    }
+}
+
+/* E = exp(A) by the Pade approximant of order 13 and s squarings (N. J. Higham, SIAM J. Matrix
+   Anal. Appl. 26, 1179 (2005), doi:10.1137/04061101X): exp(A) = r(A / 2^s)^(2^s), where
+   r(A) = p(A) / p(-A) and p = V + U of even and odd part
+
+       U = A (A6 (b13 A6 + b11 A4 + b9 A2) + b7 A6 + b5 A4 + b3 A2 + b1)
+       V =    A6 (b12 A6 + b10 A4 + b8 A2) + b6 A6 + b4 A4 + b2 A2 + b0
+
+   Exact to rounding while the norm of A / 2^s is below 5.37. m: room for seven matrices. */
+static int eqnn__z_expm(int n, eqnn__z *A, eqnn__z *E, eqnn__z *m)
+{
+    static const double b[2][2][4] = {
+        /* even, odd; low and high powers */
+        { { 64764752532480000., 7771770303897600., 129060195264000., 670442572800. },
+          { 0, 1323241920., 960960., 182. } },
+        { { 32382376266240000., 1187353796428800., 10559470521600., 33522128640. },
+          { 0, 40840800., 16380., 1. } }
+    };
+    double norm = eqnn__z_row_norm(n, A);
+    size_t N = (size_t)n, entries = N * N;
+    eqnn__z *A6 = m + 2 * entries, *half[2] = { m + 3 * entries, m + 4 * entries };
+    eqnn__z *t = m + 5 * entries, *high = m + 6 * entries;
+    int s = 0;
+    if (!(norm < 1e15)) return 0;
+    for (; norm > 5.37; s++) norm /= 2;
+    for (size_t i = 0; i < entries; i++) A[i] = eqnn__z_scale(ldexp(1, -s), A[i]);
+    eqnn__z_product(n, A, A, m);
+    eqnn__z_product(n, m, m, m + entries);
+    eqnn__z_product(n, m, m + entries, A6);
+    for (int odd = 0; odd < 2; odd++) {
+        eqnn__even_powers(N, m, b[odd][1], high);
+        eqnn__z_product(n, A6, high, half[odd]);
+        eqnn__even_powers(N, m, b[odd][0], t);
+        for (size_t i = 0; i < entries; i++) half[odd][i] = eqnn__z_add(half[odd][i], t[i]);
+    }
+    eqnn__z_product(n, A, half[1], t);
+    for (size_t i = 0; i < entries; i++) {
+        E[i] = eqnn__z_add(half[0][i], t[i]);
+        half[0][i] = eqnn__z_sub(half[0][i], t[i]);
+    }
+    if (!eqnn__z_solve(n, n, half[0], E)) return 0;
+    for (; s > 0; s--) {
+        eqnn__z_product(n, E, E, t);
+        memcpy(E, t, entries * sizeof *t);
+    }
+    return 1;
+}
+
+/* E = exp(A), n x n, entries of one number (field 1) or of pairs (2). 0: not finite or an error. */
+static EQNN__MAYBE_UNUSED int eqnn__expm(eqnn_ctx *c, int n, int field, const double *A, double *E)
+{
+    size_t entries = (size_t)n * (size_t)n;
+    eqnn__space w;
+    eqnn__space_begin(&w, c, 0, "expm");
+    eqnn__z *m = (eqnn__z *)eqnn__space_take(&w, 9 * entries, sizeof *m);
+    int good = m != NULL;
+    if (good) {
+        eqnn__z_from(entries, field, A, m);
+        good = eqnn__z_expm(n, m, m + entries, m + 2 * entries);
+        if (good) eqnn__z_to(entries, field, m + entries, E);
+    }
+    eqnn__space_back(&w, NULL);
+    return good;
+}
+
+/* --- eigenvalues --- */
+
+/* Two columns (or, with stride 1, rows) x, y of a matrix turn by c, s and the phase e:
+       x' = c x - s conj(e) y      y' = s x + c conj(e) y                                      */
+static void eqnn__z_turn(size_t n, eqnn__z *x, eqnn__z *y, size_t stride, double c, double s,
+                         eqnn__z e)
+{
+    for (size_t i = 0; i < n * stride; i += stride) {
+        eqnn__z a = x[i], b = eqnn__z_mul(eqnn__z_conj(e), y[i]);
+        x[i] = eqnn__z_of(c * a.re - s * b.re, c * a.im - s * b.im);
+        y[i] = eqnn__z_of(s * a.re + c * b.re, s * a.im + c * b.im);
+    }
+}
+
+/* Makes entry p, q of the Hermitian A zero. */
+static void eqnn__z_rotate(size_t n, size_t p, size_t q, eqnn__z *A, eqnn__z *X)
+{
+    double size = eqnn__z_abs(A[p * n + q]);
+    eqnn__z phase = eqnn__z_scale(1 / size, A[p * n + q]);
+    double theta = (A[q * (n + 1)].re - A[p * (n + 1)].re) / (2 * size);
+    double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1));
+    double c = 1 / sqrt(1 + t * t), s = t * c;
+    eqnn__z_turn(n, A + p, A + q, n, c, s, phase);
+    eqnn__z_turn(n, A + p * n, A + q * n, 1, c, s, eqnn__z_conj(phase));
+    eqnn__z_turn(n, X + p, X + q, n, c, s, phase);
+}
+
+/* Eigenvalues e[n] of a Hermitian matrix A[n][n], which is used up, and its eigenvectors, the
+   columns of the unitary X, by Jacobi's rotations (J. reine angew. Math. 30, 51 (1846)): each makes
+   one pair of off-diagonal entries zero and takes their squares off what is left, so the method
+   always converges, and fast at the end. For small matrices: n^3 with a large factor. 0: not
+   finite. */
+static int eqnn__z_eigen(int n, eqnn__z *A, double *e, eqnn__z *X)
+{
+    size_t N = (size_t)n;
+    for (size_t i = 0; i < N * N; i++) X[i] = eqnn__z_of(i % (N + 1) ? 0 : 1, 0);
+    for (int sweep = 0; sweep < 60; sweep++) {
+        double off = 0, all = 0;
+        for (size_t i = 0; i < N * N; i++) {
+            all += eqnn__z_square(A[i]);
+            if (i % (N + 1)) off += eqnn__z_square(A[i]);
+        }
+        if (off <= 1e-31 * all) {
+            for (size_t i = 0; i < N; i++) e[i] = A[i * (N + 1)].re;
+            return 1;
+        }
+        for (size_t p = 0; p < N; p++)
+            for (size_t q = p + 1; q < N; q++)
+                if (eqnn__z_square(A[p * N + q]) > 1e-33 * all / (double)(N * N))
+                    eqnn__z_rotate(N, p, q, A, X);
+    }
+    return 0;
+}
+
+/* --- null spaces --- */
+
+/* x becomes the v of the reflection 1 - s v v^H that takes it to a multiple of the first axis;
+   returns s = 2 / v^H v. */
+static double eqnn__z_reflector(size_t n, eqnn__z *x)
+{
+    double norm = eqnn__z_norm(n, x), first = eqnn__z_abs(x[0]);
+    eqnn__z phase = first > 0 ? eqnn__z_scale(1 / first, x[0]) : eqnn__z_of(1, 0);
+    if (norm == 0) return 0;
+    x[0] = eqnn__z_add(x[0], eqnn__z_scale(norm, phase));
+    return 1 / (norm * (norm + first));
+}
+
+static void eqnn__z_reflect(size_t n, const eqnn__z *v, double s, eqnn__z *x)
+{
+    eqnn__z_axpy(n, eqnn__z_scale(-s, eqnn__z_dot(n, v, x)), v, x);
+}
+
+/* Orthonormal vectors N[found][n] with A N = 0, where A[rows][n] is used up. The columns of A^H =
+   Q R are taken by falling length (Businger and Golub, Numer. Math. 7, 269 (1965)) down to the
+   length zero, which belongs to rounding errors; the other columns of Q are the null space. N has
+   room for n vectors. Returns how many; -1: no memory. */
+static int eqnn__z_null(eqnn__space *w, int rows, int n, eqnn__z *A, double zero, eqnn__z *N)
+{
+    size_t d = (size_t)n, count = (size_t)rows, rank = 0;
+    double *s = eqnn__space_doubles(w, d + 1, 1);
+    if (!s) return -1;
+    for (size_t i = 0; i < count * d; i++) A[i] = eqnn__z_conj(A[i]); /* rows: the columns of A^H */
+    for (; rank < d && rank < count; rank++) {
+        size_t best = rank;
+        double most = -1;
+        for (size_t r = rank; r < count; r++) {
+            double length = eqnn__z_norm(d - rank, A + r * d + rank);
+            if (length > most) most = length, best = r;
+        }
+        if (!(most > zero)) break;
+        eqnn__z *v = A + rank * d + rank;
+        eqnn__z_swap(d, A + rank * d, A + best * d);
+        s[rank] = eqnn__z_reflector(d - rank, v);
+        for (size_t r = rank + 1; r < count; r++)
+            eqnn__z_reflect(d - rank, v, s[rank], A + r * d + rank);
+    }
+    for (size_t i = rank; i < d; i++) {
+        eqnn__z *x = N + (i - rank) * d;
+        for (size_t j = 0; j < d; j++) x[j] = eqnn__z_of(j == i, 0);
+        for (size_t k = rank; k-- > 0;) eqnn__z_reflect(d - k, A + k * d + k, s[k], x + k);
+    }
+    return n - (int)rank;
+}
+
+static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
+{
+    for (size_t i = 0; a != b && i < n * stride; i += stride) {
+        double t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+/* Column k of the Cholesky factor, from the matrix as it was when column `from` was made, less the
+   columns since then; d: what is left of the diagonal. */
+static void eqnn__cholesky_column(size_t n, size_t from, size_t k, const double *G, double *L,
+                                  double *d)
+{
+    double root = sqrt(d[k]);
+    L[k * n + k] = root;
+    for (size_t j = k + 1; j < n; j++) {
+        double s = G[k * n + j];
+        for (size_t c = from; c < k; c++) s -= L[k * n + c] * L[j * n + c];
+        L[j * n + k] = s / root;
+        d[j] -= L[j * n + k] * L[j * n + k];
+    }
+}
+
+/* P^T G P = L L^T of a positive semidefinite G[n][n], which is used up: the largest diagonal entry
+   left comes next, until it is below tolerance times the first. order[n] is P; of L[n][n] rank
+   columns count, which is returned; room[33 n]. 32 columns are made from the old matrix, which
+   then is brought up to date by one matrix product. */
+static int eqnn__cholesky(size_t n, double *G, double tolerance, int *order, double *L,
+                          double *room)
+{
+    double first = 0, *d = room, *block = room + n;
+    size_t from = 0;
+    for (size_t i = 0; i < n; i++) order[i] = (int)i, d[i] = G[i * n + i];
+    for (size_t k = 0; k < n; k++) {
+        size_t best = k, next = k + 1, wide = next - from, rest = n - next;
+        for (size_t j = k + 1; j < n; j++)
+            if (d[j] > d[best]) best = j;
+        if (k == 0) first = d[best];
+        if (!(d[best] > tolerance * first)) return (int)k;
+        eqnn__swap_doubles(n, G + k * n, G + best * n, 1);
+        eqnn__swap_doubles(n, G + k, G + best, n);
+        eqnn__swap_doubles(k, L + k * n, L + best * n, 1);
+        eqnn__swap_doubles(1, d + k, d + best, 1);
+        int t = order[k];
+        order[k] = order[best], order[best] = t;
+        eqnn__cholesky_column(n, from, k, G, L, d);
+        if (wide < 32) continue;
+        for (size_t c = 0; c < wide; c++)
+            for (size_t j = 0; j < rest; j++) block[c * rest + j] = L[(next + j) * n + from + c];
+        eqnn__matrix_product((int)rest, (int)rest, (int)wide, -1, L + next * n + from, n, block,
+                             rest, G + next * n + next, n);
+        from = next;
+    }
+    return (int)n;
+}
+
+/* Rows of Q[count][n] become orthonormal by modified Gram-Schmidt, twice each; those that are
+   nearly combinations of the ones before are left out. Returns how many stay. */
+static int eqnn__orthonormalise(size_t n, int count, double *Q, double tolerance)
+{
+    int kept = 0;
+    for (int q = 0; q < count; q++) {
+        double *x = Q + (size_t)kept * n, before = 0, after = 0;
+        if (kept != q) memcpy(x, Q + (size_t)q * n, n * sizeof *x);
+        for (size_t i = 0; i < n; i++) before += x[i] * x[i];
+        for (int pass = 0; pass < 2; pass++)
+            for (int p = 0; p < kept; p++) {
+                const double *y = Q + (size_t)p * n;
+                double dot = 0;
+                for (size_t i = 0; i < n; i++) dot += x[i] * y[i];
+                for (size_t i = 0; i < n; i++) x[i] -= dot * y[i];
+            }
+        for (size_t i = 0; i < n; i++) after += x[i] * x[i];
+        if (!(after > tolerance * tolerance * before)) continue;
+        for (size_t i = 0; i < n; i++) x[i] /= sqrt(after);
+        kept++;
+    }
+    return kept;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   2 >>groups
+   ---------------------------------------------------------------------------------------------- */
+
+struct eqnn_group {
+    eqnn_ctx *ctx;
+    const char *name;
+    int dim, lie, discrete;
+    int field;            /* numbers in an entry: 1 real, 2 complex                        */
+    const double *A;      /* [lie][dim][dim][field] Lie generators                         */
+    const double *h;      /* [discrete][dim][dim][field]; NULL of large permutation groups */
+    const double *scale;  /* [lie] of published samples                                    */
+    int orthogonal, permutation;
+    const int *perm;      /* [discrete][dim] of a permutation group: (h v)[i] = v[perm[i]] */
+    uint64_t key;         /* hash of the generators: the same in every process             */
+    int sampler;          /* how uniform elements are made, and of what                    */
+    const eqnn_group *part[2];
+    const int *places;
+    const double *element; /* a finite group's elements, listed when first sampled         */
+    int elements;
+    struct eqnn_group *next;
+};
+
+/* Names under which groups were made. */
+typedef struct eqnn__group_name {
+    const char *name;
+    const eqnn_group *group;
+    struct eqnn__group_name *next;
+} eqnn__group_name;
+
+/* All groups, atoms, monomials and solutions of a context; eqnn_ctx.groups. */
+typedef struct eqnn__groups {
+    eqnn_group *group;
+    eqnn__group_name *names;
+    struct eqnn_rep *rep;
+    struct eqnn__atom *atom;
+    struct eqnn__monomial *monomial;
+    struct eqnn__rep_maps *maps;
+    struct eqnn__rep_products *products;
+    struct eqnn__rep_gate *gates;
+    eqnn_basis_opts opts;
+    const char *path; /* of the file of bases, or NULL */
+    struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
+} eqnn__groups;
+
+static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
+{
+    if (!c->groups) c->groups = (eqnn__groups *)eqnn__keep_alloc(c, sizeof *c->groups);
+    return c->groups;
+}
+
+/* n things of the heap, zeroed; eqnn__drop gives them back. */
+static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
+{
+    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
+    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
+    if (p) memset(p, 0, n * size + 1);
+    return p;
+}
+
+static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
+{
+    if (p) eqnn__heap(c, p, n * size + 1, 0);
+}
+
+/* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
+
+/* C = A B */
+static void eqnn__mat_mul(int f, int n, const double *A, const double *B, double *C)
+{
+    size_t w = (size_t)n * (size_t)f;
+    memset(C, 0, (size_t)n * w * sizeof *C);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f), *b = B + (size_t)k * w;
+            double *to = C + (size_t)i * w;
+            if (f == 1 && a[0] != 0)
+                for (size_t j = 0; j < w; j++) to[j] += a[0] * b[j];
+            for (size_t j = 0; f == 2 && j < w; j += 2) {
+                to[j] += a[0] * b[j] - a[1] * b[j + 1];
+                to[j + 1] += a[0] * b[j + 1] + a[1] * b[j];
+            }
+        }
+}
+
+static void eqnn__mat_identity(int f, int n, double *A)
+{
+    memset(A, 0, (size_t)n * (size_t)n * (size_t)f * sizeof *A);
+    for (int i = 0; i < n; i++) A[((size_t)i * (size_t)n + (size_t)i) * (size_t)f] = 1;
+}
+
+/* B = A^T (no complex conjugate: duals have none) */
+static void eqnn__mat_transpose(int f, int n, const double *A, double *B)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < f; k++)
+                B[((size_t)j * (size_t)n + (size_t)i) * (size_t)f + (size_t)k] =
+                    A[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
+}
+
+/* largest row sum of moduli */
+static double eqnn__mat_norm(int f, int n, const double *A)
+{
+    double most = 0;
+    for (int i = 0; i < n; i++) {
+        double sum = 0;
+        for (int j = 0; j < n; j++) {
+            const double *a = A + ((size_t)i * (size_t)n + (size_t)j) * (size_t)f;
+            sum += f == 2 ? sqrt(a[0] * a[0] + a[1] * a[1]) : fabs(a[0]);
+        }
+        if (!(sum <= most)) most = sum;
+    }
+    return most;
+}
+
+/* to -= m from, w numbers */
+static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
+{
+    double re = m[0], im = f == 2 ? m[1] : 0;
+    if (re == 0 && im == 0) return;
+    for (size_t j = 0; f == 1 && j < w; j++) to[j] -= re * from[j];
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = from[j], y = from[j + 1];
+        to[j] -= re * x - im * y;
+        to[j + 1] -= re * y + im * x;
+    }
+}
+
+/* row *= m */
+static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
+{
+    for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = row[j];
+        row[j] = re * x - im * row[j + 1];
+        row[j + 1] = re * row[j + 1] + im * x;
+    }
+}
+
+static void eqnn__row_swap(size_t w, double *a, double *b)
+{
+    for (size_t j = 0; a != b && j < w; j++) {
+        double t = a[j];
+        a[j] = b[j];
+        b[j] = t;
+    }
+}
+
+/* The determinant, always a pair, by elimination with row exchanges; A is spoilt. */
+static void eqnn__mat_det(int f, int n, double *A, double det[2])
+{
+    size_t w = (size_t)n * (size_t)f;
+    det[0] = 1;
+    det[1] = 0;
+    for (int k = 0; k < n; k++) {
+        int best = k;
+        double most = -1, m[2], re = det[0];
+        for (int i = k; i < n; i++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f);
+            double size = a[0] * a[0] + (f == 2 ? a[1] * a[1] : 0);
+            if (size > most) { most = size; best = i; }
+        }
+        if (!(most > 0)) { det[0] = det[1] = 0; return; }
+        eqnn__row_swap(w, A + (size_t)k * w, A + (size_t)best * w);
+        double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
+        double sign = best == k ? 1 : -1;
+        det[0] = sign * (re * a - det[1] * b);
+        det[1] = sign * (re * b + det[1] * a);
+        eqnn__row_times(f, w, row, a / most, -b / most); /* the pivot is 1 */
+        for (int i = k + 1; i < n; i++) {
+            m[0] = A[(size_t)i * w + (size_t)(k * f)];
+            m[1] = f == 2 ? A[(size_t)i * w + (size_t)(k * f) + 1] : 0;
+            eqnn__row_less(f, w, A + (size_t)i * w, row, m);
+        }
+    }
+}
+
+/* --- a group in the making --- */
+
+/* Dense generators, or permutations alone: (h v)[i] = v[perm[i]]. */
+typedef struct eqnn__draft {
+    eqnn_ctx *c;
+    const char *name;
+    int dim, lie, discrete, field;
+    int sampler;                     /* one of the list below, and what it needs */
+    const eqnn_group *part[2];
+    const int *places;
+    double *A, *h, *scale;
+    int *perm;
+} eqnn__draft;
+
+/* How uniform random elements are made. */
+enum {
+    EQNN__SAMPLE_WALK,   /* not known: as published, or long words of a finite group          */
+    EQNN__SAMPLE_LISTED, /* all elements are listed                                           */
+    EQNN__SAMPLE_SO, EQNN__SAMPLE_O, EQNN__SAMPLE_U, EQNN__SAMPLE_SU,
+    EQNN__SAMPLE_S, EQNN__SAMPLE_ALT,
+    EQNN__SAMPLE_PRODUCT, EQNN__SAMPLE_EMBED, EQNN__SAMPLE_REAL /* by the parts */
+};
+
+/* Permutation groups up to this many numbers have their matrices beside the permutations. */
+#define EQNN__DENSE ((size_t)1 << 22)
+
+static size_t eqnn__square(int dim, int field)
+{
+    return (size_t)dim * (size_t)dim * (size_t)field;
+}
+
+/* Room for so many generators, all zero. */
+static int eqnn__draft_open(eqnn__draft *d, int dim, int lie, int discrete, int field, int perms)
+{
+    double bytes = ((double)lie + (perms ? 0 : discrete)) * dim * dim * field * 8;
+    d->dim = dim;
+    d->lie = lie;
+    d->discrete = discrete;
+    d->field = field;
+    if (dim < 1 || lie < 0 || discrete < 0) {
+        eqnn__fail(d->c, "group %s: %d dimensions, %d Lie and %d discrete generators make no sense",
+                   d->name, dim, lie, discrete);
+        return 0;
+    }
+    if (bytes > 4e9 || (double)discrete * dim > 1e9) {
+        eqnn__fail(d->c, "group %s: %d generators of %d x %d numbers need %.3g bytes", d->name,
+                   lie + discrete, dim, dim, bytes);
+        return 0;
+    }
+    size_t n = eqnn__square(dim, field);
+    d->A = (double *)eqnn__take(d->c, (size_t)lie * n, sizeof *d->A);
+    d->scale = (double *)eqnn__take(d->c, (size_t)lie, sizeof *d->scale);
+    if (perms) d->perm = (int *)eqnn__take(d->c, (size_t)discrete * (size_t)dim, sizeof(int));
+    else d->h = (double *)eqnn__take(d->c, (size_t)discrete * n, sizeof *d->h);
+    for (int k = 0; d->scale && k < lie; k++) d->scale[k] = 1;
+    return d->A && d->scale && (d->h || d->perm);
+}
+
+static void eqnn__draft_free(eqnn__draft *d)
+{
+    size_t n = eqnn__square(d->dim, d->field);
+    eqnn__drop(d->c, d->perm, (size_t)d->discrete * (size_t)d->dim, sizeof(int));
+    eqnn__drop(d->c, d->h, (size_t)d->discrete * n, sizeof *d->h);
+    eqnn__drop(d->c, d->scale, (size_t)d->lie, sizeof *d->scale);
+    eqnn__drop(d->c, d->A, (size_t)d->lie * n, sizeof *d->A);
+}
+
+/* Entry (i, j) of Lie generator k, or of a discrete one. */
+static double *eqnn__lie_at(const eqnn__draft *d, int k, int i, int j)
+{
+    return d->A + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
+           (size_t)j * (size_t)d->field;
+}
+
+static double *eqnn__discrete_at(const eqnn__draft *d, int k, int i, int j)
+{
+    return d->h + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
+           (size_t)j * (size_t)d->field;
+}
+
+/* Generators are the same permutations: then these are enough. */
+static int eqnn__find_permutations(eqnn__draft *d)
+{
+    int n = d->dim, good = d->field == 1 && d->lie == 0;
+    for (int k = 0; good && k < d->discrete; k++)
+        for (int i = 0; good && i < n; i++) {
+            int ones = 0, others = 0;
+            for (int j = 0; j < n; j++) {
+                double a = *eqnn__discrete_at(d, k, i, j), b = *eqnn__discrete_at(d, k, j, i);
+                ones += (a == 1) + (b == 1);            /* in row i and in column i */
+                others += (a != 0 && a != 1) + (b != 0 && b != 1);
+            }
+            good = ones == 2 && others == 0;
+        }
+    if (!good) return 1;
+    d->perm = (int *)eqnn__take(d->c, (size_t)d->discrete * (size_t)n, sizeof(int));
+    for (int k = 0; d->perm && k < d->discrete; k++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++)
+                if (*eqnn__discrete_at(d, k, i, j) == 1) d->perm[k * n + i] = j;
+    return d->perm != NULL;
+}
+
+/* All elements are orthogonal when every A is antisymmetric, A + A^T = 0, and h^T h = 1: up to
+   what single precision leaves, relative to the largest entry. */
+static int eqnn__find_orthogonal(eqnn__draft *d)
+{
+    int n = d->dim;
+    if (d->field == 2) return 0;
+    for (int k = 0; k < d->lie; k++) {
+        double most = 0, off = 0;
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) {
+                double a = *eqnn__lie_at(d, k, i, j);
+                most = fmax(most, fabs(a));
+                off = fmax(off, fabs(a + *eqnn__lie_at(d, k, j, i)));
+            }
+        if (off > 1e-6 * most) return 0;
+    }
+    for (int k = 0; k < d->discrete; k++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j <= i; j++) {
+                double sum = i == j ? -1 : 0;
+                for (int r = 0; r < n; r++)
+                    sum += *eqnn__discrete_at(d, k, r, i) * *eqnn__discrete_at(d, k, r, j);
+                if (fabs(sum) > 1e-6) return 0;
+            }
+    return 1;
+}
+
+/* --- content: identity and key --- */
+
+/* The same bytes on machines of either byte order. */
+static uint64_t eqnn__hash_int(uint64_t h, int64_t x)
+{
+    unsigned char b[8];
+    for (int i = 0; i < 8; i++) b[i] = (unsigned char)((uint64_t)x >> (8 * i));
+    return eqnn__hash(h, b, 8);
+}
+
+/* Numbers are hashed with 36 bits relative to the largest of them, so that what another machine's
+   cosine changes in the last place changes no key. */
+static uint64_t eqnn__hash_numbers(uint64_t h, const double *x, size_t n)
+{
+    double most = 0;
+    int e = 0;
+    for (size_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
+    frexp(most * (1 + 1e-9), &e);
+    h = eqnn__hash_int(h, e);
+    for (size_t i = 0; i < n; i++) h = eqnn__hash_int(h, (int64_t)floor(ldexp(x[i], 36 - e) + 0.5));
+    return h;
+}
+
+static uint64_t eqnn__draft_key(const eqnn__draft *d)
+{
+    size_t n = eqnn__square(d->dim, d->field), lie = (size_t)d->lie, discrete = (size_t)d->discrete;
+    uint64_t h = EQNN__HASH;
+    h = eqnn__hash_int(h, d->dim);
+    h = eqnn__hash_int(h, d->field);
+    h = eqnn__hash_int(h, d->lie);
+    h = eqnn__hash_int(h, d->discrete);
+    for (size_t k = 0; k < lie; k++) h = eqnn__hash_numbers(h, d->A + k * n, n);
+    if (!d->perm)
+        for (size_t k = 0; k < discrete; k++) h = eqnn__hash_numbers(h, d->h + k * n, n);
+    for (size_t i = 0; d->perm && i < discrete * (size_t)d->dim; i++)
+        h = eqnn__hash_int(h, d->perm[i]);
+    return h;
+}
+
+static int eqnn__group_equal(const eqnn_group *g, const eqnn__draft *d, uint64_t key)
+{
+    size_t n = eqnn__square(d->dim, d->field) * sizeof(double);
+    if (g->key != key || g->dim != d->dim || g->field != d->field || g->lie != d->lie ||
+        g->discrete != d->discrete || !g->perm != !d->perm)
+        return 0;
+    if (memcmp(g->A, d->A, (size_t)d->lie * n)) return 0;
+    return d->perm ? !memcmp(g->perm, d->perm, (size_t)d->discrete * (size_t)d->dim * sizeof(int))
+                   : !memcmp(g->h, d->h, (size_t)d->discrete * n);
+}
+
+static void *eqnn__keep_copy(eqnn_ctx *c, const void *from, size_t n, size_t size)
+{
+    void *p = eqnn__keep_alloc(c, n * size);
+    if (p && n) memcpy(p, from, n * size);
+    return p;
+}
+
+/* Matrices of permutations. */
+static void eqnn__dense_of(const int *perm, int count, int dim, double *out)
+{
+    memset(out, 0, (size_t)count * eqnn__square(dim, 1) * sizeof *out);
+    for (size_t i = 0; i < (size_t)count * (size_t)dim; i++)
+        out[i * (size_t)dim + (size_t)perm[i]] = 1;
+}
+
+/* The group's own memory for what a draft holds. */
+static int eqnn__group_fill(eqnn_group *g, const eqnn__draft *d)
+{
+    size_t n = eqnn__square(d->dim, d->field), lie = (size_t)d->lie, discrete = (size_t)d->discrete;
+    g->A = (double *)eqnn__keep_copy(g->ctx, d->A, lie * n, sizeof(double));
+    g->scale = (double *)eqnn__keep_copy(g->ctx, d->scale, lie, sizeof(double));
+    if (d->perm) {
+        g->perm = (int *)eqnn__keep_copy(g->ctx, d->perm, discrete * (size_t)d->dim, sizeof(int));
+        if (discrete * n <= EQNN__DENSE) {
+            double *h = (double *)eqnn__keep_alloc(g->ctx, discrete * n * sizeof *h);
+            if (h) eqnn__dense_of(d->perm, d->discrete, d->dim, h);
+            g->h = h;
+        }
+        return g->A && g->scale && g->perm && (g->h || discrete * n > EQNN__DENSE);
+    }
+    g->h = (double *)eqnn__keep_copy(g->ctx, d->h, discrete * n, sizeof(double));
+    return g->A && g->scale && g->h;
+}
+
+/* Remembers the name. */
+static const eqnn_group *eqnn__group_named(const eqnn_group *g, const char *name)
+{
+    eqnn__groups *all = eqnn__groups_of(g->ctx);
+    for (eqnn__group_name *a = all->names; a; a = a->next)
+        if (a->group == g && !strcmp(a->name, name)) return g;
+    eqnn__group_name *a = (eqnn__group_name *)eqnn__keep_alloc(g->ctx, sizeof *a);
+    if (a) a->name = eqnn__keep_string(g->ctx, name);
+    if (!a || !a->name) return NULL;
+    a->group = g;
+    a->next = all->names;
+    all->names = a;
+    return g;
+}
+
+/* The one group of such generators. A group met again under a name that tells more about it is
+   sampled that way from then on. */
+static const eqnn_group *eqnn__draft_group(eqnn__draft *d)
+{
+    eqnn__groups *all = eqnn__groups_of(d->c);
+    if (!all || (!d->perm && !eqnn__find_permutations(d))) return NULL;
+    for (size_t i = 0; i < (size_t)d->lie * eqnn__square(d->dim, d->field); i++) d->A[i] += 0.0;
+    for (size_t i = 0; d->h && i < (size_t)d->discrete * eqnn__square(d->dim, d->field); i++)
+        d->h[i] += 0.0;                                  /* no minus zeros */
+    uint64_t key = eqnn__draft_key(d);
+    eqnn_group *g = all->group;
+    while (g && !eqnn__group_equal(g, d, key)) g = g->next;
+    if (!g) {
+        g = (eqnn_group *)eqnn__keep_alloc(d->c, sizeof *g);
+        if (!g) return NULL;
+        g->ctx = d->c;
+        g->name = eqnn__keep_string(d->c, d->name);
+        g->dim = d->dim;
+        g->lie = d->lie;
+        g->discrete = d->discrete;
+        g->field = d->field;
+        g->key = key;
+        g->permutation = d->perm != NULL;
+        g->orthogonal = g->permutation || eqnn__find_orthogonal(d);
+        if (!g->name || !eqnn__group_fill(g, d)) return NULL;
+        g->next = all->group;
+        all->group = g;
+    }
+    if (g->sampler == EQNN__SAMPLE_WALK) {
+        g->sampler = d->sampler;
+        g->part[0] = d->part[0];
+        g->part[1] = d->part[1];
+        g->places = d->places;
+    }
+    return eqnn__group_named(g, d->name);
+}
+
+/* --- the groups we know; A_ij below is the generator with that entry --- */
+
+static int eqnn__fill_trivial(eqnn__draft *d, const int *a)
+{
+    return eqnn__draft_open(d, a[0], 0, 0, 1, 1);
+}
+
+/* Lie generators k, k+1, ... of the rotations of n coordinates from first on: E_ij - E_ji, i > j */
+static int eqnn__fill_rotations(eqnn__draft *d, int k, int first, int n)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++, k++) {
+            *eqnn__lie_at(d, k, first + i, first + j) = 1;
+            *eqnn__lie_at(d, k, first + j, first + i) = -1;
+        }
+    return k;
+}
+
+/* Discrete generator k is diagonal; bit i of minus: entry i is -1, else 1 */
+static void eqnn__fill_signs(eqnn__draft *d, int k, int minus_from, int minus_to)
+{
+    for (int i = 0; i < d->dim; i++)
+        *eqnn__discrete_at(d, k, i, i) = i >= minus_from && i < minus_to ? -1 : 1;
+}
+
+static int eqnn__fill_so(eqnn__draft *d, const int *a)
+{
+    int n = a[0];
+    if (!eqnn__draft_open(d, n, n * (n - 1) / 2, 0, 1, 0)) return 0;
+    eqnn__fill_rotations(d, 0, 0, n);
+    return 1;
+}
+
+static int eqnn__fill_o(eqnn__draft *d, const int *a)
+{
+    int n = a[0];
+    if (!eqnn__draft_open(d, n, n * (n - 1) / 2, 1, 1, 0)) return 0;
+    eqnn__fill_rotations(d, 0, 0, n);
+    eqnn__fill_signs(d, 0, 0, 1);
+    return 1;
+}
+
+/* One k-th of a full turn; quarters are exact. */
+static int eqnn__fill_turns(eqnn__draft *d, int k, int mirror)
+{
+    double angle = 2 * EQNN__PI / k;
+    double co = k == 1 ? 1 : k == 2 ? -1 : k == 4 ? 0 : eqnn__sin_quarter(angle, 1);
+    double si = k == 1 || k == 2 ? 0 : k == 4 ? 1 : eqnn__sin_quarter(angle, 0);
+    if (!eqnn__draft_open(d, 2, 0, 1 + mirror, 1, 0)) return 0;
+    *eqnn__discrete_at(d, 0, 0, 0) = *eqnn__discrete_at(d, 0, 1, 1) = co;
+    *eqnn__discrete_at(d, 0, 0, 1) = si;
+    *eqnn__discrete_at(d, 0, 1, 0) = -si;
+    if (mirror) eqnn__fill_signs(d, 1, 0, 1);
+    return 1;
+}
+
+static int eqnn__fill_c(eqnn__draft *d, const int *a) { return eqnn__fill_turns(d, a[0], 0); }
+static int eqnn__fill_d(eqnn__draft *d, const int *a) { return eqnn__fill_turns(d, a[0], 1); }
+
+static int eqnn__fill_scaling(eqnn__draft *d, const int *a)
+{
+    if (!eqnn__draft_open(d, a[0], 1, 0, 1, 0)) return 0;
+    for (int i = 0; i < a[0]; i++) *eqnn__lie_at(d, 0, i, i) = 1;
+    return 1;
+}
+
+static int eqnn__fill_parity(eqnn__draft *d, const int *a)
+{
+    (void)a;
+    if (!eqnn__draft_open(d, 4, 0, 1, 1, 0)) return 0;
+    eqnn__fill_signs(d, 0, 1, 4);
+    return 1;
+}
+
+static int eqnn__fill_time(eqnn__draft *d, const int *a)
+{
+    (void)a;
+    if (!eqnn__draft_open(d, 4, 0, 1, 1, 0)) return 0;
+    eqnn__fill_signs(d, 0, 0, 1);
+    return 1;
+}
+
+/* p coordinates of time, then q of space: the boosts E_ij + E_ji, the rotations of each, and in
+   components: 1 none, 2 the element that turns an odd number of both around, 4 time alone too. */
+static int eqnn__fill_metric(eqnn__draft *d, int p, int q, int components)
+{
+    int n = p + q, k = 0, pairs = p * (p - 1) / 2 + q * (q - 1) / 2;
+    if (!eqnn__draft_open(d, n, p * q + pairs, components / 2, 1, 0)) return 0;
+    for (int j = 0; j < p; j++)
+        for (int i = p; i < n; i++, k++) {
+            *eqnn__lie_at(d, k, i, j) = *eqnn__lie_at(d, k, j, i) = 1;
+            d->scale[k] = n > 2 ? 0.3 : 1;           /* as published */
+        }
+    k = eqnn__fill_rotations(d, k, 0, p);
+    eqnn__fill_rotations(d, k, p, q);
+    if (components > 1 && p % 2 == 1 && q % 2 == 1) eqnn__fill_signs(d, 0, 0, n);
+    else if (components > 1) {
+        eqnn__fill_signs(d, 0, 0, 1);
+        *eqnn__discrete_at(d, 0, n - 1, n - 1) = -1;
+    }
+    if (components > 2) eqnn__fill_signs(d, 1, 0, 1);
+    return 1;
+}
+
+static int eqnn__fill_connected(eqnn__draft *d, const int *a)
+{
+    return eqnn__fill_metric(d, a[0], a[1], 1);
+}
+static int eqnn__fill_sopq(eqnn__draft *d, const int *a)
+{
+    return eqnn__fill_metric(d, a[0], a[1], 2);
+}
+static int eqnn__fill_opq(eqnn__draft *d, const int *a)
+{
+    return eqnn__fill_metric(d, a[0], a[1], 4);
+}
+static int eqnn__fill_lorentz(eqnn__draft *d, const int *a)
+{
+    (void)a;
+    return eqnn__fill_metric(d, 1, 3, 4);
+}
+
+/* exp of these keeps the form x^T J y, J = [[0, 1], [-1, 0]]: symplectic */
+static int eqnn__fill_sp(eqnn__draft *d, const int *a)
+{
+    int m = a[0], k = 0;
+    if (!eqnn__draft_open(d, 2 * m, m * (2 * m + 1), 0, 1, 0)) return 0;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < m; j++, k++) {
+            *eqnn__lie_at(d, k, i, j) = 1;
+            *eqnn__lie_at(d, k, m + j, m + i) = -1;
+        }
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j <= i; j++, k += 2) {
+            *eqnn__lie_at(d, k, m + i, j) = *eqnn__lie_at(d, k, m + j, i) = 1;
+            *eqnn__lie_at(d, k + 1, i, m + j) = *eqnn__lie_at(d, k + 1, j, m + i) = 1;
+        }
+    return 1;
+}
+
+/* cyclic shift: (h v)[i] = v[i - 1] */
+static int eqnn__fill_z(eqnn__draft *d, const int *a)
+{
+    if (!eqnn__draft_open(d, a[0], 0, 1, 1, 1)) return 0;
+    for (int i = 0; i < a[0]; i++) d->perm[i] = (i + a[0] - 1) % a[0];
+    return 1;
+}
+
+/* generator k exchanges 0 and k + 1 */
+static int eqnn__fill_s(eqnn__draft *d, const int *a)
+{
+    int n = a[0];
+    if (!eqnn__draft_open(d, n, 0, n - 1, 1, 1)) return 0;
+    for (int k = 0; k < n - 1; k++) {
+        for (int i = 0; i < n; i++) d->perm[k * n + i] = i;
+        d->perm[k * n] = k + 1;
+        d->perm[k * n + k + 1] = 0;
+    }
+    return 1;
+}
+
+/* generator k is the cycle (0, 1, k + 2) */
+static int eqnn__fill_alt(eqnn__draft *d, const int *a)
+{
+    int n = a[0], m = n > 2 ? n - 2 : 0;
+    if (!eqnn__draft_open(d, n, 0, m, 1, 1)) return 0;
+    for (int k = 0; k < m; k++) {
+        for (int i = 0; i < n; i++) d->perm[k * n + i] = i;
+        d->perm[k * n] = 1;
+        d->perm[k * n + 1] = k + 2;
+        d->perm[k * n + k + 2] = 0;
+    }
+    if (n < 3) d->sampler = EQNN__SAMPLE_LISTED;
+    return 1;
+}
+
+static int eqnn__fill_sl(eqnn__draft *d, const int *a)
+{
+    int n = a[0], k = 0;
+    if (!eqnn__draft_open(d, n, n * n - 1, 0, 1, 0)) return 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            if (i != j) *eqnn__lie_at(d, k++, i, j) = 1;
+    for (int i = 0; i < n - 1; i++, k++) {
+        *eqnn__lie_at(d, k, i, i) = 1;
+        *eqnn__lie_at(d, k, n - 1, n - 1) = -1;
+    }
+    return 1;
+}
+
+static int eqnn__fill_gl(eqnn__draft *d, const int *a)
+{
+    int n = a[0];
+    if (!eqnn__draft_open(d, n, n * n, 0, 1, 0)) return 0;
+    for (int k = 0; k < n * n; k++) *eqnn__lie_at(d, k, k / n, k % n) = 1;
+    return 1;
+}
+
+/* For i > j: E_ij - E_ji and i (E_ij + E_ji), which SU(n) and U(n) have in common. */
+static int eqnn__fill_unitary(eqnn__draft *d, int n, int lie)
+{
+    int k = 0;
+    if (!eqnn__draft_open(d, n, lie, 0, 2, 0)) return -1;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++, k += 2) {
+            eqnn__lie_at(d, k, i, j)[0] = 1;
+            eqnn__lie_at(d, k, j, i)[0] = -1;
+            eqnn__lie_at(d, k + 1, i, j)[1] = eqnn__lie_at(d, k + 1, j, i)[1] = 1;
+        }
+    return k;
+}
+
+static int eqnn__fill_u(eqnn__draft *d, const int *a)
+{
+    int n = a[0], k = eqnn__fill_unitary(d, n, n * n);
+    for (int i = 0; k >= 0 && i < n; i++) eqnn__lie_at(d, k + i, i, i)[1] = 1;
+    return k >= 0;
+}
+
+static int eqnn__fill_su(eqnn__draft *d, const int *a)
+{
+    int n = a[0], k = eqnn__fill_unitary(d, n, n * n - 1);
+    for (int i = 0; k >= 0 && i < n - 1; i++)
+        for (int j = 0; j < n; j++)
+            eqnn__lie_at(d, k + i, j, j)[1] = j == i ? 1 : -1.0 / (n - 1);
+    return k >= 0;
+}
+
+/* The faces U F R B L D of a cube, turned about F and about L. */
+static int eqnn__fill_cube(eqnn__draft *d, const int *a)
+{
+    static const int turns[12] = { 4, 1, 0, 3, 5, 2, 3, 0, 2, 5, 4, 1 };
+    (void)a;
+    if (!eqnn__draft_open(d, 6, 0, 2, 1, 1)) return 0;
+    memcpy(d->perm, turns, sizeof turns);
+    return 1;
+}
+
+/* Quarter turns of the faces U F R B L D of Rubik's cube, counter-clockwise seen from outside, on
+   48 stickers: eight a face (row by row without the middle one), faces in that order. On the
+   turned face sticker i gets that of own[i]; of the four rows of three beside it each gets the
+   next one's, the last the first's. */
+static int eqnn__fill_stickers(eqnn__draft *d, const int side[6][4][3])
+{
+    static const int own[8] = { 2, 4, 7, 1, 6, 0, 3, 5 };
+    if (!eqnn__draft_open(d, 48, 0, 6, 1, 1)) return 0;
+    for (int f = 0; f < 6; f++) {
+        int *p = d->perm + 48 * f;
+        for (int i = 0; i < 48; i++) p[i] = i;
+        for (int i = 0; i < 8; i++) p[8 * f + i] = 8 * f + own[i];
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < 3; i++) p[side[f][k][i]] = side[f][(k + 1) % 4][i];
+    }
+    return 1;
+}
+
+static int eqnn__fill_rubik(eqnn__draft *d, const int *a)
+{
+    static const int side[6][4][3] = {
+        { { 8, 9, 10 }, { 32, 33, 34 }, { 24, 25, 26 }, { 16, 17, 18 } },
+        { { 5, 6, 7 }, { 16, 19, 21 }, { 42, 41, 40 }, { 39, 36, 34 } },
+        { { 2, 4, 7 }, { 29, 27, 24 }, { 42, 44, 47 }, { 10, 12, 15 } },
+        { { 0, 1, 2 }, { 37, 35, 32 }, { 47, 46, 45 }, { 18, 20, 23 } },
+        { { 0, 3, 5 }, { 8, 11, 13 }, { 40, 43, 45 }, { 31, 28, 26 } },
+        { { 13, 14, 15 }, { 21, 22, 23 }, { 29, 30, 31 }, { 37, 38, 39 } } };
+    (void)a;
+    return eqnn__fill_stickers(d, side);
+}
+
+/* As in the EMLP paper's code, where the top rows of four faces go round whatever face is turned:
+   not the cube's group but a much larger one. */
+static int eqnn__fill_legacy(eqnn__draft *d, const int *a)
+{
+    static const int face[6][4] = { { 1, 4, 3, 2 }, { 0, 2, 5, 4 }, { 0, 3, 5, 1 },
+                                    { 0, 4, 5, 2 }, { 0, 1, 5, 3 }, { 1, 2, 3, 4 } };
+    int side[6][4][3];
+    (void)a;
+    for (int f = 0; f < 6; f++)
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < 3; i++) side[f][k][i] = 8 * face[f][k] + i;
+    return eqnn__fill_stickers(d, (const int(*)[4][3])side);
+}
+
+/* On the corners (r, i, j) of an n x n grid that may lie in k ways: shifts of i, of j, and a turn
+   of the grid by one k-th, which goes to the next r. */
+static int eqnn__fill_grid(eqnn__draft *d, const int *a)
+{
+    int k = a[0], n = a[1], size = k * n * n;
+    if (k != 2 && k != 4) {
+        eqnn__fail(d->c, "group %s: the grid turns in 2 or 4 steps, not %d", d->name, k);
+        return 0;
+    }
+    if (!eqnn__draft_open(d, size, 0, 3, 1, 1)) return 0;
+    for (int r = 0; r < k; r++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) {
+                int at = (r * n + i) * n + j, before = (r + k - 1) % k * n * n;
+                d->perm[at] = (r * n + (i + n - 1) % n) * n + j;
+                d->perm[size + at] = (r * n + i) * n + (j + n - 1) % n;
+                d->perm[2 * size + at] =
+                    before + (k == 4 ? j * n + n - 1 - i : (n - 1 - i) * n + n - 1 - j);
+            }
+    return 1;
+}
+
+typedef struct eqnn__known {
+    const char *name;
+    int args;                                       /* whole numbers, at least 1 each */
+    int (*fill)(eqnn__draft *d, const int *a);
+    int sampler;
+} eqnn__known;
+
+static const eqnn__known eqnn__known_groups[] = {
+    { "Trivial", 1, eqnn__fill_trivial, EQNN__SAMPLE_LISTED },
+    { "SO", 1, eqnn__fill_so, EQNN__SAMPLE_SO },
+    { "O", 1, eqnn__fill_o, EQNN__SAMPLE_O },
+    { "C", 1, eqnn__fill_c, EQNN__SAMPLE_LISTED },
+    { "D", 1, eqnn__fill_d, EQNN__SAMPLE_LISTED },
+    { "Scaling", 1, eqnn__fill_scaling, EQNN__SAMPLE_WALK },
+    { "Parity", 0, eqnn__fill_parity, EQNN__SAMPLE_LISTED },
+    { "TimeReversal", 0, eqnn__fill_time, EQNN__SAMPLE_LISTED },
+    { "SO13p", 0, eqnn__fill_connected, EQNN__SAMPLE_WALK },
+    { "SO13", 0, eqnn__fill_sopq, EQNN__SAMPLE_WALK },
+    { "O13", 0, eqnn__fill_opq, EQNN__SAMPLE_WALK },
+    { "Lorentz", 0, eqnn__fill_lorentz, EQNN__SAMPLE_WALK },
+    { "SO11p", 0, eqnn__fill_connected, EQNN__SAMPLE_WALK },
+    { "O11", 0, eqnn__fill_opq, EQNN__SAMPLE_WALK },
+    { "SO", 2, eqnn__fill_sopq, EQNN__SAMPLE_WALK },
+    { "O", 2, eqnn__fill_opq, EQNN__SAMPLE_WALK },
+    { "Sp", 1, eqnn__fill_sp, EQNN__SAMPLE_WALK },
+    { "Z", 1, eqnn__fill_z, EQNN__SAMPLE_LISTED },
+    { "S", 1, eqnn__fill_s, EQNN__SAMPLE_S },
+    { "Alt", 1, eqnn__fill_alt, EQNN__SAMPLE_ALT },
+    { "SL", 1, eqnn__fill_sl, EQNN__SAMPLE_WALK },
+    { "GL", 1, eqnn__fill_gl, EQNN__SAMPLE_WALK },
+    { "U", 1, eqnn__fill_u, EQNN__SAMPLE_U },
+    { "SU", 1, eqnn__fill_su, EQNN__SAMPLE_SU },
+    { "Cube", 0, eqnn__fill_cube, EQNN__SAMPLE_LISTED },
+    { "RubiksCube", 0, eqnn__fill_rubik, EQNN__SAMPLE_WALK },
+    { "RubiksCubeLegacy", 0, eqnn__fill_legacy, EQNN__SAMPLE_WALK },
+    { "ZksZnxZn", 2, eqnn__fill_grid, EQNN__SAMPLE_LISTED } };
+
+#define EQNN__KNOWN ((int)(sizeof eqnn__known_groups / sizeof eqnn__known_groups[0]))
+
+/* --- groups of groups --- */
+
+/* out[k] = a's generator k on one factor of the Kronecker product, 1 on the other (Lie: the sum) */
+static void eqnn__kron_one(const double *m, int fm, int left, int n, int right, int f, double *out)
+{
+    size_t dim = (size_t)left * (size_t)n * (size_t)right;
+    for (int a = 0; a < left; a++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++)
+                for (int b = 0; b < right; b++) {
+                    size_t row = ((size_t)a * (size_t)n + (size_t)i) * (size_t)right + (size_t)b;
+                    size_t col = ((size_t)a * (size_t)n + (size_t)j) * (size_t)right + (size_t)b;
+                    for (int k = 0; k < fm; k++)
+                        out[(row * dim + col) * (size_t)f + (size_t)k] =
+                            m[((size_t)i * (size_t)n + (size_t)j) * (size_t)fm + (size_t)k];
+                }
+}
+
+/* generator number k as a matrix */
+static void eqnn__group_generator(const eqnn_group *g, int k, double *out)
+{
+    size_t n = eqnn__square(g->dim, g->field);
+    if (g->perm) eqnn__dense_of(g->perm + (size_t)k * (size_t)g->dim, 1, g->dim, out);
+    else memcpy(out, g->h + (size_t)k * n, n * sizeof *out);
+}
+
+/* Generators of one factor into d, from number lie and discrete on. */
+static int eqnn__product_part(eqnn__draft *d, const eqnn_group *g, int left, int right, int lie,
+                              int discrete)
+{
+    size_t n = eqnn__square(g->dim, g->field), N = eqnn__square(d->dim, d->field);
+    double *h = (double *)eqnn__take(d->c, n, sizeof *h);
+    if (!h) return 0;
+    for (int k = 0; k < g->lie; k++)
+        eqnn__kron_one(g->A + (size_t)k * n, g->field, left, g->dim, right, d->field,
+                       d->A + (size_t)(lie + k) * N);
+    for (int k = 0; k < g->lie; k++) d->scale[lie + k] = g->scale[k];
+    for (int k = 0; d->perm && k < g->discrete; k++)
+        for (int i = 0; i < d->dim; i++) {
+            int b = i % right, m = i / right % g->dim, a = i / right / g->dim;
+            d->perm[(size_t)(discrete + k) * (size_t)d->dim + (size_t)i] =
+                (a * g->dim + g->perm[k * g->dim + m]) * right + b;
+        }
+    for (int k = 0; !d->perm && k < g->discrete; k++) {
+        eqnn__group_generator(g, k, h);
+        eqnn__kron_one(h, g->field, left, g->dim, right, d->field,
+                       d->h + (size_t)(discrete + k) * N);
+    }
+    eqnn__drop(d->c, h, n, sizeof *h);
+    return 1;
+}
+
+static void eqnn__draft_start(eqnn__draft *d, eqnn_ctx *c, const char *name)
+{
+    memset(d, 0, sizeof *d);
+    d->c = c;
+    d->name = name;
+}
+
+EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_group *b)
+{
+    eqnn__draft d;
+    if (!a || !b || a->ctx->failed) return NULL;
+    a->ctx->op = "group_product";
+    eqnn__draft_start(&d, a->ctx, eqnn_format(a->ctx, "%sx%s", a->name, b->name));
+    double dim = (double)a->dim * b->dim;
+    if (dim > 1e5) {
+        eqnn__fail(a->ctx, "group_product: %s has %.0f dimensions", d.name, dim);
+        return NULL;
+    }
+    d.sampler = EQNN__SAMPLE_PRODUCT;
+    d.part[0] = a;
+    d.part[1] = b;
+    int good = eqnn__draft_open(&d, a->dim * b->dim, a->lie + b->lie, a->discrete + b->discrete,
+                                a->field > b->field ? a->field : b->field, a->perm && b->perm) &&
+               eqnn__product_part(&d, a, 1, b->dim, 0, 0) &&
+               eqnn__product_part(&d, b, a->dim, 1, a->lie, a->discrete);
+    const eqnn_group *g = good ? eqnn__draft_group(&d) : NULL;
+    eqnn__draft_free(&d);
+    return g;
+}
+
+/* One matrix of a among dim coordinates: places says where; the others have zeros, or ones on the
+   diagonal. */
+static void eqnn__embed_matrix(const double *m, int n, int f, int dim, const int *places, int one,
+                               double *out)
+{
+    if (one) eqnn__mat_identity(f, dim, out);
+    else memset(out, 0, eqnn__square(dim, f) * sizeof *out);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < f; k++)
+                out[((size_t)places[i] * (size_t)dim + (size_t)places[j]) * (size_t)f + (size_t)k] =
+                    m[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
+}
+
+static int eqnn__embed_fill(eqnn__draft *d, const eqnn_group *a, const int *places)
+{
+    size_t n = eqnn__square(a->dim, a->field), N = eqnn__square(d->dim, d->field);
+    double *h = (double *)eqnn__take(d->c, n, sizeof *h);
+    for (int k = 0; h && k < a->lie; k++) {
+        eqnn__embed_matrix(a->A + (size_t)k * n, a->dim, a->field, d->dim, places, 0,
+                           d->A + (size_t)k * N);
+        d->scale[k] = a->scale[k];
+    }
+    for (int k = 0; h && k < a->discrete; k++) {
+        eqnn__group_generator(a, k, h);
+        eqnn__embed_matrix(h, a->dim, a->field, d->dim, places, 1, d->h + (size_t)k * N);
+    }
+    eqnn__drop(d->c, h, n, sizeof *h);
+    return h != NULL;
+}
+
+static const eqnn_group *eqnn__group_embed(const eqnn_group *a, int dim, const int *places,
+                                           const char *name)
+{
+    eqnn__draft d;
+    for (int i = 0; i < a->dim; i++)
+        for (int j = 0; j <= i; j++)
+            if (places[i] < 0 || places[i] >= dim || (j < i && places[i] == places[j])) {
+                eqnn__fail(a->ctx, "group %s: place %d is %s, and there are 0 to %d", name,
+                           places[i], j < i ? "taken" : "none", dim - 1);
+                return NULL;
+            }
+    eqnn__draft_start(&d, a->ctx, name);
+    d.sampler = EQNN__SAMPLE_EMBED;
+    d.part[0] = a;
+    d.places = (const int *)eqnn__keep_copy(a->ctx, places, (size_t)a->dim, sizeof(int));
+    int good = d.places && eqnn__draft_open(&d, dim, a->lie, a->discrete, a->field, 0) &&
+               eqnn__embed_fill(&d, a, places);
+    const eqnn_group *g = good ? eqnn__draft_group(&d) : NULL;
+    eqnn__draft_free(&d);
+    return g;
+}
+
+/* "Embed(SO(2),3,0)", with all places when they do not follow each other */
+EQNN_API const eqnn_group *eqnn_group_embed(const eqnn_group *a, int dim, const int *places)
+{
+    if (!a || a->ctx->failed) return NULL;
+    a->ctx->op = "group_embed";
+    if (dim < a->dim || !places) {
+        eqnn__fail(a->ctx, "group_embed: %s has %d dimensions, there are %d places", a->name,
+                   a->dim, places ? dim : 0);
+        return NULL;
+    }
+    const char *name = eqnn_format(a->ctx, "Embed(%s,%d,%d", a->name, dim, places[0]);
+    int follow = 1;
+    for (int i = 1; i < a->dim; i++) follow &= places[i] == places[0] + i;
+    for (int i = 1; !follow && i < a->dim; i++)
+        name = eqnn_format(a->ctx, "%s,%d", name, places[i]);
+    return eqnn__group_embed(a, dim, places, eqnn_format(a->ctx, "%s)", name));
+}
+
+/* a + ib becomes [[a, -b], [b, a]] on the real parts, then the imaginary ones. */
+static void eqnn__real_matrix(const double *m, int n, double *out)
+{
+    size_t N = (size_t)n, w = 2 * N;
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < N; j++) {
+            const double *z = m + 2 * (i * N + j);
+            out[i * w + j] = out[(N + i) * w + N + j] = z[0];
+            out[(N + i) * w + j] = z[1];
+            out[i * w + N + j] = -z[1];
+        }
+}
+
+EQNN_API const eqnn_group *eqnn_group_real(const eqnn_group *a)
+{
+    eqnn__draft d;
+    if (!a || a->ctx->failed || a->field == 1) return a;
+    a->ctx->op = "group_real";
+    eqnn__draft_start(&d, a->ctx, eqnn_format(a->ctx, "Real(%s)", a->name));
+    d.sampler = EQNN__SAMPLE_REAL;
+    d.part[0] = a;
+    int good = eqnn__draft_open(&d, 2 * a->dim, a->lie, a->discrete, 1, 0);
+    size_t n = eqnn__square(a->dim, 2), N = eqnn__square(d.dim, 1);
+    for (int k = 0; good && k < a->lie; k++) {
+        eqnn__real_matrix(a->A + (size_t)k * n, a->dim, d.A + (size_t)k * N);
+        d.scale[k] = a->scale[k];
+    }
+    for (int k = 0; good && k < a->discrete; k++)
+        eqnn__real_matrix(a->h + (size_t)k * n, a->dim, d.h + (size_t)k * N);
+    const eqnn_group *g = good ? eqnn__draft_group(&d) : NULL;
+    eqnn__draft_free(&d);
+    return g;
+}
+
+/* --- your own --- */
+
+/* Number i of a list is not finite: -1 when all are. */
+static int eqnn__not_finite(const double *x, size_t each, int count)
+{
+    for (int k = 0; k < count; k++)
+        for (size_t i = 0; i < each; i++)
+            if (!(fabs(x[(size_t)k * each + i]) < INFINITY)) return k;
+    return -1;
+}
+
+static int eqnn__group_check(const eqnn__draft *d)
+{
+    eqnn_ctx *c = d->c;
+    size_t n = eqnn__square(d->dim, d->field);
+    int bad = eqnn__not_finite(d->A, n, d->lie);
+    if (bad >= 0) eqnn__fail(c, "group %s: Lie generator %d is not finite", d->name, bad);
+    bad = eqnn__not_finite(d->scale, 1, d->lie);
+    if (bad >= 0) eqnn__fail(c, "group %s: the scale of generator %d is not finite", d->name, bad);
+    bad = eqnn__not_finite(d->h, n, d->discrete);
+    if (bad >= 0) eqnn__fail(c, "group %s: generator %d is not finite", d->name, bad);
+    double *X = c->failed ? NULL : (double *)eqnn__take(c, n, sizeof *X);
+    for (int k = 0; X && k < d->discrete && !c->failed; k++) {
+        const double *h = d->h + (size_t)k * n;
+        double condition = INFINITY;
+        int inverse = eqnn__inverse(c, d->dim, d->field, h, X, &condition);
+        if (!inverse || !(condition < 1e13))
+            eqnn__fail(c, "group %s: generator %d has no inverse (condition number %.2g)", d->name,
+                       k, condition);
+    }
+    eqnn__drop(c, X, n, sizeof *X);
+    return !c->failed;
+}
+
+static const eqnn_group *eqnn__group_lookup(eqnn_ctx *c, const char *name)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    for (eqnn__group_name *a = all ? all->names : NULL; a; a = a->next)
+        if (!strcmp(a->name, name)) return a->group;
+    return NULL;
+}
+
+EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name, const eqnn_group_opts *opts)
+{
+    eqnn__draft d;
+    if (!c || c->failed) return NULL;
+    c->op = "group_of";
+    eqnn__draft_start(&d, c, name ? name : "group");
+    if (!opts || (opts->lie > 0 && !opts->lie_generators) ||
+        (opts->discrete > 0 && !opts->generators)) {
+        eqnn__fail(c, "group %s: the %s missing (NULL)", d.name,
+                   opts ? "generators are" : "options are");
+        return NULL;
+    }
+    int field = opts->complex_numbers ? 2 : 1;
+    int good = eqnn__draft_open(&d, opts->dim, opts->lie, opts->discrete, field, 0);
+    size_t n = good ? eqnn__square(d.dim, field) : 0;
+    if (good && d.lie) memcpy(d.A, opts->lie_generators, (size_t)d.lie * n * sizeof *d.A);
+    if (good && d.discrete) memcpy(d.h, opts->generators, (size_t)d.discrete * n * sizeof *d.h);
+    if (good && opts->scale) memcpy(d.scale, opts->scale, (size_t)d.lie * sizeof *d.scale);
+    d.sampler = d.lie ? EQNN__SAMPLE_WALK : EQNN__SAMPLE_LISTED;
+    const eqnn_group *before = eqnn__group_lookup(c, d.name);
+    const eqnn_group *g = good && eqnn__group_check(&d) ? eqnn__draft_group(&d) : NULL;
+    eqnn__draft_free(&d);
+    if (g && name && before && before != g) {
+        eqnn__fail(c, "group %s: the name belongs to another group", name);
+        return NULL;
+    }
+    return g;
+}
+
+/* --- names --- */
+
+/* A text that is read from left to right; sentences name its column. */
+typedef struct eqnn__reader {
+    eqnn_ctx *c;
+    const char *what, *text, *at;
+    const eqnn_group *group; /* of expressions: what V belongs to              */
+    int used, depth;         /* group was needed; how deep in parentheses      */
+} eqnn__reader;
+
+static void *eqnn__expected(eqnn__reader *r, const char *what)
+{
+    const char *end = r->at;
+    while (*end && (isalnum((unsigned char)*end) || end == r->at)) end++;
+    return eqnn__fail(r->c, "%s \"%.200s\": column %d: expected %s, found %s%.*s%s", r->what,
+                      r->text, (int)(r->at - r->text) + 1, what, *r->at ? "\"" : "the end",
+                      (int)(end - r->at > 40 ? 40 : end - r->at) * (*r->at != 0), r->at,
+                      *r->at ? "\"" : "");
+}
+
+static void eqnn__spaces(eqnn__reader *r)
+{
+    while (*r->at == ' ' || *r->at == '\t' || *r->at == '\n') r->at++;
+}
+
+static int eqnn__accept(eqnn__reader *r, const char *token)
+{
+    size_t n = strlen(token);
+    eqnn__spaces(r);
+    if (strncmp(r->at, token, n)) return 0;
+    r->at += n;
+    return 1;
+}
+
+/* A whole number of at least 0, or -1 and a sentence. */
+static int eqnn__read_int(eqnn__reader *r, const char *what)
+{
+    int64_t x = 0;
+    eqnn__spaces(r);
+    const char *start = r->at;
+    while (isdigit((unsigned char)*r->at) && x <= INT_MAX) x = 10 * x + (*r->at++ - '0');
+    if (r->at > start && x <= INT_MAX) return (int)x;
+    r->at = start;
+    eqnn__expected(r, r->at[0] >= '0' && r->at[0] <= '9' ? "a smaller number" : what);
+    return -1;
+}
+
+static const eqnn_group *eqnn__read_group(eqnn__reader *r);
+
+/* "(3)" or "(4,3)": how many numbers were read, -1 on an error */
+static int eqnn__read_args(eqnn__reader *r, int *a, int most)
+{
+    int n = 0;
+    if (!eqnn__accept(r, "(")) return 0;
+    do {
+        if (n == most) { eqnn__expected(r, "no more numbers"); return -1; }
+        a[n] = eqnn__read_int(r, "a whole number");
+        if (a[n] < 0) return -1;
+        n++;
+    } while (eqnn__accept(r, ","));
+    if (!eqnn__accept(r, ")")) { eqnn__expected(r, "\",\" or \")\""); return -1; }
+    return n;
+}
+
+/* What stands behind a name that is complete. */
+static int eqnn__name_ends(const char *at)
+{
+    return !isalnum((unsigned char)*at) || *at == 'x';
+}
+
+/* "Embed(SO(2),3,0)" behind "Embed"; one place: that and the following ones. */
+static const eqnn_group *eqnn__read_embed(eqnn__reader *r, const char *start)
+{
+    int places[64];
+    if (!eqnn__accept(r, "(")) return (const eqnn_group *)eqnn__expected(r, "\"(\"");
+    const eqnn_group *a = eqnn__read_group(r);
+    if (!a || !eqnn__accept(r, ","))
+        return (const eqnn_group *)eqnn__expected(r, "\",\" and a number");
+    const char *at = r->at;
+    int n = 0, dim = eqnn__read_int(r, "a number of dimensions");
+    while (dim >= 0 && n < 64 && eqnn__accept(r, ",")) {
+        places[n] = eqnn__read_int(r, "a place");
+        if (places[n++] < 0) return NULL;
+    }
+    if (dim < 0) return NULL;
+    if (!eqnn__accept(r, ")")) return (const eqnn_group *)eqnn__expected(r, "\")\"");
+    if (n == 0) places[n++] = 0;
+    for (; n < a->dim && n < 64 && (n == 1 || places[n - 1] == places[0] + n - 1); n++)
+        places[n] = places[0] + n;
+    r->at = n == a->dim && dim >= a->dim ? r->at : at;
+    if (r->at == at)
+        return (const eqnn_group *)eqnn__expected(r, "enough dimensions and a place for each");
+    const char *name = eqnn_format(r->c, "%.*s", (int)(r->at - start), start);
+    return eqnn__group_embed(a, dim, places, name);
+}
+
+/* A name of the list with its numbers. */
+static const eqnn_group *eqnn__read_known(eqnn__reader *r, const eqnn__known *k)
+{
+    const char *start = r->at;
+    int a[2] = { 0, 0 }, lowest = 1, m = 0;
+    eqnn__draft d;
+    r->at += strlen(k->name);
+    const char *args = r->at;
+    int n = eqnn__read_args(r, a, 2);
+    if (n < 0) return NULL;
+    for (int i = 0; i < n; i++) lowest = a[i] < lowest ? a[i] : lowest;
+    for (const char *s = k->name; n == 0 && *s; s++) /* O13 is O(1,3) */
+        if (isdigit((unsigned char)*s)) a[m++] = *s - '0';
+    const eqnn__known *end = eqnn__known_groups + EQNN__KNOWN, *same = eqnn__known_groups;
+    while (same < end && (strcmp(same->name, k->name) || same->args != n)) same++;
+    if (same == end || lowest < 1 || (n > 0 && a[0] > 30000) || (n > 1 && a[1] > 30000)) {
+        r->at = args;
+        return (const eqnn_group *)eqnn__expected(
+            r, k->args == 0 ? "no numbers" : k->args == 1 ? "a number from 1 on in parentheses"
+                                                          : "two numbers from 1 on in parentheses");
+    }
+    eqnn__draft_start(&d, r->c, eqnn_format(r->c, "%.*s", (int)(r->at - start), start));
+    const eqnn_group *g = eqnn__group_lookup(r->c, d.name);
+    if (g) return g;
+    d.sampler = same->sampler;
+    if (same->fill(&d, a)) g = eqnn__draft_group(&d);
+    eqnn__draft_free(&d);
+    return g;
+}
+
+/* SO2eR3, O2eR3, DkeR3(k): on the first two of three coordinates */
+static const eqnn_group *eqnn__read_plane(eqnn__reader *r, int which)
+{
+    static const int places[2] = { 0, 1 };
+    const char *start = r->at;
+    int k = 0;
+    r->at += which == 0 ? 6 : 5;
+    if (which == 2 && eqnn__read_args(r, &k, 1) != 1)
+        return (const eqnn_group *)eqnn__expected(r, "a number in parentheses");
+    const char *name = eqnn_format(r->c, "%.*s", (int)(r->at - start), start);
+    const char *plane = which == 0 ? "SO(2)" : which == 1 ? "O(2)" : eqnn_format(r->c, "D(%d)", k);
+    const eqnn_group *a = eqnn_group_make(r->c, plane);
+    return a ? eqnn__group_embed(a, 3, places, name) : NULL;
+}
+
+/* The longest name of the list, or of the caller's groups, that stands here. */
+static const eqnn_group *eqnn__read_name(eqnn__reader *r)
+{
+    static const char *const plane[3] = { "SO2eR3", "O2eR3", "DkeR3" };
+    const eqnn__known *best = NULL;
+    size_t most = 0;
+    for (int i = 0; i < 3; i++)
+        if (!strncmp(r->at, plane[i], strlen(plane[i]))) return eqnn__read_plane(r, i);
+    for (int i = 0; i < EQNN__KNOWN; i++) {
+        const char *name = eqnn__known_groups[i].name;
+        size_t n = strlen(name);
+        if (n > most && !strncmp(r->at, name, n) && eqnn__name_ends(r->at + n)) {
+            most = n;
+            best = &eqnn__known_groups[i];
+        }
+    }
+    const eqnn_group *own = NULL;
+    for (eqnn__group_name *a = eqnn__groups_of(r->c)->names; a; a = a->next) {
+        size_t n = strlen(a->name);
+        if (n > most && !strncmp(r->at, a->name, n) && eqnn__name_ends(r->at + n)) {
+            most = n;
+            own = a->group;
+        }
+    }
+    if (own) r->at += most;
+    if (own) return own;
+    return best ? eqnn__read_known(r, best) : (const eqnn_group *)eqnn__expected(
+        r, "the name of a group (SO(3), O13, S(5), SO(3)xS(5), ...)");
+}
+
+static const eqnn_group *eqnn__read_single(eqnn__reader *r)
+{
+    const eqnn_group *g;
+    eqnn__spaces(r);
+    const char *start = r->at;
+    if (r->depth > 50) return (const eqnn_group *)eqnn__expected(r, "fewer parentheses");
+    r->depth++;
+    if (eqnn__accept(r, "Embed")) g = eqnn__read_embed(r, start);
+    else if (eqnn__accept(r, "Real(") || eqnn__accept(r, "(")) {
+        int real = r->at - start > 1;
+        g = eqnn__read_group(r);
+        if (g && !eqnn__accept(r, ")")) g = (const eqnn_group *)eqnn__expected(r, "\")\"");
+        if (real) g = eqnn_group_real(g);
+    } else g = eqnn__read_name(r);
+    r->depth--;
+    return g;
+}
+
+static const eqnn_group *eqnn__read_group(eqnn__reader *r)
+{
+    const eqnn_group *g = eqnn__read_single(r);
+    while (g && eqnn__accept(r, "x")) {
+        const eqnn_group *b = eqnn__read_single(r);
+        g = b ? eqnn_group_product(g, b) : NULL;
+    }
+    return g;
+}
+
+static void eqnn__reader_start(eqnn__reader *r, eqnn_ctx *c, const char *what, const char *text)
+{
+    memset(r, 0, sizeof *r);
+    r->c = c;
+    r->what = what;
+    r->text = r->at = text;
+}
+
+EQNN_API const eqnn_group *eqnn_group_make(eqnn_ctx *c, const char *name)
+{
+    eqnn__reader r;
+    if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
+    c->op = "group";
+    eqnn__reader_start(&r, c, "group", name ? name : "");
+    const eqnn_group *g = eqnn__group_lookup(c, r.text);
+    if (g) return g;
+    g = eqnn__read_group(&r);
+    eqnn__spaces(&r);
+    if (g && *r.at) g = (const eqnn_group *)eqnn__expected(&r, "the end or \"x\" and a group");
+    return g ? eqnn__group_named(g, r.text) : NULL;
+}
+
+/* --- what they are --- */
+
+EQNN_API const char *eqnn_group_name(const eqnn_group *g) { return g ? g->name : ""; }
+EQNN_API int eqnn_group_dim(const eqnn_group *g) { return g ? g->dim : 0; }
+EQNN_API int eqnn_group_complex(const eqnn_group *g) { return g && g->field == 2; }
+EQNN_API int eqnn_group_orthogonal(const eqnn_group *g) { return g && g->orthogonal; }
+EQNN_API int eqnn_group_permutation(const eqnn_group *g) { return g && g->permutation; }
+
+EQNN_API int eqnn_group_lie(const eqnn_group *g, const double **generators)
+{
+    if (generators) *generators = g ? g->A : NULL;
+    return g ? g->lie : 0;
+}
+
+/* Large permutation groups get their matrices when these are asked for. */
+EQNN_API int eqnn_group_discrete(const eqnn_group *g, const double **generators)
+{
+    if (generators) *generators = NULL;
+    if (!g || !generators) return g ? g->discrete : 0;
+    if (!g->h && !g->ctx->failed) {
+        size_t n = (size_t)g->discrete * eqnn__square(g->dim, 1);
+        double *h = NULL;
+        if ((double)n * 8 > 4e9)
+            eqnn__fail(g->ctx, "group %s: %d matrices of %d x %d numbers are too many", g->name,
+                       g->discrete, g->dim, g->dim);
+        else h = (double *)eqnn__keep_alloc(g->ctx, n * sizeof *h);
+        if (h) eqnn__dense_of(g->perm, g->discrete, g->dim, h);
+        ((eqnn_group *)g)->h = h;
+    }
+    *generators = g->h;
+    return g->h ? g->discrete : 0;
+}
+
+/* --- random elements --- */
+
+/* eqnn_random under "name.part" */
+static void eqnn__draw_as(eqnn_ctx *c, const char *name, const char *part, int normal, size_t n,
+                          double *out)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%.200s.%s", name, part);
+    eqnn_random(c, full, normal, n, out);
+}
+
+/* Rows of independent normal numbers, made orthonormal one after the other (Gram and Schmidt,
+   twice), are uniform in O(n) or U(n): what multiplies them by a fixed element changes nothing
+   about their distribution. Then special makes the determinant 1 by turning the first row. */
+static int eqnn__haar(eqnn_ctx *c, int f, int n, int special, double *g)
+{
+    size_t w = (size_t)n * (size_t)f;
+    double det[2], *work = (double *)eqnn__take(c, (size_t)n * w, sizeof *work);
+    if (!work) return 0;
+    for (int i = 0; i < n; i++) {
+        double *row = g + (size_t)i * w, size = 0;
+        for (int k = 0; k < 2 * i; k++) {
+            const double *other = g + (size_t)(k % i) * w;
+            double m[2] = { 0, 0 };                         /* <other, row> */
+            for (size_t j = 0; j < w; j++) m[0] += other[j] * row[j];
+            for (size_t j = 0; f == 2 && j < w; j += 2)
+                m[1] += other[j] * row[j + 1] - other[j + 1] * row[j];
+            eqnn__row_less(f, w, row, other, m);
+        }
+        for (size_t j = 0; j < w; j++) size += row[j] * row[j];
+        for (size_t j = 0; j < w; j++) row[j] /= sqrt(size);
+    }
+    memcpy(work, g, (size_t)n * w * sizeof *g);
+    if (special) {
+        eqnn__mat_det(f, n, work, det);
+        double size = sqrt(det[0] * det[0] + det[1] * det[1]);
+        eqnn__row_times(f, w, g, det[0] / size, -det[1] / size);
+    }
+    eqnn__drop(c, work, (size_t)n * w, sizeof *work);
+    return 1;
+}
+
+static int eqnn__sample_rotations(const eqnn_group *g, const char *name, int n, double *out)
+{
+    size_t all = eqnn__square(g->dim, g->field);
+    int special = g->sampler == EQNN__SAMPLE_SO || g->sampler == EQNN__SAMPLE_SU, good = 1;
+    eqnn__draw_as(g->ctx, name, "haar", 1, (size_t)n * all, out);
+    for (int s = 0; good && s < n; s++)
+        good = eqnn__haar(g->ctx, g->field, g->dim, special, out + (size_t)s * all);
+    return good;
+}
+
+/* Fisher and Yates: each of the n! orders is as likely. Even ones: an odd one is followed by one
+   more exchange. */
+static int eqnn__sample_orders(const eqnn_group *g, const char *name, int n, double *out)
+{
+    size_t d = (size_t)g->dim;
+    double *u = (double *)eqnn__take(g->ctx, (size_t)n * d, sizeof *u);
+    int *p = (int *)eqnn__take(g->ctx, d, sizeof *p);
+    if (u && p) eqnn__draw_as(g->ctx, name, "order", 0, (size_t)n * d, u);
+    for (int s = 0; u && p && s < n; s++) {
+        int odd = 0;
+        for (int i = 0; i < g->dim; i++) p[i] = i;
+        for (int i = g->dim - 1; i > 0; i--) {
+            int j = (int)(u[(size_t)s * d + (size_t)i] * (i + 1)), t = p[i];
+            p[i] = p[j];
+            p[j] = t;
+            odd ^= i != j;
+        }
+        if (odd && g->sampler == EQNN__SAMPLE_ALT) { int t = p[0]; p[0] = p[1]; p[1] = t; }
+        eqnn__dense_of(p, 1, g->dim, out + (size_t)s * d * d);
+    }
+    int good = u && p;
+    eqnn__drop(g->ctx, p, d, sizeof *p);
+    eqnn__drop(g->ctx, u, (size_t)n * d, sizeof *u);
+    return good;
+}
+
+/* --- all elements of a finite group --- */
+
+#define EQNN__ELEMENTS 10000
+#define EQNN__ELEMENT_BINS 4096
+
+/* An element is a row of width numbers: a matrix, or where each coordinate comes from. */
+typedef struct eqnn__closure {
+    const eqnn_group *g;
+    size_t width;
+    int room, count;
+    double *row;                          /* [room][width]                        */
+    int *next, first[EQNN__ELEMENT_BINS]; /* lists of equal sums, numbered from 1 */
+} eqnn__closure;
+
+/* b = a h_k */
+static void eqnn__closure_step(const eqnn_group *g, const double *a, int k, double *b)
+{
+    const int *p = g->perm ? g->perm + (size_t)k * (size_t)g->dim : NULL;
+    for (int i = 0; p && i < g->dim; i++) b[i] = p[(int)a[i]];
+    if (!p)
+        eqnn__mat_mul(g->field, g->dim, a, g->h + (size_t)k * eqnn__square(g->dim, g->field), b);
+}
+
+/* Is the last row new? Equal elements have almost equal sums, so that only a few are compared. */
+static int eqnn__closure_new(eqnn__closure *s)
+{
+    const double *x = s->row + (size_t)s->count * s->width;
+    double sum = 0;
+    for (size_t i = 0; i < s->width; i++) sum += x[i] * (1 + 0.618 * (double)(i % 97));
+    if (!(fabs(sum) < 1e9)) return -1;
+    int64_t bin = (int64_t)floor(sum * 256);
+    for (int64_t b = bin - 1; b <= bin + 1; b++)
+        for (int e = s->first[(uint64_t)b % EQNN__ELEMENT_BINS]; e; e = s->next[e - 1]) {
+            const double *y = s->row + (size_t)(e - 1) * s->width;
+            size_t i = 0;
+            while (i < s->width && fabs(x[i] - y[i]) < 1e-6) i++;
+            if (i == s->width) return 0;
+        }
+    s->next[s->count] = s->first[(uint64_t)bin % EQNN__ELEMENT_BINS];
+    s->first[(uint64_t)bin % EQNN__ELEMENT_BINS] = s->count + 1;
+    return 1;
+}
+
+/* Every element times every generator until nothing new comes; 0 when they are too many. */
+static int eqnn__closure_run(eqnn__closure *s)
+{
+    const eqnn_group *g = s->g;
+    for (int i = 0; g->perm && i < g->dim; i++) s->row[i] = i;
+    if (!g->perm) eqnn__mat_identity(g->field, g->dim, s->row);
+    eqnn__closure_new(s);
+    s->count = 1;
+    for (int e = 0; e < s->count; e++)
+        for (int k = 0; k < g->discrete; k++) {
+            if (s->count == s->room) return 0;
+            eqnn__closure_step(g, s->row + (size_t)e * s->width, k,
+                               s->row + (size_t)s->count * s->width);
+            int is_new = eqnn__closure_new(s);
+            if (is_new < 0) return 0;
+            s->count += is_new;
+        }
+    return s->count < s->room;
+}
+
+/* Lists the elements once, in at most 64 MB; otherwise the group is walked through. */
+static int eqnn__list_elements(eqnn_group *g)
+{
+    eqnn_ctx *c = g->ctx;
+    size_t width = g->perm ? (size_t)g->dim : eqnn__square(g->dim, g->field);
+    size_t room = ((size_t)1 << 23) / width + 1;
+    if (room > EQNN__ELEMENTS + 1) room = EQNN__ELEMENTS + 1;
+    eqnn__closure *s = (eqnn__closure *)eqnn__take(c, 1, sizeof *s);
+    if (!s) return 0;
+    s->g = g;
+    s->width = width;
+    s->room = (int)room;
+    s->row = (double *)eqnn__take(c, room * width, sizeof *s->row);
+    s->next = (int *)eqnn__take(c, room, sizeof *s->next);
+    if (s->row && s->next) {
+        if (eqnn__closure_run(s)) {
+            g->element =
+                (double *)eqnn__keep_copy(c, s->row, (size_t)s->count * width, sizeof(double));
+            g->elements = s->count;
+        } else g->sampler = EQNN__SAMPLE_WALK;
+    }
+    eqnn__drop(c, s->next, room, sizeof *s->next);
+    eqnn__drop(c, s->row, room * width, sizeof *s->row);
+    eqnn__drop(c, s, 1, sizeof *s);
+    return !c->failed;
+}
+
+static int eqnn__sample_listed(const eqnn_group *g, const char *name, int n, double *out)
+{
+    size_t all = eqnn__square(g->dim, g->field);
+    double *u = (double *)eqnn__take(g->ctx, (size_t)n, sizeof *u);
+    if (!u) return 0;
+    eqnn__draw_as(g->ctx, name, "element", 0, (size_t)n, u);
+    for (int s = 0; s < n; s++) {
+        size_t e = (size_t)(u[s] * g->elements);
+        double *to = out + (size_t)s * all;
+        if (!g->perm) memcpy(to, g->element + e * all, all * sizeof *to);
+        else memset(to, 0, all * sizeof *to);
+        for (int i = 0; g->perm && i < g->dim; i++)
+            to[i * g->dim + (int)g->element[e * (size_t)g->dim + (size_t)i]] = 1;
+    }
+    eqnn__drop(g->ctx, u, (size_t)n, sizeof *u);
+    return 1;
+}
+
+/* Finite groups too large for a list: words of random generators, 40 for each coordinate and at
+   least 1000 of them, after which no place is more likely than another to the eye of any test. */
+static int eqnn__sample_words(const eqnn_group *g, const char *name, int n, double *out)
+{
+    size_t d = (size_t)g->dim, steps = 1000 + 40 * d;
+    double *u = (double *)eqnn__take(g->ctx, steps, sizeof *u);
+    int *p = (int *)eqnn__take(g->ctx, d, sizeof *p);
+    for (int s = 0; u && p && s < n; s++) {
+        char part[32];
+        snprintf(part, sizeof part, "word%d", s);
+        eqnn__draw_as(g->ctx, name, part, 0, steps, u);
+        for (int i = 0; i < g->dim; i++) p[i] = i;
+        for (size_t t = 0; t < steps; t++) {
+            int k = (int)(u[t] * (g->discrete + 1));      /* one choice of staying, for parity */
+            const int *h = g->perm + (size_t)k * d;
+            for (int i = 0; k < g->discrete && i < g->dim; i++) p[i] = h[p[i]];
+        }
+        eqnn__dense_of(p, 1, g->dim, out + (size_t)s * d * d);
+    }
+    int good = u && p;
+    eqnn__drop(g->ctx, p, d, sizeof *p);
+    eqnn__drop(g->ctx, u, steps, sizeof *u);
+    return good;
+}
+
+/* --- as published: exp(sum z A), then three rounds of powers -5..4 of every h --- */
+
+/* The rounds' orders of the generators, the same for all elements: [3][discrete] */
+static void eqnn__published_orders(const eqnn_group *g, const char *name, int *order)
+{
+    double u;
+    char part[32];
+    for (int round = 0; round < 3; round++) {
+        int *o = order + round * g->discrete;
+        for (int i = 0; i < g->discrete; i++) o[i] = i;
+        for (int i = g->discrete - 1; i > 0; i--) {
+            snprintf(part, sizeof part, "order%d.%d", round, i);
+            eqnn__draw_as(g->ctx, name, part, 0, 1, &u);
+            int j = (int)(u * (i + 1)), t = o[i];
+            o[i] = o[j];
+            o[j] = t;
+        }
+    }
+}
+
+/* to = exp(sum_k z_k A_k); work has the size of one matrix */
+static int eqnn__published_lie(const eqnn_group *g, const double *z, double *work, double *to)
+{
+    size_t all = eqnn__square(g->dim, g->field);
+    memset(work, 0, all * sizeof *work);
+    for (int k = 0; k < g->lie; k++)
+        for (size_t i = 0; i < all; i++)
+            work[i] += z[k] * g->scale[k] * g->A[(size_t)k * all + i];
+    return eqnn__expm(g->ctx, g->dim, g->field, work, to);
+}
+
+/* [discrete][dim][dim]: the inverses */
+static double *eqnn__group_inverses(const eqnn_group *g)
+{
+    size_t all = eqnn__square(g->dim, g->field), count = (size_t)g->discrete;
+    double *X = (double *)eqnn__take(g->ctx, count * all, sizeof *X);
+    for (size_t k = 0; X && k < count; k++)
+        if (!eqnn__inverse(g->ctx, g->dim, g->field, g->h + k * all, X + k * all, NULL))
+            eqnn__fail(g->ctx, "group %s: generator %d has no inverse", g->name, (int)k);
+    return X;
+}
+
+/* x = x h^k: with matrices, work being one of them */
+static void eqnn__times_power(const eqnn_group *g, const double *h, const double *inverse, int k,
+                              double *work, double *x)
+{
+    size_t all = eqnn__square(g->dim, g->field);
+    for (int i = 0; i < (k < 0 ? -k : k); i++) {
+        eqnn__mat_mul(g->field, g->dim, x, k < 0 ? inverse : h, work);
+        memcpy(x, work, all * sizeof *x);
+    }
+}
+
+/* The same of permutations. */
+static void eqnn__times_perm(const int *h, int n, int k, int *work, int *x)
+{
+    for (int i = 0; i < (k < 0 ? -k : k); i++) {
+        for (int j = 0; k < 0 && j < n; j++) work[h[j]] = j;
+        for (int j = 0; j < n; j++) x[j] = k < 0 ? work[x[j]] : h[x[j]];
+    }
+}
+
+static int eqnn__power_drawn(const eqnn_group *g, const double *u, int s, int k, int round)
+{
+    return (int)(u[((size_t)s * (size_t)g->discrete + (size_t)k) * 3 + (size_t)round] * 10) - 5;
+}
+
+static int eqnn__published_perms(const eqnn_group *g, const double *u, const int *order, int n,
+                                 double *out)
+{
+    size_t d = (size_t)g->dim;
+    int *x = (int *)eqnn__take(g->ctx, 2 * d, sizeof *x);
+    for (int s = 0; x && s < n; s++) {
+        for (int i = 0; i < g->dim; i++) x[i] = i;
+        for (int t = 0; t < 3 * g->discrete; t++)
+            eqnn__times_perm(g->perm + (size_t)order[t] * d, g->dim,
+                             eqnn__power_drawn(g, u, s, order[t], t / g->discrete), x + d, x);
+        eqnn__dense_of(x, 1, g->dim, out + (size_t)s * d * d);
+    }
+    eqnn__drop(g->ctx, x, 2 * d, sizeof *x);
+    return x != NULL;
+}
+
+static int eqnn__published_dense(const eqnn_group *g, const char *name, const double *u,
+                                 const int *order, int n, double *out)
+{
+    eqnn_ctx *c = g->ctx;
+    size_t all = eqnn__square(g->dim, g->field), lie = (size_t)g->lie;
+    double *z = (double *)eqnn__take(c, (size_t)n * lie, sizeof *z);
+    double *work = (double *)eqnn__take(c, all, sizeof *work);
+    double *inverse = work ? eqnn__group_inverses(g) : NULL;
+    int good = z && work && inverse && !c->failed;
+    if (good) eqnn__draw_as(c, name, "lie", 1, (size_t)n * lie, z);
+    for (int s = 0; good && s < n; s++) {
+        double *to = out + (size_t)s * all;
+        good = eqnn__published_lie(g, z + (size_t)s * lie, work, to);
+        for (int t = 0; t < 3 * g->discrete; t++) {
+            size_t k = (size_t)order[t];
+            eqnn__times_power(g, g->h + k * all, inverse + k * all,
+                              eqnn__power_drawn(g, u, s, order[t], t / g->discrete), work, to);
+        }
+    }
+    eqnn__drop(c, inverse, (size_t)g->discrete * all, sizeof *inverse);
+    eqnn__drop(c, work, all, sizeof *work);
+    eqnn__drop(c, z, (size_t)n * lie, sizeof *z);
+    return good;
+}
+
+static int eqnn__sample_published(const eqnn_group *g, const char *name, int n, double *out)
+{
+    size_t powers = 3 * (size_t)n * (size_t)g->discrete, m = 3 * (size_t)g->discrete;
+    double *u = (double *)eqnn__take(g->ctx, powers, sizeof *u);
+    int *order = (int *)eqnn__take(g->ctx, m, sizeof *order), good = 0;
+    if (u && order) {
+        eqnn__draw_as(g->ctx, name, "powers", 0, powers, u);
+        eqnn__published_orders(g, name, order);
+        good = g->perm ? eqnn__published_perms(g, u, order, n, out)
+                       : eqnn__published_dense(g, name, u, order, n, out);
+    }
+    eqnn__drop(g->ctx, order, m, sizeof *order);
+    eqnn__drop(g->ctx, u, powers, sizeof *u);
+    return good;
+}
+
+/* --- by the parts --- */
+
+static int eqnn__sample(const eqnn_group *g, const char *name, int n, double *out);
+
+/* Pairs (re, im) of real numbers, or what is complex already, at the field of the whole. */
+static int eqnn__sample_part(const eqnn_group *g, const char *name, const char *part, int n,
+                             double **out)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%.200s.%s", name, part);
+    *out = (double *)eqnn__take(g->ctx, (size_t)n * eqnn__square(g->dim, g->field), sizeof **out);
+    return *out && eqnn__sample(g, full, n, *out);
+}
+
+/* entry of the product: x's times y's */
+static void eqnn__kron_entry(const double *x, int fx, const double *y, int fy, int f, double *to)
+{
+    double a = x[0], b = fx == 2 ? x[1] : 0, p = y[0], q = fy == 2 ? y[1] : 0;
+    to[0] = a * p - b * q;
+    if (f == 2) to[1] = a * q + b * p;
+}
+
+/* K = X kron Y: X's index slowest */
+static void eqnn__kron(const double *X, int m, int fx, const double *Y, int n, int fy, int f,
+                       double *K)
+{
+    size_t M = (size_t)m, N = (size_t)n;
+    for (size_t i = 0; i < M; i++)
+        for (size_t k = 0; k < N; k++)
+            for (size_t j = 0; j < M; j++)
+                for (size_t l = 0; l < N; l++)
+                    eqnn__kron_entry(X + (i * M + j) * (size_t)fx, fx, Y + (k * N + l) * (size_t)fy,
+                                     fy, f, K + ((i * N + k) * M * N + j * N + l) * (size_t)f);
+}
+
+static int eqnn__sample_parts(const eqnn_group *g, const char *name, int n, double *out)
+{
+    const eqnn_group *a = g->part[0], *b = g->part[1];
+    size_t all = eqnn__square(g->dim, g->field), na = eqnn__square(a->dim, a->field);
+    size_t nb = b ? eqnn__square(b->dim, b->field) : 0;
+    double *x = NULL, *y = NULL;
+    int good = eqnn__sample_part(a, name, "a", n, &x) &&
+               (!b || eqnn__sample_part(b, name, "b", n, &y));
+    for (size_t s = 0; good && s < (size_t)n; s++) {
+        if (b)
+            eqnn__kron(x + s * na, a->dim, a->field, y + s * nb, b->dim, b->field, g->field,
+                       out + s * all);
+        else if (g->places)
+            eqnn__embed_matrix(x + s * na, a->dim, a->field, g->dim, g->places, 1, out + s * all);
+        else eqnn__real_matrix(x + s * na, a->dim, out + s * all);
+    }
+    eqnn__drop(g->ctx, y, (size_t)n * nb, sizeof *y);
+    eqnn__drop(g->ctx, x, (size_t)n * na, sizeof *x);
+    return good;
+}
+
+static int eqnn__sample(const eqnn_group *g, const char *name, int n, double *out)
+{
+    if (g->sampler == EQNN__SAMPLE_LISTED && !g->element && !eqnn__list_elements((eqnn_group *)g))
+        return 0;
+    switch (g->sampler) {
+    case EQNN__SAMPLE_LISTED: return eqnn__sample_listed(g, name, n, out);
+    case EQNN__SAMPLE_SO: case EQNN__SAMPLE_O: case EQNN__SAMPLE_U: case EQNN__SAMPLE_SU:
+        return eqnn__sample_rotations(g, name, n, out);
+    case EQNN__SAMPLE_S: case EQNN__SAMPLE_ALT: return eqnn__sample_orders(g, name, n, out);
+    case EQNN__SAMPLE_PRODUCT: case EQNN__SAMPLE_EMBED: case EQNN__SAMPLE_REAL:
+        return eqnn__sample_parts(g, name, n, out);
+    default: break;
+    }
+    return g->perm ? eqnn__sample_words(g, name, n, out) : eqnn__sample_published(g, name, n, out);
+}
+
+static int eqnn__sample_ready(const eqnn_group *g, const char *op, int n, const double *out)
+{
+    if (!g || g->ctx->failed) return 0;
+    g->ctx->op = op;
+    if (n < 0 || (n > 0 && !out))
+        eqnn__fail(g->ctx, "%s: %d elements of %s %s", op, n, g->name,
+                   n < 0 ? "make no sense" : "have no place to go (NULL)");
+    return !g->ctx->failed;
+}
+
+EQNN_API int eqnn_group_sample(const eqnn_group *g, const char *name, int n, double *out)
+{
+    return eqnn__sample_ready(g, "group_sample", n, out) &&
+           (n == 0 || eqnn__sample(g, name ? name : "", n, out));
+}
+
+EQNN_API int eqnn_group_sample_published(const eqnn_group *g, const char *name, int n, double *out)
+{
+    return eqnn__sample_ready(g, "group_sample_published", n, out) &&
+           (n == 0 || eqnn__sample_published(g, name ? name : "", n, out));
+}
+
+/* ------------------------------------------------------------------------------------------------
+   3 >>reps   An expression is multiplied out when it is made: a representation is a list of
+              monomials, products of atoms in a fixed order, and for each of them the places of its
+              components among the columns.
+   ---------------------------------------------------------------------------------------------- */
+
+/* What products are made of: V, V.T, or a user's representation, of one group. */
+typedef struct eqnn__atom {
+    const eqnn_group *group;
+    const char *name;          /* "V", "V.T", "psi2"                                           */
+    int dim, dual;
+    const double *A, *h;       /* [lie][dim][dim][field], [discrete][...]: images of the generators;
+                                  h is NULL where the group's is                               */
+    int orthogonal, permutation;
+    const int *perm;           /* [discrete][dim] when they are permutations                   */
+    eqnn_rep_function rho, drho; /* of a user's representation, else NULL                      */
+    const void *user;
+    const struct eqnn__atom *twin; /* the dual, once it was asked for                          */
+    uint64_t key;              /* order and identity: (group key, rank of V and V.T first, name) */
+    struct eqnn__atom *next;
+} eqnn__atom;
+
+/* A product of atoms, sorted: by group, then by atom. No factors: a scalar. */
+typedef struct eqnn__monomial {
+    eqnn_ctx *ctx;
+    int factors;
+    const eqnn__atom *const *factor;
+    int dim;                   /* product of the factors' dims                                 */
+    int field;                 /* 2 when a factor's group is complex                           */
+    int permutation;
+    const char *name;          /* "V*V.T"                                                      */
+    uint64_t key;              /* the same in every process                                    */
+    const eqnn_type *type;     /* of labels: kind EQNN_TYPE_REP, user is this monomial         */
+    struct eqnn__solution *solution; /* made by section 4 when first asked for                 */
+    struct eqnn__monomial *next;
+} eqnn__monomial;
+
+/* copies of a monomial, in the order of their places */
+typedef struct eqnn__summand {
+    const eqnn__monomial *type;
+    const int *place;          /* [dim]: column of component k (canonical order) of this copy   */
+} eqnn__summand;
+
+struct eqnn_rep {
+    eqnn_ctx *ctx;
+    const char *name;
+    int size, terms, field;
+    const eqnn__summand *term; /* sorted by type (scalars first, then by the number of factors,
+                                  by dim, by the factors); copies of one type by first place      */
+    const eqnn_label *label;   /* NULL of complex ones                                            */
+    int permutation;
+    const eqnn_group *open;    /* whose V the name means, NULL: it says so itself                 */
+    eqnn_ints *from, *to;      /* columns to take for the label's order, and back                 */
+    int same;                  /* both orders are equal                                           */
+    uint64_t hash;
+    struct eqnn_rep *next;
+};
+
+/* --- atoms --- */
+
+/* Order of atoms: by group (dim, then key: the same in every process), V, V.T, then others by
+   name. */
+static int eqnn__atom_compare(const eqnn__atom *a, const eqnn__atom *b)
+{
+    if (a == b) return 0;
+    if (a->group != b->group) {
+        if (a->group->dim != b->group->dim) return a->group->dim < b->group->dim ? -1 : 1;
+        if (a->group->key != b->group->key) return a->group->key < b->group->key ? -1 : 1;
+    }
+    if (!a->rho != !b->rho) return a->rho ? 1 : -1;
+    if (!a->rho) return a->dual - b->dual;
+    int by_name = strcmp(a->name, b->name);
+    return by_name ? by_name : a->key < b->key ? -1 : 1;
+}
+
+static uint64_t eqnn__atom_key(const eqnn__atom *a)
+{
+    size_t n = eqnn__square(a->dim, a->group->field);
+    uint64_t h = eqnn__hash_int(EQNN__HASH, (int64_t)a->group->key);
+    h = eqnn__hash_int(h, a->dual);
+    if (!a->rho) return h;
+    h = eqnn__hash_int(eqnn__hash(h, a->name, strlen(a->name)), a->dim);
+    for (int k = 0; k < a->group->lie; k++) h = eqnn__hash_numbers(h, a->A + (size_t)k * n, n);
+    for (int k = 0; k < a->group->discrete; k++)
+        h = eqnn__hash_numbers(h, a->h + (size_t)k * n, n);
+    return h;
+}
+
+/* out = (m^-1)^T; 0 when there is none */
+static int eqnn__mat_dual(eqnn_ctx *c, int f, int n, const double *m, double *out)
+{
+    size_t all = eqnn__square(n, f);
+    double *X = (double *)eqnn__take(c, all, sizeof *X);
+    int good = X && eqnn__inverse(c, n, f, m, X, NULL);
+    if (good) eqnn__mat_transpose(f, n, X, out);
+    eqnn__drop(c, X, all, sizeof *X);
+    return good;
+}
+
+static eqnn__atom *eqnn__atom_add(eqnn__atom *a)
+{
+    eqnn__groups *all = eqnn__groups_of(a->group->ctx);
+    a->key = eqnn__atom_key(a);
+    a->next = all->atom;
+    return all->atom = a;
+}
+
+static const eqnn__atom *eqnn__atom_vector(const eqnn_group *g)
+{
+    eqnn__groups *all = eqnn__groups_of(g->ctx);
+    for (eqnn__atom *a = all->atom; a; a = a->next)
+        if (a->group == g && !a->rho && !a->dual) return a;
+    eqnn__atom *a = (eqnn__atom *)eqnn__keep_alloc(g->ctx, sizeof *a);
+    if (!a) return NULL;
+    a->group = g;
+    a->name = "V";
+    a->dim = g->dim;
+    a->A = g->A;
+    a->h = g->h;
+    a->orthogonal = g->orthogonal;
+    a->permutation = g->permutation;
+    a->perm = g->perm;
+    return eqnn__atom_add(a);
+}
+
+/* Images of the generators: -A^T and (h^-1)^T. */
+static int eqnn__dual_fill(eqnn__atom *b, const eqnn__atom *a)
+{
+    eqnn_ctx *c = a->group->ctx;
+    int f = a->group->field, lie = a->group->lie, discrete = a->group->discrete;
+    size_t n = eqnn__square(a->dim, f);
+    double *A = (double *)eqnn__keep_alloc(c, (size_t)lie * n * sizeof *A);
+    double *h = (double *)eqnn__keep_alloc(c, (size_t)discrete * n * sizeof *h);
+    if (!A || !h) return 0;
+    for (int k = 0; k < lie; k++)
+        eqnn__mat_transpose(f, a->dim, a->A + (size_t)k * n, A + (size_t)k * n);
+    for (size_t i = 0; i < (size_t)lie * n; i++) A[i] = 0.0 - A[i];
+    for (int k = 0; k < discrete; k++)
+        if (!eqnn__mat_dual(c, f, a->dim, a->h + (size_t)k * n, h + (size_t)k * n)) {
+            eqnn__fail(c, "rep %s of %s: the image of generator %d has no inverse", a->name,
+                       a->group->name, k);
+            return 0;
+        }
+    b->A = A;
+    b->h = h;
+    return 1;
+}
+
+/* An atom whose matrices are orthogonal is its own dual. */
+static const eqnn__atom *eqnn__atom_dual(const eqnn__atom *a)
+{
+    if (a->orthogonal) return a;
+    if (a->twin) return a->twin;
+    eqnn_ctx *c = a->group->ctx;
+    eqnn__atom *b = (eqnn__atom *)eqnn__keep_alloc(c, sizeof *b);
+    if (!b) return NULL;
+    *b = *a;
+    b->dual = 1;
+    b->name = eqnn__keep_string(c, eqnn_format(c, "%s.T", a->name));
+    if (!b->name || !eqnn__dual_fill(b, a)) return NULL;
+    b->twin = a;
+    ((eqnn__atom *)a)->twin = b;
+    return eqnn__atom_add(b);
+}
+
+/* --- monomials --- */
+
+#define EQNN__FACTORS 64
+
+/* Order of types: scalars, then by the number of factors, by size, by the factors. */
+static int eqnn__monomial_compare(const eqnn__monomial *a, const eqnn__monomial *b)
+{
+    if (a == b) return 0;
+    if (a->factors != b->factors) return a->factors - b->factors;
+    if (a->dim != b->dim) return a->dim < b->dim ? -1 : 1;
+    for (int i = 0; i < a->factors; i++) {
+        int order = eqnn__atom_compare(a->factor[i], b->factor[i]);
+        if (order) return order;
+    }
+    return 0;
+}
+
+/* "V(SO(3))**2*V(S(4))" */
+static const char *eqnn__monomial_name(eqnn_ctx *c, const eqnn__atom *const *factor, int n)
+{
+    const char *name = "";
+    for (int i = 0, k; i < n; i += k) {
+        for (k = 1; i + k < n && factor[i + k] == factor[i];) k++;
+        const char *atom = factor[i]->name, *group = factor[i]->group->name;
+        int twin = factor[i]->dual;
+        name = eqnn_format(c, "%s%s%.*s(%s)%s", name, i ? "*" : "",
+                           (int)strlen(atom) - 2 * twin, atom, group, twin ? ".T" : "");
+        if (k > 1) name = eqnn_format(c, "%s**%d", name, k);
+    }
+    return eqnn__keep_string(c, n ? name : "Scalar");
+}
+
+/* Scalars are 0e as everywhere else. */
+static const eqnn_type *eqnn__monomial_type(const eqnn__monomial *m)
+{
+    if (m->factors == 0) return eqnn__type(m->ctx, EQNN_TYPE_IRREP, 0, 1, 1, "0e", NULL);
+    return eqnn__type(m->ctx, EQNN_TYPE_REP, m->factors, m->permutation, m->dim, m->name, m);
+}
+
+/* The product of atoms in their order; it was checked that the sizes multiply to an int. */
+static const eqnn__monomial *eqnn__monomial_of(eqnn_ctx *c, const eqnn__atom *const *factor, int n)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    for (eqnn__monomial *m = all->monomial; m; m = m->next)
+        if (m->factors == n && (!n || !memcmp(m->factor, factor, (size_t)n * sizeof *factor)))
+            return m;
+    eqnn__monomial *m = (eqnn__monomial *)eqnn__keep_alloc(c, sizeof *m);
+    if (!m) return NULL;
+    m->ctx = c;
+    m->factors = n;
+    m->factor = (const eqnn__atom *const *)eqnn__keep_copy(c, factor, (size_t)n, sizeof *factor);
+    m->dim = m->field = m->permutation = 1;
+    m->key = EQNN__HASH;
+    for (int i = 0; i < n; i++) {
+        m->dim *= factor[i]->dim;
+        m->permutation &= factor[i]->permutation;
+        if (factor[i]->group->field == 2) m->field = 2;
+        m->key = eqnn__hash_int(m->key, (int64_t)factor[i]->key);
+    }
+    m->name = eqnn__monomial_name(c, factor, n);
+    if (!m->factor || !m->name) return NULL;
+    m->type = eqnn__monomial_type(m);
+    if (!m->type) return NULL;
+    m->next = all->monomial;
+    return all->monomial = m;
+}
+
+/* The monomial of factors in any order, and for each of its components the number of that
+   component in the Kronecker product as written (the first factor's index slowest). Equal factors
+   keep their order. */
+static const eqnn__monomial *eqnn__monomial_sorted(eqnn_ctx *c, const eqnn__atom *const *written,
+                                                   int n, int *from)
+{
+    const eqnn__atom *factor[EQNN__FACTORS + 1];
+    int stride[EQNN__FACTORS + 1], at[EQNN__FACTORS + 1], step = 1;
+    for (int i = n - 1; i >= 0; i--) {
+        at[i] = step;
+        step *= written[i]->dim;
+    }
+    for (int i = 0; i < n; i++) {                                       /* insertion, stable */
+        int k = i;
+        for (; k > 0 && eqnn__atom_compare(factor[k - 1], written[i]) > 0; k--) {
+            factor[k] = factor[k - 1];
+            stride[k] = stride[k - 1];
+        }
+        factor[k] = written[i];
+        stride[k] = at[i];
+    }
+    const eqnn__monomial *m = eqnn__monomial_of(c, factor, n);
+    memset(at, 0, sizeof at);
+    for (int k = 0, index = 0; m && k < m->dim; k++) {                  /* count like an odometer */
+        from[k] = index;
+        for (int i = n - 1; i >= 0; i--) {
+            index += stride[i];
+            if (++at[i] < factor[i]->dim) break;
+            index -= at[i] * stride[i];
+            at[i] = 0;
+        }
+    }
+    return m;
+}
+
+/* --- expressions in the making --- */
+
+/* Terms in any order, their places one after the other: as many as size. A whole number alone is
+   as many scalars, and multiplies. */
+typedef struct eqnn__sum_of_terms {
+    eqnn_ctx *c;
+    int number;               /* -1: not a mere number */
+    int size, terms;
+    const eqnn__monomial **type;
+    int *place;
+} eqnn__expr;
+
+static void eqnn__expr_free(eqnn__expr *e)
+{
+    if (e->c) {
+        eqnn__drop(e->c, e->place, (size_t)e->size, sizeof *e->place);
+        eqnn__drop(e->c, (void *)e->type, (size_t)e->terms, sizeof *e->type);
+    }
+    memset(e, 0, sizeof *e);
+}
+
+#define EQNN__COLUMNS 1e8
+static int eqnn__expr_open(eqnn_ctx *c, eqnn__expr *e, double size, double terms)
+{
+    memset(e, 0, sizeof *e);
+    e->number = -1;
+    if (size > EQNN__COLUMNS || terms > EQNN__COLUMNS) {
+        eqnn__fail(c, "rep: %.6g components in %.6g terms; %.0f are possible", size, terms,
+                   EQNN__COLUMNS);
+        return 0;
+    }
+    e->c = c;
+    e->size = (int)size;
+    e->terms = (int)terms;
+    e->type = (const eqnn__monomial **)eqnn__take(c, (size_t)terms, sizeof *e->type);
+    e->place = (int *)eqnn__take(c, (size_t)size, sizeof *e->place);
+    return e->type && e->place;
+}
+
+static int eqnn__expr_number(eqnn_ctx *c, eqnn__expr *e, int n)
+{
+    const eqnn__monomial *scalar = eqnn__monomial_of(c, NULL, 0);
+    if (!scalar || !eqnn__expr_open(c, e, n, n)) return 0;
+    e->number = n;
+    for (int i = 0; i < n; i++) {
+        e->type[i] = scalar;
+        e->place[i] = i;
+    }
+    return 1;
+}
+
+static int eqnn__expr_atom(eqnn__expr *e, const eqnn__atom *a)
+{
+    memset(e, 0, sizeof *e);
+    if (!a || !eqnn__expr_open(a->group->ctx, e, a->dim, 1)) return 0;
+    e->type[0] = eqnn__monomial_of(e->c, &a, 1);
+    for (int i = 0; i < a->dim; i++) e->place[i] = i;
+    return e->type[0] != NULL;
+}
+
+/* Copies a's terms to term number t on, its columns starting at column at. */
+static void eqnn__expr_paste(eqnn__expr *e, const eqnn__expr *a, int t, int at)
+{
+    for (int i = 0; i < a->terms; i++) e->type[t + i] = a->type[i];
+    for (int i = 0; i < a->size; i++) e->place[at + i] = a->place[i] + at;
+}
+
+/* n copies side by side, or all of the list. The operands are freed by the caller. */
+static int eqnn__expr_add(const eqnn__expr *a, const eqnn__expr *b, eqnn__expr *e)
+{
+    if (!eqnn__expr_open(a->c, e, (double)a->size + b->size, (double)a->terms + b->terms)) return 0;
+    eqnn__expr_paste(e, a, 0, 0);
+    eqnn__expr_paste(e, b, a->terms, a->size);
+    if (a->number >= 0 && b->number >= 0) e->number = e->size;
+    return 1;
+}
+
+static int eqnn__expr_copies(int n, const eqnn__expr *a, eqnn__expr *e)
+{
+    if (!eqnn__expr_open(a->c, e, (double)n * a->size, (double)n * a->terms)) return 0;
+    for (int i = 0; i < n; i++) eqnn__expr_paste(e, a, i * a->terms, i * a->size);
+    if (a->number >= 0) e->number = e->size;
+    return 1;
+}
+
+/* Term i of a times term k of b, to the places at. */
+static const eqnn__monomial *eqnn__term_product(const eqnn__expr *a, const eqnn__monomial *s,
+                                                const int *pa, const eqnn__expr *b,
+                                                const eqnn__monomial *t, const int *pb, int *at)
+{
+    const eqnn__atom *factor[EQNN__FACTORS + 1];
+    int n = s->factors + t->factors;
+    if (n > EQNN__FACTORS) {
+        eqnn__fail(a->c, "rep: a product of %d factors; there may be %d", n, EQNN__FACTORS);
+        return NULL;
+    }
+    for (int i = 0; i < s->factors; i++) factor[i] = s->factor[i];
+    for (int i = 0; i < t->factors; i++) factor[s->factors + i] = t->factor[i];
+    const eqnn__monomial *m = eqnn__monomial_sorted(a->c, factor, n, at);
+    for (int k = 0; m && k < m->dim; k++)
+        at[k] = pa[at[k] / t->dim] * b->size + pb[at[k] % t->dim];
+    return m;
+}
+
+/* Distributed: column of (i, j) is i * size of b + j, as in the Kronecker product. */
+static int eqnn__expr_multiply(const eqnn__expr *a, const eqnn__expr *b, eqnn__expr *e)
+{
+    if (a->number >= 0) return eqnn__expr_copies(a->number, b, e);
+    if (b->number >= 0) return eqnn__expr_copies(b->number, a, e);
+    if (!eqnn__expr_open(a->c, e, (double)a->size * b->size, (double)a->terms * b->terms)) return 0;
+    int *at = e->place, t = 0;
+    for (int i = 0, pa = 0; i < a->terms; pa += a->type[i++]->dim)
+        for (int k = 0, pb = 0; k < b->terms; pb += b->type[k++]->dim, t++) {
+            e->type[t] = eqnn__term_product(a, a->type[i], a->place + pa, b, b->type[k],
+                                            b->place + pb, at);
+            if (!e->type[t]) return 0;
+            at += e->type[t]->dim;
+        }
+    return 1;
+}
+
+/* Each factor by its dual, at the same places. */
+static int eqnn__expr_dual(const eqnn__expr *a, eqnn__expr *e)
+{
+    const eqnn__atom *factor[EQNN__FACTORS + 1];
+    if (!eqnn__expr_open(a->c, e, a->size, a->terms)) return 0;
+    e->number = a->number;
+    for (int i = 0, at = 0; i < a->terms; at += a->type[i++]->dim) {
+        const eqnn__monomial *m = a->type[i];
+        for (int k = 0; k < m->factors; k++) {
+            factor[k] = eqnn__atom_dual(m->factor[k]);
+            if (!factor[k]) return 0;
+        }
+        e->type[i] = eqnn__monomial_sorted(a->c, factor, m->factors, e->place + at);
+        if (!e->type[i]) return 0;
+        for (int k = 0; k < m->dim; k++) e->place[at + k] = a->place[at + e->place[at + k]];
+    }
+    return 1;
+}
+
+/* a becomes a b, or another operation of the two; b is freed. */
+enum { EQNN__EXPR_ADD, EQNN__EXPR_MULTIPLY, EQNN__EXPR_MAP, EQNN__EXPR_MAP_BACK };
+static int eqnn__expr_combine(int operation, eqnn__expr *a, eqnn__expr *b)
+{
+    eqnn__expr e, dual;
+    int good = 0;
+    memset(&e, 0, sizeof e);
+    memset(&dual, 0, sizeof dual);
+    switch (operation) {
+    case EQNN__EXPR_ADD: good = eqnn__expr_add(a, b, &e); break;
+    case EQNN__EXPR_MULTIPLY: good = eqnn__expr_multiply(a, b, &e); break;
+    case EQNN__EXPR_MAP: /* a >> b = b * a.T */
+        good = eqnn__expr_dual(a, &dual);
+        dual.number = -1; /* columns of a matrix, not copies: the same places either way */
+        b->number = -1;
+        good = good && eqnn__expr_multiply(b, &dual, &e);
+        break;
+    default: /* a << b = a * b.T */
+        good = eqnn__expr_dual(b, &dual);
+        dual.number = -1;
+        a->number = -1;
+        good = good && eqnn__expr_multiply(a, &dual, &e);
+    }
+    eqnn__expr_free(&dual);
+    eqnn__expr_free(b);
+    eqnn__expr_free(a);
+    *a = e;
+    return good;
+}
+
+/* a becomes its n-th power. */
+static int eqnn__expr_power(eqnn__expr *a, int n)
+{
+    eqnn__expr e, next;
+    eqnn_ctx *c = a->c;
+    int number = a->number;
+    int good = eqnn__expr_number(c, &e, 1);
+    if (good && pow(a->size, n) > EQNN__COLUMNS) {
+        eqnn__fail(c, "rep: %d components to the power %d; %.0f are possible", a->size, n,
+                   EQNN__COLUMNS);
+        good = 0;
+    }
+    if (number < 0) e.number = -1;
+    for (int i = 0; good && i < n; i++) {
+        good = eqnn__expr_multiply(&e, a, &next);
+        eqnn__expr_free(&e);
+        e = next;
+        if (number == 0 || number == 1 || e.size == 0) break;
+        if (number < 0 && a->size == 1 && a->terms == 1 && a->type[0]->factors == 0) break;
+    }
+    eqnn__expr_free(a);
+    *a = e;
+    return good;
+}
+
+/* --- finished ones --- */
+
+typedef struct eqnn__sorting { const eqnn__monomial *type; const int *place; } eqnn__sorting;
+
+static int eqnn__sorting_compare(const void *a, const void *b)
+{
+    const eqnn__sorting *s = (const eqnn__sorting *)a, *t = (const eqnn__sorting *)b;
+    int order = eqnn__monomial_compare(s->type, t->type);
+    return order ? order : s->place[0] < t->place[0] ? -1 : s->place[0] > t->place[0];
+}
+
+static int eqnn__terms_same(const eqnn_rep *a, const eqnn_rep *b)
+{
+    if (a->size != b->size || a->terms != b->terms) return 0;
+    for (int i = 0; i < a->terms; i++)
+        if (a->term[i].type != b->term[i].type ||
+            memcmp(a->term[i].place, b->term[i].place, (size_t)a->term[i].type->dim * sizeof(int)))
+            return 0;
+    return 1;
+}
+
+/* The terms, sorted, in memory of the heap or of the context. */
+static int eqnn__rep_sort(const eqnn__expr *e, eqnn_rep *r, eqnn__summand *term, int *place)
+{
+    eqnn_ctx *c = e->c;
+    eqnn__sorting *s = (eqnn__sorting *)eqnn__take(c, (size_t)e->terms, sizeof *s);
+    if (!s) return 0;
+    for (int i = 0, at = 0; i < e->terms; at += e->type[i++]->dim) {
+        s[i].type = e->type[i];
+        s[i].place = e->place + at;
+    }
+    qsort(s, (size_t)e->terms, sizeof *s, eqnn__sorting_compare);
+    r->field = 1;
+    r->permutation = 1;
+    for (int i = 0; i < e->terms; i++) {
+        term[i].type = s[i].type;
+        term[i].place = place;
+        memcpy(place, s[i].place, (size_t)s[i].type->dim * sizeof *place);
+        place += s[i].type->dim;
+        if (s[i].type->field == 2) r->field = 2;
+        r->permutation &= s[i].type->permutation;
+    }
+    r->ctx = c;
+    r->term = term;
+    r->terms = e->terms;
+    r->size = e->size;
+    eqnn__drop(c, s, (size_t)e->terms, sizeof *s);
+    return 1;
+}
+
+/* One block a type; complex ones have none, tensors being real. */
+static int eqnn__rep_make_label(eqnn_rep *r)
+{
+    size_t n = (size_t)r->terms + 1;
+    if (r->field == 2) return 1;
+    eqnn_block *b = (eqnn_block *)eqnn__take(r->ctx, n, sizeof *b);
+    int blocks = 0;
+    for (int i = 0; b && i < r->terms; i++) {
+        if (i == 0 || r->term[i].type != r->term[i - 1].type)
+            b[blocks++].type = r->term[i].type->type;
+        b[blocks - 1].copies++;
+    }
+    if (b) r->label = eqnn__label(r->ctx, b, blocks);
+    eqnn__drop(r->ctx, b, n, sizeof *b);
+    return r->label != NULL;
+}
+
+static uint64_t eqnn__rep_hash(const eqnn_rep *r, const char *name)
+{
+    uint64_t h = eqnn__hash(EQNN__HASH, name, strlen(name));
+    h = eqnn__hash_int(h, r->size);
+    for (int i = 0; i < r->terms; i++) h = eqnn__hash_int(h, (int64_t)r->term[i].type->key);
+    return h;
+}
+
+/* The one representation of that name and content in the context. */
+static const eqnn_rep *eqnn__rep_keep(const eqnn_rep *r, const char *name, const eqnn_group *open)
+{
+    eqnn_ctx *c = r->ctx;
+    eqnn__groups *all = eqnn__groups_of(c);
+    uint64_t hash = eqnn__rep_hash(r, name);
+    for (eqnn_rep *k = all->rep; k; k = k->next)
+        if (k->hash == hash && !strcmp(k->name, name) && eqnn__terms_same(k, r)) return k;
+    eqnn_rep *k = (eqnn_rep *)eqnn__keep_copy(c, r, 1, sizeof *r);
+    size_t terms = (size_t)r->terms;
+    eqnn__summand *term = (eqnn__summand *)eqnn__keep_copy(c, r->term, terms, sizeof *term);
+    const int *first = r->terms ? r->term[0].place : NULL;
+    int *place = (int *)eqnn__keep_copy(c, first, (size_t)r->size, sizeof *place);
+    if (!k || !term || !place) return NULL;
+    for (int i = 0; i < r->terms; i++) term[i].place = place + (term[i].place - first);
+    k->term = term;
+    k->hash = hash;
+    k->open = open;
+    k->name = eqnn__keep_string(c, name);
+    if (!k->name || !eqnn__rep_make_label(k)) return NULL;
+    k->next = all->rep;
+    return all->rep = k;
+}
+
+/* Frees e. open: the group that V in the name belongs to, NULL when the name says it all. */
+static const eqnn_rep *eqnn__rep_of(eqnn__expr *e, const char *name, const eqnn_group *open)
+{
+    eqnn_rep r;
+    eqnn_ctx *c = e->c;
+    const eqnn_rep *result = NULL;
+    memset(&r, 0, sizeof r);
+    eqnn__summand *term = (eqnn__summand *)eqnn__take(c, (size_t)e->terms, sizeof *term);
+    int *place = (int *)eqnn__take(c, (size_t)e->size, sizeof *place);
+    if (term && place && eqnn__rep_sort(e, &r, term, place))
+        result = eqnn__rep_keep(&r, name, open);
+    eqnn__drop(c, place, (size_t)e->size, sizeof *place);
+    eqnn__drop(c, term, (size_t)e->terms, sizeof *term);
+    eqnn__expr_free(e);
+    return result;
+}
+
+/* --- reading expressions --- */
+
+static int eqnn__read_map(eqnn__reader *r, eqnn__expr *e);
+
+/* Where the parenthesis that was just opened closes. */
+static const char *eqnn__closing(const char *at)
+{
+    for (int depth = 1; *at; at++) {
+        if (*at == '(') depth++;
+        if (*at == ')' && --depth == 0) return at;
+    }
+    return at;
+}
+
+/* "(SO(3))" behind an atom or an expression in parentheses; else the group of all. */
+static const eqnn_group *eqnn__read_owner(eqnn__reader *r)
+{
+    eqnn__spaces(r);
+    if (*r->at != '(') {
+        r->used = 1;
+        if (r->group) return r->group;
+        return (const eqnn_group *)eqnn__expected(r, "a group in parentheses, none being given");
+    }
+    r->at++;
+    const eqnn_group *g = eqnn__read_group(r);
+    if (g && !eqnn__accept(r, ")")) g = (const eqnn_group *)eqnn__expected(r, "\")\"");
+    return g;
+}
+
+/* (expression), or (expression)(G): then V in it belongs to G */
+static int eqnn__read_parentheses(eqnn__reader *r, eqnn__expr *e)
+{
+    const eqnn_group *outer = r->group;
+    const char *end = eqnn__closing(r->at), *inside = r->at;
+    int used = r->used;
+    for (r->at = *end ? end + 1 : end; *r->at == ' ';) r->at++;
+    const char *owner = *r->at == '(' ? r->at : NULL;
+    if (owner && !(r->group = eqnn__read_owner(r))) return 0;
+    const char *behind = r->at;
+    r->at = inside;
+    r->depth++;
+    int good = r->depth <= 50 ? eqnn__read_map(r, e) : 0;
+    if (r->depth > 50) eqnn__expected(r, "fewer parentheses");
+    r->depth--;
+    r->group = outer;
+    if (!good) return 0;
+    if (!eqnn__accept(r, ")")) { eqnn__expected(r, "an operator or \")\""); return 0; }
+    if (owner) { r->at = behind; r->used = used; }
+    return 1;
+}
+
+/* T(p,q) = V**p * V.T**q */
+static int eqnn__expr_tensor(eqnn__expr *e, const eqnn_group *g, int p, int q)
+{
+    eqnn__expr v, w, pair;
+    int good = eqnn__expr_atom(&v, eqnn__atom_vector(g));
+    memset(e, 0, sizeof *e);
+    memset(&w, 0, sizeof w);
+    good = good && eqnn__expr_dual(&v, &w);
+    good = good && eqnn__expr_power(&v, p) && eqnn__expr_power(&w, q);
+    if (good) {
+        good = eqnn__expr_multiply(&v, &w, &pair);
+        *e = pair;
+    }
+    eqnn__expr_free(&v);
+    eqnn__expr_free(&w);
+    return good;
+}
+
+static int eqnn__read_tensor(eqnn__reader *r, eqnn__expr *e)
+{
+    int a[2] = { 0, 0 };
+    if (isdigit((unsigned char)*r->at)) a[0] = eqnn__read_int(r, "");
+    else if (*r->at != '(') { eqnn__expected(r, "\"(\" and one or two numbers"); return 0; }
+    else if (eqnn__read_args(r, a, 2) < 0) return 0;
+    if (a[0] < 0) return 0;
+    if (a[0] > EQNN__FACTORS || a[1] > EQNN__FACTORS || a[0] + a[1] > EQNN__FACTORS) {
+        eqnn__expected(r, "at most 64 factors");
+        return 0;
+    }
+    if (a[0] + a[1] == 0) {
+        eqnn__spaces(r);
+        if (*r->at == '(' && !eqnn__read_owner(r)) return 0;
+        if (!eqnn__expr_number(r->c, e, 1)) return 0;
+        e->number = -1;
+        return 1;
+    }
+    const eqnn_group *g = eqnn__read_owner(r);
+    return g && eqnn__expr_tensor(e, g, a[0], a[1]);
+}
+
+/* How much of the text at is that name: 0 when it is another. */
+static size_t eqnn__is_name(const char *at, const char *name)
+{
+    size_t n = strlen(name);
+    return strncmp(at, name, n) || isalnum((unsigned char)at[n]) || at[n] == '_' ? 0 : n;
+}
+
+/* The caller's name that stands here, of any group: the longest. */
+static const char *eqnn__read_own(eqnn__reader *r)
+{
+    const char *best = NULL;
+    for (eqnn__atom *a = eqnn__groups_of(r->c)->atom; a; a = a->next)
+        if (a->rho && !a->dual && eqnn__is_name(r->at, a->name) > (best ? strlen(best) : 0))
+            best = a->name;
+    return best;
+}
+
+static int eqnn__expr_own(eqnn__reader *r, eqnn__expr *e, const char *name)
+{
+    const char *at = r->at;
+    r->at += strlen(name);
+    const eqnn_group *g = eqnn__read_owner(r);
+    for (eqnn__atom *a = g ? eqnn__groups_of(r->c)->atom : NULL; a; a = a->next)
+        if (a->group == g && a->rho && !a->dual && !strcmp(a->name, name))
+            return eqnn__expr_atom(e, a);
+    r->at = at;
+    if (g) eqnn__expected(r, "a representation that is defined for this group");
+    return 0;
+}
+
+static const eqnn__atom *eqnn__atom_psi(const eqnn_group *g, int k);
+static const eqnn__atom *eqnn__atom_sign(const eqnn_group *g);
+
+static int eqnn__read_psi(eqnn__reader *r, eqnn__expr *e)
+{
+    int k;
+    if (eqnn__read_args(r, &k, 1) != 1) { eqnn__expected(r, "\"(\" and a number"); return 0; }
+    const eqnn_group *g = eqnn__read_owner(r);
+    if (!g || k > 0) return g && eqnn__expr_atom(e, eqnn__atom_psi(g, k));
+    if (!eqnn__expr_number(r->c, e, 1)) return 0;
+    e->number = -1;
+    return 1;
+}
+
+static int eqnn__read_atom(eqnn__reader *r, eqnn__expr *e)
+{
+    const char *at = r->at, *own;
+    size_t n = eqnn__is_name(at, "Vector");
+    if (!n) n = eqnn__is_name(at, "V");
+    if (n) {
+        r->at += n;
+        const eqnn_group *g = eqnn__read_owner(r);
+        return g && eqnn__expr_atom(e, eqnn__atom_vector(g));
+    }
+    if (eqnn__is_name(at, "Scalar")) {
+        r->at += 6;
+        if (*r->at == '(' && !eqnn__read_owner(r)) return 0;
+        if (!eqnn__expr_number(r->c, e, 1)) return 0;
+        e->number = -1;
+        return 1;
+    }
+    if (*at == 'T' && (isdigit((unsigned char)at[1]) || eqnn__is_name(at, "T"))) {
+        r->at++;
+        return eqnn__read_tensor(r, e);
+    }
+    if (eqnn__is_name(at, "psi")) { r->at += 3; return eqnn__read_psi(r, e); }
+    if (eqnn__is_name(at, "P")) {
+        r->at++;
+        const eqnn_group *g = eqnn__read_owner(r);
+        return g && eqnn__expr_atom(e, eqnn__atom_sign(g));
+    }
+    if ((own = eqnn__read_own(r)) != NULL) return eqnn__expr_own(r, e, own);
+    eqnn__expected(r, "V, Scalar, T(p,q), a number, \"(\" or a name given to eqnn_rep_define");
+    return 0;
+}
+
+/* a number, an atom or parentheses, then .T and ** n */
+static int eqnn__read_factor(eqnn__reader *r, eqnn__expr *e)
+{
+    int good;
+    memset(e, 0, sizeof *e);
+    eqnn__spaces(r);
+    if (isdigit((unsigned char)*r->at)) {
+        int n = eqnn__read_int(r, "");
+        good = n >= 0 && eqnn__expr_number(r->c, e, n);
+    } else if (*r->at == '(') {
+        r->at++;
+        good = eqnn__read_parentheses(r, e);
+    } else good = eqnn__read_atom(r, e);
+    while (good && eqnn__accept(r, ".T")) {
+        eqnn__expr dual;
+        good = eqnn__expr_dual(e, &dual);
+        eqnn__expr_free(e);
+        *e = dual;
+    }
+    if (good && eqnn__accept(r, "**")) {
+        int n = eqnn__read_int(r, "a whole number");
+        good = n >= 0 && eqnn__expr_power(e, n);
+    }
+    return good;
+}
+
+static int eqnn__read_product(eqnn__reader *r, eqnn__expr *e)
+{
+    eqnn__expr b;
+    int good = eqnn__read_factor(r, e);
+    while (good) {
+        int number = isdigit((unsigned char)(r->at > r->text ? r->at[-1] : 'x')) && e->number >= 0;
+        eqnn__spaces(r);
+        if (*r->at == '*') r->at++;
+        else if (!number || (!isalpha((unsigned char)*r->at) && *r->at != '(')) return 1; /* 2V */
+        good = eqnn__read_factor(r, &b);
+        if (good) good = eqnn__expr_combine(EQNN__EXPR_MULTIPLY, e, &b);
+        else eqnn__expr_free(&b);
+    }
+    return 0;
+}
+
+static int eqnn__read_sum(eqnn__reader *r, eqnn__expr *e)
+{
+    eqnn__expr b;
+    int good = eqnn__read_product(r, e);
+    while (good && eqnn__accept(r, "+")) {
+        good = eqnn__read_product(r, &b);
+        if (good) good = eqnn__expr_combine(EQNN__EXPR_ADD, e, &b);
+        else eqnn__expr_free(&b);
+    }
+    return good;
+}
+
+static int eqnn__read_map(eqnn__reader *r, eqnn__expr *e)
+{
+    eqnn__expr b;
+    int good = eqnn__read_sum(r, e), forth = 0;
+    while (good && ((forth = eqnn__accept(r, ">>")) != 0 || eqnn__accept(r, "<<"))) {
+        good = eqnn__read_sum(r, &b);
+        if (good) good = eqnn__expr_combine(forth ? EQNN__EXPR_MAP : EQNN__EXPR_MAP_BACK, e, &b);
+        else eqnn__expr_free(&b);
+    }
+    return good;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn_group *g)
+{
+    eqnn__reader r;
+    eqnn__expr e;
+    if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
+    c->op = "rep";
+    eqnn__reader_start(&r, c, "rep", text ? text : "");
+    r.group = g;
+    int good = eqnn__read_map(&r, &e);
+    eqnn__spaces(&r);
+    if (good && *r.at) {
+        eqnn__expected(&r, "an operator or the end");
+        good = 0;
+    }
+    if (good) return eqnn__rep_of(&e, r.text, r.used ? g : NULL);
+    eqnn__expr_free(&e);
+    return NULL;
+}
+
+/* --- the same by functions --- */
+
+/* How tightly the loosest operator of a name binds: 0 maps, 1 sums, 2 products, 3 powers and
+   duals, 4 nothing. */
+static int eqnn__name_level(const char *s)
+{
+    int depth = 0, level = 4;
+    for (; *s; s++) {
+        int here = 4;
+        if (*s == '(') depth++;
+        if (*s == ')') depth--;
+        if (depth > 0) continue;
+        if (*s == '>' || *s == '<') here = 0;
+        if (*s == '+') here = 1;
+        if (*s == '*') here = s[1] == '*' ? 3 : 2;
+        if (*s == '.') here = 3;
+        if (here == 3 && *s == '*') s++;
+        if (here < level) level = here;
+    }
+    return level;
+}
+
+/* An operand's name: with its group when the other operand's is another, in parentheses when the
+   operator binds tighter than what is inside. */
+static const char *eqnn__operand(const eqnn_rep *a, const eqnn_group *open, int level)
+{
+    eqnn_ctx *c = a->ctx;
+    if (a->open && a->open != open) return eqnn_format(c, "(%s)(%s)", a->name, a->open->name);
+    return eqnn_format(c, eqnn__name_level(a->name) < level ? "(%s)" : "%s", a->name);
+}
+
+/* a's terms as an expression */
+static int eqnn__expr_from(const eqnn_rep *a, eqnn__expr *e)
+{
+    if (!eqnn__expr_open(a->ctx, e, a->size, a->terms)) return 0;
+    for (int i = 0; i < a->terms; i++) e->type[i] = a->term[i].type;
+    if (a->size) memcpy(e->place, a->term[0].place, (size_t)a->size * sizeof *e->place);
+    return 1;
+}
+
+static const eqnn_rep *eqnn__rep_two(const eqnn_rep *a, const eqnn_rep *b, int operation,
+                                     const char *sign, int level)
+{
+    eqnn__expr x, y;
+    if (!a || !b || a->ctx->failed) return NULL;
+    a->ctx->op = "rep";
+    if (a->ctx != b->ctx) {
+        eqnn__fail(a->ctx, "rep: %s and %s belong to two contexts", a->name, b->name);
+        return NULL;
+    }
+    const eqnn_group *open = !a->open ? b->open : !b->open || a->open == b->open ? a->open : NULL;
+    const char *left = eqnn__operand(a, open, level);
+    const char *right = eqnn__operand(b, open, level + (operation != EQNN__EXPR_ADD));
+    const char *name = eqnn_format(a->ctx, "%s%s%s", left, sign, right);
+    memset(&y, 0, sizeof y);
+    int good = eqnn__expr_from(a, &x) && eqnn__expr_from(b, &y) &&
+               eqnn__expr_combine(operation, &x, &y);
+    if (good) return eqnn__rep_of(&x, name, open);
+    eqnn__expr_free(&x);
+    eqnn__expr_free(&y);
+    return NULL;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_sum(const eqnn_rep *a, const eqnn_rep *b)
+{
+    return eqnn__rep_two(a, b, EQNN__EXPR_ADD, "+", 1);
+}
+EQNN_API const eqnn_rep *eqnn_rep_product(const eqnn_rep *a, const eqnn_rep *b)
+{
+    return eqnn__rep_two(a, b, EQNN__EXPR_MULTIPLY, "*", 2);
+}
+EQNN_API const eqnn_rep *eqnn_rep_map(const eqnn_rep *a, const eqnn_rep *b)
+{
+    return eqnn__rep_two(a, b, EQNN__EXPR_MAP, ">>", 0);
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_vector(const eqnn_group *g)
+{
+    eqnn__expr e;
+    if (!g || g->ctx->failed) return NULL;
+    g->ctx->op = "rep";
+    return eqnn__expr_atom(&e, eqnn__atom_vector(g)) ? eqnn__rep_of(&e, "V", g) : NULL;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_scalars(eqnn_ctx *c, int n)
+{
+    eqnn__expr e;
+    if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
+    c->op = "rep";
+    if (n < 0) return (const eqnn_rep *)(void *)eqnn__fail(c, "rep: %d scalars make no sense", n);
+    return eqnn__expr_number(c, &e, n) ? eqnn__rep_of(&e, eqnn_format(c, "%d*Scalar", n), NULL)
+                                       : NULL;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q)
+{
+    eqnn__expr e;
+    if (!g || g->ctx->failed) return NULL;
+    g->ctx->op = "rep";
+    if (p < 0 || q < 0 || p > EQNN__FACTORS || q > EQNN__FACTORS - p)
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            g->ctx, "rep: T(%d,%d): from 0 to %d factors are possible", p, q, EQNN__FACTORS);
+    if (eqnn__expr_tensor(&e, g, p, q))
+        return eqnn__rep_of(&e, eqnn_format(g->ctx, "T(%d,%d)", p, q), g);
+    eqnn__expr_free(&e);
+    return NULL;
+}
+
+/* Something of one representation: copies, power or dual. */
+enum { EQNN__EXPR_COPIES, EQNN__EXPR_POWER, EQNN__EXPR_DUAL };
+static const eqnn_rep *eqnn__rep_one(const eqnn_rep *a, int operation, int n)
+{
+    eqnn__expr x, y;
+    const char *name;
+    if (!a || a->ctx->failed) return NULL;
+    a->ctx->op = "rep";
+    if (n < 0)
+        return (const eqnn_rep *)(void *)eqnn__fail(a->ctx, "rep: %d times or to the power %d %s",
+                                                    n, n, a->name);
+    if (operation == EQNN__EXPR_COPIES)
+        name = eqnn_format(a->ctx, "%d*%s", n, eqnn__operand(a, a->open, 3));
+    else if (operation == EQNN__EXPR_POWER)
+        name = eqnn_format(a->ctx, "%s**%d", eqnn__operand(a, a->open, 4), n);
+    else name = eqnn_format(a->ctx, "%s.T", eqnn__operand(a, a->open, 4));
+    int good = eqnn__expr_from(a, &x);
+    memset(&y, 0, sizeof y);
+    if (good && operation == EQNN__EXPR_POWER) good = eqnn__expr_power(&x, n);
+    else if (good) {
+        good = operation == EQNN__EXPR_DUAL ? eqnn__expr_dual(&x, &y)
+                                            : eqnn__expr_copies(n, &x, &y);
+        eqnn__expr_free(&x);
+        x = y;
+    }
+    if (good) return eqnn__rep_of(&x, name, a->open);
+    eqnn__expr_free(&x);
+    return NULL;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_times(int n, const eqnn_rep *a)
+{
+    return eqnn__rep_one(a, EQNN__EXPR_COPIES, n);
+}
+EQNN_API const eqnn_rep *eqnn_rep_power(const eqnn_rep *a, int n)
+{
+    return eqnn__rep_one(a, EQNN__EXPR_POWER, n);
+}
+EQNN_API const eqnn_rep *eqnn_rep_dual(const eqnn_rep *a)
+{
+    return eqnn__rep_one(a, EQNN__EXPR_DUAL, 0);
+}
+
+/* --- representations of your own --- */
+
+/* The derivative of rho(exp(t A)) at t = 0 by central differences at t, t/2, t/4, ..., from which
+   Richardson's extrapolation takes the errors t^2, t^4, ... away one after the other. */
+#define EQNN__LEVELS 6
+static int eqnn__rho_difference(eqnn__atom *a, const double *A, double t, double *work, double *out)
+{
+    const eqnn_group *g = a->group;
+    size_t all = eqnn__square(g->dim, g->field), n = eqnn__square(a->dim, g->field);
+    double *scaled = work, *element = work + all, *back = work + 2 * all;
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < all; i++) scaled[i] = side ? -t * A[i] : t * A[i];
+        if (!eqnn__expm(g->ctx, g->dim, g->field, scaled, element)) return 0;
+        memset(side ? back : out, 0, n * sizeof *out);
+        a->rho(element, g->dim, side ? back : out, a->dim, a->user);
+    }
+    for (size_t i = 0; i < n; i++) out[i] = (out[i] - back[i]) / (2 * t);
+    return 1;
+}
+
+static int eqnn__rho_derivative(eqnn__atom *a, const double *A, double *out)
+{
+    const eqnn_group *g = a->group;
+    size_t all = eqnn__square(g->dim, g->field), n = eqnn__square(a->dim, g->field);
+    size_t room = 2 * all + (EQNN__LEVELS + 1) * n;
+    double norm = eqnn__mat_norm(g->field, g->dim, A), t = norm > 0 ? 0.25 / norm : 1;
+    double *work = (double *)eqnn__take(g->ctx, room, sizeof *work);
+    double *D = work + 2 * all + n;
+    int good = work != NULL;
+    for (int k = 0; good && k < EQNN__LEVELS; k++, t /= 2)
+        good = eqnn__rho_difference(a, A, t, work, D + (size_t)k * n);
+    double four = 4;
+    for (int j = 1; good && j < EQNN__LEVELS; j++, four *= 4)
+        for (int k = EQNN__LEVELS - 1; k >= j; k--)
+            for (size_t i = 0; i < n; i++) {
+                double *fine = D + (size_t)k * n + i, coarse = fine[-(ptrdiff_t)n];
+                *fine += (*fine - coarse) / (four - 1);
+            }
+    if (good) memcpy(out, D + (EQNN__LEVELS - 1) * n, n * sizeof *out);
+    eqnn__drop(g->ctx, work, room, sizeof *work);
+    return good;
+}
+
+/* max |a - b| / max(1, max |b|); infinite when something is not finite */
+static double eqnn__mat_apart(const double *a, const double *b, size_t n)
+{
+    double most = 0, size = 1;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs(a[i] - b[i]);
+        if (!(d < INFINITY)) return INFINITY;
+        if (d > most) most = d;
+        if (fabs(b[i]) > size) size = fabs(b[i]);
+    }
+    return most / size;
+}
+
+/* rho(1) = 1 and rho(x) rho(y) = rho(xy) for two random elements. */
+static int eqnn__rho_check(const eqnn__atom *a)
+{
+    const eqnn_group *g = a->group;
+    eqnn_ctx *c = g->ctx;
+    int f = g->field, d = g->dim, dim = a->dim;
+    size_t all = eqnn__square(d, f), n = eqnn__square(dim, f), room = 3 * all + 4 * n;
+    double *x = (double *)eqnn__take(c, room, sizeof *x), *r = x + 3 * all;
+    if (!x) return 0;
+    eqnn__mat_identity(f, d, x + 2 * all);
+    eqnn__mat_identity(f, dim, r + n);
+    a->rho(x + 2 * all, d, r, dim, a->user);
+    double one = eqnn__mat_apart(r, r + n, n), two = 0;
+    if (one < 1e-8 && eqnn_group_sample(g, "eqnn_rep_define", 2, x)) {
+        eqnn__mat_mul(f, d, x, x + all, x + 2 * all);
+        for (int k = 0; k < 3; k++) a->rho(x + (size_t)k * all, d, r + (size_t)k * n, dim, a->user);
+        eqnn__mat_mul(f, dim, r, r + n, r + 3 * n);
+        two = eqnn__mat_apart(r + 3 * n, r + 2 * n, n);
+    }
+    if (!(one < 1e-8))
+        eqnn__fail(c, "rep %s of %s: rho(1) differs from 1 by %.2g", a->name, g->name, one);
+    else if (!(two < 1e-6))
+        eqnn__fail(c, "rep %s of %s: rho(x) rho(y) differs from rho(xy) by %.2g: no representation",
+                   a->name, g->name, two);
+    eqnn__drop(c, x, room, sizeof *x);
+    return !c->failed;
+}
+
+/* Images of all generators. */
+static int eqnn__rho_images(eqnn__atom *a, eqnn_rep_function drho)
+{
+    const eqnn_group *g = a->group;
+    eqnn_ctx *c = g->ctx;
+    size_t all = eqnn__square(g->dim, g->field), n = eqnn__square(a->dim, g->field);
+    double *A = (double *)eqnn__keep_alloc(c, (size_t)g->lie * n * sizeof *A);
+    double *h = (double *)eqnn__keep_alloc(c, (size_t)g->discrete * n * sizeof *h);
+    double *x = (double *)eqnn__take(c, all, sizeof *x);
+    int good = A && h && x;
+    for (int k = 0; good && k < g->lie; k++) {
+        const double *from = g->A + (size_t)k * all;
+        if (drho) drho(from, g->dim, A + (size_t)k * n, a->dim, a->user);
+        else good = eqnn__rho_derivative(a, from, A + (size_t)k * n);
+    }
+    for (int k = 0; good && k < g->discrete; k++) {
+        eqnn__group_generator(g, k, x);
+        a->rho(x, g->dim, h + (size_t)k * n, a->dim, a->user);
+    }
+    if (good && (eqnn__not_finite(A, n, g->lie) >= 0 || eqnn__not_finite(h, n, g->discrete) >= 0)) {
+        eqnn__fail(c, "rep %s of %s: the image of a generator is not finite", a->name, g->name);
+        good = 0;
+    }
+    a->A = A;
+    a->h = h;
+    eqnn__drop(c, x, all, sizeof *x);
+    return good;
+}
+
+/* Orthogonal, permutations? As for groups. */
+static int eqnn__rho_flags(eqnn__atom *a)
+{
+    const eqnn_group *g = a->group;
+    eqnn__draft d;
+    eqnn__draft_start(&d, g->ctx, a->name);
+    int good = eqnn__draft_open(&d, a->dim, g->lie, g->discrete, g->field, 0);
+    size_t n = eqnn__square(a->dim, g->field);
+    if (good && g->lie) memcpy(d.A, a->A, (size_t)g->lie * n * sizeof *d.A);
+    if (good && g->discrete) memcpy(d.h, a->h, (size_t)g->discrete * n * sizeof *d.h);
+    if (good) {
+        double most = 0;
+        a->orthogonal = eqnn__find_orthogonal(&d);
+        for (size_t i = 0; i < (size_t)g->lie * n; i++) most = fmax(most, fabs(d.A[i]));
+        if (most == 0) d.lie = 0; /* Lie generators that do nothing */
+        good = eqnn__find_permutations(&d);
+        d.lie = g->lie;
+    }
+    if (good && d.perm) {
+        a->permutation = 1;
+        size_t places = (size_t)g->discrete * (size_t)a->dim;
+        a->perm = (int *)eqnn__keep_copy(g->ctx, d.perm, places, sizeof(int));
+        good = a->perm != NULL;
+    }
+    eqnn__draft_free(&d);
+    return good;
+}
+
+static const eqnn__atom *eqnn__atom_define(const eqnn_group *g, const char *name, int dim,
+                                           eqnn_rep_function rho, eqnn_rep_function drho,
+                                           const void *user, size_t user_size)
+{
+    eqnn_ctx *c = g->ctx;
+    eqnn__atom *a = (eqnn__atom *)eqnn__keep_alloc(c, sizeof *a);
+    if (!a) return NULL;
+    a->group = g;
+    a->name = eqnn__keep_string(c, name);
+    a->dim = dim;
+    a->rho = rho;
+    a->user = user_size ? eqnn__keep_copy(c, user, user_size, 1) : user;
+    if (!a->name || (user_size && !a->user)) return NULL;
+    if (!eqnn__rho_check(a) || !eqnn__rho_images(a, drho) || !eqnn__rho_flags(a)) return NULL;
+    a->key = eqnn__atom_key(a);
+    for (eqnn__atom *b = eqnn__groups_of(c)->atom; b; b = b->next)
+        if (b->group == g && b->rho && !b->dual && !strcmp(b->name, name)) {
+            if (b->key == a->key) return b;
+            eqnn__fail(c, "rep %s of %s is defined already, differently", name, g->name);
+            return NULL;
+        }
+    return eqnn__atom_add(a);
+}
+
+/* "psi2", "ir(3)": a letter, letters and digits, then perhaps something in parentheses; and nothing
+   that means something already. */
+static int eqnn__name_good(const char *s)
+{
+    static const char *const taken[] = { "V", "Vector", "Scalar", "T", "P", "psi" };
+    size_t n = 0;
+    for (int i = 0; i < 6; i++) {
+        size_t k = strlen(taken[i]);
+        if (!strncmp(s, taken[i], k) && (s[k] == 0 || s[k] == '(')) return 0;
+    }
+    if (!isalpha((unsigned char)s[0]) || (s[0] == 'T' && isdigit((unsigned char)s[1]))) return 0;
+    while (isalnum((unsigned char)s[n]) || s[n] == '_') n++;
+    return s[n] == 0 || (s[n] == '(' && *eqnn__closing(s + n + 1) && !eqnn__closing(s + n + 1)[1]);
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_define(const eqnn_group *g, const char *name, int dim,
+                                         eqnn_rep_function rho, eqnn_rep_function drho,
+                                         const void *user, size_t user_size)
+{
+    eqnn__expr e;
+    if (!g || g->ctx->failed) return NULL;
+    g->ctx->op = "rep_define";
+    if (!name || !eqnn__name_good(name) || dim < 1 || dim > 30000 || !rho || (user_size && !user))
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            g->ctx,
+            "rep_define: \"%s\" of %d dimensions%s: it needs a name of letters and digits that is "
+            "not V, Vector, Scalar, T, P or psi, at least one dimension, and a function",
+            name ? name : "", dim, rho ? "" : " without a function");
+    return eqnn__expr_atom(&e, eqnn__atom_define(g, name, dim, rho, drho, user, user_size))
+               ? eqnn__rep_of(&e, name, g)
+               : NULL;
+}
+
+/* psi(k): R^k, an irrep of the plane's rotations */
+static void eqnn__psi_rho(const double *g, int d, double *out, int dim, const void *user)
+{
+    double x[4] = { 1, 0, 0, 1 }, y[4];
+    for (int i = 0; i < *(const int *)user; i++) {
+        eqnn__mat_mul(1, d, x, g, y);
+        memcpy(x, y, sizeof x);
+    }
+    memcpy(out, x, (size_t)(dim * dim) * sizeof *out);
+}
+
+static void eqnn__psi_drho(const double *A, int d, double *out, int dim, const void *user)
+{
+    for (int i = 0; i < d * dim; i++) out[i] = *(const int *)user * A[i];
+}
+
+static const eqnn__atom *eqnn__atom_psi(const eqnn_group *g, int k)
+{
+    int good = g->dim == 2 && g->orthogonal;
+    for (int i = 0; good && i < g->discrete; i++) {
+        double h[4];
+        eqnn__group_generator(g, i, h);
+        good = h[0] * h[3] - h[1] * h[2] > 0;
+    }
+    if (!good || k > 1000000) {
+        eqnn__fail(g->ctx, "rep psi(%d): %s is not a group of rotations of the plane (SO(2), C(k))",
+                   k, g->name);
+        return NULL;
+    }
+    return eqnn__atom_define(g, eqnn_format(g->ctx, "psi(%d)", k), 2, eqnn__psi_rho, eqnn__psi_drho,
+                             &k, sizeof k);
+}
+
+/* P: the sign of the determinant; user is the context */
+static void eqnn__sign_rho(const double *g, int d, double *out, int dim, const void *user)
+{
+    eqnn_ctx *c = *(eqnn_ctx *const *)user;
+    size_t all = (size_t)d * (size_t)d;
+    double det[2] = { 1, 0 }, *work = (double *)eqnn__take(c, all, sizeof *work);
+    if (work) memcpy(work, g, all * sizeof *work);
+    if (work) eqnn__mat_det(1, d, work, det);
+    for (int i = 0; i < dim; i++) out[i] = det[0] < 0 ? -1 : 1;
+    eqnn__drop(c, work, all, sizeof *work);
+}
+
+static void eqnn__sign_drho(const double *A, int d, double *out, int dim, const void *user)
+{
+    (void)A;
+    (void)d;
+    (void)user;
+    memset(out, 0, (size_t)(dim * dim) * sizeof *out);
+}
+
+static const eqnn__atom *eqnn__atom_sign(const eqnn_group *g)
+{
+    if (g->field == 2) {
+        eqnn__fail(g->ctx, "rep P: %s is complex, its determinants have no sign", g->name);
+        return NULL;
+    }
+    for (eqnn__atom *a = eqnn__groups_of(g->ctx)->atom; a; a = a->next)
+        if (a->group == g && a->rho == eqnn__sign_rho) return a;
+    return eqnn__atom_define(g, "P", 1, eqnn__sign_rho, eqnn__sign_drho, &g->ctx, sizeof g->ctx);
+}
+
+/* --- what they are --- */
+
+EQNN_API const char *eqnn_rep_name(const eqnn_rep *r) { return r ? r->name : ""; }
+EQNN_API int eqnn_rep_size(const eqnn_rep *r) { return r ? r->size : 0; }
+EQNN_API int eqnn_rep_permutation(const eqnn_rep *r) { return r && r->permutation; }
+
+EQNN_API int eqnn_rep_same(const eqnn_rep *a, const eqnn_rep *b)
+{
+    return a && b && (a == b || eqnn__terms_same(a, b));
+}
+
+/* One gate for each copy that pointwise functions would break. */
+EQNN_API int eqnn_rep_gates(const eqnn_rep *r)
+{
+    int gates = 0;
+    for (int i = 0; r && i < r->terms; i++) gates += !r->term[i].type->permutation;
+    return gates;
+}
+
+/* Adds the groups of a type to a list without doubles; how many there are then. */
+static int eqnn__list_groups(const eqnn__monomial *m, const eqnn_group **groups, int n, int room)
+{
+    for (int k = 0; k < m->factors; k++) {
+        const eqnn_group *g = m->factor[k]->group;
+        int i = 0;
+        while (i < n && groups[i] != g) i++;
+        if (i == n && n < room) groups[n++] = g;
+    }
+    return n;
+}
+
+EQNN_API int eqnn_rep_groups(const eqnn_rep *r, const eqnn_group **groups, int room)
+{
+    int n = 0;
+    for (int i = 0; r && i < r->terms; i++)
+        if (i == 0 || r->term[i].type != r->term[i - 1].type)
+            n = eqnn__list_groups(r->term[i].type, groups, n, room);
+    return n;
+}
+
+/* --- elements at work --- */
+
+/* The matrices of the atoms of some types for one element of each group. */
+#define EQNN__ATOMS 64
+typedef struct eqnn__action {
+    eqnn_ctx *c;
+    const eqnn_group *const *groups;
+    const double *const *elements;
+    int n, count;
+    const eqnn__atom *atom[EQNN__ATOMS];
+    double *matrix[EQNN__ATOMS];
+} eqnn__action;
+
+static void eqnn__action_free(eqnn__action *s)
+{
+    while (s->count > 0) {
+        const eqnn__atom *a = s->atom[--s->count];
+        eqnn__drop(s->c, s->matrix[s->count], eqnn__square(a->dim, a->group->field),
+                   sizeof(double));
+    }
+}
+
+static void eqnn__action_start(eqnn__action *s, eqnn_ctx *c, const eqnn_group *const *groups,
+                               const double *const *elements, int n)
+{
+    s->c = c;
+    s->groups = groups;
+    s->elements = elements;
+    s->n = n;
+    s->count = 0;
+}
+
+/* out = the matrix of g in this representation */
+static int eqnn__atom_rho(const eqnn__atom *a, const double *g, double *out)
+{
+    int f = a->group->field, d = a->group->dim;
+    size_t n = eqnn__square(a->dim, f);
+    if (!a->dual && a->rho) a->rho(g, d, out, a->dim, a->user);
+    if (!a->dual && !a->rho) memcpy(out, g, n * sizeof *out);
+    if (!a->dual) return 1;
+    double *x = (double *)eqnn__take(a->group->ctx, n, sizeof *x);
+    int good = x != NULL;
+    if (x && a->rho) a->rho(g, d, x, a->dim, a->user);
+    if (good) good = eqnn__mat_dual(a->group->ctx, f, a->dim, a->rho ? x : g, out);
+    eqnn__drop(a->group->ctx, x, n, sizeof *x);
+    if (!good) eqnn__fail(a->group->ctx, "rep: an element of %s has no inverse", a->group->name);
+    return good;
+}
+
+static const double *eqnn__action_on(eqnn__action *s, const eqnn__atom *a)
+{
+    int i = 0, k = 0;
+    while (i < s->count && s->atom[i] != a) i++;
+    if (i < s->count) return s->matrix[i];
+    while (k < s->n && s->groups[k] != a->group) k++;
+    if (k == s->n || !s->elements[k] || s->count == EQNN__ATOMS) {
+        eqnn__fail(s->c, s->count == EQNN__ATOMS ? "rep: more than 64 kinds of factors with %s"
+                                                 : "rep: no element of %s was given",
+                   a->group->name);
+        return NULL;
+    }
+    double *m = (double *)eqnn__take(s->c, eqnn__square(a->dim, a->group->field), sizeof *m);
+    if (!m) return NULL;
+    s->atom[s->count] = a;
+    s->matrix[s->count++] = m;
+    return eqnn__atom_rho(a, s->elements[k], m) ? m : NULL;
+}
+
+/* y[o, i, r] = sum_j m[i, j] x[o, j, r]: a matrix along one axis, fm numbers an entry of m, rows of
+   inner numbers (pairs when fm is 2) */
+static void eqnn__along_axis(const double *m, int fm, int outer, int d, size_t inner,
+                             const double *x, double *y)
+{
+    memset(y, 0, (size_t)outer * (size_t)d * inner * sizeof *y);
+    for (int o = 0; o < outer; o++, x += (size_t)d * inner, y += (size_t)d * inner)
+        for (int i = 0; i < d; i++)
+            for (int j = 0; j < d; j++) {
+                const double *a = m + (i * d + j) * fm, *from = x + (size_t)j * inner;
+                double *to = y + (size_t)i * inner;
+                double minus[2];
+                minus[0] = -a[0];
+                minus[1] = fm == 2 ? -a[1] : 0;
+                eqnn__row_less(fm, inner, to, from, minus);
+            }
+}
+
+/* x [dim][inner] becomes rho x, axis by axis; work has its size. inner counts f numbers an
+   entry. */
+static int eqnn__monomial_apply(const eqnn__monomial *m, eqnn__action *s, size_t inner, double *x,
+                                double *work)
+{
+    int outer = 1;
+    size_t rest = (size_t)m->dim, all = (size_t)m->dim * inner;
+    for (int k = 0; k < m->factors; k++) {
+        const eqnn__atom *a = m->factor[k];
+        const double *image = eqnn__action_on(s, a);
+        if (!image) return 0;
+        rest /= (size_t)a->dim;
+        eqnn__along_axis(image, a->group->field, outer, a->dim, rest * inner, x, work);
+        memcpy(x, work, all * sizeof *x);
+        outer *= a->dim;
+    }
+    return 1;
+}
+
+static int eqnn__largest_type(const eqnn_rep *r)
+{
+    int most = 0;
+    for (int i = 0; i < r->terms; i++)
+        if (r->term[i].type->dim > most) most = r->term[i].type->dim;
+    return most;
+}
+
+EQNN_API int eqnn_rep_apply(const eqnn_rep *r, const eqnn_group *const *groups,
+                            const double *const *elements, int n, const double *x, double *y)
+{
+    eqnn__action s;
+    if (!r || r->ctx->failed) return 0;
+    r->ctx->op = "rep_apply";
+    size_t f = (size_t)r->field, room = 2 * f * (size_t)eqnn__largest_type(r);
+    double *v = (double *)eqnn__take(r->ctx, room, sizeof *v), *work = v + room / 2;
+    int good = v != NULL;
+    eqnn__action_start(&s, r->ctx, groups, elements, n);
+    for (int t = 0; good && t < r->terms; t++) {
+        const eqnn__monomial *m = r->term[t].type;
+        const int *place = r->term[t].place;
+        size_t dim = (size_t)m->dim;
+        for (size_t k = 0; k < dim * f; k++) v[k] = x[(size_t)place[k / f] * f + k % f];
+        good = eqnn__monomial_apply(m, &s, f, v, work);
+        for (size_t k = 0; good && k < dim * f; k++) y[(size_t)place[k / f] * f + k % f] = v[k];
+    }
+    eqnn__action_free(&s);
+    eqnn__drop(r->ctx, v, room, sizeof *v);
+    return good;
+}
+
+/* Each type's matrix is what it does to the unit vectors, all at once. */
+EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
+                             const double *const *elements, int n, double *out)
+{
+    eqnn__action s;
+    if (!r || r->ctx->failed) return 0;
+    r->ctx->op = "rep_matrix";
+    int most = eqnn__largest_type(r), f = r->field;
+    size_t all = eqnn__square(most, f), size = (size_t)r->size;
+    double *v = (double *)eqnn__take(r->ctx, 2 * all, sizeof *v);
+    int good = v != NULL;
+    eqnn__action_start(&s, r->ctx, groups, elements, n);
+    if (good) memset(out, 0, size * size * (size_t)f * sizeof *out);
+    for (int t = 0; good && t < r->terms; t++) {
+        const eqnn__monomial *m = r->term[t].type;
+        const int *place = r->term[t].place;
+        size_t dim = (size_t)m->dim, w = (size_t)f;
+        if (t == 0 || m != r->term[t - 1].type) {
+            eqnn__mat_identity(f, m->dim, v);
+            good = eqnn__monomial_apply(m, &s, dim * w, v, v + all);
+        }
+        for (size_t i = 0; good && i < dim; i++)
+            for (size_t j = 0; j < dim * w; j++)
+                out[((size_t)place[i] * size + (size_t)place[j / w]) * w + j % w] =
+                    v[i * dim * w + j];
+    }
+    eqnn__action_free(&s);
+    eqnn__drop(r->ctx, v, 2 * all, sizeof *v);
+    return good;
+}
+
+/* --- tensors --- */
+
+EQNN_API const eqnn_label *eqnn_rep_label(const eqnn_rep *r)
+{
+    if (!r || r->ctx->failed) return NULL;
+    if (!r->label)
+        eqnn__fail(r->ctx, "rep_label: %.200s is complex, tensors are real: take eqnn_group_real",
+                   r->name);
+    return r->label;
+}
+
+/* The columns to take: component m of copy u of a type stands at m * copies + u in its block. */
+static int eqnn__rep_columns(eqnn_rep *r)
+{
+    eqnn_ctx *c = r->ctx;
+    size_t n = (size_t)r->size;
+    if (r->to) return 1;
+    int *from = (int *)eqnn__take(c, n, sizeof *from), *to = (int *)eqnn__take(c, n, sizeof *to);
+    for (int t = 0, start = 0, copies; from && to && t < r->terms; t += copies) {
+        int dim = r->term[t].type->dim;
+        for (copies = 1; t + copies < r->terms && r->term[t + copies].type == r->term[t].type;)
+            copies++;
+        for (int u = 0; u < copies; u++)
+            for (int m = 0; m < dim; m++) {
+                from[start + m * copies + u] = r->term[t + u].place[m];
+                to[r->term[t + u].place[m]] = start + m * copies + u;
+            }
+        start += dim * copies;
+    }
+    r->same = 1;
+    for (int i = 0; from && to && i < r->size; i++) r->same &= from[i] == i;
+    if (from && to) r->from = eqnn_ints_make(c, r->size, from, r->size, 1);
+    if (r->from) r->to = eqnn_ints_make(c, r->size, to, r->size, 1);
+    eqnn__drop(c, to, n, sizeof *to);
+    eqnn__drop(c, from, n, sizeof *from);
+    return r->to != NULL;
+}
+
+/* r's label when x can be converted. */
+static const eqnn_label *eqnn__rep_fits(const eqnn_tensor *x, const eqnn_rep *r, const char *op)
+{
+    if (!r) { eqnn__fail(x->ctx, "%s: the representation is missing (NULL)", op); return NULL; }
+    if (x->cols != r->size) {
+        eqnn__fail(x->ctx, "%s: [%d,%d] is no %.200s, which has %d columns", op, x->rows, x->cols,
+                   r->name, r->size);
+        return NULL;
+    }
+    if (!eqnn_rep_label(r) || !eqnn__rep_columns((eqnn_rep *)r)) {
+        if (r->ctx != x->ctx) eqnn__fail(x->ctx, "%s: %s", op, eqnn_error(r->ctx));
+        return NULL;
+    }
+    return r->label;
+}
+
+EQNN_API eqnn_tensor *eqnn_from_rep(eqnn_tensor *x, const eqnn_rep *r)
+{
+    if (eqnn__bad(x, "from_rep")) return NULL;
+    const eqnn_label *label = eqnn__rep_fits(x, r, "from_rep");
+    if (!label) return NULL;
+    if (!eqnn__invariant(x->label))
+        return eqnn__fail(x->ctx, "from_rep: the columns are %.200s in eqnn's order already",
+                          x->label->name);
+    return r->same ? eqnn_as(x, label) : eqnn__tag(eqnn_columns(eqnn__bare(x), r->from), label);
+}
+
+EQNN_API eqnn_tensor *eqnn_to_rep(eqnn_tensor *x, const eqnn_rep *r)
+{
+    if (eqnn__bad(x, "to_rep")) return NULL;
+    const eqnn_label *label = eqnn__rep_fits(x, r, "to_rep");
+    if (!label) return NULL;
+    if (!eqnn__has_columns(x, label))
+        return eqnn__fail(x->ctx, "to_rep: the columns are %.150s, not %.150s",
+                          eqnn__label_text(x->label), label->name);
+    return r->same ? eqnn_as(x, NULL) : eqnn_columns(eqnn__bare(x), r->to);
+}
+
+/* One block of all rows: [dim][copies] a row, as it stands. */
+static int eqnn__turn_block(const eqnn_block *b, eqnn__action *s, const eqnn_tensor *x,
+                            eqnn_real *out)
+{
+    const eqnn__monomial *m = (const eqnn__monomial *)b->type->user;
+    size_t n = (size_t)b->copies * (size_t)b->type->dim, cols = (size_t)x->cols;
+    double *v = (double *)eqnn__take(s->c, 2 * n, sizeof *v);
+    int good = v != NULL;
+    for (size_t r = 0; good && r < (size_t)x->rows; r++) {
+        size_t at = r * cols + (size_t)b->start;
+        for (size_t i = 0; i < n; i++) v[i] = (double)x->data[at + i];
+        good = eqnn__monomial_apply(m, s, (size_t)b->copies, v, v + n);
+        for (size_t i = 0; good && i < n; i++) out[at + i] = (eqnn_real)v[i];
+    }
+    eqnn__drop(s->c, v, 2 * n, sizeof *v);
+    return good;
+}
+
+/* Is this a type of a matrix group, or an invariant number? Nothing else can be turned here. */
+static int eqnn__turns(const eqnn_tensor *x, const eqnn_block *b, const char *op)
+{
+    const eqnn_type *t = b->type;
+    if (t->kind == EQNN_TYPE_REP || (t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1))
+        return 1;
+    eqnn__fail(x->ctx, "%s: %.200s: %s is no representation of a matrix group", op, x->label->name,
+               t->name);
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_rep_turn(eqnn_tensor *x, const eqnn_group *const *groups,
+                                    const double *const *elements, int n)
+{
+    eqnn__action s;
+    if (eqnn__bad(x, "rep_turn")) return NULL;
+    eqnn_tensor *y = eqnn_detach(x);
+    int good = y != NULL;
+    eqnn__action_start(&s, x->ctx, groups, elements, n);
+    for (int i = 0; good && x->label && i < x->label->blocks; i++) {
+        const eqnn_block *b = &x->label->block[i];
+        good = eqnn__turns(x, b, "rep_turn");
+        if (good && b->type->kind == EQNN_TYPE_REP) good = eqnn__turn_block(b, &s, x, y->data);
+    }
+    eqnn__action_free(&s);
+    return good ? y : NULL;
+}
+
+/* --- is it equivariant? --- */
+
+static int eqnn__label_groups(const eqnn_tensor *x, const eqnn_group **groups, int n, int room)
+{
+    for (int i = 0; x->label && i < x->label->blocks; i++) {
+        const eqnn_block *b = &x->label->block[i];
+        if (!eqnn__turns(x, b, "rep_check")) return -1;
+        if (b->type->kind == EQNN_TYPE_REP)
+            n = eqnn__list_groups((const eqnn__monomial *)b->type->user, groups, n, room);
+    }
+    return n;
+}
+
+/* |f(g x) - g f(x)|: its root mean square over the sum of both sides', and the largest */
+static double eqnn__rep_error(const eqnn_tensor *a, const eqnn_tensor *b, double *largest)
+{
+    double d = 0, size_a = 0, size_b = 0;
+    size_t n = eqnn__count(a);
+    for (size_t i = 0; i < n; i++) {
+        double x = (double)a->data[i], y = (double)b->data[i];
+        d += (x - y) * (x - y);
+        size_a += x * x;
+        size_b += y * y;
+        if (!(fabs(x - y) <= *largest)) *largest = fabs(x - y);
+    }
+    return d > 0 ? sqrt(d) / (sqrt(size_a) + sqrt(size_b)) : d;
+}
+
+/* One element of each group. */
+#define EQNN__GROUPS 16
+static double eqnn__rep_trial(eqnn_function f, eqnn_tensor *const *x, int n, void *user, int trial,
+                              eqnn_tensor *y, double *largest)
+{
+    eqnn_ctx *c = y->ctx;
+    const eqnn_group *groups[EQNN__GROUPS];
+    double *element[EQNN__GROUPS], error = NAN;
+    int count = eqnn__label_groups(y, groups, 0, EQNN__GROUPS);
+    for (int i = 0; count >= 0 && i < n; i++)
+        count = eqnn__label_groups(x[i], groups, count, EQNN__GROUPS);
+    eqnn_mark before = eqnn_mark_make(c);
+    for (int k = 0; k < count; k++) {
+        size_t all = eqnn__square(groups[k]->dim, groups[k]->field);
+        element[k] = (double *)eqnn__step_alloc(c, all * sizeof(double));
+        const char *name = eqnn_format(c, "rep_check %d %s", trial, groups[k]->name);
+        if (!element[k] || !eqnn_group_sample(groups[k], name, 1, element[k])) return NAN;
+    }
+    eqnn_tensor **turned = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)n * sizeof *turned);
+    const double *const *g = (const double *const *)element;
+    for (int i = 0; turned && count >= 0 && i < n; i++)
+        turned[i] = eqnn_rep_turn(x[i], groups, g, count);
+    if (count < 0 || eqnn_error(c)) return NAN;
+    eqnn_tensor *a = f(turned, n, user), *b = eqnn_rep_turn(y, groups, g, count);
+    if (!a || !b) return NAN;
+    if (a->rows != b->rows || a->cols != b->cols || !eqnn__label_same(a->label, b->label))
+        eqnn__fail(c, "rep_check: the result is [%d,%d] %.150s, of turned input [%d,%d] %.150s",
+                   b->rows, b->cols, eqnn__label_text(b->label), a->rows, a->cols,
+                   eqnn__label_text(a->label));
+    else error = eqnn__rep_error(a, b, largest);
+    eqnn_rewind(before, NULL);
+    return error;
+}
+
+EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                               int trials, double *absolute)
+{
+    double worst = 0, largest = 0;
+    if (absolute) *absolute = NAN;
+    for (int i = 0; i < n; i++)
+        if (eqnn__bad(x[i], "rep_check")) return NAN;
+    eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
+    if (!y) return NAN;
+    for (int t = 0; t < trials; t++) {
+        double e = eqnn__rep_trial(f, x, n, user, t, y, &largest);
+        if (!(e <= worst)) worst = e;
+        if (e != e) break;
+    }
+    if (absolute) *absolute = worst == worst ? largest : NAN;
+    return worst;
+}
+
+/* --- a representation for hidden layers --- */
+
+/* How many tensors of each rank (EMLP, section 3.3 and its code): as long as channels c are left,
+   the largest rank r for which r + 1 tensors of rank r fit, (r + 1) d^r <= c, gets one, rank r - 1
+   gets d, r - 2 gets d^2, ..., so that each rank takes the same number of channels. */
+static int eqnn__uniform_counts(int d, int channels, int *count)
+{
+    int ranks = 0;
+    memset(count, 0, EQNN__FACTORS * sizeof *count);
+    for (int c = channels; c > 0;) {
+        int r = 0;
+        double power = 1;
+        while (r + 2 < EQNN__FACTORS && (r + 2) * power * d <= c) {
+            power *= d;
+            r++;
+        }
+        if (r + 1 > ranks) ranks = r + 1;
+        double each = power;
+        for (int j = 0; j <= r; j++, each /= d) count[j] += (int)(each + 0.5);
+        c -= (int)((r + 1) * power + 0.5);
+    }
+    return ranks;
+}
+
+/* Without orthogonality rank j is V^k V.T^(j-k) with binomial shares: n binom(j, k) / 2^j rounded
+   down; tensor i of the L that are left over goes to the k at which the cumulated binomial
+   distribution passes (i + 1/2) / L: evenly, and always the same. */
+static void eqnn__uniform_split(int j, int n, int *of)
+{
+    double all = ldexp(1, j), binomial = 1, below = 0;
+    int whole = n / (int)(j < 30 ? all : 2147483647.0), left;
+    left = j < 30 ? n - whole * (int)all : n;
+    if (j >= 30) whole = 0;
+    for (int k = 0, i = 0; k <= j; k++) {
+        of[k] = (int)(whole * binomial);
+        below += binomial;
+        for (; i < left && (i + 0.5) / left < below / all; i++) of[k]++;
+        binomial = binomial * (j - k) / (k + 1);
+    }
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_uniform(const eqnn_group *g, int channels)
+{
+    int count[EQNN__FACTORS], of[EQNN__FACTORS + 1];
+    const char *text = "";
+    if (!g || g->ctx->failed) return NULL;
+    g->ctx->op = "rep_uniform";
+    if (channels < 0)
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            g->ctx, "rep_uniform: %d channels make no sense", channels);
+    int ranks = eqnn__uniform_counts(g->dim, channels, count);
+    for (int j = 0; j < ranks; j++) {
+        memset(of, 0, sizeof of);
+        if (g->orthogonal) of[j] = count[j];
+        else eqnn__uniform_split(j, count[j], of);
+        for (int k = j; k >= 0; k--)
+            if (of[k])
+                text = eqnn_format(g->ctx, "%s%s%d*T(%d,%d)", text, *text ? "+" : "", of[k], k,
+                                   j - k);
+    }
+    return eqnn_rep_make(g->ctx, *text ? text : "0", g);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   4 >>bases
+   ---------------------------------------------------------------------------------------------- */
+
+/* The fixed vectors of a monomial. Exactly one of orbit, Q is there (neither when rank is 0). */
+typedef struct eqnn__solution {
+    int64_t rank;
+    const int *orbit;          /* [dim]: number of the orbit of each component: the basis vectors are
+                                  the orbits' indicators over the roots of their sizes            */
+    const int *orbit_size;     /* [rank]                                                          */
+    const double *Q;           /* [rank][dim][field], orthonormal rows                            */
+    const char *method;        /* "orbits", "weights", ...                                        */
+} eqnn__solution;
+
+/* Solves m if it is not solved yet; NULL and an error when that fails. */
+static const eqnn__solution *eqnn__solve(const eqnn__monomial *m);
+
+/* A solve works on one part of a monomial: the factors of one group, which stand together. Blocks
+   of vectors are [field][n][p]: all real parts, then (field 2) all imaginary ones; p vectors side
+   by side, so that inner loops run over vectors. */
+typedef struct eqnn__nonzero {
+    int i, j;
+    double re, im;
+} eqnn__nonzero;
+typedef struct eqnn__sparse {
+    int count;
+    const eqnn__nonzero *entry;
+} eqnn__sparse;
+
+typedef struct eqnn__part {
+    eqnn_ctx *ctx;
+    eqnn__space *w, *out; /* memory of the solve; of what it finds               */
+    const char *name;     /* of the monomial, for errors                         */
+    const eqnn_group *group;
+    const eqnn__atom *const *factor;
+    int factors, field;
+    int lie, generators; /* how many of Lie, of all: Lie ones come first        */
+    size_t n;
+    eqnn__sparse *matrix; /* [generators][factors]                               */
+    double *scale;        /* [generators]: brings the constraint to norm about 1 */
+} eqnn__part;
+
+/* What a solve found. */
+typedef struct eqnn__found {
+    int64_t rank;
+    int *orbit; /* [n], or NULL and Q instead                          */
+    double *Q;  /* [rank][n][field]                                    */
+    const char *method;
+} eqnn__found;
+
+static eqnn_basis_opts eqnn__basis_defaults(const eqnn_basis_opts *opts)
+{
+    eqnn_basis_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!(o.gap > 0)) o.gap = 1e-8;
+    if (!o.memory) o.memory = (size_t)2000000000;
+    return o;
+}
+
+static eqnn_basis_opts eqnn__basis_opts_of(eqnn_ctx *c)
+{
+    return eqnn__basis_defaults(c->groups ? &c->groups->opts : NULL);
+}
+
+static void eqnn__basis_progress(eqnn_ctx *c, const char *what, double done)
+{
+    eqnn_basis_opts o = eqnn__basis_opts_of(c);
+    if (o.progress) o.progress(o.progress_user, what, done);
+}
+
+/* Numbers in (-1, 1), the same at every run: the solver's generic directions. The mixing function
+   is that of Steele, Lea and Flood (OOPSLA 2014, doi:10.1145/2660193.2660195). */
+static double eqnn__generic(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (double)((z ^ (z >> 31)) >> 11) / 4503599627370496.0 - 1;
+}
+
+/* --- constraints as operators --- */
+
+/* The entries of a d x d matrix that are not zero; square gets the sum of their squares. */
+static int eqnn__sparse_make(eqnn__space *w, int d, int field, const double *a, eqnn__sparse *out,
+                             double *square)
+{
+    size_t entries = (size_t)d * (size_t)d, F = (size_t)field, count = 0;
+    *square = 0;
+    for (size_t i = 0; i < entries; i++) {
+        double size = a[F * i] * a[F * i] + (field == 2 ? a[2 * i + 1] * a[2 * i + 1] : 0);
+        *square += size;
+        count += size != 0;
+    }
+    eqnn__nonzero *e = (eqnn__nonzero *)eqnn__space_take(w, count + 1, sizeof *e);
+    if (!e) return 0;
+    out->entry = e;
+    out->count = (int)count;
+    for (size_t i = 0; i < entries && count; i++) {
+        double re = a[F * i], im = field == 2 ? a[2 * i + 1] : 0;
+        if (re * re + im * im == 0) continue;
+        e->i = (int)(i / (size_t)d);
+        e->j = (int)(i % (size_t)d);
+        e->re = re;
+        e->im = im;
+        e++;
+    }
+    return 1;
+}
+
+/* A permutation's matrix: (h v)[i] = v[perm[i]]. */
+static int eqnn__sparse_permutation(eqnn__space *w, int d, const int *perm, eqnn__sparse *out)
+{
+    eqnn__nonzero *e = (eqnn__nonzero *)eqnn__space_take(w, (size_t)d, sizeof *e);
+    if (!e) return 0;
+    out->entry = e;
+    out->count = d;
+    for (int i = 0; i < d; i++) e[i].i = i, e[i].j = perm[i], e[i].re = 1;
+    return 1;
+}
+
+/* Factor f of generator k; size gets its norm over the root of its dimension. */
+static int eqnn__part_matrix(eqnn__part *p, int k, int f, double *size)
+{
+    const eqnn__atom *a = p->factor[f];
+    eqnn__sparse *out = p->matrix + (size_t)k * (size_t)p->factors + (size_t)f;
+    size_t entries = (size_t)a->dim * (size_t)a->dim * (size_t)p->field;
+    double square = a->dim;
+    int lie = k < p->lie, good;
+    size_t index = (size_t)(lie ? k : k - p->lie);
+    if (!lie && a->permutation)
+        good = eqnn__sparse_permutation(p->w, a->dim, a->perm + index * (size_t)a->dim, out);
+    else
+        good = eqnn__sparse_make(p->w, a->dim, p->field, (lie ? a->A : a->h) + index * entries, out,
+                                 &square);
+    *size = sqrt(square / a->dim);
+    if (good && !(square < 1e300)) {
+        eqnn__fail(p->ctx, "basis: %s: %s generator %d of %s is not finite in %s", p->name,
+                   lie ? "Lie" : "discrete", (int)index, p->group->name, a->name);
+        good = 0;
+    }
+    return good;
+}
+
+/* All matrices, and the scales: the answer must not depend on the units of the generators. */
+static int eqnn__part_begin(eqnn__part *p)
+{
+    size_t count = (size_t)p->generators * (size_t)p->factors;
+    p->matrix = (eqnn__sparse *)eqnn__space_take(p->w, count + 1, sizeof *p->matrix);
+    p->scale = eqnn__space_doubles(p->w, (size_t)p->generators + 1, 1);
+    if (!p->matrix || !p->scale) return 0;
+    for (int k = 0; k < p->generators; k++) {
+        double product = 1, most = 0, size = 0;
+        for (int f = 0; f < p->factors; f++) {
+            eqnn__sparse *at = p->matrix + (size_t)k * (size_t)p->factors + (size_t)f;
+            if (f && p->factor[f] == p->factor[f - 1]) at[0] = at[-1];
+            else if (!eqnn__part_matrix(p, k, f, &size)) return 0;
+            product *= size > 1 ? size : 1;
+            if (size > most) most = size;
+        }
+        p->scale[k] = k >= p->lie ? 1 / product : most > 0 ? 1 / most : 0;
+    }
+    return 1;
+}
+
+/* y += scale A x on one axis of length d, outer before and inner numbers behind it; of two planes
+   (re, im) when field is 2. adjoint: A^H. */
+static void eqnn__site(const eqnn__sparse *m, int adjoint, double scale, size_t outer, size_t d,
+                       size_t inner, int field, const double *x, double *y)
+{
+    size_t plane = outer * d * inner;
+    for (size_t o = 0; o < outer; o++)
+        for (int k = 0; k < m->count; k++) {
+            const eqnn__nonzero *e = &m->entry[k];
+            size_t to = (size_t)(adjoint ? e->j : e->i), from = (size_t)(adjoint ? e->i : e->j);
+            const double *u = x + (o * d + from) * inner;
+            double *v = y + (o * d + to) * inner;
+            double re = scale * e->re, im = scale * (adjoint ? -e->im : e->im);
+            if (re != 0)
+                for (size_t i = 0; i < inner; i++) v[i] += re * u[i];
+            if (field == 1) continue;
+            if (re != 0)
+                for (size_t i = 0; i < inner; i++) v[plane + i] += re * u[plane + i];
+            if (im == 0) continue;
+            for (size_t i = 0; i < inner; i++) {
+                v[i] -= im * u[plane + i];
+                v[plane + i] += im * u[i];
+            }
+        }
+}
+
+/* z = (A_first x ... x A_last) x: one axis after the other. t: room for one block. */
+static void eqnn__kronecker(const eqnn__sparse *m, const eqnn__atom *const *factor, int factors,
+                            int adjoint, int field, size_t n, size_t p, const double *x, double *t,
+                            double *z)
+{
+    size_t outer = 1, all = n * p * (size_t)field;
+    memcpy(z, x, all * sizeof *z);
+    for (int f = 0; f < factors; f++) {
+        size_t d = (size_t)factor[f]->dim;
+        memcpy(t, z, all * sizeof *t);
+        memset(z, 0, all * sizeof *z);
+        eqnn__site(&m[f], adjoint, 1, outer, d, n / outer / d * p, field, t, z);
+        outer *= d;
+    }
+}
+
+/* y = C_k x or C_k^H x: scale times d rho(A_k) x, a sum over factors, or times rho(h_k) x - x. */
+static void eqnn__constraint(const eqnn__part *p, int k, int adjoint, size_t vectors,
+                             const double *x, double *y, double *t)
+{
+    const eqnn__sparse *m = p->matrix + (size_t)k * (size_t)p->factors;
+    size_t all = p->n * vectors * (size_t)p->field, outer = 1;
+    if (k >= p->lie) {
+        eqnn__kronecker(m, p->factor, p->factors, adjoint, p->field, p->n, vectors, x, t, y);
+        for (size_t i = 0; i < all; i++) y[i] = p->scale[k] * (y[i] - x[i]);
+        return;
+    }
+    memset(y, 0, all * sizeof *y);
+    for (int f = 0; f < p->factors; f++) {
+        size_t d = (size_t)p->factor[f]->dim;
+        eqnn__site(&m[f], adjoint, p->scale[k], outer, d, p->n / outer / d * vectors, p->field, x,
+                   y);
+        outer *= d;
+    }
+}
+
+/* y = G x with G = sum over k of C_k^H C_k, whose null space is wanted. t: room for 3 blocks. */
+static void eqnn__gram(const eqnn__part *p, size_t vectors, const double *x, double *y, double *t)
+{
+    size_t all = p->n * vectors * (size_t)p->field;
+    memset(y, 0, all * sizeof *y);
+    for (int k = 0; k < p->generators; k++) {
+        eqnn__constraint(p, k, 0, vectors, x, t, t + all);
+        eqnn__constraint(p, k, 1, vectors, t, t + all, t + 2 * all);
+        for (size_t i = 0; i < all; i++) y[i] += t[all + i];
+    }
+}
+
+/* The last word on every basis: x = sum of xi_q Q_q with random xi must be left alone by every
+   generator, and Q x must give xi back. One wrong row would show in x; chance alone does not hide
+   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. */
+static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tolerance)
+{
+    const eqnn__scrap *mark = p->w->top;
+    size_t field = (size_t)p->field, row = p->n * field, rank = (size_t)found->rank;
+    double *xi = eqnn__space_doubles(p->w, rank + 1, 1), *x = eqnn__space_doubles(p->w, row, 4);
+    double worst = 0, size = 0, *sum = x + row;
+    uint64_t seed = 77;
+    if (!xi || !x) return -1;
+    for (size_t q = 0; q < rank; q++) {
+        xi[q] = eqnn__generic(&seed);
+        for (size_t i = 0; i < row; i++) sum[i] += xi[q] * found->Q[q * row + i];
+    }
+    for (size_t i = 0; i < row; i++)
+        size += sum[i] * sum[i], x[(i % field) * p->n + i / field] = sum[i];
+    for (size_t q = 0; q < rank; q++) {
+        double dot = -xi[q];
+        for (size_t i = 0; i < row; i++) dot += found->Q[q * row + i] * sum[i];
+        if (!(fabs(dot) <= worst)) worst = fabs(dot);
+    }
+    for (int k = 0; k < p->generators; k++) {
+        eqnn__constraint(p, k, 0, 1, x, x + row, x + 2 * row);
+        for (size_t i = 0; i < row; i++)
+            if (!(fabs(x[row + i]) <= worst)) worst = fabs(x[row + i]);
+    }
+    eqnn__space_back(p->w, mark);
+    return rank == 0 || worst <= tolerance * sqrt(size);
+}
+
+/* --- permutation groups: orbits --- */
+
+/* Where the generators take the multi-indices t of some neighbouring factors, times unit: to[t][k];
+   and which of them move t at all: moving[start[t]] ... moving[start[t + 1] - 1]. */
+typedef struct eqnn__moves {
+    int size, *to, *start, *moving;
+} eqnn__moves;
+
+static int eqnn__moves_make(const eqnn__part *p, int from, int end, int unit, eqnn__moves *m)
+{
+    size_t size = 1, G = (size_t)p->generators, count = 0;
+    for (int f = from; f < end; f++) size *= (size_t)p->factor[f]->dim;
+    m->size = (int)size;
+    m->to = eqnn__space_ints(p->w, size * G + 1);
+    m->moving = eqnn__space_ints(p->w, size * G + 1);
+    m->start = eqnn__space_ints(p->w, size + 1);
+    if (!m->to || !m->moving || !m->start) return 0;
+    for (size_t t = 0; t < size; t++)
+        for (size_t k = 0, stride = size, image = 0; k < G; k++, stride = size, image = 0) {
+            for (int f = from; f < end; f++) {
+                size_t d = (size_t)p->factor[f]->dim;
+                stride /= d;
+                image += stride * (size_t)p->factor[f]->perm[k * d + t / stride % d];
+            }
+            m->to[t * G + k] = (int)image * unit;
+            if (image != t) m->moving[count++] = (int)k;
+            m->start[t + 1] = (int)count;
+        }
+    return 1;
+}
+
+/* Everything that the generators reach from component `first` belongs to its orbit. The image of a
+   component t = a low + b is the sum of two table entries, one for each half of its multi-index;
+   those generators are tried that move a or b. (The powers of a permutation contain its inverse, so
+   following the generators forwards is enough.) */
+static void eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqnn__moves *tail,
+                              int first, int number, int *orbit, int *stack)
+{
+    int left = 1;
+    stack[0] = first;
+    orbit[first] = number;
+    while (left > 0) {
+        unsigned t = (unsigned)stack[--left], low = (unsigned)tail->size, a = t / low,
+                 b = t - a * low;
+        const int *x = head->to + (size_t)a * (size_t)generators;
+        const int *y = tail->to + (size_t)b * (size_t)generators;
+        int i = head->start[a], n = head->start[a + 1] - i;
+        int j = tail->start[b], m = tail->start[b + 1] - j, few = n + m < generators;
+        for (int s = 0; s < (few ? n + m : generators); s++) {
+            int k = !few    ? s
+                    : s < n ? head->moving[i + s]
+                            : tail->moving[j + s - n],
+                u = x[k] + y[k];
+            if (orbit[u] >= 0) continue;
+            orbit[u] = number;
+            stack[left++] = u;
+        }
+    }
+}
+
+/* When all matrices are permutations, a vector is fixed if and only if it is constant on every
+   orbit of components: no linear algebra. */
+static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
+{
+    int split = 0, orbits = 0, low = 1, n = (int)p->n;
+    double high = 1;
+    eqnn__moves head, tail;
+    for (; split < p->factors && high * high < n; split++) high *= p->factor[split]->dim;
+    for (int f = split; f < p->factors; f++) low *= p->factor[f]->dim;
+    int *orbit = eqnn__space_ints(p->out, p->n), *stack = eqnn__space_ints(p->w, p->n);
+    if (!orbit || !stack || !eqnn__moves_make(p, 0, split, low, &head) ||
+        !eqnn__moves_make(p, split, p->factors, 1, &tail))
+        return -1;
+    for (int t = 0; t < n; t++) orbit[t] = -1;
+    for (int t = 0; t < n; t++) {
+        if (orbit[t] >= 0) continue;
+        eqnn__orbit_flood(p->generators, &head, &tail, t, orbits, orbit, stack);
+        if (++orbits % 1024 == 0) eqnn__basis_progress(p->ctx, p->name, (double)t / n);
+    }
+    found->rank = orbits;
+    found->orbit = orbit;
+    found->method = "orbits";
+    return 1;
+}
+
+/* --- Lie groups: highest weights, meeting in the middle ---
+
+   Let the (complexified) Lie algebra be closed under A -> A^H, as so(n), sp(n), sl(n), gl(n), u(n),
+   su(n), so(p, q) and their products are in their usual form. A random Hermitian element H = x +
+   x^H then is as good as a whole maximal torus: its eigenvalues differ wherever those of some
+   element of the torus do, and all elements that commute with it are the torus. An eigenvalue of H
+   on a product of atoms is a sum of the atoms' eigenvalues and is called a weight; the parts of
+   any other element x between eigenvectors whose eigenvalues differ by alpha add up to an element
+   E_alpha of the algebra, which raises weights by alpha. (Humphreys, Introduction to Lie Algebras
+   and Representation Theory, 1972, sections 8, 20 and 21.)
+
+   Every irreducible piece contains one vector, its highest, that all E_alpha annihilate; its weight
+   says which irreducible representation it is; the lowering operators E_alpha^H make a basis
+   of the piece from it. Made by the same words from the highest vectors, the bases u_1a, u_2a, ...
+   of all copies transform by the same matrices, and those are unitary for the compact form of the
+   algebra.
+
+   A product is cut into a left half L and a right half R of about equal size. A fixed vector of L
+   x R is a map from the dual R* to L that commutes with the algebra, so by Schur's lemma a
+   combination of
+
+       T_ij = sum over a of  u_ia x conj(w_ja),    u_ia in L,  w_ja in R*, copies of the same piece,
+
+   which are orthogonal and all of length sqrt(dimension of the piece). So only the halves are
+   decomposed: for 3^7 = 2187 components of SO(3) these have 27 and 81.
+
+   Discrete generators and complex conjugation permute the kinds of pieces; among the coefficients
+   c_ij that they connect (few, once copies are chosen that conjugation does not mix), small systems
+   of equations pick the real vectors that all of them leave alone. */
+
+#define EQNN__SAME 1e-8      /* weights that differ by less are equal    */
+#define EQNN__DIFFERENT 1e-6 /* and by more, different; between: refused */
+
+typedef struct eqnn__lie {
+    eqnn__space *w;
+    int atoms, dim, roots; /* different atoms; basis of the algebra; simple roots     */
+    const eqnn__atom *atom[64];
+    int kind[64];           /* which atom each factor is                               */
+    size_t at[65], eat[65]; /* where an atom's matrix and eigenvalues begin            */
+    eqnn__z *basis;         /* [dim][at[atoms]]: one matrix for each atom, orthonormal */
+    double *e;              /* eigenvalues of H                                        */
+    eqnn__z *X;             /* its eigenvectors, columns                               */
+    eqnn__sparse *turn;     /* [atoms]: X as entries                                   */
+    double *alpha;          /* [roots]                                                 */
+    eqnn__sparse *raise;    /* [roots][atoms]: E_alpha between eigenvectors of H       */
+    uint64_t seed;
+} eqnn__lie;
+
+/* v less its components along the basis; returns what is left of its length, relative to before. */
+static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
+{
+    size_t n = l->at[l->atoms];
+    double before = eqnn__z_norm(n, v);
+    for (int pass = 0; pass < 2; pass++)
+        for (int k = 0; k < l->dim; k++) {
+            const eqnn__z *b = l->basis + (size_t)k * n;
+            eqnn__z_axpy(n, eqnn__z_scale(-1, eqnn__z_dot(n, b, v)), b, v);
+        }
+    return before > 0 ? eqnn__z_norm(n, v) / before : 0;
+}
+
+/* A random element of the algebra. */
+static void eqnn__lie_random(eqnn__lie *l, eqnn__z *v)
+{
+    size_t n = l->at[l->atoms];
+    for (size_t i = 0; i < n; i++) v[i] = eqnn__z_of(0, 0);
+    for (int k = 0; k < l->dim; k++) {
+        double re = eqnn__generic(&l->seed), im = eqnn__generic(&l->seed);
+        eqnn__z_axpy(n, eqnn__z_of(re, im), l->basis + (size_t)k * n, v);
+    }
+}
+
+/* The conjugate transpose of an element, atom by atom. */
+static void eqnn__lie_adjoint(const eqnn__lie *l, const eqnn__z *v, eqnn__z *out)
+{
+    for (int a = 0; a < l->atoms; a++) {
+        size_t d = (size_t)l->atom[a]->dim;
+        for (size_t i = 0; i < d; i++)
+            for (size_t j = 0; j < d; j++)
+                out[l->at[a] + i * d + j] = eqnn__z_conj(v[l->at[a] + j * d + i]);
+    }
+}
+
+/* out = x y - y x, atom by atom; t: room for one element. */
+static void eqnn__lie_bracket(const eqnn__lie *l, const eqnn__z *x, const eqnn__z *y, eqnn__z *out,
+                              eqnn__z *t)
+{
+    for (int a = 0; a < l->atoms; a++) {
+        int d = l->atom[a]->dim;
+        size_t at = l->at[a];
+        eqnn__z_product(d, x + at, y + at, out + at);
+        eqnn__z_product(d, y + at, x + at, t + at);
+    }
+    for (size_t i = 0; i < l->at[l->atoms]; i++) out[i] = eqnn__z_sub(out[i], t[i]);
+}
+
+/* v, when it is new, is a further basis element. */
+static int eqnn__lie_add(eqnn__lie *l, eqnn__z *v)
+{
+    size_t n = l->at[l->atoms];
+    if (!(eqnn__lie_rest(l, v) > 1e-7)) return 0;
+    double norm = eqnn__z_norm(n, v);
+    for (size_t i = 0; i < n; i++) l->basis[(size_t)l->dim * n + i] = eqnn__z_scale(1 / norm, v[i]);
+    l->dim++;
+    return 1;
+}
+
+/* The algebra that the generators make by brackets. That it is closed is seen from one bracket of
+   two random elements: what sticks out depends on both linearly, so it is zero by chance only. The
+   basis has room for all matrices. 0: not closed under conjugate transposition. -1: no memory. */
+static int eqnn__lie_close(eqnn__lie *l, const eqnn__part *p)
+{
+    size_t n = l->at[l->atoms];
+    size_t most = n < 2000 ? n : 2000;
+    eqnn__z *v = (eqnn__z *)eqnn__space_take(l->w, 4 * n, sizeof *v);
+    l->basis = (eqnn__z *)eqnn__space_take(l->w, most * n, sizeof *v);
+    if (!v || !l->basis) return -1;
+    for (int k = 0; k < p->lie && (size_t)l->dim < most; k++) {
+        for (int a = 0; a < l->atoms; a++) {
+            size_t entries = l->at[a + 1] - l->at[a];
+            eqnn__z_from(entries, p->field, l->atom[a]->A + (size_t)k * entries * (size_t)p->field,
+                         v + l->at[a]);
+        }
+        double norm = eqnn__z_norm(n, v);
+        for (size_t i = 0; i < n; i++) v[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, v[i]);
+        eqnn__lie_add(l, v);
+    }
+    for (int closed = 0; l->dim > 1 && closed < 2;) {
+        if ((size_t)l->dim == most) return n == most ? 1 : 0;
+        eqnn__lie_random(l, v);
+        eqnn__lie_random(l, v + n);
+        eqnn__lie_bracket(l, v, v + n, v + 2 * n, v + 3 * n);
+        double scale = eqnn__z_norm(n, v) * eqnn__z_norm(n, v + n);
+        closed = eqnn__z_norm(n, v + 2 * n) <= 1e-7 * scale || !eqnn__lie_add(l, v + 2 * n)
+                     ? closed + 1
+                     : 0;
+    }
+    eqnn__lie_random(l, v);
+    eqnn__lie_adjoint(l, v, v + n);
+    return eqnn__lie_rest(l, v + n) < 1e-7;
+}
+
+/* H = x + x^H, its eigenvalues and eigenvectors on every atom, and a random element seen from
+   there. */
+static int eqnn__lie_torus(eqnn__lie *l, eqnn__z *y)
+{
+    size_t n = l->at[l->atoms];
+    eqnn__z *x = (eqnn__z *)eqnn__space_take(l->w, 2 * n, sizeof *x);
+    if (!x) return -1;
+    eqnn__lie_random(l, x);
+    eqnn__lie_adjoint(l, x, x + n);
+    double norm = eqnn__z_norm(n, x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, eqnn__z_add(x[i], x[n + i]));
+    eqnn__lie_random(l, y);
+    norm = eqnn__z_norm(n, y);
+    for (size_t i = 0; i < n; i++) y[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, y[i]);
+    for (int a = 0; a < l->atoms; a++) {
+        int d = l->atom[a]->dim;
+        size_t D = (size_t)d;
+        eqnn__z *X = l->X + l->at[a], *t = x + n + l->at[a], *u = x + l->at[a];
+        if (!eqnn__z_eigen(d, u, l->e + l->eat[a], X)) return 0;
+        eqnn__z_product(d, y + l->at[a], X, t);
+        for (size_t i = 0; i < D; i++)
+            for (size_t j = 0; j < D; j++) u[i * D + j] = eqnn__z_conj(X[j * D + i]);
+        eqnn__z_product(d, u, t, y + l->at[a]);
+        if (!eqnn__sparse_make(l->w, d, 2, &X->re, &l->turn[a], &norm)) return -1;
+    }
+    return 1;
+}
+
+static int eqnn__rising(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorted values that are equal become one; 0 when some are neither equal nor clearly different. */
+static int eqnn__distinct(double *x, int n, int *count)
+{
+    int k = 0;
+    qsort(x, (size_t)n, sizeof *x, eqnn__rising);
+    for (int i = 0; i < n; i++) {
+        double gap = i ? x[i] - x[i - 1] : 1;
+        if (gap > EQNN__SAME && gap < EQNN__DIFFERENT) return 0;
+        if (gap >= EQNN__DIFFERENT) x[k++] = x[i];
+    }
+    *count = k;
+    return 1;
+}
+
+/* Place of a weight in a rising list, or -1. */
+static int eqnn__weight_place(const double *x, int n, double weight)
+{
+    int low = 0, high = n;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (x[mid] < weight - EQNN__DIFFERENT / 2) low = mid + 1;
+        else high = mid;
+    }
+    return low < n && fabs(x[low] - weight) < EQNN__DIFFERENT / 2 ? low : -1;
+}
+
+/* E_alpha of one atom: the entries of y between eigenvalues that differ by alpha. */
+static int eqnn__lie_raise(eqnn__lie *l, const eqnn__z *y, int a, double alpha, eqnn__sparse *out)
+{
+    int d = l->atom[a]->dim, count = 0;
+    const double *e = l->e + l->eat[a];
+    eqnn__nonzero *entry = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) entry = (eqnn__nonzero *)eqnn__space_take(l->w, (size_t)count + 1, sizeof *entry);
+        if (pass && !entry) return 0;
+        count = 0;
+        for (int i = 0; i < d; i++)
+            for (int j = 0; j < d; j++) {
+                eqnn__z v = y[l->at[a] + (size_t)i * (size_t)d + (size_t)j];
+                if (fabs(e[i] - e[j] - alpha) > EQNN__DIFFERENT / 2 || eqnn__z_square(v) < 1e-18)
+                    continue;
+                if (entry) {
+                    entry[count].i = i, entry[count].j = j;
+                    entry[count].re = v.re, entry[count].im = v.im;
+                }
+                count++;
+            }
+    }
+    out->count = count;
+    out->entry = entry;
+    return 1;
+}
+
+/* The positive roots, of which those stay that are no sums of two others: these simple ones raise
+   to every weight there is. */
+static int eqnn__lie_roots(eqnn__lie *l, const eqnn__z *y)
+{
+    size_t n = l->at[l->atoms];
+    int count = 0, simple = 0;
+    double *alpha = eqnn__space_doubles(l->w, n + 1, 2);
+    if (!alpha) return -1;
+    for (int a = 0; a < l->atoms; a++) {
+        size_t d = (size_t)l->atom[a]->dim;
+        const double *e = l->e + l->eat[a];
+        for (size_t i = 0; i < d * d; i++) {
+            double gap = e[i / d] - e[i % d];
+            if (eqnn__z_square(y[l->at[a] + i]) < 1e-18 || gap < EQNN__SAME) continue;
+            if (gap < EQNN__DIFFERENT) return 0;
+            alpha[count++] = gap;
+        }
+    }
+    if (!eqnn__distinct(alpha, count, &count)) return 0;
+    l->alpha = alpha + n + 1;
+    for (int i = 0; i < count; i++) {
+        int sum = 0;
+        for (int j = 0; j < i && !sum; j++)
+            sum = eqnn__weight_place(alpha, i, alpha[i] - alpha[j]) >= 0;
+        if (!sum) l->alpha[simple++] = alpha[i];
+    }
+    l->roots = simple;
+    l->raise = (eqnn__sparse *)eqnn__space_take(l->w, (size_t)simple * (size_t)l->atoms + 1,
+                                                sizeof *l->raise);
+    if (!l->raise) return -1;
+    for (int r = 0; r < simple; r++)
+        for (int a = 0; a < l->atoms; a++)
+            if (!eqnn__lie_raise(l, y, a, l->alpha[r], &l->raise[r * l->atoms + a])) return -1;
+    return 1;
+}
+
+/* The different atoms of the factors and where their matrices stand. 0: too large for this way. */
+static int eqnn__lie_atoms(eqnn__lie *l, const eqnn__part *p)
+{
+    if (p->factors > 64) return 0;
+    for (int f = 0; f < p->factors; f++) {
+        int a = 0;
+        while (a < l->atoms && l->atom[a] != p->factor[f]) a++;
+        l->kind[f] = a;
+        if (a < l->atoms) continue;
+        size_t d = (size_t)p->factor[f]->dim;
+        if (d > 200) return 0;
+        l->atom[l->atoms++] = p->factor[f];
+        l->at[a + 1] = l->at[a] + d * d;
+        l->eat[a + 1] = l->eat[a] + d;
+    }
+    return 1;
+}
+
+static int eqnn__lie_make(eqnn__lie *l, const eqnn__part *p, uint64_t seed)
+{
+    memset(l, 0, sizeof *l);
+    l->w = p->w;
+    l->seed = seed;
+    if (!eqnn__lie_atoms(l, p)) return 0;
+    size_t n = l->at[l->atoms];
+    eqnn__z *y = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
+    l->X = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
+    l->e = eqnn__space_doubles(p->w, l->eat[l->atoms], 1);
+    l->turn = (eqnn__sparse *)eqnn__space_take(p->w, (size_t)l->atoms, sizeof *l->turn);
+    if (!y || !l->X || !l->e || !l->turn) return -1;
+    int good = eqnn__lie_close(l, p);
+    if (good > 0) good = eqnn__lie_torus(l, y);
+    return good > 0 ? eqnn__lie_roots(l, y) : good;
+}
+
+/* One half of the product, in the eigenvectors of H: its components sorted by weight. The dual of a
+   half has the matrices -A^T and minus the weights. */
+typedef struct eqnn__wing {
+    const eqnn__lie *l;
+    int first, factors, dual; /* factors first, ... of the part           */
+    size_t n;
+    int groups;
+    double *weight;      /* [groups], rising                         */
+    int *start, *member; /* [groups + 1] into member[n]: components  */
+    int *group, *place;  /* [n]: a component's group, place in it    */
+} eqnn__wing;
+
+static size_t eqnn__wing_dim(const eqnn__wing *h, int f)
+{
+    return (size_t)h->l->atom[h->l->kind[h->first + f]]->dim;
+}
+
+/* Weight of every component: sums of one eigenvalue per factor. */
+static void eqnn__wing_weights(const eqnn__wing *h, double *weight)
+{
+    size_t size = 1;
+    weight[0] = 0;
+    for (int f = 0; f < h->factors; f++) {
+        size_t d = eqnn__wing_dim(h, f);
+        const double *e = h->l->e + h->l->eat[h->l->kind[h->first + f]];
+        for (size_t t = size; t-- > 0;)
+            for (size_t i = d; i-- > 0;) weight[t * d + i] = weight[t] + (h->dual ? -e[i] : e[i]);
+        size *= d;
+    }
+}
+
+static int eqnn__wing_make(eqnn__wing *h, const eqnn__lie *l, int first, int factors, int dual)
+{
+    memset(h, 0, sizeof *h);
+    h->l = l;
+    h->first = first;
+    h->factors = factors;
+    h->dual = dual;
+    h->n = 1;
+    for (int f = 0; f < factors; f++) h->n *= eqnn__wing_dim(h, f);
+    double *weight = eqnn__space_doubles(l->w, h->n, 2);
+    int *ints = eqnn__space_ints(l->w, 4 * h->n + 2);
+    if (!weight || !ints) return -1;
+    h->weight = weight + h->n;
+    h->member = ints;
+    h->group = ints + h->n;
+    h->place = ints + 2 * h->n;
+    h->start = ints + 3 * h->n;
+    eqnn__wing_weights(h, weight);
+    memcpy(h->weight, weight, h->n * sizeof *weight);
+    if (!eqnn__distinct(h->weight, (int)h->n, &h->groups)) return 0;
+    for (size_t t = 0; t < h->n; t++) {
+        int g = eqnn__weight_place(h->weight, h->groups, weight[t]);
+        if (g < 0) return 0;
+        h->group[t] = g;
+        h->place[t] = h->start[g + 1]++;
+    }
+    for (int g = 0; g < h->groups; g++) h->start[g + 1] += h->start[g];
+    for (size_t t = 0; t < h->n; t++) h->member[h->start[h->group[t]] + h->place[t]] = (int)t;
+    return 1;
+}
+
+static int eqnn__wing_size(const eqnn__wing *h, int g) { return h->start[g + 1] - h->start[g]; }
+
+/* y += E x (or E^H x): m vectors side by side that live in weight group `from`, into group `to`. */
+static void eqnn__wing_step(const eqnn__wing *h, int root, int lower, int from, size_t m,
+                            const eqnn__z *x, int to, eqnn__z *y)
+{
+    size_t stride = h->n;
+    for (int f = 0; f < h->factors; f++) {
+        size_t d = eqnn__wing_dim(h, f);
+        const eqnn__sparse *E = &h->l->raise[root * h->l->atoms + h->l->kind[h->first + f]];
+        stride /= d;
+        for (int s = h->start[from]; s < h->start[from + 1]; s++) {
+            size_t t = (size_t)h->member[s];
+            int digit = (int)(t / stride % d);
+            for (int k = 0; k < E->count; k++) {
+                const eqnn__nonzero *e = &E->entry[k];
+                int swap = lower != h->dual, column = swap ? e->i : e->j, row = swap ? e->j : e->i;
+                if (column != digit) continue;
+                size_t u = t - (size_t)column * stride + (size_t)row * stride;
+                eqnn__z v = eqnn__z_of(e->re, lower ? -e->im : e->im);
+                if (h->group[u] != to) continue;
+                if (h->dual) v = eqnn__z_scale(-1, v);
+                eqnn__z_axpy(m, v, x + (size_t)(s - h->start[from]) * m,
+                             y + (size_t)h->place[u] * m);
+            }
+        }
+    }
+}
+
+/* Highest vectors of weight group g: orthonormal, annihilated by all raising operators. out:
+   vectors side by side [size][m]. Where a weight one higher has more room there are none: raising
+   from a weight that a reflection can raise loses nothing. Returns m; -1: no memory. */
+static int eqnn__wing_highest(const eqnn__wing *h, int g, eqnn__z **out)
+{
+    const eqnn__lie *l = h->l;
+    int n = eqnn__wing_size(h, g), rows = 0, at = 0;
+    size_t d = (size_t)n;
+    *out = NULL;
+    for (int r = 0; r < l->roots; r++) {
+        int to = eqnn__weight_place(h->weight, h->groups, h->weight[g] + l->alpha[r]);
+        if (to >= 0 && eqnn__wing_size(h, to) > n) return 0;
+        if (to >= 0) rows += eqnn__wing_size(h, to);
+    }
+    const eqnn__scrap *before = l->w->top;
+    eqnn__z *top = (eqnn__z *)eqnn__space_take(l->w, d * d, sizeof *top);
+    const eqnn__scrap *mark = l->w->top;
+    eqnn__z *A = (eqnn__z *)eqnn__space_take(l->w, (size_t)rows * d + 1, sizeof *A);
+    eqnn__z *I = (eqnn__z *)eqnn__space_take(l->w, d * d, sizeof *A);
+    if (!top || !A || !I) return -1;
+    for (size_t i = 0; i < d; i++) I[i * (d + 1)] = eqnn__z_of(1, 0);
+    for (int r = 0; r < l->roots; r++) {
+        int to = eqnn__weight_place(h->weight, h->groups, h->weight[g] + l->alpha[r]);
+        if (to < 0) continue;
+        eqnn__wing_step(h, r, 0, g, d, I, to, A + (size_t)at * d);
+        at += eqnn__wing_size(h, to);
+    }
+    int m = eqnn__z_null(l->w, rows, n, A, 1e-7, I);
+    for (int q = 0; q < m; q++)
+        for (size_t i = 0; i < d; i++) top[i * (size_t)m + (size_t)q] = I[(size_t)q * d + i];
+    eqnn__space_back(l->w, m > 0 ? mark : before);
+    *out = m > 0 ? top : NULL;
+    return m;
+}
+
+/* An irreducible piece: copies in each half, and their bases in the original coordinates. */
+typedef struct eqnn__piece {
+    double weight;
+    int dim, m[2], group[2];
+    eqnn__z *top[2];          /* highest vectors [group size][m]                         */
+    double *u[2], *turned[2]; /* [2][n][m dim], column i dim + a: u_ia, conj(w_ja); and the same
+                                    as [2][m dim][n]                                        */
+} eqnn__piece;
+
+/* One basis vector of a piece, of all copies in both halves. */
+typedef struct eqnn__word {
+    double weight;
+    int group[2];
+    eqnn__z *v[2];
+} eqnn__word;
+
+/* x = E^H of a node's vectors, in both halves; group -1 where there is no such weight. */
+static int eqnn__piece_lower(eqnn__wing h[2], const eqnn__piece *k, const eqnn__word *from,
+                             int root, eqnn__word *x)
+{
+    x->weight = from->weight - h[0].l->alpha[root];
+    for (int s = 0; s < 2; s++) {
+        x->v[s] = NULL;
+        x->group[s] = k->m[s] ? eqnn__weight_place(h[s].weight, h[s].groups, x->weight) : -1;
+        if (x->group[s] < 0) continue;
+        size_t m = (size_t)k->m[s], size = (size_t)eqnn__wing_size(&h[s], x->group[s]);
+        x->v[s] = (eqnn__z *)eqnn__space_take(h[0].l->w, size * m, sizeof(eqnn__z));
+        if (!x->v[s]) return 0;
+        eqnn__wing_step(&h[s], root, 1, from->group[s], m, from->v[s], x->group[s], x->v[s]);
+    }
+    return 1;
+}
+
+/* x -= c y in both halves, with c from the first copy in half `lead`. */
+static void eqnn__piece_clean(eqnn__wing h[2], const eqnn__piece *k, int lead, const eqnn__word *y,
+                              eqnn__word *x)
+{
+    eqnn__z c = eqnn__z_of(0, 0);
+    size_t m = (size_t)k->m[lead], size = (size_t)eqnn__wing_size(&h[lead], x->group[lead]) * m;
+    for (size_t i = 0; i < size; i += m)
+        c = eqnn__z_add(c, eqnn__z_mul(eqnn__z_conj(y->v[lead][i]), x->v[lead][i]));
+    for (int s = 0; s < 2; s++)
+        if (x->v[s])
+            eqnn__z_axpy((size_t)eqnn__wing_size(&h[s], x->group[s]) * (size_t)k->m[s],
+                         eqnn__z_scale(-1, c), y->v[s], x->v[s]);
+}
+
+/* x is scaled by the length of its first copy; 0: it is nothing new. */
+static int eqnn__piece_unit(eqnn__wing h[2], const eqnn__piece *k, int lead, eqnn__word *x)
+{
+    size_t m = (size_t)k->m[lead], size = (size_t)eqnn__wing_size(&h[lead], x->group[lead]) * m;
+    double norm = 0;
+    for (size_t i = 0; i < size; i += m) norm += eqnn__z_square(x->v[lead][i]);
+    norm = sqrt(norm);
+    if (!(norm > 1e-6)) return 0;
+    for (int s = 0; s < 2; s++) {
+        size = x->v[s] ? (size_t)eqnn__wing_size(&h[s], x->group[s]) * (size_t)k->m[s] : 0;
+        for (size_t i = 0; i < size; i++) x->v[s][i] = eqnn__z_scale(1 / norm, x->v[s][i]);
+    }
+    return 1;
+}
+
+/* The basis of a piece: lowering operators on what is there already, made orthonormal, until
+   nothing new comes. What is done to the first copy is done to all. Returns the dimension; 0: not
+   unitary; -1: no memory. */
+static int eqnn__piece_basis(eqnn__wing h[2], const eqnn__piece *k, eqnn__word *node, int most)
+{
+    int lead = k->m[0] ? 0 : 1, count = 1;
+    node[0].weight = k->weight;
+    for (int s = 0; s < 2; s++) {
+        node[0].group[s] = k->group[s];
+        node[0].v[s] = k->m[s] ? k->top[s] : NULL;
+    }
+    for (int a = 0; a < count; a++)
+        for (int root = 0; root < h[0].l->roots; root++) {
+            eqnn__word x;
+            const eqnn__scrap *mark = h[0].l->w->top;
+            if (!eqnn__piece_lower(h, k, &node[a], root, &x)) return -1;
+            int good = x.group[lead] >= 0;
+            for (int pass = 0; good && pass < 2; pass++)
+                for (int b = count; b-- > 0;)
+                    if (node[b].group[lead] == x.group[lead])
+                        eqnn__piece_clean(h, k, lead, &node[b], &x);
+            if (!good || !eqnn__piece_unit(h, k, lead, &x)) {
+                eqnn__space_back(h[0].l->w, mark);
+                continue;
+            }
+            for (int s = 0; s < 2; s++)
+                if (k->m[s] && !x.v[s]) return 0;
+            if (count == most) return 0;
+            node[count++] = x;
+        }
+    return count;
+}
+
+/* Columns u_ia of a half, back in the original coordinates: axis by axis by eigenvectors of H. */
+static int eqnn__piece_expand(const eqnn__wing *h, int side, eqnn__piece *k, const eqnn__word *node)
+{
+    const eqnn__lie *l = h->l;
+    size_t m = (size_t)k->m[side], dim = (size_t)k->dim, K = m * dim, all = 2 * h->n * K, outer = 1;
+    double *x = eqnn__space_doubles(l->w, all, 2), *y = x + all;
+    if (!x) return 0;
+    for (size_t a = 0; a < dim; a++) {
+        int g = node[a].group[side];
+        for (size_t s = 0; s < (size_t)eqnn__wing_size(h, g); s++)
+            for (size_t i = 0; i < m; i++) {
+                size_t at = (size_t)h->member[(size_t)h->start[g] + s] * K + i * dim + a;
+                eqnn__z v = node[a].v[side][s * m + i];
+                x[at] = v.re;
+                x[h->n * K + at] = h->dual ? -v.im : v.im;
+            }
+    }
+    for (int f = 0; f < h->factors; f++) {
+        size_t d = eqnn__wing_dim(h, f);
+        memset(y, 0, all * sizeof *y);
+        eqnn__site(&l->turn[l->kind[h->first + f]], 0, 1, outer, d, h->n / outer / d * K, 2, x, y);
+        outer *= d;
+        double *swap = x;
+        x = y, y = swap;
+    }
+    k->u[side] = x;
+    k->turned[side] = y;
+    for (int part = 0; part < 2; part++)
+        for (size_t t = 0; t < h->n; t++)
+            for (size_t c = 0; c < K; c++)
+                y[((size_t)part * K + c) * h->n + t] = x[((size_t)part * h->n + t) * K + c];
+    return 1;
+}
+
+/* The kinds of pieces of both halves, matched by their highest weights. *kind gets the list. */
+static int eqnn__pieces_find(eqnn__wing h[2], eqnn__piece **kind)
+{
+    eqnn__space *w = h[0].l->w;
+    int count = 0;
+    *kind = (eqnn__piece *)eqnn__space_take(w, (size_t)(h[0].groups + h[1].groups), sizeof **kind);
+    if (!*kind) return -1;
+    for (int s = 0; s < 2; s++)
+        for (int g = 0; g < h[s].groups; g++) {
+            eqnn__z *top;
+            int m = eqnn__wing_highest(&h[s], g, &top), k = 0;
+            if (m < 0) return -1;
+            if (m == 0) continue;
+            while (k < count && fabs((*kind)[k].weight - h[s].weight[g]) > EQNN__DIFFERENT / 2) k++;
+            if (k == count) (*kind)[count++].weight = h[s].weight[g];
+            (*kind)[k].m[s] = m;
+            (*kind)[k].group[s] = g;
+            (*kind)[k].top[s] = top;
+        }
+    return count;
+}
+
+/* Bases of all pieces. They must fill both halves: then, by Schur's lemma, nothing can be missing
+   from the result. Kinds that are in one half only are dropped. Returns how many stay; -1: no
+   memory; -2: not filled. */
+static int eqnn__pieces_make(eqnn__wing h[2], eqnn__piece *kind, int count)
+{
+    eqnn__space *w = h[0].l->w;
+    size_t filled[2] = { 0, 0 }, most = h[0].n > h[1].n ? h[0].n : h[1].n;
+    int kept = 0;
+    eqnn__word *node = (eqnn__word *)eqnn__space_take(w, most, sizeof *node);
+    if (!node) return -1;
+    for (int k = 0; k < count; k++) {
+        eqnn__piece *p = &kind[k];
+        p->dim = eqnn__piece_basis(h, p, node, (int)most);
+        if (p->dim <= 0) return p->dim ? -1 : -2;
+        for (int s = 0; s < 2; s++) filled[s] += (size_t)p->m[s] * (size_t)p->dim;
+        if (!p->m[0] || !p->m[1]) continue;
+        for (int s = 0; s < 2; s++)
+            if (!eqnn__piece_expand(&h[s], s, p, node)) return -1;
+        kind[kept++] = *p;
+    }
+    return filled[0] == h[0].n && filled[1] == h[1].n ? kept : -2;
+}
+
+/* What one operation (a discrete generator, or complex conjugation) does to the T_ij of kind
+   `from`: they become combinations of those of kind `to`, with matrix M[pairs of to][pairs of
+   from]. */
+typedef struct eqnn__image {
+    int to;
+    eqnn__z *M;
+} eqnn__image;
+
+typedef struct eqnn__middle {
+    eqnn__part *part;
+    eqnn__wing half[2];
+    eqnn__piece *kind;
+    int kinds, discrete, operations; /* discrete generators; and conjugation of real groups   */
+    eqnn__image *image;              /* [operations][kinds]                                   */
+    int coefficients, *base;         /* c_ij of kind k: number base[k] + i m[1] + j           */
+    int *set, *local;                /* of a coefficient: its set, its place there            */
+    int *member, *start;             /* coefficients by sets; a set's begin                   */
+} eqnn__middle;
+
+static size_t eqnn__piece_width(const eqnn__piece *k, int side)
+{
+    return (size_t)k->m[side] * (size_t)k->dim;
+}
+
+static size_t eqnn__piece_pairs(const eqnn__piece *k) { return (size_t)k->m[0] * (size_t)k->m[1]; }
+
+/* y = operation on the columns of a kind in one half; t: as much room. */
+static void eqnn__middle_operate(const eqnn__middle *m, int operation, int side,
+                                 const eqnn__piece *k, double *t, double *y)
+{
+    const eqnn__wing *h = &m->half[side];
+    const eqnn__part *p = m->part;
+    size_t all = h->n * eqnn__piece_width(k, side);
+    if (operation < m->discrete) {
+        eqnn__kronecker(p->matrix + (size_t)(p->lie + operation) * (size_t)p->factors + h->first,
+                        p->factor + h->first, h->factors, 0, 2, h->n, eqnn__piece_width(k, side),
+                        k->u[side], t, y);
+        return;
+    }
+    for (size_t i = 0; i < all; i++) y[i] = k->u[side][i], y[all + i] = -k->u[side][all + i];
+}
+
+/* G[Ka][Kb] = U_a^H y, split into real and imaginary parts, which stand one behind the other. */
+static void eqnn__middle_overlap(const eqnn__wing *h, int side, const eqnn__piece *a, size_t Kb,
+                                 const double *y, double *G)
+{
+    size_t Ka = eqnn__piece_width(a, side), n = h->n;
+    const double *re = a->turned[side], *im = re + Ka * n;
+    int rows = (int)Ka, cols = (int)Kb, deep = (int)n;
+    memset(G, 0, 2 * Ka * Kb * sizeof *G);
+    eqnn__matrix_product(rows, cols, deep, 1, re, n, y, Kb, G, Kb);
+    eqnn__matrix_product(rows, cols, deep, 1, im, n, y + n * Kb, Kb, G, Kb);
+    eqnn__matrix_product(rows, cols, deep, 1, re, n, y + n * Kb, Kb, G + Ka * Kb, Kb);
+    eqnn__matrix_product(rows, cols, deep, -1, im, n, y, Kb, G + Ka * Kb, Kb);
+}
+
+/* The kind whose span holds one random vector (2 planes of n) of the left half entirely, or -1. */
+static int eqnn__middle_home(const eqnn__middle *m, const double *v)
+{
+    size_t n = m->half[0].n;
+    double size = 0;
+    for (size_t i = 0; i < 2 * n; i++) size += v[i] * v[i];
+    for (int k = 0; k < m->kinds; k++) {
+        size_t K = eqnn__piece_width(&m->kind[k], 0);
+        const double *re = m->kind[k].turned[0], *im = re + K * n;
+        double inside = 0;
+        for (size_t c = 0; c < K; c++) {
+            double x = 0, y = 0;
+            for (size_t i = 0; i < n; i++) {
+                x += re[c * n + i] * v[i] + im[c * n + i] * v[n + i];
+                y += re[c * n + i] * v[n + i] - im[c * n + i] * v[i];
+            }
+            inside += x * x + y * y;
+        }
+        if (inside > (1 - 1e-8) * size) return k;
+    }
+    return -1;
+}
+
+/* M_(ij),(kl) = <T_ij, operation T_kl> / dim = sum over a, b of G_ia,kb G'_ja,lb / dim. */
+static void eqnn__middle_matrix(const eqnn__piece *a, const eqnn__piece *b, double *const G[2],
+                                eqnn__z *M)
+{
+    size_t d = (size_t)a->dim, e = (size_t)b->dim, at = 0;
+    size_t K0 = eqnn__piece_width(b, 0), K1 = eqnn__piece_width(b, 1);
+    size_t im0 = eqnn__piece_width(a, 0) * K0, im1 = eqnn__piece_width(a, 1) * K1;
+    for (size_t i = 0; i < (size_t)a->m[0]; i++)
+        for (size_t j = 0; j < (size_t)a->m[1]; j++)
+            for (size_t k = 0; k < (size_t)b->m[0]; k++)
+                for (size_t l = 0; l < (size_t)b->m[1]; l++) {
+                    double re = 0, im = 0;
+                    for (size_t r = 0; r < d; r++) {
+                        const double *x = G[0] + (i * d + r) * K0 + k * e;
+                        const double *y = G[1] + (j * d + r) * K1 + l * e;
+                        for (size_t s = 0; s < e; s++) {
+                            re += x[s] * y[s] - x[im0 + s] * y[im1 + s];
+                            im += x[s] * y[im1 + s] + x[im0 + s] * y[s];
+                        }
+                    }
+                    M[at++] = eqnn__z_of(re / (double)d, im / (double)d);
+                }
+}
+
+/* Where an operation takes the pieces of a kind, and the overlaps G of both halves with its image.
+   1; 0: not into one kind; -1: no memory. */
+static int eqnn__middle_meet(eqnn__middle *m, int operation, int from, int *to, double *G[2])
+{
+    eqnn__space *w = m->part->w;
+    const eqnn__piece *b = &m->kind[from];
+    size_t K[2] = { eqnn__piece_width(b, 0), eqnn__piece_width(b, 1) }, n0 = m->half[0].n;
+    uint64_t seed = 31;
+    for (int s = 0; s < 2; s++) G[s] = eqnn__space_doubles(w, 2 * K[s], K[s]);
+    if (!G[0] || !G[1]) return -1;
+    const eqnn__scrap *mark = w->top;
+    size_t room[2] = { 2 * n0 * K[0], 2 * m->half[1].n * K[1] };
+    double *t = eqnn__space_doubles(w, room[0] > room[1] ? room[0] : room[1], 1);
+    double *y = eqnn__space_doubles(w, room[0] + room[1], 1), *v = eqnn__space_doubles(w, n0, 2);
+    if (!t || !y || !v) return -1;
+    for (int s = 0; s < 2; s++) eqnn__middle_operate(m, operation, s, b, t, y + (s ? room[0] : 0));
+    for (size_t c = 0; c < K[0]; c++) {
+        double xi = eqnn__generic(&seed);
+        for (size_t i = 0; i < 2 * n0; i++) v[i] += xi * y[i * K[0] + c];
+    }
+    *to = eqnn__middle_home(m, v);
+    if (*to < 0) return 0;
+    const eqnn__piece *a = &m->kind[*to];
+    if (a->dim != b->dim || a->m[0] != b->m[0] || a->m[1] != b->m[1]) return 0;
+    for (int s = 0; s < 2; s++)
+        eqnn__middle_overlap(&m->half[s], s, a, K[s], y + (s ? room[0] : 0), G[s]);
+    eqnn__space_back(w, mark);
+    return 1;
+}
+
+/* The complex y[n] with K conj(y) = y, K symmetric and unitary, are a real space of dimension n. On
+   (Re y, Im y) they are the eigenvalue 1 of a reflection R, and (1 + R) / 2 is a projector of rank
+   n, whose Cholesky factor has orthonormal columns: they are the answer, the rows of Y[n][n].
+   1; 0: K is not so; -1: no memory. */
+static int eqnn__real_vectors(eqnn__space *w, size_t n, const eqnn__z *K, eqnn__z *Y)
+{
+    const eqnn__scrap *mark = w->top;
+    size_t N = 2 * n;
+    double *P = eqnn__space_doubles(w, N, N), *L = eqnn__space_doubles(w, N, N + 33);
+    int *order = eqnn__space_ints(w, N);
+    if (!P || !L || !order) return -1;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            eqnn__z k = K[i * n + j];
+            P[i * N + j] = ((i == j) + k.re) / 2;
+            P[(n + i) * N + n + j] = ((i == j) - k.re) / 2;
+            P[i * N + n + j] = P[(n + j) * N + i] = k.im / 2;
+        }
+    size_t rank = (size_t)eqnn__cholesky(N, P, 1e-10, order, L, L + N * N);
+    for (size_t i = 0; rank == n && i < N; i++)
+        for (size_t q = 0; q < n; q++) {
+            double y = q <= i ? L[i * N + q] : 0;
+            if ((size_t)order[i] < n) Y[q * n + (size_t)order[i]].re = y;
+            else Y[q * n + (size_t)order[i] - n].im = y;
+        }
+    eqnn__space_back(w, mark);
+    return rank == n;
+}
+
+/* By Schur's lemma G is a product sigma x tau of a matrix between copies and one between
+   components; sigma[m][m], unitary, is read off where tau is largest. */
+static void eqnn__middle_copies(const eqnn__piece *a, int side, const double *G, eqnn__z *sigma)
+{
+    size_t m = (size_t)a->m[side], d = (size_t)a->dim, K = m * d, best = 0;
+    double norm = 0, most = 0;
+    for (size_t i = 0; i < K * K; i++) {
+        double size = G[i] * G[i] + G[K * K + i] * G[K * K + i];
+        if (size > most) most = size, best = i;
+    }
+    for (size_t i = 0; i < m; i++)
+        for (size_t k = 0; k < m; k++) {
+            size_t at = (i * d + best / K % d) * K + k * d + best % d;
+            sigma[i * m + k] = eqnn__z_of(G[at], G[K * K + at]);
+            norm += eqnn__z_square(sigma[i * m + k]);
+        }
+    for (size_t i = 0; i < m * m; i++) sigma[i] = eqnn__z_scale(sqrt((double)m / norm), sigma[i]);
+}
+
+/* Copy q becomes the sum over i of Y[q][i] times copy i. */
+static int eqnn__piece_mix(eqnn__space *w, const eqnn__wing *h, int side, eqnn__piece *k,
+                           const eqnn__z *Y)
+{
+    const eqnn__scrap *mark = w->top;
+    size_t m = (size_t)k->m[side], d = (size_t)k->dim, K = m * d, n = h->n, all = K * n;
+    double *old = eqnn__space_doubles(w, 2 * all, 1), *now = k->turned[side];
+    if (!old) return 0;
+    memcpy(old, now, 2 * all * sizeof *old);
+    memset(now, 0, 2 * all * sizeof *now);
+    for (size_t q = 0; q < m; q++)
+        for (size_t i = 0; i < m; i++) {
+            eqnn__z y = Y[q * m + i];
+            double *re = now + q * d * n, *im = re + all;
+            const double *a = old + i * d * n, *b = a + all;
+            for (size_t t = 0; eqnn__z_square(y) > 0 && t < d * n; t++) {
+                re[t] += y.re * a[t] - y.im * b[t];
+                im[t] += y.re * b[t] + y.im * a[t];
+            }
+        }
+    for (size_t part = 0; part < 2; part++)
+        for (size_t c = 0; c < K; c++)
+            for (size_t t = 0; t < n; t++)
+                k->u[side][(part * n + t) * K + c] = now[(part * K + c) * n + t];
+    eqnn__space_back(w, mark);
+    return 1;
+}
+
+/* New copies Y of kind `to` in one half, so that conjugation takes copy i of `from` to copy i of
+   `to`, without mixing them. A kind that is its own conjugate has such copies where sigma is
+   symmetric (real type); where it is antisymmetric (quaternionic type) they stay as they are. */
+static int eqnn__middle_align(eqnn__middle *m, int side, int from, int to, const double *G)
+{
+    eqnn__space *w = m->part->w;
+    eqnn__piece *a = &m->kind[to];
+    size_t n = (size_t)a->m[side];
+    eqnn__z *sigma = (eqnn__z *)eqnn__space_take(w, 2 * n * n, sizeof *sigma), *Y = sigma + n * n;
+    double odd = 0;
+    int good = 1;
+    if (!sigma) return -1;
+    eqnn__middle_copies(a, side, G, sigma);
+    for (size_t i = 0; i < n * n; i++) {
+        odd += eqnn__z_square(eqnn__z_sub(sigma[i], sigma[i % n * n + i / n]));
+        Y[i] = sigma[i % n * n + i / n];
+    }
+    if (from == to && odd > 1e-12) return 1;
+    if (from == to) {
+        for (size_t i = 0; i < n * n; i++) Y[i] = eqnn__z_of(0, 0);
+        good = eqnn__real_vectors(w, n, sigma, Y);
+    }
+    if (good > 0) good = eqnn__piece_mix(w, &m->half[side], side, a, Y) ? 1 : -1;
+    return good;
+}
+
+/* Copies that conjugation does not mix: then few coefficients depend on each other. */
+static int eqnn__middle_copies_real(eqnn__middle *m)
+{
+    for (int k = 0; k < m->kinds; k++) {
+        const eqnn__scrap *mark = m->part->w->top;
+        double *G[2];
+        int to, good = eqnn__middle_meet(m, m->discrete, k, &to, G);
+        for (int s = 0; s < 2 && good > 0 && to >= k; s++)
+            good = eqnn__middle_align(m, s, k, to, G[s]);
+        eqnn__space_back(m->part->w, mark);
+        if (good <= 0) return good;
+    }
+    return 1;
+}
+
+/* What an operation does to the T_ij of one kind. */
+static int eqnn__middle_image(eqnn__middle *m, int operation, int from)
+{
+    eqnn__space *w = m->part->w;
+    eqnn__image *image = &m->image[operation * m->kinds + from];
+    size_t pairs = eqnn__piece_pairs(&m->kind[from]);
+    double *G[2];
+    image->M = (eqnn__z *)eqnn__space_take(w, pairs * pairs, sizeof *image->M);
+    const eqnn__scrap *mark = w->top;
+    if (!image->M) return -1;
+    int good = eqnn__middle_meet(m, operation, from, &image->to, G);
+    if (good > 0) eqnn__middle_matrix(&m->kind[image->to], &m->kind[from], G, image->M);
+    eqnn__space_back(w, mark);
+    return good;
+}
+
+static int eqnn__set_root(int *set, int i)
+{
+    while (set[i] != i) i = set[i] = set[set[i]];
+    return i;
+}
+
+/* Coefficients that some operation connects belong to one set, and sets are solved one by one. */
+static void eqnn__middle_connect(eqnn__middle *m)
+{
+    for (int i = 0; i < m->coefficients; i++) m->set[i] = i;
+    for (int o = 0; o < m->operations; o++)
+        for (int k = 0; k < m->kinds; k++) {
+            const eqnn__image *image = &m->image[o * m->kinds + k];
+            int pairs = (int)eqnn__piece_pairs(&m->kind[k]);
+            for (int i = 0; i < pairs * pairs; i++) {
+                if (eqnn__z_square(image->M[i]) < 1e-22) continue;
+                int a = eqnn__set_root(m->set, m->base[image->to] + i / pairs);
+                int b = eqnn__set_root(m->set, m->base[k] + i % pairs);
+                m->set[a > b ? a : b] = a < b ? a : b;
+            }
+        }
+    for (int i = 0; i < m->coefficients; i++) m->set[i] = eqnn__set_root(m->set, i);
+    for (int i = 0; i < m->coefficients; i++) m->local[i] = m->start[m->set[i] + 1]++;
+    for (int i = 0; i < m->coefficients; i++) m->start[i + 1] += m->start[i];
+    for (int i = 0; i < m->coefficients; i++) m->member[m->start[m->set[i]] + m->local[i]] = i;
+}
+
+static int eqnn__middle_sets(eqnn__middle *m)
+{
+    eqnn__space *w = m->part->w;
+    size_t images = (size_t)m->operations * (size_t)m->kinds;
+    m->image = (eqnn__image *)eqnn__space_take(w, images + 1, sizeof *m->image);
+    m->base = eqnn__space_ints(w, (size_t)m->kinds + 1);
+    if (!m->image || !m->base) return -1;
+    int good = m->operations > m->discrete ? eqnn__middle_copies_real(m) : 1;
+    for (int k = 0; k < m->kinds; k++)
+        m->base[k + 1] = m->base[k] + (int)eqnn__piece_pairs(&m->kind[k]);
+    for (int o = 0; good > 0 && o < m->operations; o++)
+        for (int k = 0; good > 0 && k < m->kinds; k++) good = eqnn__middle_image(m, o, k);
+    if (good <= 0) return good;
+    m->coefficients = m->base[m->kinds];
+    size_t count = (size_t)m->coefficients + 1;
+    int *ints = eqnn__space_ints(w, 4 * count);
+    if (!ints) return -1;
+    m->set = ints;
+    m->local = ints + count;
+    m->member = ints + 2 * count;
+    m->start = ints + 3 * count;
+    eqnn__middle_connect(m);
+    return 1;
+}
+
+/* The kind of a coefficient. */
+static int eqnn__middle_kind(const eqnn__middle *m, int coefficient)
+{
+    int k = 0;
+    while (m->base[k + 1] <= coefficient) k++;
+    return k;
+}
+
+/* out[row of the set] += column of an operation's matrix times x, of one member of the set. */
+static void eqnn__middle_column(const eqnn__middle *m, int operation, int coefficient, eqnn__z x,
+                                size_t stride, eqnn__z *out)
+{
+    int k = eqnn__middle_kind(m, coefficient), column = coefficient - m->base[k];
+    const eqnn__image *image = &m->image[operation * m->kinds + k];
+    size_t pairs = eqnn__piece_pairs(&m->kind[k]);
+    for (size_t r = 0; r < pairs; r++) {
+        int row = m->base[image->to] + (int)r;
+        eqnn__z v = image->M[r * pairs + (size_t)column];
+        if (m->set[row] != m->set[coefficient]) continue; /* nothing but rounding errors */
+        eqnn__z *at = out + (size_t)m->local[row] * stride;
+        *at = eqnn__z_add(*at, eqnn__z_mul(v, x));
+    }
+}
+
+/* Coefficients that all discrete generators leave alone: M c = c. N[returned][size]. */
+static int eqnn__middle_fixed(eqnn__middle *m, const int *member, size_t size, eqnn__z *N)
+{
+    eqnn__space *w = m->part->w;
+    const eqnn__scrap *mark = w->top;
+    size_t rows = size * (size_t)m->discrete;
+    eqnn__z *A = (eqnn__z *)eqnn__space_take(w, rows * size + 1, sizeof *A);
+    if (!A) return -1;
+    for (int o = 0; o < m->discrete; o++)
+        for (size_t i = 0; i < size; i++) {
+            eqnn__z *column = A + (size_t)o * size * size + i;
+            column[i * size].re -= 1;
+            eqnn__middle_column(m, o, member[i], eqnn__z_of(1, 0), size, column);
+        }
+    double gap = eqnn__basis_opts_of(m->part->ctx).gap;
+    int found = eqnn__z_null(w, (int)rows, (int)size, A, gap, N);
+    eqnn__space_back(w, mark);
+    return found;
+}
+
+/* Of the complex combinations y of N[count][size] the real vectors are those with K conj(y) = y,
+   where K = N^H Z and Z is what conjugation makes of N. N becomes the coefficients of a real
+   basis. */
+static int eqnn__middle_real(eqnn__middle *m, const int *member, size_t size, size_t count,
+                             eqnn__z *N)
+{
+    eqnn__space *w = m->part->w;
+    const eqnn__scrap *mark = w->top;
+    eqnn__z *Z = (eqnn__z *)eqnn__space_take(w, count * size, sizeof *Z);
+    eqnn__z *K = (eqnn__z *)eqnn__space_take(w, 2 * count * count, sizeof *K), *Y;
+    if (!Z || !K) return -1;
+    Y = K + count * count;
+    for (size_t t = 0; t < count; t++)
+        for (size_t i = 0; i < size; i++) {
+            eqnn__z c = eqnn__z_conj(N[t * size + i]);
+            eqnn__middle_column(m, m->discrete, member[i], c, 1, Z + t * size);
+        }
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++)
+            K[i * count + j] = eqnn__z_dot(size, N + i * size, Z + j * size);
+    int good = eqnn__real_vectors(w, count, K, Y);
+    memcpy(Z, N, count * size * sizeof *Z);
+    memset(N, 0, count * size * sizeof *N);
+    for (size_t q = 0; good > 0 && q < count; q++)
+        for (size_t t = 0; t < count; t++)
+            eqnn__z_axpy(size, Y[q * count + t], Z + t * size, N + q * size);
+    eqnn__space_back(w, mark);
+    return good;
+}
+
+/* Solves one set: N[count][size] are its coefficients. */
+static int eqnn__middle_solve(eqnn__middle *m, int set, eqnn__z **N, int *count)
+{
+    const int *member = m->member + m->start[set];
+    size_t size = (size_t)(m->start[set + 1] - m->start[set]);
+    *N = (eqnn__z *)eqnn__space_take(m->part->w, size * size, sizeof **N);
+    if (!*N) return -1;
+    *count = (int)size;
+    if (m->discrete) *count = eqnn__middle_fixed(m, member, size, *N);
+    else
+        for (size_t i = 0; i < size; i++) (*N)[i * (size + 1)] = eqnn__z_of(1, 0);
+    if (*count <= 0 || m->part->field == 2) return *count < 0 ? -1 : 1;
+    return eqnn__middle_real(m, member, size, (size_t)*count, *N);
+}
+
+/* Q += sum over a of u_ia x Y_a for one copy i of the left half, Y[2][dim][n of R]; real part, and
+   imaginary part if wanted. */
+static void eqnn__middle_outer(const eqnn__middle *m, const eqnn__piece *p, size_t i,
+                               const double *Y, double *re, double *im)
+{
+    size_t n = m->half[1].n, K = eqnn__piece_width(p, 0), d = (size_t)p->dim;
+    int rows = (int)m->half[0].n, cols = (int)n, deep = p->dim;
+    const double *u = p->u[0] + i * d, *v = u + m->half[0].n * K;
+    eqnn__matrix_product(rows, cols, deep, 1, u, K, Y, n, re, n);
+    eqnn__matrix_product(rows, cols, deep, -1, v, K, Y + d * n, n, re, n);
+    if (!im) return;
+    eqnn__matrix_product(rows, cols, deep, 1, u, K, Y + d * n, n, im, n);
+    eqnn__matrix_product(rows, cols, deep, 1, v, K, Y, n, im, n);
+}
+
+/* Q += sum of c_ij T_ij / sqrt(dim) over the members of a set. Those with the same u_i follow each
+   other: their conj(w_j) are summed first, into Y. */
+static void eqnn__middle_write(const eqnn__middle *m, int set, const eqnn__z *c, double *Y,
+                               double *re, double *im)
+{
+    const int *member = m->member + m->start[set];
+    size_t n = m->half[1].n;
+    int size = m->start[set + 1] - m->start[set];
+    for (int s = 0; s < size;) {
+        const eqnn__piece *p = &m->kind[eqnn__middle_kind(m, member[s])];
+        int base = m->base[p - m->kind], i = (member[s] - base) / p->m[1], any = 0;
+        size_t d = (size_t)p->dim, all = eqnn__piece_width(p, 1) * n;
+        memset(Y, 0, 2 * d * n * sizeof *Y);
+        for (; s < size && member[s] < base + (i + 1) * p->m[1]; s++) {
+            eqnn__z f = eqnn__z_scale(1 / sqrt((double)p->dim), c[s]);
+            size_t j = (size_t)((member[s] - base) % p->m[1]);
+            const double *x = p->turned[1] + j * d * n, *y = x + all;
+            if (eqnn__z_square(f) < 1e-30) continue;
+            any = 1;
+            for (size_t t = 0; t < d * n; t++) {
+                Y[t] += f.re * x[t] - f.im * y[t];
+                Y[d * n + t] += f.re * y[t] + f.im * x[t];
+            }
+        }
+        if (any) eqnn__middle_outer(m, p, (size_t)i, Y, re, im);
+    }
+}
+
+/* Coefficients of all sets: N[set][count[set]][size of the set]. Returns as the others. */
+static int eqnn__middle_solve_all(eqnn__middle *m, eqnn__z **N, int *count, int64_t *rank)
+{
+    *rank = 0;
+    for (int s = 0; s < m->coefficients; s++) {
+        if (m->set[s] != s) continue;
+        int good = eqnn__middle_solve(m, s, &N[s], &count[s]);
+        if (good <= 0) return good;
+        *rank += count[s];
+    }
+    return 1;
+}
+
+/* The basis vectors from their coefficients. */
+static int eqnn__middle_finish(eqnn__middle *m, eqnn__found *found)
+{
+    eqnn__part *p = m->part;
+    size_t n = p->n, most = 1, q = 0, sets = (size_t)m->coefficients + 1;
+    eqnn__z **N = (eqnn__z **)eqnn__space_take(p->w, sets, sizeof *N);
+    int *count = eqnn__space_ints(p->w, sets), complex_numbers = p->field == 2;
+    if (!N || !count) return -1;
+    int good = eqnn__middle_solve_all(m, N, count, &found->rank);
+    if (good <= 0) return good;
+    for (int k = 0; k < m->kinds; k++)
+        if ((size_t)m->kind[k].dim > most) most = (size_t)m->kind[k].dim;
+    double *Y = eqnn__space_doubles(p->w, 2 * most, m->half[1].n);
+    double *plane = complex_numbers ? eqnn__space_doubles(p->w, n, 2) : NULL;
+    found->Q = eqnn__space_doubles(p->out, (size_t)found->rank * n + 1, (size_t)p->field);
+    if (!Y || !found->Q || (complex_numbers && !plane)) return -1;
+    for (int s = 0; s < m->coefficients; s++)
+        for (int t = 0; m->set[s] == s && t < count[s]; t++, q++) {
+            double *row = found->Q + q * n * (size_t)p->field, *re = plane ? plane : row;
+            const eqnn__z *c = N[s] + (size_t)t * (size_t)(m->start[s + 1] - m->start[s]);
+            if (plane) memset(plane, 0, 2 * n * sizeof *plane);
+            eqnn__middle_write(m, s, c, Y, re, plane ? plane + n : NULL);
+            for (size_t i = 0; plane && i < 2 * n; i++) row[i] = plane[(i % 2) * n + i / 2];
+            if (q % 16 == 0) eqnn__basis_progress(p->ctx, p->name, (double)q / (double)found->rank);
+        }
+    found->method = "weights";
+    return 1;
+}
+
+/* 1 and the basis; 0: not for this group; -1: an error. */
+static int eqnn__weights_try(eqnn__part *p, uint64_t seed, eqnn__found *found)
+{
+    eqnn__lie *l = (eqnn__lie *)eqnn__space_take(p->w, 1, sizeof *l);
+    eqnn__middle *m = (eqnn__middle *)eqnn__space_take(p->w, 1, sizeof *m);
+    double left = 1, least = 2 * (double)p->n;
+    int split = 0;
+    if (!l || !m) return -1;
+    int good = eqnn__lie_make(l, p, seed);
+    if (good <= 0) return good;
+    for (int f = 0; f <= p->factors; f++) {
+        double worse = left * left > (double)p->n ? left : (double)p->n / left;
+        if (worse < least) least = worse, split = f;
+        if (f < p->factors) left *= p->factor[f]->dim;
+    }
+    m->part = p;
+    m->discrete = p->generators - p->lie;
+    m->operations = m->discrete + (p->field == 1);
+    good = eqnn__wing_make(&m->half[0], l, 0, split, 0);
+    if (good > 0) good = eqnn__wing_make(&m->half[1], l, split, p->factors - split, 1);
+    if (good <= 0) return good;
+    m->kinds = eqnn__pieces_find(m->half, &m->kind);
+    if (m->kinds >= 0) m->kinds = eqnn__pieces_make(m->half, m->kind, m->kinds);
+    if (m->kinds < 0) return m->kinds == -1 ? -1 : 0;
+    good = eqnn__middle_sets(m);
+    return good > 0 ? eqnn__middle_finish(m, found) : good;
+}
+
+/* A seed can be unlucky (two weights nearly equal); then another is taken. */
+static int eqnn__weights(eqnn__part *p, eqnn__found *found)
+{
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        const eqnn__scrap *mark = p->w->top;
+        int good = eqnn__weights_try(p, seed, found);
+        eqnn__space_back(p->w, mark);
+        if (good) return good;
+    }
+    return 0;
+}
+
+/* --- any group: dense null space --- */
+
+/* Real rows [count][2][n] that span a complex space of dimension count / 2 become orthonormal
+   complex rows [count / 2][n][2]: the longest remainder is next, so that none is made of rounding
+   errors. */
+static int eqnn__complex_rows(eqnn__part *p, int count, const double *rows, double *Q)
+{
+    size_t n = p->n, half = (size_t)count / 2, all = (size_t)count * n;
+    eqnn__z *x = (eqnn__z *)eqnn__space_take(p->w, all + 1, sizeof *x);
+    if (!x) return 0;
+    for (size_t i = 0; i < all; i++)
+        x[i] = eqnn__z_of(rows[i / n * 2 * n + i % n], rows[(i / n * 2 + 1) * n + i % n]);
+    for (size_t q = 0; q < half; q++) {
+        size_t best = q;
+        for (size_t r = q; r < (size_t)count; r++)
+            if (eqnn__z_norm(n, x + r * n) > eqnn__z_norm(n, x + best * n)) best = r;
+        eqnn__z *v = x + q * n;
+        eqnn__z_swap(n, v, x + best * n);
+        for (int pass = 0; pass < 2; pass++) {
+            for (size_t r = 0; r < q; r++)
+                eqnn__z_axpy(n, eqnn__z_scale(-1, eqnn__z_dot(n, x + r * n, v)), x + r * n, v);
+            double length = eqnn__z_norm(n, v);
+            for (size_t i = 0; i < n; i++) v[i] = eqnn__z_scale(1 / length, v[i]);
+        }
+        for (size_t r = q + 1; r < (size_t)count; r++)
+            eqnn__z_axpy(n, eqnn__z_scale(-1, eqnn__z_dot(n, v, x + r * n)), v, x + r * n);
+    }
+    eqnn__z_to(half * n, 2, x, Q);
+    return 1;
+}
+
+/* Orthonormal real rows [count][field][n] as the result. */
+static int eqnn__rows_found(eqnn__part *p, int count, const double *rows, const char *method,
+                            eqnn__found *found)
+{
+    found->method = method;
+    found->rank = count / p->field;
+    found->orbit = NULL;
+    found->Q = eqnn__space_doubles(p->out, (size_t)found->rank * p->n + 1, (size_t)p->field);
+    if (!found->Q) return -1;
+    if (p->field == 2) return eqnn__complex_rows(p, count, rows, found->Q) ? 1 : -1;
+    memcpy(found->Q, rows, (size_t)found->rank * p->n * sizeof *rows);
+    return 1;
+}
+
+/* G[N][N], 16 columns at a time: G times unit vectors. */
+static int eqnn__gram_matrix(eqnn__part *p, size_t N, double *G)
+{
+    const size_t P = 16;
+    const eqnn__scrap *mark = p->w->top;
+    double *x = eqnn__space_doubles(p->w, N * P, 5);
+    if (!x) return 0;
+    for (size_t c = 0; c < N; c += P) {
+        size_t wide = N - c < P ? N - c : P;
+        memset(x, 0, N * P * sizeof *x);
+        for (size_t i = 0; i < wide; i++) x[(c + i) * P + i] = 1;
+        eqnn__gram(p, P, x, x + N * P, x + 2 * N * P);
+        for (size_t r = 0; r < N; r++) memcpy(G + r * N + c, x + (N + r) * P, wide * sizeof *x);
+    }
+    eqnn__space_back(p->w, mark);
+    return 1;
+}
+
+/* From P^T G P = L L^T: with the free components unit vectors, the others follow from
+   L1^T x1 = -L2^T x2. rows[N - rank][N]. */
+static int eqnn__cholesky_null(eqnn__space *w, size_t N, size_t rank, const int *order,
+                               const double *L, double *rows)
+{
+    size_t wide = N - rank;
+    double *x = eqnn__space_doubles(w, N, wide + 1);
+    if (!x) return 0;
+    for (size_t i = 0; i < rank; i++)
+        for (size_t f = 0; f < wide; f++) x[i * wide + f] = -L[(rank + f) * N + i];
+    for (size_t f = 0; f < wide; f++) x[(rank + f) * wide + f] = 1;
+    for (size_t i = rank; i-- > 0;) {
+        for (size_t f = 0; f < wide; f++) x[i * wide + f] /= L[i * N + i];
+        for (size_t j = 0; j < i; j++)
+            for (size_t f = 0; f < wide; f++) x[j * wide + f] -= L[i * N + j] * x[i * wide + f];
+    }
+    for (size_t i = 0; i < N; i++)
+        for (size_t f = 0; f < wide; f++) rows[f * N + (size_t)order[i]] = x[i * wide + f];
+    return 1;
+}
+
+/* C times one row, all generators one below the other: y[generators][N]. Returns the largest
+   entry. */
+static double eqnn__constraints_of(const eqnn__part *p, size_t N, const double *row, double *y,
+                                   double *t)
+{
+    double worst = 0;
+    for (int k = 0; k < p->generators; k++) {
+        eqnn__constraint(p, k, 0, 1, row, y + (size_t)k * N, t);
+        for (size_t i = 0; i < N; i++)
+            if (!(fabs(y[(size_t)k * N + i]) <= worst)) worst = fabs(y[(size_t)k * N + i]);
+    }
+    return worst;
+}
+
+/* G is made of squares, which hide singular values of C below 1e-6 or so: the candidates
+   (orthonormal rows) are looked at again by C itself. If any is not fixed, those combinations are
+   kept whose singular values are below the gap. Returns how many; -1: no memory, or not finite. */
+static int eqnn__refine(eqnn__part *p, size_t N, int count, double *rows)
+{
+    size_t r = (size_t)count, tall = (size_t)p->generators * N;
+    double *t = eqnn__space_doubles(p->w, N, 1), *one = eqnn__space_doubles(p->w, tall + 1, 1);
+    double worst = 0, gap = eqnn__basis_opts_of(p->ctx).gap;
+    if (!t || !one) return -1;
+    for (size_t q = 0; q < r; q++) {
+        double entry = eqnn__constraints_of(p, N, rows + q * N, one, t);
+        if (!(entry <= worst)) worst = entry;
+    }
+    if (worst < 1e-11) return count;
+    double *y = eqnn__space_doubles(p->w, r, tall), *e = eqnn__space_doubles(p->w, r, 1);
+    double *old = eqnn__space_doubles(p->w, r, N);
+    eqnn__z *A = (eqnn__z *)eqnn__space_take(p->w, 2 * r * r, sizeof *A), *X = A + r * r;
+    int kept = 0;
+    if (!y || !e || !old || !A) return -1;
+    for (size_t q = 0; q < r; q++) eqnn__constraints_of(p, N, rows + q * N, y + q * tall, t);
+    for (size_t i = 0; i < r * tall; i++) y[i] /= worst; /* squares lose half the digits */
+    for (size_t a = 0; a < r; a++)
+        for (size_t b = 0; b <= a; b++) {
+            for (size_t i = 0; i < tall; i++) A[a * r + b].re += y[a * tall + i] * y[b * tall + i];
+            A[b * r + a] = A[a * r + b];
+        }
+    if (!eqnn__z_eigen(count, A, e, X)) return -1;
+    memcpy(old, rows, r * N * sizeof *old);
+    for (size_t k = 0; k < r; k++) {
+        if (sqrt(fabs(e[k])) * worst > gap) continue;
+        double *to = rows + (size_t)kept++ * N;
+        memset(to, 0, N * sizeof *to);
+        for (size_t q = 0; q < r; q++)
+            for (size_t i = 0; i < N; i++) to[i] += X[q * r + k].re * old[q * N + i];
+    }
+    return kept;
+}
+
+static int eqnn__dense(eqnn__part *p, eqnn__found *found)
+{
+    size_t N = p->n * (size_t)p->field;
+    double *G = eqnn__space_doubles(p->w, N, N), *L = eqnn__space_doubles(p->w, N, N + 33);
+    int *order = eqnn__space_ints(p->w, N);
+    if (!G || !L || !order || !eqnn__gram_matrix(p, N, G)) return -1;
+    size_t rank = (size_t)eqnn__cholesky(N, G, 1e-12, order, L, L + N * N);
+    int count = (int)(N - rank);
+    eqnn__basis_progress(p->ctx, p->name, 0.5);
+    if (!eqnn__cholesky_null(p->w, N, rank, order, L, G)) return -1;
+    if (rank) count = eqnn__orthonormalise(N, count, G, 1e-10);
+    count = eqnn__refine(p, N, count, G);
+    return count < 0 ? -1 : eqnn__rows_found(p, count, G, "dense", found);
+}
+
+/* --- any group: Chebyshev-filtered iteration --- */
+
+typedef struct eqnn__block {
+    eqnn__part *part;
+    size_t N, p;
+    double *x, *y, *t, *rows; /* the vectors [N][p], G x, room for [4][N][p] and [p][N] */
+    double *theta, *residual; /* [p]                                                    */
+    eqnn__z *H, *X;           /* [p][p]                                                 */
+    double *locked;           /* [room][N]: fixed vectors so far                        */
+    size_t found, room;
+    double top; /* bound of the spectrum of G                             */
+    uint64_t seed;
+} eqnn__block;
+
+/* to[cols][rows] from from[rows][cols] */
+static void eqnn__flip_block(const double *from, size_t rows, size_t cols, double *to)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) to[j * rows + i] = from[i * cols + j];
+}
+
+/* x less what lies along the count rows y; returns its length. */
+static double eqnn__clean_row(size_t N, size_t count, const double *y, double *x)
+{
+    double square = 0;
+    for (size_t k = 0; k < count; k++, y += N) {
+        double dot = 0;
+        for (size_t i = 0; i < N; i++) dot += x[i] * y[i];
+        for (size_t i = 0; i < N; i++) x[i] -= dot * y[i];
+    }
+    for (size_t i = 0; i < N; i++) square += x[i] * x[i];
+    return sqrt(square);
+}
+
+/* The block loses what lies along fixed vectors and becomes orthonormal; a vector that vanishes is
+   drawn anew. */
+static void eqnn__block_clean(eqnn__block *b)
+{
+    size_t N = b->N;
+    eqnn__flip_block(b->x, N, b->p, b->rows);
+    for (size_t q = 0; q < b->p; q++) {
+        double *x = b->rows + q * N;
+        for (int pass = 0; pass < 3; pass++) {
+            eqnn__clean_row(N, b->found, b->locked, x);
+            double norm = eqnn__clean_row(N, q, b->rows, x);
+            if (!(norm > 1e-200)) {
+                for (size_t i = 0; i < N; i++) x[i] = eqnn__generic(&b->seed);
+                pass = -1;
+                continue;
+            }
+            for (size_t i = 0; i < N; i++) x[i] /= norm;
+        }
+    }
+    eqnn__flip_block(b->rows, b->p, N, b->x);
+}
+
+/* x becomes T_m((top + a - 2 G) / (top - a)) x. The Chebyshev polynomial T_m stays within 1 on
+   (a, top) and grows outside as fast as a polynomial can: most at 0, where the fixed vectors are.
+   m is taken so that it is about 1e6 there (Zhou, Saad, Tiago and Chelikowsky 2006,
+   doi:10.1016/j.jcp.2006.03.017). */
+static void eqnn__block_filter(eqnn__block *b, double a)
+{
+    size_t all = b->N * b->p;
+    double width = b->top - a, zero = (b->top + a) / width, before = 1, at = zero;
+    double *old = b->t + 3 * all;
+    memcpy(old, b->x, all * sizeof *old);
+    eqnn__gram(b->part, b->p, b->x, b->y, b->t);
+    for (size_t i = 0; i < all; i++) b->x[i] = zero * b->x[i] - 2 / width * b->y[i];
+    for (int m = 1; m < 80 && at < 1e6; m++) {
+        double next = 2 * zero * at - before;
+        before = at, at = next;
+        eqnn__gram(b->part, b->p, b->x, b->y, b->t);
+        for (size_t i = 0; i < all; i++) {
+            double v = 2 * (zero * b->x[i] - 2 / width * b->y[i]) - old[i];
+            old[i] = b->x[i];
+            b->x[i] = v;
+        }
+    }
+}
+
+/* The eigenvectors of x^T G x, by rising eigenvalue theta. */
+static int eqnn__block_small(eqnn__block *b)
+{
+    size_t p = b->p;
+    for (size_t u = 0; u < p; u++)
+        for (size_t v = 0; v <= u; v++) {
+            double dot = 0;
+            for (size_t i = 0; i < b->N; i++) dot += b->x[i * p + u] * b->y[i * p + v];
+            b->H[u * p + v] = b->H[v * p + u] = eqnn__z_of(dot, 0);
+        }
+    if (!eqnn__z_eigen((int)p, b->H, b->theta, b->X)) return 0;
+    for (size_t u = 0; u < p; u++)
+        for (size_t v = u + 1; v < p; v++)
+            if (b->theta[v] < b->theta[u]) {
+                eqnn__swap_doubles(1, b->theta + u, b->theta + v, 1);
+                for (size_t k = 0; k < p; k++) eqnn__z_swap(1, b->X + k * p + u, b->X + k * p + v);
+            }
+    return 1;
+}
+
+/* Rayleigh and Ritz: x turns into the best approximations to eigenvectors inside its span, with
+   their values theta and residuals |G x - theta x|. */
+static int eqnn__block_ritz(eqnn__block *b)
+{
+    size_t N = b->N, p = b->p, all = N * p;
+    double *gx = b->t + 3 * all, *nx = b->rows;
+    eqnn__gram(b->part, p, b->x, b->y, b->t);
+    if (!eqnn__block_small(b)) return 0;
+    memset(gx, 0, all * sizeof *gx);
+    memset(nx, 0, all * sizeof *nx);
+    memset(b->residual, 0, p * sizeof *b->residual);
+    for (size_t i = 0; i < N; i++) {
+        for (size_t k = 0; k < p; k++)
+            for (size_t u = 0; u < p; u++) {
+                gx[i * p + u] += b->X[k * p + u].re * b->y[i * p + k];
+                nx[i * p + u] += b->X[k * p + u].re * b->x[i * p + k];
+            }
+        for (size_t u = 0; u < p; u++) {
+            double r = gx[i * p + u] - b->theta[u] * nx[i * p + u];
+            b->residual[u] += r * r;
+        }
+    }
+    memcpy(b->x, nx, all * sizeof *nx);
+    for (size_t u = 0; u < p; u++) b->residual[u] = sqrt(b->residual[u]);
+    return 1;
+}
+
+/* The first `count` vectors of the block join the fixed ones. */
+static int eqnn__block_lock(eqnn__block *b, size_t count)
+{
+    if (b->found + count > b->room) {
+        size_t room = 2 * b->room + count;
+        double *more = eqnn__space_doubles(b->part->w, room, b->N);
+        if (!more) return 0;
+        if (b->found) memcpy(more, b->locked, b->found * b->N * sizeof *more);
+        b->locked = more;
+        b->room = room;
+    }
+    for (size_t u = 0; u < count; u++, b->found++)
+        for (size_t i = 0; i < b->N; i++) b->locked[b->found * b->N + i] = b->x[i * b->p + u];
+    return 1;
+}
+
+/* The largest eigenvalue of G by the power method, and a little more. */
+static void eqnn__block_top(eqnn__block *b)
+{
+    size_t all = b->N * b->p;
+    double most = 0;
+    for (int step = 0; step < 30; step++) {
+        eqnn__block_clean(b);
+        eqnn__gram(b->part, b->p, b->x, b->y, b->t);
+        most = 0;
+        for (size_t u = 0; u < b->p; u++) {
+            double norm = 0;
+            for (size_t i = u; i < all; i += b->p) norm += b->y[i] * b->y[i];
+            if (norm > most) most = norm;
+        }
+        memcpy(b->x, b->y, all * sizeof *b->x);
+    }
+    b->top = 1.1 * sqrt(most);
+}
+
+/* One block, from random vectors until it is sorted out: how many of its vectors are fixed, the
+   others surely not. A Ritz value with a residual much smaller than itself has an eigenvalue near
+   it, so it is not zero; this must hold twice in a row for the smallest that is not fixed. -1:
+   never. */
+static int eqnn__block_run(eqnn__block *b)
+{
+    int sure = 0;
+    for (size_t i = 0; i < b->N * b->p; i++) b->x[i] = eqnn__generic(&b->seed);
+    eqnn__block_clean(b);
+    for (int step = 0; step < 400; step++) {
+        size_t fixed = 0;
+        if (!eqnn__block_ritz(b)) return -1;
+        while (fixed < b->p && fabs(b->theta[fixed]) + b->residual[fixed] < 1e-12 * b->top) fixed++;
+        if (fixed == b->p) return (int)fixed;
+        int clear = b->theta[fixed] > 1e-10 * b->top && b->residual[fixed] < 0.1 * b->theta[fixed];
+        sure = clear ? sure + 1 : 0;
+        if (sure == 2) return (int)fixed;
+        double a = b->theta[b->p - 1];
+        if (a < 0.02 * b->top) a = 0.02 * b->top; /* a block of fixed vectors says nothing */
+        eqnn__block_filter(b, a < 0.8 * b->top ? a : 0.8 * b->top);
+        eqnn__block_clean(b);
+        eqnn__basis_progress(b->part->ctx, b->part->name, 1 - 1 / (1 + 0.1 * step));
+    }
+    return -1;
+}
+
+/* Without matrices, for what is large: blocks of vectors are filtered until fixed ones and others
+   part. When a whole block turns out fixed, another is started beside it: nothing is done twice,
+   and the search ends only with a vector in hand that is not fixed, so no part of the space is
+   missed. */
+static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
+{
+    eqnn__block b;
+    memset(&b, 0, sizeof b);
+    b.part = p;
+    b.seed = 5;
+    b.N = p->n * (size_t)p->field;
+    b.p = b.N < 48 ? (b.N + 1) / 2 : 24;
+    size_t all = b.N * b.p;
+    b.x = eqnn__space_doubles(p->w, all, 7);
+    b.theta = eqnn__space_doubles(p->w, b.p, 2);
+    b.H = (eqnn__z *)eqnn__space_take(p->w, 2 * b.p * b.p, sizeof *b.H);
+    if (!b.x || !b.theta || !b.H) return -1;
+    b.y = b.x + all;
+    b.t = b.x + 2 * all;
+    b.rows = b.x + 6 * all;
+    b.residual = b.theta + b.p;
+    b.X = b.H + b.p * b.p;
+    for (size_t i = 0; i < all; i++) b.x[i] = eqnn__generic(&b.seed);
+    eqnn__block_top(&b);
+    for (size_t fixed = b.p; fixed == b.p;) {
+        if (b.N - b.found < b.p) return 0; /* nearly everything is fixed: not for this method */
+        int count = b.top > 0 ? eqnn__block_run(&b) : -1;
+        if (p->ctx->failed) return -1;
+        if (count < 0) return 0;
+        fixed = (size_t)count;
+        if (!eqnn__block_lock(&b, fixed)) return -1;
+    }
+    return eqnn__rows_found(p, (int)b.found, b.locked, "krylov", found);
+}
+
+/* --- one monomial --- */
+
+/* Runs one method; 1: found; 0: it is not for this part; -1: an error. */
+static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *found)
+{
+    const eqnn__scrap *mark = p->w->top;
+    int good = method == EQNN_BASIS_ORBITS    ? eqnn__orbits(p, found)
+               : method == EQNN_BASIS_WEIGHTS ? eqnn__weights(p, found)
+               : method == EQNN_BASIS_DENSE   ? eqnn__dense(p, found)
+                                              : eqnn__krylov(p, found);
+    eqnn__space_back(p->w, mark);
+    if (good > 0 && found->Q) good = eqnn__basis_holds(p, found, 1e-8);
+    return p->ctx->failed ? -1 : good;
+}
+
+/* The methods that may work, the cheapest first: exact orbits where all is permutations; weights
+   where there is a Lie algebra; dense matrices while n^3 is small; else iteration. */
+static int eqnn__part_solve(eqnn__part *p, eqnn__found *found)
+{
+    eqnn_basis_opts o = eqnn__basis_opts_of(p->ctx);
+    int permutation = p->lie == 0, good = 0;
+    double N = (double)p->n * p->field;
+    for (int f = 0; f < p->factors; f++) permutation &= p->factor[f]->permutation;
+    memset(found, 0, sizeof *found);
+    if (o.method == EQNN_BASIS_AUTO && permutation)
+        return eqnn__part_run(p, EQNN_BASIS_ORBITS, found);
+    if (o.method == EQNN_BASIS_ORBITS && permutation) return eqnn__part_run(p, o.method, found);
+    if (!eqnn__part_begin(p)) return -1;
+    if (o.method == EQNN_BASIS_AUTO) {
+        if (p->lie) good = eqnn__part_run(p, EQNN_BASIS_WEIGHTS, found);
+        if (!good && N <= 1500) good = eqnn__part_run(p, EQNN_BASIS_DENSE, found);
+        if (!good) good = eqnn__part_run(p, EQNN_BASIS_KRYLOV, found);
+    } else if (o.method != EQNN_BASIS_ORBITS && (o.method != EQNN_BASIS_WEIGHTS || p->lie)) {
+        good = eqnn__part_run(p, o.method, found);
+    }
+    if (good == 0)
+        eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
+                   p->group->name, (int)p->n, p->generators,
+                   o.method == EQNN_BASIS_AUTO ? "no method found all fixed vectors"
+                                               : "not solved by the method chosen");
+    return good > 0 ? 1 : -1;
+}
+
+/* Basis vectors as rows [rank][n][field], whatever was found. */
+static double *eqnn__found_rows(eqnn__space *w, const eqnn__found *a, size_t n, int from, int field)
+{
+    size_t rank = (size_t)a->rank, F = (size_t)field, S = (size_t)from;
+    double *Q = eqnn__space_doubles(w, rank * n + 1, F);
+    int *size = a->orbit ? eqnn__space_ints(w, rank + 1) : NULL;
+    if (!Q || (a->orbit && !size)) return NULL;
+    for (size_t t = 0; a->orbit && t < n; t++) size[a->orbit[t]]++;
+    for (size_t t = 0; a->orbit && t < n; t++)
+        Q[((size_t)a->orbit[t] * n + t) * F] = 1 / sqrt((double)size[a->orbit[t]]);
+    for (size_t i = 0; !a->orbit && i < rank * n; i++)
+        for (size_t k = 0; k < S && k < F; k++) Q[i * F + k] = a->Q[i * S + k];
+    return Q;
+}
+
+/* The vectors that two independent groups leave fixed, each on its own factors: all products. */
+static int eqnn__found_product(eqnn__space *w, const eqnn__found *a, size_t na, int fa,
+                               const eqnn__found *b, size_t nb, int fb, eqnn__found *out)
+{
+    size_t F = (size_t)(fa > fb ? fa : fb), ra = (size_t)a->rank, rb = (size_t)b->rank;
+    memset(out, 0, sizeof *out);
+    out->rank = a->rank * b->rank;
+    out->method = !strcmp(a->method, b->method) ? a->method : "product";
+    if (a->orbit && b->orbit) {
+        out->orbit = eqnn__space_ints(w, na * nb);
+        for (size_t t = 0; out->orbit && t < na * nb; t++)
+            out->orbit[t] = a->orbit[t / nb] * (int)rb + b->orbit[t % nb];
+        return out->orbit != NULL;
+    }
+    double *A = eqnn__found_rows(w, a, na, fa, (int)F), *B = eqnn__found_rows(w, b, nb, fb, (int)F);
+    double *Q = out->Q = eqnn__space_doubles(w, ra * rb * na * nb + 1, F);
+    if (!A || !B || !Q) return 0;
+    for (size_t i = 0; i < ra * rb * na * nb; i++) {
+        size_t t = i % (na * nb), q = i / (na * nb);
+        const double *x = A + (q / rb * na + t / nb) * F, *y = B + (q % rb * nb + t % nb) * F;
+        Q[i * F] = x[0] * y[0] - (F == 2 ? x[F - 1] * y[F - 1] : 0);
+        if (F == 2) Q[i * F + 1] = x[0] * y[F - 1] + x[F - 1] * y[0];
+    }
+    return 1;
+}
+
+/* The part of m that begins with factor `first`: the run of factors of one group. */
+static void eqnn__part_of(const eqnn__monomial *m, int first, eqnn__space *w, eqnn__space *out,
+                          eqnn__part *p)
+{
+    memset(p, 0, sizeof *p);
+    p->ctx = m->ctx;
+    p->w = w;
+    p->out = out;
+    p->name = m->name;
+    p->factor = m->factor + first;
+    p->group = p->factor[0]->group;
+    p->field = p->group->field;
+    p->lie = p->group->lie;
+    p->generators = p->lie + p->group->discrete;
+    p->n = 1;
+    for (; first + p->factors < m->factors && p->factor[p->factors]->group == p->group;
+         p->factors++)
+        p->n *= (size_t)p->factor[p->factors]->dim;
+}
+
+/* All parts of a monomial and their product. */
+static int eqnn__monomial_found(const eqnn__monomial *m, eqnn__space *w, eqnn__space *out,
+                                eqnn__found *all, int *field)
+{
+    size_t n = 1;
+    *field = 1;
+    for (int first = 0; first < m->factors;) {
+        eqnn__part p;
+        eqnn__found one, both;
+        eqnn__part_of(m, first, w, out, &p);
+        int good = eqnn__part_solve(&p, &one) > 0;
+        eqnn__space_back(w, NULL);
+        if (good && first && !eqnn__found_product(out, all, n, *field, &one, p.n, p.field, &both))
+            good = 0;
+        if (!good) return 0;
+        *all = first ? both : one;
+        if (p.field > *field) *field = p.field;
+        n *= p.n;
+        first += p.factors;
+    }
+    return 1;
+}
+
+/* What was found moves to memory that lasts as long as the context. */
+static eqnn__solution *eqnn__solution_keep(eqnn_ctx *c, size_t n, int from, int field,
+                                           const eqnn__found *a)
+{
+    size_t rank = (size_t)a->rank, F = (size_t)field, S = (size_t)from;
+    eqnn__solution *s = (eqnn__solution *)eqnn__keep_alloc(c, sizeof *s);
+    if (!s) return NULL;
+    s->rank = a->rank;
+    s->method = a->method;
+    if (a->orbit) {
+        int *orbit = (int *)eqnn__keep_alloc(c, n * sizeof *orbit);
+        int *size = (int *)eqnn__keep_alloc(c, (rank + 1) * sizeof *size);
+        if (!orbit || !size) return NULL;
+        memcpy(orbit, a->orbit, n * sizeof *orbit);
+        for (size_t t = 0; t < n; t++) size[orbit[t]]++;
+        s->orbit = orbit;
+        s->orbit_size = size;
+    } else if (rank) {
+        double *Q = (double *)eqnn__keep_alloc(c, rank * n * F * sizeof *Q);
+        if (!Q) return NULL;
+        for (size_t i = 0; i < rank * n; i++)
+            for (size_t k = 0; k < S; k++) Q[i * F + k] = a->Q[i * S + k];
+        s->Q = Q;
+    }
+    return s;
+}
+
+/* --- the file of bases --- */
+
+/* A basis that is known: solved here, or read. */
+typedef struct eqnn__basis_record {
+    const char *name; /* "V*V.T#0123456789abcdef": monomial and its key */
+    int n, field;
+    const eqnn__solution *solution;
+    struct eqnn__basis_record *next;
+} eqnn__basis_record;
+
+static eqnn__basis_record *eqnn__record_find(const eqnn__groups *g, const char *name)
+{
+    const char *key = strrchr(name, '#');
+    for (eqnn__basis_record *r = g->record; r; r = r->next)
+        if (key && !strcmp(strrchr(r->name, '#'), key)) return r;
+    return NULL;
+}
+
+static int eqnn__record_add(eqnn_ctx *c, const char *name, int n, int field,
+                            const eqnn__solution *s)
+{
+    eqnn__basis_record *r = (eqnn__basis_record *)eqnn__keep_alloc(c, sizeof *r);
+    if (!r) return 0;
+    r->name = eqnn__keep_string(c, name);
+    r->n = n;
+    r->field = field;
+    r->solution = s;
+    r->next = c->groups->record;
+    c->groups->record = r;
+    return r->name != NULL;
+}
+
+/* Numbers of a record, least byte first; only hashed when o is NULL. */
+static uint64_t eqnn__record_emit(eqnn__out *o, const eqnn__basis_record *r)
+{
+    const eqnn__solution *s = r->solution;
+    size_t size = s->orbit ? 4 : 8, n = (size_t)r->n;
+    size_t count = s->orbit ? n : (size_t)s->rank * n * (size_t)r->field;
+    unsigned char block[4096];
+    uint64_t hash = EQNN__HASH;
+    for (size_t at = 0; at < count;) {
+        size_t now = count - at < sizeof block / size ? count - at : sizeof block / size;
+        for (size_t i = 0; i < now; i++) {
+            uint64_t u = 0;
+            if (s->orbit) u = (uint64_t)s->orbit[at + i];
+            else memcpy(&u, &s->Q[at + i], sizeof u);
+            for (size_t k = 0; k < size; k++) block[i * size + k] = (unsigned char)(u >> (8 * k));
+        }
+        hash = eqnn__hash(hash, block, now * size);
+        if (o) eqnn__emit(o, block, now * size);
+        at += now;
+    }
+    return hash;
+}
+
+/* The header: __metadata__ with a checksum for each entry, then the entries. */
+static void eqnn__records_header(eqnn__out *o, const eqnn__basis_record *first)
+{
+    char text[256];
+    size_t at = 0;
+    eqnn__emit_text(o, "{\"__metadata__\":{\"format\":\"eqnn bases\"");
+    for (const eqnn__basis_record *r = first; r; r = r->next) {
+        eqnn__emit_text(o, ",\"");
+        eqnn__emit_escaped(o, r->name);
+        snprintf(text, sizeof text, "\":\"%016llx\"",
+                 (unsigned long long)eqnn__record_emit(NULL, r));
+        eqnn__emit_text(o, text);
+    }
+    eqnn__emit_text(o, "}");
+    for (const eqnn__basis_record *r = first; r; r = r->next) {
+        const eqnn__solution *s = r->solution;
+        size_t bytes =
+            s->orbit ? 4 * (size_t)r->n : 8 * (size_t)s->rank * (size_t)r->n * (size_t)r->field;
+        eqnn__emit_text(o, ",\"");
+        eqnn__emit_escaped(o, r->name);
+        if (s->orbit) snprintf(text, sizeof text, "\":{\"dtype\":\"I32\",\"shape\":[%d]", r->n);
+        else
+            snprintf(text, sizeof text, "\":{\"dtype\":\"F64\",\"shape\":[%lld,%d,%d]",
+                     (long long)s->rank, r->n, r->field);
+        eqnn__emit_text(o, text);
+        snprintf(text, sizeof text, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+                 (unsigned long long)(at + bytes));
+        eqnn__emit_text(o, text);
+        at += bytes;
+    }
+    eqnn__emit_text(o, "}");
+}
+
+static void eqnn__records_write(eqnn__out *o, const void *user)
+{
+    const eqnn__basis_record *first = (const eqnn__basis_record *)user;
+    eqnn__out count;
+    unsigned char length[8];
+    memset(&count, 0, sizeof count);
+    eqnn__records_header(&count, first);
+    size_t padded = (count.length + 7) / 8 * 8;
+    for (int k = 0; k < 8; k++) length[k] = (unsigned char)((uint64_t)padded >> (8 * k));
+    eqnn__emit(o, length, 8);
+    eqnn__records_header(o, first);
+    for (size_t i = count.length; i < padded; i++) eqnn__emit(o, " ", 1);
+    for (const eqnn__basis_record *r = first; r; r = r->next) eqnn__record_emit(o, r);
+}
+
+/* Orbits from a file: numbered in the order of their first components. -1: they are not. */
+static int64_t eqnn__orbit_check(const int64_t *orbit, size_t n)
+{
+    int64_t next = 0;
+    for (size_t t = 0; t < n; t++) {
+        if (orbit[t] < 0 || orbit[t] > next) return -1;
+        next += orbit[t] == next;
+    }
+    return next;
+}
+
+/* The numbers of entry e into a found basis; 0 when they cannot be one. */
+static int eqnn__record_numbers(eqnn_file *f, const eqnn_entry *e, eqnn__space *w, eqnn__found *a)
+{
+    if (e->dims == 1 && !strcmp(e->dtype, "I32")) {
+        int64_t *wide = (int64_t *)eqnn__space_take(w, e->count + 1, sizeof *wide);
+        a->orbit = eqnn__space_ints(w, e->count + 1);
+        if (!wide || !a->orbit || !eqnn_file_read_int(f, e, wide)) return 0;
+        a->rank = eqnn__orbit_check(wide, e->count);
+        for (size_t t = 0; t < e->count; t++) a->orbit[t] = (int)wide[t];
+        return a->rank >= 0;
+    }
+    if (e->dims != 3 || strcmp(e->dtype, "F64") || e->shape[2] < 1 || e->shape[2] > 2) return 0;
+    a->Q = eqnn__space_doubles(w, e->count + 1, 1);
+    a->rank = (int64_t)e->shape[0];
+    int good = a->Q && a->rank <= (int64_t)e->shape[1] && eqnn_file_read(f, e, a->Q);
+    for (size_t i = 0; good && i < e->count; i++) good = fabs(a->Q[i]) <= 1.000001;
+    return good;
+}
+
+/* One entry: its name ends in a key, its numbers have the checksum of the metadata. */
+static int eqnn__record_read(eqnn_ctx *c, eqnn_file *f, const eqnn_entry *e, const char *path)
+{
+    eqnn__space w;
+    eqnn__found a;
+    eqnn__basis_record r;
+    char hash[24];
+    const char *key = strrchr(e->name, '#'), *sum = eqnn_file_meta(f, e->name);
+    int good;
+    memset(&a, 0, sizeof a);
+    memset(&r, 0, sizeof r);
+    a.method = "file";
+    eqnn__space_begin(&w, c, 0, "basis file");
+    good = key && strlen(key) == 17 && sum && eqnn__record_numbers(f, e, &w, &a);
+    if (good) {
+        r.n = (int)(e->dims == 1 ? e->shape[0] : e->shape[1]);
+        r.field = e->dims == 1 ? 1 : (int)e->shape[2];
+        r.solution = eqnn__solution_keep(c, (size_t)r.n, r.field, r.field, &a);
+        good = r.solution != NULL;
+    }
+    if (good) {
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)eqnn__record_emit(NULL, &r));
+        good = !strcmp(hash, sum);
+    }
+    eqnn__space_back(&w, NULL);
+    if (!good) eqnn__fail(c, "basis file: %.200s: %.100s is damaged, or no basis", path, e->name);
+    if (good && !eqnn__record_find(c->groups, e->name))
+        good = eqnn__record_add(c, e->name, r.n, r.field, r.solution);
+    return good;
+}
+
+EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
+{
+    if (!c || c->failed) return 0;
+    eqnn__groups *g = eqnn__groups_of(c);
+    if (!g) return 0;
+    g->path = NULL;
+    if (!path) return 1;
+    FILE *test = fopen(path, "rb");
+    if (test) {
+        fclose(test);
+        eqnn_file *f = eqnn_file_open(c, path);
+        if (!f) return 0;
+        const char *format = eqnn_file_meta(f, "format");
+        if (!format || strcmp(format, "eqnn bases"))
+            eqnn__fail(c, "basis file: %.200s holds something else than bases; it stays as it is",
+                       path);
+        for (int i = 0; !c->failed && i < eqnn_file_count(f); i++)
+            eqnn__record_read(c, f, eqnn_file_entry(f, i), path);
+        eqnn_file_close(f);
+    }
+    if (!c->failed) g->path = eqnn__keep_string(c, path);
+    return !c->failed;
+}
+
+/* The record of m, or NULL: of the same key, size and numbers. */
+static const eqnn__solution *eqnn__solution_stored(const eqnn__monomial *m, const char *name)
+{
+    const eqnn__basis_record *r = eqnn__record_find(m->ctx->groups, name);
+    return r && r->n == m->dim && (r->field == m->field || r->solution->orbit || !r->solution->rank)
+               ? r->solution
+               : NULL;
+}
+
+static const eqnn__solution *eqnn__solve(const eqnn__monomial *m)
+{
+    eqnn_ctx *c = m->ctx;
+    eqnn__space w, out;
+    eqnn__found all;
+    int field = 1, one = 0;
+    char name[256];
+    if (c->failed) return NULL;
+    if (m->solution) return m->solution;
+    eqnn__groups *g = eqnn__groups_of(c);
+    if (!g) return NULL;
+    c->op = "basis";
+    snprintf(name, sizeof name, "%.200s#%016llx", m->name, (unsigned long long)m->key);
+    const eqnn__solution *s = eqnn__solution_stored(m, name);
+    if (!s) {
+        size_t memory = eqnn__basis_opts_of(c).memory;
+        memset(&all, 0, sizeof all);
+        all.rank = 1;
+        all.orbit = &one;
+        all.method = "scalar";
+        eqnn__space_begin(&w, c, memory, "basis");
+        eqnn__space_begin(&out, c, memory, "basis");
+        if (eqnn__monomial_found(m, &w, &out, &all, &field))
+            s = eqnn__solution_keep(c, (size_t)m->dim, field, all.orbit ? 1 : m->field, &all);
+        eqnn__space_back(&w, NULL);
+        eqnn__space_back(&out, NULL);
+        if (s && m->factors && eqnn__record_add(c, name, m->dim, s->orbit ? 1 : m->field, s) &&
+            g->path)
+            eqnn__write_whole(c, g->path, eqnn__records_write, g->record);
+    }
+    ((eqnn__monomial *)(uintptr_t)m)->solution = (struct eqnn__solution *)(uintptr_t)s;
+    return c->failed ? NULL : s;
+}
+
+/* --- what users call --- */
+
+EQNN_API int eqnn_basis_options(eqnn_ctx *c, const eqnn_basis_opts *opts)
+{
+    if (!c || c->failed) return 0;
+    eqnn__groups *g = eqnn__groups_of(c);
+    if (!g) return 0;
+    if (opts && (opts->gap < 0 || !(opts->gap < 0.1)))
+        eqnn__fail(c, "basis_options: a gap of %g; it is a small positive number as 1e-8",
+                   opts->gap);
+    else if (opts && ((int)opts->method < EQNN_BASIS_AUTO || opts->method > EQNN_BASIS_KRYLOV))
+        eqnn__fail(c, "basis_options: there is no method %d", (int)opts->method);
+    else g->opts = eqnn__basis_defaults(opts);
+    return !c->failed;
+}
+
+EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r)
+{
+    int64_t dim = 0;
+    if (!r) return -1;
+    for (int t = 0; t < r->terms; t++) {
+        const eqnn__solution *s = eqnn__solve(r->term[t].type);
+        if (!s) return -1;
+        dim += s->rank;
+    }
+    return r->ctx->failed ? -1 : dim;
+}
+
+EQNN_API int eqnn_basis_dense(const eqnn_rep *r, double *Q)
+{
+    int64_t dim = eqnn_basis_dim(r);
+    if (dim < 0) return 0;
+    if (dim && !Q) {
+        eqnn__fail(r->ctx, "basis_dense: %s: the place of the numbers is missing (NULL)", r->name);
+        return 0;
+    }
+    size_t F = (size_t)r->field, size = (size_t)r->size, row = 0;
+    for (size_t i = 0; i < (size_t)dim * size * F; i++) Q[i] = 0;
+    for (int t = 0; t < r->terms; t++) {
+        const eqnn__monomial *m = r->term[t].type;
+        const eqnn__solution *s = eqnn__solve(m);
+        size_t n = (size_t)m->dim, S = (size_t)m->field, rank = (size_t)s->rank;
+        for (size_t k = 0; s->orbit && k < n; k++) {
+            size_t q = row + (size_t)s->orbit[k];
+            Q[(q * size + (size_t)r->term[t].place[k]) * F] =
+                1 / sqrt((double)s->orbit_size[s->orbit[k]]);
+        }
+        for (size_t i = 0; !s->orbit && i < rank * n; i++)
+            for (size_t p = 0; p < S; p++)
+                Q[((row + i / n) * size + (size_t)r->term[t].place[i % n]) * F + p] =
+                    s->Q[i * S + p];
+        row += rank;
+    }
+    return 1;
+}
+
+/* x[n], of F numbers each, becomes sum over q of Q_q <Q_q, x>. */
+static void eqnn__solution_project(const eqnn__monomial *m, const eqnn__solution *s, size_t F,
+                                   double *x, double *y, double *sums)
+{
+    size_t n = (size_t)m->dim, S = (size_t)m->field;
+    memset(y, 0, n * F * sizeof *y);
+    if (s->orbit) {
+        memset(sums, 0, (size_t)s->rank * F * sizeof *sums);
+        for (size_t i = 0; i < n * F; i++) sums[(size_t)s->orbit[i / F] * F + i % F] += x[i];
+        for (size_t i = 0; i < n * F; i++) {
+            size_t q = (size_t)s->orbit[i / F];
+            y[i] = sums[q * F + i % F] / s->orbit_size[q];
+        }
+    }
+    for (size_t q = 0; !s->orbit && q < (size_t)s->rank; q++) {
+        const double *Q = s->Q + q * n * S;
+        double re = 0, im = 0;
+        for (size_t k = 0; k < n; k++) {
+            double a = Q[k * S], b = S == 2 ? Q[k * S + 1] : 0, u = x[k * F],
+                   v = F == 2 ? x[k * F + 1] : 0;
+            re += a * u + b * v;
+            im += a * v - b * u;
+        }
+        for (size_t k = 0; k < n; k++) {
+            double a = Q[k * S], b = S == 2 ? Q[k * S + 1] : 0;
+            y[k * F] += a * re - b * im;
+            if (F == 2) y[k * F + 1] += a * im + b * re;
+        }
+    }
+    memcpy(x, y, n * F * sizeof *x);
+}
+
+EQNN_API int eqnn_basis_project(const eqnn_rep *r, double *v)
+{
+    eqnn__space w;
+    if (eqnn_basis_dim(r) < 0) return 0;
+    if (!v && r->size) {
+        eqnn__fail(r->ctx, "basis_project: %s: the vector is missing (NULL)", r->name);
+        return 0;
+    }
+    size_t F = (size_t)r->field;
+    eqnn__space_begin(&w, r->ctx, 0, "basis_project");
+    double *x = eqnn__space_doubles(&w, (size_t)r->size + 1, 3 * F);
+    for (int t = 0; x && t < r->terms; t++) {
+        const eqnn__monomial *m = r->term[t].type;
+        const int *place = r->term[t].place;
+        size_t n = (size_t)m->dim;
+        for (size_t i = 0; i < n * F; i++) x[i] = v[(size_t)place[i / F] * F + i % F];
+        eqnn__solution_project(m, eqnn__solve(m), F, x, x + n * F, x + 2 * n * F);
+        for (size_t i = 0; i < n * F; i++) v[(size_t)place[i / F] * F + i % F] = x[i];
+    }
+    eqnn__space_back(&w, NULL);
+    return x != NULL;
+}
+
+/* The groups of a representation, "O(3) and S(5)", into text. */
+static void eqnn__rep_groups(const eqnn_rep *r, char *text, size_t room)
+{
+    const eqnn_group *seen[8];
+    int count = 0;
+    text[0] = 0;
+    for (int t = 0; t < r->terms; t++)
+        for (int f = 0; f < r->term[t].type->factors; f++) {
+            const eqnn_group *g = r->term[t].type->factor[f]->group;
+            int k = 0;
+            while (k < count && seen[k] != g) k++;
+            if (k < count || count == 8) continue;
+            seen[count++] = g;
+            size_t used = strlen(text);
+            snprintf(text + used, room - used, "%s%.60s", used ? " and " : "", g->name);
+        }
+}
+
+EQNN_API const char *eqnn_basis_explain(const eqnn_rep *r)
+{
+    char text[1024], groups[600];
+    int64_t dim = eqnn_basis_dim(r);
+    if (dim < 0) return NULL;
+    if (dim == 0) {
+        eqnn__rep_groups(r, groups, sizeof groups);
+        snprintf(text, sizeof text,
+                 "dimension 0 of %d: no vector of %.200s but zero is left fixed by %.300s; a map "
+                 "of this kind is zero. Hidden representations of higher rank, as V**2, may carry "
+                 "what these cannot.",
+                 r->size, r->name, groups[0] ? groups : "its groups");
+        return eqnn__keep_string(r->ctx, text);
+    }
+    snprintf(text, sizeof text, "dimension %lld of %d:", (long long)dim, r->size);
+    for (int t = 0, copies = 1; t < r->terms; t += copies) {
+        const eqnn__monomial *m = r->term[t].type;
+        size_t used = strlen(text);
+        for (copies = 1; t + copies < r->terms && r->term[t + copies].type == m;) copies++;
+        if (used + 200 > sizeof text) continue;
+        snprintf(text + used, sizeof text - used, "%s %d x %.80s of %lld (%s)", t ? "," : "",
+                 copies, m->factors ? m->name : "scalar", (long long)m->solution->rank,
+                 m->solution->method);
+    }
+    return eqnn__keep_string(r->ctx, text);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   5 >>emlp
+   ---------------------------------------------------------------------------------------------- */
+
+/* All maps from one block of columns to another. */
+typedef struct eqnn__rep_pair {
+    int s, t;                  /* blocks of the labels in and out                           */
+    int rank;                  /* maps there are                                            */
+    eqnn_tensor *Q;            /* [dt ds, rank], columns of squared length dt; lasts        */
+    eqnn_ints *in, *back;      /* rows (component of t, copy of t, component of s) taken from rows
+                                  (component of t, component of s, copy of t), and back     */
+} eqnn__rep_pair;
+
+/* What a linear map between two labels needs. */
+typedef struct eqnn__rep_maps {
+    const eqnn_label *in, *out;
+    eqnn__rep_pair *pair;      /* [out->blocks * in->blocks], t outermost                   */
+    eqnn_tensor **fixed;       /* [out->blocks] fixed vectors [dt, rank], or NULL           */
+    eqnn_init *init;           /* [out->blocks] of the weights                              */
+    struct eqnn__rep_maps *next;
+} eqnn__rep_maps;
+
+/* The monomial without factors: a scalar, whose type in labels is 0e. */
+static const eqnn__monomial *eqnn__rep_scalar(eqnn_ctx *c)
+{
+    return eqnn__groups_of(c) ? eqnn__monomial_of(c, NULL, 0) : NULL;
+}
+
+static const eqnn__monomial *eqnn__rep_type(eqnn_ctx *c, const eqnn_label *a, int block)
+{
+    const eqnn_type *t = a->block[block].type;
+    return t->kind == EQNN_TYPE_REP ? (const eqnn__monomial *)t->user : eqnn__rep_scalar(c);
+}
+
+/* One copy of a monomial. */
+static const eqnn_rep *eqnn__rep_single(const eqnn__monomial *m)
+{
+    eqnn__expr e;
+    if (!m || !eqnn__expr_open(m->ctx, &e, m->dim, 1)) return NULL;
+    e.type[0] = m;
+    for (int k = 0; k < m->dim; k++) e.place[k] = k;
+    return eqnn__rep_of(&e, m->name, m->factors ? m->factor[0]->group : NULL);
+}
+
+/* Is this a label of representations (of real groups) of ours? */
+static int eqnn__rep_label_fits(eqnn_ctx *c, const eqnn_label *a, const char *op)
+{
+    if (!a) {
+        eqnn__fail(c, "%s%s: the label is missing (NULL)", op, eqnn__place(c));
+        return 0;
+    }
+    for (int i = 0; i < a->blocks; i++) {
+        const eqnn_type *t = a->block[i].type;
+        if (t->kind == EQNN_TYPE_REP || (t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1))
+            continue;
+        eqnn__fail(c, "%s%s: %s is no label of representations; eqnn_rep_label makes them", op,
+                   eqnn__place(c), a->name);
+        return 0;
+    }
+    return 1;
+}
+
+/* Columns without a label are scalars. */
+static const eqnn_label *eqnn__rep_label_of(eqnn_tensor *x, const char *op)
+{
+    const eqnn_label *a = x->label;
+    if (eqnn__invariant(a)) a = eqnn_rep_label(eqnn_rep_scalars(x->ctx, x->cols));
+    return a && eqnn__rep_label_fits(x->ctx, a, op) ? a : NULL;
+}
+
+/* One copy of the maps from type s to type t, and how many of them are equivariant. */
+static const eqnn_rep *eqnn__rep_maps_of(const eqnn__monomial *s, const eqnn__monomial *t,
+                                         int *rank)
+{
+    const eqnn_rep *from = eqnn__rep_single(s), *to = eqnn__rep_single(t);
+    const eqnn_rep *map = from && to ? eqnn_rep_map(from, to) : NULL;
+    int64_t r = map ? eqnn_basis_dim(map) : -1;
+    *rank = r > INT_MAX ? -1 : (int)r;
+    return *rank < 0 ? NULL : map;
+}
+
+/* The basis of r as columns [size, rank] of squared length `square`; lasts. */
+static eqnn_tensor *eqnn__rep_vectors(eqnn_ctx *c, const eqnn_rep *r, int rank, double square)
+{
+    size_t n = (size_t)r->size, count = n * (size_t)rank * sizeof(double);
+    double *Q = (double *)eqnn__heap(c, NULL, 0, count);
+    double *T = Q ? (double *)eqnn__heap(c, NULL, 0, count) : NULL;
+    eqnn_tensor *columns = NULL;
+    if (T && eqnn_basis_dense(r, Q)) {
+        for (size_t k = 0; k < (size_t)rank; k++)
+            for (size_t i = 0; i < n; i++) T[i * (size_t)rank + k] = sqrt(square) * Q[k * n + i];
+        columns = eqnn_keep(eqnn_from_double(c, r->size, rank, T));
+    }
+    if (T) eqnn__heap(c, T, count, 0);
+    if (Q) eqnn__heap(c, Q, count, 0);
+    return columns;
+}
+
+/* Rows of weights: from order (i, j, v) to order (i, v, j) for i < a, j < b, v < n. */
+static eqnn_ints *eqnn__rep_swap(eqnn_ctx *c, int a, int b, int n)
+{
+    size_t count = (size_t)a * (size_t)b * (size_t)n;
+    if (count > INT_MAX) {
+        eqnn__fail(c, "rep_linear: a weight of %zu rows is too large", count);
+        return NULL;
+    }
+    int *row = (int *)eqnn__temp(c, count, sizeof *row), *at = row;
+    for (int i = 0; row && i < a; i++)
+        for (int v = 0; v < n; v++)
+            for (int j = 0; j < b; j++) *at++ = (i * b + j) * n + v;
+    return row ? eqnn_ints_make(c, (int)count, row, (int)count, 1) : NULL;
+}
+
+static int eqnn__rep_pair_fill(eqnn_ctx *c, eqnn__rep_pair *p, const eqnn_label *in,
+                               const eqnn_label *out)
+{
+    const eqnn_block *s = &in->block[p->s], *t = &out->block[p->t];
+    int ds = s->type->dim, dt = t->type->dim;
+    const eqnn_rep *map =
+        eqnn__rep_maps_of(eqnn__rep_type(c, in, p->s), eqnn__rep_type(c, out, p->t), &p->rank);
+    if (!map) return 0;
+    if (!p->rank) return 1;
+    p->Q = eqnn__rep_vectors(c, map, p->rank, dt);
+    p->in = eqnn__rep_swap(c, dt, ds, t->copies);
+    p->back = eqnn__rep_swap(c, dt, t->copies, ds);
+    return p->Q && p->in && p->back;
+}
+
+/* Weights start with the variance that gives y the variance of x: one over the number of terms. */
+static int eqnn__rep_maps_fill(eqnn_ctx *c, eqnn__rep_maps *m)
+{
+    for (int t = 0; t < m->out->blocks; t++) {
+        double terms = 0;
+        int rank;
+        for (int s = 0; s < m->in->blocks; s++) {
+            eqnn__rep_pair *p = &m->pair[t * m->in->blocks + s];
+            p->s = s;
+            p->t = t;
+            if (!eqnn__rep_pair_fill(c, p, m->in, m->out)) return 0;
+            terms += (double)m->in->block[s].copies * p->rank;
+        }
+        m->init[t].kind = EQNN_INIT_NORMAL;
+        m->init[t].scale = terms > 0 ? 1 / sqrt(terms) : 1;
+        const eqnn__monomial *type = eqnn__rep_type(c, m->out, t), *one = eqnn__rep_scalar(c);
+        const eqnn_rep *fixed = one ? eqnn__rep_maps_of(one, type, &rank) : NULL;
+        if (!fixed) return 0;
+        if (rank && !(m->fixed[t] = eqnn__rep_vectors(c, fixed, rank, type->dim))) return 0;
+    }
+    return 1;
+}
+
+static const eqnn__rep_maps *eqnn__rep_maps_find(eqnn_ctx *c, const eqnn_label *in,
+                                                 const eqnn_label *out)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    if (!all) return NULL;
+    for (eqnn__rep_maps *m = all->maps; m; m = m->next)
+        if (m->in == in && m->out == out) return m;
+    size_t n = (size_t)out->blocks;
+    eqnn__rep_maps *m = (eqnn__rep_maps *)eqnn__keep_alloc(c, sizeof *m);
+    if (!m) return NULL;
+    m->in = in;
+    m->out = out;
+    m->pair = (eqnn__rep_pair *)eqnn__keep_alloc(c, n * (size_t)in->blocks * sizeof *m->pair);
+    m->fixed = (eqnn_tensor **)eqnn__keep_alloc(c, n * sizeof *m->fixed);
+    m->init = (eqnn_init *)eqnn__keep_alloc(c, n * sizeof *m->init);
+    if (!m->pair || !m->fixed || !m->init || !eqnn__rep_maps_fill(c, m)) return NULL;
+    m->next = all->maps;
+    return all->maps = m;
+}
+
+/* --- the weights --- */
+
+/* W_ts [dt copies_t, ds copies_s] from one column of numbers for each entry of the small matrices:
+   E [dt ds, copies_t copies_s]; and back. */
+static eqnn_tensor *eqnn__rep_spread(eqnn_tensor *E, const eqnn__rep_pair *p, const eqnn_block *s,
+                                     const eqnn_block *t)
+{
+    int dt = t->type->dim, ds = s->type->dim;
+    E = eqnn_take(eqnn_reshape(E, dt * ds * t->copies, s->copies), p->in);
+    return eqnn_reshape(E, dt * t->copies, ds * s->copies);
+}
+
+static eqnn_tensor *eqnn__rep_gather(eqnn_tensor *W, const eqnn__rep_pair *p, const eqnn_block *s,
+                                     const eqnn_block *t)
+{
+    int dt = t->type->dim, ds = s->type->dim;
+    W = eqnn_take(eqnn_reshape(W, dt * t->copies * ds, s->copies), p->back);
+    return eqnn_reshape(W, dt * ds, t->copies * s->copies);
+}
+
+/* From coefficients: E = Q w. From any matrix: E = Q Q^T of it, over the columns' squared length. */
+static eqnn_tensor *eqnn__rep_block(eqnn_ctx *c, const eqnn__rep_maps *m, const eqnn__rep_pair *p,
+                                    eqnn_tensor *whole)
+{
+    const eqnn_block *s = &m->in->block[p->s], *t = &m->out->block[p->t];
+    int dt = t->type->dim, rows = dt * t->copies, cols = s->type->dim * s->copies;
+    if (!p->rank) return eqnn_zeros(c, rows, cols);
+    if (!whole) {
+        eqnn_tensor *w = eqnn_param(c, eqnn_format(c, "weight.%d.%d", p->t, p->s), p->rank,
+                                    t->copies * s->copies, &m->init[p->t]);
+        return eqnn__rep_spread(eqnn_matmul(p->Q, w), p, s, t);
+    }
+    eqnn_tensor *W = eqnn_slice(eqnn_slice_rows(whole, t->start, rows), s->start, cols);
+    eqnn_tensor *w = eqnn_matmul_t(p->Q, eqnn__rep_gather(W, p, s, t), 1, 0);
+    return eqnn__rep_spread(eqnn_matmul(p->Q, eqnn_scale(w, 1.0 / dt)), p, s, t);
+}
+
+/* W [out, in] */
+static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const eqnn__rep_maps *m, int projected)
+{
+    int S = m->in->blocks, T = m->out->blocks, longer = S > T ? S : T;
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_ORTHOGONAL;
+    eqnn_tensor *whole =
+        projected ? eqnn_param(c, "weight", m->out->cols, m->in->cols, &init) : NULL;
+    eqnn_tensor **row = (eqnn_tensor **)eqnn__temp(c, (size_t)T, sizeof *row);
+    eqnn_tensor **block = (eqnn_tensor **)eqnn__temp(c, (size_t)longer, sizeof *block);
+    if (!row || !block || c->failed) return NULL;
+    for (int t = 0; t < T; t++) {
+        for (int s = 0; s < S; s++) block[s] = eqnn__rep_block(c, m, &m->pair[t * S + s], whole);
+        row[t] = S ? eqnn_concat_n(block, S) : eqnn_zeros(c, m->out->block[t].copies, 0);
+    }
+    return T ? eqnn_stack(row, T) : eqnn_zeros(c, 0, m->in->cols);
+}
+
+/* b [1, out] */
+static eqnn_tensor *eqnn__rep_bias(eqnn_ctx *c, const eqnn__rep_maps *m, int projected)
+{
+    int T = m->out->blocks;
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_UNIFORM;
+    init.scale = 1 / sqrt(m->in->cols > 0 ? m->in->cols : 1.0);
+    eqnn_tensor *whole = projected ? eqnn_param(c, "bias", 1, m->out->cols, &init) : NULL;
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, (size_t)T, sizeof *part);
+    if (!part || c->failed) return NULL;
+    for (int t = 0; t < T; t++) {
+        const eqnn_block *k = &m->out->block[t];
+        int d = k->type->dim, cols = d * k->copies;
+        eqnn_tensor *Q = m->fixed[t], *w;
+        if (!Q) {
+            part[t] = eqnn_zeros(c, 1, cols);
+            continue;
+        }
+        if (projected) {
+            w = eqnn_reshape(eqnn_slice(whole, k->start, cols), d, k->copies);
+            w = eqnn_scale(eqnn_matmul_t(Q, w, 1, 0), 1.0 / d);
+        } else {
+            w = eqnn_param(c, eqnn_format(c, "bias.%d", t), Q->cols, k->copies, &init);
+        }
+        part[t] = eqnn_reshape(eqnn_matmul(Q, w), 1, cols);
+    }
+    return T ? eqnn_concat_n(part, T) : eqnn_zeros(c, 1, 0);
+}
+
+EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                      const eqnn_rep_linear_opts *opts)
+{
+    eqnn_rep_linear_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(x, "rep_linear") || !eqnn__rep_label_fits(x->ctx, out, "rep_linear")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_label *in = eqnn__rep_label_of(x, "rep_linear");
+    const eqnn__rep_maps *m = in ? eqnn__rep_maps_find(c, in, out) : NULL;
+    x = m ? eqnn_enter(eqnn__bare(x), name) : NULL;
+    if (!x) return NULL;
+    eqnn_tensor *y = eqnn_matmul_t(x, eqnn__rep_weight(c, m, o.projected), 0, 1);
+    if (!o.no_bias) y = eqnn_add(y, eqnn__rep_bias(c, m, o.projected));
+    return eqnn__tag(eqnn_leave(y), out);
+}
+
+/* --- features times features --- */
+
+/* One term y_t = sum theta X_j x_s. For each row it is a product of small matrices; theta comes
+   first where that leaves fewer numbers:
+
+       theta first   T [ds j, copies_t] = theta x_s        y_t [dt, copies_t] = X [dt, ds j] T
+       theta last    U [dt j, copies_s] = X [dt j, ds] x_s  y_t = theta U */
+typedef struct eqnn__rep_term {
+    int s, t, block;           /* of x, of y, of X                                              */
+    int copies, first;         /* j; is theta first?                                            */
+    eqnn_ints *X;              /* columns of x: (dt, ds, j) or (dt, j, ds)                      */
+    eqnn_ints *turn;           /* columns (copy of s, copy of t) of theta [j, (t, s)]           */
+    const void *plan;          /* product of the small matrices of each row                     */
+} eqnn__rep_term;
+
+typedef struct eqnn__rep_products {
+    const eqnn_label *in, *out;
+    uint64_t choice;           /* hash of the copies that serve                                 */
+    int terms;
+    eqnn__rep_term *term;
+    eqnn_init *init;           /* [out->blocks] of theta                                        */
+    struct eqnn__rep_products *next;
+} eqnn__rep_products;
+
+static int eqnn__rep_block_of(const eqnn_label *a, const eqnn_type *type)
+{
+    for (int i = 0; i < a->blocks; i++)
+        if (a->block[i].type == type) return i;
+    return -1;
+}
+
+/* How many copies of a type serve: more than it has components would be no use. */
+static int eqnn__rep_serving(const eqnn_block *k)
+{
+    return k->copies < k->type->dim ? k->copies : k->type->dim;
+}
+
+/* Columns of X for the maps [dt][ds] of one copy each; place: where component k of their type is
+   in that matrix. */
+static eqnn_ints *eqnn__rep_X(eqnn_ctx *c, const eqnn_label *in, const eqnn__rep_term *q, int dt,
+                              int ds, const int *place, const int *serving)
+{
+    const eqnn_block *R = &in->block[q->block];
+    int J = q->copies, n = dt * ds * J;
+    int *col = (int *)eqnn__temp(c, (size_t)n, sizeof *col);
+    if (!col) return NULL;
+    for (int k = 0; k < dt * ds; k++)
+        for (int j = 0; j < J; j++) {
+            int b = place[k] / ds, a = place[k] % ds;
+            int to = q->first ? (b * ds + a) * J + j : (b * J + j) * ds + a;
+            col[to] = R->start + k * R->copies + serving[j] - 1;
+        }
+    return eqnn_ints_make(c, n, col, in->cols, 1);
+}
+
+/* A [d, U] times B [U, V] for every row, as one block of a mix form. */
+static const void *eqnn__rep_small_plan(eqnn_ctx *c, int d, int U, int V)
+{
+    eqnn__mix_block b;
+    memset(&b, 0, sizeof b);
+    b.d = d;
+    b.U = U;
+    b.V = V;
+    b.xs = U;
+    b.gs = V;
+    b.scale = 1;
+    return eqnn__mix_plan(c, &b, 1);
+}
+
+static int eqnn__rep_term_fill(eqnn_ctx *c, eqnn__rep_term *q, const eqnn_label *in,
+                               const eqnn_label *out, const int *place, const int *serving)
+{
+    const eqnn_block *s = &in->block[q->s], *t = &out->block[q->t];
+    int ds = s->type->dim, dt = t->type->dim, J = q->copies;
+    q->first = (int64_t)ds * t->copies <= (int64_t)dt * s->copies;
+    q->X = eqnn__rep_X(c, in, q, dt, ds, place, serving);
+    q->plan = q->first ? eqnn__rep_small_plan(c, dt, ds * J, t->copies)
+                       : eqnn__rep_small_plan(c, dt * J, ds, s->copies);
+    if (q->first) return q->X && q->plan;
+    int n = t->copies * s->copies;
+    int *col = (int *)eqnn__temp(c, (size_t)n, sizeof *col);
+    for (int i = 0; col && i < n; i++) col[i] = i % t->copies * s->copies + i / t->copies;
+    q->turn = col ? eqnn_ints_make(c, n, col, n, 1) : NULL;
+    return q->X && q->plan && q->turn;
+}
+
+/* Features of variance 1 give products of variance 1: one over the number of summands. */
+static int eqnn__rep_products_init(eqnn_ctx *c, eqnn__rep_products *m)
+{
+    m->init = (eqnn_init *)eqnn__keep_alloc(c, (size_t)m->out->blocks * sizeof *m->init);
+    for (int t = 0; m->init && t < m->out->blocks; t++) {
+        double summands = 0;
+        for (int i = 0; i < m->terms; i++) {
+            const eqnn_block *s = &m->in->block[m->term[i].s];
+            if (m->term[i].t == t)
+                summands += (double)m->term[i].copies * s->copies * s->type->dim;
+        }
+        m->init[t].kind = EQNN_INIT_NORMAL;
+        m->init[t].scale = summands > 0 ? 1 / sqrt(summands) : 1;
+    }
+    return m->init != NULL;
+}
+
+/* All terms; serving[b]: the copies of block b that serve, counted from 1. */
+static int eqnn__rep_products_fill(eqnn_ctx *c, eqnn__rep_products *m, int *const *serving)
+{
+    const eqnn_label *in = m->in, *out = m->out;
+    size_t most = (size_t)in->blocks * (size_t)out->blocks;
+    m->term = (eqnn__rep_term *)eqnn__keep_alloc(c, most * sizeof *m->term);
+    for (int i = 0; m->term && i < (int)most; i++) {
+        eqnn__rep_term *q = &m->term[m->terms];
+        q->t = i / in->blocks;
+        q->s = i % in->blocks;
+        const eqnn_rep *from = eqnn__rep_single(eqnn__rep_type(c, in, q->s));
+        const eqnn_rep *map = eqnn_rep_map(from, eqnn__rep_single(eqnn__rep_type(c, out, q->t)));
+        if (!map) return 0;
+        q->block = eqnn__rep_block_of(in, map->term[0].type->type);
+        if (q->block < 0 || !map->term[0].type->factors) continue;
+        q->copies = eqnn__rep_serving(&in->block[q->block]);
+        if (!q->copies) continue;
+        if (!eqnn__rep_term_fill(c, q, in, out, map->term[0].place, serving[q->block])) return 0;
+        m->terms++;
+    }
+    return m->term && eqnn__rep_products_init(c, m);
+}
+
+/* The copies that serve, from the buffers that keep them; evenly spaced at first. */
+static int **eqnn__rep_choice(eqnn_ctx *c, const eqnn_label *in, uint64_t *hash)
+{
+    int **serving = (int **)eqnn__temp(c, (size_t)in->blocks, sizeof *serving);
+    for (int b = 0; serving && b < in->blocks; b++) {
+        const eqnn_block *k = &in->block[b];
+        int n = eqnn__rep_serving(k);
+        serving[b] = (int *)eqnn__temp(c, (size_t)n + 1, sizeof(int));
+        if (!serving[b]) return NULL;
+        if (!n || !eqnn__rep_type(c, in, b)->factors) continue;
+        eqnn_tensor *kept = eqnn_buffer(c, eqnn_format(c, "copies.%d", b), 1, n, NULL);
+        double *first = (double *)eqnn__temp(c, (size_t)n, sizeof *first);
+        if (!kept || !first) return NULL;
+        for (int j = 0; j < n; j++) first[j] = 1 + (int)((int64_t)j * k->copies / n);
+        if (eqnn_at(kept, 0, 0) == 0 && !eqnn_set(kept, first)) return NULL;
+        for (int j = 0; j < n; j++) {
+            serving[b][j] = (int)eqnn_at(kept, 0, j);
+            if (serving[b][j] >= 1 && serving[b][j] <= k->copies) continue;
+            eqnn__fail(c, "rep_bilinear%s: copies.%d names copy %d of %d", eqnn__place(c), b,
+                       serving[b][j], k->copies);
+            return NULL;
+        }
+        *hash = eqnn__hash(*hash, serving[b], (size_t)n * sizeof(int));
+    }
+    return serving;
+}
+
+static const eqnn__rep_products *eqnn__rep_products_find(eqnn_ctx *c, const eqnn_label *in,
+                                                         const eqnn_label *out)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    uint64_t hash = EQNN__HASH;
+    int **serving = all ? eqnn__rep_choice(c, in, &hash) : NULL;
+    if (!serving) return NULL;
+    for (eqnn__rep_products *m = all->products; m; m = m->next)
+        if (m->in == in && m->out == out && m->choice == hash) return m;
+    eqnn__rep_products *m = (eqnn__rep_products *)eqnn__keep_alloc(c, sizeof *m);
+    if (!m) return NULL;
+    m->in = in;
+    m->out = out;
+    m->choice = hash;
+    if (!eqnn__rep_products_fill(c, m, serving)) return NULL;
+    m->next = all->products;
+    return all->products = m;
+}
+
+/* A [rows, d U] times B [rows, U V], row by row -> [rows, d V] */
+static eqnn_tensor *eqnn__rep_small(eqnn_tensor *A, eqnn_tensor *B, int cols, const void *plan)
+{
+    eqnn__form f;
+    if (!A || !B) return NULL;
+    eqnn_tensor *v[EQNN__SLOTS] = {A, B, NULL};
+    eqnn__form_start(&f, EQNN__MIX, 3, A->rows, plan);
+    eqnn__slot(&f, 0, EQNN__EACH, A->rows, A->cols);
+    eqnn__slot(&f, 1, EQNN__EACH, A->rows, B->cols);
+    eqnn__slot(&f, 2, EQNN__EACH, A->rows, cols);
+    return eqnn__form_value(A->ctx, &f, v, 2);
+}
+
+static eqnn_tensor *eqnn__rep_term_value(eqnn_tensor *x, const eqnn__rep_term *q,
+                                         const eqnn_block *s, const eqnn_block *t,
+                                         const eqnn_init *init)
+{
+    eqnn_ctx *c = x->ctx;
+    int N = x->rows, ds = s->type->dim, dt = t->type->dim, J = q->copies, S = s->copies,
+        T = t->copies;
+    eqnn_tensor *theta =
+        eqnn_param(c, eqnn_format(c, "theta.%d.%d", q->t, q->s), J * T, S, init);
+    eqnn_tensor *X = eqnn_columns(x, q->X), *xs = eqnn_slice(x, s->start, ds * S);
+    if (q->first) {
+        xs = eqnn_matmul_t(eqnn_reshape(xs, N * ds, S), theta, 0, 1);
+        return eqnn__rep_small(X, eqnn_reshape(xs, N, ds * J * T), dt * T, q->plan);
+    }
+    eqnn_tensor *U = eqnn__rep_small(X, xs, dt * J * S, q->plan);
+    theta = eqnn_reshape(eqnn_columns(eqnn_reshape(theta, J, T * S), q->turn), J * S, T);
+    return eqnn_reshape(eqnn_matmul(eqnn_reshape(U, N * dt, J * S), theta), N, dt * T);
+}
+
+EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out)
+{
+    if (eqnn__bad(x, "rep_bilinear") || !eqnn__rep_label_fits(x->ctx, out, "rep_bilinear"))
+        return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_label *in = eqnn__rep_label_of(x, "rep_bilinear");
+    x = in ? eqnn_enter(eqnn__bare(x), name) : NULL;
+    const eqnn__rep_products *m = x ? eqnn__rep_products_find(c, in, out) : NULL;
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, (size_t)out->blocks, sizeof *part);
+    if (!m || !part) return NULL;
+    for (int t = 0; t < out->blocks; t++) part[t] = NULL;
+    for (int i = 0; i < m->terms; i++) {
+        const eqnn__rep_term *q = &m->term[i];
+        eqnn_tensor *y = eqnn__rep_term_value(x, q, &in->block[q->s], &out->block[q->t],
+                                              &m->init[q->t]);
+        part[q->t] = part[q->t] ? eqnn_add(part[q->t], y) : y;
+    }
+    for (int t = 0; t < out->blocks; t++)
+        if (!part[t]) part[t] = eqnn_zeros(c, x->rows, out->block[t].copies * out->block[t].type->dim);
+    eqnn_tensor *y = out->blocks ? eqnn_concat_n(part, out->blocks) : eqnn_zeros(c, x->rows, 0);
+    return eqnn__tag(eqnn_leave(y), out);
+}
+
+/* --- gates --- */
+
+/* Do entries of this type go through functions of one number by themselves? */
+static int eqnn__rep_pointwise(const eqnn__monomial *m)
+{
+    return m->factors == 0 || m->permutation;
+}
+
+static int eqnn__rep_gates(eqnn_ctx *c, const eqnn_label *a)
+{
+    int gates = 0;
+    for (int i = 0; i < a->blocks; i++)
+        if (!eqnn__rep_pointwise(eqnn__rep_type(c, a, i))) gates += a->block[i].copies;
+    return gates;
+}
+
+EQNN_API const eqnn_label *eqnn_rep_gated(eqnn_ctx *c, const eqnn_label *label)
+{
+    if (!c || c->failed || !eqnn__rep_label_fits(c, label, "rep_gated")) return NULL;
+    int gates = eqnn__rep_gates(c, label), n = 0;
+    const eqnn__monomial *one = eqnn__rep_scalar(c);
+    eqnn_block *block = (eqnn_block *)eqnn__temp(c, (size_t)label->blocks + 1, sizeof *block);
+    if (!gates) return label;
+    if (!one || !block) return NULL;
+    if (!label->blocks || label->block[0].type != one->type) {
+        memset(&block[0], 0, sizeof block[0]);
+        block[0].type = one->type;
+        n = 1;
+    }
+    for (int i = 0; i < label->blocks; i++) block[n++] = label->block[i];
+    block[0].copies += gates;
+    return eqnn__label(c, block, n);
+}
+
+/* out[c] = sigmoid(x[gate of c]) x[place of c]: the copy form on columns of x. */
+typedef struct eqnn__rep_gate {
+    const eqnn_label *out;
+    eqnn__columns gates, values; /* columns of x                     */
+    const void *plan;
+    struct eqnn__rep_gate *next;
+} eqnn__rep_gate;
+
+/* Place and gate of every column of out, as columns of x; used marks the gates. */
+static void eqnn__rep_gate_map(eqnn_ctx *c, const eqnn_label *out, int *place, int *gate, int *used)
+{
+    int gates = eqnn__rep_gates(c, out), scalars = 0, next, col = 0;
+    if (out->blocks && out->block[0].type->kind == EQNN_TYPE_IRREP) scalars = out->block[0].copies;
+    next = scalars;
+    for (int i = 0; i < out->blocks; i++) {
+        const eqnn_block *k = &out->block[i];
+        int own = eqnn__rep_pointwise(eqnn__rep_type(c, out, i));
+        for (int m = 0; m < k->type->dim * k->copies; m++, col++) {
+            place[col] = col + (col >= scalars ? gates : 0);
+            gate[col] = own ? place[col] : next + m % k->copies;
+            used[gate[col]] = 1;
+        }
+        if (!own) next += k->copies;
+    }
+}
+
+static int eqnn__rep_gate_fill(eqnn_ctx *c, eqnn__rep_gate *g, int cols)
+{
+    int n = g->out->cols, count = 0;
+    int *place = (int *)eqnn__temp(c, (size_t)n, sizeof *place);
+    int *gate = (int *)eqnn__temp(c, (size_t)n, sizeof *gate);
+    int *used = (int *)eqnn__temp(c, (size_t)cols, sizeof *used);
+    int *list = (int *)eqnn__temp(c, (size_t)cols, sizeof *list);
+    if (!place || !gate || !used || !list) return 0;
+    memset(used, 0, (size_t)cols * sizeof *used);
+    eqnn__rep_gate_map(c, g->out, place, gate, used);
+    for (int i = 0; i < cols; i++) {
+        if (!used[i]) continue;
+        list[count] = i;
+        used[i] = count++;
+    }
+    for (int i = 0; i < n; i++) gate[i] = used[gate[i]];
+    g->plan = eqnn__copy_plan(c, gate, n, count);
+    return g->plan && eqnn__columns_make(c, &g->gates, list, count, cols) &&
+           eqnn__columns_make(c, &g->values, place, n, cols);
+}
+
+static const eqnn__rep_gate *eqnn__rep_gate_find(eqnn_ctx *c, const eqnn_label *out, int cols)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    if (!all) return NULL;
+    for (eqnn__rep_gate *g = all->gates; g; g = g->next)
+        if (g->out == out) return g;
+    eqnn__rep_gate *g = (eqnn__rep_gate *)eqnn__keep_alloc(c, sizeof *g);
+    if (!g) return NULL;
+    g->out = out;
+    if (!eqnn__rep_gate_fill(c, g, cols)) return NULL;
+    g->next = all->gates;
+    return all->gates = g;
+}
+
+EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out)
+{
+    if (eqnn__bad(x, "rep_gate")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_label *in = eqnn_rep_gated(c, out);
+    if (!in) return NULL;
+    if (x->cols != in->cols || (x->label != in && !eqnn__invariant(x->label)))
+        return eqnn__fail(c, "rep_gate%s: x is %s [%d,%d], it must be %s", eqnn__place(c),
+                          eqnn__label_text(x->label), x->rows, x->cols, in->name);
+    const eqnn__rep_gate *g = out->cols ? eqnn__rep_gate_find(c, out, in->cols) : NULL;
+    if (!g) return c->failed ? NULL : eqnn_as(x, out);
+    x = eqnn__bare(x);
+    eqnn_tensor *gates = eqnn_sigmoid(eqnn__columns_take(&g->gates, x));
+    eqnn_tensor *values = eqnn__columns_take(&g->values, x);
+    if (!gates || !values) return NULL;
+    return eqnn__tag(eqnn__copy_form(g->plan, values, gates, NULL, gates->cols, 2), out);
+}
+
+/* --- networks --- */
+
+EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                      const eqnn_emlp_opts *opts)
+{
+    if (eqnn__bad(x, "emlp_block")) return NULL;
+    const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
+    x = gated ? eqnn_enter(x, name) : NULL;
+    x = x ? eqnn_rep_linear(x, "linear", gated, opts ? &opts->linear : NULL) : NULL;
+    if (x && !(opts && opts->no_bilinear))
+        x = eqnn_add(x, eqnn_scale(eqnn_rep_bilinear(x, "bilinear", gated), 0.1));
+    return eqnn_leave(eqnn_rep_gate(x, out));
+}
+
+EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
+                                const eqnn_rep *out, const eqnn_group *g,
+                                const eqnn_emlp_opts *opts)
+{
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(x, "emlp")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    if (!in || !out || (!g && !o.hidden))
+        return eqnn__fail(c, "emlp%s: %s missing (NULL)", eqnn__place(c),
+                          in && out ? "the group is" : "a representation is");
+    const eqnn_rep *hidden = o.hidden ? o.hidden
+                                      : eqnn_rep_uniform(g, o.channels > 0 ? o.channels : 384);
+    int layers = o.layers > 0 ? o.layers : 3;
+    x = hidden ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
+    for (int i = 0; i < layers; i++)
+        x = eqnn_emlp_block(x, eqnn_format(c, "network.%d", i), eqnn_rep_label(hidden), &o);
+    x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
+    return eqnn_leave(eqnn_to_rep(x, out));
+}
+
+#endif /* EQNN_IMPLEMENTATION */
+
+/* ------------------------------------------------------------------------------------------------
+   CHANGES   0.1   sections 1 to 5
+
+   eqnn may be used under either of the two licences below, whichever suits you.
+
+   A  Public domain (Unlicense, unlicense.org)
+
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or
+   as a compiled binary, for any purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate
+   any and all copyright interest in the software to the public domain. We make this dedication for
+   the benefit of the public at large and to the detriment of our heirs and successors. We intend
+   this dedication to be an overt act of relinquishment in perpetuity of all present and future
+   rights to this software under copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+   LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B  MIT License, Copyright (c) the eqnn authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ---------------------------------------------------------------------------------------------- */
