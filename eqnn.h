@@ -343,9 +343,11 @@ typedef enum eqnn_act {
     EQNN_POW,                        /* p = exponent; 0 where undefined (0^-1, (-1)^0.5) [1]    */
     EQNN_SUS,                        /* soft unit step: exp(-1/x) for x > 0, else 0             */
     EQNN_SINC,                       /* sin(x)/x                                                */
+    EQNN_SINC_ROOT,                  /* sin(sqrt x)/sqrt x: of rotations, smooth at 0           */
     EQNN_COSINE_CUTOFF,              /* 1 below 1/2, (1 - cos(2 pi (x-1)))/2 to 1, then 0       */
     EQNN_POLY_CUTOFF,                /* p = order; Gasteiger et al. 2020, eq. 8; 0 from 1 on    */
-    EQNN_COSINE_BUMP                 /* cos(pi x/2) for |x| < 1, else 0                         */
+    EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0                         */
+    EQNN_ARC                         /* acos(x)/sqrt(1 - x^2) for 0 <= x <= 1, smooth at 1       */
 } eqnn_act;
 /* [1] so that a norm has a value and a gradient (zero) at the zero vector. */
 
@@ -2844,6 +2846,34 @@ static void eqnn__fn_softplus(eqnn__fn *f, double offset)
     if (f->order > 1) eqnn__fn_logistic(f, f->order - 1, 1, 1);
 }
 
+/* A(x) = acos(x)/sqrt(1 - x^2) solves (1 - x^2) A' = x A - 1. Its coefficients b_k around 1/2
+   follow:
+
+       b_(k-1) = (3/4 (k+1) b_(k+1) - (k + 1/2) b_k) / k
+
+   downwards, where A, whose nearest singularity is x = -1, is the solution that wins (Miller; DLMF
+   3.6(iii)); upwards the one that is singular at 1 would. Terms shrink as 3^-k from 0 to 1 and
+   are still small a little beyond (elsewhere A is not a number). A(1/2) = 2 pi / sqrt(27). */
+static void eqnn__fn_arc(eqnn__fn *f)
+{
+    double b[EQNN__COEFFICIENTS + EQNN__ORDERS + 1] = {0}, high = 0, here = 1, scale;
+    int n = f->order, most = EQNN__COEFFICIENTS + EQNN__ORDERS;
+    for (int k = 2 * most; k > 0; k--) {
+        double low = (0.75 * (k + 1) * high - (k + 0.5) * here) / k;
+        high = here;
+        here = low;
+        if (k <= most + 1) b[k - 1] = low;
+    }
+    f->kind = EQNN__F_SCALAR;
+    f->degree = (sizeof(eqnn_real) == 8 ? 35 : 17) + 4 * n;
+    if (f->degree >= EQNN__COEFFICIENTS) f->degree = EQNN__COEFFICIENTS - 1;
+    for (int k = 0; k <= f->degree; k++) {
+        scale = 2 * EQNN__PI / sqrt(27.) / b[0];
+        for (int j = 1; j <= n; j++) scale *= k + j;
+        f->a[k] = (eqnn_real)(b[k + n] * scale);
+    }
+}
+
 static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
 {
     int n = order < 0 ? 0 : order > EQNN__ORDERS ? EQNN__ORDERS : order;
@@ -2884,6 +2914,8 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
     case EQNN_POW: eqnn__fn_power(f, p); break;
     case EQNN_SUS: eqnn__fn_sus(f); break;
     case EQNN_SINC: f->kind = n == 0 ? EQNN__F_SINC : EQNN__F_SCALAR; break;
+    case EQNN_SINC_ROOT: f->kind = EQNN__F_SCALAR; break;
+    case EQNN_ARC: eqnn__fn_arc(f); break;
     case EQNN_COSINE_CUTOFF: /* 1/2 - cos(2 pi (x-1))/2 between 1/2 and 1 */
         eqnn__fn_sine(f, -0.5, 2 * EQNN__PI, 1, 1);
         f->offset = n == 0 ? 0.5 : 0;
@@ -2919,6 +2951,43 @@ static double eqnn__sinc(double x, int n)
     return x < 0 && n % 2 == 1 ? -f : f;
 }
 
+/* The n-th derivative of sin(sqrt x)/sqrt x is (-1/2)^n f_n, f_n = j_n(r)/r^n, r = sqrt x, of the
+   spherical Bessel functions (DLMF 10.51, 10.53): upwards x f_(n+1) = (2n+1) f_n - f_(n-1), f_(-1)
+   = cos r; where that loses digits, the series sum (-x/2)^k / (k! (2n+1)!! (2n+3)...(2n+2k+1)). */
+static double eqnn__sinc_root(double x, int n)
+{
+    double f = 1, last, term;
+    if (x > 0.5 * (n + 1) * (n + 1)) {
+        double r = sqrt(x);
+        last = eqnn__sin_quarter(r, 1);
+        f = eqnn__sin_quarter(r, 0) / r;
+        for (int k = 0; k < n; k++) {
+            term = ((2 * k + 1) * f - last) / x;
+            last = f;
+            f = term;
+        }
+    } else {
+        for (int k = 1; k <= n; k++) f /= 2 * k + 1;
+        term = f;
+        for (int k = 1; k < 2000 && fabs(term) > 1e-18 * fabs(f); k++) {
+            term *= -x / (2. * k * (2 * (n + k) + 1));
+            f += term;
+        }
+    }
+    return f * eqnn__powi(-0.5, n);
+}
+
+static double eqnn__arc(const eqnn__fn *f, double x)
+{
+    double even = 0, odd = 0, h = x - 0.5, h2 = h * h;
+    if (!(fabs(h) <= 0.75)) return x != x ? x : NAN;
+    for (int k = f->degree; k > 0; k -= 2) { /* the degree is odd; two sums take half the time */
+        odd = odd * h2 + (double)f->a[k];
+        even = even * h2 + (double)f->a[k - 1];
+    }
+    return even + odd * h;
+}
+
 static double eqnn__sus(double x, int n)
 {
     double q[EQNN__COEFFICIENTS], u = x > 0 ? 1 / x : 800, y = 0;
@@ -2931,6 +3000,8 @@ static double eqnn__sus(double x, int n)
 static double eqnn__fn_scalar(const eqnn__fn *f, double x)
 {
     if (f->op == EQNN_SINC) return eqnn__sinc(x, f->order);
+    if (f->op == EQNN_SINC_ROOT) return eqnn__sinc_root(x, f->order);
+    if (f->op == EQNN_ARC) return eqnn__arc(f, x);
     if (f->op == EQNN_SUS) return eqnn__sus(x, f->order);
     if (x > 0) return f->c * eqnn__power(x, f->p);
     if (x == 0 || f->p != floor(f->p)) return x == x ? 0 : x;
@@ -3275,8 +3346,8 @@ typedef struct eqnn__loops {
    compiled three times takes long.
 
    Contraction of a*b+c to one instruction is switched on: gcc switches it off under -std=c99, at
-   40 % of the speed of a matrix product. EQNN_STRICT leaves it off. [1] gcc's -O1 contracts only
-   with expensive-optimizations. */
+   40 % of the speed of a matrix product. EQNN_STRICT leaves it off. [1] -O1 with these is as fast
+   as -O2 here; without expensive-optimizations gcc does not contract. */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(EQNN_NO_VECTORS) && \
     !(defined(__i386__) && !defined(__SSE2__))
@@ -3318,7 +3389,8 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta") /* [1] */
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", "dse", \
+                     "tree-dominator-opts", "tree-copy-prop", "tree-bit-ccp", "tree-dse") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -3334,7 +3406,8 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta") /* [1] */
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", "dse", \
+                     "tree-dominator-opts", "tree-copy-prop", "tree-bit-ccp", "tree-dse") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -8448,7 +8521,8 @@ static eqnn_tensor *eqnn__pointwise(int op, int order, eqnn_tensor *a, eqnn_tens
 static const char *const eqnn__act_names[] = {
     "identity", "exp", "log",  "sin",  "cos",           "tanh",        "sigmoid",    "silu",
     "softplus", "ssp", "gelu", "erf",  "relu",          "abs",         "step",       "leaky_relu",
-    "elu",      "pow", "sus",  "sinc", "cosine_cutoff", "poly_cutoff", "cosine_bump"
+    "elu",      "pow", "sus",  "sinc", "sinc_root", "cosine_cutoff", "poly_cutoff", "cosine_bump",
+    "arc"
 };
 #define EQNN__ACTS ((int)(sizeof eqnn__act_names / sizeof eqnn__act_names[0]))
 
@@ -16970,6 +17044,7 @@ static double eqnn__act_value(eqnn_act act, double p, double x)
     case EQNN_POW: return pow(x, p);
     case EQNN_SUS: return x > 0 ? exp(-1 / x) : 0;
     case EQNN_SINC: return x == 0 ? 1 : sin(x) / x;
+    case EQNN_SINC_ROOT: return eqnn__sinc_root(x, 0);
     case EQNN_COSINE_CUTOFF: return x < 0.5 ? 1 : x < 1 ? (1 - cos(2 * EQNN__PI * (x - 1))) / 2 : 0;
     case EQNN_POLY_CUTOFF: return eqnn__cutoff_value(x, p);
     case EQNN_COSINE_BUMP: return fabs(x) < 1 ? cos(EQNN__PI * x / 2) : 0;

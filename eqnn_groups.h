@@ -27,7 +27,8 @@
 
    IS        the equivariant linear maps between any two representations of any matrix group, found
              from the group's generators, and the networks built of them (EMLP: M. Finzi, M. Welling
-             and A. G. Wilson, ICML 2021, arXiv:2104.09459).
+             and A. G. Wilson, ICML 2021, arXiv:2104.09459). Lie groups that act on points, and what
+             pairs of points have in common that no element of the group changes.
    IS NOT    for sizes beyond a few thousand dense numbers a layer: images, grids, large graphs.
 
    CONVENTIONS
@@ -40,7 +41,7 @@
       Tensors labelled with a representation hold their columns sorted by type with copies running
       fastest, as all labels of eqnn.h do; eqnn_from_rep and eqnn_to_rep convert.
 
-   CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp
+   CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp   6 lie
               jump to a section: search ">>bases" */
 
 #include "eqnn.h"
@@ -186,15 +187,15 @@ typedef enum eqnn_basis_method {
 } eqnn_basis_method;
 typedef struct eqnn_basis_opts {
     eqnn_basis_method method;  /* default by cost                                                 */
-    double gap;                /* singular values below gap times the largest are zero; default 1e-8 */
-    size_t memory;             /* bytes a solve may use; default 2e9                               */
+    double gap;                /* zero: singular values below gap times the largest; default 1e-8 */
+    size_t memory;             /* bytes a solve may use; default 2e9                             */
     void (*progress)(void *user, const char *what, double done); /* done in 0..1, of long solves */
     void *progress_user;
 } eqnn_basis_opts;
 EQNN_API int eqnn_basis_options(eqnn_ctx *c, const eqnn_basis_opts *opts);
-/* Bases are looked up in this safetensors file and kept there when they are new, keyed by the content
-   of groups and types, with checksums; NULL: no file any more. A file that is damaged or holds
-   something else is an error and stays as it is; one that is not there is made. */
+/* Bases are looked up in this safetensors file and kept there when they are new, keyed by the
+   content of groups and types, with checksums; NULL: no file any more. A file that is damaged or
+   holds something else is an error and stays as it is; one that is not there is made. */
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path);
 
 EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r); /* -1 and an error when it cannot be found */
@@ -234,10 +235,12 @@ EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eq
 
        y_t [dt, v] = sum over s, j, u of theta_ts[j, v, u] X_j [dt, ds] x_s [ds, u]
 
-   Gates alone cannot make a new direction out of old ones; this can. Names: "theta.t.s"
-   [j copies_t, copies_s]; "copies.R": which copies of block R, counted from 1, saved, evenly
-   spaced at first. Scalars, which linear maps and gates serve, take no part as X. */
-EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out);
+   Gates alone cannot make a new direction out of old ones; this can. Scalars, which linear maps and
+   gates serve, take no part as X. init NULL: theta normal, its variance one over the number of
+   summands. Names: "theta.t.s" [j copies_t, copies_s]; "copies.R": which copies of block R serve,
+   counted from 1, saved, evenly spaced at first. */
+EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                        const eqnn_init *init);
 
 /* Label with one scalar more, behind the others, for each copy that is neither a scalar nor a
    permutation representation; and the gate, which takes them off:
@@ -247,20 +250,166 @@ EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out);
 
 /* gate(a + 0.1 W(a) a), a = linear(x). Names: linear, bilinear. */
 typedef struct eqnn_emlp_opts {
-    int channels;                /* numbers in a hidden layer, shared out by eqnn_rep_uniform; 384 */
+    int channels;                /* numbers in a hidden layer (eqnn_rep_uniform); default 384    */
     int layers;                  /* blocks before the last linear map; default 3                 */
     const eqnn_rep *hidden;      /* of all hidden layers; default by channels                    */
     int no_bilinear;             /* linear maps and gates only                                   */
-    eqnn_rep_linear_opts linear; /* of all linear maps                                           */
+    eqnn_rep_linear_opts linear; /* of all linear maps; with .projected bilinear weights start as
+                                    N(0,1) too, and all is the paper's                           */
 } eqnn_emlp_opts;
 EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
                                       const eqnn_emlp_opts *opts);
 
 /* The whole network from columns that are in's to columns that are out's, both in their own order;
-   g says what hidden layers are made of (NULL with .hidden). Names: network.0.linear ..., network.3. */
+   g says what hidden layers are made of (NULL with .hidden). Names: network.0.linear ...,
+   network.3. */
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts);
+
+/* ------------------------------------------------------------------------------------------------
+   6 >>lie   Lie groups that act on points: exp, log, and elements that carry a fixed origin to a
+             point ("lifts"). What two lifted points have in common with each other, whatever the
+             group does to both, is log(v^-1 u) and their orbits: the input of LieConv (M. Finzi et
+             al., ICML 2020, arXiv:2002.12880) and LieTransformer (M. Hutchinson et al., ICML 2021,
+             arXiv:2012.10885).
+
+       group            algebra a            element, a row         orbit q of a point
+       T(d)             shift                the shift              -
+       Tx(d), Ty(d)     shift along an axis  the shift              the other coordinates
+       Trivial(d)       -                    -                      the point
+       SO(2)            angle                cos, sin               r
+       RxSO(2)          log scale, angle     log scale, cos, sin    -
+       Rx               log scale            log scale              cos, sin of the direction
+       Rx_published     log scale            log scale              the direction as an angle
+       SE(2)            angle, u             cos, sin, shift        -
+       SO(3)            w (axis * angle)     quaternion w x y z     r
+       SE(3)            w, u                 quaternion, shift      -
+       RxSQ             log r, log s         log r, log s           -      of x = r s, y = r / s
+       SQ               log s                log s                  log r  (positive coordinates)
+       SE(2)_canonical(n)  x, y, k           k, shift               -      turns by 2 pi k / n
+
+   Angles are radians in (-pi, pi], in the plane within rounding (1e-11, float 1e-5) of -pi they are
+   taken for pi; shift = V(w) u (a point turned while it is pushed). Elements and coordinates are
+   invariant numbers (no label). All is recorded in operations, so that gradients of any order flow;
+   at the identity, at angle pi and at coincident points all are finite. Where a direction has no
+   value, at the origin of SO(2), Rx, RxSO(2) and SO(3), it is that of the x axis, with gradient 0;
+   1e-15 is the smallest length of which a logarithm is taken.
+   ---------------------------------------------------------------------------------------------- */
+
+typedef struct eqnn_lie eqnn_lie;
+
+/* The table above; parentheses may be left out: "SE2". Lives as long as the context. */
+EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name);
+
+/* Your own: exp, log and lift are enough. n are rows; what is NULL is made of the others, taking an
+   element for the point_dim x point_dim matrix, row by row. */
+typedef struct eqnn_lie_opts {
+    int point_dim;      /* columns of the points acted on; no default                            */
+    int lie_dim;        /* columns of the algebra; no default                                    */
+    int cols;           /* columns of an element; default point_dim * point_dim, a matrix        */
+    int q_dim;          /* columns that tell orbits apart; default none                          */
+    int draws;          /* random numbers that a lift takes; default none                        */
+    int normal;         /* draws are N(0,1); default uniform in [0,1)                            */
+    int even;           /* a point's samples take one draw, spread evenly over [0,1) (modulo 1): by
+                           default each has its own                                              */
+    int alpha_first, alpha_cols; /* algebra columns that alpha weighs in the distance, default all;
+                                    the others are weighed by 1 - alpha                          */
+    const void *user;   /* for eqnn_lie_user: not copied                                         */
+    eqnn_tensor *(*exp)(const eqnn_lie *g, eqnn_tensor *a);     /* [n,lie_dim] -> [n,cols]       */
+    eqnn_tensor *(*log)(const eqnn_lie *g, eqnn_tensor *u);     /* [n,cols] -> [n,lie_dim]       */
+    /* Elements with u(origin of the orbit) = point: [n,point_dim], [n,draws] -> [n,cols], *q
+       [n,q_dim]; spread evenly over all such elements when the draws are. */
+    eqnn_tensor *(*lift)(const eqnn_lie *g, eqnn_tensor *point, eqnn_tensor *draws,
+                         eqnn_tensor **q);
+    eqnn_tensor *(*product)(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v); /* u v           */
+    eqnn_tensor *(*inverse)(const eqnn_lie *g, eqnn_tensor *u); /* default exp(-log u)           */
+    eqnn_tensor *(*between)(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u); /* v^-1 u        */
+    eqnn_tensor *(*act)(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x); /* [n,point_dim]     */
+    eqnn_tensor *(*apart)(const eqnn_lie *g, eqnn_tensor *q, eqnn_tensor *p); /* [n,1] distance of
+                                                       orbits; default |q - p|                   */
+    eqnn_tensor *(*bracket)(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b); /* default none */
+} eqnn_lie_opts;
+EQNN_API const eqnn_lie *eqnn_lie_of(eqnn_ctx *c, const char *name, const eqnn_lie_opts *opts);
+
+EQNN_API const char *eqnn_lie_name(const eqnn_lie *g);
+EQNN_API int eqnn_lie_dim(const eqnn_lie *g);
+EQNN_API int eqnn_lie_cols(const eqnn_lie *g);
+EQNN_API int eqnn_lie_point_dim(const eqnn_lie *g);
+EQNN_API int eqnn_lie_q_dim(const eqnn_lie *g);
+EQNN_API int eqnn_lie_pair_dim(const eqnn_lie *g); /* lie_dim + 2 q_dim */
+EQNN_API int eqnn_lie_draws(const eqnn_lie *g);
+EQNN_API const void *eqnn_lie_user(const eqnn_lie *g);
+
+/* One of two tensors may have a single row, which serves all rows of the other. */
+EQNN_API eqnn_tensor *eqnn_lie_exp(const eqnn_lie *g, eqnn_tensor *a);
+EQNN_API eqnn_tensor *eqnn_lie_log(const eqnn_lie *g, eqnn_tensor *u); /* the principal one */
+EQNN_API eqnn_tensor *eqnn_lie_inverse(const eqnn_lie *g, eqnn_tensor *u);
+EQNN_API eqnn_tensor *eqnn_lie_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v);
+EQNN_API eqnn_tensor *eqnn_lie_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x);
+/* Rows are the matrices [d+1][d+1] of x -> R x + t, d = point_dim: R, t; 0, 1. */
+EQNN_API eqnn_tensor *eqnn_lie_matrix(const eqnn_lie *g, eqnn_tensor *u);
+/* Of the algebra: [a, b]; and log(exp a exp b) by the series of Baker, Campbell and Hausdorff, to
+   terms of degree order, 1 to 4. */
+EQNN_API eqnn_tensor *eqnn_lie_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b);
+EQNN_API eqnn_tensor *eqnn_lie_bch(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b, int order);
+
+/* Lifts points [n,point_dim] to *u [n*samples,cols] and *q [n*samples,q_dim] (NULL if q_dim is 0);
+   row p*samples+s is sample s of point p. Random ones depend on seed, scope, name and tick only.
+   Groups whose elements are told by the point (no draws) allow one sample only. 0 on error. */
+EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *name, int samples,
+                           eqnn_tensor **u, eqnn_tensor **q);
+/* The same with the numbers given, [n*samples,draws]: SE(2) and SO(3) a fraction of a turn; SE(3)
+   four normal numbers, the quaternion before it gets length 1; SE(2)_canonical(n) k / n. */
+EQNN_API int eqnn_lie_lift_given(const eqnn_lie *g, eqnn_tensor *points, eqnn_tensor *draws,
+                                 int samples, eqnn_tensor **u, eqnn_tensor **q);
+
+/* v^-1 u for every edge, v the source's element and u the target's: [edges,cols]. Of SE(3) these
+   are LieTransformer's quaternion embeddings of pairs. (Of SE(2)_canonical, as published,
+   u^-1 v.) */
+EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const eqnn_graph *graph);
+/* For every edge log(v^-1 u), q of the target, q of the source: [edges,pair_dim]. */
+EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                     const eqnn_graph *graph);
+/* alpha |turn| + (1 - alpha) |rest| of such rows: [edges,1], 0 <= alpha <= 1. The turn are the
+   algebra's columns that alpha weighs: all of T, Tx, Ty, SO(2), Rx and SO(3), the angle of RxSO(2)
+   and SE(2), w of SE(3), log s of RxSQ and SQ. The rest: the other columns, and how far the orbits
+   are apart: |q - p|, of SO(2) |r - r'| / (r + r' + 1e-3), of Rx the angle between. */
+EQNN_API eqnn_tensor *eqnn_lie_distance(const eqnn_lie *g, eqnn_tensor *pairs, double alpha);
+
+/* The neighbours of lifted points by that distance, themselves included. */
+typedef struct eqnn_lie_graph_opts {
+    double radius;      /* only nearer ones; default no limit                                    */
+    int nearest;        /* only so many of the nearest (equal ones by index); default all        */
+    double fill;        /* the same as a share of the example's points; default all              */
+    int most;           /* at most so many of those, taken at random; default all                */
+    const char *name;   /* of the random numbers for .most; default "neighbours"                 */
+    const int *example; /* [nodes] sorted, which example a node belongs to; default one          */
+    int examples;       /* default the last of example + 1                                       */
+    int keep;           /* outlasts the step; default not                                        */
+} eqnn_lie_graph_opts;
+EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                          double alpha, const eqnn_lie_graph_opts *opts);
+
+/* Farthest point sampling (T. F. Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5): of every example
+   round(fraction n) nodes (halves to even), each the one that is farthest from those before it; of
+   equally far ones the first. Indices stand in the order of choice, example by example. f writes
+   the distances from node `from` to nodes first..first+n-1. */
+typedef void (*eqnn_distances)(void *user, int from, int first, int n, double *out);
+typedef struct eqnn_farthest_opts {
+    const int *example;  /* [nodes] sorted; default one example                                  */
+    int examples;        /* default the last of example + 1                                      */
+    int count;           /* so many of every example (at most all); default fraction              */
+    const int *start;    /* [examples] which of the example's nodes comes first; default 0       */
+    const char *name;    /* a random one under this name instead; default not                    */
+    int keep;            /* outlasts the step; default not                                       */
+} eqnn_farthest_opts;
+EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_distances f,
+                                  void *user, const eqnn_farthest_opts *opts);
+/* By the distance of lifted points. */
+EQNN_API eqnn_ints *eqnn_lie_farthest(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                      double alpha, double fraction,
+                                      const eqnn_farthest_opts *opts);
 
 #endif /* EQNN_GROUPS_H */
 
@@ -271,6 +420,18 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* EQNN_STRICT: no multiply-add contraction here either (eqnn.h ends its own setting at its end).
+   gcc 12 makes vfmaddsub of complex products all the same when it vectorises. */
+#ifdef EQNN_STRICT
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off", "no-tree-vectorize", "no-tree-slp-vectorize")
+#elif defined(_MSC_VER)
+#pragma fp_contract(off)
+#endif
+#endif
 
 /* ------------------------------------------------------------------------------------------------
    1 >>linear_algebra
@@ -524,8 +685,8 @@ static double eqnn__z_row_norm(int n, const eqnn__z *A)
 /* X = A^-1, n x n, entries of one number (field 1) or of pairs (2). condition, unless NULL, gets
    |A| |A^-1|: errors of A grow by that factor. 0: A is singular (condition infinite), or no
    memory. */
-static EQNN__MAYBE_UNUSED int eqnn__inverse(eqnn_ctx *c, int n, int field, const double *A,
-                                            double *X, double *condition)
+static int eqnn__inverse(eqnn_ctx *c, int n, int field, const double *A, double *X,
+                         double *condition)
 {
     size_t entries = (size_t)n * (size_t)n;
     eqnn__space w;
@@ -605,7 +766,7 @@ static int eqnn__z_expm(int n, eqnn__z *A, eqnn__z *E, eqnn__z *m)
 }
 
 /* E = exp(A), n x n, entries of one number (field 1) or of pairs (2). 0: not finite or an error. */
-static EQNN__MAYBE_UNUSED int eqnn__expm(eqnn_ctx *c, int n, int field, const double *A, double *E)
+static int eqnn__expm(eqnn_ctx *c, int n, int field, const double *A, double *E)
 {
     size_t entries = (size_t)n * (size_t)n;
     eqnn__space w;
@@ -848,6 +1009,8 @@ typedef struct eqnn__groups {
     struct eqnn__rep_gate *gates;
     eqnn_basis_opts opts;
     const char *path; /* of the file of bases, or NULL */
+    struct eqnn_lie *lie;
+    const void *lie_plan[8]; /* of section 6: products of numbers that turn */
     struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
 } eqnn__groups;
 
@@ -4257,8 +4420,8 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform(const eqnn_group *g, int channels)
 /* The fixed vectors of a monomial. Exactly one of orbit, Q is there (neither when rank is 0). */
 typedef struct eqnn__solution {
     int64_t rank;
-    const int *orbit;          /* [dim]: number of the orbit of each component: the basis vectors are
-                                  the orbits' indicators over the roots of their sizes            */
+    const int *orbit;          /* [dim]: number of the orbit of each component: basis vectors are
+                                  the orbits' indicators over the roots of their sizes          */
     const int *orbit_size;     /* [rank]                                                          */
     const double *Q;           /* [rank][dim][field], orthonormal rows                            */
     const char *method;        /* "orbits", "weights", ...                                        */
@@ -6844,7 +7007,8 @@ static eqnn_tensor *eqnn__rep_gather(eqnn_tensor *W, const eqnn__rep_pair *p, co
     return eqnn_reshape(W, dt * ds, t->copies * s->copies);
 }
 
-/* From coefficients: E = Q w. From any matrix: E = Q Q^T of it, over the columns' squared length. */
+/* From coefficients: E = Q w. From any matrix: E = Q Q^T of it, over the squared length of the
+   columns. */
 static eqnn_tensor *eqnn__rep_block(eqnn_ctx *c, const eqnn__rep_maps *m, const eqnn__rep_pair *p,
                                     eqnn_tensor *whole)
 {
@@ -6937,7 +7101,7 @@ EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eq
 typedef struct eqnn__rep_term {
     int s, t, block;           /* of x, of y, of X                                              */
     int copies, first;         /* j; is theta first?                                            */
-    eqnn_ints *X;              /* columns of x: (dt, ds, j) or (dt, j, ds)                      */
+    eqnn_ints *X;              /* columns of block R: (dt, ds, j) or (dt, j, ds)                */
     eqnn_ints *turn;           /* columns (copy of s, copy of t) of theta [j, (t, s)]           */
     const void *plan;          /* product of the small matrices of each row                     */
 } eqnn__rep_term;
@@ -6977,9 +7141,9 @@ static eqnn_ints *eqnn__rep_X(eqnn_ctx *c, const eqnn_label *in, const eqnn__rep
         for (int j = 0; j < J; j++) {
             int b = place[k] / ds, a = place[k] % ds;
             int to = q->first ? (b * ds + a) * J + j : (b * J + j) * ds + a;
-            col[to] = R->start + k * R->copies + serving[j] - 1;
+            col[to] = k * R->copies + serving[j] - 1;
         }
-    return eqnn_ints_make(c, n, col, in->cols, 1);
+    return eqnn_ints_make(c, n, col, R->type->dim * R->copies, 1);
 }
 
 /* A [d, U] times B [U, V] for every row, as one block of a mix form. */
@@ -7112,16 +7276,18 @@ static eqnn_tensor *eqnn__rep_small(eqnn_tensor *A, eqnn_tensor *B, int cols, co
     return eqnn__form_value(A->ctx, &f, v, 2);
 }
 
-static eqnn_tensor *eqnn__rep_term_value(eqnn_tensor *x, const eqnn__rep_term *q,
+/* R, xs: the blocks of x that X and the argument are in */
+static eqnn_tensor *eqnn__rep_term_value(eqnn_tensor *R, eqnn_tensor *xs, const eqnn__rep_term *q,
                                          const eqnn_block *s, const eqnn_block *t,
                                          const eqnn_init *init)
 {
-    eqnn_ctx *c = x->ctx;
-    int N = x->rows, ds = s->type->dim, dt = t->type->dim, J = q->copies, S = s->copies,
+    if (!R || !xs) return NULL;
+    eqnn_ctx *c = xs->ctx;
+    int N = xs->rows, ds = s->type->dim, dt = t->type->dim, J = q->copies, S = s->copies,
         T = t->copies;
     eqnn_tensor *theta =
         eqnn_param(c, eqnn_format(c, "theta.%d.%d", q->t, q->s), J * T, S, init);
-    eqnn_tensor *X = eqnn_columns(x, q->X), *xs = eqnn_slice(x, s->start, ds * S);
+    eqnn_tensor *X = eqnn_columns(R, q->X);
     if (q->first) {
         xs = eqnn_matmul_t(eqnn_reshape(xs, N * ds, S), theta, 0, 1);
         return eqnn__rep_small(X, eqnn_reshape(xs, N, ds * J * T), dt * T, q->plan);
@@ -7131,7 +7297,8 @@ static eqnn_tensor *eqnn__rep_term_value(eqnn_tensor *x, const eqnn__rep_term *q
     return eqnn_reshape(eqnn_matmul(eqnn_reshape(U, N * dt, J * S), theta), N, dt * T);
 }
 
-EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out)
+EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                        const eqnn_init *init)
 {
     if (eqnn__bad(x, "rep_bilinear") || !eqnn__rep_label_fits(x->ctx, out, "rep_bilinear"))
         return NULL;
@@ -7140,16 +7307,20 @@ EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const 
     x = in ? eqnn_enter(eqnn__bare(x), name) : NULL;
     const eqnn__rep_products *m = x ? eqnn__rep_products_find(c, in, out) : NULL;
     eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, (size_t)out->blocks, sizeof *part);
-    if (!m || !part) return NULL;
+    eqnn_tensor **block = (eqnn_tensor **)eqnn__temp(c, (size_t)in->blocks, sizeof *block);
+    if (!m || !part || !block) return NULL;
     for (int t = 0; t < out->blocks; t++) part[t] = NULL;
+    for (int s = 0; s < in->blocks; s++)
+        block[s] = eqnn_slice(x, in->block[s].start, in->block[s].type->dim * in->block[s].copies);
     for (int i = 0; i < m->terms; i++) {
         const eqnn__rep_term *q = &m->term[i];
-        eqnn_tensor *y = eqnn__rep_term_value(x, q, &in->block[q->s], &out->block[q->t],
-                                              &m->init[q->t]);
+        eqnn_tensor *y = eqnn__rep_term_value(block[q->block], block[q->s], q, &in->block[q->s],
+                                              &out->block[q->t], init ? init : &m->init[q->t]);
         part[q->t] = part[q->t] ? eqnn_add(part[q->t], y) : y;
     }
     for (int t = 0; t < out->blocks; t++)
-        if (!part[t]) part[t] = eqnn_zeros(c, x->rows, out->block[t].copies * out->block[t].type->dim);
+        if (!part[t])
+            part[t] = eqnn_zeros(c, x->rows, out->block[t].copies * out->block[t].type->dim);
     eqnn_tensor *y = out->blocks ? eqnn_concat_n(part, out->blocks) : eqnn_zeros(c, x->rows, 0);
     return eqnn__tag(eqnn_leave(y), out);
 }
@@ -7273,11 +7444,13 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
                                       const eqnn_emlp_opts *opts)
 {
     if (eqnn__bad(x, "emlp_block")) return NULL;
+    static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0 };
+    const eqnn_init *init = opts && opts->linear.projected ? &published : NULL;
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
     x = x ? eqnn_rep_linear(x, "linear", gated, opts ? &opts->linear : NULL) : NULL;
     if (x && !(opts && opts->no_bilinear))
-        x = eqnn_add(x, eqnn_scale(eqnn_rep_bilinear(x, "bilinear", gated), 0.1));
+        x = eqnn_add(x, eqnn_scale(eqnn_rep_bilinear(x, "bilinear", gated, init), 0.1));
     return eqnn_leave(eqnn_rep_gate(x, out));
 }
 
@@ -7303,10 +7476,1620 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     return eqnn_leave(eqnn_to_rep(x, out));
 }
 
+/* ------------------------------------------------------------------------------------------------
+   6 >>lie
+   ---------------------------------------------------------------------------------------------- */
+
+struct eqnn_lie {
+    eqnn_ctx *ctx;
+    const char *name;
+    eqnn_lie_opts f;       /* sizes and functions: what a user may give is all there is */
+    int axis;              /* Tx, Ty: the coordinate that moves                         */
+    int turns;             /* SE(2)_canonical: angles in a turn, 0 of all other groups  */
+    const void *matrix[2]; /* plans of products: of matrices, of a matrix and a point   */
+    struct eqnn_lie *next;
+};
+
+/* --- bilinear maps of rows, as forms --- */
+
+enum {
+    EQNN__COMPLEX,            /* a b                                     */
+    EQNN__COMPLEX_BETWEEN,    /* conj(a) b                               */
+    EQNN__QUATERNION,         /* a b                                     */
+    EQNN__QUATERNION_BETWEEN, /* conj(a) b                               */
+    EQNN__ROTATE,             /* vector part of q x conj(q): slots q q x */
+    EQNN__ROTATE_BACK,        /* of conj(q) x q                          */
+    EQNN__CROSS,              /* a x b                                   */
+    EQNN__LIE_PLANS
+};
+
+/* Units 1, i, j, k are numbered 0 to 3: e_a e_b = sign e_(a xor b) (Hamilton 1843). */
+static int eqnn__unit_sign(int a, int b)
+{
+    static const signed char sign[4][4] = {
+        { 1, 1, 1, 1 }, { 1, -1, 1, -1 }, { 1, -1, -1, 1 }, { 1, 1, -1, -1 }
+    };
+    return sign[a][b];
+}
+
+/* Products of quaternions; of complex numbers, which are those of the units 1 and k; of vectors. */
+static int eqnn__product_records(int which, eqnn__poly_record *r)
+{
+    int n = 0, complex_numbers = which <= EQNN__COMPLEX_BETWEEN, cross = which == EQNN__CROSS;
+    int between = which == EQNN__COMPLEX_BETWEEN || which == EQNN__QUATERNION_BETWEEN;
+    for (int a = cross; a < 4; a++)
+        for (int b = cross; b < 4; b++) {
+            if ((complex_numbers && (a % 3 || b % 3)) || (cross && a == b)) continue;
+            r[n].c = eqnn__unit_sign(a, b) * (between && a > 0 ? -1 : 1);
+            r[n].col[0] = complex_numbers ? a / 3 : a - cross;
+            r[n].col[1] = complex_numbers ? b / 3 : b - cross;
+            r[n].col[2] = complex_numbers ? (a ^ b) / 3 : (a ^ b) - cross;
+            n++;
+        }
+    return n;
+}
+
+/* q x conj(q) is a sum over a, b, c of q_a x_b q_c e_a e_b conj(e_c); back exchanges the
+   conjugate. */
+static int eqnn__rotation_records(int back, eqnn__poly_record *r)
+{
+    int n = 0;
+    for (int a = 0; a < 4; a++)
+        for (int b = 1; b < 4; b++)
+            for (int c = 0; c < 4; c++) {
+                int out = a ^ b ^ c, conjugated = back ? a : c;
+                if (out == 0) continue; /* the real part is zero */
+                r[n].c = eqnn__unit_sign(a, b) * eqnn__unit_sign(a ^ b, c) * (conjugated ? -1 : 1);
+                r[n].col[0] = a;
+                r[n].col[1] = c;
+                r[n].col[2] = b - 1;
+                r[n++].col[3] = out - 1;
+            }
+    return n;
+}
+
+/* C = A B of d x d matrices row by row, or y = A x. */
+static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int point)
+{
+    int n = 0, width = point ? 1 : d;
+    size_t room = (size_t)d * (size_t)d * (size_t)width;
+    eqnn__poly_record *r = (eqnn__poly_record *)eqnn__take(c, room, sizeof *r);
+    if (!r) return NULL;
+    for (int i = 0; i < d; i++)
+        for (int k = 0; k < d; k++)
+            for (int j = 0; j < width; j++) {
+                r[n].c = 1;
+                r[n].col[0] = i * d + k;
+                r[n].col[1] = k * width + j;
+                r[n++].col[2] = i * width + j;
+            }
+    const void *plan = eqnn__poly_plan(c, 3, r, n);
+    eqnn__drop(c, r, room, sizeof *r);
+    return plan;
+}
+
+/* The value of a form of slots factors and a result of cols columns. */
+static eqnn_tensor *eqnn__lie_form(eqnn_ctx *c, const void *plan, eqnn_tensor *const *x, int n,
+                                   int cols)
+{
+    eqnn_tensor *v[EQNN__SLOTS] = { NULL };
+    eqnn__form f;
+    for (int s = 0; s < n; s++)
+        if (!x[s]) return NULL;
+        else v[s] = x[s];
+    int rows = eqnn__stretch_rows(v, n);
+    if (rows < 0) return eqnn__fail(c, "%s: the factors have different numbers of rows", c->op);
+    eqnn__form_start(&f, EQNN__POLY, n + 1, rows, plan);
+    for (int s = 0; s < n; s++)
+        eqnn__slot(&f, s, eqnn__row_map(v[s]->rows, rows), v[s]->rows, v[s]->cols);
+    eqnn__slot(&f, n, EQNN__EACH, rows, cols);
+    return eqnn__form_value(c, &f, v, n);
+}
+
+static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
+{
+    int turn = which == EQNN__ROTATE || which == EQNN__ROTATE_BACK;
+    eqnn__poly_record r[48];
+    eqnn_tensor *x[3];
+    if (!a || !b) return NULL;
+    const void **plan = &eqnn__groups_of(a->ctx)->lie_plan[which];
+    if (!*plan) {
+        int n = turn ? eqnn__rotation_records(which == EQNN__ROTATE_BACK, r)
+                     : eqnn__product_records(which, r);
+        *plan = eqnn__poly_plan(a->ctx, turn ? 4 : 3, r, n);
+    }
+    x[0] = a;
+    x[turn] = a;
+    x[turn + 1] = b;
+    return eqnn__lie_form(a->ctx, *plan, x, 2 + turn, b->cols);
+}
+
+/* --- pieces --- */
+
+/* A constant row of up to four numbers. */
+static eqnn_tensor *eqnn__lie_row(eqnn_ctx *c, int cols, double a, double b, double d, double e)
+{
+    double row[4];
+    row[0] = a;
+    row[1] = b;
+    row[2] = d;
+    row[3] = e;
+    return eqnn_from_double(c, 1, cols, row);
+}
+
+/* 1 where x < limit, else 0: a constant */
+static eqnn_tensor *eqnn__lie_below(eqnn_tensor *x, double limit)
+{
+    return x ? eqnn_less(x, eqnn_full(x->ctx, 1, 1, limit)) : NULL;
+}
+
+/* The angle of a complex number, in (-pi, pi]. Angles that rounding has put just above -pi count as
+   pi, so that two elements half a turn apart have the same logarithm whichever way they come. */
+static eqnn_tensor *eqnn__lie_angle(eqnn_tensor *u)
+{
+    double tolerance = sizeof(eqnn_real) == 8 ? 1e-11 : 1e-5;
+    eqnn_tensor *c = eqnn_slice(u, 0, 1), *s = eqnn_slice(u, 1, 1);
+    eqnn_tensor *angle = eqnn_atan2(s, c);
+    eqnn_tensor *low = eqnn__lie_below(angle, tolerance - EQNN__PI);
+    return eqnn_add(angle, eqnn_scale(low, 2 * EQNN__PI));
+}
+
+static eqnn_tensor *eqnn__lie_turn(eqnn_tensor *angle)
+{
+    eqnn_tensor *c = eqnn_cos(angle), *s = eqnn_sin(angle);
+    return eqnn_concat(c, s);
+}
+
+/* x / |x|, r = |x|; the first axis, with gradient 0, where x = 0 */
+static eqnn_tensor *eqnn__lie_direction(eqnn_tensor *x, eqnn_tensor *r)
+{
+    if (!x || !r) return NULL;
+    eqnn_tensor *u = eqnn_mul(x, eqnn_reciprocal(r)), *none = eqnn_zeros(x->ctx, 1, 1);
+    eqnn_tensor *axis = eqnn__lie_row(x->ctx, x->cols, 1, 0, 0, 0);
+    none = eqnn_equal(r, none);
+    return eqnn_add(u, eqnn_mul(none, axis));
+}
+
+/* log of a length or coordinate; below 1e-15 (at the origin) that of 1e-15, with gradient 0 */
+static eqnn_tensor *eqnn__lie_log_scale(eqnn_tensor *r)
+{
+    return r ? eqnn_log(eqnn_max(r, eqnn_full(r->ctx, 1, 1, 1e-15))) : NULL;
+}
+
+/* Concatenations whose arguments are recorded already. */
+static eqnn_tensor *eqnn__lie_join(eqnn_tensor *a, eqnn_tensor *b, eqnn_tensor *third)
+{
+    eqnn_tensor *x[3];
+    x[0] = a;
+    x[1] = b;
+    x[2] = third;
+    return a && b && third ? eqnn_concat_n(x, 3) : NULL;
+}
+
+/* --- shifts of coordinates: T, Tx, Ty; and of their logarithms: Rx, RxSQ, SQ --- */
+
+static eqnn_tensor *eqnn__shift_same(const eqnn_lie *g, eqnn_tensor *a)
+{
+    (void)g;
+    return a;
+}
+
+static eqnn_tensor *eqnn__shift_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    (void)g;
+    return eqnn_add(u, v);
+}
+
+static eqnn_tensor *eqnn__shift_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    (void)g;
+    return eqnn_neg(u);
+}
+
+static eqnn_tensor *eqnn__shift_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    (void)g;
+    return eqnn_sub(u, v);
+}
+
+static eqnn_tensor *eqnn__shift_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b)
+{
+    (void)b;
+    return a ? eqnn_zeros(g->ctx, a->rows, a->cols) : NULL;
+}
+
+/* Columns first.. but the one that moves (rest), or that one alone. */
+static eqnn_ints *eqnn__axis_columns(const eqnn_lie *g, int rest)
+{
+    int list[16], n = 0;
+    for (int i = 0; i < g->f.point_dim; i++)
+        if ((i == g->axis) != rest) list[n++] = i;
+    return eqnn_ints_make(g->ctx, n, list, g->f.point_dim, 0);
+}
+
+static eqnn_tensor *eqnn__shift_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                     eqnn_tensor **q)
+{
+    (void)draws;
+    if (g->f.lie_dim == g->f.point_dim) return x;
+    if (g->f.q_dim) *q = eqnn_columns(x, eqnn__axis_columns(g, 1));
+    return eqnn_columns(x, eqnn__axis_columns(g, 0));
+}
+
+static eqnn_tensor *eqnn__shift_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    if (g->f.lie_dim < g->f.point_dim) u = eqnn_collect_columns(u, eqnn__axis_columns(g, 0));
+    return eqnn_add(x, u);
+}
+
+static eqnn_tensor *eqnn__trivial_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                       eqnn_tensor **q)
+{
+    (void)draws;
+    *q = x;
+    return x ? eqnn_zeros(g->ctx, x->rows, 0) : NULL;
+}
+
+static eqnn_tensor *eqnn__trivial_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    (void)g;
+    return u ? x : NULL;
+}
+
+static eqnn_tensor *eqnn__scale_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                     eqnn_tensor **q)
+{
+    (void)draws;
+    eqnn_tensor *r = eqnn_norm(x);
+    *q = eqnn__lie_direction(x, r);
+    if (g->f.q_dim == 1) *q = eqnn__lie_angle(*q);
+    return eqnn__lie_log_scale(r);
+}
+
+static eqnn_tensor *eqnn__scale_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    (void)g;
+    eqnn_tensor *scale = eqnn_exp(u);
+    return eqnn_mul(scale, x);
+}
+
+/* The angle between two directions, or two angles. */
+static eqnn_tensor *eqnn__angle_apart(const eqnn_lie *g, eqnn_tensor *q, eqnn_tensor *p)
+{
+    if (g->f.q_dim == 1) {
+        q = eqnn__lie_turn(q);
+        p = eqnn__lie_turn(p);
+    }
+    return eqnn_abs(eqnn__lie_angle(eqnn__lie_times(EQNN__COMPLEX_BETWEEN, q, p)));
+}
+
+/* log r = (log x + log y)/2, log s = (log x - log y)/2 */
+static eqnn_tensor *eqnn__squeeze_lift(const eqnn_lie *g, eqnn_tensor *point, eqnn_tensor *draws,
+                                       eqnn_tensor **q)
+{
+    (void)draws;
+    eqnn_tensor *half = eqnn_scale(eqnn__lie_log_scale(point), 0.5);
+    eqnn_tensor *x = eqnn_slice(half, 0, 1), *y = eqnn_slice(half, 1, 1);
+    eqnn_tensor *r = eqnn_add(x, y), *s = eqnn_sub(x, y);
+    if (g->f.lie_dim == 2) return eqnn_concat(r, s);
+    *q = r;
+    return s;
+}
+
+static eqnn_tensor *eqnn__squeeze_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    eqnn_tensor *s = g->f.lie_dim == 2 ? eqnn_slice(u, 1, 1) : u, *t = eqnn_neg(s);
+    s = eqnn_concat(s, t);
+    if (g->f.lie_dim == 2) s = eqnn_add(s, eqnn_slice(u, 0, 1));
+    s = eqnn_exp(s);
+    return eqnn_mul(s, x);
+}
+
+/* --- SO(2) and RxSO(2): complex numbers of length 1, after the logarithm of a scale --- */
+
+static eqnn_tensor *eqnn__circle_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    (void)g;
+    return eqnn__lie_turn(a);
+}
+
+static eqnn_tensor *eqnn__circle_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    (void)g;
+    return eqnn__lie_angle(u);
+}
+
+static eqnn_tensor *eqnn__circle_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__COMPLEX, u, v);
+}
+
+static eqnn_tensor *eqnn__circle_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__COMPLEX_BETWEEN, v, u);
+}
+
+static eqnn_tensor *eqnn__circle_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    return eqnn_mul(u, eqnn__lie_row(g->ctx, 2, 1, -1, 0, 0));
+}
+
+static eqnn_tensor *eqnn__circle_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                      eqnn_tensor **q)
+{
+    (void)g, (void)draws;
+    *q = eqnn_norm(x);
+    return eqnn__lie_direction(x, *q);
+}
+
+/* |r - r'| / (r + r' + 1e-3): LieConv's, the same for near and far points */
+static eqnn_tensor *eqnn__circle_apart(const eqnn_lie *g, eqnn_tensor *q, eqnn_tensor *p)
+{
+    (void)g;
+    eqnn_tensor *d = eqnn_abs(eqnn_sub(q, p)), *sum = eqnn_shift(eqnn_add(q, p), 1e-3);
+    return eqnn_div(d, sum);
+}
+
+/* The two parts of RxSO(2), SE(2) and SE(3): columns before `at`, and the others. */
+static void eqnn__lie_parts(eqnn_tensor *u, int at, eqnn_tensor *part[2])
+{
+    part[0] = eqnn_slice(u, 0, at);
+    part[1] = u ? eqnn_slice(u, at, u->cols - at) : NULL;
+}
+
+static eqnn_tensor *eqnn__polar_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__lie_parts(a, 1, p);
+    return eqnn_concat(p[0], eqnn__lie_turn(p[1]));
+}
+
+static eqnn_tensor *eqnn__polar_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__lie_parts(u, 1, p);
+    return eqnn_concat(p[0], eqnn__lie_angle(p[1]));
+}
+
+static eqnn_tensor *eqnn__polar_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    eqnn_tensor *p[2], *s[2];
+    (void)g;
+    eqnn__lie_parts(u, 1, p);
+    eqnn__lie_parts(v, 1, s);
+    p[0] = eqnn_add(p[0], s[0]);
+    return eqnn_concat(p[0], eqnn__lie_times(EQNN__COMPLEX, p[1], s[1]));
+}
+
+static eqnn_tensor *eqnn__polar_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    return eqnn_mul(u, eqnn__lie_row(g->ctx, 3, -1, 1, -1, 0));
+}
+
+static eqnn_tensor *eqnn__polar_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                     eqnn_tensor **q)
+{
+    (void)g, (void)draws, (void)q;
+    eqnn_tensor *r = eqnn_norm(x), *u = eqnn__lie_direction(x, r);
+    r = eqnn__lie_log_scale(r);
+    return eqnn_concat(r, u);
+}
+
+static eqnn_tensor *eqnn__polar_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__lie_parts(u, 1, p);
+    x = eqnn__lie_times(EQNN__COMPLEX, p[1], x);
+    return eqnn_mul(x, eqnn_exp(p[0]));
+}
+
+/* --- SO(3): quaternions of length 1 --- */
+
+/* exp: (cos |a|/2, sin(|a|/2)/|a| a), by S(t) = sin(sqrt t)/sqrt t, which is smooth at 0: with
+   t = |a|^2 the second is S(t/4) a / 2, and cos(|a|/2) = 1 - 2 sin^2(|a|/4) = 1 - t S(t/16)^2/8. */
+static eqnn_tensor *eqnn__lie_sinc(eqnn_tensor *t, double scale, int order)
+{
+    return eqnn_map(eqnn_scale(t, scale), EQNN_SINC_ROOT, 0, order);
+}
+
+static eqnn_tensor *eqnn__quaternion_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    (void)g;
+    eqnn_tensor *t = eqnn_sum_cols(eqnn_square(a));
+    eqnn_tensor *v = eqnn_mul(a, eqnn_scale(eqnn__lie_sinc(t, 0.25, 0), 0.5));
+    eqnn_tensor *s = eqnn_square(eqnn__lie_sinc(t, 1. / 16, 0));
+    eqnn_tensor *w = eqnn_shift(eqnn_scale(eqnn_mul(t, s), -0.125), 1);
+    return eqnn_concat(w, v);
+}
+
+/* q and -q turn alike: the one with w >= 0 turns by at most pi. */
+static void eqnn__quaternion_near(eqnn_tensor *q, eqnn_tensor *part[2])
+{
+    eqnn_tensor *w = eqnn_slice(q, 0, 1);
+    eqnn_tensor *sign = eqnn_shift(eqnn_scale(eqnn__lie_below(w, 0), -2), 1);
+    eqnn__lie_parts(eqnn_mul(q, sign), 1, part);
+}
+
+/* With w = cos(angle/2) and v = sin(angle/2) axis: angle axis = 2 A(w) v, where A(w) =
+   acos(w)/sqrt(1 - w^2) is smooth from 1 (the identity) to 0 (angle pi), to any order. */
+static eqnn_tensor *eqnn__quaternion_log(const eqnn_lie *g, eqnn_tensor *q)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__quaternion_near(q, p);
+    return eqnn_mul(p[1], eqnn_scale(eqnn_map(p[0], EQNN_ARC, 0, 0), 2));
+}
+
+static eqnn_tensor *eqnn__quaternion_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__QUATERNION, u, v);
+}
+
+static eqnn_tensor *eqnn__quaternion_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__QUATERNION_BETWEEN, v, u);
+}
+
+static eqnn_tensor *eqnn__quaternion_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    return eqnn_mul(u, eqnn__lie_row(g->ctx, 4, 1, -1, -1, -1));
+}
+
+static eqnn_tensor *eqnn__quaternion_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__ROTATE, u, x);
+}
+
+static eqnn_tensor *eqnn__quaternion_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b)
+{
+    (void)g;
+    return eqnn__lie_times(EQNN__CROSS, a, b);
+}
+
+/* The shortest rotation of the first axis e to a unit vector n = (a, b, c) is (1 + a, e x n) over
+   its length sqrt(2 + 2 a). It has no limit as n nears -e, so there n is reached from -e instead,
+   after half a turn about the third axis took e to -e: with s = -1 (else 1)
+
+       (1 + s a, 0, -s c, s b) / sqrt(2 + 2 s a),   for s = -1 times (0, 0, 0, 1) from the right.
+
+   No choice is continuous on the whole sphere; the angle about e that a lift adds is drawn evenly,
+   so that the law of the lift does not show it. */
+static eqnn_tensor *eqnn__quaternion_from_axis(eqnn_tensor *n)
+{
+    if (!n) return NULL;
+    eqnn_tensor *a = eqnn_slice(n, 0, 1), *b = eqnn_slice(n, 1, 1), *d = eqnn_slice(n, 2, 1);
+    eqnn_tensor *beyond = eqnn__lie_below(a, -0.96);
+    eqnn_tensor *s = eqnn_shift(eqnn_scale(beyond, -2), 1);
+    eqnn_tensor *w = eqnn_shift(eqnn_mul(s, a), 1), *zero = eqnn_scale(a, 0);
+    eqnn_tensor *y = eqnn_neg(eqnn_mul(s, d)), *z = eqnn_mul(s, b);
+    eqnn_tensor *first[4], *other[4];
+    first[0] = w, first[1] = zero, first[2] = y, first[3] = z;
+    other[0] = eqnn_neg(z), other[1] = y, other[2] = zero, other[3] = w;
+    if (!zero || !y || !z || !other[0]) return NULL;
+    eqnn_tensor *q = eqnn_concat_n(first, 4), *p = eqnn_concat_n(other, 4);
+    q = eqnn_where(beyond, p, q);
+    return eqnn_mul(q, eqnn_rsqrt(eqnn_scale(w, 2)));
+}
+
+/* A fraction of a turn about the first axis. */
+static eqnn_tensor *eqnn__quaternion_about_axis(eqnn_tensor *fraction)
+{
+    if (!fraction) return NULL;
+    eqnn_tensor *u = eqnn__lie_turn(eqnn_scale(fraction, EQNN__PI));
+    return eqnn_concat(u, eqnn_zeros(fraction->ctx, fraction->rows, 2));
+}
+
+static eqnn_tensor *eqnn__quaternion_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                          eqnn_tensor **q)
+{
+    (void)g;
+    eqnn_tensor *r = eqnn_norm(x), *n = eqnn__lie_direction(x, r);
+    eqnn_tensor *turn = eqnn__quaternion_about_axis(draws), *to = eqnn__quaternion_from_axis(n);
+    *q = r;
+    return eqnn__lie_times(EQNN__QUATERNION, to, turn);
+}
+
+/* --- SE(2) and SE(3): x -> R x + t; elements are (R, t), R a complex number or a quaternion --- */
+
+static int eqnn__motion_cut(const eqnn_lie *g) { return g->f.point_dim == 2 ? 2 : 4; }
+
+/* R x, or R^-1 x */
+static eqnn_tensor *eqnn__motion_turn(const eqnn_lie *g, eqnn_tensor *R, eqnn_tensor *x, int back)
+{
+    int flat = g->f.point_dim == 2;
+    return eqnn__lie_times(flat ? (back ? EQNN__COMPLEX_BETWEEN : EQNN__COMPLEX)
+                                : (back ? EQNN__ROTATE_BACK : EQNN__ROTATE), R, x);
+}
+
+/* (R, t)(S, s) = (R S, R s + t) */
+static eqnn_tensor *eqnn__motion_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    eqnn_tensor *p[2], *s[2], *R, *t;
+    eqnn__lie_parts(u, eqnn__motion_cut(g), p);
+    eqnn__lie_parts(v, eqnn__motion_cut(g), s);
+    R = eqnn__lie_times(g->f.point_dim == 2 ? EQNN__COMPLEX : EQNN__QUATERNION, p[0], s[0]);
+    t = eqnn_add(eqnn__motion_turn(g, p[0], s[1], 0), p[1]);
+    return eqnn_concat(R, t);
+}
+
+/* (S^-1 R, S^-1 (t - s)): the difference first, so that no digits go far from the origin */
+static eqnn_tensor *eqnn__motion_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    int flat = g->f.point_dim == 2;
+    eqnn_tensor *p[2], *s[2], *R, *t;
+    eqnn__lie_parts(u, eqnn__motion_cut(g), p);
+    eqnn__lie_parts(v, eqnn__motion_cut(g), s);
+    R = eqnn__lie_times(flat ? EQNN__COMPLEX_BETWEEN : EQNN__QUATERNION_BETWEEN, s[0], p[0]);
+    t = eqnn__motion_turn(g, s[0], eqnn_sub(p[1], s[1]), 1);
+    return eqnn_concat(R, t);
+}
+
+static eqnn_tensor *eqnn__motion_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2], *R, *t;
+    eqnn__lie_parts(u, eqnn__motion_cut(g), p);
+    R = g->f.point_dim == 2 ? eqnn__circle_inverse(g, p[0]) : eqnn__quaternion_inverse(g, p[0]);
+    t = eqnn_neg(eqnn__motion_turn(g, p[0], p[1], 1));
+    return eqnn_concat(R, t);
+}
+
+static eqnn_tensor *eqnn__motion_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    eqnn_tensor *p[2];
+    eqnn__lie_parts(u, eqnn__motion_cut(g), p);
+    return eqnn_add(eqnn__motion_turn(g, p[0], x, 0), p[1]);
+}
+
+/* (-y, x): a quarter of a turn */
+static eqnn_tensor *eqnn__lie_quarter(eqnn_tensor *x)
+{
+    if (!x) return NULL;
+    return eqnn__lie_times(EQNN__COMPLEX, eqnn__lie_row(x->ctx, 2, 0, 1, 0, 0), x);
+}
+
+/* t = V u, V = sin(h)/h I + (1 - cos h)/h K: the path of a point that is turned while it is pushed.
+   (1 - cos h)/h = sin(h/2) sinc(h/2). */
+static eqnn_tensor *eqnn__plane_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    eqnn_tensor *p[2], *half, *along, *across, *t;
+    (void)g;
+    eqnn__lie_parts(a, 1, p);
+    half = eqnn_scale(p[0], 0.5);
+    along = eqnn_mul(p[1], eqnn_map(p[0], EQNN_SINC, 0, 0));
+    across = eqnn_sin(half);
+    across = eqnn_mul(across, eqnn_map(half, EQNN_SINC, 0, 0));
+    t = eqnn_add(along, eqnn_mul(eqnn__lie_quarter(p[1]), across));
+    return eqnn_concat(eqnn__lie_turn(p[0]), t);
+}
+
+/* V^-1 = b I - h/2 K, b = h/2 cot(h/2) = w A(w) with w = cos(h/2) */
+static eqnn_tensor *eqnn__plane_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2], *angle, *half, *w, *b, *along, *across;
+    (void)g;
+    eqnn__lie_parts(u, 2, p);
+    angle = eqnn__lie_angle(p[0]);
+    half = eqnn_scale(angle, 0.5);
+    w = eqnn_cos(half);
+    b = eqnn_mul(w, eqnn_map(w, EQNN_ARC, 0, 0));
+    along = eqnn_mul(p[1], b);
+    across = eqnn_mul(eqnn__lie_quarter(p[1]), half);
+    return eqnn_concat(angle, eqnn_sub(along, across));
+}
+
+static eqnn_tensor *eqnn__plane_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                     eqnn_tensor **q)
+{
+    (void)g, (void)q;
+    eqnn_tensor *R = eqnn__lie_turn(eqnn_scale(draws, 2 * EQNN__PI));
+    return eqnn_concat(R, x);
+}
+
+/* [(h, u), (k, v)] = (0, h K v - k K u) */
+static eqnn_tensor *eqnn__plane_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b)
+{
+    eqnn_tensor *p[2], *s[2], *first, *second;
+    eqnn__lie_parts(a, 1, p);
+    eqnn__lie_parts(b, 1, s);
+    first = eqnn_mul(eqnn__lie_quarter(s[1]), p[0]);
+    second = eqnn_mul(eqnn__lie_quarter(p[1]), s[0]);
+    second = eqnn_sub(first, second);
+    return second ? eqnn_concat(eqnn_zeros(g->ctx, second->rows, 1), second) : NULL;
+}
+
+/* V u = S u + c2 w x u + c3 (w.u) w with t = |w|^2, S = sin(sqrt t)/sqrt t, c2 = (1 - cos)/t =
+   S(t/4)^2 / 2, c3 = (1 - S)/t = c2 + 2 S'(t) */
+static eqnn_tensor *eqnn__screw_shift(eqnn_tensor *w, eqnn_tensor *u)
+{
+    eqnn_tensor *t = eqnn_sum_cols(eqnn_square(w)), *s = eqnn__lie_sinc(t, 1, 0);
+    eqnn_tensor *c2 = eqnn_scale(eqnn_square(eqnn__lie_sinc(t, 0.25, 0)), 0.5);
+    eqnn_tensor *slope = eqnn__lie_sinc(t, 1, 1);
+    eqnn_tensor *c3 = eqnn_add(c2, eqnn_scale(slope, 2)), *wu = eqnn_sum_cols(eqnn_mul(w, u));
+    eqnn_tensor *along = eqnn_mul(u, s), *across = eqnn_mul(eqnn__lie_times(EQNN__CROSS, w, u), c2);
+    eqnn_tensor *axis = eqnn_mul(w, eqnn_mul(wu, c3));
+    return eqnn_add(eqnn_add(along, across), axis);
+}
+
+static eqnn_tensor *eqnn__screw_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    eqnn_tensor *p[2], *q;
+    eqnn__lie_parts(a, 3, p);
+    q = eqnn__quaternion_exp(g, p[0]);
+    return eqnn_concat(q, eqnn__screw_shift(p[0], p[1]));
+}
+
+/* V^-1 t = b t - w x t / 2 + (1 - b)/|w|^2 (w.t) w, b = |w|/2 cot(|w|/2). Half the rotation vector
+   is A v, so that is
+
+       A w t - A v x t - A' (v.t) v,     A' = dA/dw = (w A - 1)/(1 - w^2)
+
+   (w here the quaternion's real part): smooth wherever A is. */
+static eqnn_tensor *eqnn__screw_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *q[2], *p[2], *A, *slope, *along, *across, *axis, *turn;
+    (void)g;
+    eqnn__lie_parts(u, 4, q);
+    eqnn__quaternion_near(q[0], p);
+    A = eqnn_map(p[0], EQNN_ARC, 0, 0);
+    slope = eqnn_map(p[0], EQNN_ARC, 0, 1);
+    turn = eqnn_mul(p[1], A);
+    along = eqnn_mul(q[1], eqnn_mul(p[0], A));
+    across = eqnn__lie_times(EQNN__CROSS, turn, q[1]);
+    axis = eqnn_sum_cols(eqnn_mul(p[1], q[1]));
+    axis = eqnn_mul(p[1], eqnn_mul(axis, slope));
+    along = eqnn_sub(eqnn_sub(along, across), axis);
+    return eqnn_concat(eqnn_scale(turn, 2), along);
+}
+
+/* Four normal numbers point everywhere alike: over their length, an even law of rotations
+   (Marsaglia 1972). */
+static eqnn_tensor *eqnn__screw_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                     eqnn_tensor **q)
+{
+    (void)g, (void)q;
+    eqnn_tensor *r = eqnn_norm(draws), *R = eqnn__lie_direction(draws, r);
+    return eqnn_concat(R, x);
+}
+
+/* [(w, u), (z, v)] = (w x z, w x v - z x u) */
+static eqnn_tensor *eqnn__screw_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b)
+{
+    eqnn_tensor *p[2], *s[2], *turn, *first, *second;
+    (void)g;
+    eqnn__lie_parts(a, 3, p);
+    eqnn__lie_parts(b, 3, s);
+    turn = eqnn__lie_times(EQNN__CROSS, p[0], s[0]);
+    first = eqnn__lie_times(EQNN__CROSS, p[0], s[1]);
+    second = eqnn__lie_times(EQNN__CROSS, s[0], p[1]);
+    return eqnn_concat(turn, eqnn_sub(first, second));
+}
+
+/* --- SE(2)_canonical(n): shifts, and turns by k of n parts; (k, t) --- */
+
+static eqnn_tensor *eqnn__canonical_turn(const eqnn_lie *g, eqnn_tensor *k, double sign)
+{
+    return eqnn__lie_turn(eqnn_scale(k, sign * 2 * EQNN__PI / g->turns));
+}
+
+/* k of 0..n-1 */
+static eqnn_tensor *eqnn__canonical_count(const eqnn_lie *g, eqnn_tensor *k)
+{
+    eqnn_tensor *low = eqnn_scale(eqnn__lie_below(k, -0.5), g->turns);
+    k = eqnn_add(k, low);
+    low = eqnn_scale(eqnn__lie_below(k, g->turns - 0.5), g->turns);
+    return eqnn_add(k, eqnn_shift(low, -g->turns));
+}
+
+static eqnn_tensor *eqnn__canonical_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__lie_parts(a, 2, p);
+    return eqnn_concat(p[1], p[0]);
+}
+
+static eqnn_tensor *eqnn__canonical_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2];
+    (void)g;
+    eqnn__lie_parts(u, 1, p);
+    return eqnn_concat(p[1], p[0]);
+}
+
+static eqnn_tensor *eqnn__canonical_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    eqnn_tensor *p[2], *s[2], *k, *t;
+    eqnn__lie_parts(u, 1, p);
+    eqnn__lie_parts(v, 1, s);
+    k = eqnn__canonical_count(g, eqnn_add(p[0], s[0]));
+    t = eqnn__lie_times(EQNN__COMPLEX, eqnn__canonical_turn(g, p[0], 1), s[1]);
+    return eqnn_concat(k, eqnn_add(t, p[1]));
+}
+
+static eqnn_tensor *eqnn__canonical_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2], *k, *t;
+    eqnn__lie_parts(u, 1, p);
+    k = eqnn__canonical_count(g, eqnn_neg(p[0]));
+    t = eqnn__lie_times(EQNN__COMPLEX, eqnn__canonical_turn(g, p[0], -1), p[1]);
+    return eqnn_concat(k, eqnn_neg(t));
+}
+
+/* As published the other way about: u^-1 v. */
+static eqnn_tensor *eqnn__canonical_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2], *s[2], *k, *t;
+    eqnn__lie_parts(u, 1, p);
+    eqnn__lie_parts(v, 1, s);
+    k = eqnn__canonical_count(g, eqnn_sub(s[0], p[0]));
+    t = eqnn_sub(s[1], p[1]);
+    t = eqnn__lie_times(EQNN__COMPLEX, eqnn__canonical_turn(g, p[0], -1), t);
+    return eqnn_concat(k, t);
+}
+
+static eqnn_tensor *eqnn__canonical_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    eqnn_tensor *p[2];
+    eqnn__lie_parts(u, 1, p);
+    x = eqnn__lie_times(EQNN__COMPLEX, eqnn__canonical_turn(g, p[0], 1), x);
+    return eqnn_add(x, p[1]);
+}
+
+static eqnn_tensor *eqnn__canonical_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *draws,
+                                         eqnn_tensor **q)
+{
+    (void)q;
+    eqnn_tensor *k = eqnn_scale(draws, g->turns);
+    return eqnn_concat(k, x);
+}
+
+/* --- what a group has when its user does not say otherwise --- */
+
+static eqnn_tensor *eqnn__lie_matrix_times(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v,
+                                           int point)
+{
+    eqnn_tensor *x[2];
+    const void **plan = (const void **)&((eqnn_lie *)(uintptr_t)g)->matrix[point];
+    if (!*plan) *plan = eqnn__matrix_plan(g->ctx, g->f.point_dim, point);
+    x[0] = u;
+    x[1] = v;
+    return v ? eqnn__lie_form(g->ctx, *plan, x, 2, v->cols) : NULL;
+}
+
+static eqnn_tensor *eqnn__default_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    return eqnn__lie_matrix_times(g, u, v, 0);
+}
+
+static eqnn_tensor *eqnn__default_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    return eqnn__lie_matrix_times(g, u, x, 1);
+}
+
+static eqnn_tensor *eqnn__default_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    return g->f.exp(g, eqnn_neg(g->f.log(g, u)));
+}
+
+static eqnn_tensor *eqnn__default_between(const eqnn_lie *g, eqnn_tensor *v, eqnn_tensor *u)
+{
+    return g->f.product(g, g->f.inverse(g, v), u);
+}
+
+static eqnn_tensor *eqnn__default_apart(const eqnn_lie *g, eqnn_tensor *q, eqnn_tensor *p)
+{
+    (void)g;
+    return eqnn_norm(eqnn_sub(q, p));
+}
+
+static void eqnn__lie_defaults(eqnn_lie *g)
+{
+    eqnn_lie_opts *f = &g->f;
+    if (!f->product) f->product = eqnn__default_product;
+    if (!f->inverse) f->inverse = eqnn__default_inverse;
+    if (!f->between) f->between = eqnn__default_between;
+    if (!f->act) f->act = eqnn__default_act;
+    if (!f->apart) f->apart = eqnn__default_apart;
+    if (!f->alpha_cols) f->alpha_cols = f->lie_dim - f->alpha_first;
+}
+
+/* --- making --- */
+
+static eqnn_lie *eqnn__lie_new(eqnn_ctx *c, const char *name)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    eqnn_lie *g = all ? (eqnn_lie *)eqnn__keep_alloc(c, sizeof *g) : NULL;
+    if (!g || !(g->name = eqnn__keep_string(c, name))) return NULL;
+    g->ctx = c;
+    return g;
+}
+
+static const eqnn_lie *eqnn__lie_keep(eqnn_lie *g)
+{
+    eqnn__groups *all = eqnn__groups_of(g->ctx);
+    eqnn__lie_defaults(g);
+    g->next = all->lie;
+    return all->lie = g;
+}
+
+static eqnn_lie *eqnn__lie_find(eqnn_ctx *c, const char *name)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    eqnn_lie *g = all ? all->lie : NULL;
+    while (g && strcmp(g->name, name)) g = g->next;
+    return g;
+}
+
+static void eqnn__lie_sizes(eqnn_lie *g, int point_dim, int lie_dim, int cols, int q_dim)
+{
+    g->f.point_dim = point_dim;
+    g->f.lie_dim = lie_dim;
+    g->f.cols = cols;
+    g->f.q_dim = q_dim;
+}
+
+/* Groups whose elements are their own logarithms. */
+static void eqnn__lie_shift(eqnn_lie *g, int d, int moved, int axis)
+{
+    eqnn__lie_sizes(g, d, moved, moved, d - moved);
+    g->axis = axis;
+    g->f.exp = g->f.log = eqnn__shift_same;
+    g->f.product = eqnn__shift_product;
+    g->f.inverse = eqnn__shift_inverse;
+    g->f.between = eqnn__shift_between;
+    g->f.bracket = eqnn__shift_bracket;
+    g->f.lift = eqnn__shift_lift;
+    g->f.act = eqnn__shift_act;
+}
+
+static void eqnn__lie_trivial(eqnn_lie *g, int d)
+{
+    eqnn__lie_shift(g, d, 0, 0);
+    g->f.lift = eqnn__trivial_lift;
+    g->f.act = eqnn__trivial_act;
+}
+
+static void eqnn__lie_scale(eqnn_lie *g, int q_dim)
+{
+    eqnn__lie_shift(g, 2, 1, 0);
+    g->f.q_dim = q_dim;
+    g->f.lift = eqnn__scale_lift;
+    g->f.act = eqnn__scale_act;
+    g->f.apart = eqnn__angle_apart;
+}
+
+static void eqnn__lie_squeeze(eqnn_lie *g, int lie_dim)
+{
+    eqnn__lie_shift(g, 2, lie_dim, 0);
+    g->f.alpha_first = lie_dim - 1;
+    g->f.lift = eqnn__squeeze_lift;
+    g->f.act = eqnn__squeeze_act;
+}
+
+static void eqnn__lie_circle(eqnn_lie *g)
+{
+    eqnn__lie_sizes(g, 2, 1, 2, 1);
+    g->f.exp = eqnn__circle_exp;
+    g->f.log = eqnn__circle_log;
+    g->f.product = g->f.act = eqnn__circle_product;
+    g->f.inverse = eqnn__circle_inverse;
+    g->f.between = eqnn__circle_between;
+    g->f.bracket = eqnn__shift_bracket;
+    g->f.lift = eqnn__circle_lift;
+    g->f.apart = eqnn__circle_apart;
+}
+
+static void eqnn__lie_polar(eqnn_lie *g)
+{
+    eqnn__lie_sizes(g, 2, 2, 3, 0);
+    g->f.alpha_first = 1;
+    g->f.exp = eqnn__polar_exp;
+    g->f.log = eqnn__polar_log;
+    g->f.product = eqnn__polar_product;
+    g->f.inverse = eqnn__polar_inverse;
+    g->f.bracket = eqnn__shift_bracket;
+    g->f.lift = eqnn__polar_lift;
+    g->f.act = eqnn__polar_act;
+}
+
+static void eqnn__lie_sphere(eqnn_lie *g)
+{
+    eqnn__lie_sizes(g, 3, 3, 4, 1);
+    g->f.draws = 1;
+    g->f.exp = eqnn__quaternion_exp;
+    g->f.log = eqnn__quaternion_log;
+    g->f.product = eqnn__quaternion_product;
+    g->f.inverse = eqnn__quaternion_inverse;
+    g->f.between = eqnn__quaternion_between;
+    g->f.bracket = eqnn__quaternion_bracket;
+    g->f.lift = eqnn__quaternion_lift;
+    g->f.act = eqnn__quaternion_act;
+}
+
+static void eqnn__lie_motion(eqnn_lie *g, int d)
+{
+    eqnn__lie_sizes(g, d, d == 2 ? 3 : 6, d == 2 ? 4 : 7, 0);
+    g->f.alpha_cols = d == 2 ? 1 : 3;
+    g->f.draws = d == 2 ? 1 : 4;
+    g->f.even = d == 2;
+    g->f.normal = d == 3;
+    g->f.exp = d == 2 ? eqnn__plane_exp : eqnn__screw_exp;
+    g->f.log = d == 2 ? eqnn__plane_log : eqnn__screw_log;
+    g->f.bracket = d == 2 ? eqnn__plane_bracket : eqnn__screw_bracket;
+    g->f.lift = d == 2 ? eqnn__plane_lift : eqnn__screw_lift;
+    g->f.product = eqnn__motion_product;
+    g->f.inverse = eqnn__motion_inverse;
+    g->f.between = eqnn__motion_between;
+    g->f.act = eqnn__motion_act;
+}
+
+static void eqnn__lie_canonical(eqnn_lie *g, int turns)
+{
+    eqnn__lie_sizes(g, 2, 3, 3, 0);
+    g->turns = turns;
+    g->f.draws = 1;
+    g->f.exp = eqnn__canonical_exp;
+    g->f.log = eqnn__canonical_log;
+    g->f.product = eqnn__canonical_product;
+    g->f.inverse = eqnn__canonical_inverse;
+    g->f.between = eqnn__canonical_between;
+    g->f.lift = eqnn__canonical_lift;
+    g->f.act = eqnn__canonical_act;
+}
+
+/* "SE(2)_canonical(4)" is "SE2_canonical" and 4: the parentheses go, the last number is told from
+   the word; -1 when there is none. Gives the number. */
+static int eqnn__lie_word(const char *name, char word[32])
+{
+    size_t n = 0, digits;
+    int number = -1;
+    for (; *name && n < 31; name++)
+        if (*name != '(' && *name != ')') word[n++] = *name;
+    word[*name ? 0 : n] = 0;
+    for (digits = strlen(word); digits > 0 && isdigit((unsigned char)word[digits - 1]);) digits--;
+    if (word[digits] && strlen(word + digits) < 4) {
+        number = atoi(word + digits);
+        word[digits] = 0;
+    }
+    return number;
+}
+
+/* 0 when there is no such group */
+static int eqnn__lie_known(eqnn_lie *g, const char *word, int n)
+{
+    int d = n < 0 ? 2 : n, sized = d >= 1 && d <= 16;
+    if (!strcmp(word, "T") && n > 0 && sized) eqnn__lie_shift(g, d, d, 0);
+    else if (!strcmp(word, "Tx") && sized) eqnn__lie_shift(g, d, 1, 0);
+    else if (!strcmp(word, "Ty") && sized && d >= 2) eqnn__lie_shift(g, d, 1, 1);
+    else if (!strcmp(word, "Trivial") && n > 0 && sized) eqnn__lie_trivial(g, d);
+    else if (!strcmp(word, "SO") && n == 2) eqnn__lie_circle(g);
+    else if (!strcmp(word, "SO") && n == 3) eqnn__lie_sphere(g);
+    else if (!strcmp(word, "RxSO") && n == 2) eqnn__lie_polar(g);
+    else if (!strcmp(word, "SE") && (n == 2 || n == 3)) eqnn__lie_motion(g, n);
+    else if (!strcmp(word, "SE2_canonical") && n > 0) eqnn__lie_canonical(g, n);
+    else if (!strcmp(word, "Rx") && d == 2) eqnn__lie_scale(g, 2);
+    else if (!strcmp(word, "Rx_published") && d == 2) eqnn__lie_scale(g, 1);
+    else if (!strcmp(word, "RxSQ") && n < 0) eqnn__lie_squeeze(g, 2);
+    else if (!strcmp(word, "SQ") && n < 0) eqnn__lie_squeeze(g, 1);
+    else return 0;
+    return 1;
+}
+
+EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
+{
+    char word[32];
+    if (!c || c->failed || !name) return NULL;
+    eqnn_lie *g = eqnn__lie_find(c, name);
+    if (g) return g;
+    int n = eqnn__lie_word(name, word);
+    if (!(g = eqnn__lie_new(c, name))) return NULL;
+    if (eqnn__lie_known(g, word, n)) return eqnn__lie_keep(g);
+    eqnn__fail(c,
+               "lie group \"%.60s\" is not known; known are Trivial(d), T(d), Tx(d), Ty(d), SO(2), "
+               "RxSO(2), Rx, SE(2), SO(3), SE(3), RxSQ, SQ, SE(2)_canonical(n), d up to 16, and "
+               "those of eqnn_lie_of",
+               name);
+    return NULL;
+}
+
+/* What is wrong with a user's group, or NULL. */
+static const char *eqnn__lie_wrong(const eqnn_lie_opts *f)
+{
+    if (f->point_dim < 1 || f->lie_dim < 1) return "needs point_dim and lie_dim";
+    if (f->cols < 0 || f->q_dim < 0 || f->draws < 0) return "has a negative size";
+    if (!f->exp || !f->log || !f->lift) return "needs exp, log and lift";
+    if (f->alpha_first < 0 || f->alpha_cols < 0 || f->alpha_first + f->alpha_cols > f->lie_dim)
+        return "has alpha columns outside the algebra's";
+    if (f->cols && f->cols != f->point_dim * f->point_dim && (!f->product || !f->act))
+        return "needs product and act, as its elements are no matrices";
+    return NULL;
+}
+
+EQNN_API const eqnn_lie *eqnn_lie_of(eqnn_ctx *c, const char *name, const eqnn_lie_opts *opts)
+{
+    if (!c || c->failed || !name || !opts) return NULL;
+    const char *wrong = eqnn__lie_wrong(opts);
+    eqnn_lie *g = eqnn__lie_find(c, name);
+    if (g) wrong = "is made already";
+    if (wrong) eqnn__fail(c, "lie group \"%.60s\" %s", name, wrong);
+    if (wrong || !(g = eqnn__lie_new(c, name))) return NULL;
+    g->f = *opts;
+    if (!g->f.cols) g->f.cols = g->f.point_dim * g->f.point_dim;
+    return eqnn__lie_keep(g);
+}
+
+EQNN_API const char *eqnn_lie_name(const eqnn_lie *g) { return g ? g->name : ""; }
+EQNN_API int eqnn_lie_dim(const eqnn_lie *g) { return g ? g->f.lie_dim : 0; }
+EQNN_API int eqnn_lie_cols(const eqnn_lie *g) { return g ? g->f.cols : 0; }
+EQNN_API int eqnn_lie_point_dim(const eqnn_lie *g) { return g ? g->f.point_dim : 0; }
+EQNN_API int eqnn_lie_q_dim(const eqnn_lie *g) { return g ? g->f.q_dim : 0; }
+EQNN_API int eqnn_lie_pair_dim(const eqnn_lie *g) { return g ? g->f.lie_dim + 2 * g->f.q_dim : 0; }
+EQNN_API int eqnn_lie_draws(const eqnn_lie *g) { return g ? g->f.draws : 0; }
+EQNN_API const void *eqnn_lie_user(const eqnn_lie *g) { return g ? g->f.user : NULL; }
+
+/* --- the operations --- */
+
+/* 1 when x are no rows of this group's */
+static int eqnn__lie_bad(const eqnn_lie *g, const eqnn_tensor *x, int cols, const char *op,
+                         const char *what)
+{
+    if (!g || g->ctx->failed) return 1;
+    if (!x) {
+        eqnn__fail(g->ctx, "%s of %s: no %s (NULL)", op, g->name, what);
+        return 1;
+    }
+    if (eqnn__bad(x, op)) return 1;
+    if (x->ctx == g->ctx && x->cols == cols) return 0;
+    if (x->ctx != g->ctx) eqnn__fail(x->ctx, "%s: the group belongs to another context", op);
+    else eqnn__fail(x->ctx, "%s of %s: %s have %d columns, got [%d,%d]", op, g->name, what, cols,
+                    x->rows, x->cols);
+    return 1;
+}
+
+/* Both get the same number of rows. */
+static int eqnn__lie_rows(eqnn_tensor **a, eqnn_tensor **b, const char *op)
+{
+    eqnn_tensor *x[2];
+    x[0] = *a;
+    x[1] = *b;
+    int rows = eqnn__stretch_rows(x, 2);
+    if (rows < 0) {
+        eqnn__fail(x[0]->ctx, "%s: %d and %d rows", op, x[0]->rows, x[1]->rows);
+        return 0;
+    }
+    if (x[0]->rows != rows) *a = eqnn_stretch(x[0], rows, x[0]->cols);
+    if (x[1]->rows != rows) *b = eqnn_stretch(x[1], rows, x[1]->cols);
+    return *a && *b;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_exp(const eqnn_lie *g, eqnn_tensor *a)
+{
+    if (!a || eqnn__lie_bad(g, a, g ? g->f.lie_dim : 0, "lie_exp", "coordinates")) return NULL;
+    eqnn_tensor *u = g->f.exp(g, a);
+    return eqnn__lie_bad(g, u, g->f.cols, "lie_exp", "elements") ? NULL : u;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_log(const eqnn_lie *g, eqnn_tensor *u)
+{
+    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_log", "elements")) return NULL;
+    eqnn_tensor *a = g->f.log(g, u);
+    return eqnn__lie_bad(g, a, g->f.lie_dim, "lie_log", "coordinates") ? NULL : a;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_inverse(const eqnn_lie *g, eqnn_tensor *u)
+{
+    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_inverse", "elements")) return NULL;
+    return g->f.inverse(g, u);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
+{
+    const char *op = "lie_product";
+    if (!g || !u || !v) return NULL;
+    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
+        eqnn__lie_bad(g, v, g->f.cols, op, "elements") || !eqnn__lie_rows(&u, &v, op))
+        return NULL;
+    return g->f.product(g, u, v);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
+{
+    const char *op = "lie_act";
+    if (!g || !u || !x) return NULL;
+    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
+        eqnn__lie_bad(g, x, g->f.point_dim, op, "points") || !eqnn__lie_rows(&u, &x, op))
+        return NULL;
+    return g->f.act(g, u, eqnn_as(x, NULL));
+}
+
+/* What an element does to zero and to the unit vectors tells its matrix. */
+EQNN_API eqnn_tensor *eqnn_lie_matrix(const eqnn_lie *g, eqnn_tensor *u)
+{
+    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_matrix", "elements")) return NULL;
+    int d = g->f.point_dim, side = d + 1, n = u->rows, order[17 * 17];
+    if (d > 16) return eqnn__fail(g->ctx, "lie_matrix of %s: more than 16 coordinates", g->name);
+    eqnn_tensor *zero = eqnn_zeros(g->ctx, n, d), *col[18], *t = eqnn_lie_act(g, u, zero);
+    for (int k = 0; k < d; k++) {
+        eqnn_tensor *e = eqnn_collect_columns(eqnn_full(g->ctx, n, 1, 1),
+                                              eqnn_ints_make(g->ctx, 1, &k, d, 0));
+        col[k] = eqnn_sub(eqnn_lie_act(g, u, e), t);
+    }
+    col[d] = t;
+    col[d + 1] = eqnn_concat(zero, eqnn_full(g->ctx, n, 1, 1));
+    if (g->ctx->failed) return NULL;
+    for (int i = 0; i < side; i++)
+        for (int k = 0; k < side; k++) order[i * side + k] = i == d ? side * d + k : k * d + i;
+    return eqnn_columns(eqnn_concat_n(col, d + 2),
+                        eqnn_ints_make(g->ctx, side * side, order, side * side, 0));
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b)
+{
+    const char *op = "lie_bracket";
+    if (!g || !a || !b) return NULL;
+    if (eqnn__lie_bad(g, a, g->f.lie_dim, op, "coordinates") ||
+        eqnn__lie_bad(g, b, g->f.lie_dim, op, "coordinates") || !eqnn__lie_rows(&a, &b, op))
+        return NULL;
+    if (!g->f.bracket) return eqnn__fail(g->ctx, "lie_bracket: %s has none", g->name);
+    return g->f.bracket(g, a, b);
+}
+
+/* a + b + [a,b]/2 + ([a,[a,b]] + [b,[b,a]])/12 - [b,[a,[a,b]]]/24 (Dynkin 1947) */
+EQNN_API eqnn_tensor *eqnn_lie_bch(const eqnn_lie *g, eqnn_tensor *a, eqnn_tensor *b, int order)
+{
+    if (!g || !a || !b) return NULL;
+    if (order < 1 || order > 4)
+        return eqnn__fail(g->ctx, "lie_bch: order %d; 1 to 4 are known", order);
+    eqnn_tensor *ab = eqnn_lie_bracket(g, a, b), *aab = eqnn_lie_bracket(g, a, ab);
+    eqnn_tensor *bab = eqnn_lie_bracket(g, b, ab), *baab = eqnn_lie_bracket(g, b, aab);
+    eqnn_tensor *sum = eqnn_add(a, b);
+    if (order > 1) sum = eqnn_add(sum, eqnn_scale(ab, 0.5));
+    if (order > 2) sum = eqnn_add(sum, eqnn_scale(eqnn_sub(aab, bab), 1. / 12));
+    if (order > 3) sum = eqnn_add(sum, eqnn_scale(baab, -1. / 24));
+    return sum;
+}
+
+/* --- lifts --- */
+
+EQNN_API int eqnn_lie_lift_given(const eqnn_lie *g, eqnn_tensor *points, eqnn_tensor *draws,
+                                 int samples, eqnn_tensor **u, eqnn_tensor **q)
+{
+    const char *op = "lie_lift";
+    eqnn_tensor *orbit = NULL, *x;
+    *u = NULL;
+    if (q) *q = NULL;
+    if (!g || !points || eqnn__lie_bad(g, points, g->f.point_dim, op, "points")) return 0;
+    if (samples < 1 || (samples > 1 && !g->f.draws) || (g->turns && samples != g->turns)) {
+        eqnn__fail(g->ctx, "lie_lift of %s: %d samples, it takes %s", g->name, samples,
+                   g->turns ? "as many as it has angles" : g->f.draws ? "1 or more" : "1");
+        return 0;
+    }
+    if (g->f.draws && eqnn__lie_bad(g, draws, g->f.draws, op, "random numbers")) return 0;
+    if (g->f.draws && draws->rows != points->rows * samples) {
+        eqnn__fail(g->ctx, "lie_lift of %s: %d rows of random numbers for %d points, %d samples",
+                   g->name, draws->rows, points->rows, samples);
+        return 0;
+    }
+    x = eqnn_as(points, NULL);
+    if (samples > 1) x = eqnn_repeat(x, samples);
+    *u = g->f.lift(g, x, draws, &orbit);
+    if (!*u || eqnn__lie_bad(g, *u, g->f.cols, op, "elements")) return 0;
+    if (g->f.q_dim && eqnn__lie_bad(g, orbit, g->f.q_dim, op, "orbits")) return 0;
+    if (q && g->f.q_dim) *q = orbit;
+    return 1;
+}
+
+/* s/samples of all points, after one number of each unless the group is canonical; in [0,1) */
+static eqnn_tensor *eqnn__lie_even(const eqnn_lie *g, const char *name, int points, int samples)
+{
+    size_t n = (size_t)points * (size_t)samples, k = (size_t)g->f.draws;
+    double *v = (double *)eqnn__take(g->ctx, n * k, sizeof *v);
+    double *first = (double *)eqnn__take(g->ctx, (size_t)points * k, sizeof *first);
+    if (first && !g->turns) eqnn_random(g->ctx, name, 0, (size_t)points * k, first);
+    for (size_t i = 0; v && first && i < n * k; i++) {
+        size_t row = i / k, sample = row % (size_t)samples;
+        v[i] = first[row / (size_t)samples * k + i % k] + (double)sample / samples;
+        if (v[i] >= 1) v[i] -= 1;
+    }
+    eqnn_tensor *x = v && first ? eqnn_from_double(g->ctx, (int)n, (int)k, v) : NULL;
+    eqnn__drop(g->ctx, first, (size_t)points * k, sizeof *first);
+    eqnn__drop(g->ctx, v, n * k, sizeof *v);
+    return x;
+}
+
+EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *name, int samples,
+                           eqnn_tensor **u, eqnn_tensor **q)
+{
+    eqnn_tensor *draws = NULL;
+    *u = NULL;
+    if (q) *q = NULL;
+    if (!g || !points || g->ctx->failed) return 0;
+    if (!name && g->f.draws) {
+        eqnn__fail(g->ctx, "lie_lift of %s: its random numbers need a name", g->name);
+        return 0;
+    }
+    int n = points->rows, rows = samples > 0 && n <= INT_MAX / samples ? n * samples : 0;
+    if (g->f.draws && samples > 0 && (g->f.even || g->turns))
+        draws = eqnn__lie_even(g, name, n, samples);
+    else if (g->f.draws && g->f.normal) draws = eqnn_normal(g->ctx, name, rows, g->f.draws);
+    else if (g->f.draws) draws = eqnn_uniform(g->ctx, name, rows, g->f.draws);
+    return eqnn_lie_lift_given(g, points, draws, samples, u, q);
+}
+
+/* --- pairs --- */
+
+/* 1 when elements and orbits are no lift of this group's */
+static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, const char *op)
+{
+    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, op, "elements")) return 1;
+    if (g->f.q_dim == 0) return 0;
+    if (eqnn__lie_bad(g, q, g->f.q_dim, op, "orbits")) return 1;
+    if (q->rows == u->rows) return 0;
+    eqnn__fail(g->ctx, "%s of %s: %d elements and %d orbits", op, g->name, u->rows, q->rows);
+    return 1;
+}
+
+/* Row by row log(v^-1 u), p, q: u, p of the target, v, q of the source. */
+static eqnn_tensor *eqnn__lie_pair_rows(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *p,
+                                        eqnn_tensor *v, eqnn_tensor *q)
+{
+    eqnn_tensor *a = NULL;
+    if (g->f.lie_dim && !(a = eqnn_lie_log(g, g->f.between(g, v, u)))) return NULL;
+    if (!g->f.q_dim) return a;
+    return g->f.lie_dim ? eqnn__lie_join(a, p, q) : eqnn_concat(p, q);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const eqnn_graph *graph)
+{
+    if (!graph || !u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_between", "elements"))
+        return NULL;
+    eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
+    return v && to ? g->f.between(g, v, to) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                     const eqnn_graph *graph)
+{
+    if (!graph || eqnn__lie_bad_lift(g, u, q, "lie_pairs")) return NULL;
+    int orbits = g->f.q_dim > 0;
+    eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
+    eqnn_tensor *qv = orbits ? eqnn_gather(q, graph) : NULL;
+    eqnn_tensor *qu = orbits ? eqnn_gather_target(q, graph) : NULL;
+    return g->ctx->failed ? NULL : eqnn__lie_pair_rows(g, to, qu, v, qv);
+}
+
+/* |a| of some columns, added to sum with a weight */
+static eqnn_tensor *eqnn__lie_weigh(eqnn_tensor *sum, eqnn_tensor *length, double weight)
+{
+    length = eqnn_scale(length, weight);
+    return sum ? eqnn_add(sum, length) : length;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_distance(const eqnn_lie *g, eqnn_tensor *pairs, double alpha)
+{
+    if (!g || !pairs) return NULL;
+    int a = g->f.lie_dim, q = g->f.q_dim, first = g->f.alpha_first, n = g->f.alpha_cols;
+    if (eqnn__lie_bad(g, pairs, a + 2 * q, "lie_distance", "pairs")) return NULL;
+    if (!(alpha >= 0 && alpha <= 1))
+        return eqnn__fail(g->ctx, "lie_distance: alpha is %g, not in 0..1", alpha);
+    if (g->turns) return eqnn__fail(g->ctx, "lie_distance: %s has none", g->name);
+    eqnn_tensor *sum = NULL, *rest = NULL;
+    if (first > 0) rest = eqnn_slice(pairs, 0, first);
+    if (first + n < a) {
+        eqnn_tensor *last = eqnn_slice(pairs, first + n, a - first - n);
+        rest = rest ? eqnn_concat(rest, last) : last;
+    }
+    if (n > 0) sum = eqnn__lie_weigh(sum, eqnn_norm(eqnn_slice(pairs, first, n)), alpha);
+    if (rest) sum = eqnn__lie_weigh(sum, eqnn_norm(rest), 1 - alpha);
+    if (q > 0) {
+        eqnn_tensor *to = eqnn_slice(pairs, a, q), *from = eqnn_slice(pairs, a + q, q);
+        sum = eqnn__lie_weigh(sum, g->f.apart(g, to, from), 1 - alpha);
+    }
+    return sum;
+}
+
+/* --- neighbours --- */
+
+/* out[i] = distance of rows to[i], from[i]; leaves nothing in the step's memory */
+static int eqnn__lie_distances(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, double alpha,
+                               int n, const int *to, const int *from, double *out)
+{
+    eqnn_ctx *c = g->ctx;
+    eqnn_mark mark = eqnn_mark_make(c);
+    int recording = eqnn_recording(c, 0), orbits = g->f.q_dim > 0;
+    eqnn_ints *i = eqnn_ints_make(c, n, to, u->rows, 0);
+    eqnn_ints *j = eqnn_ints_make(c, n, from, u->rows, 0);
+    eqnn_tensor *ui = eqnn_take(u, i), *uj = eqnn_take(u, j);
+    eqnn_tensor *qi = orbits ? eqnn_take(q, i) : NULL, *qj = orbits ? eqnn_take(q, j) : NULL;
+    eqnn_tensor *pairs = c->failed ? NULL : eqnn__lie_pair_rows(g, ui, qi, uj, qj);
+    eqnn_tensor *d = eqnn_lie_distance(g, pairs, alpha);
+    eqnn_real *v = (eqnn_real *)eqnn__take(c, (size_t)n, sizeof *v);
+    int good = d && v && eqnn_read(d, v);
+    for (int k = 0; good && k < n; k++) out[k] = (double)v[k];
+    eqnn__drop(c, v, (size_t)n, sizeof *v);
+    eqnn_recording(c, recording);
+    eqnn_rewind(mark, NULL);
+    return good;
+}
+
+/* Where each example's nodes begin: [examples+1], of the heap; *examples gets how many. */
+static int *eqnn__lie_examples(eqnn_ctx *c, int nodes, const int *example, int *examples,
+                               const char *op)
+{
+    int last = example && nodes > 0 ? example[nodes - 1] : example ? -1 : 0;
+    if (last < INT_MAX) last++;
+    if (*examples <= 0) *examples = last;
+    int *first = (int *)eqnn__take(c, (size_t)*examples + 1, sizeof *first);
+    int sorted = first && *examples >= last;
+    for (int i = 0; sorted && i < nodes; i++) {
+        int e = example ? example[i] : 0;
+        sorted = e >= 0 && e < *examples && (i == 0 || !example || example[i - 1] <= e);
+        if (sorted) first[e + 1]++;
+    }
+    for (int e = 0; sorted && e < *examples; e++) first[e + 1] += first[e];
+    if (sorted) return first;
+    if (first) eqnn__drop(c, first, (size_t)*examples + 1, sizeof *first);
+    eqnn__fail(c, "%s: examples must be sorted and of 0..%d", op, *examples - 1);
+    return NULL;
+}
+
+/* A neighbour and how far it is. */
+typedef struct eqnn__lie_near { double d, chance; int node; } eqnn__lie_near;
+
+static int eqnn__lie_near_by_distance(const void *a, const void *b)
+{
+    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    return x->d != y->d ? (x->d < y->d ? -1 : 1) : x->node - y->node;
+}
+
+static int eqnn__lie_near_by_chance(const void *a, const void *b)
+{
+    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->node - y->node;
+}
+
+/* Leaves the first of the list: the nearest, those within the radius, then some at random. */
+static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *list, int n)
+{
+    int most = n, kept = 0;
+    if (o->nearest > 0 && o->nearest < most) most = o->nearest;
+    if (o->fill > 0 && o->fill * n < most) most = (int)ceil(o->fill * n);
+    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_near_by_distance);
+    for (int i = 0; i < most; i++)
+        if (!(o->radius > 0) || list[i].d < o->radius) list[kept++] = list[i];
+    if (o->most <= 0 || kept <= o->most) return kept;
+    qsort(list, (size_t)kept, sizeof *list, eqnn__lie_near_by_chance);
+    return o->most;
+}
+
+typedef struct eqnn__lie_edges { int *source, *target; size_t count, room; } eqnn__lie_edges;
+
+static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
+{
+    size_t want = e->count + (size_t)more, room = want > 2 * e->room ? want : 2 * e->room;
+    if (want <= e->room) return 1;
+    int *s = (int *)eqnn__heap(c, e->source, e->room * sizeof *s, room * sizeof *s);
+    if (s) e->source = s;
+    int *t = s ? (int *)eqnn__heap(c, e->target, e->room * sizeof *t, room * sizeof *t) : NULL;
+    if (t) e->target = t;
+    if (s && !t) e->source = (int *)eqnn__heap(c, s, room * sizeof *s, e->room * sizeof *s);
+    if (t) e->room = room;
+    return t != NULL;
+}
+
+/* What one example's search needs. */
+typedef struct eqnn__lie_near_job {
+    const eqnn_lie *g;
+    eqnn_tensor *u, *q;
+    double alpha;
+    const eqnn_lie_graph_opts *o;
+    int first, n, rows; /* the example's nodes; targets in a run */
+    int *to, *from;     /* [rows][n] */
+    double *d, *chance; /* the same; chance [n] of one target */
+    eqnn__lie_near *list;   /* [n] */
+} eqnn__lie_near_job;
+
+/* The neighbours of targets at..at+rows-1 of the example. */
+static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
+{
+    eqnn_ctx *c = j->g->ctx;
+    const char *name = j->o->name ? j->o->name : "neighbours";
+    for (int i = 0; i < rows * j->n; i++)
+        j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
+    if (!eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
+        return 0;
+    for (int r = 0; r < rows; r++) {
+        int target = j->first + at + r;
+        if (j->o->most > 0) {
+            char full[160];
+            snprintf(full, sizeof full, "%.120s.%d", name, target);
+            eqnn_random(c, full, 0, (size_t)j->n, j->chance);
+        }
+        for (int i = 0; i < j->n; i++) {
+            j->list[i].d = j->d[r * j->n + i];
+            j->list[i].chance = j->chance[i];
+            j->list[i].node = j->first + i;
+        }
+        int kept = eqnn__lie_near_choose(j->o, j->list, j->n);
+        if (!eqnn__lie_near_room(c, e, kept)) return 0;
+        for (int i = 0; i < kept; i++) {
+            e->source[e->count] = j->list[i].node;
+            e->target[e->count++] = target;
+        }
+    }
+    return 1;
+}
+
+/* In runs of about 64 Ki pairs. */
+static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+{
+    eqnn_ctx *c = j->g->ctx;
+    int rows = j->n > 65536 ? 1 : 65536 / (j->n > 0 ? j->n : 1);
+    if (rows > j->n) rows = j->n;
+    size_t n = (size_t)j->n, pairs = (size_t)rows * n;
+    j->to = (int *)eqnn__take(c, pairs, sizeof *j->to);
+    j->from = (int *)eqnn__take(c, pairs, sizeof *j->from);
+    j->d = (double *)eqnn__take(c, pairs, sizeof *j->d);
+    j->chance = (double *)eqnn__take(c, n, sizeof *j->chance);
+    j->list = (eqnn__lie_near *)eqnn__take(c, n, sizeof *j->list);
+    int good = j->to && j->from && j->d && j->chance && j->list;
+    for (int at = 0; good && at < j->n; at += rows)
+        good = eqnn__lie_near_run(j, at, at + rows < j->n ? rows : j->n - at, e);
+    eqnn__drop(c, j->list, n, sizeof *j->list);
+    eqnn__drop(c, j->chance, n, sizeof *j->chance);
+    eqnn__drop(c, j->d, pairs, sizeof *j->d);
+    eqnn__drop(c, j->from, pairs, sizeof *j->from);
+    eqnn__drop(c, j->to, pairs, sizeof *j->to);
+    return good;
+}
+
+EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                          double alpha, const eqnn_lie_graph_opts *opts)
+{
+    eqnn_lie_graph_opts o;
+    eqnn_graph_opts graph;
+    eqnn__lie_near_job job;
+    eqnn__lie_edges e;
+    memset(&o, 0, sizeof o);
+    memset(&graph, 0, sizeof graph);
+    memset(&job, 0, sizeof job);
+    memset(&e, 0, sizeof e);
+    if (opts) o = *opts;
+    if (eqnn__lie_bad_lift(g, u, q, "lie_graph")) return NULL;
+    int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
+    int good = first != NULL;
+    job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
+    for (int k = 0; good && k < o.examples; k++) {
+        job.first = first[k];
+        job.n = first[k + 1] - first[k];
+        if (job.n > 0) good = eqnn__lie_near_example(&job, &e);
+    }
+    if (good && e.count > INT_MAX)
+        good = 0, eqnn__fail(g->ctx, "lie_graph: too many edges");
+    graph.sources = graph.targets = u->rows;
+    graph.example = o.example, graph.examples = o.examples, graph.keep = o.keep;
+    const eqnn_graph *made =
+        good ? eqnn_graph_make(g->ctx, (int)e.count, e.source, e.target, &graph) : NULL;
+    if (e.source) eqnn__heap(g->ctx, e.source, e.room * sizeof *e.source, 0);
+    if (e.target) eqnn__heap(g->ctx, e.target, e.room * sizeof *e.target, 0);
+    if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
+    return made;
+}
+
+/* --- farthest points --- */
+
+/* Nodes first..first+n-1, m of them into out; d, best [n] are working memory. */
+static void eqnn__farthest_of(eqnn_distances f, void *user, int first, int n, int start, int m,
+                              double *d, double *best, int *out)
+{
+    int at = start;
+    for (int i = 0; i < n; i++) best[i] = HUGE_VAL;
+    for (int k = 0; k < m; k++) {
+        out[k] = first + at;
+        best[at] = -1; /* chosen: coincident points come last, but no point comes twice */
+        f(user, first + at, first, n, d);
+        for (int i = 0; i < n; i++)
+            if (best[i] >= 0 && d[i] < best[i]) best[i] = d[i];
+        for (int i = at = 0; i < n; i++)
+            if (best[i] > best[at]) at = i;
+    }
+}
+
+/* How many of n nodes: a share of them to the next whole number, halves to the even one. */
+static int eqnn__farthest_count(int n, double fraction, int count)
+{
+    double x = fraction * n, whole = floor(x);
+    if (count > 0) return count < n ? count : n;
+    if (x - whole > 0.5 || (x - whole == 0.5 && fmod(whole, 2) != 0)) whole += 1;
+    return whole < n ? (int)whole : n;
+}
+
+/* The example's first node: given, random or 0; -1 and an error where there is no such node */
+static int eqnn__farthest_start(eqnn_ctx *c, const eqnn_farthest_opts *o, int example, int n)
+{
+    double u = 0;
+    char name[160];
+    if (o->start && (o->start[example] < 0 || o->start[example] >= n)) {
+        eqnn__fail(c, "farthest: example %d of %d nodes cannot start at %d", example, n,
+                   o->start[example]);
+        return -1;
+    }
+    if (o->start) return o->start[example];
+    if (!o->name) return 0;
+    snprintf(name, sizeof name, "%.120s.%d", o->name, example);
+    eqnn_random(c, name, 0, 1, &u);
+    return (int)(u * n);
+}
+
+EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_distances f,
+                                  void *user, const eqnn_farthest_opts *opts)
+{
+    eqnn_farthest_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!c || c->failed || !f) return NULL;
+    c->op = "farthest";
+    if (nodes < 0 || o.count < 0 || (!o.count && !(fraction >= 0 && fraction <= 1))) {
+        eqnn__fail(c, "farthest: %g of %d nodes makes no sense", fraction, nodes);
+        return NULL;
+    }
+    int *first = eqnn__lie_examples(c, nodes, o.example, &o.examples, "farthest");
+    size_t N = (size_t)nodes;
+    double *d = (double *)eqnn__take(c, 2 * N, sizeof *d);
+    int *out = (int *)eqnn__take(c, N, sizeof *out), total = 0;
+    for (int e = 0; first && d && out && e < o.examples && !c->failed; e++) {
+        int n = first[e + 1] - first[e], start = n > 0 ? eqnn__farthest_start(c, &o, e, n) : -1;
+        int m = start < 0 ? 0 : eqnn__farthest_count(n, fraction, o.count);
+        eqnn__farthest_of(f, user, first[e], n, start, m, d, d + N, out + total);
+        total += m;
+    }
+    eqnn_ints *chosen = out ? eqnn_ints_make(c, total, out, nodes, o.keep) : NULL;
+    eqnn__drop(c, out, N, sizeof *out);
+    eqnn__drop(c, d, 2 * N, sizeof *d);
+    if (first) eqnn__drop(c, first, (size_t)o.examples + 1, sizeof *first);
+    return chosen;
+}
+
+typedef struct eqnn__lie_lifted {
+    const eqnn_lie *g;
+    eqnn_tensor *u, *q;
+    double alpha;
+} eqnn__lie_lifted;
+
+/* From one lifted point to others; infinite after an error, so that the search ends. */
+static void eqnn__lie_from(void *user, int from, int first, int n, double *out)
+{
+    const eqnn__lie_lifted *p = (const eqnn__lie_lifted *)user;
+    eqnn_ctx *c = p->g->ctx;
+    int *i = (int *)eqnn__take(c, 2 * (size_t)n, sizeof *i);
+    for (int k = 0; i && k < n; k++) i[k] = from, i[n + k] = first + k;
+    if (!i || !eqnn__lie_distances(p->g, p->u, p->q, p->alpha, n, i, i + n, out))
+        for (int k = 0; k < n; k++) out[k] = HUGE_VAL;
+    eqnn__drop(c, i, 2 * (size_t)n, sizeof *i);
+}
+
+EQNN_API eqnn_ints *eqnn_lie_farthest(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                                      double alpha, double fraction,
+                                      const eqnn_farthest_opts *opts)
+{
+    eqnn__lie_lifted p;
+    if (eqnn__lie_bad_lift(g, u, q, "lie_farthest")) return NULL;
+    p.g = g, p.u = u, p.q = q, p.alpha = alpha;
+    return eqnn_farthest(g->ctx, u->rows, fraction, eqnn__lie_from, &p, opts);
+}
+
 #endif /* EQNN_IMPLEMENTATION */
 
 /* ------------------------------------------------------------------------------------------------
-   CHANGES   0.1   sections 1 to 5
+   CHANGES   0.1   sections 1 to 6
 
    eqnn may be used under either of the two licences below, whichever suits you.
 

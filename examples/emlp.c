@@ -21,7 +21,9 @@
    5000 test examples when that on 1000 others is smallest, mean over --trials.
 
    The folder of --out gets log.csv, losses.svg and trialK.safetensors; with --resume a run that was
-   stopped goes on as if it had not been. */
+   stopped goes on as if it had not been.
+
+   TEST: --n 50 --ch 64 --epochs 2 --test 100 --trials 2 */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"
@@ -42,8 +44,8 @@ typedef struct examples {
 typedef struct settings {
     const eqnn_task *task;
     const char *network, *group, *folder;
-    int n, channels, layers, epochs, trials, aug, resume, test, threads;
-    double rate;
+    int n, channels, layers, epochs, trials, aug, resume, test, threads, projected;
+    double rate, average;
     uint64_t seed;
 } settings;
 
@@ -72,7 +74,8 @@ static eqnn_tensor *network(const trial *t, eqnn_tensor *x)
                             .layer.bias.kind = EQNN_INIT_ZEROS };
         return eqnn_mlp(x, "mlp", widths, &o);
     }
-    eqnn_emlp_opts o = { .channels = s->channels, .layers = s->layers };
+    eqnn_emlp_opts o = { .channels = s->channels, .layers = s->layers,
+                         .linear.projected = s->projected };
     return eqnn_emlp(x, "emlp", t->in, t->out, t->group, &o);
 }
 
@@ -110,22 +113,25 @@ static void batch_of(const trial *t, const int *items, int n, const double *elem
     *y = eqnn_from_double(t->c, n, Y, by);
 }
 
-/* Mean squared error over examples first..first+n-1. */
+/* Mean squared error over examples first..first+n-1. One example goes first: what layers make of
+   their weights then stays for all batches, each of which is forgotten. */
 static double error_on(const trial *t, int first, int n)
 {
     double sum = 0;
-    int recording = eqnn_recording(t->c, 0);
+    eqnn_tensor *x, *y;
+    int recording = eqnn_recording(t->c, 0), items[BATCH] = { first };
+    batch_of(t, items, 1, NULL, &x, &y);
+    predict(t, x);
     for (int at = 0, k; at < n; at += k) {
-        int items[BATCH];
-        eqnn_tensor *x, *y;
+        eqnn_mark m = eqnn_mark_make(t->c);
         k = n - at < BATCH ? n - at : BATCH;
         for (int i = 0; i < k; i++) items[i] = first + at + i;
-        eqnn_mark m = eqnn_mark_make(t->c);
         batch_of(t, items, k, NULL, &x, &y);
         sum += eqnn_value(eqnn_mse(predict(t, x), y)) * k;
         eqnn_rewind(m, NULL);
     }
     eqnn_recording(t->c, recording);
+    eqnn_reset(t->c);
     return sum / n;
 }
 
@@ -184,11 +190,13 @@ static int load(trial *t)
 /* Looks at the validation set a hundred times in all. */
 static void look(trial *t, int epoch, double train, eqnn_csv *log)
 {
+    if (t->s->average > 0) eqnn_use_average(t->c, 1);
     double validation = error_on(t, t->data.train, VALIDATION);
     if (!(validation >= t->best)) {
         t->best = validation;
         t->test = error_on(t, t->data.train + VALIDATION, t->s->test);
     }
+    if (t->s->average > 0) eqnn_use_average(t->c, 0);
     eqnn_csv_number(log, t->number);
     eqnn_csv_number(log, epoch);
     eqnn_csv_number(log, train);
@@ -201,7 +209,7 @@ static void look(trial *t, int epoch, double train, eqnn_csv *log)
 static int train(trial *t, eqnn_csv *log)
 {
     const settings *s = t->s;
-    eqnn_adam_opts o = { .rate = s->rate };
+    eqnn_adam_opts o = { .rate = s->rate, .average = s->average };
     eqnn_adam *adam = eqnn_adam_make(t->c, &o);
     eqnn_batches *batches = eqnn_batches_make(t->c, s->n, NULL, s->n < BATCH ? s->n : BATCH, 1);
     int epoch = load(t), every = (s->epochs + 99) / 100;
@@ -349,7 +357,8 @@ static void report(eqnn_ctx *c, const settings *s, const result *r)
     eqnn_table_cell(t, "-");
     eqnn_table_cell(t, "-");
     if (!strcmp(s->network, "mlp")) eqnn_table_cell(t, "mlp%s", s->aug ? ", augmented" : "");
-    else eqnn_table_cell(t, "emlp %s%s", s->group, s->aug ? ", augmented" : "");
+    else eqnn_table_cell(t, "emlp %s%s%s", s->group, s->projected ? ", projected" : "",
+                         s->aug ? ", augmented" : "");
     eqnn_table_cell(t, "%zu", r[0].weights);
     eqnn_table_cell(t, "%.4g", test);
     eqnn_table_cell(t, "%.2g", s->trials > 1 ? sqrt(square / (s->trials - 1)) : 0.0);
@@ -406,7 +415,9 @@ int main(int argc, char **argv)
         { "layers", "3", "hidden layers" },
         { "aug", "off", "show every example transformed by a random group element" },
         { "trials", "1", "runs with other examples and first weights; the paper has 3" },
+        { "projected", "off", "any weights, projected at every call, as the paper's code has it" },
         { "rate", "3e-3", "of Adam" },
+        { "average", "0", "decay of the moving average of weights that is judged then" },
         { "test", "5000", "test examples" },
         { "epochs", "0", "0: min(900000/n, 1000), as the paper has it" },
         { "seed", "2021", "of the first trial" },
@@ -421,8 +432,10 @@ int main(int argc, char **argv)
                    .layers = eqnn_args_int(&a, "layers", 1, 50),
                    .epochs = eqnn_args_int(&a, "epochs", 0, 1000000),
                    .trials = eqnn_args_int(&a, "trials", 1, 100), .aug = eqnn_args_on(&a, "aug"),
+                   .projected = eqnn_args_on(&a, "projected"),
                    .resume = eqnn_args_on(&a, "resume"), .test = eqnn_args_int(&a, "test", 100,
-                   1000000), .rate = eqnn_args_number(&a, "rate"), .seed = eqnn_args_seed(&a),
+                   1000000), .rate = eqnn_args_number(&a, "rate"),
+                   .average = eqnn_args_number(&a, "average"), .seed = eqnn_args_seed(&a),
                    .threads = eqnn_args_int(&a, "threads", 0, 1024) };
     if (go == 0) return 0;
     if (go > 0) s.task = eqnn_task_find(c, eqnn_args_text(&a, "dataset"));

@@ -67,7 +67,7 @@ static double not_orthonormal(const double *Q, size_t rank, size_t n, size_t F)
     return most;
 }
 
-/* Largest entry of rho(g) q - q over basis vectors q and random elements, over the largest of rho. */
+/* Largest entry of rho(g) q - q over basis vectors q and random elements, over that of rho(g) q. */
 static double not_fixed(eqnn_ctx *c, const eqnn_rep *r, const double *Q, size_t rank)
 {
     const eqnn_group *g[8];
@@ -106,8 +106,8 @@ static void check_basis(eqnn_ctx *c, const char *group, const char *text)
     double *Q = doubles(rank * n * F), *v = doubles(n * F), *w = doubles(n * F);
     CHECK(eqnn_basis_dense(r, Q));
     double orthonormal = not_orthonormal(Q, rank, n, F), fixed = not_fixed(c, r, Q, rank);
-    test_note("%-12s %-28s %4d of %5d  QQ-1 %.1e  gQ-Q %.1e", group, text, (int)rank, (int)n,
-              orthonormal, fixed);
+    test_note("%-12s %-28s %4d of %5d  QQ-1 %.1e  gQ-Q %.1e", group ? group : "mixed",
+              text, (int)rank, (int)n, orthonormal, fixed);
     CHECK(orthonormal < 1e-10);
     CHECK(fixed < 1e-9);
     for (size_t i = 0; i < n * F; i++) v[i] = sin((double)(7 * i + 1));
@@ -137,8 +137,9 @@ TEST(bases_are_orthonormal_and_fixed)
         { "O(3)", "V**2 >> P*V" }, { "O13", "T(1,0) >> T(2,1)" }, { "SO13p", "T(2,2)" },
         { "SO11p", "T(2) >> T(2)" }, { "Sp(2)", "T(2) >> T(2)" }, { "SL(3)", "T(2) >> V.T" },
         { "GL(2)", "T(2) >> T(2)" }, { "U(2)", "V + V.T >> V + V**2*V.T" }, { "SU(3)", "T(3)" },
-        { "SU(2)", "T(4)" }, { "D(6)", "T(2) >> T(2)" }, { "C(3)", "T(3)" }, { "S(4)", "P*V >> V**2" },
-        { "S(5)", "T(3)" }, { "Cube", "T(2) >> V" }, { "RubiksCube", "V >> V" },
+        { "SU(2)", "T(4)" }, { "D(6)", "T(2) >> T(2)" }, { "C(3)", "T(3)" },
+        { "S(4)", "P*V >> V**2" }, { "S(5)", "T(3)" }, { "Cube", "T(2) >> V" },
+        { "RubiksCube", "V >> V" },
         { "SO(3)xS(3)", "V >> V" }, { "Real(U(2))", "V >> V" }, { "Embed(SO(2),3,0)", "V >> V**2" },
         { NULL, "V(Z(3))*V(S(4)) + V(O(3))**2" }, { NULL, "V(U(2))*V(SO(3)) >> V(U(2))*V(SO(3))" },
         { "Trivial(3)", "V >> V" }, { "Scaling(2)", "T(2) >> T(2)" }, { "DkeR3(3)", "T(3)" } };
@@ -149,7 +150,7 @@ TEST(bases_are_orthonormal_and_fixed)
     }
 }
 
-/* Theory: SO(2) central binomials; SO(3) Motzkin sums; O(n) pairings; U(n) permutations; S(n) Bell. */
+/* SO(2): central binomials; SO(3): Motzkin sums; O(n): pairings; U(n): permutations; S(n): Bell. */
 TEST(dimensions_by_theory)
 {
     static const int so2[] = { 1, 0, 2, 0, 6, 0, 20, 0, 70 }, so3[] = { 1, 0, 1, 1, 3, 6, 15, 36 };
@@ -461,7 +462,8 @@ static double *solved(eqnn_ctx *c, const char *path, const char *group, const ch
 
 TEST(bases_are_kept_in_a_file)
 {
-    static const char *const cases[][3] = { { "SO(3)", "T(4)", "weights" }, { "S(4)", "T(3)", "orbits" },
+    static const char *const cases[][3] = { { "SO(3)", "T(4)", "weights" },
+                                            { "S(4)", "T(3)", "orbits" },
                                             { "U(2)", "V >> V", "weights" } };
     char path[128];
     snprintf(path, sizeof path, "/tmp/eqnn_bases_%d_%d", (int)sizeof(eqnn_real), test_serial);

@@ -36,7 +36,7 @@ static eqnn_tensor *layer(eqnn_tensor *const *x, int n, void *user)
     switch (k->what) {
     case 0: return eqnn_rep_linear(x[0], "linear", eqnn_rep_label(out), NULL);
     case 1: return eqnn_rep_linear(x[0], "linear", eqnn_rep_label(out), &projected);
-    case 2: return eqnn_rep_bilinear(x[0], "bilinear", eqnn_rep_label(out));
+    case 2: return eqnn_rep_bilinear(x[0], "bilinear", eqnn_rep_label(out), NULL);
     case 3: return eqnn_rep_gate(x[0], eqnn_rep_label(out));
     case 4: return eqnn_emlp_block(x[0], "block", eqnn_rep_label(out), NULL);
     default: break;

@@ -2300,7 +2300,7 @@ static eqnn_tensor *emlp_layer(golden *g, const char *tag, const eqnn_rep *in, c
     eqnn_tensor *x = eqnn_from_rep(matrix(g, of_tag(tag, "x"), 0), in);
     eqnn_tensor *y = eqnn_rep_linear(x, "linear", eqnn_rep_label(mid), &o);
     if (check) compare(g, of_tag(tag, "y_linear"), eqnn_to_rep(y, mid));
-    y = eqnn_add(y, eqnn_scale(eqnn_rep_bilinear(y, "bilinear", eqnn_rep_label(mid)), 0.1));
+    y = eqnn_add(y, eqnn_scale(eqnn_rep_bilinear(y, "bilinear", eqnn_rep_label(mid), NULL), 0.1));
     if (check) compare(g, of_tag(tag, "preact"), eqnn_to_rep(y, mid));
     y = eqnn_to_rep(eqnn_rep_gate(y, eqnn_rep_label(out)), out);
     if (check) compare(g, of_tag(tag, "y"), y);
@@ -2358,6 +2358,343 @@ static void emlp_layers(golden *g)
     for (int i = 0; i < eqnn_file_metas(g->f); i++) emlp_case(g, eqnn_file_meta_key(g->f, i));
 }
 
+/* ---- Lie groups ------------------------------------------------------------------------------ */
+
+/* "SO3.NAME" of the file */
+static const char *lie_name(const char *group, const char *name, char out[128])
+{
+    snprintf(out, 128, "%s.%s", group, name);
+    return out;
+}
+
+static eqnn_tensor *lie_matrix(golden *g, const char *group, const char *name, int cols)
+{
+    char full[128];
+    return matrix(g, lie_name(group, name, full), cols);
+}
+
+static void lie_compare(golden *g, const char *group, const char *name, const eqnn_tensor *x)
+{
+    char full[128];
+    compare(g, lie_name(group, name, full), x);
+}
+
+/* Their matrices: of groups that do not shift, without the last row and column. */
+static eqnn_tensor *lie_theirs(golden *g, const eqnn_lie *G, eqnn_tensor *u, int side)
+{
+    int d = eqnn_lie_point_dim(G), index[16], n = 0;
+    eqnn_tensor *m = eqnn_lie_matrix(G, u);
+    for (int i = 0; side == d && i < d; i++)
+        for (int k = 0; k < d; k++) index[n++] = i * (d + 1) + k;
+    return side == d ? eqnn_columns(m, eqnn_ints_make(g->c, n, index, (d + 1) * (d + 1), 0)) : m;
+}
+
+/* log(exp(-b) exp(a)) by edges from 2k (b) to 2k+1 (a) */
+static eqnn_tensor *lie_pairs_of(golden *g, const eqnn_lie *G, eqnn_tensor *u, eqnn_tensor *v)
+{
+    int n = eqnn_rows(u), source[64], target[64];
+    eqnn_tensor *x[2] = { v, u };
+    for (int i = 0; i < n && i < 64; i++) source[i] = i, target[i] = n + i;
+    eqnn_graph_opts o = { .targets = 2 * n, .sources = 2 * n };
+    const eqnn_graph *graph = eqnn_graph_make(g->c, n, source, target, &o);
+    return eqnn_lie_log(G, eqnn_lie_between(G, u && v ? eqnn_stack(x, 2) : NULL, graph));
+}
+
+/* exp, log, inverse and brackets. Beside the exact logarithm: theirs loses its digits near pi. */
+static void lie_exp_log(golden *g, const char *name, const eqnn_lie *G, int side)
+{
+    eqnn_tensor *a = lie_matrix(g, name, "alg", 0), *u = eqnn_lie_exp(G, a);
+    lie_compare(g, name, "exp_ref", lie_theirs(g, G, u, side));
+    lie_compare(g, name, "exp", lie_theirs(g, G, u, side));
+    lie_compare(g, name, "log_ref", eqnn_lie_log(G, u));
+    eqnn_tensor *pa = lie_matrix(g, name, "pair_a", 0), *pb = lie_matrix(g, name, "pair_b", 0);
+    eqnn_tensor *ua = eqnn_lie_exp(G, pa);
+    lie_compare(g, name, "inv", lie_theirs(g, G, eqnn_lie_inverse(G, ua), side));
+    if (!strncmp(name, "SO3", 3) || !strncmp(name, "SE3", 3)) {
+        eqnn_tensor *ea = eqnn_scale(pa, 0.1), *eb = eqnn_scale(pb, 0.1);
+        lie_compare(g, name, "bracket", eqnn_lie_bracket(G, pa, pb));
+        lie_compare(g, name, "bch3", eqnn_lie_bch(G, ea, eb, 3));
+        lie_compare(g, name, "bch4", eqnn_lie_bch(G, ea, eb, 4));
+    }
+}
+
+/* Distances of their pairs at four alphas, ours as they are. */
+static void lie_distances(golden *g, const char *name, const eqnn_lie *G, eqnn_tensor *pairs)
+{
+    eqnn_tensor *alphas = matrix(g, "alphas", 1), *d[4] = { NULL };
+    for (int k = 0; k < 4 && eqnn_rows(alphas) == 4; k++)
+        d[k] = eqnn_lie_distance(G, pairs, eqnn_at(alphas, k, 0));
+    lie_compare(g, name, "pair_dist", d[3] ? eqnn_concat_n(d, 4) : NULL);
+}
+
+static void lie_group(golden *g, const char *name)
+{
+    char full[128];
+    int side = !strncmp(name, "SE", 2) ? name[2] - '0' + 1 : name[strlen(name) - 1] - '0';
+    const eqnn_lie *G = eqnn_lie_make(g->c, name);
+    lie_exp_log(g, name, G, side);
+    eqnn_tensor *a = lie_matrix(g, name, "pair_a", 0), *b = lie_matrix(g, name, "pair_b", 0);
+    eqnn_tensor *ua = eqnn_lie_exp(G, a), *ub = eqnn_lie_exp(G, b), *theirs, *q = NULL;
+    theirs = lie_matrix(g, name, "pair_log", 0);
+    if (has(g, lie_name(name, "pair_q", full))) q = lie_matrix(g, name, "pair_q", 0);
+    lie_distances(g, name, G, q ? eqnn_concat(theirs, q) : theirs);
+    double before = g->worst;
+    lie_compare(g, name, "pair_log", lie_pairs_of(g, G, ua, ub));
+    lie_compare(g, name, "log", eqnn_lie_log(G, eqnn_lie_exp(G, lie_matrix(g, name, "alg", 0))));
+    if (!golden_quiet)
+        printf("       %s: exp, log, inverse, distance %.1e; their own log, pairs %.1e\n", name,
+               before, g->worst);
+    if (side >= 3 && name[2] == '3' && g->worst <= 2e-7)
+        g->worst = before; /* their own error near pi: 1e-7 at pi - 1e-4 */
+    end_within(g, name, 1e-12, 2e-6);
+}
+
+static void lie_shifts(golden *g, const char *name)
+{
+    const eqnn_lie *G = eqnn_lie_make(g->c, name);
+    eqnn_tensor *a = lie_matrix(g, name, "pair_a", 0), *b = lie_matrix(g, name, "pair_b", 0);
+    eqnn_tensor *pairs = name[1] == 'r' ? eqnn_concat(a, b) : lie_pairs_of(g, G, a, b);
+    lie_compare(g, name, "pair_embed", pairs);
+    lie_distances(g, name, G, pairs);
+    end_within(g, name, 1e-12, 2e-6);
+}
+
+/* Their small-angle functions by ours: sin x/x, (x - sin x)/x^3, (1 - cos x)/x^2,
+   (1 - x/2 cot(x/2))/x^2, x/sin x. */
+static void lie_series(golden *g)
+{
+    eqnn_tensor *x = matrix(g, "series.x", 1), *t = eqnn_square(x), *h = eqnn_scale(x, 0.5);
+    eqnn_tensor *s = eqnn_map(t, EQNN_SINC_ROOT, 0, 0), *ds = eqnn_map(t, EQNN_SINC_ROOT, 0, 1);
+    eqnn_tensor *c2 = eqnn_square(eqnn_map(h, EQNN_SINC, 0, 0)), *w = eqnn_cos(h);
+    c2 = eqnn_scale(c2, 0.5);
+    compare(g, "series.sinc", s);
+    compare(g, "series.cosc", c2);
+    compare(g, "series.sincc", eqnn_add(c2, eqnn_scale(ds, 2)));
+    /* (1 - b)/x^2 = -A'(w) sin(x/2)^2/x^2 */
+    eqnn_tensor *ratio = eqnn_scale(eqnn_square(eqnn_map(h, EQNN_SINC, 0, 0)), -0.25);
+    compare(g, "series.coscc", eqnn_mul(ratio, eqnn_map(w, EQNN_ARC, 0, 1)));
+    compare(g, "series.sinc_inv", eqnn_reciprocal(eqnn_map(x, EQNN_SINC, 0, 0)));
+    end_within(g, "small angles", 1e-9, 1e-5); /* their sinc_inv is wrong by 2.4e-10 at 0.07 */
+}
+
+static void lie_groups(golden *g)
+{
+    static const char *const names[] = { "SO2", "RxSO2", "SE2", "SO3", "SE3" };
+    static const char *const shifts[] = { "T2", "T3", "Trivial2", "Trivial3" };
+    for (int k = 0; k < 5; k++) {
+        begin(g, "");
+        lie_group(g, names[k]);
+    }
+    for (int k = 0; k < 4; k++) {
+        begin(g, "");
+        lie_shifts(g, shifts[k]);
+    }
+    begin(g, "");
+    lie_series(g);
+}
+
+/* Groups of matrices, or Lie groups? */
+static void groups(golden *g)
+{
+    eqnn_file *f;
+    if (find_entry(g, "alphas", &f)) lie_groups(g);
+    else group_perms(g);
+}
+
+/* Every pair, row by row of their [n][n], of lifted points. */
+static const eqnn_graph *lie_all_pairs(golden *g, int n)
+{
+    eqnn_graph_opts o = { .loops = 1 };
+    return eqnn_complete_graph(g->c, n, &o);
+}
+
+/* Rx's distance as published: the query's own angle takes the place of the group's part. */
+static eqnn_tensor *lie_rx_distance(eqnn_tensor *pairs)
+{
+    eqnn_tensor *a = eqnn_slice(pairs, 0, 1), *angle = eqnn_slice(pairs, 1, 1);
+    return eqnn_add(eqnn_scale(eqnn_abs(angle), 0.2), eqnn_scale(eqnn_abs(a), 0.8));
+}
+
+/* By how much of a turn about the first axis their rotation to each point, always the shortest, is
+   ahead of ours: they differ near the negative axis, where the shortest has no limit. */
+static eqnn_tensor *lie_ahead(golden *g, eqnn_tensor *x)
+{
+    const eqnn_lie *G = eqnn_lie_make(g->c, "SO3");
+    int n = eqnn_rows(x);
+    eqnn_tensor *u, *r = eqnn_norm(x), *part[4], *q;
+    eqnn_lie_lift_given(G, x, eqnn_zeros(g->c, n, 1), 1, &u, &q);
+    part[0] = eqnn_add(r, eqnn_slice(x, 0, 1));
+    part[1] = eqnn_zeros(g->c, n, 1);
+    part[2] = eqnn_neg(eqnn_slice(x, 2, 1));
+    part[3] = eqnn_slice(x, 1, 1);
+    q = eqnn_concat_n(part, 4);
+    q = eqnn_lie_product(G, eqnn_lie_inverse(G, u), eqnn_div(q, eqnn_norm(q)));
+    return eqnn_scale(eqnn_slice(eqnn_lie_log(G, q), 0, 1), 0.5 / acos(-1));
+}
+
+static eqnn_tensor *lie_draws(golden *g, const char *name, eqnn_tensor *x, int samples)
+{
+    if (!strcmp(name, "SE2")) { /* base angles -pi + 2 pi s/n and the points' own */
+        eqnn_tensor *u = eqnn_repeat(matrix(g, "SE2.u", 1), samples);
+        double base[48];
+        for (int i = 0; i < 48; i++) base[i] = (i % samples + 1.0) / samples - 0.5;
+        return eqnn_add(u, eqnn_from_double(g->c, 48, 1, base));
+    }
+    if (!strcmp(name, "SE3")) return matrix(g, "quat_raw", 4);
+    if (strcmp(name, "SO3")) return NULL;
+    /* theirs is the angle of a random rotation, 2 atan2(|xyz|, w): here as a fraction of a turn */
+    eqnn_tensor *raw = matrix(g, "quat_raw", 4);
+    eqnn_tensor *v = eqnn_norm(eqnn_slice(raw, 1, 3)), *w = eqnn_slice(raw, 0, 1);
+    eqnn_tensor *turn = eqnn_scale(eqnn_atan2(v, w), 1 / acos(-1));
+    return eqnn_add(turn, eqnn_repeat(lie_ahead(g, x), samples));
+}
+
+static void lift_case(golden *g, const char *name, const char *ours, int samples)
+{
+    char full[128];
+    const eqnn_lie *G = eqnn_lie_make(g->c, ours);
+    eqnn_tensor *x = matrix(g, eqnn_lie_point_dim(G) == 3 ? "points3" : "points2", 0), *u, *q;
+    eqnn_lie_lift_given(G, x, lie_draws(g, name, x, samples), samples, &u, &q);
+    const eqnn_graph *graph = lie_all_pairs(g, eqnn_rows(u));
+    eqnn_tensor *pairs = eqnn_lie_pairs(G, u, q, graph);
+    lie_compare(g, name, "abq", pairs);
+    if (has(g, lie_name(name, "a", full))) lie_compare(g, name, "a", eqnn_lie_log(G, u));
+    if (has(g, lie_name(name, "q", full))) lie_compare(g, name, "q", q);
+    lie_compare(g, name, "dist",
+                !strcmp(name, "Rx") ? lie_rx_distance(pairs) : eqnn_lie_distance(G, pairs, 0.2));
+    if (has(g, lie_name(name, "values", full))) {
+        lie_compare(g, name, "values", eqnn_repeat(matrix(g, "values", 0), samples));
+        lie_compare(g, name, "mask", eqnn_repeat(matrix(g, "mask", 1), samples));
+    }
+    end_within(g, name, 1e-9, 2e-5);
+}
+
+static void lift_canonical(golden *g, const char *name, const char *ours, int samples)
+{
+    double k[64];
+    for (int i = 0; i < 64; i++) k[i] = (double)(i % samples) / samples;
+    const eqnn_lie *G = eqnn_lie_make(g->c, ours);
+    eqnn_tensor *u, *draws = eqnn_from_double(g->c, 16 * samples, 1, k);
+    eqnn_lie_lift_given(G, matrix(g, "points2", 0), draws, samples, &u, NULL);
+    lie_compare(g, name, "abq", eqnn_lie_pairs(G, u, NULL, lie_all_pairs(g, 16 * samples)));
+    end_within(g, name, 1e-12, 1e-5);
+}
+
+/* Elements between points: quaternion and shift, as they are or as a dual quaternion. */
+static void lift_quaternions(golden *g, const char *name, int positive, int dual)
+{
+    const eqnn_lie *G = eqnn_lie_make(g->c, "SE3");
+    eqnn_tensor *u, *raw = matrix(g, "quat_raw", 4), *w = eqnn_slice(raw, 0, 1);
+    if (positive)
+        raw = eqnn_mul(raw, eqnn_shift(eqnn_scale(eqnn_less(w, eqnn_zeros(g->c, 1, 1)), -2), 1));
+    eqnn_lie_lift_given(G, matrix(g, "points3", 0), raw, 2, &u, NULL);
+    eqnn_tensor *e = eqnn_lie_between(G, u, lie_all_pairs(g, 32));
+    if (dual) { /* (q, (0, t) q / 2) */
+        eqnn_tensor *q = eqnn_slice(e, 0, 4), *t = eqnn_slice(e, 4, 3);
+        const eqnn_lie *H = eqnn_lie_make(g->c, "SO3");
+        eqnn_tensor *zero = eqnn_zeros(g->c, eqnn_rows(t), 1);
+        e = eqnn_concat(q, eqnn_scale(eqnn_lie_product(H, eqnn_concat(zero, t), q), 0.5));
+    }
+    lie_compare(g, name, "embed", e);
+    end_within(g, name, 1e-12, 1e-5);
+}
+
+static void lifts(golden *g)
+{
+    static const char *const names[][2] = {
+        { "Trivial2", "Trivial(2)" }, { "Trivial3", "Trivial(3)" }, { "T2", "T(2)" },
+        { "T3", "T(3)" }, { "Tx", "Tx(2)" }, { "Ty", "Ty(2)" }, { "SO2", "SO(2)" },
+        { "Rx", "Rx_published" }, { "RxSO2", "RxSO(2)" }, { "SE2", "SE(2)" }, { "SO3", "SO(3)" },
+        { "SE3", "SE(3)" }
+    };
+    for (int k = 0; k < 12; k++) {
+        begin(g, "");
+        lift_case(g, names[k][0], names[k][1], k < 9 ? 1 : k == 9 ? 3 : 2);
+    }
+    begin(g, "");
+    lift_canonical(g, "SE2canonical2", "SE(2)_canonical(2)", 2);
+    begin(g, "");
+    lift_canonical(g, "SE2canonical4", "SE(2)_canonical(4)", 4);
+    begin(g, "");
+    lift_quaternions(g, "SE3quat7", 0, 0);
+    begin(g, "");
+    lift_quaternions(g, "SE3quat7pos", 1, 0);
+    begin(g, "");
+    lift_quaternions(g, "SE3dualquat", 0, 1);
+}
+
+/* Distances of real points only: of example k, the real points are real[k][..]. */
+typedef struct fps_case { const double *dists; int place[36], n; } fps_case;
+
+static void fps_from(void *user, int from, int first, int n, double *out)
+{
+    const fps_case *f = (const fps_case *)user;
+    int a = f->place[from];
+    for (int i = 0; i < n; i++) {
+        int b = f->place[first + i];
+        out[i] = f->dists[(a / 12 * 12 + a % 12) * 12 + b % 12];
+    }
+}
+
+static void fps_share(golden *g, const fps_case *f, const int *example, const int *start,
+                      const char *name, int count)
+{
+    eqnn_farthest_opts o = { .example = example, .examples = 3, .count = count, .start = start };
+    eqnn_ints *chosen = eqnn_farthest(g->c, f->n, 0, fps_from, (void *)(uintptr_t)f, &o);
+    size_t m;
+    double *theirs = numbers(g, name, &m), *ours = (double *)calloc(m + 1, sizeof *ours);
+    int at = 0, n = eqnn_ints_count(chosen);
+    const int *v = eqnn_ints_data(chosen);
+    for (int e = 0; theirs && ours && e < 3; e++)
+        for (int k = 0; k < count; k++) {
+            int have = at < n && example[v[at]] == e;
+            ours[e * count + k] = have ? f->place[v[at]] % 12 : theirs[e * count + k];
+            at += have;
+        }
+    if (theirs && ours) compare_numbers(g, name, ours, theirs, m);
+    free(theirs); free(ours);
+}
+
+static void fps(golden *g)
+{
+    fps_case f;
+    size_t n;
+    int start[3], example[36], valid[3] = { 0, 0, 0 };
+    begin(g, "");
+    double *dists = numbers(g, "dists", &n), *mask = numbers(g, "mask", &n);
+    double *raw = numbers(g, "start_raw", &n);
+    memset(&f, 0, sizeof f);
+    f.dists = dists;
+    for (int i = 0; mask && i < 36; i++) {
+        if (mask[i] == 0) continue;
+        valid[i / 12]++;
+        example[f.n] = i / 12;
+        f.place[f.n++] = i;
+    }
+    for (int e = 0; raw && e < 3; e++) start[e] = (int)raw[e] % valid[e];
+    if (dists && mask && raw) {
+        fps_share(g, &f, example, start, "idx_25", 3);
+        fps_share(g, &f, example, start, "idx_50", 6);
+        fps_share(g, &f, example, start, "idx_75", 9);
+    }
+    free(dists); free(mask); free(raw);
+    end_within(g, "farthest points", 0, 0);
+}
+
+/* Random rotations of normal numbers; the file's other entries have no case here yet. */
+static void misc(golden *g)
+{
+    begin(g, "");
+    eqnn_tensor *raw = matrix(g, "so3sample.quat_raw", 4), *u;
+    const eqnn_lie *G = eqnn_lie_make(g->c, "SE3");
+    eqnn_lie_lift_given(G, eqnn_zeros(g->c, eqnn_rows(raw), 3), raw, 1, &u, NULL);
+    const eqnn_lie *H = eqnn_lie_make(g->c, "SO3");
+    compare(g, "so3sample.R", lie_theirs(g, H, eqnn_slice(u, 0, 4), 3));
+    end_within(g, "random rotations", 1e-12, 1e-6);
+    if (mark(g, "sched.")) skip(g, "sched", "not built yet");
+    if (mark(g, "rot.")) skip(g, "rot", "not built yet");
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 typedef struct table_kind {
@@ -2389,7 +2726,10 @@ static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "gatconv", gat_convs },
                                      { "layers", emlp_layers },
                                      { "reduced_tensor_products", reduced_products },
-                                     { "groups", group_perms },
+                                     { "groups", groups },
+                                     { "lift", lifts },
+                                     { "fps", fps },
+                                     { "misc", misc },
                                      { "projectors", projectors },
                                      { "datasets", datasets } };
 

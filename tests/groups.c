@@ -226,8 +226,8 @@ TEST(samples_are_uniform)
     }
 }
 
-/* The published way turns the plane by a normal angle z: the mean of cos z is exp(-1/2). In O(2) the
-   mirror's power is even as often as odd. Of boosts the mean of cosh z is exp(1/2). */
+/* The published way turns the plane by a normal angle z: the mean of cos z is exp(-1/2). In O(2)
+   the mirror's power is even as often as odd. Of boosts the mean of cosh z is exp(1/2). */
 TEST(samples_as_published)
 {
     enum { N = 4000 };

@@ -232,7 +232,7 @@ TEST(made_once)
 {
     eqnn_ctx *c = test_context();
     double gradient[3][4], ones[4] = { 1, 1, 1, 1 };
-    for (int way = 0; way < 3; way++) { /* twice the shared one; with a checkpoint; after a rewind */
+    for (int way = 0; way < 3; way++) { /* shared; with a checkpoint; after a rewind */
         double data[6] = { 1, 2, -1, 0.5, 0.25, -2 };
         eqnn_tensor *x = eqnn_from_double(c, 3, 2, data), *y;
         times_made = 0;
