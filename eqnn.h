@@ -455,7 +455,7 @@ EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes
 
 typedef enum eqnn_init_kind {
     EQNN_INIT_NORMAL,          /* N(0, scale^2); the default: e3nn's                              */
-    EQNN_INIT_ZEROS, EQNN_INIT_ONES,
+    EQNN_INIT_ZEROS, EQNN_INIT_ONES,  /* ones: all scale                                          */
     EQNN_INIT_UNIFORM,         /* [-scale, scale)                                                 */
     EQNN_INIT_TORCH,           /* uniform +-scale/sqrt(fan_in): torch.nn.Linear                   */
     EQNN_INIT_GLOROT_UNIFORM, EQNN_INIT_GLOROT_NORMAL,   /* xavier                                */
@@ -589,6 +589,7 @@ typedef struct eqnn_norm_opts {
     double eps;       /* default 1e-5                    */
     double momentum;  /* batch norm only; default 0.1    */
     int no_affine;    /* default weight and bias         */
+    int clamp;        /* batch norm only: max(var, eps) in the place of var + eps */
 } eqnn_norm_opts;
 /* Each row with mean 0 and variance 1, times "weight", plus "bias". */
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
@@ -648,6 +649,8 @@ typedef struct eqnn_schedule {
     int64_t every;    /* steps: how often                                                       */
     int64_t warmup;   /* steps of linear growth from 0 before all this; default none            */
     int64_t total;    /* cosine: steps in all, warm-up included                                 */
+    double least;     /* cosine: never below; default no limit                                  */
+    int overlap;      /* cosine and warm-up begin together, and are multiplied                  */
 } eqnn_schedule;
 EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step);
 
@@ -669,14 +672,15 @@ typedef eqnn_tensor *(*eqnn_field)(eqnn_tensor *y, double t, void *user);
 typedef enum eqnn_ode_method {
     EQNN_DOPRI5,   /* Dormand and Prince 5(4): the steps follow the error                         */
     EQNN_RK4,      /* the classical Runge-Kutta method, order 4                                   */
-    EQNN_MIDPOINT  /* implicit midpoint, order 2: symplectic for every Hamiltonian, so that the
+    EQNN_MIDPOINT, /* implicit midpoint, order 2: symplectic for every Hamiltonian, so that the
                       energy error stays bounded; a step is solved by iteration                   */
+    EQNN_RK38      /* Kutta's rule of 3/8, order 4: as the data of eqnn_system_run are made       */
 } eqnn_ode_method;
 typedef struct eqnn_ode_stats { int64_t steps, rejected, evaluations; } eqnn_ode_stats;
 typedef struct eqnn_ode_opts {
     eqnn_ode_method method; /* default DOPRI5                                                     */
     double rtol, atol;      /* DOPRI5: error of a step; default 1e-4, 1.4e-8 [1]                  */
-    double step;            /* RK4 and MIDPOINT: the longest; default from time to time. DOPRI5:
+    double step;            /* RK4, RK38, MIDPOINT: the longest; default from time to time. DOPRI5:
                                the first; default by a rule                                       */
     double solve;           /* MIDPOINT: relative change that ends the iteration; default eps  */
     int max_steps;          /* rejected ones included; default 10000                              */
@@ -10150,7 +10154,8 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
     int uniform = o->kind == EQNN_INIT_UNIFORM || o->kind == EQNN_INIT_TORCH ||
                   o->kind == EQNN_INIT_GLOROT_UNIFORM || o->kind == EQNN_INIT_HE_UNIFORM;
     if (o->kind == EQNN_INIT_ZEROS || o->kind == EQNN_INIT_ONES) {
-        for (size_t i = 0; i < n; i++) x[i] = o->kind == EQNN_INIT_ONES;
+        double one = o->scale < 0 || o->scale > 0 ? o->scale : 1;
+        for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)(o->kind == EQNN_INIT_ONES ? one : 0);
         return 1;
     }
     int flat = uniform || o->kind == EQNN_INIT_LECUN_NORMAL;
@@ -12092,6 +12097,13 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
     return eqnn_leave(eqnn__norm_affine(y, &o));
 }
 
+/* 1 / standard deviation */
+static eqnn_tensor *eqnn__batch_scale(eqnn_tensor *var, const eqnn_norm_opts *o)
+{
+    if (!var || !o->clamp) return eqnn_rsqrt(eqnn_shift(var, o->eps));
+    return eqnn_rsqrt(eqnn_max(var, eqnn_full(var->ctx, 1, 1, o->eps)));
+}
+
 /* Batch statistics of x; they are also filed for the running ones, the variance with n - 1 for n as
    PyTorch does. A single row tells nothing of its variance. */
 static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_tensor *var,
@@ -12106,7 +12118,7 @@ static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_t
     int old = eqnn_recording(x->ctx, 0);
     if (n > 1) eqnn_file_update(var, eqnn_scale(batch_var, (double)n / (n - 1)), o->momentum);
     eqnn_recording(x->ctx, old);
-    return eqnn_mul(centred, eqnn_rsqrt(eqnn_shift(batch_var, o->eps)));
+    return eqnn_mul(centred, eqnn__batch_scale(batch_var, o));
 }
 
 /* Ioffe and Szegedy 2015, arXiv:1502.03167; y as for layer_norm, statistics of each column */
@@ -12122,7 +12134,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
     if (!mean || !var) return NULL;
     if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, &o);
-    else y = eqnn_mul(eqnn_sub(x, mean), eqnn_rsqrt(eqnn_shift(var, o.eps)));
+    else y = eqnn_mul(eqnn_sub(x, mean), eqnn__batch_scale(var, &o));
     return eqnn_leave(eqnn__norm_affine(y, &o));
 }
 
@@ -12488,18 +12500,21 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on)
 EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
 {
     if (!s) return NAN;
-    if (step < s->warmup) return s->rate * (double)step / (double)s->warmup;
-    double t = (double)(step - (s->warmup > 0 ? s->warmup : 0));
+    double warm = step < s->warmup ? (double)step / (double)s->warmup : 1;
+    int64_t first = s->warmup > 0 && !(s->overlap && s->kind == EQNN_COSINE) ? s->warmup : 0;
+    if (step < first) return s->rate * warm;
+    double t = (double)(step - first);
     double factor = s->factor > 0 ? s->factor : s->kind == EQNN_STEPS ? 0.1 : 1;
-    double length = (double)(s->total - (s->warmup > 0 ? s->warmup : 0));
+    double length = (double)(s->total - first);
     switch (s->kind) {
     case EQNN_STEPS:
         return s->every > 0 ? s->rate * eqnn__power(factor, floor(t / (double)s->every)) : s->rate;
     case EQNN_EXPONENTIAL: return s->rate * eqnn__power(factor, t);
     case EQNN_COSINE:
-        if (t >= length) return length > 0 ? s->last : s->rate;
-        t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
-        return s->last + (s->rate - s->last) * t;
+        if (t >= length) t = length > 0 ? 0 : 1;
+        else t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
+        t = s->last + (s->rate - s->last) * t;
+        return warm * (t > s->least ? t : s->least);
     default: return s->rate;
     }
 }
@@ -12786,6 +12801,19 @@ static eqnn_tensor *eqnn__ode_rk4(eqnn__ode *s, double h)
     return eqnn__ode_stages(s, a[0], c, 4, h, k);
 }
 
+/* Slopes at 0, h/3, 2h/3 and h count 1, 3, 3, 1 eighths (W. Kutta 1901). */
+static eqnn_tensor *eqnn__ode_rk38(eqnn__ode *s, double h)
+{
+    static const double c[4] = { 0, 1.0 / 3, 2.0 / 3, 1 };
+    static const double a[4][6] = { { 1.0 / 3, 0, 0, 0, 0, 0 },
+                                    { -1.0 / 3, 1, 0, 0, 0, 0 },
+                                    { 1, -1, 1, 0, 0, 0 },
+                                    { 0.125, 0.375, 0.375, 0.125, 0, 0 } };
+    eqnn_tensor *k[4];
+    k[0] = eqnn__ode_field(s, s->y, s->t);
+    return eqnn__ode_stages(s, a[0], c, 4, h, k);
+}
+
 /* y1 = y + h f(m, t + h/2) at the middle m = (y + y1) / 2 (Hairer, Lubich, Wanner, Geometric
    Numerical Integration, 2nd ed. 2006, VI.4). m = y + h/2 f(m) is iterated from m = y, until it
    stands still, or until all that still moves is rounding. The whole iteration is on the tape:
@@ -12820,8 +12848,10 @@ static void eqnn__ode_fixed(eqnn__ode *s)
         for (double i = 0; i < count && eqnn__ode_budget(s); i++) {
             eqnn_mark m = eqnn_mark_make(s->c);
             s->t = start + span * i / count;
-            eqnn__ode_put(s, &s->y, s->o.method == EQNN_RK4 ? eqnn__ode_rk4(s, span / count)
-                                                            : eqnn__ode_midpoint(s, span / count));
+            double h = span / count;
+            eqnn__ode_put(s, &s->y, s->o.method == EQNN_RK4    ? eqnn__ode_rk4(s, h)
+                                    : s->o.method == EQNN_RK38 ? eqnn__ode_rk38(s, h)
+                                                               : eqnn__ode_midpoint(s, h));
             if (!s->keep) eqnn_rewind(m, NULL);
             s->stats.steps++;
         }

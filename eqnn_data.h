@@ -23,8 +23,9 @@
       EQNN_IMPLEMENTATION   emits the code, in one C or C++ file; default declarations only
       EQNN_STATIC           makes every function private to the file; default external
       EQNN_ZLIB             where the implementation is: npz entries that numpy compressed
-                            (savez_compressed) are read through zlib, link with -lz; default
-                            stored entries only (savez), the others give an error that says so
+                            (savez_compressed) and IDX files that gzip packed are read through
+                            zlib, link with -lz; default stored entries only (savez), the others
+                            give an error that says so
 
    IS        what a training program needs around the library: numpy's files, a data set made on
              the spot, splits and batches, scores summed in double, options, a progress bar, tables,
@@ -48,7 +49,8 @@
 #define EQNN_DATA_H
 
 /* ------------------------------------------------------------------------------------------------
-   1 >>files   numpy's files: npy (one array) and npz (a zip archive of them).
+   1 >>files   numpy's files: npy (one array) and npz (a zip archive of them); images in IDX files;
+               the molecules of QM9.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_array {
@@ -78,9 +80,57 @@ EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, in
 EQNN_API int eqnn_npz_save(eqnn_ctx *c, const char *path, const eqnn_array *arrays, int n);
 EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *array);
 
+/* Arrays of the IDX format, as MNIST has them: two zero bytes, one that says the type (8 u1, 9 i1,
+   11 i2, 12 i4, 13 f4, 14 f8), the number of dimensions, each dimension in four bytes, then the
+   numbers, all highest byte first, in C order. The file must be exactly as long as it says. One
+   that gzip packed is read through zlib where EQNN_ZLIB is defined. */
+typedef struct eqnn_idx {
+    int dims;                   /* at most 8                        */
+    int64_t shape[8];
+    size_t count;               /* numbers in all                   */
+    char kind;                  /* 'u', 'i' or 'f' ...              */
+    int bytes;                  /* ... of so many bytes             */
+    const unsigned char *data;  /* as in the file                   */
+} eqnn_idx;
+EQNN_API eqnn_idx *eqnn_idx_open(eqnn_ctx *c, const char *path);
+EQNN_API eqnn_idx *eqnn_idx_parse(eqnn_ctx *c, const void *bytes, size_t size);
+EQNN_API void eqnn_idx_close(eqnn_idx *x);
+EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i); /* NaN beyond the end */
+
+/* Molecules one after the other, those of i are atoms first[i] to first[i+1] - 1. */
+enum { EQNN_QM9_TARGETS = 15 };
+typedef struct eqnn_molecules {
+    int count, atoms;
+    int *first;      /* [count+1]                                                            */
+    int *number;     /* [count]: in the data set, from 1                                     */
+    int *charge;     /* [atoms]: of the nucleus                                              */
+    double *pos;     /* [atoms][3], angstrom                                                 */
+    double *target;  /* [count][15], as published: A B C (GHz), mu (debye), alpha (bohr^3),
+                        homo lumo gap (hartree), r2 (bohr^2), zpve U0 U H G (hartree),
+                        Cv (cal / mol K)                                                     */
+} eqnn_molecules;
+/* QM9 (R. Ramakrishnan, P. O. Dral, M. Rupp, O. A. von Lilienfeld, Sci. Data 1, 140022, 2014): its
+   .xyz files, one or many behind each other, or the tar archive of them; or an npz file with the
+   arrays index, n_atoms, z [n][most], pos [n][most][3], targets [n][15]. */
+EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path);
+EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t size);
+EQNN_API void eqnn_molecules_free(eqnn_molecules *m);
+/* Leaves those out whose number is among the n given, such as the 3,054 of QM9 whose bonds changed
+   when they were optimised (a list beside the data): how many they were. */
+EQNN_API int eqnn_molecules_drop(eqnn_molecules *m, const int *numbers, int n);
+/* One of the twelve tasks, alpha gap homo lumo mu Cv G H r2 U U0 zpve, as it is learned: less the
+   same of the free atoms (zpve, U0, U, H, G, Cv), energies in eV, zpve in meV. out [count]; *unit
+   (or NULL) gets its name. 1 when done, 0 when there is no such task or a number is not finite. */
+EQNN_API int eqnn_qm9_target(eqnn_ctx *c, const eqnn_molecules *m, const char *task, double *out,
+                             const char **unit);
+/* What an atom is: 1, q, q^2 with q = charge / 9, in the place of its element (H C N O F), zeros
+   in those of the others: out [n][15]. 1 when done. */
+EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double *out);
+
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Data that needs no download: a chain of beads that obeys Newton, functions to be
-                    found from examples, cubes to be solved, mechanical systems.
+                    found from examples, cubes to be solved, mechanical systems, constellations of
+                    points; points and images in other positions.
    ---------------------------------------------------------------------------------------------- */
 
 /* Beads of mass 1 on a string, isolated, with the potential energy
@@ -153,31 +203,52 @@ EQNN_API void eqnn_cube_state(int stickers, int mirrored, double *x);
 EQNN_API int eqnn_scramble(eqnn_ctx *c, uint64_t seed, uint64_t index, int letters,
                            const double *generators, int count, int rows, int d, double *x);
 
-/* Mechanical systems: z = (positions, momenta), dz/dt = (dH/dp, -dH/dq).
+/* Mechanical systems: z = (positions, momenta, constants), dz/dt = (dH/dp, -dH/dq, 0).
 
       springs      two unit masses in space, hung one below the other by springs from the origin,
                    z = (x1, x2, p1, p2), of EMLP:
                    H = |p1|^2/2 + |p2|^2/2 + (|x1|-1)^2/2 + (|x1-x2|-1)^2 + x1_z + x2_z
                    also conserved: the angular momentum about the vertical
-      oscillator   H = (q^2 + p^2)/2 */
-typedef struct eqnn_system {
-    const char *name, *rep, *group;
-    int dim;                                                 /* of z, at most 64             */
-    double (*energy)(const double *z);
-    void (*field)(const double *z, double *dz);              /* dz/dt                        */
-    double (*spin)(const double *z);                         /* or NULL                      */
-    void (*start)(uint64_t seed, uint64_t i, double *z);     /* a random state, the i-th     */
-} eqnn_system;
+      oscillator   H = (q^2 + p^2)/2
+
+   and of n particles in a plane or in space, z = (q [n][axes], p [n][axes], constants [n][given]),
+   after LieConv (M. Finzi, S. Stanton, P. Izmailov, A. G. Wilson 2020, arXiv:2002.12880):
+
+      coupled      every pair by a spring of length 0; the constants are mass m and stiffness k:
+                   H = sum |p_i|^2 / 2 m_i + sum over i < j of k_i k_j |q_i - q_j|^2
+      planets      a star of mass 32, at rest in the origin when it starts, and n - 1 planets on
+                   near-circular orbits, any of the n may be the star; the constant is the mass:
+                   H = sum |p_i|^2 / 2 m_i - sum over i < j of  G m_i m_j / (|q_i - q_j| + 1e-8)
+      moons        the same with a star of 50, heavier planets nearby, G = 0.06, and |q_i - q_j|
+                   replaced by 0.15 where it is less: no force there */
+typedef struct eqnn_system eqnn_system;
+struct eqnn_system {
+    const char *name, *rep, *group;   /* as eqnn_groups.h writes them; rep NULL: not for EMLP  */
+    int dim;                          /* of z, at most 256                                     */
+    double (*energy)(const eqnn_system *s, const double *z);
+    void (*field)(const eqnn_system *s, const double *z, double *dz);           /* dz/dt       */
+    double (*spin)(const eqnn_system *s, const double *z);                      /* or NULL     */
+    void (*start)(const eqnn_system *s, uint64_t seed, uint64_t i, double *z);  /* the i-th    */
+    int particles, axes, given;       /* of particles: how many, 2 or 3, constants of each     */
+    double G, star, softening, least; /* planets and moons; may be changed                     */
+    int drifting;                     /* coupled, as published: momenta keep their sum [2]     */
+};
+/* [2] LieConv takes the mean over its 5000 systems from the momenta instead of that over the
+   particles of each system; it is about 0.008, and nothing is taken away here. */
 EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name);
+/* A system of particles into *s: 1 to 16 in a plane (axes 2) or in space (3). 1 when done. */
+EQNN_API int eqnn_system_particles(eqnn_ctx *c, const char *name, int particles, int axes,
+                                   eqnn_system *s);
 /* z [n][m][dim] at the times [m], which rise or fall, from z0 [n][dim] at times[0]: each system by
-   itself, with an error of at most tolerance times its largest coordinate a step (0: 1e-12). 1 when
-   done. */
+   itself, with an error of at most tolerance times its largest coordinate a step (0: 1e-12). With a
+   negative tolerance, of which LieConv's data is made by -1: so many steps of Runge's and Kutta's
+   3/8 rule between two times, whatever the error. 1 when done. */
 EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance, int n,
                              const double *z0, const double *times, int m, double *z);
 
 /* EMLP's training data: system i starts at random, runs for chunks * length times, dt apart, and
    one chunk of its trajectory, chosen at random, is an example. (Published: tolerance 1e-4, and in
-   float.) */
+   float. LieConv: 100 chunks, dt 5/499, tolerance -1; planets and moons 40 and 2/199.) */
 typedef struct eqnn_chunk_opts {
     int length, chunks;   /* default 5, 30         */
     double dt;            /* default 0.2           */
@@ -187,6 +258,69 @@ typedef struct eqnn_chunk_opts {
 /* Those of systems first..first+n-1: z [n][length][dim] */
 EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_chunk_opts *opts,
                                 uint64_t first, int n, double *z);
+
+/* Constellations: up to so many copies of four patterns of points in the plane, and the task to
+   count each, after LieTransformer (M. Hutchinson et al. 2021, arXiv:2012.10885). Square, triangle
+   and pentagon are n points (cos 2 pi k/n + 2, sin 2 pi k/n + 2), L is (1,1) (2,1) (3,1) (3,2)
+   (3,3). Each is turned by an angle t, stretched by s, and moved by 24 (U, U), or absent. The
+   points change places at random and each coordinate gets noise; 24 is the unit of what comes out,
+   the origin in the middle.
+
+   As published the polygons are moved by 72 / s (U, U), L by 24 / s, the coordinates are stretched
+   so that the smallest of all, those of absent points included, is -1 and the largest 1, and the
+   test set is the beginning of the training set. */
+typedef struct eqnn_constellation_opts {
+    int copies;         /* of each pattern; default 2, at most 8                             */
+    int test;           /* examples that no training set has                                 */
+    int published;      /* see above                                                         */
+    double rotation;    /* |t| is at most so many half turns; default 0.33, negative: none   */
+    double upscale;     /* s is 1 + upscale U; default 0                                     */
+    double drop;        /* probability to be absent; default 0.5, negative: none             */
+    double noise;       /* default 0.1, negative: none                                       */
+    uint64_t seed;      /* default the context's                                             */
+} eqnn_constellation_opts;
+/* Examples first..first+n-1 of points = 17 copies: pos [n][points][2], present [n][points] 0 or 1,
+   counts [n][4] of square, triangle, pentagon and L. 1 when done. */
+EQNN_API int eqnn_constellations(eqnn_ctx *c, const eqnn_constellation_opts *opts, uint64_t first,
+                                 int n, double *pos, int *present, int *counts);
+
+/* What is drawn for an example, patterns in the order square, triangle, pentagon, L, square, ... */
+enum { EQNN_CONSTELLATION_PATTERNS = 32, EQNN_CONSTELLATION_POINTS = 136 };
+typedef struct eqnn_constellation_draws {
+    double angle[EQNN_CONSTELLATION_PATTERNS];     /* in 0..1, as scale and shift            */
+    double scale[EQNN_CONSTELLATION_PATTERNS];
+    double shift[EQNN_CONSTELLATION_PATTERNS][2];
+    int present[EQNN_CONSTELLATION_PATTERNS];
+    int order[EQNN_CONSTELLATION_POINTS];          /* point i is the old point order[i]      */
+    double noise[EQNN_CONSTELLATION_POINTS][2];    /* added                                  */
+    double turn, move;                             /* of all, at the end; to both coordinates */
+} eqnn_constellation_draws;
+EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
+                                const eqnn_constellation_draws *draws, double *pos, int *present,
+                                int *counts);
+/* What a point is, without a place: its distances from the present ones, largest first, absent
+   ones count as 0 and the last is left out, out [n][n-1]; or the powers' means of these distances,
+   (sum over present j of d_ij^k / number of them)^(1/k) for k = 1..powers, out [n][powers]. */
+EQNN_API void eqnn_point_distances(int n, const double *pos, const int *present, double *out);
+EQNN_API void eqnn_point_moments(int n, const double *pos, const int *present, int powers,
+                                 double *out);
+
+/* Augmentation: n points pos [n][axes], in a plane or in space, turned together by a uniform random
+   rotation about the origin (turn) and moved by shift N(0,1) along each axis, which depend on
+   (seed, index) only. 1 when done. */
+EQNN_API int eqnn_augment(eqnn_ctx *c, uint64_t seed, uint64_t index, int turn, double shift,
+                          int n, int axes, double *pos);
+
+/* The image out [rows][cols] whose pixel at X = (2 col + 1)/cols - 1, Y = (2 row + 1)/rows - 1 is
+   that of the old one at (cos a X + sin a Y, -sin a X + cos a Y), between four pixels by their
+   nearness (bilinear); outside is background. out is not in. */
+EQNN_API void eqnn_image_turn(int rows, int cols, const double *in, double angle, double background,
+                              double *out);
+/* Images first..first+n-1 of an IDX file of bytes [images][rows][cols], in 0..1, each turned by an
+   angle that depends on (seed, its number) only: out [n][rows][cols]. That is rotated MNIST;
+   LieConv's networks see (out - 0.130) / 0.297. 1 when done. */
+EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, int first, int n,
+                                double *out);
 
 /* ------------------------------------------------------------------------------------------------
    3 >>batches   Which examples are trained on together, and in which order. Orders are functions of
@@ -200,6 +334,10 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out);
    (in order), or shuffled by the context's seed. 1 when done. */
 EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
                         int *items, int *first);
+/* The same by numbers, shuffled by a seed: counts [parts], together at most n; the rest is left
+   out. items has room for the sum of the counts. */
+EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
+                               int *items, int *first);
 
 typedef struct eqnn_batches eqnn_batches;
 /* Batches of size examples out of items [n] (copied; NULL: 0..n-1); the last may be smaller. */
@@ -1183,6 +1321,547 @@ EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *arra
     return good;
 }
 
+/* ---- IDX: a header, then the numbers, highest byte first ---- */
+
+/* The kind and bytes of a number by the third byte of the file; 0: not one of the six. */
+static int eqnn__idx_type(eqnn_idx *x, int type)
+{
+    static const char kinds[8] = "uiiiff";
+    static const unsigned char bytes[6] = { 1, 1, 2, 4, 4, 8 }, code[6] = { 8, 9, 11, 12, 13, 14 };
+    for (int i = 0; i < 6; i++)
+        if (type == code[i]) {
+            x->kind = kinds[i];
+            x->bytes = bytes[i];
+        }
+    return x->bytes;
+}
+
+/* The header into x, checked against the bytes that are there; where it ends into *start. */
+static const char *eqnn__idx_header(eqnn_idx *x, const unsigned char *p, size_t size, size_t *start)
+{
+    if (size < 4 || p[0] != 0 || p[1] != 0) return "it is not an IDX file";
+    if (!eqnn__idx_type(x, p[2])) return "its numbers are of a type that IDX does not have";
+    x->dims = p[3];
+    if (x->dims < 1 || x->dims > 8) return "it has no dimension, or more than 8";
+    *start = 4 + 4 * (size_t)x->dims;
+    if (size < *start) return "its header is cut off";
+    size_t most = (size - *start) / (size_t)x->bytes, count = 1;
+    for (int i = 0; i < x->dims; i++) {
+        const unsigned char *d = p + 4 + 4 * i;
+        x->shape[i] = (int64_t)d[0] << 24 | (int64_t)d[1] << 16 | (int64_t)d[2] << 8 | d[3];
+        if (x->shape[i] == 0) count = 0;
+    }
+    for (int i = 0; count > 0 && i < x->dims; i++) {
+        if ((uint64_t)x->shape[i] > most / count) return "it ends before its numbers do";
+        count *= (size_t)x->shape[i];
+    }
+    x->count = count;
+    if (count * (size_t)x->bytes != size - *start) return "it is longer than its header says";
+    return NULL;
+}
+
+#ifdef EQNN_ZLIB
+/* A gzip file, of one member or several, into bytes that grow. */
+static const char *eqnn__gzip_inflate(const unsigned char *p, size_t size, eqnn__blob *b)
+{
+    z_stream s;
+    int code = Z_OK;
+    memset(&s, 0, sizeof s);
+    if (size > 0x7fffffffu) return "too large for one call of zlib";
+    if (inflateInit2(&s, 15 + 16) != Z_OK) return "zlib has no memory";
+    s.next_in = (Bytef *)(uintptr_t)p;
+    s.avail_in = (uInt)size;
+    while (code == Z_OK || (code == Z_STREAM_END && s.avail_in > 0)) {
+        unsigned char *to = eqnn__blob_room(b, 65536);
+        if (!to) break;
+        if (code == Z_STREAM_END) inflateReset(&s);
+        s.next_out = to;
+        s.avail_out = 65536;
+        code = inflate(&s, Z_NO_FLUSH);
+        b->size += 65536 - s.avail_out;
+    }
+    inflateEnd(&s);
+    if (b->failed) return "no memory for it";
+    return code == Z_STREAM_END ? NULL : "its compressed bytes are damaged or cut off";
+}
+#else
+static const char *eqnn__gzip_inflate(const unsigned char *p, size_t size, eqnn__blob *b)
+{
+    (void)p;
+    (void)size;
+    (void)b;
+    return "it is packed by gzip: build with -DEQNN_ZLIB and link -lz, or unpack it with gunzip";
+}
+#endif
+
+/* A phrase, or NULL and *out, which owns its numbers. */
+static const char *eqnn__idx_read(const unsigned char *p, size_t size, eqnn_idx **out)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_idx head, *x = NULL;
+    const char *wrong = NULL;
+    size_t start = 0;
+    memset(&head, 0, sizeof head);
+    if (size > 2 && p[0] == 0x1f && p[1] == 0x8b) {
+        wrong = eqnn__gzip_inflate(p, size, &b);
+        p = b.p;
+        size = b.size;
+    }
+    if (!wrong) wrong = eqnn__idx_header(&head, p, size, &start);
+    if (!wrong) x = (eqnn_idx *)malloc(sizeof *x + (size - start));
+    if (x) {
+        *x = head;
+        memcpy(x + 1, p + start, size - start);
+        x->data = (const unsigned char *)(x + 1);
+    } else if (!wrong) {
+        wrong = "no memory for it";
+    }
+    free(b.p);
+    *out = x;
+    return wrong;
+}
+
+EQNN_API eqnn_idx *eqnn_idx_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    eqnn_idx *x = NULL;
+    const char *wrong = bytes ? eqnn__idx_read((const unsigned char *)bytes, size, &x)
+                              : "there are no bytes";
+    if (wrong) eqnn_fail(c, "idx: %s", wrong);
+    return x;
+}
+
+EQNN_API eqnn_idx *eqnn_idx_open(eqnn_ctx *c, const char *path)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_idx *x = NULL;
+    if (!path) {
+        eqnn_fail(c, "idx_open: no path");
+    } else if (eqnn__blob_read(c, path, &b)) {
+        const char *wrong = b.size ? eqnn__idx_read(b.p, b.size, &x) : "it is empty";
+        if (wrong) eqnn_fail(c, "idx: '%s': %s", path, wrong);
+    }
+    free(b.p);
+    return x;
+}
+
+EQNN_API void eqnn_idx_close(eqnn_idx *x)
+{
+    free(x);
+}
+
+EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
+{
+    if (!x || i >= x->count) return NAN;
+    eqnn__npy h;
+    memset(&h, 0, sizeof h);
+    h.kind = x->kind;
+    h.bytes = x->bytes;
+    h.big = 1;
+    return eqnn__npy_number(x->data + i * (size_t)x->bytes, &h);
+}
+
+/* ---- QM9 ---- */
+
+typedef struct eqnn__qm9_text {
+    const unsigned char *p, *end;
+    int line;
+    const char *wrong; /* the first thing, or NULL */
+} eqnn__qm9_text;
+
+/* The next word of the line, cut to 63 characters; 0 when the line ends. */
+static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
+{
+    int n = 0;
+    while (t->p < t->end && (*t->p == ' ' || *t->p == '\t' || *t->p == '\r')) t->p++;
+    for (; t->p < t->end && !strchr(" \t\r\n", *t->p) && *t->p; t->p++)
+        if (n < 63) word[n++] = (char)*t->p;
+    if (t->p < t->end && !*t->p) t->wrong = "a zero byte is no text";
+    word[n] = 0;
+    return n;
+}
+
+/* To the beginning of the next line; 0 when the text has ended. */
+static int eqnn__qm9_line(eqnn__qm9_text *t)
+{
+    while (t->p < t->end && *t->p != '\n') t->p++;
+    if (t->p >= t->end) return 0;
+    t->p++;
+    t->line++;
+    return 1;
+}
+
+/* A number with a point, whatever the locale: digits into a whole number, a power of ten beside it.
+   The files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod or
+   its neighbour, and the same on every machine. */
+static double eqnn__qm9_number(eqnn__qm9_text *t)
+{
+    char word[64], *w = word;
+    uint64_t digits = 0;
+    int power = 0, seen = 0, point = 0, given = 0, sign = 1;
+    if (!eqnn__qm9_word(t, word)) t->wrong = "a line ends before its numbers do";
+    double minus = *w == '-' ? -1 : 1;
+    if (*w == '-' || *w == '+') w++;
+    for (; (*w >= '0' && *w <= '9') || (*w == '.' && !point); w++) {
+        if (*w == '.') { point = 1; continue; }
+        seen = 1;
+        if (digits < 100000000000000000u) digits = 10 * digits + (uint64_t)(*w - '0');
+        else power++;
+        power -= point;
+    }
+    int exponent = *w == 'e' || *w == 'E' || (*w == '*' && w[1] == '^');
+    if (exponent) {
+        w += *w == '*' ? 2 : 1;
+        if (*w == '-') sign = -1;
+        if (*w == '-' || *w == '+') w++;
+        seen = seen && *w;
+        for (; *w >= '0' && *w <= '9'; w++) given = given < 1000 ? 10 * given + (*w - '0') : given;
+    }
+    power += sign * given;
+    if ((!seen || *w) && !t->wrong) t->wrong = "a word stands where a number is needed";
+    if (digits == 0 || power < -400 || power > 400) return power > 400 && digits ? INFINITY : 0;
+    double v = minus * (double)digits;
+    for (; power < -22; power += 22) v /= 1e22;
+    for (; power > 22; power -= 22) v *= 1e22;
+    double scale = 1; /* powers of ten up to 22 are exact */
+    for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
+    return power < 0 ? v / scale : v * scale;
+}
+
+static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
+{
+    double v = eqnn__qm9_number(t);
+    if (!(v >= 1 && v <= most) || v != floor(v)) {
+        if (!t->wrong) t->wrong = "a count or number is not whole, or out of range";
+        return 0;
+    }
+    return (int)v;
+}
+
+static int eqnn__qm9_element(eqnn__qm9_text *t)
+{
+    static const char *const names[5] = { "H", "C", "N", "O", "F" };
+    static const int charges[5] = { 1, 6, 7, 8, 9 };
+    char word[64];
+    eqnn__qm9_word(t, word);
+    for (int i = 0; i < 5; i++)
+        if (!strcmp(word, names[i])) return charges[i];
+    if (!t->wrong) t->wrong = "an atom is not H, C, N, O or F";
+    return 0;
+}
+
+/* One molecule: its number of atoms; "gdb", its number and 15 numbers; for each atom element, x, y,
+   z and a charge that is not read; frequencies; SMILES; InChI. With m->first the numbers are
+   written, without they are counted only. */
+static void eqnn__qm9_molecule(eqnn__qm9_text *t, eqnn_molecules *m)
+{
+    char word[64];
+    int n = eqnn__qm9_whole(t, 10000), k = m->count;
+    if (!t->wrong && (!eqnn__qm9_line(t) || t->end - t->p < 8 * n)) t->wrong = "it is cut off";
+    if (t->wrong) return;
+    eqnn__qm9_word(t, word);
+    if (strcmp(word, "gdb")) {
+        t->wrong = "the second line of a molecule does not begin with gdb";
+        return;
+    }
+    int number = eqnn__qm9_whole(t, 100000000);
+    if (m->first) m->first[k] = m->atoms, m->number[k] = number;
+    for (int i = 0; i < EQNN_QM9_TARGETS && !t->wrong; i++) {
+        double v = eqnn__qm9_number(t);
+        if (m->first) m->target[(size_t)k * EQNN_QM9_TARGETS + (size_t)i] = v;
+    }
+    for (int i = 0; i < n && !t->wrong; i++) {
+        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
+        int charge = t->wrong ? 0 : eqnn__qm9_element(t), at = m->atoms + i;
+        if (m->first) m->charge[at] = charge;
+        for (int a = 0; a < 3 && !t->wrong; a++) {
+            double v = eqnn__qm9_number(t);
+            if (m->first) m->pos[3 * (size_t)at + (size_t)a] = v;
+        }
+    }
+    for (int i = 0; i < 3 && !t->wrong; i++)
+        if (!eqnn__qm9_line(t) || t->p >= t->end) t->wrong = "its last three lines are missing";
+    if (t->wrong) return;
+    eqnn__qm9_line(t);
+    m->atoms += n;
+    m->count++;
+}
+
+/* All molecules of a text. */
+static void eqnn__qm9_walk(eqnn__qm9_text *t, eqnn_molecules *m)
+{
+    while (!t->wrong) {
+        while (t->p < t->end && isspace(*t->p)) t->line += *t->p++ == '\n';
+        if (t->p >= t->end) return;
+        if (m->count > 100000000 || m->atoms > 1000000000) t->wrong = "there are too many of them";
+        else eqnn__qm9_molecule(t, m);
+    }
+}
+
+/* An octal number of a tar header. */
+static uint64_t eqnn__tar_number(const unsigned char *p, int n)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < n && (p[i] == ' ' || (p[i] >= '0' && p[i] <= '7')); i++)
+        if (p[i] != ' ') v = v << 3 | (uint64_t)(p[i] - '0');
+    return v;
+}
+
+static int eqnn__tar_is(const unsigned char *p, size_t size)
+{
+    return size >= 512 && memcmp(p + 257, "ustar", 5) == 0;
+}
+
+/* Text, or the files of an archive: blocks of 512 bytes, a header (name, size at 124, type at 156)
+   and the bytes of the file, filled up. Folders and notes are passed over. */
+static void eqnn__qm9_all(eqnn__qm9_text *t, const unsigned char *p, size_t size, eqnn_molecules *m)
+{
+    memset(t, 0, sizeof *t);
+    t->p = p;
+    t->end = p + size;
+    if (!eqnn__tar_is(p, size)) {
+        eqnn__qm9_walk(t, m);
+        return;
+    }
+    for (size_t at = 0; eqnn__tar_is(p + at, size - at) && !t->wrong;) {
+        uint64_t length = eqnn__tar_number(p + at + 124, 12);
+        const unsigned char *head = p + at;
+        at += 512;
+        t->p = p + at;
+        t->line = 0;
+        if (length > size - at) {
+            t->wrong = "the archive is cut off";
+            return;
+        }
+        t->end = t->p + length;
+        if (head[156] == '0' || head[156] == 0) eqnn__qm9_walk(t, m);
+        size_t whole = ((size_t)length + 511) / 512 * 512;
+        at += whole < size - at ? whole : size - at;
+    }
+}
+
+EQNN_API void eqnn_molecules_free(eqnn_molecules *m)
+{
+    if (!m) return;
+    free(m->first);
+    free(m->number);
+    free(m->charge);
+    free(m->pos);
+    free(m->target);
+    free(m);
+}
+
+EQNN_API int eqnn_molecules_drop(eqnn_molecules *m, const int *numbers, int n)
+{
+    int count = 0, atoms = 0, all = m ? m->count : 0;
+    for (int i = 0; i < all; i++) {
+        int begin = m->first[i], own = m->first[i + 1] - begin, listed = 0;
+        for (int k = 0; k < n && !listed; k++) listed = numbers[k] == m->number[i];
+        if (listed) continue;
+        m->first[count] = atoms;
+        m->number[count] = m->number[i];
+        memmove(m->charge + atoms, m->charge + begin, (size_t)own * sizeof *m->charge);
+        memmove(m->pos + 3 * (size_t)atoms, m->pos + 3 * (size_t)begin,
+                3 * (size_t)own * sizeof *m->pos);
+        memmove(m->target + EQNN_QM9_TARGETS * (size_t)count,
+                m->target + EQNN_QM9_TARGETS * (size_t)i, EQNN_QM9_TARGETS * sizeof *m->target);
+        atoms += own;
+        count++;
+    }
+    if (!m) return 0;
+    m->first[count] = m->atoms = atoms;
+    m->count = count;
+    return all - count;
+}
+
+/* Room for so many of them; the counts begin at 0. */
+static eqnn_molecules *eqnn__molecules_make(eqnn_ctx *c, int count, int atoms)
+{
+    eqnn_molecules *m = (eqnn_molecules *)calloc(1, sizeof *m);
+    size_t n = (size_t)count + 1, a = (size_t)atoms + 1;
+    if (m) {
+        m->first = (int *)calloc(n, sizeof(int));
+        m->number = (int *)calloc(n, sizeof(int));
+        m->charge = (int *)calloc(a, sizeof(int));
+        m->pos = (double *)calloc(a, 3 * sizeof(double));
+        m->target = (double *)calloc(n, EQNN_QM9_TARGETS * sizeof(double));
+    }
+    if (m && m->first && m->number && m->charge && m->pos && m->target) return m;
+    eqnn_molecules_free(m);
+    eqnn_fail(c, "qm9: no memory for %d molecules of %d atoms", count, atoms);
+    return NULL;
+}
+
+/* Counted first, then written. */
+EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    eqnn__qm9_text t;
+    eqnn_molecules counted, *m = NULL;
+    memset(&counted, 0, sizeof counted);
+    if (!bytes || size < 1) {
+        eqnn_fail(c, "qm9: there are no bytes");
+        return NULL;
+    }
+    eqnn__qm9_all(&t, (const unsigned char *)bytes, size, &counted);
+    if (!t.wrong && counted.count == 0) t.wrong = "there is no molecule";
+    if (t.wrong) {
+        eqnn_fail(c, "qm9: molecule %d of the file, line %d: %s", counted.count + 1, t.line + 1,
+                  t.wrong);
+        return NULL;
+    }
+    m = eqnn__molecules_make(c, counted.count, counted.atoms);
+    if (!m) return NULL;
+    eqnn__qm9_all(&t, (const unsigned char *)bytes, size, m);
+    m->first[m->count] = m->atoms;
+    return m;
+}
+
+/* The arrays of an npz file, whose shapes must agree: atoms of each molecule, or an error. */
+static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
+{
+    const eqnn_array *index = eqnn_npz_need(z, "index", 1), *n = eqnn_npz_need(z, "n_atoms", 1);
+    const eqnn_array *charge = eqnn_npz_need(z, "z", 2), *pos = eqnn_npz_need(z, "pos", 3);
+    const eqnn_array *target = eqnn_npz_need(z, "targets", 2);
+    if (!index || !n || !charge || !pos || !target) return NULL;
+    int64_t count = index->shape[0], most = charge->shape[1], atoms = 0;
+    int good = n->shape[0] == count && charge->shape[0] == count && pos->shape[0] == count
+               && target->shape[0] == count && pos->shape[1] == most && pos->shape[2] == 3
+               && target->shape[1] == EQNN_QM9_TARGETS && count < 100000000;
+    if (!good) eqnn_fail(c, "qm9: the shapes of index, n_atoms, z, pos and targets disagree");
+    for (int64_t i = 0; good && i < count; i++) {
+        double own = n->values[i];
+        good = own >= 0 && own <= (double)most && own == floor(own) && fabs(index->values[i]) < 1e9;
+        for (int64_t k = 0; good && k < (int64_t)own; k++)
+            good = charge->values[i * most + k] >= 0 && charge->values[i * most + k] < 200;
+        if (good) atoms += (int64_t)own;
+        if (!good || atoms > 1000000000)
+            eqnn_fail(c, "qm9: molecule %.0f: its number, its n_atoms or a charge is out of range",
+                      (double)i);
+    }
+    if (eqnn_error(c)) return NULL;
+    eqnn_molecules *m = eqnn__molecules_make(c, (int)count, (int)atoms);
+    for (int i = 0; m && i < (int)count; i++) {
+        int own = (int)n->values[i];
+        m->number[i] = (int)index->values[i];
+        for (int k = 0; k < own; k++) {
+            size_t from = (size_t)i * (size_t)most + (size_t)k, to = (size_t)(m->atoms + k);
+            m->charge[to] = (int)charge->values[from];
+            memcpy(m->pos + 3 * to, pos->values + 3 * from, 3 * sizeof(double));
+        }
+        m->atoms += own;
+        m->first[i + 1] = m->atoms;
+    }
+    if (m) memcpy(m->target, target->values, target->count * sizeof(double));
+    if (m) m->count = (int)count;
+    return m;
+}
+
+EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_molecules *m = NULL;
+    if (!path) {
+        eqnn_fail(c, "qm9_open: no path");
+    } else if (eqnn__blob_read(c, path, &b)) {
+        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
+            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            m = z ? eqnn__qm9_from(c, z) : NULL;
+            eqnn_npz_close(z);
+        } else {
+            m = eqnn_qm9_parse(c, b.p, b.size);
+        }
+    }
+    free(b.p);
+    return m;
+}
+
+/* Where a task stands among the 15, which reference it has (0: none) and its unit. */
+typedef struct eqnn__qm9_task {
+    const char *name, *unit;
+    int column, reference;
+    double factor;
+} eqnn__qm9_task;
+
+static const eqnn__qm9_task *eqnn__qm9_find(const char *name)
+{
+    static const eqnn__qm9_task tasks[12] = {
+        { "alpha", "bohr^3", 4, 0, 1 },         { "gap", "eV", 7, 0, 27.2114 },
+        { "homo", "eV", 5, 0, 27.2114 },        { "lumo", "eV", 6, 0, 27.2114 },
+        { "mu", "debye", 3, 0, 1 },             { "Cv", "cal/(mol K)", 14, 5, 1 },
+        { "G", "eV", 13, 4, 27.2114 },          { "H", "eV", 12, 3, 27.2114 },
+        { "r2", "bohr^2", 8, 0, 1 },            { "U", "eV", 11, 2, 27.2114 },
+        { "U0", "eV", 10, 1, 27.2114 },         { "zpve", "meV", 9, 0, 27211.4 }
+    };
+    for (int i = 0; i < 12; i++)
+        if (name && !strcmp(name, tasks[i].name)) return &tasks[i];
+    return NULL;
+}
+
+/* The place of an element among H C N O F, or -1. */
+static int eqnn__qm9_species(int charge)
+{
+    return charge == 1 ? 0 : charge >= 6 && charge <= 9 ? charge - 5 : -1;
+}
+
+/* U0, U, H, G (hartree) and Cv (cal/mol K) of free atoms, as published with the data; the zpve of
+   an atom is 0. */
+static double eqnn__qm9_atom(int reference, int species)
+{
+    static const double free_atom[5][5] = {
+        { -.500273, -37.846772, -54.583861, -75.064579, -99.718730 },
+        { -.498857, -37.845355, -54.582445, -75.063163, -99.717314 },
+        { -.497912, -37.844411, -54.581501, -75.062219, -99.716370 },
+        { -.510927, -37.861317, -54.598897, -75.079532, -99.733544 },
+        { 2.981, 2.981, 2.981, 2.981, 2.981 }
+    };
+    return free_atom[reference - 1][species];
+}
+
+EQNN_API int eqnn_qm9_target(eqnn_ctx *c, const eqnn_molecules *m, const char *task, double *out,
+                             const char **unit)
+{
+    const eqnn__qm9_task *t = eqnn__qm9_find(task);
+    if (eqnn_error(c) || !m) return 0;
+    if (!t) {
+        eqnn_fail(c, "qm9: there is no task '%s'; there are alpha, gap, homo, lumo, mu, Cv, G, H, "
+                  "r2, U, U0 and zpve", task ? task : "NULL");
+        return 0;
+    }
+    for (int i = 0; i < m->count; i++) {
+        double v = m->target[(size_t)i * EQNN_QM9_TARGETS + (size_t)t->column];
+        for (int k = m->first[i]; t->reference && k < m->first[i + 1]; k++) {
+            int species = eqnn__qm9_species(m->charge[k]);
+            if (species >= 0) v -= eqnn__qm9_atom(t->reference, species);
+            else v = NAN;
+        }
+        out[i] = v * t->factor;
+        if (isfinite(out[i])) continue;
+        eqnn_fail(c, "qm9: %s of molecule %d (number %d) is not a number, or an atom of it is not "
+                  "H, C, N, O or F", task, i, m->number[i]);
+        return 0;
+    }
+    if (unit) *unit = t->unit;
+    return 1;
+}
+
+EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double *out)
+{
+    if (eqnn_error(c)) return 0;
+    for (int i = 0; i < n; i++) {
+        int species = eqnn__qm9_species(charge[i]);
+        double q = charge[i] / 9.0, *row = out + 15 * (size_t)i;
+        if (species < 0) {
+            eqnn_fail(c, "charge_features: atom %d has charge %d; 1, 6, 7, 8 and 9 are known", i,
+                      charge[i]);
+            return 0;
+        }
+        for (int k = 0; k < 15; k++) row[k] = 0;
+        row[3 * species] = 1;
+        row[3 * species + 1] = q;
+        row[3 * species + 2] = q * q;
+    }
+    return 1;
+}
+
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Random numbers are a function of (seed, stream, index) and of nothing else, so
                     the data does not change with what the program did before.
@@ -1439,7 +2118,8 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
 
 enum { /* the chain's streams are 1 and 2, those of splits and batches 3 and 16 onwards */
     EQNN__STREAM_INERTIA = 4, EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE,
-    EQNN__STREAM_SPRINGS, EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK
+    EQNN__STREAM_SPRINGS, EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK, EQNN__STREAM_COUPLED,
+    EQNN__STREAM_PLANETS, EQNN__STREAM_CONSTELLATION, EQNN__STREAM_IMAGE, EQNN__STREAM_AUGMENT
 };
 
 static void eqnn__task_inertia(const double *x, double *y)
@@ -1592,16 +2272,18 @@ static void eqnn__springs_stretch(const double *z, double stretch[2], double u[2
     }
 }
 
-static double eqnn__springs_energy(const double *z)
+static double eqnn__springs_energy(const eqnn_system *system, const double *z)
 {
+    (void)system;
     double s[2], u[2][3], kinetic = 0;
     eqnn__springs_stretch(z, s, u);
     for (int m = 6; m < 12; m++) kinetic += 0.5 * z[m] * z[m];
     return kinetic + 0.5 * s[0] * s[0] + s[1] * s[1] + z[2] + z[5];
 }
 
-static void eqnn__springs_field(const double *z, double *dz)
+static void eqnn__springs_field(const eqnn_system *system, const double *z, double *dz)
 {
+    (void)system;
     double s[2], u[2][3];
     eqnn__springs_stretch(z, s, u);
     for (int m = 0; m < 6; m++) dz[m] = z[6 + m];
@@ -1611,29 +2293,37 @@ static void eqnn__springs_field(const double *z, double *dz)
     }
 }
 
-static double eqnn__springs_spin(const double *z)
+static double eqnn__springs_spin(const eqnn_system *system, const double *z)
 {
+    (void)system;
     return z[0] * z[7] - z[1] * z[6] + z[3] * z[10] - z[4] * z[9];
 }
 
-static void eqnn__springs_start(uint64_t seed, uint64_t i, double *z)
+static void eqnn__springs_start(const eqnn_system *system, uint64_t seed, uint64_t i, double *z)
 {
+    (void)system;
     for (int m = 0; m < 12; m++) {
         double v = eqnn__data_normal(seed, EQNN__STREAM_SPRINGS, 12 * i + (uint64_t)m);
         z[m] = (m < 6 ? 0.2 : 0.4) * v - (m == 2 ? 1.5 : m == 5 ? 3 : 0);
     }
 }
 
-static double eqnn__oscillator_energy(const double *z) { return (z[0] * z[0] + z[1] * z[1]) / 2; }
-
-static void eqnn__oscillator_field(const double *z, double *dz)
+static double eqnn__oscillator_energy(const eqnn_system *system, const double *z)
 {
+    (void)system;
+    return (z[0] * z[0] + z[1] * z[1]) / 2;
+}
+
+static void eqnn__oscillator_field(const eqnn_system *system, const double *z, double *dz)
+{
+    (void)system;
     dz[0] = z[1];
     dz[1] = -z[0];
 }
 
-static void eqnn__oscillator_start(uint64_t seed, uint64_t i, double *z)
+static void eqnn__oscillator_start(const eqnn_system *system, uint64_t seed, uint64_t i, double *z)
 {
+    (void)system;
     for (uint64_t m = 0; m < 2; m++)
         z[m] = eqnn__data_normal(seed, EQNN__STREAM_OSCILLATOR, 2 * i + m);
 }
@@ -1642,32 +2332,228 @@ EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name)
 {
     static const eqnn_system systems[2] = {
         { "springs", "4*V", "O2eR3", 12, eqnn__springs_energy, eqnn__springs_field,
-          eqnn__springs_spin, eqnn__springs_start },
+          eqnn__springs_spin, eqnn__springs_start, 0, 0, 0, 0, 0, 0, 0, 0 },
         { "oscillator", "V", "SO(2)", 2, eqnn__oscillator_energy, eqnn__oscillator_field, NULL,
-          eqnn__oscillator_start }
+          eqnn__oscillator_start, 0, 0, 0, 0, 0, 0, 0, 0 }
     };
     for (int i = 0; i < 2; i++)
         if (name && !strcmp(name, systems[i].name)) return &systems[i];
-    eqnn_fail(c, "there is no system '%s'; there are springs and oscillator", name ? name : "NULL");
+    eqnn_fail(c, "there is no system '%s'; there are springs and oscillator, and of particles "
+              "coupled, planets and moons", name ? name : "NULL");
     return NULL;
+}
+
+/* ---- particles ---- */
+
+static double eqnn__data_uniform(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    return (double)(eqnn__data_bits(seed, stream, index) >> 11) / 9007199254740992.0; /* 2^53 */
+}
+
+/* q_i - q_j into d; the square of its length. */
+static double eqnn__pair_difference(const eqnn_system *s, const double *z, int i, int j, double *d)
+{
+    double square = 0;
+    for (int a = 0; a < s->axes; a++) {
+        d[a] = z[i * s->axes + a] - z[j * s->axes + a];
+        square += d[a] * d[a];
+    }
+    return square;
+}
+
+/* V of the pair; *slope is such that the force on i is slope (q_i - q_j). */
+static double eqnn__coupled_pair(const double *a, const double *b, double square, double *slope)
+{
+    *slope = -2 * a[1] * b[1];
+    return a[1] * b[1] * square;
+}
+
+static double eqnn__gravity_pair(const eqnn_system *s, const double *a, const double *b,
+                                 double square, double *slope)
+{
+    double length = sqrt(square), mm = s->G * a[0] * b[0], r = length + s->softening;
+    *slope = 0;
+    if (length < s->least) return -mm / (s->least + s->softening);
+    if (length > 0) *slope = -mm / (r * r * length);
+    return r > 0 ? -mm / r : 0;
+}
+
+/* The potential energy; with dz the forces are added to its momenta. */
+static double eqnn__particles_potential(const eqnn_system *s, const double *z, double *dz)
+{
+    int n = s->particles, axes = s->axes;
+    const double *given = z + 2 * n * axes;
+    double potential = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = i + 1; j < n; j++) {
+            const double *a = given + i * s->given, *b = given + j * s->given;
+            double d[3], slope, square = eqnn__pair_difference(s, z, i, j, d);
+            potential += s->given == 2 ? eqnn__coupled_pair(a, b, square, &slope)
+                                       : eqnn__gravity_pair(s, a, b, square, &slope);
+            for (int m = 0; dz && m < axes; m++) {
+                dz[(n + i) * axes + m] += slope * d[m];
+                dz[(n + j) * axes + m] -= slope * d[m];
+            }
+        }
+    return potential;
+}
+
+static double eqnn__particles_energy(const eqnn_system *s, const double *z)
+{
+    int half = s->particles * s->axes;
+    double energy = eqnn__particles_potential(s, z, NULL);
+    for (int k = 0; k < half; k++)
+        energy += z[half + k] * z[half + k] / (2 * z[2 * half + k / s->axes * s->given]);
+    return energy;
+}
+
+static void eqnn__particles_field(const eqnn_system *s, const double *z, double *dz)
+{
+    int half = s->particles * s->axes;
+    for (int k = 0; k < s->dim; k++)
+        dz[k] = k < half ? z[half + k] / z[2 * half + k / s->axes * s->given] : 0;
+    eqnn__particles_potential(s, z, dz);
+}
+
+/* The sum of x p_y - y p_x: in space the component along z. */
+static double eqnn__particles_spin(const eqnn_system *s, const double *z)
+{
+    double spin = 0;
+    for (int i = 0; i < s->particles; i++) {
+        const double *q = z + i * s->axes, *p = q + s->particles * s->axes;
+        spin += q[0] * p[1] - q[1] * p[0];
+    }
+    return spin;
+}
+
+/* m = 3 U + 0.1, k = 5 U, q = 0.4 N, p = 0.6 N less their mean over the particles. */
+static void eqnn__coupled_start(const eqnn_system *s, uint64_t seed, uint64_t i, double *z)
+{
+    int n = s->particles, axes = s->axes, half = n * axes;
+    uint64_t first = i * 256; /* room for every number of a system */
+    for (int k = 0; k < 2 * half; k++)
+        z[k] = (k < half ? 0.4 : 0.6)
+               * eqnn__data_normal(seed, EQNN__STREAM_COUPLED, first + (uint64_t)k);
+    for (int a = 0; !s->drifting && a < axes; a++) {
+        double mean = 0;
+        for (int k = 0; k < n; k++) mean += z[half + k * axes + a] / n;
+        for (int k = 0; k < n; k++) z[half + k * axes + a] -= mean;
+    }
+    for (int k = 0; k < n; k++) { /* the normal numbers took two draws each */
+        uint64_t at = 2 * (first + (uint64_t)(2 * half + k));
+        z[2 * half + 2 * k] = 3 * eqnn__data_uniform(seed, EQNN__STREAM_COUPLED, at) + 0.1;
+        z[2 * half + 2 * k + 1] = 5 * eqnn__data_uniform(seed, EQNN__STREAM_COUPLED, at + 1);
+    }
+}
+
+/* A direction x, uniform, and one across it, v, uniform too, from three uniform numbers. In space
+   v = cos a e + sin a (x cross e), e orthogonal to x and to the first axis. */
+static void eqnn__planet_directions(int axes, const double *u, double *x, double *v)
+{
+    const double turn = 6.283185307179586;
+    double c = cos(turn * u[0]), s = sin(turn * u[0]);
+    if (axes == 2) {
+        double side = u[2] < 0.5 ? 1 : -1;
+        x[0] = c, x[1] = s;
+        v[0] = -side * s, v[1] = side * c;
+        return;
+    }
+    double height = 2 * u[1] - 1, radius = sqrt(1 - height * height), e[3] = { 0, 0, 1 };
+    x[0] = radius * c, x[1] = radius * s, x[2] = height;
+    double across = sqrt(x[1] * x[1] + x[2] * x[2]);
+    if (across > 0) e[1] = -x[2] / across, e[2] = x[1] / across;
+    for (int m = 0; m < 3; m++) {
+        int a = (m + 1) % 3, b = (m + 2) % 3;
+        v[m] = cos(turn * u[2]) * e[m] + sin(turn * u[2]) * (x[a] * e[b] - x[b] * e[a]);
+    }
+}
+
+/* Planet k of n - 1: mass and distance r by the system's rule, speed that of a circle about the
+   star, sqrt(G star / r). A moon in a plane is pushed off the circle by up to a tenth of its
+   position. u are ten uniform numbers. */
+static double eqnn__planet(const eqnn_system *s, int k, const double *u, double *q, double *v)
+{
+    int moon = s->least > 0, others = s->particles - 1;
+    double even = others > 1 ? 0.5 + 3.5 * k / (others - 1) : 0.5, size = 0;
+    double r = moon ? 0.85 * u[3] + 0.085 : even + 0.3 * (u[3] - 0.5) * 3.5 / others;
+    eqnn__planet_directions(s->axes, u, q, v);
+    for (int a = 0; a < s->axes; a++) {
+        q[a] *= r;
+        if (moon && s->axes == 2) v[a] += 0.1 * u[4 + a] * q[a];
+        size += v[a] * v[a];
+    }
+    for (int a = 0; a < s->axes; a++) v[a] *= sqrt(s->G * s->star / (r * size));
+    return moon ? 4.4 * u[6] + 0.1 : 0.02 + 0.18 * u[6];
+}
+
+static void eqnn__planets_start(const eqnn_system *s, uint64_t seed, uint64_t i, double *z)
+{
+    int n = s->particles, axes = s->axes, place[16];
+    eqnn_permutation(seed, ((i + 1) << 32) + EQNN__STREAM_PLANETS, n, place);
+    for (int k = 0; k < n; k++) {
+        double u[10], *q = z + place[k] * axes, *p = q + n * axes, *m = z + 2 * n * axes + place[k];
+        for (int j = 0; j < 10; j++)
+            u[j] = eqnn__data_uniform(seed, EQNN__STREAM_PLANETS, i * 256 + (uint64_t)(10 * k + j));
+        *m = s->star;
+        if (k + 1 < n) *m = eqnn__planet(s, k, u, q, p);
+        for (int a = 0; a < axes; a++) {
+            if (k + 1 == n) q[a] = p[a] = 0;
+            p[a] *= *m;
+        }
+    }
+}
+
+EQNN_API int eqnn_system_particles(eqnn_ctx *c, const char *name, int particles, int axes,
+                                   eqnn_system *s)
+{
+    static const char *const names[3] = { "coupled", "planets", "moons" };
+    int kind = 0;
+    if (eqnn_error(c)) return 0;
+    while (kind < 3 && (!name || strcmp(name, names[kind]))) kind++;
+    if (kind == 3) {
+        eqnn_fail(c, "there is no system of particles '%s'; there are coupled, planets and moons",
+                  name ? name : "NULL");
+        return 0;
+    }
+    if (particles < 1 || particles > 16 || axes < 2 || axes > 3) {
+        eqnn_fail(c, "%s: %d particles of %d axes; 1 to 16 of 2 or 3 are possible", name, particles,
+                  axes);
+        return 0;
+    }
+    memset(s, 0, sizeof *s);
+    s->name = names[kind];
+    s->group = axes == 2 ? "SE(2)" : "SE(3)";
+    s->particles = particles;
+    s->axes = axes;
+    s->given = kind ? 1 : 2;
+    s->dim = particles * (2 * axes + s->given);
+    s->energy = eqnn__particles_energy;
+    s->field = eqnn__particles_field;
+    s->spin = eqnn__particles_spin;
+    s->start = kind ? eqnn__planets_start : eqnn__coupled_start;
+    s->G = kind == 2 ? 0.06 : 1;
+    s->star = kind == 2 ? 50 : 32;
+    s->softening = kind == 1 ? 1e-8 : 0;
+    s->least = kind == 2 ? 0.15 : 0;
+    return 1;
 }
 
 /* Extrapolation of Gragg's midpoint rule (Gragg 1965; Bulirsch, Stoer 1966; Hairer, Norsett,
    Wanner, Solving ODEs I, II.9): n = 2, 4, 6, ... small steps give ends whose errors are series in
    1/n^2; each further n removes one more term, by the rule of Aitken and Neville. */
-enum { EQNN__SYSTEM_MOST = 64, EQNN__SYSTEM_LEVELS = 8 };
+enum { EQNN__SYSTEM_MOST = 256, EQNN__SYSTEM_LEVELS = 8 };
 
 /* The end of a step h in n small ones. */
 static void eqnn__system_gragg(const eqnn_system *s, const double *z, double h, int n, double *end)
 {
     double before[EQNN__SYSTEM_MOST], now[EQNN__SYSTEM_MOST], f[EQNN__SYSTEM_MOST], d = h / n;
-    s->field(z, f);
+    s->field(s, z, f);
     for (int i = 0; i < s->dim; i++) {
         before[i] = z[i];
         now[i] = z[i] + d * f[i];
     }
     for (int k = 1; k <= n; k++) {
-        s->field(now, f);
+        s->field(s, now, f);
         for (int i = 0; i < s->dim; i++) {
             double next = before[i] + 2 * d * f[i];
             if (k == n) end[i] = 0.5 * (now[i] + before[i] + d * f[i]);
@@ -1681,6 +2567,7 @@ static void eqnn__system_gragg(const eqnn_system *s, const double *z, double h, 
 static int eqnn__system_step(const eqnn_system *s, double tolerance, double h, double *z)
 {
     double table[EQNN__SYSTEM_LEVELS][EQNN__SYSTEM_MOST], end[EQNN__SYSTEM_MOST];
+    int moving = s->dim - s->particles * s->given;
     for (int level = 0; level < EQNN__SYSTEM_LEVELS; level++) {
         double error = 0, size = 0;
         eqnn__system_gragg(s, z, h, 2 * (level + 1), end);
@@ -1693,6 +2580,7 @@ static int eqnn__system_step(const eqnn_system *s, double tolerance, double h, d
                 t = better;
             }
             table[level][i] = t;
+            if (i >= moving) continue;
             double change = level ? fabs(t - table[level - 1][i]) : INFINITY;
             if (!(change <= error)) error = change;
             if (fabs(t) > size) size = fabs(t);
@@ -1702,6 +2590,38 @@ static int eqnn__system_step(const eqnn_system *s, double tolerance, double h, d
         return level + 1;
     }
     return 0;
+}
+
+/* The rule of 3/8 (Kutta 1901), fourth order: the slopes k1..k4 at 0, h/3, 2h/3 and h count 1, 3,
+   3 and 1 eighths. */
+static void eqnn__system_kutta(const eqnn_system *s, double h, double *z)
+{
+    double k[4][EQNN__SYSTEM_MOST], at[EQNN__SYSTEM_MOST];
+    for (int stage = 0; stage < 4; stage++) {
+        for (int i = 0; i < s->dim; i++)
+            at[i] = stage == 0   ? z[i]
+                    : stage == 1 ? z[i] + h / 3 * k[0][i]
+                    : stage == 2 ? z[i] + h * (k[1][i] - k[0][i] / 3)
+                                 : z[i] + h * (k[0][i] - k[1][i] + k[2][i]);
+        s->field(s, at, k[stage]);
+    }
+    for (int i = 0; i < s->dim; i++)
+        z[i] += h / 8 * (k[0][i] + 3 * (k[1][i] + k[2][i]) + k[3][i]);
+}
+
+/* The same number of steps between any two times; 0 when the numbers are not finite. */
+static int eqnn__system_fixed(const eqnn_system *s, int steps, const double *times, int m,
+                              double *z)
+{
+    double now[EQNN__SYSTEM_MOST], sum = 0;
+    memcpy(now, z, (size_t)s->dim * sizeof *z);
+    for (int k = 1; k < m; k++) {
+        for (int j = 0; j < steps; j++)
+            eqnn__system_kutta(s, (times[k] - times[k - 1]) / steps, now);
+        memcpy(z + (size_t)k * (size_t)s->dim, now, (size_t)s->dim * sizeof *z);
+    }
+    for (int i = 0; i < s->dim; i++) sum += 0 * now[i];
+    return sum == 0;
 }
 
 /* From time to time; steps are halved when they fail and doubled when they are easy. */
@@ -1730,6 +2650,12 @@ EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance
                              const double *z0, const double *times, int m, double *z)
 {
     if (eqnn_error(c) || !s) return 0;
+    double fixed = tolerance < 0 ? -tolerance : 0;
+    if (!(fixed <= 1e6) || fixed != floor(fixed)) {
+        eqnn_fail(c, "%s: a tolerance of %g: positive, or minus a number of steps", s->name,
+                  tolerance);
+        return 0;
+    }
     if (s->dim < 1 || s->dim > EQNN__SYSTEM_MOST || n < 0 || m < 1 || !times || !z0 || !z) {
         eqnn_fail(c, "%s: %d systems of %d numbers (1 to %d) at %d times%s", s->name, n, s->dim,
                   EQNN__SYSTEM_MOST, m, times && z0 && z ? "" : ", and an array is missing (NULL)");
@@ -1739,7 +2665,9 @@ EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance
     for (int i = 0; i < n; i++) {
         double *to = z + (size_t)i * (size_t)m * d;
         memcpy(to, z0 + (size_t)i * d, d * sizeof *z);
-        if (eqnn__system_one(s, tolerance > 0 ? tolerance : 1e-12, times, m, to)) continue;
+        if (fixed > 0 ? eqnn__system_fixed(s, (int)fixed, times, m, to)
+                      : eqnn__system_one(s, tolerance > 0 ? tolerance : 1e-12, times, m, to))
+            continue;
         eqnn_fail(c, "%s: no step is short enough for system %d; is its start finite?", s->name, i);
         return 0;
     }
@@ -1775,12 +2703,292 @@ EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_ch
         uint64_t bits = eqnn__data_bits(o.seed, EQNN__STREAM_CHUNK, number);
         int chunk = (int)(bits % (uint64_t)o.chunks);
         double z0[EQNN__SYSTEM_MOST];
-        s->start(o.seed, number, z0);
+        s->start(s, o.seed, number, z0);
         eqnn_system_run(c, s, o.tolerance, 1, z0, times, (chunk + 1) * o.length, all);
         memcpy(z + (size_t)i * (size_t)o.length * d, all + (size_t)chunk * (size_t)o.length * d,
                (size_t)o.length * d * sizeof *z);
     }
     free(times);
+    return !eqnn_error(c);
+}
+
+/* ---- constellations ---- */
+
+static eqnn_constellation_opts eqnn__constellation_defaults(const eqnn_constellation_opts *opts,
+                                                            const eqnn_ctx *c)
+{
+    eqnn_constellation_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.copies) o.copies = 2;
+    o.rotation = o.rotation < 0 ? 0 : eqnn__data_or(o.rotation, 0.33);
+    o.drop = o.drop < 0 ? 0 : eqnn__data_or(o.drop, 0.5);
+    o.noise = o.noise < 0 ? 0 : eqnn__data_or(o.noise, 0.1);
+    if (!o.seed) o.seed = eqnn_seed(c);
+    return o;
+}
+
+static int eqnn__constellation_bad(eqnn_ctx *c, const eqnn_constellation_opts *o)
+{
+    if (o->copies >= 1 && o->copies <= 8 && o->drop <= 1 && o->upscale > -1) return 0;
+    eqnn_fail(c, "constellations: %d copies (1 to 8), drop %g (at most 1), upscale %g (above -1)",
+              o->copies, o->drop, o->upscale);
+    return 1;
+}
+
+/* Corners of square, triangle, pentagon and L. */
+static const int eqnn__pattern_corners[4] = { 4, 3, 5, 5 };
+
+static void eqnn__pattern_corner(int kind, int k, double corner[2])
+{
+    static const double L[5][2] = { { 1, 1 }, { 2, 1 }, { 3, 1 }, { 3, 2 }, { 3, 3 } };
+    double angle = 6.283185307179586 * k / eqnn__pattern_corners[kind];
+    corner[0] = kind == 3 ? L[k][0] : cos(angle) + 2;
+    corner[1] = kind == 3 ? L[k][1] : sin(angle) + 2;
+}
+
+/* All corners before they are mixed: x' = s (cos t x - sin t y) + 24 w U / s, likewise y'; w is 1,
+   as published 3 for polygons: there the third, homogeneous coordinate is moved by 2 as well. */
+static void eqnn__constellation_corners(const eqnn_constellation_opts *o,
+                                        const eqnn_constellation_draws *d, double *pos,
+                                        int *present)
+{
+    for (int p = 0, at = 0; p < 4 * o->copies; p++) {
+        double t = (d->angle[p] - 0.5) * 6.283185307179586 * o->rotation;
+        double s = 1 + d->scale[p] * o->upscale, w = o->published ? (p % 4 == 3 ? 1 : 3) / s : 1;
+        for (int k = 0; k < eqnn__pattern_corners[p % 4]; k++, at++) {
+            double x[2];
+            eqnn__pattern_corner(p % 4, k, x);
+            pos[2 * at] = s * (cos(t) * x[0] - sin(t) * x[1]) + w * 24 * d->shift[p][0];
+            pos[2 * at + 1] = s * (sin(t) * x[0] + cos(t) * x[1]) + w * 24 * d->shift[p][1];
+            present[at] = d->present[p] != 0;
+        }
+    }
+}
+
+/* Coordinates to about -1..1: by what is there, as published, or by the size of the field. */
+static void eqnn__constellation_scale(const eqnn_constellation_opts *o, int points, double *pos)
+{
+    double low = 0, high = 24;
+    for (int i = 0; o->published && i < 2 * points; i++) {
+        if (i == 0 || pos[i] < low) low = pos[i];
+        if (i == 0 || pos[i] > high) high = pos[i];
+    }
+    for (int i = 0; i < 2 * points; i++)
+        pos[i] = o->published ? (pos[i] - low) / (high - low + 1e-8) * 2 - 1 : pos[i] / 24 - 0.5;
+}
+
+EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
+                                const eqnn_constellation_draws *draws, double *pos, int *present,
+                                int *counts)
+{
+    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
+    double old[2 * EQNN_CONSTELLATION_POINTS];
+    int there[EQNN_CONSTELLATION_POINTS], points = 17 * o.copies;
+    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
+    eqnn__constellation_corners(&o, draws, old, there);
+    for (int i = 0; i < points; i++) {
+        int from = draws->order[i];
+        if (from < 0 || from >= points) {
+            eqnn_fail(c, "constellation: point %d comes from point %d of %d", i, from, points);
+            return 0;
+        }
+        for (int a = 0; a < 2; a++) pos[2 * i + a] = old[2 * from + a] + draws->noise[i][a];
+        present[i] = there[from];
+    }
+    eqnn__constellation_scale(&o, points, pos);
+    double cosine = cos(draws->turn), sine = sin(draws->turn);
+    for (int i = 0; i < points; i++) {
+        double x = pos[2 * i], y = pos[2 * i + 1];
+        pos[2 * i] = cosine * x - sine * y + draws->move;
+        pos[2 * i + 1] = sine * x + cosine * y + draws->move;
+    }
+    for (int k = 0; k < 4; k++) counts[k] = 0;
+    for (int p = 0; p < 4 * o.copies; p++) counts[p % 4] += draws->present[p] != 0;
+    return 1;
+}
+
+/* The draws of one example. */
+static void eqnn__constellation_draw(const eqnn_constellation_opts *o, uint64_t number,
+                                     eqnn_constellation_draws *d)
+{
+    const uint64_t stream = EQNN__STREAM_CONSTELLATION, seed = o->seed;
+    uint64_t side = o->test && !o->published ? (uint64_t)1 << 62 : 0, at = number * 2048 + side;
+    int patterns = 4 * o->copies, points = 17 * o->copies, any = 0;
+    memset(d, 0, sizeof *d);
+    for (int p = 0; p < patterns; p++) {
+        uint64_t i = at + (uint64_t)p;
+        d->angle[p] = eqnn__data_uniform(seed, stream, i);
+        d->scale[p] = eqnn__data_uniform(seed, stream, i + 32);
+        d->shift[p][0] = eqnn__data_uniform(seed, stream, i + 64);
+        d->shift[p][1] = eqnn__data_uniform(seed, stream, i + 96);
+        d->present[p] = eqnn__data_uniform(seed, stream, i + 128) >= o->drop;
+        any |= d->present[p];
+    }
+    int lone = (int)(patterns * eqnn__data_uniform(seed, stream, at + 160));
+    if (!any) d->present[lone] = 1; /* never nothing */
+    for (int i = 0; i < 2 * points; i++) /* a normal number takes two draws: 256 and on */
+        d->noise[i / 2][i % 2] = o->noise
+                                 * eqnn__data_normal(seed, stream, at / 2 + 128 + (uint64_t)i);
+    eqnn_permutation(seed, stream + ((number + 1) << 16) + side, points, d->order);
+}
+
+EQNN_API int eqnn_constellations(eqnn_ctx *c, const eqnn_constellation_opts *opts, uint64_t first,
+                                 int n, double *pos, int *present, int *counts)
+{
+    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
+    eqnn_constellation_draws d;
+    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
+    size_t points = 17 * (size_t)o.copies;
+    for (int i = 0; i < n; i++) {
+        size_t at = (size_t)i * points;
+        eqnn__constellation_draw(&o, first + (uint64_t)i, &d);
+        if (!eqnn_constellation(c, &o, &d, pos + 2 * at, present + at, counts + 4 * (size_t)i))
+            return 0;
+    }
+    return 1;
+}
+
+static double eqnn__point_distance(const double *pos, const int *present, int i, int j)
+{
+    double x = pos[2 * i] - pos[2 * j], y = pos[2 * i + 1] - pos[2 * j + 1];
+    return present[j] ? sqrt(x * x + y * y) : 0;
+}
+
+/* Each distance is inserted before the first smaller one; the last falls off. */
+EQNN_API void eqnn_point_distances(int n, const double *pos, const int *present, double *out)
+{
+    for (int i = 0; i < n; i++) {
+        double *row = out + (size_t)i * (size_t)(n - 1);
+        for (int j = 0; j < n; j++) {
+            double d = eqnn__point_distance(pos, present, i, j);
+            int at = j < n - 1 ? j : n - 1;
+            for (; at > 0 && row[at - 1] < d; at--)
+                if (at < n - 1) row[at] = row[at - 1];
+            if (at < n - 1) row[at] = d;
+        }
+    }
+}
+
+EQNN_API void eqnn_point_moments(int n, const double *pos, const int *present, int powers,
+                                 double *out)
+{
+    int there = 0;
+    for (int j = 0; j < n; j++) there += present[j] != 0;
+    for (int i = 0; i < n; i++)
+        for (int k = 1; k <= powers; k++) {
+            double sum = 0;
+            for (int j = 0; j < n; j++) sum += pow(eqnn__point_distance(pos, present, i, j), k);
+            out[(size_t)i * (size_t)powers + (size_t)k - 1] = there ? pow(sum / there, 1.0 / k) : 0;
+        }
+}
+
+/* ---- other positions ---- */
+
+/* A uniform rotation of a plane or of space, by an angle or by a unit quaternion of four normal
+   numbers. */
+static void eqnn__augment_rotation(uint64_t seed, uint64_t first, int axes, double R[9])
+{
+    double q[4], length = 0;
+    if (axes == 2) {
+        double t = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_AUGMENT, 2 * first);
+        R[0] = R[3] = cos(t);
+        R[2] = sin(t);
+        R[1] = -R[2];
+        return;
+    }
+    for (int k = 0; k < 4; k++) {
+        q[k] = eqnn__data_normal(seed, EQNN__STREAM_AUGMENT, first + (uint64_t)k);
+        length += q[k] * q[k];
+    }
+    double s = 2 / length;
+    for (int i = 0; i < 3; i++) {
+        int j = (i + 1) % 3, k = (i + 2) % 3;
+        R[4 * i] = 1 - s * (q[1 + j] * q[1 + j] + q[1 + k] * q[1 + k]);
+        R[3 * i + j] = s * (q[1 + i] * q[1 + j] - q[0] * q[1 + k]);
+        R[3 * i + k] = s * (q[1 + i] * q[1 + k] + q[0] * q[1 + j]);
+    }
+}
+
+EQNN_API int eqnn_augment(eqnn_ctx *c, uint64_t seed, uint64_t index, int turn, double shift,
+                          int n, int axes, double *pos)
+{
+    double R[9] = { 0 }, move[3];
+    uint64_t first = index * 8;
+    if (eqnn_error(c)) return 0;
+    if (axes < 2 || axes > 3 || n < 0 || (n > 0 && !pos)) {
+        eqnn_fail(c, "augment: %d points of %d axes; 2 or 3 are possible%s", n, axes,
+                  n > 0 && !pos ? ", and pos is missing" : "");
+        return 0;
+    }
+    for (int a = 0; a < axes; a++) R[a * axes + a] = 1;
+    if (turn) eqnn__augment_rotation(seed, first, axes, R);
+    for (int a = 0; a < axes; a++)
+        move[a] = shift * eqnn__data_normal(seed, EQNN__STREAM_AUGMENT, first + 4 + (uint64_t)a);
+    for (int i = 0; i < n; i++) {
+        double *x = pos + (size_t)i * (size_t)axes, old[3];
+        memcpy(old, x, (size_t)axes * sizeof *x);
+        for (int a = 0; a < axes; a++) {
+            x[a] = move[a];
+            for (int b = 0; b < axes; b++) x[a] += R[a * axes + b] * old[b];
+        }
+    }
+    return 1;
+}
+
+/* The pixel at a row and a column, or what is outside. */
+static double eqnn__image_pixel(int rows, int cols, const double *in, double row, double col,
+                                double background)
+{
+    if (!(row >= 0 && row < rows && col >= 0 && col < cols)) return background;
+    return in[(size_t)row * (size_t)cols + (size_t)col];
+}
+
+EQNN_API void eqnn_image_turn(int rows, int cols, const double *in, double angle, double background,
+                              double *out)
+{
+    double cosine = cos(angle), sine = sin(angle);
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < cols; k++) {
+            double X = (2 * k + 1.0) / cols - 1, Y = (2 * r + 1.0) / rows - 1, value = 0;
+            double col = ((cosine * X + sine * Y + 1) * cols - 1) / 2;
+            double row = ((-sine * X + cosine * Y + 1) * rows - 1) / 2;
+            double left = floor(col), top = floor(row);
+            for (int corner = 0; corner < 4; corner++) {
+                int down = corner / 2, right = corner % 2;
+                double part = (down ? row - top : 1 - (row - top))
+                              * (right ? col - left : 1 - (col - left));
+                value += part * eqnn__image_pixel(rows, cols, in, top + down, left + right,
+                                                  background);
+            }
+            out[(size_t)r * (size_t)cols + (size_t)k] = value;
+        }
+}
+
+EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, int first, int n,
+                                double *out)
+{
+    if (eqnn_error(c) || !x) return 0;
+    if (x->dims != 3 || x->kind != 'u' || first < 0 || n < 0 || n > x->shape[0] - first
+        || x->shape[1] > 65535 || x->shape[2] > 65535) {
+        eqnn_fail(c, "images_turned: images %d to %.0f of a file that holds %.0f, in %d dimensions "
+                  "(3 are needed, of bytes)", first, (double)first + n - 1,
+                  x->dims == 3 ? (double)x->shape[0] : 0.0, x->dims);
+        return 0;
+    }
+    size_t pixels = (size_t)x->shape[1] * (size_t)x->shape[2];
+    if (pixels == 0 || n == 0) return 1; /* nothing to do, however large the header */
+    double *plain = (double *)malloc((pixels + 1) * sizeof *plain);
+    if (!plain) eqnn_fail(c, "images_turned: no memory for an image of %.0f pixels",
+                          (double)pixels);
+    for (int i = 0; plain && i < n; i++) {
+        uint64_t number = (uint64_t)first + (uint64_t)i;
+        double angle = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_IMAGE, number);
+        for (size_t k = 0; k < pixels; k++) plain[k] = x->data[number * pixels + k] / 255.0;
+        eqnn_image_turn((int)x->shape[1], (int)x->shape[2], plain, angle, 0,
+                        out + (size_t)i * pixels);
+    }
+    free(plain);
     return !eqnn_error(c);
 }
 
@@ -1800,7 +3008,7 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
     }
 }
 
-enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* the chain uses 1 and 2 */
+enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* generators use the others below */
 
 EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
                         int *items, int *first)
@@ -1836,6 +3044,29 @@ EQNN_API void eqnn_batches_free(eqnn_batches *b)
     free(b->items);
     free(b->order);
     free(b);
+}
+
+EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
+                               int *items, int *first)
+{
+    if (eqnn_error(c)) return 0;
+    int sum = 0, bad = n < 0 || parts < 1 || !counts || !items || !first;
+    for (int k = 0; !bad && k < parts; k++) {
+        bad = counts[k] < 0 || counts[k] > n - sum;
+        if (!bad) sum += counts[k];
+    }
+    int *all = bad ? NULL : (int *)malloc(((size_t)n + 1) * sizeof *all);
+    if (!all) {
+        eqnn_fail(c, "split: %d examples into %d parts%s", n, parts,
+                  bad ? ": there are fewer examples than the parts ask for" : ": no memory");
+        return 0;
+    }
+    eqnn_permutation(seed, EQNN__STREAM_SPLIT, n, all);
+    for (int i = 0; i < sum; i++) items[i] = all[i];
+    first[0] = 0;
+    for (int k = 0; k < parts; k++) first[k + 1] = first[k] + counts[k];
+    free(all);
+    return 1;
 }
 
 EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, int size,

@@ -42,6 +42,9 @@
       fastest, as all labels of eqnn.h do; eqnn_from_rep and eqnn_to_rep convert.
 
    CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp   6 lie
+              7 lieconv
+              7 lieconv
+              7 lieconv   8 lietransformer
               jump to a section: search ">>bases" */
 
 #include "eqnn.h"
@@ -410,6 +413,252 @@ EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_
 EQNN_API eqnn_ints *eqnn_lie_farthest(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                       double alpha, double fraction,
                                       const eqnn_farthest_opts *opts);
+
+/* ------------------------------------------------------------------------------------------------
+   7 >>lieconv   Convolution on points whose kernel sees pairs of group elements only, and is
+                 therefore equivariant whatever the kernel is; networks of it for sets, images,
+                 molecules and Hamiltonians. (M. Finzi, S. Stanton, P. Izmailov, A. G. Wilson, ICML
+                 2020, arXiv:2002.12880.)
+   ---------------------------------------------------------------------------------------------- */
+
+/* Lifted points as a layer sees them: who may be whose neighbour (each node its own too), what each
+   pair has in common (eqnn_lie_pairs) and how far they are apart. */
+typedef struct eqnn_lie_cloud {
+    const eqnn_graph *graph;
+    eqnn_tensor *pairs;     /* [edges,pair_dim]                                                  */
+    eqnn_tensor *distance;  /* [edges,1]; NULL: all edges of the graph are neighbours            */
+} eqnn_lie_cloud;
+
+/* Lifts points [nodes,point_dim] and sees them as a cloud: sample s of node p is node p*samples+s,
+   and an edge of the graph, from and to its nodes, becomes samples^2 edges. Lifts are random by
+   name where they are, see eqnn_lie_lift, the same for every call of one tick. Rows of values
+   follow by eqnn_repeat(x, samples). Distances are constants; groups without one have all
+   neighbours. 0 on error. */
+EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
+                                 const char *name, int samples, double alpha,
+                                 eqnn_lie_cloud *cloud);
+
+/* y_i = W flat(1/|S_i| sum over j in S_i of x_j (outer) k(pair_ij)) + b, where k is a network with
+   16 outputs and S_i the edges into i with a distance below a radius r. Training moves r towards
+   the one that takes the share .fill of an example's points: r <- r + (fill - taken) / 2. Names:
+   weightnet.0.module, .3.module, .6.module, their norms weightnet.1, .4, .7, linear (column
+   16 c + k of its weight is channel c, output k), r. */
+typedef struct eqnn_lie_conv_opts {
+    eqnn_act act;      /* of the network k, after its last layer too, and of blocks; default silu */
+    int norm;          /* batch norms; default none                                              */
+    int sum;           /* no 1/|S_i|; default the mean                                           */
+    double fill;       /* default 1                                                              */
+    double radius;     /* r at first, of the distance's units; default 2                         */
+    int most;          /* at most so many neighbours of those within r, drawn at random (under
+                          "neighbours", anew each tick); default all                             */
+    int published;     /* as the paper's code has it: 1/|S_i| multiplies the bias too, and batch
+                          norms limit the variance from below by 1e-5 in the place of adding it   */
+} eqnn_lie_conv_opts;
+EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
+                                    int out, const eqnn_lie_conv_opts *opts);
+
+/* Some of a cloud's nodes, sorted by example (eqnn_lie_farthest): *queries has edges from all nodes
+   to the chosen ones, *left those between the chosen. turned: a pair of *left is the one of the
+   opposite edge, as the paper's code has it. Either may be NULL. 0 on error. */
+EQNN_API int eqnn_lie_sample(const eqnn_lie_cloud *all, eqnn_ints *chosen, int turned,
+                             eqnn_lie_cloud *queries, eqnn_lie_cloud *left);
+
+/* Bottleneck block: x, or its rows at the chosen nodes when the cloud leads to those, with zeros
+   as further channels, plus linear(act(conv(act(linear(act(x)))))), the convolution on a quarter
+   of the channels, each act behind a batch norm when there are norms. Names: net.0 (norm),
+   net.2.module, net.3, net.5 (conv), net.6, net.8.module. */
+EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
+                                     eqnn_ints *chosen, const char *name, int out,
+                                     const eqnn_lie_conv_opts *opts);
+
+/* LieResNet: a linear layer, blocks, act, a linear layer, the mean over an example's nodes:
+   [examples,out]. Names: net.0.module, net.1 ... net.L the blocks, net.L+1 (norm), net.L+3.module.
+   Published sizes: molecules 6 layers of width 1536; images 6 layers, see eqnn_lie_image_sizes;
+   springs 4 layers of width 384, without norms. */
+typedef struct eqnn_lie_resnet_opts {
+    eqnn_lie_conv_opts conv;   /* of all blocks; conv.sum: the pool is a sum, too                */
+    int layers;                /* blocks; default 6                                              */
+    int width;                 /* channels of all; default 384                                   */
+    const int *widths;         /* [layers+1] in their place; default .width                      */
+    const double *fills;       /* [layers] in the place of conv.fill                             */
+    eqnn_ints *const *chosen;  /* [layers] nodes, of those left, that a block leads to, NULL for
+                                  all; default all                                               */
+    int no_pool;               /* a row for each node left; default the pool                     */
+} eqnn_lie_resnet_opts;
+EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
+                                      int out, const eqnn_lie_resnet_opts *opts);
+
+/* ImgLieResNet: every block leaves the share *share = total^(1/layers) of the nodes, while channels
+   grow as its inverse square root and the neighbours' share as its inverse: widths [layers+1],
+   fills [layers]. Published: 6 layers, width 128, fill 0.1, total 0.1. */
+EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
+                                   double *fills, double *share);
+
+/* Particles in motion: z [nodes,2d] is position and momentum, the graph leads from every particle
+   of an example to every one, itself too. */
+typedef struct eqnn_particles {
+    const eqnn_graph *graph;
+    eqnn_tensor *constants;  /* [nodes,n] of each particle, the mass first                       */
+} eqnn_particles;
+/* x minus its mean over the example's nodes */
+EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph);
+/* sum of p^2 / 2m over an example: [examples,1] */
+EQNN_API eqnn_tensor *eqnn_kinetic(eqnn_tensor *z, const eqnn_particles *particles);
+/* dz/dt = (dH/dp, -dH/dq), recorded: with eqnn_ode and a loss on the trajectory the tape is
+   differentiated three times in all. */
+EQNN_API eqnn_tensor *eqnn_hamiltonian_field(eqnn_tensor *H, eqnn_tensor *z);
+
+/* HLieResNet: H = kinetic energy + a LieResNet of centred positions and the constants, [examples,
+   1]. Energy and, since the positions are centred, momentum are kept by the flow whatever the
+   group; a group with rotations about the centre keeps angular momentum. Random lifts are the same
+   for all calls of one tick, so that a trajectory has one energy. */
+EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *particles,
+                                      const eqnn_lie *g, int samples, double alpha,
+                                      const char *name, const eqnn_lie_resnet_opts *opts);
+
+/* Baselines that know no symmetry but the centre. "fc": dz/dt by an mlp of all of an example's
+   numbers; "hfc": kinetic energy + an mlp of positions and constants; names net.0.0, net.1.0, ...
+   net.L; all examples have the same number of particles. "ogn", "hogn", "vogn": graph networks
+   (A. Sanchez-Gonzalez et al. 2019, arXiv:1909.12790) whose edges, nodes and examples have features
+   in turn; names gnlayers.0.layer.edge_model.edge_mlp.0, .2, node_model.node_mlp, global_model.
+   global_mlp; qlinear, plinear (ogn), linear. hogn: H of the example's features; vogn: kinetic
+   energy + V of them. Layers that the published code makes but never uses are not made: its counts
+   are larger by 2 d (width + 1) (hogn) and by the last global_mlp (ogn). The result is dz/dt
+   [nodes,2d] of "fc" and "ogn", else H [examples,1]. */
+typedef struct eqnn_baseline_opts {
+    int width;   /* default 256                                            */
+    int layers;  /* default 4 of "fc" and "hfc", 1 of the graph networks   */
+} eqnn_baseline_opts;
+EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particles *particles,
+                                             const char *kind, const char *name,
+                                             const eqnn_baseline_opts *opts);
+
+/* ------------------------------------------------------------------------------------------------
+   8 >>lietransformer   Attention between lifted points (M. Hutchinson et al., ICML 2021,
+                        arXiv:2012.10885): who listens to whom is decided by what both are and by
+                        log(v^-1 u), which no element of the group changes. Memory is linear in the
+                        number of edges.
+
+      eqnn_lie_lift(G, points, "lift", samples, &u, &q);
+      const eqnn_graph *g = eqnn_lie_graph(G, u, q, 0.2, &neighbours);
+      eqnn_tensor *pairs = eqnn_lie_pairs(G, u, q, g);
+      eqnn_tensor *y = eqnn_lie_transformer(eqnn_repeat(values, samples), pairs, g, "model", &opts);
+
+   Weights stand under the names and in the order of the authors' code, a head's after another's.
+   ---------------------------------------------------------------------------------------------- */
+
+/* Target i listens to the sources j of its edges, every head h for itself, d = cols / heads:
+
+       y_i = output_linear(sum over j of w_ijh v_jh),   v = input_linear(x)
+
+   w is made of the logits l of i's n edges: softmax of l, l / n ("dot_product", weights of any
+   sign), or exp(l) / n ("norm_exp", as published: large logits overflow). The logits, by .kernel:
+
+       "mlp"                 q_i . k_j / sqrt(d) + M(pair)
+       "dot_product_only"    q_i . k_j / sqrt(d)
+       "location_only"       M(pair)
+       "relative_position"   (q_i . k_j + (q_i + v) . e_ij + u . k_j) / sqrt(d), e = W_l(pair)
+       "abcd"                M(F, L), by four digits:
+                             a  1 softmax, 2 dot_product, whatever .attention says
+                             b  2
+                             c  1 F = q_i . k_j / sqrt(d), 2 (A x_i, B x_j), 3 C (A x_i, B x_j)
+                             d  1 L = M(pair), 0 or 2 the pair itself
+
+   M is a network of each head: to kernel_dim, to kernel_dim, to one number, with act behind all
+   three (so that logits of M have a least value). What depends on i or j alone is computed once for
+   every node. Weights of M start within 1 / sqrt(inputs); the authors' within 1 / sqrt(outputs).
+   Names: input_linear, output_linear, kernel.{feature_kernel,location_kernel,...}. */
+typedef struct eqnn_lie_attention_opts {
+    const char *kernel;     /* default "mlp"                                                     */
+    const char *attention;  /* default "softmax"                                                 */
+    int heads;              /* default 8                                                         */
+    int kernel_dim;         /* hidden numbers of M; default 16                                   */
+    int feature_dim;        /* numbers of F for c 2 (even) and 3; default cols / (4 heads)       */
+    eqnn_act act;           /* default silu                                                      */
+    int kernel_norm;        /* batch norm before each act of M; default none                     */
+    int published;          /* as the authors' code has it: batch norms limit the variance from
+                               below by 1e-5 in the place of adding it                           */
+    eqnn_tensor **logits;   /* gets them, [edges, heads] by (target, source)                     */
+} eqnn_lie_attention_opts;
+/* x [nodes, cols], pairs [edges, any] or, where they are not asked for, NULL -> [nodes, cols] */
+EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                         const char *name, const eqnn_lie_attention_opts *opts);
+
+/* x <- x + A(x), x <- x + M(x): A attention ("ema"), M ("mlp") two linear maps with act behind
+   both; a norm before ("_pre") or behind ("_post") each of A, M: ln_ema, ln_mlp, bn_ema, bn_mlp. */
+typedef struct eqnn_lie_transformer_opts {
+    eqnn_lie_attention_opts attention; /* .kernel_norm: in M too                                 */
+    const char *norm;   /* "none", "layer_pre", "layer_post", "batch_pre", "batch_post"; default
+                           "layer_pre"                                                           */
+    int cols;           /* of the blocks; default 160                                            */
+    int layers;         /* default 5                                                             */
+    int out;            /* default 1                                                             */
+    const char *head;   /* "model_1": pool, then three linear maps, each behind an act (and a norm);
+                           "lieconv": act and a linear map, then pool; default "model_1"         */
+    const char *head_norm; /* of model_1: "none", "layer", "batch"; default "none"               */
+    int max_pool;       /* the maximum over an example's nodes; default their mean               */
+    int squash;         /* pairs p become p tanh(|p| / 7) / |p|; default as they are             */
+} eqnn_lie_transformer_opts;
+EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pairs,
+                                               const eqnn_graph *g, const char *name,
+                                               const eqnn_lie_transformer_opts *opts);
+/* The whole network: a linear map to .cols, blocks, head -> [examples, out]. Invariant, where pairs
+   are. Names: net.0.module, net.1 ... net.layers, net.{layers+2}.{2,5,8} (norms 0,3,6) or
+   net.{layers+1}.linear.module. */
+EQNN_API eqnn_tensor *eqnn_lie_transformer(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                           const char *name,
+                                           const eqnn_lie_transformer_opts *opts);
+
+/* Set Transformer (J. Lee et al., ICML 2019, arXiv:1810.00825), a baseline that knows no symmetry
+   but order. Rows x listen to rows y along the edges of g (y the sources):
+
+       z = q + sum over j of softmax_j(q_i . k_j / sqrt(cols)) v_j,     z + relu(fc_o z)
+
+   q = fc_q(x), k = fc_k(y), v = fc_v(y), heads apart; behind both, if wanted, norms ln0, ln1. */
+typedef struct eqnn_set_opts {
+    int cols, heads; /* default 128, 4                                                           */
+    int norm;        /* layer norms; default none                                                */
+    int encoders;    /* default 4                                                                */
+    int inducing;    /* encoders go by way of so many learned rows, linear in the nodes; default all
+                        nodes listen along the edges of g                                        */
+    int decoders;    /* behind the pool; default 4 (negative: none)                              */
+    int seeds;       /* rows of the result for each example; default 1                           */
+    int out;         /* columns of the result; default 1                                         */
+} eqnn_set_opts;
+EQNN_API eqnn_tensor *eqnn_set_attention(eqnn_tensor *x, eqnn_tensor *y, const eqnn_graph *g,
+                                         const char *name, const eqnn_set_opts *opts);
+/* Encoders, learned seeds that listen to an example's nodes, decoders among the seeds, a linear
+   map: [examples*seeds, out]. Names: enc_layers.b.module.mab (.I, .mab0, .mab1),
+   pooling_layer.module.S, .mab, dec_layers.b.module.mab, dec_layers.{decoders}.module. */
+EQNN_API eqnn_tensor *eqnn_set_transformer(eqnn_tensor *x, const eqnn_graph *g, const char *name,
+                                           const eqnn_set_opts *opts);
+
+/* LieTransformer's forerunner for finite groups of turns, pairs from SE(2)_canonical(n) with n
+   samples of every point: layers z + relu(fc_o z), where z = v + attention to v with the logits
+   q_i . k_j / sqrt(cols) + M(pair), then the mean over an example's nodes and two linear maps:
+   [examples, out]. x [nodes, any] is what points are like ("embedder.mlp"); NULL: all are alike
+   ("embedder.constant_Y"). Names: enc_layers.b.mab.{fc_q,fc_k,fc_v,fc_o,k_g.HEAD.0,k_g.HEAD.2},
+   dec_layers.0.{0,2}. */
+typedef struct eqnn_finite_opts {
+    int cols, heads; /* default 128, 4                                                           */
+    int layers;      /* default 4                                                                */
+    int out;         /* default 1                                                                */
+    int dot_product; /* logits over the number of neighbours; default their softmax              */
+    int slots;       /* the sum over an example's nodes is divided by it, as published with the size
+                        of the padded example; default the mean                                  */
+} eqnn_finite_opts;
+EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
+                                              const eqnn_graph *g, const char *name,
+                                              const eqnn_finite_opts *opts);
+
+/* A Hamiltonian: kinetic energy + the network (.out is 1) of the centred positions and constants,
+   [examples,1]. Every particle is lifted `samples` times, and edges lead from all its lifts to all
+   those of its neighbours. Random lifts are the same ones until the next tick. Published:
+   "dot_product" attention; T(2) with the defaults, 841,641 weights; SE(2)_canonical(2) with 2
+   samples, 3 layers and 80 columns, 139,353. */
+EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_particles *particles,
+                                                  const eqnn_lie *g, int samples, const char *name,
+                                                  const eqnn_lie_transformer_opts *opts);
 
 #endif /* EQNN_GROUPS_H */
 
@@ -1011,6 +1260,8 @@ typedef struct eqnn__groups {
     const char *path; /* of the file of bases, or NULL */
     struct eqnn_lie *lie;
     const void *lie_plan[8]; /* of section 6: products of numbers that turn */
+    struct eqnn__heads_plan *heads; /* of section 8 */
+    struct eqnn__lie_outer *lie_outer; /* of section 7 */
     struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
 } eqnn__groups;
 
@@ -9086,10 +9337,1417 @@ EQNN_API eqnn_ints *eqnn_lie_farthest(const eqnn_lie *g, eqnn_tensor *u, eqnn_te
     return eqnn_farthest(g->ctx, u->rows, fraction, eqnn__lie_from, &p, opts);
 }
 
+/* ------------------------------------------------------------------------------------------------
+   7 >>lieconv
+   ---------------------------------------------------------------------------------------------- */
+
+enum { EQNN__LIE_KERNEL = 16 }; /* outputs of the network k */
+
+/* --- neighbours within a radius --- */
+
+/* 0 and an error where a cloud is none, or not of x's rows (x NULL: any) */
+static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, const char *op)
+{
+    if (!a || !a->graph || !a->pairs) return 0;
+    eqnn_ctx *c = a->pairs->ctx;
+    int edges = a->graph->edges;
+    if (c->failed) return 0;
+    if (a->pairs->rows != edges || (a->distance && a->distance->rows != edges))
+        eqnn__fail(c, "%s%s: %d edges, %d pairs and %d distances", op, eqnn__place(c), edges,
+                   a->pairs->rows, a->distance ? a->distance->rows : edges);
+    else if (a->distance && a->distance->cols != 1)
+        eqnn__fail(c, "%s%s: distances are one column, not %d", op, eqnn__place(c),
+                   a->distance->cols);
+    else if (x && x->rows != a->graph->sources)
+        eqnn__fail(c, "%s%s: %d rows for %d nodes", op, eqnn__place(c), x->rows,
+                   a->graph->sources);
+    return !c->failed;
+}
+
+/* The graph of edges list[0..n-1], source and target given for each of them, with its pairs. */
+static int eqnn__lie_part(const eqnn_lie_cloud *a, int n, const int *list, const int *source,
+                          const int *target, const eqnn_graph_opts *o, eqnn_lie_cloud *part)
+{
+    eqnn_ctx *c = a->pairs->ctx;
+    eqnn_lie_cloud p;
+    memset(&p, 0, sizeof p);
+    p.graph = eqnn_graph_make(c, n, source, target, o);
+    int *edge = (int *)eqnn__take(c, (size_t)n, sizeof *edge);
+    for (int e = 0; p.graph && edge && e < n; e++) edge[e] = list[p.graph->order[e]];
+    eqnn_ints *index = p.graph && edge ? eqnn_ints_make(c, n, edge, a->graph->edges, 0) : NULL;
+    eqnn__drop(c, edge, (size_t)n, sizeof *edge);
+    if (!index) return 0;
+    p.pairs = eqnn_take(a->pairs, index);
+    if (a->distance) p.distance = eqnn_take(a->distance, index);
+    *part = p;
+    return !c->failed;
+}
+
+/* Which edge of a target comes first when not all can be had. */
+typedef struct eqnn__lie_lot { double chance; int edge; } eqnn__lie_lot;
+
+static int eqnn__lie_by_lot(const void *a, const void *b)
+{
+    const eqnn__lie_lot *x = (const eqnn__lie_lot *)a, *y = (const eqnn__lie_lot *)b;
+    return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->edge - y->edge;
+}
+
+/* Leaves at most `most` of the edges list[0..n-1], sorted by target, of each target. */
+static int eqnn__lie_draw(const eqnn_graph *graph, int most, int *list, int n)
+{
+    eqnn_ctx *c = graph->ctx;
+    int kept = 0;
+    double *chance = (double *)eqnn__take(c, (size_t)graph->edges, sizeof *chance);
+    eqnn__lie_lot *lot = (eqnn__lie_lot *)eqnn__take(c, (size_t)n, sizeof *lot);
+    if (chance) eqnn_random(c, "neighbours", 0, (size_t)graph->edges, chance);
+    for (int at = 0, end; chance && lot && at < n; at = end) {
+        for (end = at; end < n && graph->target[list[end]] == graph->target[list[at]]; end++)
+            lot[end].edge = list[end], lot[end].chance = chance[list[end]];
+        if (end - at > most) qsort(lot + at, (size_t)(end - at), sizeof *lot, eqnn__lie_by_lot);
+        for (int k = at; k < end && k < at + most; k++) list[kept++] = lot[k].edge;
+    }
+    eqnn__drop(c, lot, (size_t)n, sizeof *lot);
+    eqnn__drop(c, chance, (size_t)graph->edges, sizeof *chance);
+    return kept;
+}
+
+/* Files r + (fill - taken) / 2: taken is the mean number of neighbours over the mean number of
+   points of an example, the empty examples counted too. */
+static void eqnn__lie_radius_update(eqnn_tensor *r, const eqnn_graph *graph, int within,
+                                    double fill)
+{
+    if (graph->targets == 0 || graph->sources == 0) return;
+    double points = (double)graph->sources / (graph->examples > 0 ? graph->examples : 1);
+    double taken = (double)within / graph->targets / points;
+    int recording = eqnn_recording(r->ctx, 0);
+    eqnn_file_update(r, eqnn_shift(r, 0.5 * (fill - taken)), 1);
+    eqnn_recording(r->ctx, recording);
+}
+
+/* The edges that are neighbours. Without distances these are all, and there is no radius. */
+static int eqnn__lie_ball(const eqnn_lie_cloud *a, const eqnn_lie_conv_opts *o,
+                          eqnn_lie_cloud *ball)
+{
+    eqnn_ctx *c = a->pairs->ctx;
+    const eqnn_graph *graph = a->graph;
+    eqnn_graph_opts graph_opts;
+    eqnn_init init;
+    int n = 0, E = graph->edges;
+    memset(&graph_opts, 0, sizeof graph_opts);
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_ONES, init.scale = o->radius;
+    *ball = *a;
+    eqnn_tensor *r = a->distance ? eqnn_buffer(c, "r", 1, 1, &init) : NULL;
+    if (c->failed || (!r && o->most <= 0)) return !c->failed;
+    int *list = (int *)eqnn__take(c, 3 * (size_t)E, sizeof *list);
+    const eqnn_real *d = r ? eqnn_data(a->distance) : NULL;
+    eqnn_real limit = r ? eqnn_data(r)[0] : 0;
+    for (int e = 0; list && e < E; e++)
+        if (!d || d[e] < limit) list[n++] = e;
+    if (list && r && c->training) eqnn__lie_radius_update(r, graph, n, o->fill);
+    if (list && o->most > 0) n = eqnn__lie_draw(graph, o->most, list, n);
+    for (int i = 0; list && i < n; i++) {
+        list[E + i] = graph->source[list[i]];
+        list[2 * E + i] = graph->target[list[i]];
+    }
+    graph_opts.sources = graph->sources, graph_opts.targets = graph->targets;
+    graph_opts.example = graph->example, graph_opts.examples = graph->examples;
+    int good = list && !c->failed;
+    if (good && n < E)
+        good = eqnn__lie_part(a, n, list, list + E, list + 2 * E, &graph_opts, ball);
+    eqnn__drop(c, list, 3 * (size_t)E, sizeof *list);
+    return good;
+}
+
+/* The graph between samples of its nodes. */
+static const eqnn_graph *eqnn__lie_samples(const eqnn_graph *graph, int samples)
+{
+    eqnn_ctx *c = graph->ctx;
+    size_t square = (size_t)samples * (size_t)samples, E = (size_t)graph->edges * square;
+    size_t N = (size_t)graph->targets * (size_t)samples, n = 0;
+    eqnn_graph_opts o;
+    memset(&o, 0, sizeof o);
+    if (E > INT_MAX || N > INT_MAX)
+        return (const eqnn_graph *)eqnn__fail(
+            c, "lie_cloud_make: %d edges of %d samples are too many", graph->edges, samples);
+    int *edge = (int *)eqnn__take(c, 2 * E, sizeof *edge);
+    int *example = (int *)eqnn__take(c, N, sizeof *example);
+    for (int e = 0; edge && example && e < graph->edges; e++)
+        for (size_t k = 0; k < square; k++, n++) {
+            edge[n] = graph->source[e] * samples + (int)k % samples;
+            edge[E + n] = graph->target[e] * samples + (int)k / samples;
+        }
+    for (int i = 0; example && i < (int)N; i++)
+        example[i] = graph->example ? graph->example[i / samples] : 0;
+    o.sources = o.targets = (int)N, o.example = example, o.examples = graph->examples;
+    const eqnn_graph *made =
+        edge && example ? eqnn_graph_make(c, (int)E, edge, edge + E, &o) : NULL;
+    eqnn__drop(c, example, N, sizeof *example);
+    eqnn__drop(c, edge, 2 * E, sizeof *edge);
+    return made;
+}
+
+EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
+                                 const char *name, int samples, double alpha,
+                                 eqnn_lie_cloud *cloud)
+{
+    eqnn_tensor *u = NULL, *q = NULL;
+    memset(cloud, 0, sizeof *cloud);
+    if (!g || !graph || eqnn__bad(points, "lie_cloud_make")) return 0;
+    if (graph->sources != points->rows || graph->targets != points->rows)
+        eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
+                   graph->sources, graph->targets, points->rows);
+    if (!eqnn_lie_lift(g, points, name, samples, &u, &q)) return 0;
+    cloud->graph = samples > 1 ? eqnn__lie_samples(graph, samples) : graph;
+    cloud->pairs = cloud->graph ? eqnn_lie_pairs(g, u, q, cloud->graph) : NULL;
+    if (!g->turns) cloud->distance = eqnn_lie_distance(g, eqnn_detach(cloud->pairs), alpha);
+    return !g->ctx->failed;
+}
+
+/* --- the layer --- */
+
+static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts)
+{
+    eqnn_lie_conv_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    if (!(o.fill > 0)) o.fill = 1;
+    if (o.fill > 1) o.fill = 1;
+    if (!(o.radius > 0)) o.radius = 2;
+    return o;
+}
+
+/* act, behind a batch norm when there are norms */
+static eqnn_tensor *eqnn__lie_act(eqnn_tensor *x, const char *norm, const eqnn_lie_conv_opts *o)
+{
+    eqnn_norm_opts n;
+    memset(&n, 0, sizeof n);
+    n.clamp = o->published;
+    if (o->norm) x = eqnn_batch_norm(x, norm, &n);
+    return eqnn_map(x, o->act, 0, 0);
+}
+
+/* Plans of outer products, one for each number of channels. */
+typedef struct eqnn__lie_outer {
+    int channels;
+    const void *plan;
+    struct eqnn__lie_outer *next;
+} eqnn__lie_outer;
+
+static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    for (eqnn__lie_outer *o = all ? all->lie_outer : NULL; o; o = o->next)
+        if (o->channels == channels) return o->plan;
+    static const int cut[5] = { 0, 7, 14, 15, 16 }; /* 7 and 1 columns have loops of their own */
+    double C[4][49];
+    eqnn__couple_path path[4];
+    eqnn__lie_outer *o = (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o);
+    if (!all || !o) return NULL;
+    memset(path, 0, sizeof path);
+    memset(C, 0, sizeof C);
+    for (int i = 0; i < 4; i++) {
+        eqnn__couple_path *p = path + i;
+        int d = cut[i + 1] - cut[i];
+        for (int k = 0; k < d; k++) C[i][k * d + k] = 1;
+        p->d1 = 1, p->d2 = p->d3 = d;
+        p->y = cut[i], p->g = cut[i] * channels;
+        p->xs = channels, p->ys = 1, p->gs = channels;
+        p->w = -1, p->channels = channels;
+        p->C = C[i], p->scale = 1;
+    }
+    o->channels = channels;
+    o->plan = eqnn__couple_plan(c, path, 4);
+    if (!o->plan) return NULL;
+    o->next = all->lie_outer;
+    all->lie_outer = o;
+    return o->plan;
+}
+
+/* P_i [k][channel] = sum over edges j -> i of x_j[channel] w_ij[k]. Nothing of the size edges times
+   channels is stored; the sum over j comes before the matrix product, which is one a node. */
+static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eqnn_graph *graph)
+{
+    if (!x || !w) return NULL;
+    eqnn__form f;
+    eqnn_tensor *v[EQNN__SLOTS] = { x, w };
+    const void *plan = eqnn__lie_outer_plan(x->ctx, x->cols);
+    eqnn__form_start(&f, EQNN__COUPLE, 5, graph->edges, plan);
+    f.graph = graph;
+    eqnn__slot(&f, 0, EQNN__SOURCE, x->rows, x->cols);
+    eqnn__slot(&f, 1, EQNN__EACH, w->rows, w->cols);
+    eqnn__slot(&f, 4, EQNN__TARGET, graph->targets, EQNN__LIE_KERNEL * x->cols);
+    return eqnn__form_value(x->ctx, &f, v, 4);
+}
+
+/* "weight" [out, (channel, k)] in the order (k, channel) */
+static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
+{
+    const int *sizes = (const int *)user; /* out, channels */
+    int n = EQNN__LIE_KERNEL * sizes[1];
+    eqnn_init torch;
+    memset(&torch, 0, sizeof torch);
+    torch.kind = EQNN_INIT_TORCH;
+    eqnn_tensor *weight = eqnn_param(c, "weight", sizes[0], n, &torch);
+    int *column = (int *)eqnn__take(c, (size_t)n, sizeof *column);
+    for (int i = 0; column && i < n; i++)
+        column[i] = i % sizes[1] * EQNN__LIE_KERNEL + i / sizes[1];
+    eqnn_ints *index = column ? eqnn_ints_make(c, n, column, n, 0) : NULL;
+    eqnn__drop(c, column, (size_t)n, sizeof *column);
+    return index ? eqnn_columns(weight, index) : NULL;
+}
+
+/* W P + b with P [targets, (k, channel)]; the mean divides P, as published W P + b */
+static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_graph *graph, int channels,
+                                          int out, const eqnn_lie_conv_opts *o)
+{
+    const int sizes[2] = { out, channels };
+    eqnn_init torch;
+    memset(&torch, 0, sizeof torch);
+    torch.kind = EQNN_INIT_TORCH, torch.fan_in = EQNN__LIE_KERNEL * channels;
+    P = eqnn_enter(P, "linear");
+    if (!P) return NULL;
+    eqnn_tensor *share = o->sum ? NULL : eqnn_inverse_degree(graph);
+    eqnn_tensor *weight = eqnn_once(P->ctx, "weight.turned", eqnn__lie_conv_weight, sizes);
+    eqnn_tensor *y = eqnn_matmul_t(P, weight, 0, 1);
+    eqnn_tensor *bias = eqnn_param(P->ctx, "bias", 1, out, &torch);
+    if (share && !o->published) y = eqnn_mul(y, share);
+    y = eqnn_add(y, bias);
+    if (share && o->published) y = eqnn_mul(y, share);
+    return eqnn_leave(y);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
+                                    int out, const eqnn_lie_conv_opts *opts)
+{
+    static const char *const layer[3][2] = { { "weightnet.0.module", "weightnet.1" },
+                                             { "weightnet.3.module", "weightnet.4" },
+                                             { "weightnet.6.module", "weightnet.7" } };
+    eqnn_lie_conv_opts o = eqnn__lie_conv_defaults(opts);
+    eqnn_lie_cloud ball;
+    if (eqnn__bad(x, "lie_conv")) return NULL;
+    if (!eqnn__lie_cloud_good(cloud, x, "lie_conv")) return NULL;
+    if (out <= 0) return eqnn__fail(x->ctx, "lie_conv in %s: %d channels out", name, out);
+    x = eqnn_enter(eqnn__plain(x, "lie_conv", name, "invariant channels"), name);
+    if (!x || !eqnn__lie_ball(cloud, &o, &ball)) return NULL;
+    eqnn_tensor *w = ball.pairs;
+    for (int k = 0; k < 3; k++) {
+        w = eqnn_linear(w, layer[k][0], k < 2 ? 32 : EQNN__LIE_KERNEL, NULL);
+        w = eqnn__lie_act(w, layer[k][1], &o);
+    }
+    eqnn_tensor *P = eqnn__lie_outer_sum(x, w, ball.graph);
+    return eqnn_leave(eqnn__lie_conv_linear(P, ball.graph, x->cols, out, &o));
+}
+
+/* --- some of the nodes --- */
+
+/* One of the two clouds of eqnn_lie_sample. place [nodes]: a node's place among the chosen, or
+   -1. */
+static int eqnn__lie_sample_part(const eqnn_lie_cloud *all, const int *place, int between,
+                                 int turned, const eqnn_graph_opts *o, eqnn_lie_cloud *part)
+{
+    const eqnn_graph *graph = all->graph;
+    int n = 0, E = graph->edges;
+    int *list = (int *)eqnn__take(graph->ctx, 3 * (size_t)E, sizeof *list);
+    for (int e = 0; list && e < E; e++) {
+        int j = graph->source[e], i = place[graph->target[e]];
+        if (i < 0 || (between && place[j] < 0)) continue;
+        list[n] = e;
+        list[E + n] = between ? place[j] : j;
+        list[2 * E + n++] = i;
+    }
+    int *source = list + E, *target = list + 2 * E;
+    int good = list && eqnn__lie_part(all, n, list, turned ? target : source,
+                                      turned ? source : target, o, part);
+    eqnn__drop(graph->ctx, list, 3 * (size_t)E, sizeof *list);
+    return good;
+}
+
+EQNN_API int eqnn_lie_sample(const eqnn_lie_cloud *all, eqnn_ints *chosen, int turned,
+                             eqnn_lie_cloud *queries, eqnn_lie_cloud *left)
+{
+    eqnn_graph_opts o;
+    eqnn_lie_cloud q, l;
+    memset(&o, 0, sizeof o);
+    if (!chosen || !eqnn__lie_cloud_good(all, NULL, "lie_sample")) return 0;
+    const eqnn_graph *graph = all->graph;
+    eqnn_ctx *c = all->pairs->ctx;
+    int N = graph->sources, m = eqnn_ints_count(chosen);
+    int *place = (int *)eqnn__take(c, (size_t)N, sizeof *place);
+    int *example = (int *)eqnn__take(c, (size_t)m, sizeof *example);
+    const int *node = eqnn_ints_data(chosen);
+    int good = place && example;
+    if (good && graph->targets != N)
+        good = 0, eqnn__fail(c, "lie_sample: the graph leads to %d of %d nodes", graph->targets, N);
+    for (int i = 0; good && i < N; i++) place[i] = -1;
+    for (int i = 0; good && i < m; i++) {
+        good = node[i] >= 0 && node[i] < N && place[node[i]] < 0;
+        if (!good) {
+            eqnn__fail(c, "lie_sample: node %d of %d is chosen twice or is none", node[i], N);
+            break;
+        }
+        place[node[i]] = i;
+        example[i] = graph->example ? graph->example[node[i]] : 0;
+    }
+    o.sources = N, o.targets = m, o.example = example, o.examples = graph->examples;
+    if (good && queries) good = eqnn__lie_sample_part(all, place, 0, 0, &o, &q);
+    o.sources = m;
+    if (good && left) good = eqnn__lie_sample_part(all, place, 1, turned, &o, &l);
+    eqnn__drop(c, example, (size_t)m, sizeof *example);
+    eqnn__drop(c, place, (size_t)N, sizeof *place);
+    if (good && queries) *queries = q;
+    if (good && left) *left = l;
+    return good;
+}
+
+/* --- networks --- */
+
+EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
+                                     eqnn_ints *chosen, const char *name, int out,
+                                     const eqnn_lie_conv_opts *opts)
+{
+    eqnn_lie_conv_opts o = eqnn__lie_conv_defaults(opts);
+    if (eqnn__bad(x, "lie_block")) return NULL;
+    int in = x->cols;
+    if (out < in || in < 4)
+        return eqnn__fail(x->ctx, "lie_block in %s: from %d to %d channels; at least 4 come in and "
+                                  "as many go out", name, in, out);
+    x = eqnn_enter(x, name);
+    eqnn_tensor *h = eqnn__lie_act(x, "net.0", &o);
+    h = eqnn_linear(h, "net.2.module", in / 4, NULL);
+    h = eqnn_lie_conv(eqnn__lie_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
+    h = eqnn_linear(eqnn__lie_act(h, "net.6", &o), "net.8.module", out, NULL);
+    eqnn_tensor *skip = chosen ? eqnn_take(x, chosen) : x;
+    if (h && skip && skip->rows != h->rows)
+        return eqnn__fail(x->ctx, "lie_block%s: the cloud leads to %d nodes, %d are chosen",
+                          eqnn__place(x->ctx), h->rows, skip->rows);
+    if (skip && out > in) skip = eqnn_concat(skip, eqnn_zeros(x->ctx, skip->rows, out - in));
+    return eqnn_leave(eqnn_add(skip, h));
+}
+
+/* Block number b, counted from 0; *cloud becomes that of the nodes left. */
+static eqnn_tensor *eqnn__lie_resnet_block(eqnn_tensor *x, eqnn_lie_cloud *cloud, int b,
+                                           const eqnn_lie_resnet_opts *o)
+{
+    eqnn_lie_conv_opts conv = o->conv;
+    eqnn_lie_cloud queries = *cloud;
+    eqnn_ints *chosen = o->chosen ? o->chosen[b] : NULL;
+    char name[32];
+    if (!x) return NULL;
+    snprintf(name, sizeof name, "net.%d", b + 1);
+    if (o->fills) conv.fill = o->fills[b];
+    if (chosen && !eqnn_lie_sample(cloud, chosen, conv.published, &queries, cloud)) return NULL;
+    return eqnn_lie_block(x, &queries, chosen, name, o->widths ? o->widths[b + 1] : o->width,
+                          &conv);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
+                                      int out, const eqnn_lie_resnet_opts *opts)
+{
+    eqnn_lie_resnet_opts o;
+    char norm[32], head[32];
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.layers <= 0) o.layers = 6;
+    if (o.width <= 0) o.width = 384;
+    o.conv = eqnn__lie_conv_defaults(&o.conv);
+    if (eqnn__bad(x, "lie_resnet") || !eqnn__lie_cloud_good(cloud, x, "lie_resnet")) return NULL;
+    eqnn_lie_cloud at = *cloud;
+    x = eqnn_enter(x, name);
+    x = eqnn_linear(x, "net.0.module", o.widths ? o.widths[0] : o.width, NULL);
+    for (int b = 0; b < o.layers; b++) x = eqnn__lie_resnet_block(x, &at, b, &o);
+    snprintf(norm, sizeof norm, "net.%d", o.layers + 1);
+    snprintf(head, sizeof head, "net.%d.module", o.layers + 3);
+    x = eqnn_linear(eqnn__lie_act(x, norm, &o.conv), head, out, NULL);
+    if (!o.no_pool) x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
+    return eqnn_leave(x);
+}
+
+EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
+                                   double *fills, double *share)
+{
+    *share = pow(total, 1. / (layers > 0 ? layers : 1));
+    for (int i = 0; i <= layers; i++) {
+        widths[i] = (int)(width / pow(*share, i / 2.));
+        if (i < layers) fills[i] = fill / pow(*share, i);
+    }
+}
+
+/* --- particles in motion --- */
+
+/* Do z, graph and constants fit? d gets the number of axes. */
+static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const char *op)
+{
+    if (eqnn__bad(z, op) || !a || !a->graph || !a->constants) return 0;
+    if (z->cols < 2 || z->cols % 2 || a->constants->cols < 1)
+        eqnn__fail(z->ctx, "%s: positions and momenta of %d columns, constants of %d", op, z->cols,
+                   a->constants->cols);
+    else if (z->rows != a->graph->targets || a->constants->rows != z->rows)
+        eqnn__fail(z->ctx, "%s: %d particles in the graph, %d states, %d rows of constants", op,
+                   a->graph->targets, z->rows, a->constants->rows);
+    return !z->ctx->failed;
+}
+
+EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph)
+{
+    if (eqnn__bad(x, "centred") || !graph) return NULL;
+    if (x->rows == 0) return x;
+    eqnn_tensor *mean = eqnn_pool_mean(x, graph);
+    return eqnn_sub(x, graph->example ? eqnn_take(mean, graph->example_index) : mean);
+}
+
+EQNN_API eqnn_tensor *eqnn_kinetic(eqnn_tensor *z, const eqnn_particles *particles)
+{
+    if (!eqnn__particles_good(z, particles, "kinetic")) return NULL;
+    int d = z->cols / 2;
+    eqnn_tensor *square = eqnn_sum_cols(eqnn_square(eqnn_slice(z, d, d)));
+    eqnn_tensor *mass = eqnn_slice(particles->constants, 0, 1);
+    return eqnn_pool_sum(eqnn_div(eqnn_scale(square, 0.5), mass), particles->graph);
+}
+
+EQNN_API eqnn_tensor *eqnn_hamiltonian_field(eqnn_tensor *H, eqnn_tensor *z)
+{
+    if (!H || eqnn__bad(z, "hamiltonian_field")) return NULL;
+    int d = z->cols / 2;
+    if (z->cols % 2)
+        return eqnn__fail(z->ctx, "hamiltonian_field: positions and momenta of %d columns",
+                          z->cols);
+    eqnn_tensor *dH = eqnn_grad(eqnn_sum(H), z);
+    eqnn_tensor *dq = eqnn_slice(dH, 0, d), *dp = eqnn_slice(dH, d, d);
+    return eqnn_concat(dp, eqnn_neg(dq));
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *particles,
+                                      const eqnn_lie *g, int samples, double alpha,
+                                      const char *name, const eqnn_lie_resnet_opts *opts)
+{
+    eqnn_lie_cloud cloud;
+    if (!g || !eqnn__particles_good(z, particles, "lie_energy")) return NULL;
+    eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
+    if (!eqnn_lie_cloud_make(g, x, particles->graph, "lift", samples, alpha, &cloud)) return NULL;
+    eqnn_tensor *constants = eqnn_repeat(particles->constants, samples);
+    eqnn_tensor *V = eqnn_lie_resnet(constants, &cloud, name, 1, opts);
+    return eqnn_add(eqnn_kinetic(z, particles), V);
+}
+
+/* --- baselines --- */
+
+/* Linear layers PREFIX.0.0, PREFIX.1.0, ... with silu behind each, and PREFIX.L */
+static eqnn_tensor *eqnn__plain_net(eqnn_tensor *x, const eqnn_baseline_opts *o, int out)
+{
+    char layer[32];
+    for (int k = 0; k < o->layers; k++) {
+        snprintf(layer, sizeof layer, "net.%d.0", k);
+        x = eqnn_silu(eqnn_linear(x, layer, o->width, NULL));
+    }
+    snprintf(layer, sizeof layer, "net.%d", o->layers);
+    return eqnn_linear(x, layer, out, NULL);
+}
+
+/* All of an example's numbers in one row: [nodes,k] -> [examples,n k], n particles each; -1 and an
+   error where examples differ. */
+static int eqnn__particles_each(const eqnn_graph *graph)
+{
+    int examples = graph->examples > 0 ? graph->examples : 1, n = graph->targets / examples;
+    for (int i = 0; graph->example && i < graph->targets; i++)
+        if (n == 0 || graph->example[i] != i / n) n = -1;
+    if (n > 0 && n * examples == graph->targets) return n;
+    eqnn__fail(graph->ctx,
+               "particle_baseline: %d particles in %d examples; fc and hfc need the same number "
+               "in each", graph->targets, examples);
+    return -1;
+}
+
+/* dz/dt, or V, by a network that sees rows of numbers. */
+static eqnn_tensor *eqnn__plain_particles(eqnn_tensor *z, const eqnn_particles *a, int energy,
+                                          const eqnn_baseline_opts *o)
+{
+    int d = z->cols / 2, n = eqnn__particles_each(a->graph), N = z->rows;
+    if (n < 0) return NULL;
+    int sets = N / n, s = a->constants->cols;
+    eqnn_tensor *q = eqnn_centred(eqnn_slice(z, 0, d), a->graph), *x[3];
+    if (energy) {
+        x[0] = eqnn_concat(q, a->constants);
+        return eqnn__plain_net(eqnn_reshape(x[0], sets, n * (d + s)), o, 1);
+    }
+    x[0] = eqnn_reshape(q, sets, n * d);
+    x[1] = eqnn_reshape(eqnn_slice(z, d, d), sets, n * d);
+    x[2] = eqnn_reshape(a->constants, sets, n * s);
+    eqnn_tensor *y = eqnn__plain_net(eqnn_concat_n(x, 3), o, 2 * n * d);
+    eqnn_tensor *dq = eqnn_reshape(eqnn_slice(y, 0, n * d), N, d);
+    eqnn_tensor *dp = eqnn_reshape(eqnn_slice(y, n * d, n * d), N, d);
+    return eqnn_concat(dq, dp);
+}
+
+/* silu(linear 2 (silu(linear 0))) of several things side by side */
+static eqnn_tensor *eqnn__graph_mlp(eqnn_tensor *const *x, int n, const char *prefix, int width)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.0", prefix);
+    eqnn_tensor *h = eqnn_silu(eqnn_linear(eqnn_concat_n(x, n), name, width, NULL));
+    snprintf(name, sizeof name, "%s.2", prefix);
+    return eqnn_silu(eqnn_linear(h, name, width, NULL));
+}
+
+/* Features of the example at each of its edges or nodes: index NULL when there is one example. */
+static eqnn_tensor *eqnn__example_rows(eqnn_tensor *x, const eqnn_graph *graph, int edges)
+{
+    eqnn_tensor *node = graph->example ? eqnn_take(x, graph->example_index)
+                                       : eqnn_stretch(x, graph->targets, eqnn_cols(x));
+    return edges ? eqnn_gather_target(node, graph) : node;
+}
+
+/* *node, *edge and *global after one layer; global only if wanted. */
+static void eqnn__graph_layer(const eqnn_graph *graph, int layer, int width, int want_global,
+                              eqnn_tensor **node, eqnn_tensor **edge, eqnn_tensor **global)
+{
+    char name[96];
+    eqnn_tensor *x[4] = { eqnn_gather(*node, graph), eqnn_gather_target(*node, graph), *edge,
+                          NULL };
+    x[3] = eqnn__example_rows(*global, graph, 1);
+    snprintf(name, sizeof name, "gnlayers.%d.layer.edge_model.edge_mlp", layer);
+    *edge = eqnn__graph_mlp(x, 4, name, width);
+    eqnn_tensor *sum = eqnn_scatter(*edge, graph);
+    x[0] = *node, x[1] = sum, x[2] = eqnn__example_rows(*global, graph, 0);
+    snprintf(name, sizeof name, "gnlayers.%d.layer.node_model.node_mlp", layer);
+    *node = eqnn__graph_mlp(x, 3, name, width);
+    if (!want_global) return;
+    x[0] = *global, x[1] = eqnn_pool_sum(sum, graph), x[2] = eqnn_pool_sum(*node, graph);
+    snprintf(name, sizeof name, "gnlayers.%d.layer.global_model.global_mlp", layer);
+    *global = eqnn__graph_mlp(x, 3, name, width);
+}
+
+/* Edges and examples begin with the number 1. */
+static eqnn_tensor *eqnn__graph_particles(eqnn_tensor *z, const eqnn_particles *a, char kind,
+                                          const eqnn_baseline_opts *o)
+{
+    const eqnn_graph *graph = a->graph;
+    int d = z->cols / 2;
+    eqnn_tensor *x[3], *node, *edge = eqnn_full(z->ctx, graph->edges, 1, 1);
+    eqnn_tensor *global = eqnn_full(z->ctx, graph->examples > 0 ? graph->examples : 1, 1, 1);
+    x[0] = eqnn_centred(eqnn_slice(z, 0, d), graph);
+    x[1] = kind == 'v' ? a->constants : eqnn_slice(z, d, d);
+    x[2] = a->constants;
+    node = eqnn_concat_n(x, kind == 'v' ? 2 : 3);
+    for (int k = 0; k < o->layers; k++)
+        eqnn__graph_layer(graph, k, o->width, kind != 'o' || k + 1 < o->layers, &node, &edge,
+                          &global);
+    if (kind != 'o') return eqnn_linear(global, "linear", 1, NULL);
+    eqnn_tensor *dq = eqnn_linear(node, "qlinear", d, NULL);
+    eqnn_tensor *dp = eqnn_linear(node, "plinear", d, NULL);
+    return eqnn_concat(dq, dp);
+}
+
+EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particles *particles,
+                                             const char *kind, const char *name,
+                                             const eqnn_baseline_opts *opts)
+{
+    static const char *const kinds[5] = { "fc", "hfc", "ogn", "hogn", "vogn" };
+    eqnn_baseline_opts o;
+    int k = 0;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!kind || !eqnn__particles_good(z, particles, "particle_baseline")) return NULL;
+    while (k < 5 && strcmp(kind, kinds[k])) k++;
+    if (k == 5)
+        return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
+                                  "ogn, hogn and vogn", kind);
+    if (o.width <= 0) o.width = 256;
+    if (o.layers <= 0) o.layers = k < 2 ? 4 : 1;
+    eqnn_tensor *T = k == 1 || k == 4 ? eqnn_kinetic(z, particles) : NULL;
+    z = eqnn_enter(z, name);
+    if (!z) return NULL;
+    eqnn_tensor *y = k < 2 ? eqnn__plain_particles(z, particles, k == 1, &o)
+                           : eqnn__graph_particles(z, particles, kind[0], &o);
+    return eqnn_leave(T ? eqnn_add(T, y) : y);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   8 >>lietransformer
+   ---------------------------------------------------------------------------------------------- */
+
+/* --- linear maps of heads --- */
+
+/* Every head's map from `in` numbers of its own to `out`: blocks of one matrix product. */
+typedef struct eqnn__heads_plan {
+    int heads, in, out;
+    const void *mix;
+    struct eqnn__heads_plan *next;
+} eqnn__heads_plan;
+
+static const void *eqnn__heads_mix(eqnn_ctx *c, int heads, int in, int out)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    if (!all) return NULL;
+    for (eqnn__heads_plan *p = all->heads; p; p = p->next)
+        if (p->heads == heads && p->in == in && p->out == out) return p->mix;
+    eqnn__heads_plan *p = (eqnn__heads_plan *)eqnn__keep_alloc(c, sizeof *p);
+    eqnn__mix_block *block = (eqnn__mix_block *)eqnn__temp(c, (size_t)heads, sizeof *block);
+    if (!p || !block) return NULL;
+    for (int h = 0; h < heads; h++) {
+        eqnn__mix_block m = { 1, in, out, h * in, in, h * in * out, h * out, out, 1 };
+        block[h] = m;
+    }
+    if (!(p->mix = eqnn__mix_plan(c, block, heads))) return NULL;
+    p->heads = heads, p->in = in, p->out = out;
+    p->next = all->heads;
+    all->heads = p;
+    return p->mix;
+}
+
+/* M [width, heads*out], M[d][h,o] = W[h][first+d][o]: heads that see the same numbers are one
+   product. */
+static eqnn_tensor *eqnn__heads_beside(eqnn_tensor *W, int heads, int first, int width)
+{
+    int in = W->rows / heads, out = W->cols, n = width * heads * out;
+    int *at = (int *)eqnn__temp(W->ctx, (size_t)n, sizeof *at);
+    for (int i = 0; at && i < n; i++) {
+        int d = i / (heads * out), h = i / out % heads;
+        at[i] = (h * in + first + d) * out + i % out;
+    }
+    eqnn_ints *index = at ? eqnn_ints_make(W->ctx, n, at, W->rows * out, 0) : NULL;
+    eqnn_tensor *flat = eqnn_reshape(W, 1, W->rows * out);
+    return index ? eqnn_reshape(eqnn_columns(flat, index), width, heads * out) : NULL;
+}
+
+/* Rows first..first+width-1 of every head's matrix */
+static eqnn_tensor *eqnn__heads_rows(eqnn_tensor *W, int heads, int first, int width)
+{
+    int in = W->rows / heads, n = heads * width;
+    int *row = (int *)eqnn__temp(W->ctx, (size_t)n, sizeof *row);
+    for (int i = 0; row && i < n; i++) row[i] = i / width * in + first + i % width;
+    eqnn_ints *index = row ? eqnn_ints_make(W->ctx, n, row, W->rows, 0) : NULL;
+    return index ? eqnn_take(W, index) : NULL;
+}
+
+/* [heads*width, heads]: 1 where the row is the head's */
+static eqnn_tensor *eqnn__heads_mask(eqnn_ctx *c, int heads, int width)
+{
+    eqnn_tensor *x = eqnn_zeros(c, heads * width, heads);
+    for (int i = 0; x && i < heads * width; i++) x->data[i * heads + i / width] = 1;
+    return x;
+}
+
+/* What the heads' networks see: x [rows, heads*width], or [rows, width] when all see the same. */
+typedef struct eqnn__heads_part {
+    eqnn_tensor *x;
+    int width, shared;
+    int before; /* columns that this part's follow: parts with equal ones are summed */
+    int at;     /* rows are EQNN__EACH edge's, the SOURCE's or the TARGET's */
+} eqnn__heads_part;
+
+/* [rows, heads*out] by those rows of W [heads*in, out] that belong to this part */
+static eqnn_tensor *eqnn__heads_linear(const eqnn__heads_part *p, eqnn_tensor *W, int heads)
+{
+    eqnn_tensor *x = p->x;
+    if (!x || !W) return NULL;
+    if (p->shared) return eqnn_matmul(x, eqnn__heads_beside(W, heads, p->before, p->width));
+    if (p->width * heads < W->rows) W = eqnn__heads_rows(W, heads, p->before, p->width);
+    if (!W) return NULL;
+    if (W->cols == 1) {
+        eqnn_tensor *mask = eqnn__heads_mask(x->ctx, heads, p->width);
+        return eqnn_matmul(x, eqnn_mul(W, mask));
+    }
+    const void *mix = eqnn__heads_mix(x->ctx, heads, p->width, W->cols);
+    int cols = heads * W->cols;
+    return mix ? eqnn__mix(mix, x, eqnn_reshape(W, 1, W->rows * W->cols), cols) : NULL;
+}
+
+/* --- networks of heads --- */
+
+static eqnn_tensor *eqnn__heads_norm(eqnn_tensor *x, const char *name,
+                                     const eqnn_lie_attention_opts *o)
+{
+    eqnn_norm_opts n;
+    memset(&n, 0, sizeof n);
+    n.clamp = o->published;
+    return eqnn_batch_norm(x, name, &n);
+}
+
+/* y = W x + b for every head, over n parts of x side by side, [edges, heads*out] */
+static eqnn_tensor *eqnn__heads_sum(const eqnn__heads_part *part, int n, int out, int heads,
+                                    const eqnn_graph *g)
+{
+    eqnn_ctx *c = g->ctx;
+    eqnn_init init;
+    eqnn_tensor *y = NULL;
+    int in = part[n - 1].before + part[n - 1].width;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    init.fan_in = in;
+    eqnn_tensor *W = eqnn_param(c, "weight", heads * in, out, &init);
+    eqnn_tensor *b = eqnn_param(c, "bias", heads, out, &init);
+    for (int k = 0; k < n; k++) {
+        eqnn_tensor *t = eqnn__heads_linear(&part[k], W, heads);
+        if (part[k].at == EQNN__SOURCE) t = eqnn_gather(t, g);
+        if (part[k].at == EQNN__TARGET) t = eqnn_gather_target(t, g);
+        y = y ? eqnn_add(y, t) : t;
+    }
+    return b ? eqnn_add(y, eqnn_reshape(b, 1, heads * out)) : NULL;
+}
+
+/* A stage of a network: linear.module, norm, act. The heads share the norm's statistics. */
+static eqnn_tensor *eqnn__heads_stage(const eqnn__heads_part *part, int n, int stage, int out,
+                                      const eqnn_lie_attention_opts *o, const eqnn_graph *g)
+{
+    eqnn_ctx *c = g->ctx;
+    const char *name = eqnn_format(c, "LinNormAct_%d", stage);
+    if (!name || !eqnn__scope_push(c, name) || !eqnn__scope_push(c, "linear.module")) return NULL;
+    eqnn_tensor *y = eqnn_leave(eqnn__heads_sum(part, n, out, o->heads, g));
+    if (y && o->kernel_norm) {
+        y = eqnn__heads_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o);
+        y = eqnn_reshape(y, g->edges, o->heads * out);
+    }
+    return eqnn_leave(eqnn_map(y, o->act, 0, 0));
+}
+
+/* M of the parts: [edges, heads] */
+static eqnn_tensor *eqnn__heads_mlp(const eqnn__heads_part *part, int n, const char *name,
+                                    const eqnn_lie_attention_opts *o, const eqnn_graph *g)
+{
+    eqnn__heads_part next = { NULL, 0, 0, 0, EQNN__EACH };
+    next.width = o->kernel_dim;
+    if (!eqnn__scope_push(g->ctx, name)) return NULL;
+    next.x = eqnn__heads_stage(part, n, 1, o->kernel_dim, o, g);
+    if (next.x) next.x = eqnn__heads_stage(&next, 1, 2, o->kernel_dim, o, g);
+    return eqnn_leave(next.x ? eqnn__heads_stage(&next, 1, 3, 1, o, g) : NULL);
+}
+
+/* --- logits --- */
+
+/* One call of attention. */
+typedef struct eqnn__listen {
+    eqnn_tensor *x, *pairs;
+    const eqnn_graph *g;
+    const eqnn_lie_attention_opts *o;
+    eqnn_ints *head; /* of a column */
+    double scale;    /* 1 / sqrt(columns of a head) */
+} eqnn__listen;
+
+/* q_i . k_j of every head, [edges, heads]: the derivative of eqnn__head_sum's message form by its
+   weights, which stores nothing of size edges * columns. */
+static eqnn_tensor *eqnn__heads_dot(eqnn_tensor *q, eqnn_tensor *k, int heads, const eqnn_graph *g)
+{
+    eqnn__form f;
+    if (!q || !k) return NULL;
+    eqnn_ctx *c = q->ctx;
+    k = eqnn__with_label(k);
+    const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
+    const eqnn_product *p = k ? eqnn_product_channelwise(c, k->label, one, NULL, NULL) : NULL;
+    eqnn_tensor *V = p ? eqnn_transpose(eqnn__heads_mask(c, heads, q->cols / heads)) : NULL;
+    eqnn_tensor *v[EQNN__SLOTS] = { k, NULL, NULL, V, q };
+    if (!V || !(v[1] = eqnn_full(c, g->edges, 1, 1))) return NULL;
+    eqnn__form_start(&f, EQNN__COUPLE, 5, g->edges, eqnn__product_plan(p, EQNN__ALONG_X));
+    f.graph = g;
+    f.weighted = 1;
+    eqnn__slot(&f, 0, EQNN__SOURCE, k->rows, k->cols);
+    eqnn__slot(&f, 1, EQNN__EACH, g->edges, 1);
+    eqnn__slot(&f, 2, EQNN__EACH, g->edges, heads);
+    eqnn__slot(&f, 3, EQNN__ONE, V->rows, V->cols);
+    eqnn__slot(&f, 4, EQNN__TARGET, q->rows, q->cols);
+    return eqnn__form_value(c, &f, v, 2);
+}
+
+/* q_i . k_j / sqrt(d) */
+static eqnn_tensor *eqnn__listen_content(const eqnn__listen *a)
+{
+    eqnn_tensor *q = eqnn_linear(a->x, "fc_q", a->x->cols, NULL);
+    eqnn_tensor *k = eqnn_linear(a->x, "fc_k", a->x->cols, NULL);
+    return eqnn__heads_dot(eqnn_scale(q, a->scale), k, a->o->heads, a->g);
+}
+
+static eqnn_tensor *eqnn__listen_location(const eqnn__listen *a, const char *name)
+{
+    eqnn__heads_part part = { NULL, 0, 1, 0, EQNN__EACH };
+    part.x = a->pairs;
+    part.width = a->pairs->cols;
+    return eqnn__heads_mlp(&part, 1, name, a->o, a->g);
+}
+
+/* (q_i . k_j + (q_i + v) . e_ij + u . k_j) / sqrt(d) */
+static eqnn_tensor *eqnn__listen_relative(const eqnn__listen *a)
+{
+    eqnn_init zeros;
+    eqnn_ctx *c = a->x->ctx;
+    int cols = a->x->cols, heads = a->o->heads;
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    eqnn_tensor *q = eqnn_linear(a->x, "W_q", cols, NULL);
+    eqnn_tensor *k = eqnn_linear(a->x, "W_k", cols, NULL);
+    eqnn_tensor *e = eqnn_linear(a->pairs, "W_l", cols, NULL);
+    eqnn_tensor *u = eqnn_param(c, "u", heads, cols / heads, &zeros);
+    eqnn_tensor *v = eqnn_param(c, "v", heads, cols / heads, &zeros);
+    if (!u || !v) return NULL;
+    u = eqnn_collect_columns(eqnn_mul(k, eqnn_reshape(u, 1, cols)), a->head);
+    v = eqnn_gather_target(eqnn_add(q, eqnn_reshape(v, 1, cols)), a->g);
+    eqnn_tensor *l = eqnn__heads_dot(q, k, heads, a->g);
+    l = eqnn_add(l, eqnn_collect_columns(eqnn_mul(v, e), a->head));
+    return eqnn_scale(eqnn_add(l, eqnn_gather(u, a->g)), a->scale);
+}
+
+/* Half of F = C (A x_i, B x_j): columns first..first+e-1 of C [e, 2e] for each head's numbers */
+static eqnn_tensor *eqnn__listen_half(eqnn_tensor *x, eqnn_tensor *C, int heads, int first, int e)
+{
+    int n = eqnn_rows(x);
+    eqnn_tensor *rows = eqnn_reshape(x, n * heads, e);
+    return eqnn_reshape(eqnn_matmul_t(rows, eqnn_slice(C, first, e), 0, 1), n, heads * e);
+}
+
+/* The parts of F for c 2 and 3. The authors call "k" what belongs to the asking node. */
+static int eqnn__listen_features(const eqnn__listen *a, int linear, eqnn__heads_part *part)
+{
+    int heads = a->o->heads, e = a->o->feature_dim, width = linear ? e : e / 2;
+    eqnn_tensor *i = eqnn_linear(a->x, "fc_k", heads * width, NULL);
+    eqnn_tensor *j = eqnn_linear(a->x, "fc_q", heads * width, NULL);
+    if (linear && i && j) {
+        eqnn_init init;
+        memset(&init, 0, sizeof init);
+        init.kind = EQNN_INIT_TORCH;
+        init.fan_in = 2 * e;
+        if (!eqnn__scope_push(a->x->ctx, "fc_o")) return 0;
+        eqnn_tensor *C = eqnn_param(a->x->ctx, "weight", e, 2 * e, &init);
+        eqnn_tensor *b = eqnn_leave(eqnn_param(a->x->ctx, "bias", 1, e, &init)), *all[64];
+        for (int h = 0; h < heads; h++) all[h] = b;
+        b = eqnn_concat_n(all, heads);
+        i = eqnn_add(eqnn__listen_half(i, C, heads, 0, e), b);
+        j = eqnn__listen_half(j, C, heads, e, e);
+    }
+    eqnn__heads_part of_i = { NULL, 0, 0, 0, EQNN__TARGET };
+    eqnn__heads_part of_j = { NULL, 0, 0, 0, EQNN__SOURCE };
+    of_i.x = i, of_j.x = j;
+    of_i.width = of_j.width = width;
+    of_j.before = linear ? 0 : width; /* C's halves are summed already */
+    part[0] = of_i, part[1] = of_j;
+    return 2;
+}
+
+/* Kernels of four digits: M of features and location */
+static eqnn_tensor *eqnn__listen_combined(const eqnn__listen *a, const char *code)
+{
+    eqnn__heads_part part[3] = { { NULL, 1, 0, 0, EQNN__EACH } };
+    eqnn__heads_part location = { NULL, 1, 0, 0, EQNN__EACH };
+    int n = 1;
+    if (!eqnn__scope_push(a->x->ctx, "feature_featurisation")) return NULL;
+    if (code[2] == '1') part[0].x = eqnn__listen_content(a);
+    else n = eqnn__listen_features(a, code[2] == '3', part);
+    eqnn_leave(part[0].x);
+    if (code[3] == '1') {
+        location.x = eqnn__listen_location(a, "location_featurisation.1");
+    } else {
+        location.x = a->pairs;
+        location.width = a->pairs->cols;
+        location.shared = 1;
+    }
+    location.before = part[n - 1].before + part[n - 1].width;
+    part[n++] = location;
+    if (a->x->ctx->failed) return NULL;
+    return eqnn__heads_mlp(part, n, "location_feature_combination.1", a->o, a->g);
+}
+
+static eqnn_tensor *eqnn__listen_logits(const eqnn__listen *a)
+{
+    const char *kernel = a->o->kernel;
+    if (!eqnn__scope_push(a->x->ctx, "kernel")) return NULL;
+    eqnn_tensor *content = NULL, *location = NULL;
+    if (!strcmp(kernel, "relative_position")) return eqnn_leave(eqnn__listen_relative(a));
+    if (kernel[0] == '1' || kernel[0] == '2') return eqnn_leave(eqnn__listen_combined(a, kernel));
+    if (strcmp(kernel, "location_only")) {
+        if (!eqnn__scope_push(a->x->ctx, "feature_kernel")) return NULL;
+        content = eqnn_leave(eqnn__listen_content(a));
+    }
+    if (strcmp(kernel, "dot_product_only")) location = eqnn__listen_location(a, "location_kernel");
+    return eqnn_leave(!content ? location : !location ? content : eqnn_add(content, location));
+}
+
+/* --- attention --- */
+
+/* 1 for names this section knows, and codes [12]2[123][012] */
+static int eqnn__listen_known(eqnn_ctx *c, const eqnn_lie_attention_opts *o)
+{
+    static const char *const kernels[] = { "mlp", "dot_product_only", "location_only",
+                                           "relative_position" };
+    const char *k = o->kernel;
+    int known = strlen(k) == 4 && strchr("12", k[0]) && k[1] == '2' && strchr("123", k[2]) &&
+                strchr("012", k[3]);
+    for (int i = 0; i < 4; i++) known |= !strcmp(k, kernels[i]);
+    if (!known)
+        eqnn__fail(c,
+                   "lie_attention%s: unknown kernel \"%s\"; there are mlp, dot_product_only, "
+                   "location_only, relative_position and codes [12]2[123][012]",
+                   eqnn__place(c), k);
+    if (strcmp(o->attention, "softmax") && strcmp(o->attention, "dot_product") &&
+        strcmp(o->attention, "norm_exp"))
+        eqnn__fail(c, "lie_attention%s: unknown attention \"%s\"; there are softmax, dot_product "
+                      "and norm_exp",
+                   eqnn__place(c), o->attention);
+    return !c->failed;
+}
+
+static int eqnn__listen_defaults(eqnn_tensor *x, eqnn_lie_attention_opts *o,
+                                 const eqnn_lie_attention_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (!o->kernel) o->kernel = "mlp";
+    if (!o->attention) o->attention = "softmax";
+    if (o->heads <= 0) o->heads = 8;
+    if (o->kernel_dim <= 0) o->kernel_dim = 16;
+    if (o->feature_dim <= 0) o->feature_dim = x->cols / (4 * o->heads);
+    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
+    if (!eqnn__listen_known(x->ctx, o)) return 0;
+    if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
+        eqnn__fail(x->ctx, "lie_attention%s: %d columns for %d heads (1 to 64, of equal width)",
+                   eqnn__place(x->ctx), x->cols, o->heads);
+    int code = o->kernel[0] == '1' || o->kernel[0] == '2';
+    if (code && o->kernel[2] > '1' && (o->feature_dim < 1 || (o->kernel[2] == '2' &&
+                                                             o->feature_dim % 2)))
+        eqnn__fail(x->ctx, "lie_attention%s: kernel \"%s\" cannot have %d numbers of features",
+                   eqnn__place(x->ctx), o->kernel, o->feature_dim);
+    if (code) o->attention = o->kernel[0] == '1' ? "softmax" : "dot_product";
+    return !x->ctx->failed;
+}
+
+static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                             const eqnn_lie_attention_opts *o)
+{
+    if (!g || x->rows != g->targets || g->sources != g->targets) {
+        eqnn__fail(x->ctx, "lie_attention%s: %d rows of features for %d sources and %d targets",
+                   eqnn__place(x->ctx), x->rows, g ? g->sources : 0, g ? g->targets : 0);
+        return 0;
+    }
+    if (!strcmp(o->kernel, "dot_product_only")) return 1;
+    if (eqnn__bad2(x, pairs, "lie_attention")) return 0;
+    if (pairs->rows == g->edges && pairs->cols > 0 && eqnn__invariant(pairs->label)) return 1;
+    eqnn__fail(x->ctx, "lie_attention%s: pairs %s [%d,%d] for %d edges", eqnn__place(x->ctx),
+               eqnn__label_text(pairs->label), pairs->rows, pairs->cols, g->edges);
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                         const char *name, const eqnn_lie_attention_opts *opts)
+{
+    eqnn_lie_attention_opts o;
+    eqnn__listen a;
+    x = eqnn_enter(eqnn__plain(x, "lie_attention", name, "lifted points"), name);
+    if (!x || !eqnn__listen_defaults(x, &o, opts) || !eqnn__listen_fits(x, pairs, g, &o))
+        return NULL;
+    a.x = x, a.pairs = pairs, a.g = g, a.o = &o;
+    a.head = eqnn__head_columns(x->ctx, o.heads, x->cols / o.heads, 0);
+    a.scale = 1 / sqrt((double)(x->cols / o.heads));
+    eqnn_tensor *w = a.head ? eqnn__listen_logits(&a) : NULL;
+    if (o.logits) *o.logits = w;
+    if (!strcmp(o.attention, "softmax")) w = eqnn_edge_softmax(w, g);
+    if (!strcmp(o.attention, "norm_exp")) w = eqnn_exp(w);
+    eqnn_tensor *v = eqnn_linear(x, "input_linear", x->cols, NULL);
+    eqnn_tensor *y = eqnn__head_sum(v, w, a.head, g);
+    if (strcmp(o.attention, "softmax")) y = eqnn_mul(y, eqnn_inverse_degree(g));
+    return eqnn_leave(eqnn_linear(y, "output_linear", x->cols, NULL));
+}
+
+/* --- blocks --- */
+
+static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *word,
+                                   const char *const *list)
+{
+    for (int i = 0; list[i]; i++)
+        if (!strcmp(list[i], word)) return 1;
+    eqnn__fail(c, "lie_transformer%s: unknown %s \"%s\"", eqnn__place(c), what, word);
+    return 0;
+}
+
+static int eqnn__transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
+                                      const eqnn_lie_transformer_opts *opts)
+{
+    static const char *const norms[] = { "none",      "layer_pre",  "layer_post",
+                                         "batch_pre", "batch_post", NULL };
+    static const char *const heads[] = { "model_1", "lieconv", NULL };
+    static const char *const head_norms[] = { "none", "layer", "batch", NULL };
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (!o->norm) o->norm = "layer_pre";
+    if (!o->head) o->head = "model_1";
+    if (!o->head_norm) o->head_norm = "none";
+    if (o->cols <= 0) o->cols = 160;
+    if (o->layers <= 0) o->layers = 5;
+    if (o->out <= 0) o->out = 1;
+    if (o->attention.act == EQNN_IDENTITY) o->attention.act = EQNN_SILU;
+    return eqnn__transformer_known(c, "norm", o->norm, norms) &&
+           eqnn__transformer_known(c, "head", o->head, heads) &&
+           eqnn__transformer_known(c, "norm of the head", o->head_norm, head_norms);
+}
+
+/* The norm of that kind under its name, or x as it is */
+static eqnn_tensor *eqnn__transformer_norm(eqnn_tensor *x, const eqnn_lie_transformer_opts *o,
+                                           int post, const char *of)
+{
+    const char *kind = o->norm;
+    if (!x || !strcmp(kind, "none") || (strstr(kind, "post") != NULL) != post) return x;
+    int layer = kind[0] == 'l';
+    const char *name = eqnn_format(x->ctx, "%s_%s", layer ? "ln" : "bn", of);
+    return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__heads_norm(x, name, &o->attention);
+}
+
+static eqnn_tensor *eqnn__transformer_mlp(eqnn_tensor *x, const eqnn_lie_transformer_opts *o)
+{
+    int cols = eqnn_cols(x);
+    x = eqnn_enter(x, "mlp");
+    for (int k = 1; x && k <= 2; k++) {
+        x = eqnn_enter(x, eqnn_format(x->ctx, "LinNormAct_%d", k));
+        x = eqnn_linear(x, "linear.module", cols, NULL);
+        if (o->attention.kernel_norm) x = eqnn__heads_norm(x, "norm", &o->attention);
+        x = eqnn_leave(eqnn_map(x, o->attention.act, 0, 0));
+    }
+    return eqnn_leave(x);
+}
+
+static eqnn_tensor *eqnn__transformer_block(eqnn_tensor *x, eqnn_tensor *pairs,
+                                            const eqnn_graph *g, const char *name,
+                                            const eqnn_lie_transformer_opts *o)
+{
+    x = eqnn_enter(x, name);
+    eqnn_tensor *y = eqnn__transformer_norm(x, o, 0, "ema");
+    y = eqnn_lie_attention(y, pairs, g, "ema", &o->attention);
+    x = eqnn_add(x, eqnn__transformer_norm(y, o, 1, "ema"));
+    y = eqnn__transformer_mlp(eqnn__transformer_norm(x, o, 0, "mlp"), o);
+    return eqnn_leave(eqnn_add(x, eqnn__transformer_norm(y, o, 1, "mlp")));
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pairs,
+                                               const eqnn_graph *g, const char *name,
+                                               const eqnn_lie_transformer_opts *opts)
+{
+    eqnn_lie_transformer_opts o;
+    x = eqnn__plain(x, "lie_attention_block", name, "lifted points");
+    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    return eqnn__transformer_block(x, pairs, g, name, &o);
+}
+
+/* --- the network --- */
+
+static eqnn_tensor *eqnn__transformer_pool(eqnn_tensor *x, const eqnn_graph *g, int max)
+{
+    return max ? eqnn_segment_max(x, g->example_index) : eqnn_pool_mean(x, g);
+}
+
+/* Norm, act, linear, three times: numbers 0 1 2, 3 4 5, 6 7 8 of the authors' list. */
+static eqnn_tensor *eqnn__transformer_model_1(eqnn_tensor *x, const eqnn_lie_transformer_opts *o)
+{
+    int cols = eqnn_cols(x);
+    for (int k = 0; x && k < 3; k++) {
+        const char *norm = eqnn_format(x->ctx, "%d", 3 * k);
+        if (!strcmp(o->head_norm, "layer")) x = eqnn_layer_norm(x, norm, NULL);
+        if (!strcmp(o->head_norm, "batch")) x = eqnn_batch_norm(x, norm, NULL);
+        x = eqnn_map(x, o->attention.act, 0, 0);
+        x = eqnn_linear(x, k == 0 ? "2" : k == 1 ? "5" : "8", k == 2 ? o->out : cols, NULL);
+    }
+    return x;
+}
+
+static eqnn_tensor *eqnn__transformer_head(eqnn_tensor *x, const eqnn_graph *g,
+                                           const eqnn_lie_transformer_opts *o)
+{
+    if (!x) return NULL;
+    int lieconv = !strcmp(o->head, "lieconv");
+    x = eqnn_enter(x, eqnn_format(x->ctx, "%d", o->layers + (lieconv ? 1 : 2)));
+    if (!lieconv)
+        return eqnn_leave(eqnn__transformer_model_1(eqnn__transformer_pool(x, g, o->max_pool), o));
+    x = eqnn_linear(eqnn_map(x, o->attention.act, 0, 0), "linear.module", o->out, NULL);
+    return eqnn_leave(eqnn__transformer_pool(x, g, o->max_pool));
+}
+
+/* p tanh(s / 7) / s, s = |p| + 1e-6: bounded, a direction is kept */
+static eqnn_tensor *eqnn__transformer_squash(eqnn_tensor *p)
+{
+    eqnn_tensor *s = eqnn_shift(eqnn_norm(p), 1e-6);
+    return eqnn_mul(p, eqnn_div(eqnn_tanh(eqnn_scale(s, 1 / 7.0)), s));
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_transformer(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                           const char *name,
+                                           const eqnn_lie_transformer_opts *opts)
+{
+    eqnn_lie_transformer_opts o;
+    x = eqnn__plain(x, "lie_transformer", name, "lifted points");
+    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    if (o.squash && pairs) pairs = eqnn__transformer_squash(pairs);
+    x = eqnn_enter(eqnn_enter(x, name), "net");
+    x = eqnn_linear(x, "0.module", o.cols, NULL);
+    for (int k = 1; x && k <= o.layers; k++)
+        x = eqnn__transformer_block(x, pairs, g, eqnn_format(x->ctx, "%d", k), &o);
+    return eqnn_leave(eqnn_leave(eqnn__transformer_head(x, g, &o)));
+}
+
+/* --- sets --- */
+
+static int eqnn__set_defaults(eqnn_ctx *c, eqnn_set_opts *o, const eqnn_set_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (o->cols <= 0) o->cols = 128;
+    if (o->heads <= 0) o->heads = 4;
+    if (o->encoders <= 0) o->encoders = 4;
+    if (o->decoders == 0) o->decoders = 4;
+    if (o->seeds <= 0) o->seeds = 1;
+    if (o->out <= 0) o->out = 1;
+    if (o->cols % o->heads)
+        eqnn__fail(c, "set_transformer%s: %d columns for %d heads", eqnn__place(c), o->cols,
+                   o->heads);
+    return !c->failed;
+}
+
+static eqnn_tensor *eqnn__set_attend(eqnn_tensor *x, eqnn_tensor *y, const eqnn_graph *g,
+                                     const char *name, const eqnn_set_opts *o)
+{
+    if (!y || !g || !(x = eqnn_enter(x, name))) return NULL;
+    eqnn_ints *head = eqnn__head_columns(x->ctx, o->heads, o->cols / o->heads, 0);
+    eqnn_tensor *q = eqnn_linear(x, "fc_q", o->cols, NULL);
+    eqnn_tensor *k = eqnn_linear(y, "fc_k", o->cols, NULL);
+    eqnn_tensor *v = eqnn_linear(y, "fc_v", o->cols, NULL);
+    eqnn_tensor *z = q;
+    if (x->rows > 0 && y->rows > 0) { /* the empty set has nothing to say */
+        eqnn_tensor *l = eqnn_scale(q, 1 / sqrt((double)o->cols));
+        l = eqnn_edge_softmax(eqnn__heads_dot(l, k, o->heads, g), g);
+        z = head ? eqnn_add(q, eqnn__head_sum(v, l, head, g)) : NULL;
+    }
+    if (o->norm) z = eqnn_layer_norm(z, "ln0", NULL);
+    z = eqnn_add(z, eqnn_relu(eqnn_linear(z, "fc_o", o->cols, NULL)));
+    return eqnn_leave(o->norm ? eqnn_layer_norm(z, "ln1", NULL) : z);
+}
+
+EQNN_API eqnn_tensor *eqnn_set_attention(eqnn_tensor *x, eqnn_tensor *y, const eqnn_graph *g,
+                                         const char *name, const eqnn_set_opts *opts)
+{
+    eqnn_set_opts o;
+    if (eqnn__bad2(x, y, "set_attention") || !eqnn__set_defaults(x->ctx, &o, opts)) return NULL;
+    if (eqnn__graph_bad(x, g, "set_attention", "targets")) return NULL;
+    if (eqnn__graph_bad(y, g, "set_attention", "sources")) return NULL;
+    return eqnn__set_attend(x, y, g, name, &o);
+}
+
+/* The example of row r of m rows for each example, or of node r */
+static int eqnn__set_example(const eqnn_graph *g, int m, int r)
+{
+    return m ? r / m : g->example ? g->example[r] : 0;
+}
+
+/* Edges to `to` rows of each example (0: to its nodes) from all of `from` rows (0: its nodes) */
+static const eqnn_graph *eqnn__set_graph(const eqnn_graph *g, int to, int from)
+{
+    eqnn_graph_opts o;
+    double edges = (to && from ? (double)g->examples * to : g->targets) * (from ? from : to);
+    int rows[2], m = 0, at = 0;
+    if (edges > INT_MAX / 2 || (double)g->examples * (to > from ? to : from) > INT_MAX / 2) {
+        eqnn__fail(g->ctx, "set_transformer: %g edges", edges);
+        return NULL;
+    }
+    size_t size = (size_t)edges;
+    rows[0] = to ? g->examples * to : g->targets;
+    rows[1] = from ? g->examples * from : g->targets;
+    if (!rows[0] || !rows[1]) return g; /* nobody listens: it is not read */
+    int *example = (int *)eqnn__temp(g->ctx, (size_t)rows[0], sizeof *example);
+    int *edge = (int *)eqnn__temp(g->ctx, 2 * size, sizeof *edge);
+    if (!example || !edge) return NULL;
+    for (int i = 0; i < rows[0]; i++) {
+        example[i] = eqnn__set_example(g, to, i);
+        while (at < rows[1] && eqnn__set_example(g, from, at) < example[i]) at++;
+        for (int j = at; j < rows[1] && eqnn__set_example(g, from, j) == example[i]; j++, m++) {
+            edge[m] = j;
+            edge[size + (size_t)m] = i;
+        }
+    }
+    memset(&o, 0, sizeof o);
+    o.targets = rows[0], o.sources = rows[1];
+    o.example = example;
+    o.examples = g->examples;
+    return eqnn_graph_make(g->ctx, m, edge, edge + size, &o);
+}
+
+/* The parameter of that name, [m, cols], for every example */
+static eqnn_tensor *eqnn__set_learned(const eqnn_graph *g, const char *name, int m, int cols)
+{
+    eqnn_init init;
+    size_t n = (size_t)m * (size_t)g->examples;
+    int *row = n < INT_MAX ? (int *)eqnn__temp(g->ctx, n, sizeof *row) : NULL;
+    if (!row) return NULL;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_GLOROT_UNIFORM;
+    for (size_t i = 0; i < n; i++) row[i] = (int)(i % (size_t)m);
+    eqnn_ints *index = eqnn_ints_make(g->ctx, (int)n, row, m, 0);
+    return index ? eqnn_take(eqnn_param(g->ctx, name, m, cols, &init), index) : NULL;
+}
+
+/* An encoder: of all with all, or by way of o->inducing rows */
+static eqnn_tensor *eqnn__set_encoder(eqnn_tensor *x, const eqnn_graph *g, int b,
+                                      const eqnn_set_opts *o)
+{
+    const char *name = x ? eqnn_format(x->ctx, "enc_layers.%d.module", b) : NULL;
+    if (!name || !eqnn__scope_push(x->ctx, name)) return NULL;
+    if (!o->inducing) return eqnn_leave(eqnn__set_attend(x, x, g, "mab", o));
+    const eqnn_graph *in = eqnn__set_graph(g, o->inducing, 0);
+    const eqnn_graph *out = in ? eqnn__set_graph(g, 0, o->inducing) : NULL;
+    eqnn_tensor *I = out ? eqnn__set_learned(g, "I", o->inducing, o->cols) : NULL;
+    I = eqnn__set_attend(I, x, in, "mab0", o);
+    return eqnn_leave(eqnn__set_attend(x, I, out, "mab1", o));
+}
+
+EQNN_API eqnn_tensor *eqnn_set_transformer(eqnn_tensor *x, const eqnn_graph *g, const char *name,
+                                           const eqnn_set_opts *opts)
+{
+    eqnn_set_opts o;
+    x = eqnn__plain(x, "set_transformer", name, "plain numbers");
+    if (!x || eqnn__graph_bad(x, g, "set_transformer", "targets")) return NULL;
+    if (g->sources != g->targets)
+        return eqnn__fail(x->ctx, "set_transformer: %d sources and %d targets", g->sources,
+                          g->targets);
+    if (!eqnn__set_defaults(x->ctx, &o, opts)) return NULL;
+    x = eqnn_enter(x, name);
+    for (int b = 0; b < o.encoders; b++) x = eqnn__set_encoder(x, g, b, &o);
+    if (!x || !eqnn__scope_push(x->ctx, "pooling_layer.module")) return NULL;
+    const eqnn_graph *pool = eqnn__set_graph(g, o.seeds, 0);
+    eqnn_tensor *S = pool ? eqnn__set_learned(g, "S", o.seeds, o.cols) : NULL;
+    x = eqnn_leave(eqnn__set_attend(S, x, pool, "mab", &o));
+    const eqnn_graph *all = x ? eqnn__set_graph(g, o.seeds, o.seeds) : NULL;
+    int b = 0;
+    for (; all && b < o.decoders; b++)
+        x = eqnn__set_attend(x, x, all, eqnn_format(g->ctx, "dec_layers.%d.module.mab", b), &o);
+    if (!all) return NULL;
+    return eqnn_leave(eqnn_linear(x, eqnn_format(g->ctx, "dec_layers.%d.module", b), o.out, NULL));
+}
+
+/* --- a finite group's transformer --- */
+
+/* M of every head, a network of its own: pairs' columns -> as many -> 1 */
+static eqnn_tensor *eqnn__finite_location(eqnn_tensor *pairs, int heads)
+{
+    eqnn_tensor *l[64], *t;
+    for (int h = 0; h < heads; h++) {
+        t = eqnn_linear(pairs, eqnn_format(pairs->ctx, "k_g.%d.0", h), pairs->cols, NULL);
+        l[h] = eqnn_linear(eqnn_relu(t), eqnn_format(pairs->ctx, "k_g.%d.2", h), 1, NULL);
+    }
+    return eqnn_concat_n(l, heads);
+}
+
+static eqnn_tensor *eqnn__finite_layer(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                       const char *name, const eqnn_finite_opts *o)
+{
+    if (!(x = eqnn_enter(x, name))) return NULL;
+    eqnn_ints *head = eqnn__head_columns(x->ctx, o->heads, o->cols / o->heads, 0);
+    eqnn_tensor *q = eqnn_linear(x, "fc_q", o->cols, NULL);
+    eqnn_tensor *k = eqnn_linear(x, "fc_k", o->cols, NULL);
+    eqnn_tensor *v = eqnn_linear(x, "fc_v", o->cols, NULL);
+    q = eqnn_scale(q, 1 / sqrt((double)o->cols));
+    eqnn_tensor *w = eqnn__heads_dot(q, k, o->heads, g);
+    w = eqnn_add(w, eqnn__finite_location(pairs, o->heads));
+    if (!o->dot_product) w = eqnn_edge_softmax(w, g);
+    eqnn_tensor *y = head ? eqnn__head_sum(v, w, head, g) : NULL;
+    if (o->dot_product) y = eqnn_mul(y, eqnn_inverse_degree(g));
+    y = eqnn_add(v, y);
+    return eqnn_leave(eqnn_add(y, eqnn_relu(eqnn_linear(y, "fc_o", o->cols, NULL))));
+}
+
+static int eqnn__finite_good(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                             const eqnn_finite_opts *o)
+{
+    const char *op = "finite_transformer";
+    if (eqnn__graph_bad(pairs, g, op, "edges") || (x && eqnn__graph_bad(x, g, op, "targets")))
+        return 0;
+    if (g->sources != g->targets)
+        eqnn__fail(g->ctx, "%s: %d sources and %d targets", op, g->sources, g->targets);
+    if (o->heads > 64 || o->cols % o->heads)
+        eqnn__fail(g->ctx, "%s: %d columns for %d heads (1 to 64, of equal width)", op, o->cols,
+                   o->heads);
+    return !g->ctx->failed;
+}
+
+/* What nodes are at first: of their content, or all the same learned numbers */
+static eqnn_tensor *eqnn__finite_embed(eqnn_tensor *x, const eqnn_graph *g, int cols)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    if (!eqnn__scope_push(g->ctx, "embedder")) return NULL;
+    if (x) {
+        x = eqnn_relu(eqnn_linear(x, "mlp.0", cols, NULL));
+        return eqnn_leave(eqnn_linear(x, "mlp.2", cols, NULL));
+    }
+    x = eqnn_param(g->ctx, "constant_Y", 1, cols, &init);
+    return eqnn_leave(x ? eqnn_stretch(x, g->targets, cols) : NULL);
+}
+
+EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
+                                              const eqnn_graph *g, const char *name,
+                                              const eqnn_finite_opts *opts)
+{
+    eqnn_finite_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.cols <= 0) o.cols = 128;
+    if (o.heads <= 0) o.heads = 4;
+    if (o.layers <= 0) o.layers = 4;
+    if (o.out <= 0) o.out = 1;
+    if (!pairs || !eqnn__finite_good(x, pairs, g, &o)) return NULL;
+    eqnn_ctx *c = g->ctx;
+    if (!eqnn__scope_push(c, name)) return NULL;
+    x = eqnn__finite_embed(x, g, o.cols);
+    for (int b = 0; b < o.layers; b++)
+        x = eqnn__finite_layer(x, pairs, g, eqnn_format(c, "enc_layers.%d.mab", b), &o);
+    x = o.slots > 0 ? eqnn_scale(eqnn_pool_sum(x, g), 1.0 / o.slots) : eqnn_pool_mean(x, g);
+    x = eqnn_relu(eqnn_linear(x, "dec_layers.0.0", o.cols, NULL));
+    return eqnn_leave(eqnn_linear(x, "dec_layers.0.2", o.out, NULL));
+}
+
+/* --- particles in motion --- */
+
+/* Every node `samples` times, as eqnn_lie_lift has them; every edge for each pair of samples. */
+static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *g, int samples)
+{
+    eqnn_graph_opts o;
+    double edges = (double)g->edges * samples * samples, nodes = (double)g->targets * samples;
+    if (samples == 1) return g;
+    if (edges > INT_MAX / 2 || nodes > INT_MAX / 2) {
+        eqnn__fail(g->ctx, "lie_transformer_energy: %g edges of %d samples", edges, samples);
+        return NULL;
+    }
+    int n = (int)nodes, m = 0, *example = (int *)eqnn__temp(g->ctx, (size_t)n, sizeof *example);
+    int *from = (int *)eqnn__temp(g->ctx, 2 * (size_t)edges, sizeof *from), *to = from;
+    if (!example || !from) return NULL;
+    to += (size_t)edges;
+    for (int i = 0; i < n; i++) example[i] = g->example ? g->example[i / samples] : 0;
+    for (int e = 0; e < g->edges; e++)
+        for (int k = 0; k < samples * samples; k++, m++) {
+            from[m] = g->source[e] * samples + k % samples;
+            to[m] = g->target[e] * samples + k / samples;
+        }
+    memset(&o, 0, sizeof o);
+    o.sources = o.targets = n;
+    o.example = example;
+    o.examples = g->examples;
+    return eqnn_graph_make(g->ctx, m, from, to, &o);
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_particles *particles,
+                                                  const eqnn_lie *g, int samples, const char *name,
+                                                  const eqnn_lie_transformer_opts *opts)
+{
+    eqnn_lie_transformer_opts o;
+    eqnn_tensor *u = NULL, *q = NULL;
+    if (!g || !eqnn__particles_good(z, particles, "lie_transformer_energy")) return NULL;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    o.out = 1;
+    eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
+    if (!eqnn_lie_lift(g, x, "lift", samples, &u, &q)) return NULL;
+    const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples);
+    eqnn_tensor *pairs = graph ? eqnn_lie_pairs(g, u, q, graph) : NULL;
+    eqnn_tensor *V = eqnn_repeat(particles->constants, samples);
+    V = pairs ? eqnn_lie_transformer(V, pairs, graph, name, &o) : NULL;
+    return V ? eqnn_add(eqnn_kinetic(z, particles), V) : NULL;
+}
+
 #endif /* EQNN_IMPLEMENTATION */
 
 /* ------------------------------------------------------------------------------------------------
-   CHANGES   0.1   sections 1 to 6
+   CHANGES   0.1   sections 1 to 8
 
    eqnn may be used under either of the two licences below, whichever suits you.
 

@@ -109,7 +109,8 @@ static int prepare(study *s)
     }
     for (int k = 0; k < s->times; k++) s->time[k] = s->dt * k;
     for (int i = 0; i < s->n_test; i++)
-        s->system->start(s->data_seed, first_test + (uint64_t)i, start + (size_t)i * STATE);
+        s->system->start(s->system, s->data_seed, first_test + (uint64_t)i,
+                         start + (size_t)i * STATE);
     eqnn_system_chunks(s->c, s->system, &o, 0, s->n_train, s->train);
     eqnn_system_chunks(s->c, s->system, &o, first_test, s->n_test, s->test);
     eqnn_system_run(s->c, s->system, 0, s->n_test, start, s->time, s->times, s->far);
@@ -430,8 +431,9 @@ static void score(predictor *p)
         for (int i = 0; i < s->n_test; i++) {
             const double *z = rolled(p, i, k), *start = rolled(p, i, 0);
             const double *true_z = s->far + ((size_t)i * (size_t)s->times + (size_t)k) * STATE;
-            double spin[2] = { s->system->spin(z), s->system->spin(start) };
-            double energy[2] = { s->system->energy(z), s->system->energy(start) };
+            double spin[2] = { s->system->spin(s->system, z), s->system->spin(s->system, start) };
+            double energy[2] = { s->system->energy(s->system, z),
+                                 s->system->energy(s->system, start) };
             sum[0] += log(relative(z, true_z, STATE));
             sum[1] += log(relative(&spin[0], &spin[1], 1));
             sum[2] += log(relative(&energy[0], &energy[1], 1));

@@ -747,6 +747,116 @@ static void bases(void)
     }
 }
 
+/* ---- LieConv ----
+   Layers of the sizes that springs and molecules have, and a training step of the
+   springs' network: width 384, 4 layers, 200 systems of 6 particles, 4 steps of the 3/8 rule. */
+
+typedef struct lie_job {
+    eqnn_ctx *c;
+    eqnn_tensor *x, *points;
+    const eqnn_lie *g;
+    eqnn_particles particles;
+    eqnn_adam *adam;
+    int channels;
+} lie_job;
+
+static eqnn_tensor *lie_layer(lie_job *j)
+{
+    eqnn_lie_cloud cloud;
+    eqnn_lie_cloud_make(j->g, j->points, j->particles.graph, "lift", 1, 0.2, &cloud);
+    return eqnn_lie_conv(j->x, &cloud, "conv", j->channels, NULL);
+}
+
+static void lie_layer_forward(void *user)
+{
+    lie_job *j = (lie_job *)user;
+    eqnn_recording(j->c, 0);
+    lie_layer(j);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void lie_layer_both(void *user)
+{
+    lie_job *j = (lie_job *)user;
+    eqnn_tensor *y = eqnn_sum(eqnn_square(lie_layer(j)));
+    eqnn_grad(y, j->x);
+    eqnn_backward(y);
+    eqnn_reset(j->c);
+}
+
+static eqnn_tensor *lie_motion(eqnn_tensor *z, double t, void *user)
+{
+    lie_job *j = (lie_job *)user;
+    eqnn_lie_resnet_opts o = { .layers = 4, .width = 384 };
+    (void)t;
+    return eqnn_hamiltonian_field(
+        eqnn_lie_energy(z, &j->particles, j->g, 1, 0.2, "springs", &o), z);
+}
+
+static void lie_train(void *user)
+{
+    lie_job *j = (lie_job *)user;
+    static const double times[5] = { 0, 0.01, 0.02, 0.03, 0.04 };
+    eqnn_ode_opts o = { .method = EQNN_RK38 };
+    eqnn_tensor *y[5];
+    if (eqnn_ode(lie_motion, j->x, times, 5, y, j, &o))
+        eqnn_backward(eqnn_mean(eqnn_square(y[4])));
+    eqnn_adam_step(j->adam);
+    eqnn_reset(j->c);
+}
+
+static void lie_make(lie_job *j, const char *group, int sets, int nodes, int channels)
+{
+    static int example[2048];
+    int n = sets * nodes;
+    for (int i = 0; i < n; i++) example[i] = i / nodes;
+    eqnn_graph_opts o = { .example = example, .examples = sets, .loops = 1, .keep = 1 };
+    memset(j, 0, sizeof *j);
+    j->c = context();
+    j->g = eqnn_lie_make(j->c, group);
+    j->particles.graph = eqnn_complete_graph(j->c, n, &o);
+    j->points = eqnn_keep(eqnn_normal(j->c, "points", n, eqnn_lie_point_dim(j->g)));
+    j->x = eqnn_keep(eqnn_normal(j->c, "x", n, channels));
+    eqnn_tensor *constants = eqnn_uniform(j->c, "constants", n, 2);
+    j->particles.constants = eqnn_keep(eqnn_shift(constants, 0.2));
+    j->channels = channels;
+    eqnn_reset(j->c);
+}
+
+static void lie_convs(void)
+{
+    static const struct { const char *name, *group; int sets, nodes, channels; } cases[2] = {
+        { "lieconv_springs", "T(2)", 200, 6, 96 }, { "lieconv_qm9", "T(3)", 30, 18, 384 }
+    };
+    lie_job j;
+    for (int i = 0; i < 2; i++) {
+        int d = i + 2, channels = cases[i].channels, n = cases[i].sets * cases[i].nodes;
+        if (!wanted(cases[i].name)) continue;
+        lie_make(&j, cases[i].group, cases[i].sets, cases[i].nodes, channels);
+        double edges = j.particles.graph->edges, w = 32 * d + 32 * 32 + 32 * 16;
+        double flops = 2 * edges * (w + 16 * channels) + 32. * n * channels * channels;
+        row r = { cases[i].name, "fwd", REAL, "eqnn", n, flops, 0, "", 0 };
+        measure(r, lie_layer_forward, &j);
+        r.pass = "fwd_bwd", r.flops *= 3;
+        measure(r, lie_layer_both, &j);
+        report(j.c, cases[i].name);
+        eqnn_free(j.c);
+    }
+    /* seconds a step: only when asked for */
+    if (!getenv("BENCH_FILTER") || !wanted("net_hlie_springs")) return;
+    lie_make(&j, "T(2)", 200, 6, 4);
+    j.adam = eqnn_adam_make(j.c, NULL);
+    lie_train(&j);
+    char note[80];
+    snprintf(note, sizeof note, "%d parameters, %.0f MB", (int)eqnn_parameter_size(j.c),
+             (double)eqnn_memory_use(j.c).step_peak / 1e6);
+    row r = { "net_hlie_springs", "train", REAL, "eqnn", 200, 0, 0, note, 0 };
+    measure(r, lie_train, &j);
+    report(j.c, "net_hlie_springs");
+    eqnn_free(j.c);
+}
+
 int main(void)
 {
     threads = (int)setting("THREADS", 1);
@@ -766,5 +876,6 @@ int main(void)
     nets();
     small_things();
     bases();
+    lie_convs();
     return 0;
 }

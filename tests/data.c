@@ -334,12 +334,12 @@ TEST(systems)
     const eqnn_system *s = eqnn_system_find(c, "springs");
     static double z[2][3 * 301 * 12];
     double times[301], z0[36], dz[12], worst = 0;
-    for (int k = 0; k < 3; k++) s->start(5, (uint64_t)k, z0 + 12 * k);
-    s->field(z0, dz); /* (dH/dp, -dH/dx) by differences */
+    for (int k = 0; k < 3; k++) s->start(s, 5, (uint64_t)k, z0 + 12 * k);
+    s->field(s, z0, dz); /* (dH/dp, -dH/dx) by differences */
     for (int i = 0; i < 12; i++) {
         double h = 1e-6, x = z0[i], up, down;
-        z0[i] = x + h, up = s->energy(z0);
-        z0[i] = x - h, down = s->energy(z0);
+        z0[i] = x + h, up = s->energy(s, z0);
+        z0[i] = x - h, down = s->energy(s, z0);
         z0[i] = x;
         worst = fmax(worst, fabs((up - down) / (2 * h) - (i < 6 ? -dz[i + 6] : dz[i - 6])));
     }
@@ -355,8 +355,8 @@ TEST(systems)
             const double *a = z[0] + (k * 301 + i) * 12, *b = z[1] + (k * 301 + 300 - i) * 12;
             const double *first = z[0] + k * 301 * 12;
             for (int j = 0; j < 12; j++) back = fmax(back, fabs(a[j] - b[j]));
-            energy = fmax(energy, fabs(s->energy(a) - s->energy(first)));
-            spin = fmax(spin, fabs(s->spin(a) - s->spin(first)));
+            energy = fmax(energy, fabs(s->energy(s, a) - s->energy(s, first)));
+            spin = fmax(spin, fabs(s->spin(s, a) - s->spin(s, first)));
         }
     test_note("springs in 30 s: there and back %.1e, energy %.1e, spin %.1e", back, energy, spin);
     CHECK(back < 1e-9 && energy < 1e-10 && spin < 1e-11);
@@ -371,11 +371,11 @@ TEST(system_edges)
     eqnn_ctx *c = test_context();
     const eqnn_system *o = eqnn_system_find(c, "oscillator"), *s = eqnn_system_find(c, "springs");
     double z0[2], times[3] = { 1, 1, 41 }, z[6], bad[12] = { NAN }, chunk[2][3 * 5 * 12];
-    o->start(3, 4, z0);
+    o->start(o, 3, 4, z0);
     CHECK(eqnn_system_run(c, o, 0, 1, z0, times, 3, z) && z[2] == z0[0]);
     CHECK_NEAR(z[4], z0[0] * cos(40) + z0[1] * sin(40), 1e-10); /* one long way: many steps */
     CHECK_NEAR(z[5], z0[1] * cos(40) - z0[0] * sin(40), 1e-10);
-    CHECK_NEAR(o->energy(z + 4), o->energy(z0), 1e-10);
+    CHECK_NEAR(o->energy(o, z + 4), o->energy(o, z0), 1e-10);
     CHECK(eqnn_system_run(c, o, 0, 0, z0, times, 3, z));
     CHECK(!eqnn_system_run(c, s, 0, 1, bad, times, 3, chunk[0]));
     CHECK_ERROR(c, "system 0; is its start finite?");
@@ -391,7 +391,7 @@ TEST(system_edges)
         for (int j = 0; j < 12; j++) {
             double sum = 0, w[3] = { 1, 4, 1 };
             for (int k = 0; k < 3; k++) {
-                s->field(chunk[0] + (5 * i + k) * 12, dz);
+                s->field(s, chunk[0] + (5 * i + k) * 12, dz);
                 sum += h / 3 * w[k] * dz[j];
             }
             CHECK(fabs(chunk[0][(5 * i + 2) * 12 + j] - chunk[0][5 * i * 12 + j] - sum) < 5e-3);

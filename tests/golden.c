@@ -1963,9 +1963,9 @@ static void dataset_states(golden *g, const double *z, size_t n, const char *ene
 {
     const eqnn_system *s = eqnn_system_find(g->c, "springs");
     double *v = (double *)calloc(n + 1, sizeof *v);
-    for (size_t i = 0; v && i < n; i++) v[i] = s->energy(z + 12 * i);
+    for (size_t i = 0; v && i < n; i++) v[i] = s->energy(s, z + 12 * i);
     if (v) compare_list(g, energy, v, n);
-    for (size_t i = 0; v && i < n; i++) v[i] = s->spin(z + 12 * i);
+    for (size_t i = 0; v && i < n; i++) v[i] = s->spin(s, z + 12 * i);
     if (v && spin) compare_list(g, spin, v, n);
     free(v);
 }
@@ -1975,7 +1975,7 @@ static void dataset_pendulum(golden *g)
     size_t count;
     const eqnn_system *s = eqnn_system_find(g->c, "springs");
     double *z = numbers(g, "pendulum.z", &count), *dz = (double *)calloc(count + 1, sizeof *dz);
-    for (size_t i = 0; z && dz && i < count / 12; i++) s->field(z + 12 * i, dz + 12 * i);
+    for (size_t i = 0; z && dz && i < count / 12; i++) s->field(s, z + 12 * i, dz + 12 * i);
     if (z && dz) compare_list(g, "pendulum.dzdt", dz, count);
     if (z) dataset_states(g, z, count / 12, "pendulum.H", NULL);
     free(z); free(dz);
@@ -2013,6 +2013,180 @@ static void datasets(golden *g)
         else dataset_pendulum(g);
         end_within(g, rollout ? "pendulum rollout" : "pendulum", rollout ? 1e-6 : 1e-12,
                    rollout ? 1e-6 : 1e-12);
+    }
+}
+
+/* States of six particles: z0 and the constants of the file side by side, [n][dim]. */
+static double *physics_states(golden *g, const eqnn_system *s, const char *z0, const char *mass,
+                              const char *stiffness, int *n)
+{
+    size_t count, moving = (size_t)(2 * s->particles * s->axes), d = (size_t)s->dim, m, k;
+    double *x = numbers(g, z0, &count), *a = numbers(g, mass, &m);
+    double *b = stiffness ? numbers(g, stiffness, &k) : NULL, *z = NULL;
+    *n = (int)(count / moving);
+    if (x && a && (b || !stiffness)) z = (double *)malloc((count / moving + 1) * d * sizeof *z);
+    for (size_t i = 0; z && i < (size_t)*n; i++) {
+        memcpy(z + i * d, x + i * moving, moving * sizeof *z);
+        for (size_t p = 0; p < 6; p++) {
+            double *given = z + i * d + moving + p * (size_t)s->given;
+            given[0] = a[6 * i + p];
+            if (b) given[1] = b[6 * i + p];
+        }
+    }
+    free(x); free(a); free(b);
+    return z;
+}
+
+/* H and dz/dt, each where it has a name. */
+static void physics_values(golden *g, const eqnn_system *s, const double *z, int n,
+                           const char *energy, const char *field)
+{
+    int moving = 2 * s->particles * s->axes;
+    double *H = (double *)calloc((size_t)n + 1, sizeof *H), dz[256];
+    double *all = (double *)calloc((size_t)(n * moving) + 1, sizeof *all);
+    for (int i = 0; H && all && i < n; i++) {
+        H[i] = s->energy(s, z + i * s->dim);
+        s->field(s, z + i * s->dim, dz);
+        memcpy(all + i * moving, dz, (size_t)moving * sizeof *dz);
+    }
+    if (H && all) compare_list(g, energy, H, (size_t)n);
+    if (H && all && field) compare_list(g, field, all, (size_t)(n * moving));
+    free(H); free(all);
+}
+
+/* Trajectories on the grid of so many times up to end, compared at the times of time_index. */
+static void physics_run(golden *g, const eqnn_system *s, const double *z0, int n, int grid,
+                        double end, int steps, const char *at, const char *name)
+{
+    int m, moving = 2 * s->particles * s->axes, *index = integers(g, at, &m);
+    size_t all = (size_t)n * (size_t)grid;
+    double *times = (double *)calloc((size_t)grid, sizeof *times);
+    double *z = (double *)calloc(all * (size_t)s->dim + 1, sizeof *z);
+    double *ours = (double *)calloc((size_t)(n * m * moving) + 1, sizeof *ours);
+    for (int k = 0; times && k < grid; k++) times[k] = end * k / (grid - 1);
+    if (index && times && z && ours && eqnn_system_run(g->c, s, -steps, n, z0, times, grid, z)) {
+        for (int i = 0; i < n * m; i++)
+            memcpy(ours + i * moving, z + (i / m * grid + index[i % m]) * s->dim,
+                   (size_t)moving * sizeof *ours);
+        compare_list(g, name, ours, (size_t)(n * m * moving));
+    }
+    free(index); free(times); free(z); free(ours);
+}
+
+static void physics_springs(golden *g)
+{
+    eqnn_system s;
+    int n;
+    if (!eqnn_system_particles(g->c, "coupled", 6, 2, &s)) return;
+    double *z = physics_states(g, &s, "spring.z0", "spring.masses", "spring.k", &n);
+    if (z) {
+        double times[500], *theirs = numbers_of(g, "spring.times", 10);
+        int m, *index = integers(g, "spring.time_index", &m);
+        for (int k = 0; theirs && k < m; k++) times[k] = 5.0 * index[k] / 499;
+        if (theirs) compare_numbers(g, "spring.times", times, theirs, (size_t)m);
+        free(theirs); free(index);
+        physics_values(g, &s, z, n, "spring.H0", "spring.dz0");
+        physics_run(g, &s, z, n, 500, 5, 1, "spring.time_index", "spring.zs");
+        physics_run(g, &s, z, n, 500, 5, 16, "spring.time_index", "spring.zs_fine");
+    }
+    free(z);
+}
+
+static void physics_planets(golden *g)
+{
+    eqnn_system s;
+    int n;
+    if (!eqnn_system_particles(g->c, "planets", 6, 3, &s)) return;
+    double *z = physics_states(g, &s, "nbody.z0", "nbody.masses", NULL, &n);
+    if (z) {
+        physics_values(g, &s, z, n, "nbody.H0", "nbody.dz0");
+        physics_run(g, &s, z, n, 200, 2, 1, "nbody.time_index", "nbody.zs");
+        eqnn_system_particles(g->c, "moons", 6, 3, &s);
+        for (int i = 0; i < n * s.dim; i++) z[i] *= i % s.dim < 36 ? 0.15 : 1;
+        if (has(g, "nbody_lt.H0")) physics_values(g, &s, z, n, "nbody_lt.H0", NULL);
+    }
+    free(z);
+}
+
+static void physics(golden *g)
+{
+    begin(g, "");
+    physics_springs(g);
+    end_within(g, "springs", 1e-9, 1e-9);
+    begin(g, "");
+    physics_planets(g);
+    end_within(g, "planets", 1e-9, 1e-9);
+}
+
+/* n numbers of an entry whose name begins with the example, into out. */
+static void constellation_take(golden *g, int example, const char *what, double *out, size_t n)
+{
+    char name[64];
+    snprintf(name, sizeof name, "s%d.%s", example, what);
+    double *v = numbers_of(g, name, n);
+    if (v) memcpy(out, v, n * sizeof *v);
+    free(v);
+}
+
+static void constellation_take_ints(golden *g, int example, const char *what, int *out, int n)
+{
+    double v[EQNN_CONSTELLATION_POINTS] = { 0 };
+    constellation_take(g, example, what, v, (size_t)n);
+    for (int i = 0; i < n; i++) out[i] = (int)v[i];
+}
+
+static void constellation_features(golden *g, const double *pos, const int *present)
+{
+    double distances[34 * 33], moments[34 * 10];
+    eqnn_point_distances(34, pos, present, distances);
+    eqnn_point_moments(34, pos, present, 10, moments);
+    compare_list(g, "s0.feat_pairwise", distances, 34 * 33);
+    compare_list(g, "s0.feat_moments10", moments, 34 * 10);
+}
+
+/* Two copies of each pattern, in the published manner. */
+static void constellation_case(golden *g, int k)
+{
+    eqnn_constellation_opts o;
+    eqnn_constellation_draws d;
+    double pos[68], there[34], many[4];
+    int present[34], counts[4];
+    char name[64];
+    memset(&o, 0, sizeof o);
+    memset(&d, 0, sizeof d);
+    o.published = 1;
+    constellation_take(g, k, "max_upscale", &o.upscale, 1);
+    constellation_take(g, k, "global_rotation", &d.turn, 1);
+    constellation_take(g, k, "global_translation", &d.move, 1);
+    constellation_take(g, k, "u_angle", d.angle, 8);
+    constellation_take(g, k, "u_scale", d.scale, 8);
+    constellation_take(g, k, "u_trans", d.shift[0], 16);
+    constellation_take(g, k, "noise", d.noise[0], 68);
+    constellation_take_ints(g, k, "pattern_present", d.present, 8);
+    constellation_take_ints(g, k, "perm", d.order, 34);
+    if (!eqnn_constellation(g->c, &o, &d, pos, present, counts)) return;
+    for (int i = 0; i < 34; i++) there[i] = present[i];
+    for (int i = 0; i < 4; i++) many[i] = counts[i];
+    snprintf(name, sizeof name, "s%d.corners", k);
+    compare_list(g, name, pos, 68);
+    snprintf(name, sizeof name, "s%d.presence", k);
+    compare_list(g, name, there, 34);
+    snprintf(name, sizeof name, "s%d.class_count", k);
+    compare_list(g, name, many, 4);
+    if (k == 0) constellation_features(g, pos, present);
+}
+
+/* The file went through single precision. */
+static void constellation(golden *g)
+{
+    char name[64];
+    for (int k = 0; k < 1000; k++) {
+        begin(g, "");
+        snprintf(name, sizeof name, "s%d.corners", k);
+        if (!has(g, name)) { eqnn_free(g->c); return; }
+        constellation_case(g, k);
+        snprintf(name, sizeof name, "constellation %d", k);
+        end_within(g, name, 2e-6, 2e-6);
     }
 }
 
@@ -2681,7 +2855,40 @@ static void fps(golden *g)
     end_within(g, "farthest points", 0, 0);
 }
 
-/* Random rotations of normal numbers; the file's other entries have no case here yet. */
+/* Epochs out of 500, as steps of a ten-thousandth. */
+static void misc_schedules(golden *g)
+{
+    size_t n;
+    double *epoch = numbers(g, "sched.epoch", &n);
+    double *ours = (double *)calloc(n + 1, sizeof *ours);
+    eqnn_schedule s;
+    memset(&s, 0, sizeof s);
+    s.kind = EQNN_COSINE;
+    s.rate = 1;
+    s.least = 1e-3;
+    s.overlap = 1;
+    s.total = 5000000;
+    for (int k = 0; epoch && ours && k < 2; k++) {
+        s.warmup = k ? s.total / 100 : 0;
+        for (size_t i = 0; i < n; i++)
+            ours[i] = eqnn_schedule_rate(&s, (int64_t)floor(epoch[i] * 10000 + 0.5));
+        compare_list(g, k ? "sched.warmcos500" : "sched.cos500", ours, n);
+    }
+    free(epoch); free(ours);
+}
+
+static void misc_images(golden *g)
+{
+    size_t n, m;
+    double *angle = numbers(g, "rot.angle", &n), *in = numbers(g, "rot.image", &m);
+    double *out = (double *)calloc(m + 1, sizeof *out);
+    for (size_t i = 0; angle && in && out && i < n; i++)
+        eqnn_image_turn(28, 28, in + 784 * i, angle[i], 0, out + 784 * i);
+    if (angle && in && out) compare_list(g, "rot.out", out, m);
+    free(angle); free(in); free(out);
+}
+
+/* Random rotations of normal numbers, schedules, images. */
 static void misc(golden *g)
 {
     begin(g, "");
@@ -2691,8 +2898,695 @@ static void misc(golden *g)
     const eqnn_lie *H = eqnn_lie_make(g->c, "SO3");
     compare(g, "so3sample.R", lie_theirs(g, H, eqnn_slice(u, 0, 4), 3));
     end_within(g, "random rotations", 1e-12, 1e-6);
-    if (mark(g, "sched.")) skip(g, "sched", "not built yet");
-    if (mark(g, "rot.")) skip(g, "rot", "not built yet");
+    begin(g, "");
+    misc_schedules(g);
+    end_within(g, "schedules", 1e-9, 1e-9);
+    begin(g, "");
+    misc_images(g);
+    end_within(g, "turned images", 1e-12, 1e-12);
+}
+
+/* ---- LieConv --------------------------------------------------------------------------------- */
+
+/* Is there such a case? */
+static int lie_has(golden *g, const char *title)
+{
+    size_t n = strlen(title);
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name;
+        if (!strncmp(name, title, n) && name[n] == '/') return 1;
+    }
+    return 0;
+}
+
+/* Weights and buffers from all entries "TITLE/w.NAME". */
+static void lie_weights(golden *g)
+{
+    char prefix[160];
+    snprintf(prefix, sizeof prefix, "%s/w.", g->title);
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const eqnn_entry *e = eqnn_file_entry(g->f, i);
+        if (g->used[i] || strncmp(e->name, prefix, strlen(prefix))) continue;
+        eqnn_tensor *w = eqnn_parameter(g->c, e->name + strlen(prefix));
+        size_t n;
+        double *v = numbers(g, e->name + strlen(g->title) + 1, &n);
+        if (w && v && n == (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w)) eqnn_set(w, v);
+        else eqnn_fail(g->c, "golden: \"%s\" has no place in the network", e->name);
+        free(v);
+    }
+}
+
+/* "grad.NAME" of every parameter; what has none does not influence the loss. */
+static void lie_gradients(golden *g)
+{
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        char entry[256];
+        snprintf(entry, sizeof entry, "grad.%s", eqnn_parameter_name(g->c, i));
+        eqnn_tensor *dw = eqnn_gradient(eqnn_parameter_at(g->c, i));
+        if (has(g, entry)) compare(g, entry, dw);
+        for (int k = 0; !has(g, entry) && k < eqnn_cols(dw); k++)
+            worse(g, entry, fabs(eqnn_at(dw, 0, k)));
+    }
+}
+
+/* Padded examples as nodes of one graph: node k is row place[k] of theirs. */
+typedef struct lie_pack {
+    int sets, points, n;
+    int *place, *example, *node; /* node [sets*points]: -1 where padded */
+    eqnn_ints *rows;
+} lie_pack;
+
+static void lie_pack_make(golden *g, const char *mask, lie_pack *p)
+{
+    char full[256];
+    eqnn_file *f;
+    size_t n;
+    memset(p, 0, sizeof *p);
+    double *m = numbers(g, mask, &n);
+    const eqnn_entry *e = find_entry(g, full_name(g, mask, full), &f);
+    if (!m || !e) return;
+    p->sets = (int)e->shape[0], p->points = (int)e->shape[1];
+    p->place = (int *)malloc((n + 1) * sizeof(int));
+    p->example = (int *)malloc((n + 1) * sizeof(int));
+    p->node = (int *)malloc((n + 1) * sizeof(int));
+    for (int i = 0; i < (int)n; i++) {
+        p->node[i] = m[i] != 0 ? p->n : -1;
+        if (m[i] == 0) continue;
+        p->example[p->n] = i / p->points;
+        p->place[p->n++] = i;
+    }
+    p->rows = eqnn_ints_make(g->c, p->n, p->place, (int)n, 0);
+    free(m);
+}
+
+static void lie_pack_free(lie_pack *p) { free(p->place); free(p->example); free(p->node); }
+
+/* Rows of theirs that are points. */
+static eqnn_tensor *lie_packed(golden *g, const lie_pack *p, const char *name)
+{
+    return eqnn_take(matrix(g, name, 0), p->rows);
+}
+
+/* Theirs at the points, 0 elsewhere, against ours. */
+static void lie_compare_packed(golden *g, const lie_pack *p, const char *name, eqnn_tensor *x)
+{
+    eqnn_tensor *theirs = lie_packed(g, p, name);
+    size_t n = (size_t)eqnn_rows(x) * (size_t)eqnn_cols(x);
+    double *a = (double *)malloc((n + 1) * sizeof *a), *b = (double *)malloc((n + 1) * sizeof *b);
+    if (!x || !theirs || eqnn_rows(x) != eqnn_rows(theirs) || eqnn_cols(x) != eqnn_cols(theirs))
+        eqnn_fail(g->c, "golden: \"%s\" has another shape", name);
+    for (size_t i = 0; !eqnn_error(g->c) && i < n; i++)
+        a[i] = (double)eqnn_data(x)[i], b[i] = (double)eqnn_data(theirs)[i];
+    if (!eqnn_error(g->c)) compare_numbers(g, name, a, b, n);
+    free(a); free(b);
+}
+
+/* All pairs of an example; distances from "dist", or none. */
+static eqnn_lie_cloud lie_cloud(golden *g, const lie_pack *p, int distances)
+{
+    eqnn_graph_opts o = { .example = p->example, .examples = p->sets, .loops = 1 };
+    eqnn_lie_cloud cloud = { .graph = eqnn_complete_graph(g->c, p->n, &o) };
+    int E = cloud.graph ? cloud.graph->edges : 0;
+    int *entry = (int *)malloc(((size_t)E + 1) * sizeof *entry);
+    for (int e = 0; e < E; e++) {
+        int i = p->place[cloud.graph->target[e]], j = p->place[cloud.graph->source[e]];
+        entry[e] = i * p->points + j % p->points;
+    }
+    eqnn_ints *index = eqnn_ints_make(g->c, E, entry, p->sets * p->points * p->points, 0);
+    free(entry);
+    cloud.pairs = eqnn_take(matrix(g, "abq", 0), index);
+    if (distances) cloud.distance = eqnn_take(matrix(g, "dist", 1), index);
+    return cloud;
+}
+
+static void lie_conv_case(golden *g, const char *name, const char *prefix)
+{
+    lie_pack p;
+    eqnn_lie_conv_opts o = { .act = strstr(name, "relu") ? EQNN_RELU : EQNN_SILU,
+                             .norm = strstr(name, "_bn_") != NULL,
+                             .sum = strstr(name, "_sum") != NULL,
+                             .fill = strstr(name, "train") ? 0.5 : 1. / 3, .published = 1 };
+    begin(g, name);
+    eqnn_training(g->c, 0);
+    lie_pack_make(g, "mask", &p);
+    eqnn_lie_cloud cloud = lie_cloud(g, &p, 1);
+    eqnn_tensor *x = lie_packed(g, &p, "vals");
+    eqnn_lie_conv(x, &cloud, prefix, 8, &o);
+    lie_weights(g);
+    eqnn_training(g->c, strstr(name, "train") != NULL);
+    lie_compare_packed(g, &p, "out", eqnn_lie_conv(x, &cloud, prefix, 8, &o));
+    eqnn_commit(g->c);
+    for (int k = 1; has(g, "after.r") && k < 8; k += 3)
+        for (int v = 0; v < 2; v++) {
+            char entry[64], *own = entry + strlen("after.");
+            snprintf(entry, sizeof entry, "after.weightnet.%d.running_%s", k, v ? "var" : "mean");
+            compare(g, entry, eqnn_parameter(g->c, own));
+        }
+    double before = g->worst;
+    if (has(g, "after.r")) compare(g, "after.r", eqnn_parameter(g->c, "r"));
+    if (g->worst < 1e-7) g->worst = before; /* their fill is a single-precision number */
+    lie_pack_free(&p);
+    end_within(g, name, 1e-10, 1e-5);
+}
+
+static void lie_convs(golden *g)
+{
+    static const char *const names[] = { "T2_mean", "T2_sum", "Trivial2_mean", "SO2_mean",
+                                         "RxSO2_mean", "SE3_mean", "T2_ball", "SE3_ball",
+                                         "T2_relu", "T2_bn_eval", "T2_bn_train" };
+    for (int k = 0; k < 11; k++)
+        if (lie_has(g, names[k])) lie_conv_case(g, names[k], "");
+}
+
+/* Batch norm over rows that are points is theirs under a mask. */
+static void masked_norm(golden *g)
+{
+    lie_pack p;
+    eqnn_norm_opts o = { .clamp = 1 };
+    begin(g, "bn");
+    snprintf(g->title, sizeof g->title, "%s", "");
+    lie_pack_make(g, "mask", &p);
+    eqnn_tensor *x = lie_packed(g, &p, "x");
+    snprintf(g->title, sizeof g->title, "%s", "bn");
+    eqnn_training(g->c, 0);
+    eqnn_batch_norm(x, "", &o);
+    lie_weights(g);
+    snprintf(g->title, sizeof g->title, "%s", "");
+    eqnn_training(g->c, 1);
+    lie_compare_packed(g, &p, "out_train", eqnn_batch_norm(x, "", &o));
+    eqnn_commit(g->c);
+    compare(g, "after.running_mean", eqnn_parameter(g->c, "running_mean"));
+    compare(g, "after.running_var", eqnn_parameter(g->c, "running_var"));
+    eqnn_training(g->c, 0);
+    lie_compare_packed(g, &p, "out_eval_after", eqnn_batch_norm(x, "", &o));
+    lie_pack_free(&p);
+    end_within(g, "masked batch norm", 1e-10, 1e-5);
+}
+
+/* Lifted points, every pair of an example. alpha: of the distance. */
+static eqnn_lie_cloud lie_lifted(golden *g, const char *group, eqnn_tensor *x, const int *example,
+                                 int examples, double alpha)
+{
+    eqnn_graph_opts o = { .example = example, .examples = examples, .loops = 1 };
+    const eqnn_lie *G = eqnn_lie_make(g->c, group);
+    eqnn_lie_cloud cloud = { .graph = eqnn_complete_graph(g->c, eqnn_rows(x), &o) };
+    eqnn_tensor *u, *q;
+    eqnn_lie_lift(G, x, "lift", 1, &u, &q);
+    cloud.pairs = eqnn_lie_pairs(G, u, q, cloud.graph);
+    cloud.distance = eqnn_lie_distance(G, cloud.pairs, alpha);
+    return cloud;
+}
+
+static void lie_resnet_case(golden *g, const char *name)
+{
+    lie_pack p;
+    int norm = !strstr(name, "nobn");
+    eqnn_lie_resnet_opts o = { .conv = { .norm = norm, .published = 1, .radius = 5 }, .layers = 2,
+                               .width = 16 };
+    begin(g, name);
+    eqnn_training(g->c, 0);
+    lie_pack_make(g, "mask", &p);
+    eqnn_tensor *h, *v = lie_packed(g, &p, "vals"), *dv, *x = lie_packed(g, &p, "x");
+    eqnn_lie_cloud cloud = lie_lifted(g, strstr(name, "SO2") ? "SO(2)" : "T(2)", x, p.example,
+                                      p.sets, 0.2);
+    eqnn_lie_resnet(v, &cloud, "", 2, &o);
+    lie_weights(g);
+    eqnn_training(g->c, strstr(name, "train") != NULL);
+    h = eqnn_linear(v, "net.0.module", 16, NULL);
+    h = eqnn_lie_block(h, &cloud, NULL, "net.1", 16, &o.conv);
+    lie_compare_packed(g, &p, "block0", h);
+    h = eqnn_lie_block(h, &cloud, NULL, "net.2", 16, &o.conv);
+    lie_compare_packed(g, &p, "block1", h);
+    eqnn_tensor *y = eqnn_lie_resnet(v, &cloud, "", 2, &o);
+    compare(g, "out", y);
+    eqnn_tensor *loss = eqnn_sum(eqnn_mul(y, matrix(g, "loss_coef", 0)));
+    dv = eqnn_grad(loss, v);
+    lie_compare_packed(g, &p, "grad.vals", dv);
+    eqnn_backward(loss);
+    lie_gradients(g);
+    lie_pack_free(&p);
+    end_within(g, name, 1e-9, 1e-4);
+}
+
+static void lie_resnets(golden *g)
+{
+    static const char *const names[] = { "T2_eval", "T2_train", "SO2_nobn" };
+    for (int k = 0; k < 3; k++)
+        if (lie_has(g, names[k])) lie_resnet_case(g, names[k]);
+}
+
+static void lie_molecule(golden *g)
+{
+    lie_pack p;
+    eqnn_lie_resnet_opts o = { .conv = { .norm = 1, .published = 1, .radius = 50 }, .layers = 2,
+                               .width = 16 };
+    begin(g, "");
+    eqnn_training(g->c, 0);
+    lie_pack_make(g, "mask", &p);
+    eqnn_tensor *v = lie_packed(g, &p, "features"), *x = lie_packed(g, &p, "positions");
+    eqnn_lie_cloud cloud = lie_lifted(g, "T(3)", x, p.example, p.sets, 0.2);
+    size_t n;
+    double *charge = numbers(g, "charges", &n);
+    for (int i = 0; charge && v && i < p.n; i++) /* species by powers of charge / 9 */
+        for (int k = 0; k < 15; k++) {
+            double z = charge[p.place[i]];
+            double one = z == (k < 3 ? 1 : k / 3 + 5) ? pow(z / 9, k % 3) : 0;
+            worse(g, "features", fabs(eqnn_at(v, i, k) - one) - test_eps(0, 1e-7));
+        }
+    free(charge);
+    eqnn_lie_resnet(v, &cloud, "", 1, &o);
+    snprintf(g->title, sizeof g->title, "%s", "mol");
+    lie_weights(g);
+    snprintf(g->title, sizeof g->title, "%s", "");
+    compare(g, "out", eqnn_lie_resnet(v, &cloud, "", 1, &o));
+    lie_pack_free(&p);
+    end_within(g, "molecule", 1e-10, 1e-5);
+}
+
+/* Chosen nodes of sets with n nodes each. */
+static eqnn_ints *lie_chosen(golden *g, const char *name, int n)
+{
+    int count, *v = integers(g, name, &count);
+    for (int i = 0; v && i < count; i++) v[i] += i / (count / 2) * n;
+    eqnn_ints *chosen = eqnn_ints_make(g->c, count, v, 2 * n, 0);
+    free(v);
+    return chosen;
+}
+
+static void lie_image(golden *g)
+{
+    int widths[3], example[128];
+    double fills[2], share;
+    for (int i = 0; i < 128; i++) example[i] = i / 64;
+    eqnn_lie_image_sizes(2, 8, 0.1, 0.25, widths, fills, &share);
+    eqnn_lie_resnet_opts o = { .conv = { .norm = 1, .published = 1 }, .layers = 2,
+                               .widths = widths, .fills = fills };
+    begin(g, "");
+    eqnn_training(g->c, 0);
+    eqnn_tensor *v = matrix(g, "image", 1), *x = matrix(g, "coords", 0);
+    mark(g, "start"); /* where their choice began */
+    eqnn_ints *chosen[2] = { lie_chosen(g, "fps1", 64), lie_chosen(g, "fps2", 32) };
+    o.chosen = chosen;
+    eqnn_lie_cloud cloud = lie_lifted(g, "T(2)", x, example, 2, 0.2);
+    eqnn_lie_resnet(v, &cloud, "", 3, &o);
+    snprintf(g->title, sizeof g->title, "%s", "img");
+    lie_weights(g);
+    snprintf(g->title, sizeof g->title, "%s", "");
+    compare(g, "out", eqnn_lie_resnet(v, &cloud, "", 3, &o));
+    end_within(g, "image", 1e-10, 1e-5);
+}
+
+/* z [sets, (q, p)], both particle by particle, as rows of particles; and back. */
+static eqnn_tensor *lie_state(eqnn_tensor *z, int back)
+{
+    if (back) {
+        int sets = eqnn_rows(z) / 6;
+        eqnn_tensor *q = eqnn_reshape(eqnn_slice(z, 0, 2), sets, 12);
+        return eqnn_concat(q, eqnn_reshape(eqnn_slice(z, 2, 2), sets, 12));
+    }
+    int n = 6 * eqnn_rows(z);
+    eqnn_tensor *q = eqnn_reshape(eqnn_slice(z, 0, 12), n, 2);
+    return eqnn_concat(q, eqnn_reshape(eqnn_slice(z, 12, 12), n, 2));
+}
+
+typedef struct lie_model {
+    const char *name, *kind; /* a baseline's, or a group's */
+    int energy;
+    eqnn_particles particles;
+    eqnn_tensor *H;
+} lie_model;
+
+static eqnn_tensor *lie_field(eqnn_tensor *z, double t, void *user)
+{
+    lie_model *m = (lie_model *)user;
+    eqnn_lie_resnet_opts o = { .conv = { .published = 1 }, .layers = 2, .width = 16 };
+    eqnn_baseline_opts b = { .width = 16, .layers = strstr(m->name, "FC") ? 2 : 1 };
+    const eqnn_lie *g = strchr(m->name, '_') ? eqnn_lie_make(eqnn_context(z), m->kind) : NULL;
+    (void)t;
+    eqnn_tensor *y = g ? eqnn_lie_energy(z, &m->particles, g, 1, 0.2, "", &o)
+                       : eqnn_particle_baseline(z, &m->particles, m->kind, "", &b);
+    m->H = y;
+    return m->energy ? eqnn_hamiltonian_field(y, z) : y;
+}
+
+static void lie_dynamics_case(golden *g, lie_model *m)
+{
+    int example[18];
+    double ts[5];
+    size_t n;
+    eqnn_ode_opts rule = { .method = EQNN_RK38 };
+    for (int i = 0; i < 18; i++) example[i] = i / 6;
+    eqnn_graph_opts o = { .example = example, .examples = 3, .loops = 1 };
+    begin(g, "");
+    m->particles.graph = eqnn_complete_graph(g->c, 18, &o);
+    m->particles.constants = matrix(g, "sysP", 2);
+    eqnn_tensor *z = lie_state(matrix(g, "z0", 24), 0), *y[5], *sum = NULL;
+    eqnn_tensor *target = matrix(g, "target", 120);
+    double *times = numbers(g, "ts", &n);
+    for (int i = 0; times && i < 5; i++) ts[i] = times[i];
+    free(times);
+    lie_field(z, 0, m);
+    snprintf(g->title, sizeof g->title, "%s", m->name);
+    if (strstr(m->name, "OGN")) { /* layers that take no part in the result are not made here */
+        mark(g, m->energy ? "HOGN/w.qlinear" : "OGN/w.gnlayers.0.layer.global");
+        mark(g, m->energy ? "HOGN/w.plinear" : "OGN/w.gnlayers.0.layer.global");
+    }
+    lie_weights(g);
+    compare(g, "dz", lie_state(lie_field(z, 0, m), 1));
+    if (m->energy) compare(g, "H", m->H);
+    if (!eqnn_ode(lie_field, z, ts, 5, y, m, &rule)) sum = NULL;
+    for (int k = 0; k < 5; k++) y[k] = lie_state(y[k], 1);
+    sum = eqnn_concat_n(y, 5);
+    compare(g, "rollout", sum);
+    sum = eqnn_mean(eqnn_square(eqnn_sub(sum, target)));
+    compare_value(g, "loss", eqnn_value(sum));
+    eqnn_backward(sum);
+    lie_gradients(g);
+    end_within(g, m->name, 1e-9, 1e-4);
+}
+
+static void lie_dynamics(golden *g)
+{
+    lie_model m[7] = { { .name = "HLie_T2", .kind = "T(2)", .energy = 1 },
+                       { .name = "HLie_SO2", .kind = "SO(2)", .energy = 1 },
+                       { .name = "HLie_Trivial2", .kind = "Trivial(2)", .energy = 1 },
+                       { .name = "FC", .kind = "fc" },
+                       { .name = "HFC", .kind = "hfc", .energy = 1 },
+                       { .name = "OGN", .kind = "ogn" },
+                       { .name = "HOGN", .kind = "hogn", .energy = 1 } };
+    for (int k = 0; k < 7; k++)
+        if (lie_has(g, m[k].name)) lie_dynamics_case(g, &m[k]);
+}
+
+/* ---- LieTransformer ------------------------------------------------------------------------- */
+
+/* Their padded examples [2][7] packed: real nodes, and pairs of them as edges. */
+typedef struct packed {
+    eqnn_ints *node, *edge; /* rows of [2*7] and of [2*7*7] */
+    const eqnn_graph *graph;
+} packed;
+
+/* An entry that all cases share. */
+static eqnn_tensor *common(golden *g, const char *name, int cols)
+{
+    char title[sizeof g->title];
+    memcpy(title, g->title, sizeof title);
+    g->title[0] = 0;
+    eqnn_tensor *x = matrix(g, name, cols);
+    memcpy(g->title, title, sizeof title);
+    return x;
+}
+
+static packed pack(golden *g, const char *entry)
+{
+    packed p = { NULL, NULL, NULL };
+    eqnn_tensor *mask = common(g, entry, 1);
+    int node[14], example[14], edge[98], n = 0, m = 0;
+    if (eqnn_rows(mask) != 14) return p;
+    for (int i = 0; i < 14; i++) {
+        if (eqnn_at(mask, i, 0) == 0) continue;
+        example[n] = i / 7;
+        node[n++] = i;
+        for (int j = i / 7 * 7; j < i / 7 * 7 + 7; j++)
+            if (eqnn_at(mask, j, 0) != 0) edge[m++] = i * 7 + j % 7;
+    }
+    eqnn_graph_opts o = { .example = example, .examples = 2, .loops = 1 };
+    p.graph = eqnn_complete_graph(g->c, n, &o);
+    p.node = eqnn_ints_make(g->c, n, node, 14, 0);
+    p.edge = eqnn_ints_make(g->c, m, edge, 98, 0);
+    return p;
+}
+
+/* Weights and running statistics from "case/w.NAME"; ours stand under "m.NAME". */
+static void attention_weights(golden *g)
+{
+    char prefix[160], name[256];
+    int set = 0;
+    size_t n, begin_at = (size_t)snprintf(prefix, sizeof prefix, "%s/w.", g->title);
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const eqnn_entry *e = eqnn_file_entry(g->f, i);
+        if (strncmp(e->name, prefix, begin_at)) continue;
+        snprintf(name, sizeof name, "m.%.200s", e->name + begin_at);
+        eqnn_tensor *w = eqnn_parameter(g->c, name);
+        double *v = numbers(g, e->name + begin_at - 2, &n);
+        if (v && w && n == (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w)) eqnn_set(w, v);
+        else eqnn_fail(g->c, "golden: no weight of ours is \"%s\" [%d]", name, (int)n);
+        set += !strstr(name, ".running_");
+        free(v);
+    }
+    if (set != eqnn_parameter_count(g->c))
+        eqnn_fail(g->c, "golden: they have %d weights, we %d", set, eqnn_parameter_count(g->c));
+}
+
+/* The rows of theirs that are real. */
+static void packed_compare(golden *g, const char *name, eqnn_tensor *ours, eqnn_ints *rows)
+{
+    eqnn_tensor *theirs = eqnn_take(matrix(g, name, 0), rows);
+    size_t n = (size_t)eqnn_rows(theirs) * (size_t)eqnn_cols(theirs);
+    double *a = (double *)calloc(2 * n + 1, sizeof *a), *b = a + n;
+    if (eqnn_rows(ours) != eqnn_rows(theirs) || eqnn_cols(ours) != eqnn_cols(theirs)) {
+        eqnn_fail(g->c, "golden: %s: ours is [%d,%d]", name, eqnn_rows(ours), eqnn_cols(ours));
+    } else {
+        for (size_t i = 0; i < n; i++) a[i] = (double)eqnn_data(ours)[i];
+        for (size_t i = 0; i < n; i++) b[i] = (double)eqnn_data(theirs)[i];
+        compare_numbers(g, name, a, b, n);
+    }
+    free(a);
+}
+
+static void self_attention_case(golden *g, const char *title, const char *kernel,
+                                const char *attention, eqnn_act act)
+{
+    eqnn_tensor *logits = NULL, *y = NULL;
+    eqnn_lie_attention_opts o = { .kernel = kernel, .attention = attention, .heads = 4,
+                                  .kernel_dim = 8, .feature_dim = 4, .act = act,
+                                  .logits = &logits };
+    begin(g, title);
+    packed p = pack(g, "mask");
+    eqnn_tensor *x = eqnn_take(common(g, "vals", 0), p.node);
+    eqnn_tensor *pairs = eqnn_take(common(g, "abq", 0), p.edge);
+    for (int k = 0; k < 2; k++) {
+        y = eqnn_lie_attention(x, pairs, p.graph, "m", &o);
+        if (k == 0) attention_weights(g);
+    }
+    packed_compare(g, "logits", logits, p.edge);
+    packed_compare(g, "out", y, p.node);
+    end(g);
+}
+
+static void self_attention(golden *g)
+{
+    static const char *const codes[] = { "2232", "1232", "2211", "2212", "2222", "2221" };
+    char title[8];
+    self_attention_case(g, "mlp_softmax", "mlp", "softmax", EQNN_SILU);
+    self_attention_case(g, "mlp_dot_product", "mlp", "dot_product", EQNN_SILU);
+    self_attention_case(g, "mlp_norm_exp", "mlp", "norm_exp", EQNN_SILU);
+    self_attention_case(g, "mlp_softmax_relu", "mlp", "softmax", EQNN_RELU);
+    self_attention_case(g, "mlp_softmax_softplus", "mlp", "softmax", EQNN_SOFTPLUS);
+    self_attention_case(g, "relpos_softmax", "relative_position", "softmax", EQNN_SILU);
+    self_attention_case(g, "dot_only_softmax", "dot_product_only", "softmax", EQNN_SILU);
+    self_attention_case(g, "loc_only_softmax", "location_only", "softmax", EQNN_SILU);
+    for (int k = 0; k < 6; k++) {
+        snprintf(title, sizeof title, "k%s", codes[k]);
+        self_attention_case(g, title, codes[k], NULL, EQNN_SILU);
+    }
+}
+
+/* d sum(loss_coef out) / d weights against grad.NAME; none there: the weight has no influence. */
+static void attention_gradients(golden *g, eqnn_tensor *loss)
+{
+    char entry[256];
+    eqnn_zero_gradients(g->c);
+    eqnn_backward(loss);
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        snprintf(entry, sizeof entry, "grad.%.200s", eqnn_parameter_name(g->c, i) + 2);
+        if (has(g, entry)) compare(g, entry, eqnn_gradient(eqnn_parameter_at(g->c, i)));
+    }
+}
+
+static void lie_transformer_case(golden *g, const char *title, eqnn_lie_transformer_opts o)
+{
+    begin(g, title);
+    packed p = pack(g, "mask");
+    const eqnn_lie *G = eqnn_lie_make(g->c, "T(2)");
+    eqnn_tensor *x = eqnn_take(common(g, "vals", 0), p.node), *u = NULL, *y = NULL;
+    eqnn_lie_lift(G, eqnn_take(common(g, "x", 0), p.node), "lift", 1, &u, NULL);
+    eqnn_tensor *pairs = eqnn_lie_pairs(G, u, NULL, p.graph);
+    o.attention.heads = 4;
+    o.attention.kernel_dim = 8;
+    o.attention.published = 1;
+    o.cols = 16;
+    o.layers = o.out = 2;
+    for (int k = 0; k < 2; k++) {
+        y = eqnn_lie_transformer(x, pairs, p.graph, "m", &o);
+        if (k == 0) attention_weights(g);
+    }
+    compare(g, "out", y);
+    if (has(g, "grad.net.0.module.weight"))
+        attention_gradients(g, eqnn_sum(eqnn_mul(y, common(g, "loss_coef", 0))));
+    end(g);
+}
+
+typedef struct attention_model {
+    eqnn_particles particles;
+    eqnn_tensor *H;
+} attention_model;
+
+static eqnn_tensor *attention_field(eqnn_tensor *z, double t, void *user)
+{
+    attention_model *m = (attention_model *)user;
+    eqnn_lie_transformer_opts o = { .attention = { .attention = "dot_product", .heads = 4,
+                                                   .kernel_dim = 8 },
+                                    .cols = 16, .layers = 2 };
+    const eqnn_lie *G = eqnn_lie_make(eqnn_context(z), "T(2)");
+    (void)t;
+    m->H = eqnn_lie_transformer_energy(z, &m->particles, G, 1, "m", &o);
+    return eqnn_hamiltonian_field(m->H, z);
+}
+
+/* Field, energy, roll-out and, through the third derivatives, the gradients of its error */
+static void attention_dynamics(golden *g)
+{
+    int example[18];
+    size_t n;
+    eqnn_ode_opts rule = { .method = EQNN_RK38 };
+    attention_model m;
+    for (int i = 0; i < 18; i++) example[i] = i / 6;
+    eqnn_graph_opts o = { .example = example, .examples = 3, .loops = 1 };
+    begin(g, "dyn_T2");
+    m.particles.graph = eqnn_complete_graph(g->c, 18, &o);
+    m.particles.constants = matrix(g, "sysP", 2);
+    eqnn_tensor *z = lie_state(matrix(g, "z", 24), 0), *y[5] = { NULL };
+    eqnn_tensor *target = matrix(g, "target", 120);
+    double *times = numbers(g, "ts", &n);
+    attention_field(z, 0, &m);
+    attention_weights(g);
+    compare(g, "dz", lie_state(attention_field(z, 0, &m), 1));
+    compare(g, "H", m.H);
+    if (times && n == 5) eqnn_ode(attention_field, z, times, 5, y, &m, &rule);
+    free(times);
+    for (int k = 0; k < 5; k++) y[k] = lie_state(y[k], 1);
+    eqnn_tensor *path = eqnn_concat_n(y, 5);
+    compare(g, "rollout", path);
+    eqnn_tensor *loss = eqnn_mse(path, target);
+    compare_value(g, "loss", eqnn_value(loss));
+    attention_gradients(g, loss);
+    end_within(g, "dyn_T2", 1e-9, 1e-4);
+}
+
+static void lie_transformers(golden *g)
+{
+    static const eqnn_lie_transformer_opts plain = { .cols = 0 };
+    static const char *const norms[] = { "none", "layer_post", "batch_pre", "batch_post" };
+    eqnn_lie_transformer_opts o = plain;
+    lie_transformer_case(g, "model_1", o);
+    o.max_pool = 1;
+    lie_transformer_case(g, "maxpool", o);
+    o = plain;
+    o.squash = 1;
+    lie_transformer_case(g, "tanh_alg", o);
+    o = plain;
+    o.head_norm = "layer";
+    lie_transformer_case(g, "output_layer", o);
+    o = plain;
+    o.attention.kernel_norm = 1;
+    lie_transformer_case(g, "kernel_bn", o);
+    o = plain;
+    for (int k = 0; k < 4; k++) {
+        o.norm = norms[k];
+        lie_transformer_case(g, norms[k], o);
+    }
+    o = plain;
+    o.attention.attention = "dot_product";
+    o.head = "lieconv";
+    lie_transformer_case(g, "lieconv_arch", o);
+    attention_dynamics(g);
+}
+
+static void set_transformer_case(golden *g, const char *title, const eqnn_set_opts *o)
+{
+    eqnn_tensor *y = NULL;
+    begin(g, title);
+    packed p = pack(g, "presence");
+    eqnn_tensor *x = eqnn_take(common(g, "x", 0), p.node);
+    for (int k = 0; k < 2; k++) {
+        y = eqnn_set_transformer(x, p.graph, "m", o);
+        if (k == 0) attention_weights(g);
+    }
+    compare(g, "out", y);
+    end(g);
+}
+
+/* Of every real point: sums of powers 1..5 of its distances over the number of points; or its place
+   from the mean of all 7, absent ones included, in the frame of each of 3 turns. */
+static eqnn_tensor *finite_content(golden *g, const packed *p, int moments)
+{
+    eqnn_tensor *x = common(g, "x", 0);
+    const int *node = eqnn_ints_data(p->node);
+    int n = eqnn_ints_count(p->node), cols = moments ? 5 : 2;
+    double v[14 * 3 * 5] = { 0 };
+    for (int i = 0; x && i < n; i++) {
+        int first = node[i] / 7 * 7, present = 0;
+        double a = eqnn_at(x, node[i], 0), b = eqnn_at(x, node[i], 1), mean[2] = { 0, 0 };
+        for (int j = 0; j < 7; j++)
+            for (int k = 0; k < 2; k++) mean[k] += eqnn_at(x, first + j, k) / 7;
+        for (int j = 0; j < n; j++) present += node[j] / 7 * 7 == first;
+        for (int j = 0; j < n; j++) {
+            double d = hypot(eqnn_at(x, node[j], 0) - a, eqnn_at(x, node[j], 1) - b);
+            for (int k = 0; moments && k < 15; k++)
+                if (node[j] / 7 * 7 == first) v[i * 15 + k] += pow(d, k % 5 + 1) / present;
+        }
+        for (int k = 0; !moments && k < 3; k++) {
+            double t = 2 * acos(-1) * k / 3;
+            v[i * 6 + 2 * k] = cos(t) * (a - mean[0]) + sin(t) * (b - mean[1]);
+            v[i * 6 + 2 * k + 1] = cos(t) * (b - mean[1]) - sin(t) * (a - mean[0]);
+        }
+    }
+    return eqnn_from_double(g->c, 3 * n, cols, v);
+}
+
+static void finite_case(golden *g, const char *title, int dot_product)
+{
+    eqnn_finite_opts o = { .cols = 16, .layers = 2, .out = 12, .dot_product = dot_product,
+                           .slots = 21 };
+    eqnn_tensor *u = NULL, *x = NULL, *y = NULL;
+    int example[42];
+    double draws[42];
+    begin(g, title);
+    packed p = pack(g, "presence");
+    int n = 3 * eqnn_ints_count(p.node);
+    for (int i = 0; i < n; i++) {
+        example[i] = eqnn_ints_data(p.node)[i / 3] / 7;
+        draws[i] = i % 3 / 3.0;
+    }
+    eqnn_graph_opts all = { .example = example, .examples = 2, .loops = 1 };
+    const eqnn_graph *graph = eqnn_complete_graph(g->c, n, &all);
+    const eqnn_lie *G = eqnn_lie_make(g->c, "SE(2)_canonical(3)");
+    eqnn_tensor *given = eqnn_from_double(g->c, n, 1, draws);
+    eqnn_lie_lift_given(G, eqnn_take(common(g, "x", 0), p.node), given, 3, &u, NULL);
+    eqnn_tensor *pairs = eqnn_lie_pairs(G, u, NULL, graph);
+    if (!strstr(title, "constant")) x = finite_content(g, &p, !strstr(title, "centroidal"));
+    for (int k = 0; k < 2; k++) {
+        y = eqnn_finite_transformer(x, pairs, graph, "m", &o);
+        if (k == 0) attention_weights(g);
+    }
+    compare(g, "out", y);
+    end_within(g, title, 1e-9, 1e-4);
+}
+
+static void set_transformers(golden *g)
+{
+    eqnn_set_opts set = { .cols = 16, .encoders = 2, .decoders = 1, .seeds = 4, .out = 3,
+                          .norm = 1 };
+    eqnn_set_opts induced = set;
+    induced.norm = 0;
+    induced.inducing = 3;
+    set_transformer_case(g, "set", &set);
+    set_transformer_case(g, "isab", &induced);
+    finite_case(g, "se2f_pairwise_distances", 0);
+    finite_case(g, "se2f_centroidal", 0);
+    finite_case(g, "se2f_constant", 0);
+    finite_case(g, "se2f_dot", 1);
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
@@ -2727,10 +3621,21 @@ static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "layers", emlp_layers },
                                      { "reduced_tensor_products", reduced_products },
                                      { "groups", groups },
+                                     { "dynamics_models", lie_dynamics },
+                                     { "molecnet", lie_molecule },
+                                     { "imglieresnet", lie_image },
+                                     { "lieresnet", lie_resnets },
+                                     { "masked_batchnorm", masked_norm },
+                                     { "lieconv_layer", lie_convs },
                                      { "lift", lifts },
                                      { "fps", fps },
                                      { "misc", misc },
+                                     { "lieselfattention", self_attention },
+                                     { "lietransformer", lie_transformers },
+                                     { "settransformer", set_transformers },
                                      { "projectors", projectors },
+                                     { "physics", physics },
+                                     { "constellation", constellation },
                                      { "datasets", datasets } };
 
 static void fail_file(golden *g, const char *why)

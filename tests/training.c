@@ -630,6 +630,12 @@ TEST(schedules)
     CHECK_NEAR(eqnn_schedule_rate(&s, 20), 1.5, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&s, 30), 1, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&s, 999), 1, 1e-15);
+    s.least = 1.75; /* a floor; and the cosine begins with the warm-up */
+    s.overlap = 1;
+    CHECK_NEAR(eqnn_schedule_rate(&s, 0), 0, 0);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 5), 0.5 * (1.5 + 0.25 * sqrt(3)), 1e-14);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 10), 1.75, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 99), 1.75, 1e-15);
     eqnn_schedule d = { .kind = EQNN_STEPS, .rate = 1, .every = 3 };
     CHECK_NEAR(eqnn_schedule_rate(&d, 2), 1, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);

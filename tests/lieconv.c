@@ -1,0 +1,672 @@
+/* lieconv.c - tests of eqnn_groups.h, section 7: LieConv and its networks */
+#include "test.h"
+#include "../eqnn_groups.h"
+
+/* n points of which `first` belong to the first example, the rest to the second. */
+typedef struct set { eqnn_tensor *x, *values; int example[64], n; } set;
+
+static set some(eqnn_ctx *c, int n, int first, int d, int channels)
+{
+    set s;
+    s.n = n;
+    for (int i = 0; i < n; i++) s.example[i] = i >= first;
+    s.x = test_normal(c, n, d);
+    s.values = test_normal(c, n, channels);
+    return s;
+}
+
+/* Lifted points with the distance of alpha 0.2, or without any (alpha < 0). */
+static eqnn_lie_cloud lifted(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, const set *s,
+                             double alpha)
+{
+    eqnn_graph_opts o;
+    eqnn_lie_cloud a;
+    memset(&o, 0, sizeof o);
+    memset(&a, 0, sizeof a);
+    o.loops = 1, o.example = s->example, o.examples = 2;
+    a.graph = eqnn_complete_graph(eqnn_context(s->x), s->n, &o);
+    a.pairs = eqnn_lie_pairs(g, u, q, a.graph);
+    if (alpha >= 0) a.distance = eqnn_lie_distance(g, a.pairs, alpha);
+    return a;
+}
+
+static eqnn_lie_cloud cloud_of(eqnn_tensor *x, const set *s, const char *group, double alpha)
+{
+    const eqnn_lie *g = eqnn_lie_make(eqnn_context(x), group);
+    eqnn_tensor *u, *q;
+    eqnn_lie_lift(g, x, "lift", 1, &u, &q);
+    return lifted(g, u, q, s, alpha);
+}
+
+static int finite_all(const eqnn_tensor *x)
+{
+    for (int i = 0; i < eqnn_rows(x); i++)
+        for (int k = 0; k < eqnn_cols(x); k++)
+            if (!isfinite(eqnn_at(x, i, k))) return 0;
+    return x != NULL;
+}
+
+static eqnn_lie_resnet_opts small(void)
+{
+    eqnn_lie_resnet_opts o;
+    memset(&o, 0, sizeof o);
+    o.layers = 2, o.width = 16;
+    return o;
+}
+
+/* ---- the layer ------------------------------------------------------------------------------- */
+
+/* y[v] of node i by the formula: parameters and the kernel's numbers w [edges,16] are given. */
+static double by_formula(const eqnn_lie_cloud *a, const eqnn_tensor *x, const eqnn_tensor *w,
+                         double radius, int i, int v, const eqnn_lie_conv_opts *o)
+{
+    eqnn_ctx *c = eqnn_context(x);
+    const eqnn_tensor *W = eqnn_parameter(c, "conv.linear.weight");
+    double sum = 0, b = eqnn_at(eqnn_parameter(c, "conv.linear.bias"), 0, v);
+    int n = 0;
+    for (int e = 0; e < a->graph->edges; e++) {
+        if (a->graph->target[e] != i || eqnn_at(a->distance, e, 0) >= radius) continue;
+        n++;
+        for (int u = 0; u < eqnn_cols(x); u++)
+            for (int k = 0; k < 16; k++)
+                sum += eqnn_at(W, v, 16 * u + k) * eqnn_at(x, a->graph->source[e], u) *
+                       eqnn_at(w, e, k);
+    }
+    if (o->sum) return sum + b;
+    return o->published ? (sum + b) / n : sum / n + b;
+}
+
+TEST(layer_is_its_formula)
+{
+    for (int mode = 0; mode < 3; mode++) {
+        eqnn_ctx *c = test_context();
+        eqnn_lie_conv_opts o;
+        eqnn_mlp_opts mlp;
+        memset(&o, 0, sizeof o);
+        memset(&mlp, 0, sizeof mlp);
+        o.sum = mode == 1, o.published = mode == 2, o.radius = 0.3;
+        set s = some(c, 11, 6, 2, 5);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
+        eqnn_training(c, 0);
+        eqnn_tensor *y = eqnn_lie_conv(s.values, &a, "conv", 3, &o), *w = a.pairs;
+        CHECK(eqnn_rows(y) == 11 && eqnn_cols(y) == 3);
+        for (int k = 0; k < 3; k++) {
+            char name[64];
+            snprintf(name, sizeof name, "conv.weightnet.%d.module", 3 * k);
+            w = eqnn_silu(eqnn_linear(w, name, k < 2 ? 32 : 16, NULL));
+        }
+        for (int i = 0; i < 11; i++)
+            for (int v = 0; v < 3; v++)
+                CHECK_NEAR(eqnn_at(y, i, v), by_formula(&a, s.values, w, 0.3, i, v, &o),
+                           test_eps(1e-14, 2e-6));
+        CHECK_OK(c);
+    }
+}
+
+/* 32 D + 32 + 1056 + 528 [+ 160 with norms] + 16 in out + out */
+TEST(layer_counts_its_weights)
+{
+    for (int norm = 0; norm < 2; norm++) {
+        eqnn_ctx *c = test_context();
+        eqnn_lie_conv_opts o;
+        memset(&o, 0, sizeof o);
+        o.norm = norm;
+        set s = some(c, 5, 5, 3, 7);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "SE(3)", 0.2);
+        eqnn_lie_conv(s.values, &a, "conv", 4, &o);
+        CHECK_OK(c);
+        int size = 32 * 6 + 32 + 1056 + 528 + 160 * norm + 16 * 28 + 4;
+        CHECK(eqnn_parameter_size(c) == (size_t)size);
+    }
+}
+
+static eqnn_tensor *network_of_points(eqnn_tensor *const *x, int n, void *user)
+{
+    const set *s = (const set *)user;
+    eqnn_lie_resnet_opts o = small();
+    (void)n;
+    eqnn_lie_cloud a = cloud_of(x[0], s, s->n == 7 ? "SO(2)" : "T(2)", -1);
+    return eqnn_lie_resnet(x[1], &a, "net", 2, &o);
+}
+
+TEST(derivatives_by_points_and_values)
+{
+    for (int n = 6; n < 8; n++) {
+        eqnn_ctx *c = test_context();
+        set s = some(c, n, 3, 2, 3);
+        eqnn_tensor *x[2] = { s.x, s.values };
+        CHECK_DERIVATIVES_OF(network_of_points, x, 2, &s, 2);
+        CHECK_OK(c);
+    }
+}
+
+static eqnn_tensor *layer_with_norms(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_lie_cloud a = *(const eqnn_lie_cloud *)user;
+    eqnn_lie_conv_opts o;
+    memset(&o, 0, sizeof o);
+    o.norm = 1, o.published = n == 2, o.radius = 1e3;
+    a.pairs = x[1];
+    return eqnn_lie_conv(x[0], &a, "conv", 3, &o);
+}
+
+TEST(derivatives_with_norms)
+{
+    eqnn_ctx *c = test_context();
+    set s = some(c, 7, 4, 2, 3);
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
+    eqnn_tensor *x[2] = { s.values, eqnn_detach(a.pairs) };
+    eqnn_training(c, 1);
+    CHECK_DERIVATIVES_OF(layer_with_norms, x, 2, &a, 2);
+    CHECK_OK(c);
+}
+
+/* Gradients reach every weight of the layer. */
+TEST(derivatives_by_weights)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_resnet_opts o = small();
+    set s = some(c, 9, 4, 2, 3);
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
+    eqnn_tensor *loss = eqnn_sum(eqnn_square(eqnn_lie_resnet(s.values, &a, "net", 2, &o)));
+    eqnn_backward(loss);
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        eqnn_tensor *d = eqnn_gradient(eqnn_parameter_at(c, i));
+        if (!CHECK(eqnn_value(eqnn_sum(eqnn_square(d))) > 0))
+            printf("    no gradient of %s\n", eqnn_parameter_name(c, i));
+    }
+    CHECK_OK(c);
+}
+
+/* Weights three times as large as at first: the convolutions become the larger part of the sum. */
+static void louder(eqnn_ctx *c)
+{
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        eqnn_tensor *w = eqnn_parameter_at(c, i);
+        int n = eqnn_rows(w) * eqnn_cols(w);
+        double *v = (double *)calloc((size_t)n + 1, sizeof *v);
+        for (int k = 0; v && k < n; k++) v[k] = 3 * (double)eqnn_data(w)[k];
+        if (v) eqnn_set(w, v);
+        free(v);
+    }
+}
+
+/* ---- what does not change -------------------------------------------------------------------- */
+
+static double apart(eqnn_tensor *a, eqnn_tensor *b)
+{
+    double far = 0;
+    for (int i = 0; i < eqnn_rows(a); i++)
+        for (int k = 0; k < eqnn_cols(a); k++)
+            far = fmax(far, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
+    return a && b ? far : NAN;
+}
+
+/* Outputs of the network with points as they are and under x -> R x + t. */
+static double change(const char *group, double angle, double scale, double tx, double ty)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_resnet_opts o = small();
+    set s = some(c, 12, 5, 2, 3);
+    double m[4] = { scale * cos(angle), scale * sin(angle), -scale * sin(angle),
+                    scale * cos(angle) }, t[2] = { tx, ty };
+    eqnn_tensor *x = eqnn_matmul(s.x, eqnn_from_double(c, 2, 2, m));
+    x = eqnn_add(x, eqnn_from_double(c, 1, 2, t));
+    o.conv.radius = 1.5;
+    eqnn_lie_cloud a = cloud_of(s.x, &s, group, 0.2), b = cloud_of(x, &s, group, 0.2);
+    eqnn_lie_resnet(s.values, &a, "net", 2, &o);
+    louder(c);
+    eqnn_tensor *before = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
+    double far = apart(before, eqnn_lie_resnet(s.values, &b, "net", 2, &o));
+    CHECK_OK(c);
+    return far;
+}
+
+TEST(networks_are_invariant_under_their_group_and_no_other)
+{
+    double small_error = test_eps(1e-12, 2e-5);
+    static const struct { const char *group; int turn, scale, tx, ty; } cases[] = {
+        { "T(2)", 0, 0, 1, 1 }, { "Tx(2)", 0, 0, 1, 0 },    { "Ty(2)", 0, 0, 0, 1 },
+        { "SO(2)", 1, 0, 0, 0 }, { "RxSO(2)", 1, 1, 0, 0 }, { "Rx", 0, 1, 0, 0 },
+        { "SE(2)", 0, 0, 1, 1 }
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        const char *g = cases[k].group;
+        double turned = change(g, 0.7, 1, 0, 0), scaled = change(g, 0, 1.3, 0, 0);
+        double moved[2] = { change(g, 0, 1, 0.6, 0), change(g, 0, 1, 0, 0.6) };
+        test_note("%s: turned %.1e, scaled %.1e, moved %.1e %.1e", g, turned, scaled, moved[0],
+                  moved[1]);
+        CHECK(cases[k].turn ? turned < small_error : turned > 1e-3);
+        CHECK(cases[k].scale ? scaled < small_error : scaled > 1e-3);
+        CHECK(cases[k].tx ? moved[0] < small_error : moved[0] > 1e-3);
+        CHECK(cases[k].ty ? moved[1] < small_error : moved[1] > 1e-3);
+    }
+}
+
+/* An element in front of all lifted points changes nothing, also where lifts are random. */
+TEST(networks_do_not_see_an_element_in_front)
+{
+    static const char *const groups[] = { "SE(2)", "SO(3)", "SE(3)", "RxSO(2)" };
+    for (int k = 0; k < 4; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *g = eqnn_lie_make(c, groups[k]);
+        eqnn_lie_resnet_opts o = small();
+        set s = some(c, 9, 4, eqnn_lie_point_dim(g), 3);
+        eqnn_tensor *u, *q;
+        eqnn_lie_lift(g, s.x, "lift", 1, &u, &q);
+        eqnn_tensor *front = eqnn_lie_exp(g, test_uniform(c, 1, eqnn_lie_dim(g), -1, 1));
+        eqnn_lie_cloud a = lifted(g, u, q, &s, 0.2);
+        eqnn_lie_cloud b = lifted(g, eqnn_lie_product(g, front, u), q, &s, 0.2);
+        eqnn_lie_resnet(s.values, &a, "net", 2, &o);
+        louder(c);
+        eqnn_tensor *y = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
+        double far = apart(y, eqnn_lie_resnet(s.values, &b, "net", 2, &o));
+        test_note("%s: %.1e", groups[k], far);
+        CHECK(far < test_eps(1e-12, 2e-5));
+        CHECK_OK(c);
+    }
+}
+
+/* ---- how many points ------------------------------------------------------------------------- */
+
+TEST(zero_one_many_and_coincident_points)
+{
+    for (int n = 0; n < 3; n++)
+        for (int norm = 0; norm < 2; norm++) {
+            eqnn_ctx *c = test_context();
+            eqnn_lie_resnet_opts o = small();
+            set s = some(c, n, n, 2, 3);
+            if (n == 2) s.x = eqnn_zeros(c, 2, 2);
+            o.conv.norm = norm;
+            eqnn_lie_cloud a = cloud_of(s.x, &s, "SE(2)", 0.2);
+            eqnn_tensor *y = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
+            CHECK(eqnn_rows(y) == 2 && finite_all(y)); /* two examples, the second empty */
+            CHECK(eqnn_at(y, 1, 0) == 0);
+            CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
+            CHECK(finite_all(eqnn_gradient(eqnn_parameter(c, "net.net.0.module.weight"))));
+            CHECK_OK(c);
+        }
+}
+
+/* ---- neighbours ------------------------------------------------------------------------------ */
+
+TEST(radius_learns_the_share_that_is_wanted)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_conv_opts o;
+    memset(&o, 0, sizeof o);
+    o.fill = 0.3;
+    eqnn_training(c, 1);
+    set s = some(c, 60, 30, 2, 4);
+    for (int step = 0; step < 60; step++) {
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 1);
+        eqnn_lie_conv(s.values, &a, "conv", 4, &o);
+        eqnn_commit(c);
+    }
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 1);
+    double r = eqnn_value(eqnn_parameter(c, "conv.r")), taken = 0;
+    for (int e = 0; e < a.graph->edges; e++) taken += eqnn_at(a.distance, e, 0) < r;
+    test_note("radius %g takes the share %g", r, taken / 60 / 30);
+    CHECK_NEAR(taken / 60 / 30, 0.3, 0.02);
+    eqnn_training(c, 0);
+    eqnn_lie_conv(s.values, &a, "conv", 4, &o);
+    eqnn_commit(c);
+    CHECK(eqnn_value(eqnn_parameter(c, "conv.r")) == r);
+    CHECK_OK(c);
+}
+
+/* With one neighbour drawn, the layer is the mean over several ticks of what it is with all (as
+   sums: the mean over i's n neighbours times n). */
+TEST(neighbours_are_drawn_evenly)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_conv_opts o;
+    memset(&o, 0, sizeof o);
+    set s = some(c, 4, 4, 2, 3);
+    double sum = 0, worst = 0;
+    int ticks = 400, other = 0;
+    eqnn_tensor *x = eqnn_keep(s.values), *points = eqnn_keep(s.x);
+    for (int k = 0; k < ticks; k++) {
+        eqnn_reset(c);
+        eqnn_lie_cloud a = cloud_of(points, &s, "T(2)", -1);
+        double all = eqnn_at(eqnn_lie_conv(x, &a, "conv", 1, &o), 0, 0);
+        eqnn_lie_conv_opts one = o;
+        one.most = 1;
+        double some_of = eqnn_at(eqnn_lie_conv(x, &a, "conv", 1, &one), 0, 0);
+        sum += some_of - all;
+        worst = fmax(worst, fabs(some_of - all));
+        other += fabs(some_of - all) > 1e-6;
+        eqnn_tick(c);
+    }
+    test_note("mean difference %g, largest %g", sum / ticks, worst);
+    CHECK(other > 0);
+    CHECK(fabs(sum / ticks) < 4 * worst / sqrt((double)ticks));
+    CHECK_OK(c);
+}
+
+TEST(samples_keep_the_pairs)
+{
+    for (int turned = 0; turned < 2; turned++) {
+        eqnn_ctx *c = test_context();
+        set s = some(c, 8, 5, 2, 3);
+        const int chosen[4] = { 3, 1, 7, 5 };
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "SE(2)", 0.2), q, l;
+        CHECK(eqnn_lie_sample(&a, eqnn_ints_make(c, 4, chosen, 8, 0), turned, &q, &l));
+        CHECK(q.graph->sources == 8 && q.graph->targets == 4 && q.graph->edges == 16);
+        CHECK(l.graph->sources == 4 && l.graph->edges == 8);
+        for (int e = 0; e < 16 + 8; e++) {
+            const eqnn_lie_cloud *part = e < 16 ? &q : &l;
+            int at = e < 16 ? e : e - 16, back = turned && e >= 16;
+            int i = chosen[part->graph->target[at]], j = part->graph->source[at], found = 0;
+            if (e >= 16) j = chosen[j];
+            for (int f = 0; f < a.graph->edges; f++) {
+                if (a.graph->target[f] != (back ? j : i) || a.graph->source[f] != (back ? i : j))
+                    continue;
+                found++;
+                for (int k = 0; k < 3; k++)
+                    CHECK(eqnn_at(a.pairs, f, k) == eqnn_at(part->pairs, at, k));
+                CHECK(eqnn_at(a.distance, f, 0) == eqnn_at(part->distance, at, 0));
+            }
+            CHECK(found == 1);
+        }
+        CHECK_OK(c);
+    }
+}
+
+/* ---- networks -------------------------------------------------------------------------------- */
+
+/* The trunk of the springs' network and the images' network have the published sizes. */
+TEST(published_numbers_of_weights)
+{
+    static const struct { const char *group; size_t springs, images; } cases[] = {
+        { "T(2)", 895297, 588645 }, { "SO(2)", 895425, 588837 }, { "Trivial(2)", 895553, 589029 }
+    };
+    for (int k = 0; k < 3; k++) {
+        eqnn_lie_resnet_opts springs, images;
+        int widths[7];
+        double fills[6], share;
+        memset(&springs, 0, sizeof springs);
+        memset(&images, 0, sizeof images);
+        springs.layers = 4;
+        eqnn_lie_image_sizes(6, 128, 0.1, 0.1, widths, fills, &share);
+        images.widths = widths, images.fills = fills, images.conv.norm = 1;
+        CHECK_NEAR(share, 0.681292, 1e-6);
+        CHECK(widths[6] == 404 && widths[1] == 155);
+        eqnn_ctx *c = test_context(), *d = test_context();
+        set s = some(c, 3, 3, 2, 2), t = some(d, 3, 3, 2, 1);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, cases[k].group, 0.2);
+        eqnn_lie_cloud b = cloud_of(t.x, &t, cases[k].group, 0.2);
+        eqnn_lie_resnet(s.values, &a, "V", 1, &springs);
+        eqnn_lie_resnet(t.values, &b, "image", 10, &images);
+        CHECK(eqnn_parameter_size(c) == cases[k].springs);
+        CHECK(eqnn_parameter_size(d) == cases[k].images);
+        CHECK_OK(c);
+        CHECK_OK(d);
+    }
+}
+
+/* Every block leads to fewer nodes; what is left is pooled. */
+TEST(networks_with_samples)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_resnet_opts o = small();
+    set s = some(c, 10, 5, 2, 3);
+    const int one[6] = { 0, 2, 4, 5, 6, 9 }, two[2] = { 1, 4 };
+    eqnn_ints *chosen[2] = { eqnn_ints_make(c, 6, one, 10, 0), eqnn_ints_make(c, 2, two, 6, 0) };
+    const int widths[3] = { 8, 12, 16 };
+    o.chosen = chosen, o.widths = widths, o.no_pool = 1;
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
+    eqnn_tensor *rows = eqnn_lie_resnet(s.values, &a, "net", 3, &o);
+    CHECK(eqnn_rows(rows) == 2 && eqnn_cols(rows) == 3);
+    o.no_pool = 0;
+    eqnn_tensor *y = eqnn_lie_resnet(s.values, &a, "net", 3, &o);
+    CHECK_SAME(y, rows, 0); /* one node of each example is left */
+    CHECK_OK(c);
+}
+
+/* ---- particles in motion --------------------------------------------------------------------- */
+
+/* Two systems of n particles in the plane; constants are mass and a spring's strength. */
+typedef struct system_of {
+    eqnn_particles p;
+    eqnn_tensor *z;
+    const char *kind;
+    int samples;
+} system_of;
+
+static system_of systems(eqnn_ctx *c, int n, const char *kind)
+{
+    int example[64];
+    eqnn_graph_opts o;
+    system_of s;
+    memset(&o, 0, sizeof o);
+    for (int i = 0; i < 2 * n; i++) example[i] = i >= n;
+    o.loops = 1, o.example = example, o.examples = 2;
+    s.p.graph = eqnn_complete_graph(c, 2 * n, &o);
+    s.p.constants = test_uniform(c, 2 * n, 2, 0.2, 3);
+    s.z = test_normal(c, 2 * n, 4);
+    s.kind = kind;
+    s.samples = !strcmp(kind, "SE(2)") || strstr(kind, "canonical") ? 2 : 1;
+    return s;
+}
+
+/* The energy, or the field of the networks without one. */
+static eqnn_tensor *model(eqnn_tensor *z, const system_of *s)
+{
+    eqnn_baseline_opts b;
+    eqnn_lie_resnet_opts o = small();
+    memset(&b, 0, sizeof b);
+    b.width = 8, b.layers = 2;
+    if (!strchr(s->kind, '(')) return eqnn_particle_baseline(z, &s->p, s->kind, "net", &b);
+    const eqnn_lie *g = eqnn_lie_make(eqnn_context(z), s->kind);
+    return eqnn_lie_energy(z, &s->p, g, s->samples, 0.2, "net", &o);
+}
+
+static int has_energy(const char *kind) { return strcmp(kind, "fc") && strcmp(kind, "ogn"); }
+
+static eqnn_tensor *field(eqnn_tensor *z, double t, void *user)
+{
+    const system_of *s = (const system_of *)user;
+    (void)t;
+    eqnn_tensor *y = model(z, s);
+    return has_energy(s->kind) ? eqnn_hamiltonian_field(y, z) : y;
+}
+
+static eqnn_tensor *field_of(eqnn_tensor *const *z, int n, void *user)
+{
+    (void)n;
+    return field(z[0], 0, user);
+}
+
+static const char *const kinds[] = { "T(2)", "SO(2)", "SE(2)", "SE(2)_canonical(2)", "Trivial(2)",
+                                     "fc",   "hfc",   "ogn",   "hogn", "vogn" };
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+/* dz/dt is (dH/dp, -dH/dq) by differences, and it has two more derivatives. */
+TEST(fields_have_derivatives)
+{
+    for (int k = 0; k < KINDS; k++) {
+        eqnn_ctx *c = test_context();
+        system_of s = systems(c, 3, kinds[k]);
+        double h = test_eps(1e-5, 1e-2);
+        eqnn_tensor *dz = field(s.z, 0, &s);
+        CHECK(eqnn_rows(dz) == 6 && eqnn_cols(dz) == 4);
+        for (int i = 0; i < 4 && has_energy(kinds[k]); i++) {
+            double step[4] = { 0, 0, 0, 0 };
+            step[i] = h;
+            const int row = 4;
+            eqnn_tensor *H[2], *move = eqnn_from_double(c, 1, 4, step);
+            move = eqnn_collect(move, eqnn_ints_make(c, 1, &row, 6, 0));
+            H[0] = model(eqnn_sub(s.z, move), &s), H[1] = model(eqnn_add(s.z, move), &s);
+            double slope = (eqnn_at(H[1], 1, 0) - eqnn_at(H[0], 1, 0)) / (2 * h);
+            double ours = i < 2 ? -eqnn_at(dz, 4, 2 + i) : eqnn_at(dz, 4, i - 2);
+            CHECK_NEAR(ours, slope, test_eps(1e-7, 1e-2));
+        }
+        if (sizeof(eqnn_real) == 8) CHECK_DERIVATIVES_OF(field_of, &s.z, 1, &s, 2);
+        CHECK_OK(c);
+    }
+}
+
+/* Forces add up to 0; those of SO(2) have no torque about the centre either. */
+TEST(momentum_is_kept)
+{
+    for (int k = 0; k < KINDS; k++) {
+        eqnn_ctx *c = test_context();
+        system_of s = systems(c, 5, kinds[k]);
+        if (!has_energy(kinds[k]) || !strcmp(kinds[k], "hogn")) continue;
+        field(s.z, 0, &s);
+        louder(c);
+        eqnn_tensor *force = eqnn_slice(field(s.z, 0, &s), 2, 2);
+        eqnn_tensor *sum = eqnn_pool_sum(force, s.p.graph), *x = eqnn_slice(s.z, 0, 2);
+        double size = eqnn_value(eqnn_sum(eqnn_square(force))), torque = 0;
+        x = eqnn_centred(x, s.p.graph);
+        for (int i = 0; i < 5; i++)
+            torque += eqnn_at(x, i, 0) * eqnn_at(force, i, 1) -
+                      eqnn_at(x, i, 1) * eqnn_at(force, i, 0);
+        test_note("%s: force %.1e, sum %.1e, torque %.1e", kinds[k], sqrt(size),
+                  sqrt(eqnn_value(eqnn_sum(eqnn_square(sum)))), torque);
+        CHECK(size > 1e-6);
+        CHECK(eqnn_value(eqnn_sum(eqnn_square(sum))) < test_eps(1e-26, 1e-8) * (1 + size));
+        if (!strcmp(kinds[k], "SO(2)")) CHECK(fabs(torque) < test_eps(1e-12, 1e-4));
+        CHECK_OK(c);
+    }
+}
+
+/* d(loss on a trajectory)/d(a weight) by differences: third derivatives of the tape. */
+TEST(trajectories_have_gradients)
+{
+    for (int k = 0; k < 3; k++) {
+        eqnn_ctx *c = test_context();
+        system_of s = systems(c, 3, kinds[k]);
+        double times[3] = { 0, 0.1, 0.2 }, loss[3], h = 1e-5;
+        eqnn_ode_opts o;
+        memset(&o, 0, sizeof o);
+        o.method = EQNN_RK38;
+        if (sizeof(eqnn_real) == 4) return; /* rounding hides the differences */
+        field(s.z, 0, &s);
+        louder(c);
+        eqnn_tensor *w = eqnn_parameter(c, "net.net.2.net.5.weightnet.3.module.weight"), *y[3];
+        double *v = (double *)calloc(1024, sizeof *v);
+        for (int i = 0; i < 1024; i++) v[i] = (double)eqnn_data(w)[i];
+        for (int i = 0; i < 3; i++) {
+            v[7] += i == 1 ? h : i == 2 ? -2 * h : 0;
+            eqnn_set(w, v);
+            CHECK(eqnn_ode(field, s.z, times, 3, y, &s, &o));
+            eqnn_tensor *end = eqnn_mean(eqnn_square(y[2]));
+            if (i == 0) eqnn_backward(end);
+            loss[i] = eqnn_value(end);
+        }
+        free(v);
+        double slope = (loss[1] - loss[2]) / (2 * h), ours = eqnn_at(eqnn_gradient(w), 0, 7);
+        test_note("%s: %g, by differences %g", kinds[k], ours, slope);
+        CHECK(fabs(ours) > 1e-8);
+        CHECK(fabs(ours - slope) < 1e-5 * fabs(slope) + 1e-11);
+        CHECK_OK(c);
+    }
+}
+
+/* The published ones, less the layers that take no part: 1,028 of HOGN, 197,376 of OGN; VOGN's has
+   260 that are of another width. */
+TEST(published_numbers_of_weights_in_motion)
+{
+    static const struct { const char *kind; int width; size_t size; } cases[] = {
+        { "fc", 256, 213016 }, { "hfc", 256, 204033 }, { "ogn", 256, 401412 - 197376 },
+        { "hogn", 256, 401669 - 1028 }, { "vogn", 512, 1584901 - 260 }
+    };
+    for (int k = 0; k < 5; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_baseline_opts o;
+        memset(&o, 0, sizeof o);
+        o.width = cases[k].width;
+        system_of s = systems(c, 6, cases[k].kind);
+        eqnn_particle_baseline(s.z, &s.p, cases[k].kind, "net", &o);
+        CHECK(eqnn_parameter_size(c) == cases[k].size);
+        CHECK_OK(c);
+    }
+}
+
+TEST(no_one_and_coincident_particles)
+{
+    for (int k = 0; k < KINDS; k++)
+        for (int n = 0; n < 3; n++) {
+            eqnn_ctx *c = test_context();
+            system_of s = systems(c, n, kinds[k]);
+            if (n == 2) s.z = eqnn_zeros(c, 4, 4);
+            eqnn_tensor *dz = field(s.z, 0, &s);
+            if (n == 0 && (k == 5 || k == 6)) {
+                CHECK_ERROR(c, "0 particles");
+                continue;
+            }
+            CHECK(eqnn_rows(dz) == 2 * n && finite_all(dz));
+            CHECK(eqnn_backward(eqnn_sum(eqnn_square(dz))));
+            CHECK(eqnn_gradient_norm(c) < INFINITY);
+            CHECK_OK(c);
+        }
+}
+
+TEST(bad_particles)
+{
+    eqnn_ctx *c = test_context();
+    system_of s = systems(c, 3, "fc");
+    const eqnn_lie *g = eqnn_lie_make(c, "T(2)");
+    eqnn_lie_cloud cloud;
+    CHECK(!eqnn_particle_baseline(s.z, &s.p, "gnn", "net", NULL));
+    CHECK_ERROR(c, "no network \"gnn\"");
+    CHECK(!eqnn_particle_baseline(eqnn_slice(s.z, 0, 3), &s.p, "fc", "net", NULL));
+    CHECK_ERROR(c, "3 columns");
+    CHECK(!eqnn_kinetic(eqnn_slice_rows(s.z, 0, 4), &s.p));
+    CHECK_ERROR(c, "4 states");
+    CHECK(!eqnn_lie_energy(s.z, &s.p, g, 1, 1.5, "net", NULL));
+    CHECK_ERROR(c, "alpha");
+    CHECK(!eqnn_lie_energy(s.z, &s.p, g, 0, 0.5, "net", NULL));
+    CHECK_ERROR(c, "sample");
+    CHECK(!eqnn_lie_cloud_make(g, eqnn_zeros(c, 4, 2), s.p.graph, "lift", 1, 0.2, &cloud));
+    CHECK_ERROR(c, "4 points");
+    CHECK(!eqnn_lie_energy(s.z, NULL, g, 1, 0.5, "net", NULL));
+    CHECK(!eqnn_hamiltonian_field(NULL, s.z));
+    int example[6] = { 0, 0, 1, 1, 1, 1 };
+    eqnn_graph_opts o;
+    memset(&o, 0, sizeof o);
+    o.loops = 1, o.example = example, o.examples = 2;
+    s.p.graph = eqnn_complete_graph(c, 6, &o);
+    CHECK(!eqnn_particle_baseline(s.z, &s.p, "hfc", "net", NULL));
+    CHECK_ERROR(c, "same number");
+    CHECK(eqnn_particle_baseline(s.z, &s.p, "hogn", "net", NULL));
+    CHECK_OK(c);
+}
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+TEST(bad_input)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_resnet_opts o = small();
+    const int twice[2] = { 1, 1 };
+    set s = some(c, 6, 3, 2, 3);
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2), b = a, out;
+    CHECK(!eqnn_lie_conv(NULL, &a, "conv", 3, NULL));
+    CHECK(!eqnn_lie_conv(s.values, NULL, "conv", 3, NULL));
+    CHECK(!eqnn_lie_conv(s.values, &a, "conv", 0, NULL));
+    CHECK_ERROR(c, "0 channels");
+    CHECK(!eqnn_lie_conv(s.values, &a, NULL, 3, NULL));
+    CHECK_ERROR(c, "no name");
+    CHECK(!eqnn_lie_conv(test_normal(c, 5, 3), &a, "conv", 3, NULL));
+    CHECK_ERROR(c, "5 rows for 6 nodes");
+    b.pairs = eqnn_slice_rows(a.pairs, 0, 3);
+    CHECK(!eqnn_lie_conv(s.values, &b, "conv", 3, NULL));
+    CHECK_ERROR(c, "3 pairs");
+    b = a;
+    b.distance = a.pairs;
+    CHECK(!eqnn_lie_conv(s.values, &b, "conv", 3, NULL));
+    CHECK_ERROR(c, "one column");
+    CHECK(!eqnn_lie_sample(&a, eqnn_ints_make(c, 2, twice, 6, 0), 0, &out, NULL));
+    CHECK_ERROR(c, "twice");
+    o.width = 3;
+    CHECK(!eqnn_lie_resnet(s.values, &a, "narrow", 1, &o));
+    CHECK_ERROR(c, "at least 4");
+    o = small();
+    CHECK(eqnn_rows(eqnn_lie_resnet(s.values, &a, "good", 1, &o)) == 2);
+    CHECK_OK(c);
+}
+
+TEST_MAIN

@@ -1,0 +1,601 @@
+/* lietransformer.c - tests of eqnn_groups.h, section 8: attention between lifted points */
+#include "test.h"
+#include "../eqnn_groups.h"
+
+static const char *const kernels[] = { "mlp",  "dot_product_only", "location_only",
+                                       "relative_position", "1210", "1211", "1212", "1220",
+                                       "1221", "1222", "1230", "1231", "1232", "2210", "2211",
+                                       "2212", "2220", "2221", "2222", "2230", "2231", "2232",
+                                       NULL };
+static const char *const ways[] = { "softmax", "dot_product", "norm_exp", NULL };
+
+static eqnn_lie_attention_opts attention_of(const char *kernel, const char *way)
+{
+    eqnn_lie_attention_opts o;
+    memset(&o, 0, sizeof o);
+    o.kernel = kernel;
+    o.attention = way;
+    o.heads = 2;
+    o.kernel_dim = 4;
+    o.feature_dim = 2;
+    return o;
+}
+
+static eqnn_lie_transformer_opts small_network(void)
+{
+    eqnn_lie_transformer_opts o;
+    memset(&o, 0, sizeof o);
+    o.attention = attention_of(NULL, NULL);
+    o.cols = 8;
+    o.layers = 2;
+    o.out = 3;
+    return o;
+}
+
+/* All pairs of n points, in examples of m */
+static const eqnn_graph *complete(eqnn_ctx *c, int n, int m)
+{
+    eqnn_graph_opts o;
+    int example[64];
+    for (int i = 0; i < n; i++) example[i] = i / m;
+    memset(&o, 0, sizeof o);
+    o.example = n ? example : NULL;
+    o.loops = 1;
+    return eqnn_complete_graph(c, n, &o);
+}
+
+static int finite_all(const eqnn_tensor *x)
+{
+    for (int i = 0; i < eqnn_rows(x); i++)
+        for (int k = 0; k < eqnn_cols(x); k++)
+            if (!isfinite(eqnn_at(x, i, k))) return 0;
+    return x != NULL;
+}
+
+static double furthest(const eqnn_tensor *a, const eqnn_tensor *b)
+{
+    double d = 0;
+    for (int i = 0; i < eqnn_rows(a); i++)
+        for (int k = 0; k < eqnn_cols(a); k++)
+            d = fmax(d, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
+    return a && b ? d : NAN;
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+typedef struct setting { const eqnn_graph *g; eqnn_lie_attention_opts o; } setting;
+
+static eqnn_tensor *attend(eqnn_tensor *const *x, int n, void *user)
+{
+    const setting *s = (const setting *)user;
+    return n == 2 ? eqnn_lie_attention(x[0], x[1], s->g, "m", &s->o) : NULL;
+}
+
+/* All kernels with all normalisations: first and second derivatives by features and by pairs, also
+   of a graph where a node has no neighbours and another only one. */
+TEST(derivatives_of_all_kernels)
+{
+    const int source[7] = { 0, 1, 2, 1, 2, 0, 3 }, target[7] = { 0, 0, 0, 1, 3, 3, 3 };
+    for (int k = 0; kernels[k]; k++)
+        for (int w = 0; ways[w]; w++) {
+            if (kernels[k][0] < '3' && w) continue; /* the code says which */
+            eqnn_ctx *c = test_context();
+            eqnn_graph_opts go;
+            memset(&go, 0, sizeof go);
+            go.sources = go.targets = 4;
+            go.keep = 1;
+            setting s = { eqnn_graph_make(c, 7, source, target, &go),
+                          attention_of(kernels[k], ways[w]) };
+            eqnn_tensor *x[2] = { test_normal(c, 4, 4), test_normal(c, 7, 3) };
+            CHECK(finite_all(attend(x, 2, &s)));
+            CHECK_DERIVATIVES_OF(attend, x, 2, &s, sizeof(eqnn_real) == 8 ? 2 : 1);
+            CHECK_OK(c);
+            if (k > 3) continue;
+            /* no neighbours: only the output's bias, whatever x is */
+            eqnn_tensor *y = attend(x, 2, &s), *b = eqnn_parameter(c, "m.output_linear.bias");
+            CHECK_SAME(eqnn_slice_rows(y, 2, 1), b, 1e-12);
+        }
+}
+
+/* y = W_o (sum over j of softmax_j(q_i . k_j / sqrt(d)) v_j) + b_o of one head, number by number */
+TEST(one_head_is_plain_attention)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 5, 5);
+    eqnn_lie_attention_opts o = attention_of("dot_product_only", "softmax");
+    o.heads = 1;
+    eqnn_tensor *x = test_normal(c, 5, 6), *y = eqnn_lie_attention(x, NULL, g, "m", &o), *p[4];
+    static const char *const names[] = { "kernel.feature_kernel.fc_q", "kernel.feature_kernel.fc_k",
+                                         "input_linear", "output_linear" };
+    eqnn_tensor *in = x;
+    for (int i = 0; i < 4; i++) {
+        if (i == 3) in = eqnn_matmul(eqnn_softmax(eqnn_scale(eqnn_matmul_t(p[0], p[1], 0, 1),
+                                                             1 / sqrt(6.0))), p[2]);
+        eqnn_tensor *W = eqnn_parameter(c, eqnn_format(c, "m.%s.weight", names[i]));
+        p[i] = eqnn_matmul_t(in, W, 0, 1);
+        p[i] = eqnn_add(p[i], eqnn_parameter(c, eqnn_format(c, "m.%s.bias", names[i])));
+    }
+    CHECK_SAME(y, p[3], test_eps(1e-14, 1e-6));
+}
+
+/* Heads do not see each other: what the first head's values are does not change the second's. */
+TEST(heads_are_apart)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 4, 4);
+    eqnn_tensor *x = test_normal(c, 4, 8), *pairs = test_normal(c, 16, 3), *before, *after;
+    eqnn_lie_attention_opts o = attention_of("mlp", "softmax");
+    o.logits = &before;
+    eqnn_lie_attention(x, pairs, g, "m", &o);
+    const char *name = "m.kernel.location_kernel.LinNormAct_2.linear.module.weight";
+    eqnn_tensor *W = eqnn_parameter(c, name); /* [2 * 4, 4]: rows of head 0 first */
+    double w[32];
+    for (int i = 0; i < 32; i++) w[i] = eqnn_at(W, i / 4, i % 4) + (i < 16 ? 0.3 : 0);
+    eqnn_set(W, w);
+    o.logits = &after;
+    eqnn_lie_attention(x, pairs, g, "m", &o);
+    CHECK_SAME(eqnn_slice(before, 1, 1), eqnn_slice(after, 1, 1), 0);
+    CHECK(furthest(eqnn_slice(before, 0, 1), eqnn_slice(after, 0, 1)) > 1e-3);
+    CHECK_OK(c);
+}
+
+/* Twice the edges, at most twice the memory (and a little). */
+TEST(memory_is_linear_in_edges)
+{
+    size_t used[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        int n = 400 << k;
+        eqnn_tensor *pos = test_normal(c, n, 3);
+        const eqnn_graph *g = eqnn_knn_graph(pos, 6, NULL);
+        eqnn_tensor *pairs = eqnn_sub(eqnn_gather_target(pos, g), eqnn_gather(pos, g));
+        eqnn_lie_attention_opts o = attention_of("mlp", "softmax");
+        size_t before = eqnn_memory_use(c).step;
+        eqnn_tensor *x = test_normal(c, n, 16), *y = eqnn_lie_attention(x, pairs, g, "m", &o);
+        eqnn_backward(eqnn_sum(y));
+        used[k] = eqnn_memory_use(c).step - before;
+        CHECK_OK(c);
+    }
+    CHECK((double)used[1] < 2.2 * (double)used[0]);
+}
+
+/* ---- the network ----------------------------------------------------------------------------- */
+
+static eqnn_tensor *network(eqnn_ctx *c, const eqnn_lie *G, eqnn_tensor *u, eqnn_tensor *q, int m,
+                            const eqnn_lie_transformer_opts *o)
+{
+    int n = eqnn_rows(u);
+    const eqnn_graph *g = complete(c, n, m);
+    eqnn_tensor *x = eqnn_normal(c, "features", n, 2), *pairs = eqnn_lie_pairs(G, u, q, g);
+    return eqnn_lie_transformer(x, pairs, g, "m", o);
+}
+
+/* A group element before all lifted points changes nothing; for groups without random lifts the
+   points may be moved instead. */
+TEST(invariance)
+{
+    static const char *const names[] = { "T(2)",  "T(3)",  "Tx(2)", "SO(2)", "RxSO(2)", "Rx",
+                                         "SE(2)", "SO(3)", "SE(3)", NULL };
+    for (int k = 0; names[k]; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *G = eqnn_lie_make(c, names[k]);
+        eqnn_tensor *u, *q = NULL, *v = NULL, *p = NULL;
+        eqnn_lie_transformer_opts o = small_network();
+        eqnn_tensor *pos = test_normal(c, 10, eqnn_lie_point_dim(G));
+        eqnn_tensor *h = eqnn_lie_exp(G, test_normal(c, 1, eqnn_lie_dim(G)));
+        CHECK(eqnn_lie_lift(G, pos, "lift", 1, &u, &q));
+        int random = eqnn_lie_draws(G) > 0;
+        if (random) v = eqnn_lie_product(G, h, u), p = q;
+        else CHECK(eqnn_lie_lift(G, eqnn_lie_act(G, h, pos), "lift", 1, &v, &p));
+        eqnn_tensor *y = network(c, G, u, q, 5, &o), *z = network(c, G, v, p, 5, &o);
+        test_note("%s: error %.1e of %.1e", names[k], furthest(y, z),
+                  furthest(y, eqnn_zeros(c, 2, 3)));
+        CHECK(furthest(y, z) <= test_eps(1e-13, 1e-5));
+        CHECK(furthest(eqnn_slice_rows(y, 0, 1), eqnn_slice_rows(y, 1, 1)) > 1e-5);
+        CHECK_OK(c);
+    }
+}
+
+/* What is no symmetry of the group is seen: T(2) and a rotation. */
+TEST(other_motions_are_seen)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "T(2)"), *H = eqnn_lie_make(c, "SO(2)");
+    eqnn_tensor *pos = test_normal(c, 5, 2), *turn = eqnn_lie_exp(H, eqnn_full(c, 1, 1, 1));
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *y = network(c, G, pos, NULL, 5, &o);
+    CHECK(furthest(y, network(c, G, eqnn_lie_act(H, turn, pos), NULL, 5, &o)) > 1e-5);
+}
+
+/* Turns by 2 pi k / n of SE(2)_canonical are exact with its fixed lift, of n samples. */
+TEST(finite_turns)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "SE(2)_canonical(4)");
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *pos = test_normal(c, 5, 2), *u, *v, *x = test_normal(c, 5, 2), *part[2];
+    double k[20];
+    for (int i = 0; i < 20; i++) k[i] = i % 4 / 4.0;
+    eqnn_tensor *draws = eqnn_from_double(c, 20, 1, k);
+    part[0] = eqnn_shift(eqnn_neg(eqnn_slice(pos, 1, 1)), 0.7);
+    part[1] = eqnn_shift(eqnn_slice(pos, 0, 1), -0.2);
+    CHECK(eqnn_lie_lift_given(G, pos, draws, 4, &u, NULL));
+    CHECK(eqnn_lie_lift_given(G, eqnn_concat_n(part, 2), draws, 4, &v, NULL));
+    const eqnn_graph *g = complete(c, 20, 20);
+    x = eqnn_repeat(x, 4);
+    eqnn_tensor *y = eqnn_lie_transformer(x, eqnn_lie_pairs(G, u, NULL, g), g, "m", &o);
+    eqnn_tensor *z = eqnn_lie_transformer(x, eqnn_lie_pairs(G, v, NULL, g), g, "m", &o);
+    CHECK_SAME(y, z, test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
+/* Forces of a potential, and their derivatives, through lift and pairs. */
+static eqnn_tensor *energy(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_lie *G = (const eqnn_lie *)user;
+    eqnn_ctx *c = eqnn_context(x[0]);
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *u, *q = NULL;
+    if (n != 1 || !eqnn_lie_lift(G, x[0], "lift", 1, &u, &q)) return NULL;
+    return network(c, G, u, q, 4, &o);
+}
+
+TEST(derivatives_by_points)
+{
+    static const char *const names[] = { "T(2)", "SO(2)", "SE(2)", "SE(3)", NULL };
+    for (int k = 0; names[k]; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *G = eqnn_lie_make(c, names[k]);
+        eqnn_tensor *x = test_normal(c, 4, eqnn_lie_point_dim(G));
+        CHECK_DERIVATIVES_OF(energy, &x, 1, (void *)(uintptr_t)G, sizeof(eqnn_real) == 8 ? 2 : 1);
+    }
+}
+
+/* Every norm, head and pool: finite values and gradients, the same twice. */
+TEST(all_forms_of_the_network)
+{
+    static const char *const norms[] = { "none",      "layer_pre",  "layer_post",
+                                         "batch_pre", "batch_post", NULL };
+    static const char *const heads[] = { "none", "layer", "batch", NULL };
+    for (int k = 0; norms[k]; k++)
+        for (int h = 0; h < 4; h++) {
+            eqnn_ctx *c = test_context();
+            const eqnn_lie *G = eqnn_lie_make(c, "T(2)");
+            eqnn_lie_transformer_opts o = small_network();
+            o.norm = norms[k];
+            if (h < 3) o.head_norm = heads[h];
+            else o.head = "lieconv";
+            o.max_pool = h & 1;
+            o.squash = k & 1;
+            o.attention.kernel_norm = k == 3;
+            eqnn_training(c, 1);
+            eqnn_tensor *pos = test_normal(c, 12, 2), *y = network(c, G, pos, NULL, 4, &o);
+            CHECK(finite_all(y));
+            CHECK(eqnn_rows(y) == 3 && eqnn_cols(y) == 3);
+            CHECK_SAME(y, network(c, G, pos, NULL, 4, &o), 0);
+            CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
+            for (int i = 0; i < eqnn_parameter_count(c); i++)
+                CHECK(finite_all(eqnn_gradient(eqnn_parameter_at(c, i))));
+            CHECK_OK(c);
+        }
+}
+
+/* The batch norm: training takes the batch's statistics and files them for later. */
+TEST(batch_norm_files_its_statistics)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_lie_transformer_opts o = small_network();
+    o.norm = "batch_pre";
+    eqnn_training(c, 1);
+    eqnn_tensor *x = test_normal(c, 6, 8), *pairs = test_normal(c, 36, 2);
+    eqnn_lie_attention_block(x, pairs, complete(c, 6, 6), "m", &o);
+    eqnn_commit(c);
+    eqnn_tensor *mean = eqnn_parameter(c, "m.bn_ema.running_mean");
+    eqnn_tensor *var = eqnn_parameter(c, "m.bn_ema.running_var");
+    eqnn_tensor *centred = eqnn_sub(x, eqnn_mean_rows(x));
+    CHECK_SAME(mean, eqnn_scale(eqnn_mean_rows(x), 0.1), test_eps(1e-15, 1e-6));
+    eqnn_tensor *want = eqnn_scale(eqnn_sum_rows(eqnn_square(centred)), 0.1 / 5);
+    CHECK_SAME(var, eqnn_shift(want, 0.9), test_eps(1e-14, 1e-6));
+    CHECK_OK(c);
+}
+
+/* Published sizes (springs): T(2), width 160, 5 layers; SE(2)_canonical, width 80, 3 layers. */
+TEST(published_sizes)
+{
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *G = eqnn_lie_make(c, k ? "SE(2)_canonical(2)" : "T(2)");
+        eqnn_lie_transformer_opts o;
+        eqnn_tensor *u, *q;
+        memset(&o, 0, sizeof o);
+        o.attention.attention = "dot_product";
+        if (k) o.cols = 80, o.layers = 3;
+        CHECK(eqnn_lie_lift(G, test_normal(c, 2, 2), "lift", k ? 2 : 1, &u, &q));
+        network(c, G, u, q, 2 << k, &o);
+        CHECK(eqnn_parameter_size(c) == (k ? 139353u : 841641u));
+        CHECK_OK(c);
+    }
+}
+
+/* ---- particles in motion --------------------------------------------------------------------- */
+
+static eqnn_particles particles_of(eqnn_ctx *c, int n, int m)
+{
+    eqnn_particles p;
+    p.graph = complete(c, n, m);
+    p.constants = eqnn_uniform(c, "constants", n, 2);
+    p.constants = eqnn_shift(p.constants, 0.5);
+    return p;
+}
+
+/* With centred positions forces add up to nothing; where turns change nothing, torques too. */
+TEST(momentum_and_angular_momentum_are_kept)
+{
+    static const char *const names[] = { "T(2)", "SO(2)", "SE(2)_canonical(2)", "SE(2)", NULL };
+    for (int k = 0; names[k]; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *G = eqnn_lie_make(c, names[k]);
+        eqnn_particles p = particles_of(c, 8, 4);
+        eqnn_lie_transformer_opts o = small_network();
+        eqnn_tensor *z = test_normal(c, 8, 4), *torque;
+        o.attention.attention = "dot_product";
+        o.norm = "none";
+        o.head = "lieconv";
+        eqnn_tensor *H = eqnn_lie_transformer_energy(z, &p, G, k > 1 ? 2 : 1, "m", &o);
+        eqnn_tensor *dz = eqnn_hamiltonian_field(H, z), *f = eqnn_slice(dz, 2, 2);
+        CHECK(eqnn_rows(H) == 2 && eqnn_cols(H) == 1 && finite_all(dz));
+        eqnn_tensor *mass = eqnn_slice(p.constants, 0, 1);
+        CHECK_SAME(eqnn_slice(dz, 0, 2), eqnn_div(eqnn_slice(z, 2, 2), mass),
+                   test_eps(1e-15, 1e-6));
+        CHECK_SAME(eqnn_pool_sum(f, p.graph), eqnn_zeros(c, 2, 2), test_eps(1e-17, 1e-9));
+        test_note("%s: forces %.1e", names[k], furthest(f, eqnn_zeros(c, 8, 2)));
+        CHECK(furthest(f, eqnn_zeros(c, 8, 2)) > 1e-4);
+        torque = eqnn_mul(eqnn_slice(z, 0, 1), eqnn_slice(f, 1, 1));
+        torque = eqnn_sub(torque, eqnn_mul(eqnn_slice(z, 1, 1), eqnn_slice(f, 0, 1)));
+        torque = eqnn_pool_sum(torque, p.graph);
+        if (k == 1) CHECK_SAME(torque, eqnn_zeros(c, 2, 1), test_eps(1e-17, 1e-9));
+        if (k == 0) CHECK(furthest(torque, eqnn_zeros(c, 2, 1)) > 1e-6);
+        CHECK_OK(c);
+    }
+}
+
+/* SE(2)_canonical(4), 4 samples: the energy of a system that is moved and turned by a quarter. */
+TEST(energy_of_a_quarter_turn)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "SE(2)_canonical(4)");
+    eqnn_particles p = particles_of(c, 5, 5);
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *z = test_normal(c, 5, 4), *part[4], *H, *turned;
+    part[0] = eqnn_shift(eqnn_neg(eqnn_slice(z, 1, 1)), 0.7);
+    part[1] = eqnn_shift(eqnn_slice(z, 0, 1), -0.2);
+    part[2] = eqnn_neg(eqnn_slice(z, 3, 1));
+    part[3] = eqnn_slice(z, 2, 1);
+    H = eqnn_lie_transformer_energy(z, &p, G, 4, "m", &o);
+    turned = eqnn_lie_transformer_energy(eqnn_concat_n(part, 4), &p, G, 4, "m", &o);
+    CHECK_SAME(H, turned, test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
+static eqnn_tensor *motion(eqnn_tensor *const *z, int n, void *user)
+{
+    eqnn_ctx *c = eqnn_context(z[0]);
+    eqnn_particles p = particles_of(c, 3, 3);
+    eqnn_lie_transformer_opts o = small_network();
+    const eqnn_lie *G = (const eqnn_lie *)user;
+    eqnn_tensor *H = n == 1 ? eqnn_lie_transformer_energy(z[0], &p, G, 2, "m", &o) : NULL;
+    return H ? eqnn_hamiltonian_field(H, z[0]) : NULL;
+}
+
+TEST(derivatives_of_motion)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "SE(2)");
+    eqnn_tensor *z = test_normal(c, 3, 4);
+    CHECK_DERIVATIVES_OF(motion, &z, 1, (void *)(uintptr_t)G, 1);
+    CHECK_OK(c);
+}
+
+/* ---- sets ------------------------------------------------------------------------------------ */
+
+static eqnn_set_opts small_set(int inducing)
+{
+    eqnn_set_opts o;
+    memset(&o, 0, sizeof o);
+    o.cols = 8;
+    o.heads = 2;
+    o.encoders = 2;
+    o.decoders = 1;
+    o.seeds = 2;
+    o.out = 3;
+    o.norm = 1;
+    o.inducing = inducing;
+    return o;
+}
+
+typedef struct set_setting { const eqnn_graph *g; eqnn_set_opts o; } set_setting;
+
+static eqnn_tensor *set_listen(eqnn_tensor *const *x, int n, void *user)
+{
+    const set_setting *s = (const set_setting *)user;
+    return n == 2 ? eqnn_set_attention(x[0], x[1], s->g, "m", &s->o) : NULL;
+}
+
+TEST(set_attention_derivatives)
+{
+    const int source[5] = { 0, 1, 2, 1, 2 }, target[5] = { 0, 0, 0, 1, 1 };
+    eqnn_ctx *c = test_context();
+    eqnn_graph_opts go;
+    memset(&go, 0, sizeof go);
+    go.sources = 3;
+    go.targets = 2;
+    go.keep = 1;
+    set_setting s = { eqnn_graph_make(c, 5, source, target, &go), small_set(0) };
+    eqnn_tensor *x[2] = { test_normal(c, 2, 3), test_normal(c, 3, 4) };
+    CHECK_DERIVATIVES_OF(set_listen, x, 2, &s, sizeof(eqnn_real) == 8 ? 2 : 1);
+    CHECK_OK(c);
+}
+
+/* An example's result is the same in any order of its points, and alone or beside others. */
+TEST(sets_have_no_order)
+{
+    for (int inducing = 0; inducing < 4; inducing += 3) {
+        eqnn_ctx *c = test_context();
+        eqnn_set_opts o = small_set(inducing);
+        eqnn_tensor *x = test_normal(c, 8, 2);
+        eqnn_tensor *y = eqnn_set_transformer(x, complete(c, 8, 4), "m", &o);
+        const int order[8] = { 2, 1, 3, 0, 4, 7, 5, 6 };
+        eqnn_tensor *turned = eqnn_take(x, eqnn_ints_make(c, 8, order, 8, 0));
+        CHECK(eqnn_rows(y) == 4 && eqnn_cols(y) == 3);
+        CHECK_SAME(eqnn_set_transformer(turned, complete(c, 8, 4), "m", &o), y,
+                   test_eps(1e-14, 1e-5));
+        eqnn_tensor *z = eqnn_slice_rows(x, 4, 4);
+        CHECK_SAME(eqnn_set_transformer(z, complete(c, 4, 4), "m", &o), eqnn_slice_rows(y, 2, 2),
+                   test_eps(1e-14, 1e-5));
+        CHECK(furthest(eqnn_slice_rows(y, 0, 2), eqnn_slice_rows(y, 2, 2)) > 1e-4);
+        CHECK(finite_all(eqnn_set_transformer(test_normal(c, 1, 2), complete(c, 1, 1), "m", &o)));
+        CHECK(eqnn_set_transformer(eqnn_zeros(c, 0, 2), complete(c, 0, 1), "m", &o) != NULL);
+        CHECK_OK(c);
+    }
+}
+
+/* The finite group's transformer: its published size; a quarter turn and a shift change nothing. */
+TEST(finite_transformer)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "SE(2)_canonical(4)"), *H = eqnn_lie_make(c, "SE(2)");
+    const double a[3] = { 2 * atan(1), 0.7, -0.2 };
+    eqnn_finite_opts o;
+    memset(&o, 0, sizeof o);
+    o.out = 12;
+    for (int way = 0; way < 3; way++) {
+        eqnn_tensor *pos = test_normal(c, 6, 2), *u, *v, *x = test_normal(c, 6, 5), *y, *z;
+        eqnn_tensor *h = eqnn_lie_exp(H, eqnn_from_double(c, 1, 3, a));
+        const eqnn_graph *g = complete(c, 24, 12);
+        const char *name = way < 2 ? "m" : "constant";
+        CHECK(eqnn_lie_lift(G, pos, "lift", 4, &u, NULL));
+        CHECK(eqnn_lie_lift(G, eqnn_lie_act(H, h, pos), "lift", 4, &v, NULL));
+        x = way < 2 ? eqnn_repeat(x, 4) : NULL;
+        o.dot_product = way == 1;
+        y = eqnn_finite_transformer(x, eqnn_lie_pairs(G, u, NULL, g), g, name, &o);
+        if (way == 0) CHECK(eqnn_parameter_size(c) == 299788);
+        z = eqnn_finite_transformer(x, eqnn_lie_pairs(G, v, NULL, g), g, name, &o);
+        CHECK_SAME(y, z, test_eps(1e-13, 1e-4));
+        CHECK(eqnn_rows(y) == 2 && eqnn_cols(y) == 12 && finite_all(y));
+        CHECK_OK(c);
+    }
+    const eqnn_graph *g = complete(c, 0, 1);
+    CHECK(eqnn_finite_transformer(NULL, eqnn_zeros(c, 0, 3), g, "constant", &o) != NULL);
+    CHECK_OK(c);
+    g = complete(c, 2, 2);
+    CHECK(!eqnn_finite_transformer(NULL, eqnn_zeros(c, 3, 3), g, "constant", &o));
+    CHECK_ERROR(c, "4 edges");
+    o.heads = 3;
+    CHECK(!eqnn_finite_transformer(NULL, eqnn_zeros(c, 4, 3), g, "constant", &o));
+    CHECK_ERROR(c, "128 columns for 3 heads");
+}
+
+TEST(published_size_of_set_transformer)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_set_opts o;
+    memset(&o, 0, sizeof o);
+    o.seeds = 4;
+    o.out = 3;
+    eqnn_set_transformer(test_normal(c, 3, 2), complete(c, 3, 3), "m", &o);
+    CHECK(eqnn_parameter_size(c) == 546947);
+    CHECK_OK(c);
+}
+
+/* ---- edges of use ---------------------------------------------------------------------------- */
+
+/* Nothing at all, one point, an example without points; the order of points does not matter. */
+TEST(zero_one_many)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "T(2)");
+    eqnn_lie_transformer_opts o = small_network();
+    CHECK(finite_all(network(c, G, test_normal(c, 1, 2), NULL, 1, &o)));
+    eqnn_tensor *none = eqnn_zeros(c, 0, 2), *y = network(c, G, none, NULL, 1, &o);
+    CHECK_OK(c);
+    CHECK(y && eqnn_cols(y) == 3);
+    eqnn_graph_opts go;
+    const int example[3] = { 0, 2, 2 };
+    memset(&go, 0, sizeof go);
+    go.example = example;
+    go.loops = 1;
+    const eqnn_graph *g = eqnn_complete_graph(c, 3, &go);
+    eqnn_tensor *pos = test_normal(c, 3, 2), *x = test_normal(c, 3, 2);
+    y = eqnn_lie_transformer(x, eqnn_lie_pairs(G, pos, NULL, g), g, "m", &o);
+    CHECK(eqnn_rows(y) == 3 && finite_all(y));
+    const int order[3] = { 0, 2, 1 };
+    eqnn_ints *turned = eqnn_ints_make(c, 3, order, 3, 0);
+    pos = eqnn_take(pos, turned);
+    x = eqnn_take(x, turned);
+    CHECK_SAME(eqnn_lie_transformer(x, eqnn_lie_pairs(G, pos, NULL, g), g, "m", &o), y,
+               test_eps(1e-14, 1e-6));
+    CHECK_OK(c);
+}
+
+/* Coincident points have pairs of zeros, squashed ones too: values and gradients are finite. */
+TEST(coincident_points)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *G = eqnn_lie_make(c, "SE(3)");
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *pos = eqnn_zeros(c, 3, 3), *u;
+    o.squash = 1;
+    eqnn_lie_lift_given(G, pos, eqnn_full(c, 3, 4, 0.5), 1, &u, NULL);
+    eqnn_tensor *y = network(c, G, u, NULL, 3, &o);
+    CHECK(finite_all(y));
+    CHECK(finite_all(eqnn_grad(eqnn_sum(y), pos)));
+    CHECK_OK(c);
+}
+
+TEST(bad_input)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = eqnn_zeros(c, 3, 4), *pairs = eqnn_zeros(c, 9, 2);
+    eqnn_lie_attention_opts o = attention_of("mlp", "softmax");
+    CHECK(!eqnn_lie_attention(NULL, pairs, g, "m", &o));
+    CHECK(!eqnn_lie_attention(x, NULL, g, "m", &o));
+    CHECK_ERROR(c, "missing");
+    CHECK(!eqnn_lie_attention(x, eqnn_zeros(c, 8, 2), g, "m", &o));
+    CHECK_ERROR(c, "for 9 edges");
+    CHECK(!eqnn_lie_attention(eqnn_zeros(c, 4, 4), pairs, g, "m", &o));
+    CHECK_ERROR(c, "4 rows of features");
+    CHECK(!eqnn_lie_attention(x, pairs, NULL, "m", &o));
+    CHECK_ERROR(c, "0 sources");
+    o.heads = 3;
+    CHECK(!eqnn_lie_attention(x, pairs, g, "m", &o));
+    CHECK_ERROR(c, "4 columns for 3 heads");
+    o = attention_of("2132", NULL); /* combinations that were never run */
+    CHECK(!eqnn_lie_attention(x, pairs, g, "m", &o));
+    CHECK_ERROR(c, "unknown kernel");
+    o = attention_of("mlp", "hardmax");
+    CHECK(!eqnn_lie_attention(x, pairs, g, "m", &o));
+    CHECK_ERROR(c, "unknown attention");
+    o = attention_of("1222", NULL);
+    o.feature_dim = 3;
+    CHECK(!eqnn_lie_attention(x, pairs, g, "m", &o));
+    CHECK_ERROR(c, "3 numbers of features");
+    eqnn_lie_transformer_opts t = small_network();
+    t.norm = "group";
+    CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
+    CHECK_ERROR(c, "unknown norm");
+    t = small_network();
+    t.head = "model_2";
+    CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
+    CHECK_ERROR(c, "unknown head");
+    CHECK(!eqnn_lie_transformer(x, pairs, NULL, "t", NULL));
+    CHECK_ERROR(c, "sources");
+    eqnn_set_opts set = small_set(0);
+    CHECK(!eqnn_set_transformer(eqnn_zeros(c, 4, 4), g, "s", &set));
+    CHECK_ERROR(c, "3 targets");
+    set.heads = 3;
+    CHECK(!eqnn_set_transformer(x, g, "s", &set));
+    CHECK_ERROR(c, "8 columns for 3 heads");
+}
+
+TEST_MAIN
