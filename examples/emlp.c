@@ -165,6 +165,13 @@ static const char *path_of(const settings *s, const char *file, int number)
     return path;
 }
 
+static const char *trial_name(int number)
+{
+    static char name[32];
+    snprintf(name, sizeof name, "trial %d", number + 1);
+    return name;
+}
+
 static void save(const trial *t, int epoch)
 {
     char text[128];
@@ -197,7 +204,7 @@ static void look(trial *t, int epoch, double train, eqnn_csv *log)
         t->test = error_on(t, t->data.train + VALIDATION, t->s->test);
     }
     if (t->s->average > 0) eqnn_use_average(t->c, 0);
-    eqnn_csv_number(log, t->number);
+    eqnn_csv_text(log, trial_name(t->number));
     eqnn_csv_number(log, epoch);
     eqnn_csv_number(log, train);
     eqnn_csv_number(log, validation);
@@ -213,10 +220,8 @@ static int train(trial *t, eqnn_csv *log)
     eqnn_adam *adam = eqnn_adam_make(t->c, &o);
     eqnn_batches *batches = eqnn_batches_make(t->c, s->n, NULL, s->n < BATCH ? s->n : BATCH, 1);
     int epoch = load(t), every = (s->epochs + 99) / 100;
-    char title[32];
-    snprintf(title, sizeof title, "trial %d", t->number + 1);
     eqnn_progress bar;
-    eqnn_progress_start(&bar, stderr, title, s->epochs, epoch);
+    eqnn_progress_start(&bar, stderr, trial_name(t->number), s->epochs, epoch);
     while (epoch < s->epochs && !eqnn_error(t->c) && !eqnn_interrupted()) {
         const int *items;
         eqnn_average loss = { 0, 0 };
@@ -371,11 +376,8 @@ static void draw(eqnn_ctx *c, const settings *s)
 {
     eqnn_plot *plot = eqnn_plot_make(c, &(eqnn_plot_opts){ .title = s->task->name,
         .x_label = "epoch", .y_label = "validation MSE", .log_y = 1 });
-    for (int i = 0; i < s->trials; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "%d", i);
-        eqnn_plot_csv(plot, path_of(s, "log.csv", -1), name, 1, 3, NULL);
-    }
+    for (int i = 0; i < s->trials; i++)
+        eqnn_plot_csv(plot, path_of(s, "log.csv", -1), trial_name(i), 1, 3, NULL);
     eqnn_plot_save(plot, path_of(s, "losses.svg", -1));
     eqnn_plot_free(plot);
 }
