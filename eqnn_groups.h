@@ -5429,18 +5429,18 @@ static int eqnn__wing_highest(const eqnn__wing *h, int g, eqnn__z **out)
     eqnn__z *top = (eqnn__z *)eqnn__space_take(l->w, d * d, sizeof *top);
     const eqnn__scrap *mark = l->w->top;
     eqnn__z *A = (eqnn__z *)eqnn__space_take(l->w, (size_t)rows * d + 1, sizeof *A);
-    eqnn__z *I = (eqnn__z *)eqnn__space_take(l->w, d * d, sizeof *A);
-    if (!top || !A || !I) return -1;
-    for (size_t i = 0; i < d; i++) I[i * (d + 1)] = eqnn__z_of(1, 0);
+    eqnn__z *one = (eqnn__z *)eqnn__space_take(l->w, d * d, sizeof *A);
+    if (!top || !A || !one) return -1;
+    for (size_t i = 0; i < d; i++) one[i * (d + 1)] = eqnn__z_of(1, 0);
     for (int r = 0; r < l->roots; r++) {
         int to = eqnn__weight_place(h->weight, h->groups, h->weight[g] + l->alpha[r]);
         if (to < 0) continue;
-        eqnn__wing_step(h, r, 0, g, d, I, to, A + (size_t)at * d);
+        eqnn__wing_step(h, r, 0, g, d, one, to, A + (size_t)at * d);
         at += eqnn__wing_size(h, to);
     }
-    int m = eqnn__z_null(l->w, rows, n, A, 1e-7, I);
+    int m = eqnn__z_null(l->w, rows, n, A, 1e-7, one);
     for (int q = 0; q < m; q++)
-        for (size_t i = 0; i < d; i++) top[i * (size_t)m + (size_t)q] = I[(size_t)q * d + i];
+        for (size_t i = 0; i < d; i++) top[i * (size_t)m + (size_t)q] = one[(size_t)q * d + i];
     eqnn__space_back(l->w, m > 0 ? mark : before);
     *out = m > 0 ? top : NULL;
     return m;
@@ -10586,9 +10586,9 @@ static eqnn_tensor *eqnn__set_encoder(eqnn_tensor *x, const eqnn_graph *g, int b
     if (!o->inducing) return eqnn_leave(eqnn__set_attend(x, x, g, "mab", o));
     const eqnn_graph *in = eqnn__set_graph(g, o->inducing, 0);
     const eqnn_graph *out = in ? eqnn__set_graph(g, 0, o->inducing) : NULL;
-    eqnn_tensor *I = out ? eqnn__set_learned(g, "I", o->inducing, o->cols) : NULL;
-    I = eqnn__set_attend(I, x, in, "mab0", o);
-    return eqnn_leave(eqnn__set_attend(x, I, out, "mab1", o));
+    eqnn_tensor *few = out ? eqnn__set_learned(g, "I", o->inducing, o->cols) : NULL;
+    few = eqnn__set_attend(few, x, in, "mab0", o);
+    return eqnn_leave(eqnn__set_attend(x, few, out, "mab1", o));
 }
 
 EQNN_API eqnn_tensor *eqnn_set_transformer(eqnn_tensor *x, const eqnn_graph *g, const char *name,

@@ -123,7 +123,7 @@ static void worse(golden *g, const char *entry, double error)
     if (error <= g->worst && !isnan(error)) return; /* a NaN is the worst of all */
     if (isnan(g->worst)) return;
     g->worst = error;
-    snprintf(g->worst_entry, sizeof g->worst_entry, "%s", entry);
+    snprintf(g->worst_entry, sizeof g->worst_entry, "%.127s", entry);
 }
 
 static void compare_numbers(golden *g, const char *entry, const double *ours, const double *theirs,
