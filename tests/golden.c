@@ -60,7 +60,7 @@ static const eqnn_entry *find_entry(golden *g, const char *name, eqnn_file **f)
 /* Entries are named "case/NAME", or "NAME" in a file with one case only. */
 static const char *full_name(golden *g, const char *name, char out[256])
 {
-    snprintf(out, 256, "%s%s%s", g->title, g->title[0] ? "/" : "", name);
+    snprintf(out, 256, "%.100s%s%.150s", g->title, g->title[0] ? "/" : "", name);
     return out;
 }
 
