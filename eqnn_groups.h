@@ -7276,9 +7276,14 @@ static eqnn_tensor *eqnn__rep_block(eqnn_ctx *c, const eqnn__rep_maps *m, const 
     return eqnn__rep_spread(eqnn_matmul(p->Q, eqnn_scale(w, 1.0 / dt)), p, s, t);
 }
 
+/* What weight and bias are made from, once a step. */
+typedef struct eqnn__rep_recipe { const eqnn__rep_maps *m; int projected; } eqnn__rep_recipe;
+
 /* W [out, in] */
-static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const eqnn__rep_maps *m, int projected)
+static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const void *user)
 {
+    const eqnn__rep_maps *m = ((const eqnn__rep_recipe *)user)->m;
+    int projected = ((const eqnn__rep_recipe *)user)->projected;
     int S = m->in->blocks, T = m->out->blocks, longer = S > T ? S : T;
     eqnn_init init;
     memset(&init, 0, sizeof init);
@@ -7290,14 +7295,17 @@ static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const eqnn__rep_maps *m, int p
     if (!row || !block || c->failed) return NULL;
     for (int t = 0; t < T; t++) {
         for (int s = 0; s < S; s++) block[s] = eqnn__rep_block(c, m, &m->pair[t * S + s], whole);
-        row[t] = S ? eqnn_concat_n(block, S) : eqnn_zeros(c, m->out->block[t].copies, 0);
+        row[t] = S ? eqnn_concat_n(block, S)
+                   : eqnn_zeros(c, m->out->block[t].copies * m->out->block[t].type->dim, 0);
     }
     return T ? eqnn_stack(row, T) : eqnn_zeros(c, 0, m->in->cols);
 }
 
 /* b [1, out] */
-static eqnn_tensor *eqnn__rep_bias(eqnn_ctx *c, const eqnn__rep_maps *m, int projected)
+static eqnn_tensor *eqnn__rep_bias(eqnn_ctx *c, const void *user)
 {
+    const eqnn__rep_maps *m = ((const eqnn__rep_recipe *)user)->m;
+    int projected = ((const eqnn__rep_recipe *)user)->projected;
     int T = m->out->blocks;
     eqnn_init init;
     memset(&init, 0, sizeof init);
@@ -7337,8 +7345,12 @@ EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eq
     const eqnn__rep_maps *m = in ? eqnn__rep_maps_find(c, in, out) : NULL;
     x = m ? eqnn_enter(eqnn__bare(x), name) : NULL;
     if (!x) return NULL;
-    eqnn_tensor *y = eqnn_matmul_t(x, eqnn__rep_weight(c, m, o.projected), 0, 1);
-    if (!o.no_bias) y = eqnn_add(y, eqnn__rep_bias(c, m, o.projected));
+    eqnn__rep_recipe r = { m, o.projected };
+    const void *id = m; /* the same name with other labels is another matrix */
+    eqnn_tensor *W = eqnn_once(c, eqnn_format(c, "W %p", id), eqnn__rep_weight, &r);
+    eqnn_tensor *y = eqnn_matmul_t(x, W, 0, 1);
+    if (!o.no_bias)
+        y = eqnn_add(y, eqnn_once(c, eqnn_format(c, "b %p", id), eqnn__rep_bias, &r));
     return eqnn__tag(eqnn_leave(y), out);
 }
 
@@ -7578,24 +7590,22 @@ EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const 
 
 /* --- gates --- */
 
-/* Do entries of this type go through functions of one number by themselves? */
-static int eqnn__rep_pointwise(const eqnn__monomial *m)
-{
-    return m->factors == 0 || m->permutation;
-}
+/* Do entries of this type go through functions of one number by themselves? Scalars (0e) and
+   permutation representations, which say so in p. */
+static int eqnn__rep_pointwise(const eqnn_block *k) { return k->type->p == 1; }
 
-static int eqnn__rep_gates(eqnn_ctx *c, const eqnn_label *a)
+static int eqnn__rep_gates(const eqnn_label *a)
 {
     int gates = 0;
     for (int i = 0; i < a->blocks; i++)
-        if (!eqnn__rep_pointwise(eqnn__rep_type(c, a, i))) gates += a->block[i].copies;
+        if (!eqnn__rep_pointwise(&a->block[i])) gates += a->block[i].copies;
     return gates;
 }
 
 EQNN_API const eqnn_label *eqnn_rep_gated(eqnn_ctx *c, const eqnn_label *label)
 {
     if (!c || c->failed || !eqnn__rep_label_fits(c, label, "rep_gated")) return NULL;
-    int gates = eqnn__rep_gates(c, label), n = 0;
+    int gates = eqnn__rep_gates(label), n = 0;
     const eqnn__monomial *one = eqnn__rep_scalar(c);
     eqnn_block *block = (eqnn_block *)eqnn__temp(c, (size_t)label->blocks + 1, sizeof *block);
     if (!gates) return label;
@@ -7619,14 +7629,14 @@ typedef struct eqnn__rep_gate {
 } eqnn__rep_gate;
 
 /* Place and gate of every column of out, as columns of x; used marks the gates. */
-static void eqnn__rep_gate_map(eqnn_ctx *c, const eqnn_label *out, int *place, int *gate, int *used)
+static void eqnn__rep_gate_map(const eqnn_label *out, int *place, int *gate, int *used)
 {
-    int gates = eqnn__rep_gates(c, out), scalars = 0, next, col = 0;
+    int gates = eqnn__rep_gates(out), scalars = 0, next, col = 0;
     if (out->blocks && out->block[0].type->kind == EQNN_TYPE_IRREP) scalars = out->block[0].copies;
     next = scalars;
     for (int i = 0; i < out->blocks; i++) {
         const eqnn_block *k = &out->block[i];
-        int own = eqnn__rep_pointwise(eqnn__rep_type(c, out, i));
+        int own = eqnn__rep_pointwise(k);
         for (int m = 0; m < k->type->dim * k->copies; m++, col++) {
             place[col] = col + (col >= scalars ? gates : 0);
             gate[col] = own ? place[col] : next + m % k->copies;
@@ -7645,7 +7655,7 @@ static int eqnn__rep_gate_fill(eqnn_ctx *c, eqnn__rep_gate *g, int cols)
     int *list = (int *)eqnn__temp(c, (size_t)cols, sizeof *list);
     if (!place || !gate || !used || !list) return 0;
     memset(used, 0, (size_t)cols * sizeof *used);
-    eqnn__rep_gate_map(c, g->out, place, gate, used);
+    eqnn__rep_gate_map(g->out, place, gate, used);
     for (int i = 0; i < cols; i++) {
         if (!used[i]) continue;
         list[count] = i;

@@ -154,6 +154,33 @@ TEST(projection_is_onto_the_same_maps)
     free(b);
 }
 
+/* W and b are made once a step however often the layer is called; gradients of all calls arrive. */
+TEST(weights_made_once)
+{
+    eqnn_ctx *c = test_context();
+    layer_case k = { "O(3)", "2*Scalar+3*V+V**2", "Scalar+2*V", 0 };
+    double gradient[2] = { 0, 0 };
+    for (int calls = 1; calls <= 2; calls++) {
+        double one[20];
+        for (int i = 0; i < 20; i++) one[i] = 0.1 * (i - 7);
+        const eqnn_rep *in = eqnn_rep_make(c, k.in, eqnn_group_make(c, k.group));
+        eqnn_tensor *x = eqnn_as(eqnn_from_double(c, 1, 20, one), eqnn_rep_label(in));
+        eqnn_tensor *y = eqnn_as(layer(&x, 1, &k), NULL);
+        size_t first = eqnn_memory_use(c).tape_nodes;
+        if (calls == 2) y = eqnn_add(y, eqnn_as(layer(&x, 1, &k), NULL));
+        size_t second = eqnn_memory_use(c).tape_nodes - first;
+        test_note("nodes of the first call %zu, of a second %zu", first, second);
+        CHECK(second < first / 3); /* a product and sums, no weights */
+        eqnn_backward(eqnn_sum(y));
+        gradient[calls - 1] = eqnn_gradient_norm(c);
+        eqnn_zero_gradients(c);
+        eqnn_reset(c);
+    }
+    CHECK(gradient[0] > 0);
+    CHECK_NEAR(gradient[1], 2 * gradient[0], 1e-5 * gradient[0]);
+    CHECK_OK(c);
+}
+
 /* Sizes of the papers' networks: basis dimensions of their layers. */
 TEST(parameter_counts)
 {

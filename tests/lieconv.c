@@ -38,14 +38,6 @@ static eqnn_lie_cloud cloud_of(eqnn_tensor *x, const set *s, const char *group, 
     return lifted(g, u, q, s, alpha);
 }
 
-static int finite_all(const eqnn_tensor *x)
-{
-    for (int i = 0; i < eqnn_rows(x); i++)
-        for (int k = 0; k < eqnn_cols(x); k++)
-            if (!isfinite(eqnn_at(x, i, k))) return 0;
-    return x != NULL;
-}
-
 static eqnn_lie_resnet_opts small(void)
 {
     eqnn_lie_resnet_opts o;
@@ -280,10 +272,10 @@ TEST(zero_one_many_and_coincident_points)
             o.conv.norm = norm;
             eqnn_lie_cloud a = cloud_of(s.x, &s, "SE(2)", 0.2);
             eqnn_tensor *y = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
-            CHECK(eqnn_rows(y) == 2 && finite_all(y)); /* two examples, the second empty */
+            CHECK(eqnn_rows(y) == 2 && test_finite(y)); /* two examples, the second empty */
             CHECK(eqnn_at(y, 1, 0) == 0);
             CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
-            CHECK(finite_all(eqnn_gradient(eqnn_parameter(c, "net.net.0.module.weight"))));
+            CHECK(test_finite(eqnn_gradient(eqnn_parameter(c, "net.net.0.module.weight"))));
             CHECK_OK(c);
         }
 }
@@ -597,7 +589,7 @@ TEST(no_one_and_coincident_particles)
                 CHECK_ERROR(c, "0 particles");
                 continue;
             }
-            CHECK(eqnn_rows(dz) == 2 * n && finite_all(dz));
+            CHECK(eqnn_rows(dz) == 2 * n && test_finite(dz));
             CHECK(eqnn_backward(eqnn_sum(eqnn_square(dz))));
             CHECK(eqnn_gradient_norm(c) < INFINITY);
             CHECK_OK(c);

@@ -44,14 +44,6 @@ static const eqnn_graph *complete(eqnn_ctx *c, int n, int m)
     return eqnn_complete_graph(c, n, &o);
 }
 
-static int finite_all(const eqnn_tensor *x)
-{
-    for (int i = 0; i < eqnn_rows(x); i++)
-        for (int k = 0; k < eqnn_cols(x); k++)
-            if (!isfinite(eqnn_at(x, i, k))) return 0;
-    return x != NULL;
-}
-
 static double furthest(const eqnn_tensor *a, const eqnn_tensor *b)
 {
     double d = 0;
@@ -87,7 +79,7 @@ TEST(derivatives_of_all_kernels)
             setting s = { eqnn_graph_make(c, 7, source, target, &go),
                           attention_of(kernels[k], ways[w]) };
             eqnn_tensor *x[2] = { test_normal(c, 4, 4), test_normal(c, 7, 3) };
-            CHECK(finite_all(attend(x, 2, &s)));
+            CHECK(test_finite(attend(x, 2, &s)));
             CHECK_DERIVATIVES_OF(attend, x, 2, &s, sizeof(eqnn_real) == 8 ? 2 : 1);
             CHECK_OK(c);
             if (k > 3) continue;
@@ -270,12 +262,12 @@ TEST(all_forms_of_the_network)
             o.attention.kernel_norm = k == 3;
             eqnn_training(c, 1);
             eqnn_tensor *pos = test_normal(c, 12, 2), *y = network(c, G, pos, NULL, 4, &o);
-            CHECK(finite_all(y));
+            CHECK(test_finite(y));
             CHECK(eqnn_rows(y) == 3 && eqnn_cols(y) == 3);
             CHECK_SAME(y, network(c, G, pos, NULL, 4, &o), 0);
             CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
             for (int i = 0; i < eqnn_parameter_count(c); i++)
-                CHECK(finite_all(eqnn_gradient(eqnn_parameter_at(c, i))));
+                CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
             CHECK_OK(c);
         }
 }
@@ -343,7 +335,7 @@ TEST(momentum_and_angular_momentum_are_kept)
         o.head = "lieconv";
         eqnn_tensor *H = eqnn_lie_transformer_energy(z, &p, G, k > 1 ? 2 : 1, "m", &o);
         eqnn_tensor *dz = eqnn_hamiltonian_field(H, z), *f = eqnn_slice(dz, 2, 2);
-        CHECK(eqnn_rows(H) == 2 && eqnn_cols(H) == 1 && finite_all(dz));
+        CHECK(eqnn_rows(H) == 2 && eqnn_cols(H) == 1 && test_finite(dz));
         eqnn_tensor *mass = eqnn_slice(p.constants, 0, 1);
         CHECK_SAME(eqnn_slice(dz, 0, 2), eqnn_div(eqnn_slice(z, 2, 2), mass),
                    test_eps(1e-15, 1e-6));
@@ -453,7 +445,7 @@ TEST(sets_have_no_order)
         CHECK_SAME(eqnn_set_transformer(z, complete(c, 4, 4), "m", &o), eqnn_slice_rows(y, 2, 2),
                    test_eps(1e-14, 1e-5));
         CHECK(furthest(eqnn_slice_rows(y, 0, 2), eqnn_slice_rows(y, 2, 2)) > 1e-4);
-        CHECK(finite_all(eqnn_set_transformer(test_normal(c, 1, 2), complete(c, 1, 1), "m", &o)));
+        CHECK(test_finite(eqnn_set_transformer(test_normal(c, 1, 2), complete(c, 1, 1), "m", &o)));
         CHECK(eqnn_set_transformer(eqnn_zeros(c, 0, 2), complete(c, 0, 1), "m", &o) != NULL);
         CHECK_OK(c);
     }
@@ -481,7 +473,7 @@ TEST(finite_transformer)
         if (way == 0) CHECK(eqnn_parameter_size(c) == 299788);
         z = eqnn_finite_transformer(x, eqnn_lie_pairs(G, v, NULL, g), g, name, &o);
         CHECK_SAME(y, z, test_eps(1e-13, 1e-4));
-        CHECK(eqnn_rows(y) == 2 && eqnn_cols(y) == 12 && finite_all(y));
+        CHECK(eqnn_rows(y) == 2 && eqnn_cols(y) == 12 && test_finite(y));
         CHECK_OK(c);
     }
     const eqnn_graph *g = complete(c, 0, 1);
@@ -515,7 +507,7 @@ TEST(zero_one_many)
     eqnn_ctx *c = test_context();
     const eqnn_lie *G = eqnn_lie_make(c, "T(2)");
     eqnn_lie_transformer_opts o = small_network();
-    CHECK(finite_all(network(c, G, test_normal(c, 1, 2), NULL, 1, &o)));
+    CHECK(test_finite(network(c, G, test_normal(c, 1, 2), NULL, 1, &o)));
     eqnn_tensor *none = eqnn_zeros(c, 0, 2), *y = network(c, G, none, NULL, 1, &o);
     CHECK_OK(c);
     CHECK(y && eqnn_cols(y) == 3);
@@ -527,7 +519,7 @@ TEST(zero_one_many)
     const eqnn_graph *g = eqnn_complete_graph(c, 3, &go);
     eqnn_tensor *pos = test_normal(c, 3, 2), *x = test_normal(c, 3, 2);
     y = eqnn_lie_transformer(x, eqnn_lie_pairs(G, pos, NULL, g), g, "m", &o);
-    CHECK(eqnn_rows(y) == 3 && finite_all(y));
+    CHECK(eqnn_rows(y) == 3 && test_finite(y));
     const int order[3] = { 0, 2, 1 };
     eqnn_ints *turned = eqnn_ints_make(c, 3, order, 3, 0);
     pos = eqnn_take(pos, turned);
@@ -547,8 +539,8 @@ TEST(coincident_points)
     o.squash = 1;
     eqnn_lie_lift_given(G, pos, eqnn_full(c, 3, 4, 0.5), 1, &u, NULL);
     eqnn_tensor *y = network(c, G, u, NULL, 3, &o);
-    CHECK(finite_all(y));
-    CHECK(finite_all(eqnn_grad(eqnn_sum(y), pos)));
+    CHECK(test_finite(y));
+    CHECK(test_finite(eqnn_grad(eqnn_sum(y), pos)));
     CHECK_OK(c);
 }
 

@@ -111,6 +111,15 @@ TEST__UNUSED static int test_error(eqnn_ctx *c, const char *part, const char *fi
     return good;
 }
 
+/* Is x there, and every number of it finite? */
+TEST__UNUSED static int test_finite(const eqnn_tensor *x)
+{
+    for (int i = 0; i < eqnn_rows(x); i++)
+        for (int k = 0; k < eqnn_cols(x); k++)
+            if (!isfinite(eqnn_at(x, i, k))) return 0;
+    return x != NULL;
+}
+
 /* Prints with -v only: equivariance errors, times, sizes. */
 TEST__UNUSED EQNN__PRINTF(1, 2) static void test_note(const char *format, ...)
 {
