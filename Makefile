@@ -69,7 +69,7 @@ $(BUILD)/$(1)/eqnn.o: $(HEADERS) $(BUILD)/flags
 	@for h in $(filter %.h,$(HEADERS)); do echo "#include \"$$$$h\""; done | \
 	    $(CC) $(FLAGS) $($(1)) -I. -DEQNN_IMPLEMENTATION -x c -c - -o $$@
 
-$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h $(BUILD)/$(1)/eqnn.o
+$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h $(BUILD)/$(1)/eqnn.o
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/examples/%: examples/%.c $(HEADERS) $(BUILD)/flags

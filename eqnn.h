@@ -70,7 +70,7 @@
                  checkpointed block one forward pass more; it keeps its arguments and results only.
 
       layer                          multiply-adds                          keeps
-      linear, k to n columns         N k n                                  2 N n
+      linear, k to n columns         N k n                                  N n
       silu, tanh, ... (a map)        10 to 20 a number                      1 a number
       layer and batch norm           8 a number                             5; of irreps 3 a number
       spherical harmonics to L       3 to 5 (L+1)^2 an edge                 (L+1)^2 + 8 an edge
@@ -102,8 +102,8 @@
                            are compiled once per instruction set. Nothing above it touches raw
                            memory. (No declarations.)
       5  >>tape            eqnn_grad gives a gradient that can be differentiated again;
-                           eqnn_backward fills the gradients of parameters; checkpoints; your own
-                           operations; a checker of derivatives.
+                           eqnn_backward fills the gradients of parameters; checkpoints,
+                           reversible trunks; your own operations; a checker of derivatives.
       6  >>operations      Sums, products, functions of a number, rows by index, softmax, losses.
                            A side of length 1 stretches; there is no other broadcasting.
       7  >>parameters      A weight comes into being at the first call that names it. Scopes,
@@ -310,6 +310,22 @@ typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
 
+/* A reversible trunk (Gomez, Ren, Urtasun, Grosse 2017, arXiv:1707.04585): two streams that begin as
+   x[0], in each block
+
+       x1 += f(block, x2, ...)    x2 += g(block, x1, ...)    and the result is (x1 + x2) / 2.
+
+   f and g give what has the stream's size; x[1] .. x[n-1] they get as they are, user is copied.
+   They may not depend on anything else but parameters, which they name by the block. eqnn_backward
+   rebuilds each block's input from its output, x2 = y2 - g(y1), x1 = y1 - f(x2), so its memory does
+   not depend on depth; it costs one forward pass more. In float the rebuilt streams drift by
+   rounding. eqnn_grad, of any order, runs it as a checkpoint of the plain network: the memory of
+   all blocks at once. */
+typedef eqnn_tensor *(*eqnn_block_function)(int block, eqnn_tensor *const *x, int n, void *user);
+EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function g, int depth,
+                                      eqnn_tensor *const *x, int n, const void *user,
+                                      size_t user_size);
+
 /* Your own operation: value computes from x[], rule returns in dx[i] the cotangent of x[i] given g,
    written in operations (want[i] says which are needed; others may stay NULL). user is copied. */
 typedef struct eqnn_custom_op {
@@ -369,6 +385,8 @@ EQNN_API eqnn_tensor *eqnn_sigmoid(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_silu(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_relu(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_leaky_relu(eqnn_tensor *x, double slope);
+/* x (slope + (1 - slope) sigmoid(x)) */
+EQNN_API eqnn_tensor *eqnn_smooth_leaky_relu(eqnn_tensor *x, double slope);
 EQNN_API eqnn_tensor *eqnn_gelu(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_erf(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_softplus(eqnn_tensor *x);
@@ -464,10 +482,14 @@ typedef enum eqnn_init_kind {
     EQNN_INIT_ORTHOGONAL
 } eqnn_init_kind;
 
+typedef struct eqnn_init_part { int count; double scale, shift; } eqnn_init_part;
 typedef struct eqnn_init {
     eqnn_init_kind kind;
     double scale;        /* default 1                                                        */
     int fan_in, fan_out; /* default cols and rows of the parameter ([out, in])               */
+    const eqnn_init_part *parts; /* then every number of a part times its scale plus its shift:
+                            parts in the order of the numbers, up to one of count 0; default
+                            none                                                             */
 } eqnn_init;
 
 /* Scopes: x = eqnn_enter(x, "conv1"); ...; return eqnn_leave(y). The empty name adds nothing. */
@@ -640,6 +662,20 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
 typedef int (*eqnn_allreduce)(void *user, eqnn_real *values, size_t count);
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user);
 
+/* A batch in parts, each computed in a worker of its own and, with OpenMP, on a thread of its own,
+   which gains more than threads inside of operations do (a single part has those). The bits depend
+   on the number of parts, not on that of threads (0: all there are). Threads call c's alloc. Free
+   the parts before c. */
+typedef struct eqnn_parts eqnn_parts;
+typedef void (*eqnn_part)(eqnn_ctx *worker, int part, int parts, void *user);
+EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads);
+EQNN_API void eqnn_parts_free(eqnn_parts *p);
+/* Calls f for every part: the parts begin with the tick, the mode and the recording of c; then
+   their gradients and filed updates are added to those of c in the order of the parts, and the
+   workers are reset. Weights must be there already: call the model once in c. 1, or 0 and an
+   error. */
+EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user);
+
 typedef enum { EQNN_CONSTANT, EQNN_STEPS, EQNN_EXPONENTIAL, EQNN_COSINE } eqnn_schedule_kind;
 typedef struct eqnn_schedule {
     eqnn_schedule_kind kind;
@@ -687,6 +723,9 @@ typedef struct eqnn_ode_opts {
     int adjoint;            /* a second equation, run backwards, gives the derivatives: constant
                                memory, first derivatives only. user must live until then, and f
                                may touch nothing but y, user and parameters. Default the tape     */
+    int checkpoint;         /* calls of f are computed again in backward (eqnn_checkpoint): the tape
+                               keeps no more than their results, for 10 to 20 % more time; any order
+                               of derivative; user and f as for adjoint. Default all is kept      */
     eqnn_ode_stats *stats;  /* what the call took is written there; default nowhere               */
 } eqnn_ode_opts;
 /* [1] root mean square of error / (atol + rtol |y|); where y turns |y| is the root mean square of a
@@ -770,7 +809,8 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                                                const eqnn_harmonics_opts *opts);
 
 typedef enum {
-    EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL
+    EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL,
+    EQNN_EXP_NORMAL   /* not e3nn's: gaussians of exp(-5 x/end), fading out at the end */
 } eqnn_basis;
 typedef struct eqnn_radial_opts {
     double start;     /* default 0                                                       */
@@ -781,6 +821,12 @@ typedef struct eqnn_radial_opts {
 /* x [n,1] -> [n,number], e3nn's soft_one_hot_linspace from start to end */
 EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
                                         const eqnn_radial_opts *opts);
+/* Radial functions that learn, of lengths x [n,1]. EQNN_GAUSSIAN: densities of normal distributions
+   of "weight" x/end + "bias", with "mean" and |"std"| (Ying et al. 2021, arXiv:2106.05234).
+   EQNN_BESSEL: sin(f x/end)/x of "frequencies" f, at first pi, 2 pi, .., fading out at the end
+   (Gasteiger et al. 2020, arXiv:2003.03123). */
+EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
+                                         double end, eqnn_basis basis);
 
 typedef enum {
     EQNN_UVW, EQNN_UVU, EQNN_UVV, EQNN_UUW, EQNN_UUU, EQNN_UVUV,
@@ -974,6 +1020,16 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
 EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
                                           eqnn_ints *example);
 
+/* Each row by itself, block by block: 0e blocks are centred, then all components of a block divided
+   by the root of their mean square; times "affine_weight" [copies], plus "affine_bias" on 0e (Liao
+   and Smidt 2023, arXiv:2206.11990). */
+EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
+                                             const eqnn_norm_opts *opts);
+/* When training, a whole row, or all rows of an example, is zero with probability p or times
+   1/(1 - p): with the row's old value added, layers of random depth. */
+EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
+                                     eqnn_ints *example);
+
 /* These n blocks of x in this order; all blocks of one irrep. */
 EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n);
 EQNN_API eqnn_tensor *eqnn_extract_irrep(eqnn_tensor *x, int l, int p);
@@ -1015,6 +1071,64 @@ EQNN_API eqnn_tensor *eqnn_from_so3grid(eqnn_tensor *values, const eqnn_irreps *
                                         const eqnn_grid_opts *opts);
 EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
                                           const eqnn_grid_opts *opts);
+
+/* Edge frames (Passaro and Zitnick 2023, arXiv:2302.03655): features of an edge are turned so that
+   the edge points along y. There every map that depends on the edge's direction mixes components of
+   the same order |m| only, as rotations about the edge do: products of degree l cost l^3, not l^6.
+   A row in the frame lists orders, not degrees:
+
+      | m = 0: l = 0,1,2,..   | +1: l = 1,2,..  -1: l = 1,2,..   | +2: l = 2,3,..  -2: ..   | ...
+
+   (all copies of every degree). The label says so: order 0 is invariant, "7x0e", as long as only
+   rotations matter (parities are lost); a pair of orders +-m turns when the frame rolls about the
+   edge, "6xm1", which nothing but what commutes with rolls may touch. */
+typedef struct eqnn_frame eqnn_frame;
+typedef enum { EQNN_EDGES, EQNN_SOURCES, EQNN_TARGETS } eqnn_ends; /* what has a row            */
+typedef struct eqnn_frame_opts {
+    const eqnn_graph *graph;  /* needed for features at sources and targets; default none         */
+    const double *rotations;  /* [edges,3,3] R with R r = |r| y; default the shortest rotation    */
+} eqnn_frame_opts;
+/* The rotations of vectors r [edges,3] for degrees up to lmax, of which orders up to mmax are kept;
+   the step's. No angles, no poles, a derivative in every direction. Where r is zero there is no
+   frame: degree 0 passes, the others become 0. */
+EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
+                                     const eqnn_frame_opts *opts);
+/* x [edges, irreps], or of the edge's source or target, into the frame. */
+EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_ends of);
+/* Back, to these irreps, on the edge or summed over the edges of a source or target; rescale:
+   degrees above mmax are multiplied by sqrt((2l+1)/(2mmax+1)), for the orders they lost.
+   Derivatives by r hold for to_frame .. from_frame together, with what commutes with rolls in
+   between. */
+EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
+                                      eqnn_ends to, int rescale);
+/* C copies of each degree 0..lmax, with the parity of a vector's harmonics */
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax);
+typedef struct eqnn_so2_opts {
+    int extra;             /* so many invariants more, in front; default none                     */
+    int real;              /* +m and -m are not mixed (then reflections are a symmetry too)       */
+    int no_bias;           /* of order 0; default "fc_m0.bias"                                    */
+    eqnn_tensor *radial;   /* [edges, sum over m of copies in order m]: factors of the input, the
+                              same for +m and -m; default none                                    */
+    int degrees;           /* the input is several features of so many degrees side by side: the
+                              weights take them by degree, then input; default by input           */
+} eqnn_so2_opts;
+/* The linear maps that commute with rolls, from a row in the frame to the frame of irreps_out (of
+   the orders that the input has):
+
+      y_0 = W_0 x_0 + b     y_+m = W_r x_+m - W_i x_-m     y_-m = W_r x_-m + W_i x_+m
+
+   With all orders they are the tensor products with the edge's harmonics, all paths with all their
+   weights. "fc_m0.weight" [out, in], "fc_m0.bias", "so2_m_conv.{m-1}.fc.weight" [W_r; W_i]. */
+EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
+                                      const eqnn_irreps *irreps_out, const eqnn_so2_opts *opts);
+/* The same map as a tensor product: the weights [1, weights] of p = eqnn_product_full(c, in,
+   harmonics up to degree l_in + l_out, out, ..) with which
+   eqnn_tensor_product(x, Y, w, p), Y component-normalised, is from_frame(so2_linear(to_frame(x)));
+   and the parameters of the layer `name` (its full name; it has been called) from weights of p, of
+   which the orders that the layer has are kept. The bias is no part of it. */
+EQNN_API eqnn_tensor *eqnn_so2_to_product(eqnn_ctx *c, const char *name, const eqnn_product *p);
+EQNN_API int eqnn_so2_from_product(eqnn_ctx *c, const char *name, const eqnn_product *p,
+                                   const eqnn_tensor *w);
 
 /* ----------------------------------------------------------------------------------------------
    12 >>graphs   Who talks to whom. Edges lead from a source to a target; many examples lie packed
@@ -1227,6 +1341,152 @@ typedef struct eqnn_gnn_opts {
 EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                const eqnn_gnn_opts *opts);
 
+/* Equiformer (Liao and Smidt 2023, arXiv:2206.11990). Attention of several heads: an edge j -> i
+   carries m_ij = merge_src(x_j) + merge_dst(x_i); with t_ij = the depthwise product of m_ij and the
+   harmonics, whose weights a network makes of the length,
+
+       alpha_ij = softmax over j of a . slrelu(W t_ij),   y_i = proj(sum over j of alpha_ij v_ij)
+
+   v_ij is a second depthwise product, of gate(W t_ij) and the harmonics, mixed; with linear messages
+   W t_ij itself; with dot products alpha_ij = softmax(q_i . k_ij), k_ij and v_ij being linear in
+   t_ij. Blocks add this, and a gated feed-forward network, to their features. Labels of e only: turns
+   alone are symmetries (SE(3)); natural parities make reflections symmetries too (E(3)).
+   Names: atom_embed.atom_type_lin.tp.weight ... blocks.0.ga.sep_act.dtp_rad.net.0.weight ...
+   head.2.bias.0. */
+typedef enum {
+    EQNN_MESSAGES_NONLINEAR, EQNN_MESSAGES_LINEAR, EQNN_MESSAGES_DOT
+} eqnn_messages;
+typedef struct eqnn_equiformer_v1_opts {
+    const char *node;       /* irreps, each once, 0e first, as all that follow; default
+                               128x0e+64x1e+32x2e                                                */
+    const char *head;       /* of one head; default 32x0e+16x1e+8x2e                             */
+    const char *mid;        /* of the feed-forward networks; default three times node            */
+    const char *feature;    /* after the last block; default 512x0e                              */
+    int layers, heads;      /* default 6, 4                                                      */
+    int lmax;               /* of the harmonics; default that of node (negative: 0)              */
+    eqnn_messages messages; /* default nonlinear                                                 */
+    double radius;          /* of the radial functions; default 5                                */
+    eqnn_basis basis;       /* gaussian and bessel learn; exp_normal; default gaussian           */
+    int functions;          /* default 128                                                       */
+    int neurons;            /* of the two hidden layers of radial networks; default 64           */
+    double neighbours;      /* sums over edges in the embedding are divided by its square root;
+                               default 15.57930850982666 (QM9)                                   */
+    double nodes;           /* the same of the sum over nodes; default 18.03065905448718 (QM9)   */
+    double alpha_drop;      /* share of the attention's weights dropped in training; default 0   */
+    double drop, out_drop;  /* of what attentions and feed-forward networks give; of features    */
+    double drop_path;       /* of whole attentions and feed-forward networks of an example       */
+    int rescale_degree;     /* attention times the number of edges; default not                  */
+    int checkpoint;         /* blocks are computed again in backward; default remembered        */
+    int each_node;          /* a row for each node, neither summed nor divided; default examples */
+} eqnn_equiformer_v1_opts;
+/* The configurations of the paper: "qm9" (which is the default with alpha_drop 0.2), "qm9 linear",
+   "qm9 dot", "qm9 e3", "md17" and "md17 l3"; others are an error. */
+EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
+                                       eqnn_equiformer_v1_opts *opts);
+/* species of each node, whose range is their number: [examples,1], an energy. */
+EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                         const char *name, const eqnn_equiformer_v1_opts *opts);
+
+/* Who attends to whom, as equiformer-pytorch has it: a node hears the nodes that are bonded to it,
+   at any distance, and the nearest others. Bonds are a graph of their own (any list of edges, in
+   either direction or one; loops mean nothing); with .bond_degrees K nodes that at most K bonds in
+   a row lead to are bonded. Nothing depends on other examples of the batch. */
+typedef struct eqnn_neighbour_opts {
+    int neighbours;           /* nearest others; default all; negative: none, bonds only         */
+    double radius;            /* of those others; default no limit                               */
+    const eqnn_graph *bonds;  /* default none                                                    */
+    int bond_degrees;         /* default 1                                                       */
+    int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
+                                 between, then the nearest; in training a random choice, seeded.
+                                 Default no limit                                                */
+    const int *example;       /* [nodes] sorted, which example a node belongs to; default one    */
+    int examples;             /* default the last of example + 1                                 */
+    const char *name;         /* of the random choice; default "neighbours"                      */
+    eqnn_ints **bonded;       /* gets, for each edge, how many bonds lie between, 0: not bonded  */
+} eqnn_neighbour_opts;
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts);
+
+/* Equiformer as the package equiformer-pytorch 0.5.4 has it (after Liao and Smidt 2022,
+   arXiv:2206.11990, with linear maps in the edge's frame, Passaro and Zitnick 2023,
+   arXiv:2302.03655). Lists are texts, one number a degree, "4,4,2", or one number for all. Features
+   of degree l are labelled with the parity (-1)^l, but unless .parity is set they know left from
+   right: the network commutes with rotations and translations, not with reflections.
+
+   Along an edge every degree li of the features goes to every degree lo by
+
+       y_lo = sum over J of w_J R(|r|, edge) C(lo, li, J) x_li Y_J(r / |r|)
+
+   where R is a matrix of channels, the output of a radial network, and is never stored. In the frame
+   where the edge is the y axis that is y_m = R (A_m x_m + B_m x_-m), with fixed A and B that the
+   numbers w_J stand for (w_J = 1, or -1 where li + lo + J is odd); with .full every J has a matrix
+   R_J of its own: all the weights that symmetry allows. Gradients go through directions too, and
+   any order of derivative is there. Coincident nodes have no direction: only J = 0 passes. */
+typedef struct eqnn_equiformer_opts {
+    const char *dim;          /* channels of the hidden degrees; no default                      */
+    const char *dim_head;     /* channels of a head; default 24                                  */
+    const char *heads;        /* default 8                                                       */
+    int degrees;              /* default 2, or as many as the longest list                       */
+    int depth;                /* default 2                                                       */
+    int radial;               /* width of radial networks; default 64                            */
+    int tokens;               /* entries of "token_emb.weight"; default those of the tokens      */
+    int positions;            /* entries of "pos_emb.weight": row i is added to the i-th node of an
+                                 example; default no such table                                  */
+    int edge_tokens, edge_dim; /* size of "edge_emb.weight"; edge_dim alone follows from .edges   */
+    int bond_degrees, bond_dim; /* size of "adj_emb.weight" is [bond_degrees + 1, bond_dim]       */
+    eqnn_ints *edge_token;    /* [edges] of which kind an edge is; default none                  */
+    eqnn_tensor *edges;       /* [edges, n] invariant numbers of edges; default none             */
+    eqnn_ints *bonded;        /* [edges] as eqnn_neighbour_graph gives it; default none          */
+    int mlp;                  /* attention by a network; default by minus the distance of q and k */
+    int no_self;              /* nodes do not attend to themselves; default they do              */
+    int no_gate;              /* heads are not gated; default they are                           */
+    int single_kv;            /* all heads share keys and values                                 */
+    int linear_heads;         /* more heads of degree 0 that see the whole example, at a cost
+                                 linear in its nodes (Arora et al. 2024, arXiv:2402.18668);
+                                 default none                                                    */
+    int linear_dim;           /* their channels; default 8                                       */
+    double slope;             /* of the leaky relu of mlp attention; default 0.1                 */
+    int hidden_mult;          /* width of mlp attention, for each head; default 4                */
+    int type_norms;           /* feed-forward also sees the lengths of higher degrees            */
+    int reversible;           /* memory does not depend on depth (eqnn_reversible), another function */
+    int recompute;            /* blocks are recomputed in backward (eqnn_checkpoint)             */
+    int reduce;               /* a last map to one channel a degree; default none: dim            */
+    int nonlinear_out;        /* that map is a feed-forward network, zero at first; default linear */
+    int start_random;         /* attention's last maps start at random; default zero, so that the
+                                 trunk is the identity at first                                  */
+    int pool;                 /* the mean over each example's nodes; default a row for each node */
+    int all_degrees;          /* of the output; default degrees 0 and 1                          */
+    double embedding_grad;    /* gradients into embeddings and scalar inputs are multiplied by it;
+                                 default 0.5 as the original has it; 1: the true gradient        */
+    int full;                 /* a radial matrix for every J; default one for all                */
+    int parity;               /* keeps parity: leaves out odd li + lo + J; commutes with O(3)    */
+    double envelope;          /* edges fade out up to this length (bonds do not); default not    */
+    eqnn_tensor *edge_weight; /* [edges,1] how much edges count, 0: not at all; default 1        */
+    int original;             /* as the original where it is wrong: 1e-6 is added to q - k, edges
+                                 of weight 0 still count for degree 0 of distance attention      */
+    int basis;                /* takes A and B from buffers "basis:(li,lo)", as the original's files
+                                 hold them                                                       */
+} eqnn_equiformer_opts;
+
+/* x [nodes, irreps of any degrees 0, 1, ..] or NULL, tokens [nodes] instead of its degree 0 or NULL,
+   pos [nodes,3]. Returns [nodes or examples, "C0x0e+C1x1o"]; eqnn_extract_irrep takes one degree.
+   Names as in the original's state_dict: token_emb.weight, tp_in.*, layers.blocks.i.0.* attention,
+   .1.* feed-forward (.f.net.*, .g.net.* when reversible), norm.*, ff_out.*. */
+EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_tensor *pos,
+                                      const eqnn_graph *g, const char *name,
+                                      const eqnn_equiformer_opts *opts);
+/* Its layers. The product sends x along the edges into channels out ("6,5,4") and takes the weighted
+   mean at nodes; with self not NULL there is no mean but a row for each edge, and *self gets the
+   self-interaction of each node. Attention and feed-forward give what is added to x. */
+EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                              const char *name, const char *out,
+                                              const eqnn_equiformer_opts *opts,
+                                              eqnn_tensor **self);
+EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos,
+                                                const eqnn_graph *g, const char *name,
+                                                const eqnn_equiformer_opts *opts);
+EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *name, const char *out,
+                                                  const eqnn_equiformer_opts *opts);
+
 #endif /* EQNN_H */
 #endif /* EQNN__KERNEL_PASS */
 
@@ -1247,8 +1507,8 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
 #include <omp.h>
 #endif
 
-/* gcc -O2 compiles this file in two thirds of the time when it leaves out the passes that find
-   nothing in loops vectorised by hand; measured, they run no slower. */
+/* gcc -O2 compiles this file in half the time when it leaves out the passes that find nothing in
+   loops vectorised by hand. The kernels below ask for those they gain from. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__OPTIMIZE__)
 #define EQNN__QUICK
 #pragma GCC push_options
@@ -2439,6 +2699,11 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #else
 #define EQNN__UNROLL(n)
 #endif
+#if defined(__GNUC__) || defined(__clang__)
+#define EQNN__FETCH(p) __builtin_prefetch(p)
+#else
+#define EQNN__FETCH(p) (void)(p)
+#endif
 #ifdef _OPENMP
 #define EQNN__OMP(...) EQNN__PRAGMA(omp __VA_ARGS__)
 #else
@@ -3105,11 +3370,11 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 
 /* ---- matrix product: what all passes must agree on, because it decides the order of sums ---- */
 
-#define EQNN__GEMM_ROWS 144      /* a task: rows, columns; and how much of k it takes at a time   */
+#define EQNN__GEMM_ROWS 288      /* a task: rows, columns; and how much of k it takes at a time   */
 #define EQNN__GEMM_COLS 1024
 #define EQNN__GEMM_K 256
 #define EQNN__GEMM_CLOSE 4096    /* numbers of B that stay in L1 as they lie                      */
-#define EQNN__GEMM_PACK 96       /* columns from which rows of A are packed                       */
+#define EQNN__GEMM_PACK 96       /* columns from which rows of A a page apart are packed          */
 #define EQNN__GEMM_SPLIT 16384   /* numbers of C up to which a long sum over k is cut into parts  */
 #define EQNN__GEMM_SPLIT_K 2048  /* k from which that is done                                     */
 #define EQNN__GEMM_PARTS 16
@@ -3370,6 +3635,9 @@ typedef struct eqnn__loops {
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
+#if defined(EQNN__QUICK) && defined(EQNN__X86)
+#pragma GCC optimize("Og") /* only processors older than 2013 have nothing wider */
+#endif
 #ifndef EQNN_STRICT
 #pragma GCC optimize("fp-contract=fast")
 #endif
@@ -3393,8 +3661,8 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", "dse", \
-                     "tree-dominator-opts", "tree-copy-prop", "tree-bit-ccp", "tree-dse") /* [1] */
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", \
+                     "tree-dominator-opts", "tree-dse") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -3410,8 +3678,8 @@ typedef struct eqnn__loops {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
 #ifndef EQNN_STRICT
-#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", "dse", \
-                     "tree-dominator-opts", "tree-copy-prop", "tree-bit-ccp", "tree-dse") /* [1] */
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations", "tree-pta", \
+                     "tree-dominator-opts", "tree-dse") /* [1] */
 #endif
 #include EQNN_FILE
 #pragma GCC pop_options
@@ -4689,9 +4957,9 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
 /* C = alpha op(A) op(B) + keep C is cut into tiles of EQNN__K(TILE_ROWS) rows by two vectors of
    columns, whose sums stay in registers while k runs (Goto and van de Geijn 2008):
 
-       for blocks of 144 rows and 1024 columns (a task; threads take tasks)
+       for blocks of 288 rows and 1024 columns (a task; threads take tasks)
            for blocks of 256 k
-               pack the rows of A, if many columns use them        [k][tile rows]   L2
+               pack the rows of A, if a cache would not hold them  [k][tile rows]   L2
                for panels of two vectors of columns
                    pack the panel of B                             [k][columns]     L1
                    for tiles of rows: multiply
@@ -4818,13 +5086,17 @@ static EQNN__NOINLINE void EQNN__K(panel)(int across, int packed, size_t m, size
 /* Packing copies whole vectors while they stay inside both arrays. That may bring along numbers
    that do not belong, in lanes whose sums nobody reads or where the next store puts others. */
 
-/* to[p stride + j] = from[p ld + j] for p < k and j < n <= EQNN__W */
+/* to[p stride + j] = from[p ld + j] for p < k and j < n <= EQNN__W; asks for what the next panel
+   has in the same row, as rows that are far apart are not foreseen by the processor */
 static void EQNN__K(pack_rows)(size_t k, size_t n, const eqnn_real *from, size_t ld, eqnn_real *to,
                                size_t stride)
 {
     size_t p = 0, in = (k - 1) * ld + n, out = (k - 1) * stride + n;
-    for (; p * ld + EQNN__W <= in && p * stride + EQNN__W <= out; p++)
+    for (; p * ld + EQNN__W <= in && p * stride + EQNN__W <= out; p++) {
+        size_t next = p * ld + EQNN__K(PANEL);
+        EQNN__FETCH(from + (next < in ? next : 0));
         EQNN__K(store)(to + p * stride, EQNN__K(load)(from + p * ld));
+    }
     for (; p < k; p++)
         for (size_t j = 0; j < n; j++) to[p * stride + j] = from[p * ld + j];
 }
@@ -5126,7 +5398,20 @@ static EQNN__NOINLINE void EQNN__K(path)(const eqnn__path *a, int c)
         case 3: EQNN__K(path_sized)(a, c, end, 3); break;
         case 5: EQNN__K(path_sized)(a, c, end, 5); break;
         case 7: EQNN__K(path_sized)(a, c, end, 7); break;
-        default: EQNN__PLAIN(path_plain)(a, (size_t)c); return;
+        default:
+            if (a->d1 > 1 || a->M1 || a->dx) {
+                EQNN__PLAIN(path_plain)(a, (size_t)c);
+                return;
+            }
+            for (int k = 0; k < a->d3;) { /* a single row of M: a few components at a time */
+                eqnn__path part = *a;
+                part.d3 = a->d3 - k < 7 ? (a->d3 - k - 1) / 2 * 2 + 1 : 7;
+                part.M += k * EQNN__EDGES;
+                part.dg += (size_t)k * a->gs;
+                EQNN__K(path)(&part, c);
+                k += part.d3;
+            }
+            return;
         }
     if (end == a->channels) return;
 #ifdef EQNN__NARROW
@@ -6138,12 +6423,15 @@ static int eqnn__gemv(eqnn__device *d, eqnn__gemm_job *g)
     return 1;
 }
 
-/* Cuts the product into tasks, by its sizes only. */
+/* Cuts the product into tasks. Bits depend on how the sum over k is cut, by sizes only; rows may be
+   cut as it suits: B is packed once for a block of them, and threads want a few blocks each. */
 static void eqnn__gemm_cut(const eqnn__device *d, eqnn__gemm_job *g)
 {
     size_t per_batch = (g->k + EQNN__GEMM_K - 1) / EQNN__GEMM_K, tile = g->loops->tile_rows;
     size_t bytes = sizeof(eqnn_real) * EQNN__GEMM_ROWS * EQNN__GEMM_K * (size_t)d->threads;
-    g->row_blocks = (g->m + EQNN__GEMM_ROWS - 1) / EQNN__GEMM_ROWS;
+    size_t most = EQNN__GEMM_ROWS, page = 4096 / sizeof(eqnn_real);
+    if (d->threads > 1 && g->m < 2 * most * (size_t)d->threads) most /= 2;
+    g->row_blocks = (g->m + most - 1) / most;
     g->rows = ((g->m + g->row_blocks - 1) / g->row_blocks + tile - 1) / tile * tile;
     g->row_blocks = (g->m + g->rows - 1) / g->rows;
     g->cols = EQNN__GEMM_COLS;
@@ -6156,7 +6444,7 @@ static void eqnn__gemm_cut(const eqnn__device *d, eqnn__gemm_job *g)
         d->scratch_size >= EQNN__GEMM_PARTS * g->m * g->n * sizeof(eqnn_real)) {
         g->parts = g->units / 4 < EQNN__GEMM_PARTS ? g->units / 4 : EQNN__GEMM_PARTS;
         g->partial = (eqnn_real *)d->scratch;
-    } else if (g->n >= EQNN__GEMM_PACK && d->scratch_size >= bytes) {
+    } else if (g->n >= EQNN__GEMM_PACK && g->lda % page == 0 && d->scratch_size >= bytes) {
         g->packed = (eqnn_real *)d->scratch;
     }
 }
@@ -8000,7 +8288,7 @@ typedef struct eqnn__checkpoint {
     int training;
     uint64_t tick;
     eqnn__scope scope;    /* so that a replay finds the same names                  */
-    int vjp;              /* f(x) itself, or the cotangents of its inputs           */
+    int reversible;       /* a trunk that rebuilds its inputs                       */
 } eqnn__checkpoint;
 
 static void eqnn__scope_get(const eqnn_ctx *c, eqnn__scope *s)
@@ -8171,6 +8459,9 @@ static void eqnn__checkpoint_backward(eqnn__sweep *s, const eqnn__node *n, eqnn_
     for (int i = 0; i < k->n; i++) eqnn__give(s, n, i, result[i]);
 }
 
+static void eqnn__reversible_backward(eqnn__sweep *s, const eqnn__node *n, eqnn__checkpoint *k,
+                                      eqnn_tensor *g);
+
 /* In a recorded sweep the rule is a checkpoint again: of the function that gives all cotangents. */
 static void eqnn__checkpoint_rule(eqnn__sweep *s, const eqnn__node *n)
 {
@@ -8178,7 +8469,8 @@ static void eqnn__checkpoint_rule(eqnn__sweep *s, const eqnn__node *n)
     eqnn__checkpoint *k = (eqnn__checkpoint *)(uintptr_t)n->aux;
     eqnn_tensor *g = eqnn__cotangent(s, n, 0);
     if (s->backward) {
-        eqnn__checkpoint_backward(s, n, k, g);
+        if (k->reversible) eqnn__reversible_backward(s, n, k, g);
+        else eqnn__checkpoint_backward(s, n, k, g);
         return;
     }
     eqnn__checkpoint_user u;
@@ -8199,6 +8491,177 @@ static void eqnn__checkpoint_rule(eqnn__sweep *s, const eqnn__node *n)
                        eqnn_reshape(eqnn_slice(row, first, size), n->in[i]->rows, n->in[i]->cols));
         first += size;
     }
+}
+
+/* --- reversible trunks ---
+
+   One node, a checkpoint of the plain trunk whose result is both streams, x1 on top of x2. Where
+   nothing is recorded each block works between a mark and a rewind. */
+
+typedef struct eqnn__reversible {
+    eqnn_block_function f[2];
+    int depth, block, half; /* what is called: f[half](block, ...) */
+    void *user;
+} eqnn__reversible;
+
+/* What is added to stream half; x[0] is the other one. */
+static eqnn_tensor *eqnn__reversible_part(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__reversible *r = (const eqnn__reversible *)user;
+    eqnn_tensor *h = r->f[r->half](r->block, x, n, r->user);
+    const char *name = r->half ? "g" : "f";
+    if (!h) return eqnn__fail(x[0]->ctx, "reversible: %s of block %d returned NULL", name, r->block);
+    if (eqnn__bad2(x[0], h, "reversible")) return NULL;
+    if (h->rows == x[0]->rows && h->cols == x[0]->cols) return h;
+    return eqnn__fail(x[0]->ctx, "reversible: %s of block %d gave [%d,%d], the streams are [%d,%d]",
+                      name, r->block, h->rows, h->cols, x[0]->rows, x[0]->cols);
+}
+
+static eqnn_tensor *eqnn__reversible_trunk(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn__reversible r = *(const eqnn__reversible *)user;
+    eqnn_ctx *c = x[0]->ctx;
+    eqnn_tensor *s[2], **in = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                                (size_t)n * sizeof(void *));
+    if (!in) return NULL;
+    memcpy(in, x, (size_t)n * sizeof(void *));
+    for (int h = 0; h < 2; h++) s[h] = c->recording ? x[0] : eqnn_scale(x[0], 1);
+    for (int i = 0; i < 2 * r.depth && s[0] && s[1]; i++) {
+        eqnn_mark m = eqnn_mark_make(c);
+        m.updates = INT_MAX; /* what a block files stays filed */
+        r.block = i / 2;
+        r.half = i & 1;
+        in[0] = s[!r.half];
+        eqnn_tensor *h = eqnn__reversible_part(in, n, &r), *y = eqnn_add(s[r.half], h);
+        if (y && !c->recording) {
+            memcpy(s[r.half]->data, y->data, eqnn__count(y) * sizeof *y->data);
+            eqnn_rewind(m, NULL);
+        } else {
+            s[r.half] = y;
+        }
+    }
+    return s[0] && s[1] ? eqnn_stack(s, 2) : NULL;
+}
+
+/* The way back: streams, their cotangents, and the cotangents of the other arguments. */
+typedef struct eqnn__undo {
+    eqnn_ctx *c;
+    eqnn__checkpoint part;   /* replays one function                               */
+    eqnn_tensor *x[2], *dx[2];
+    eqnn_tensor *const *in;  /* arguments of the trunk                             */
+    eqnn_tensor **sum;       /* their cotangents; [0]: of the function's stream;
+                                NULL: not wanted                                   */
+} eqnn__undo;
+
+static void eqnn__undo_add(eqnn_ctx *c, eqnn_tensor *sum, const eqnn_tensor *d)
+{
+    size_t cols = (size_t)sum->cols;
+    c->k->copy2d(&c->device, (size_t)sum->rows, cols, d->data, cols, sum->data, cols, 1);
+}
+
+/* Takes what the function added away from stream half, and gives its arguments their cotangents. */
+static void eqnn__undo_half(eqnn__undo *u, int half)
+{
+    eqnn_ctx *c = u->c;
+    size_t n = (size_t)u->part.n;
+    int count = 0;
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn_tensor **leaf = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step, 3 * n * sizeof(void *));
+    if (!leaf) return;
+    eqnn_tensor **want = leaf + n, **d = want + n, *y = NULL;
+    memcpy(want, u->in, n * sizeof(void *));
+    want[0] = u->x[!half];
+    u->sum[0] = u->dx[!half];
+    int recording = eqnn_recording(c, 1);
+    if (eqnn__leaves(c, want, (int)n, leaf)) y = eqnn__replay(c, &u->part, leaf);
+    for (size_t i = 0; i < n; i++)
+        if (u->sum[i]) want[count++] = leaf[i];
+    if (y) eqnn__backward(y, u->dx[half], want, count, d);
+    eqnn_recording(c, 0);
+    eqnn_tensor *was = y ? eqnn_sub(u->x[half], y) : NULL;
+    if (was) memcpy(u->x[half]->data, was->data, eqnn__count(was) * sizeof *was->data);
+    for (size_t i = n; was && i-- > 0;)
+        if (u->sum[i] && d[--count]) eqnn__undo_add(c, u->sum[i], d[count]);
+    eqnn_recording(c, recording);
+    eqnn_rewind(m, NULL);
+}
+
+/* Both streams and their cotangents, in memory that the way back overwrites. */
+static int eqnn__undo_start(eqnn__undo *u, const eqnn_tensor *y, const eqnn_tensor *g)
+{
+    int rows = y->rows / 2;
+    for (int h = 0; h < 2; h++) {
+        u->x[h] = eqnn__new(u->c, rows, y->cols);
+        u->dx[h] = eqnn__new(u->c, rows, y->cols);
+        if (!u->x[h] || !u->dx[h]) return 0;
+        size_t size = eqnn__count(u->x[h]), first = h ? size : 0;
+        memcpy(u->x[h]->data, y->data + first, size * sizeof *y->data);
+        memcpy(u->dx[h]->data, g->data + first, size * sizeof *g->data);
+        u->x[h]->label = u->in[0]->label;
+    }
+    return 1;
+}
+
+static void eqnn__reversible_backward(eqnn__sweep *s, const eqnn__node *n, eqnn__checkpoint *k,
+                                      eqnn_tensor *g)
+{
+    eqnn_ctx *c = s->c;
+    eqnn__reversible r = *(const eqnn__reversible *)k->user;
+    eqnn__undo u;
+    u.c = c;
+    u.in = n->in;
+    u.part = *k;
+    u.part.f = eqnn__reversible_part;
+    u.part.user = &r;
+    u.sum = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step, (size_t)k->n * sizeof(void *));
+    if (!u.sum) return;
+    for (int i = 0; i < k->n; i++) {
+        int wanted = i == 0 || eqnn__wants(s, n, i);
+        u.sum[i] = wanted ? eqnn_zeros(c, n->in[i]->rows, n->in[i]->cols) : NULL;
+        if (wanted && !u.sum[i]) return;
+    }
+    eqnn_tensor *first = u.sum[0];
+    eqnn__recycler *outer = c->recycler;
+    c->recycler = NULL; /* what a rewind takes must not be found there */
+    eqnn_mark m = eqnn_mark_make(c);
+    int good = eqnn__undo_start(&u, n->out[0], g);
+    for (int i = 2 * r.depth; good && i-- > 0 && !c->failed;) {
+        r.block = i / 2;
+        r.half = i & 1;
+        eqnn__undo_half(&u, r.half);
+    }
+    for (int h = 0; good && h < 2; h++) eqnn__undo_add(c, first, u.dx[h]);
+    eqnn_rewind(m, NULL);
+    c->recycler = outer;
+    u.sum[0] = first;
+    for (int i = 0; i < k->n; i++) eqnn__give(s, n, i, u.sum[i]);
+}
+
+EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function g, int depth,
+                                      eqnn_tensor *const *x, int n, const void *user,
+                                      size_t user_size)
+{
+    if (n < 1 || eqnn__bad(x[0], "reversible")) return NULL;
+    eqnn_ctx *c = x[0]->ctx;
+    for (int i = 1; i < n; i++)
+        if (eqnn__bad2(x[0], x[i], "reversible")) return NULL;
+    if (!f || !g || depth < 0 || depth > INT_MAX / 2)
+        return eqnn__fail(c, "reversible: %s", f && g ? "the depth is negative or too large"
+                                                      : "f or g is NULL");
+    eqnn__reversible r;
+    memset(&r, 0, sizeof r);
+    r.f[0] = f;
+    r.f[1] = g;
+    r.depth = depth;
+    r.user = eqnn__arena_alloc(c, &c->step, user_size);
+    if (!r.user) return NULL;
+    if (user && user_size) memcpy(r.user, user, user_size);
+    eqnn__checkpoint *k = eqnn__checkpoint_make(c, eqnn__reversible_trunk, n, &r, sizeof r);
+    if (!k) return NULL;
+    k->reversible = 1;
+    eqnn_tensor *both = eqnn__checkpoint_run(c, k, x, n), *s[2];
+    for (int h = 0; h < 2; h++) s[h] = eqnn_slice_rows(both, h * x[0]->rows, x[0]->rows);
+    return eqnn_scale(eqnn_add(s[0], s[1]), 0.5);
 }
 
 /* --- users' own operations --- */
@@ -8597,6 +9060,10 @@ EQNN_API eqnn_tensor *eqnn_leaky_relu(eqnn_tensor *x, double slope)
 {
     return eqnn_map(x, EQNN_LEAKY_RELU, slope, 0);
 }
+EQNN_API eqnn_tensor *eqnn_smooth_leaky_relu(eqnn_tensor *x, double slope)
+{
+    return eqnn_add(eqnn_scale(x, slope), eqnn_scale(eqnn_silu(x), 1 - slope));
+}
 EQNN_API eqnn_tensor *eqnn_gelu(eqnn_tensor *x) { return eqnn_map(x, EQNN_GELU, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_erf(eqnn_tensor *x) { return eqnn_map(x, EQNN_ERF, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_softplus(eqnn_tensor *x) { return eqnn_map(x, EQNN_SOFTPLUS, 0, 0); }
@@ -8633,6 +9100,27 @@ static eqnn_tensor *eqnn__sum_of(eqnn_tensor *a, eqnn_tensor *b, const char *op,
 EQNN_API eqnn_tensor *eqnn_add(eqnn_tensor *a, eqnn_tensor *b)
 {
     return eqnn__sum_of(a, b, "add", EQNN__ADD, 1);
+}
+
+/* a + b in the memory of a, for an `a` whose numbers nobody will ask for: what made it has a rule
+   that asks for its inputs only (a matrix product, a sum, a function of a number), and no one else
+   has seen it. Saves the step's memory, and the time to reach it. */
+static eqnn_tensor *eqnn__add_here(eqnn_tensor *a, eqnn_tensor *b)
+{
+    if (eqnn__bad2(a, b, "add") || !eqnn__fit(a, b, "add")) return NULL;
+    if (a->label || b->label || a->cols < b->cols || a->rows < b->rows) return eqnn_add(a, b);
+    eqnn_ctx *c = a->ctx;
+    eqnn_tensor *y = eqnn__header(c, a->rows, a->cols, a->data), *in[2];
+    if (!y) return NULL;
+    y->base = a;
+    eqnn__in A = eqnn__in_of(a, a->rows, a->cols);
+    c->k->map(&c->device, EQNN__ADD, 0, (size_t)a->rows, (size_t)a->cols, A,
+              eqnn__in_of(b, a->rows, a->cols), A, 1, 1, y->data);
+    in[0] = a;
+    in[1] = b;
+    eqnn__node *n = eqnn__record(c, EQNN__OP_AXPBY, in, 2, &y, 1);
+    if (n) n->p[0] = n->p[1] = 1;
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_sub(eqnn_tensor *a, eqnn_tensor *b)
@@ -10146,6 +10634,13 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
 }
 
 /* Fills x from the stream of its full name: the tick does not matter, nor what was made before. */
+static void eqnn__init_parts(eqnn_real *x, size_t n, const eqnn_init_part *p)
+{
+    for (; p && p->count > 0; p++)
+        for (int i = 0; i < p->count && n > 0; i++, n--, x++)
+            *x = (eqnn_real)((double)*x * p->scale + p->shift);
+}
+
 static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const eqnn_init *o,
                            uint64_t key)
 {
@@ -10293,6 +10788,7 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     eqnn__slab *s = &p->slab[w->slab];
     w->tensor = eqnn__weight_tensor(c, w, s->value + w->offset);
     if (!w->tensor || !eqnn__init_fill(c, w->tensor->data, w->rows, w->cols, &o, key)) return 0;
+    eqnn__init_parts(w->tensor->data, eqnn__weight_count(w), o.parts);
     if (s->state[EQNN__AVERAGE])
         memcpy(s->state[EQNN__AVERAGE] + w->offset, w->tensor->data,
                eqnn__weight_count(w) * sizeof(eqnn_real));
@@ -11990,7 +12486,7 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     eqnn_tensor *W = eqnn_param(x->ctx, "weight", out, x->cols, &weight);
     eqnn_tensor *b = o.no_bias ? NULL : eqnn_param(x->ctx, "bias", 1, out, &bias);
     eqnn_tensor *y = eqnn_matmul_t(x, W, 0, 1);
-    return eqnn_leave(o.no_bias ? y : eqnn_add(y, b));
+    return eqnn_leave(o.no_bias ? y : eqnn__add_here(y, b));
 }
 
 /* --- mlp --- */
@@ -12151,6 +12647,69 @@ typedef struct eqnn__optimizer {
 } eqnn__optimizer;
 struct eqnn_adam { eqnn__optimizer o; };
 struct eqnn_sgd { eqnn__optimizer o; };
+
+/* --- parts of a batch --- */
+
+struct eqnn_parts {
+    eqnn_ctx *owner, **worker;
+    int parts, threads;
+};
+
+EQNN_API void eqnn_parts_free(eqnn_parts *p)
+{
+    if (!p) return;
+    for (int i = 0; i < p->parts; i++) eqnn_free(p->worker[i]);
+    p->parts = 0;
+}
+
+EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads)
+{
+    if (!c || c->failed) return NULL;
+    c->op = "parts";
+    if (parts < 1 || parts > 1024 || c->owner != c || c->buffer) {
+        eqnn__fail(c, "parts: %d parts%s%s; possible are 1 to 1024 where there is an allocator",
+                   parts, c->owner != c ? " of a worker" : "", c->buffer ? " in a buffer" : "");
+        return NULL;
+    }
+    eqnn_parts *p = (eqnn_parts *)eqnn__keep_alloc(c, sizeof *p);
+    if (p) p->worker = (eqnn_ctx **)eqnn__keep_alloc(c, (size_t)parts * sizeof *p->worker);
+    if (!p || !p->worker) return NULL;
+    p->owner = c;
+    p->threads = threads > 0 ? threads : eqnn__threads_default();
+    for (p->parts = 0; p->parts < parts; p->parts++) {
+        eqnn_opts o;
+        memset(&o, 0, sizeof o);
+        o.seed = c->seed + (uint64_t)p->parts;
+        o.threads = parts > 1 ? 1 : p->threads;
+        o.lanes = c->device.loops->lanes;
+        o.alloc = c->alloc;
+        o.alloc_user = c->alloc_user;
+        o.weights_of = c;
+        if (!(p->worker[p->parts] = eqnn_make(&o))) break;
+    }
+    if (p->parts == parts) return p;
+    eqnn_parts_free(p);
+    eqnn__fail(c, "parts: no memory for %d workers", parts);
+    return NULL;
+}
+
+EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user)
+{
+    if (!p || !p->parts || p->owner->failed) return 0;
+    for (int i = 0; i < p->parts; i++) {
+        p->worker[i]->tick = p->owner->tick;
+        p->worker[i]->training = p->owner->training;
+        p->worker[i]->recording = p->owner->recording;
+    }
+    EQNN__OMP(parallel for schedule(dynamic, 1) num_threads(p->threads) if (p->parts > 1))
+    for (int i = 0; i < p->parts; i++) f(p->worker[i], i, p->parts, user);
+    for (int i = 0; i < p->parts; i++) {
+        eqnn_add_gradients(p->owner, p->worker[i]);
+        eqnn_clear(p->worker[i]);
+        eqnn_reset(p->worker[i]);
+    }
+    return !p->owner->failed;
+}
 
 /* --- making --- */
 
@@ -12566,13 +13125,36 @@ static eqnn_ode_opts eqnn__ode_defaults(const eqnn_ode_opts *opts)
     return o;
 }
 
+/* A call of the field that is computed again instead of remembered. */
+typedef struct eqnn__ode_call {
+    eqnn_field f;
+    void *user;
+    double t;
+} eqnn__ode_call;
+
+static eqnn_tensor *eqnn__ode_call_again(eqnn_tensor *const *y, int n, void *user)
+{
+    const eqnn__ode_call *call = (const eqnn__ode_call *)user;
+    (void)n;
+    return call->f(y[0], call->t, call->user);
+}
+
+static eqnn_tensor *eqnn__ode_checkpoint(const eqnn__ode *s, eqnn_tensor *y, double t)
+{
+    eqnn__ode_call call;
+    memset(&call, 0, sizeof call);
+    call.f = s->f, call.user = s->user, call.t = t;
+    return eqnn_checkpoint(eqnn__ode_call_again, &y, 1, &call, sizeof call);
+}
+
 /* f(y, t). Where nothing is recorded all that f made is forgotten but its value. */
 static eqnn_tensor *eqnn__ode_field(eqnn__ode *s, eqnn_tensor *y, double t)
 {
     eqnn_ctx *c = s->c;
     if (!y || c->failed) return NULL;
     eqnn_mark m = eqnn_mark_make(c);
-    eqnn_tensor *k = s->f(y, t, s->user);
+    eqnn_tensor *k = s->o.checkpoint && s->keep ? eqnn__ode_checkpoint(s, y, t)
+                                                : s->f(y, t, s->user);
     s->stats.evaluations++;
     if (!k) return c->failed ? NULL : eqnn__fail(c, "ode: the field returned NULL at t = %g", t);
     if (eqnn__bad2(y, k, "ode")) return NULL;
@@ -13880,18 +14462,24 @@ typedef struct eqnn__layout eqnn__layout;
 typedef struct eqnn__solid_entry eqnn__solid_entry;
 typedef struct eqnn__linear_entry eqnn__linear_entry;
 typedef struct eqnn__gate_entry eqnn__gate_entry;
+typedef struct eqnn__former_plan eqnn__former_plan;
 typedef struct eqnn__moment_entry eqnn__moment_entry;
 typedef struct eqnn__contraction eqnn__contraction;
 typedef struct eqnn__grid_entry eqnn__grid_entry;
+typedef struct eqnn__frame_entry eqnn__frame_entry;
+typedef struct eqnn__so2_entry eqnn__so2_entry;
 struct eqnn__tables {
     eqnn__layout *layouts;
     eqnn__solid_entry *solids;
     eqnn__linear_entry *linears;
     eqnn__gate_entry *gates;
+    eqnn__former_plan *formers;
     eqnn__moment_entry *moments;
     eqnn_reduced *reduced;
     eqnn__contraction *contractions;
     eqnn__grid_entry *grids;
+    eqnn__frame_entry *frames;
+    eqnn__so2_entry *so2;
 };
 
 static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
@@ -14335,6 +14923,21 @@ static eqnn_tensor *eqnn__radial_bessel(eqnn_tensor *x, int number, double start
     return cutoff && u ? eqnn_mul(wave, eqnn__between(u, 0, c)) : wave;
 }
 
+/* exp-normal (Unke and Meuwly 2019, arXiv:1902.08408), u = x - start, c = end - start:
+
+       C(u) exp(-b^2 (exp(-5 u/c) - m_k)^2),   m_k from exp(-c) to 1 in equal steps,
+       b = number / (2 - 2 exp(-c)),           C(u) = (1 + cos(pi u/c))/2 for u < c, else 0     */
+static eqnn_tensor *eqnn__radial_exp_normal(eqnn_tensor *x, int number, double start, double end,
+                                            double scale)
+{
+    double c = end - start, low = exp(-c), b = number / (2 - 2 * low);
+    double step = number > 1 ? (1 - low) / (number - 1) : 0;
+    eqnn_tensor *u = eqnn_shift(x, -start), *e = eqnn_exp(eqnn_scale(u, -5 / c));
+    eqnn_tensor *t = eqnn_scale(eqnn_sub(e, eqnn__steps(x->ctx, number, low, step)), b);
+    eqnn_tensor *fade = eqnn_map(eqnn_shift(eqnn_scale(u, 0.5 / c), 0.5), EQNN_COSINE_CUTOFF, 0, 0);
+    return eqnn_scale(eqnn_mul(eqnn_exp(eqnn_neg(eqnn_square(t))), fade), scale);
+}
+
 EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
                                         const eqnn_radial_opts *opts)
 {
@@ -14355,7 +14958,68 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
         return eqnn__radial_fourier(x, number, o.start, end, o.cutoff, scale);
     if (o.basis == EQNN_BESSEL)
         return eqnn__radial_bessel(x, number, o.start, end, o.cutoff, scale);
+    if (o.basis == EQNN_EXP_NORMAL)
+        return eqnn__radial_exp_normal(x, number, o.start, end, scale);
     return eqnn__radial_bumps(x, number, o.start, end, o.basis, o.cutoff, scale);
+}
+
+/* N(t; mean, s) with t = weight x + bias and s = |std| + 1e-5; the published normalisation takes
+   3.14159 for pi. At first weight 1, bias 0, means in [0,1) and deviations in [1/number, 1). */
+static eqnn_tensor *eqnn__trained_gaussian(eqnn_tensor *x, int number)
+{
+    eqnn_init_part parts[2];
+    eqnn_init init;
+    eqnn_ctx *c = x->ctx;
+    memset(&init, 0, sizeof init);
+    memset(parts, 0, sizeof parts);
+    init.kind = EQNN_INIT_ONES;
+    eqnn_tensor *weight = eqnn_param(c, "weight", 1, 1, &init);
+    init.kind = EQNN_INIT_ZEROS;
+    eqnn_tensor *t = eqnn_affine(x, weight, eqnn_param(c, "bias", 1, 1, &init));
+    init.kind = EQNN_INIT_UNIFORM;
+    init.parts = parts;
+    parts[0].count = number;
+    parts[0].scale = parts[0].shift = 0.5;
+    t = eqnn_sub(t, eqnn_param(c, "mean", 1, number, &init));
+    parts[0].scale = (1 - 1.0 / number) / 2;
+    parts[0].shift = (1 + 1.0 / number) / 2;
+    eqnn_tensor *s = eqnn_shift(eqnn_abs(eqnn_param(c, "std", 1, number, &init)), 1e-5);
+    t = eqnn_exp(eqnn_scale(eqnn_square(eqnn_div(t, s)), -0.5));
+    return eqnn_div(t, eqnn_scale(s, sqrt(2 * 3.14159)));
+}
+
+/* sqrt(2/end^3) sin(f s)/s, s = x/end, with its limit at 0, times the polynomial envelope */
+static eqnn_tensor *eqnn__trained_bessel(eqnn_tensor *s, int number, double end)
+{
+    eqnn_init init;
+    size_t n = (size_t)number;
+    eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(s->ctx, n + 1, sizeof *parts);
+    if (!parts) return NULL;
+    for (int k = 0; k < number; k++) parts[k].count = 1, parts[k].shift = (k + 1) * EQNN__PI;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_ZEROS;
+    init.parts = parts;
+    eqnn_tensor *f = eqnn_param(s->ctx, "frequencies", 1, number, &init);
+    eqnn_tensor *wave = eqnn_map(eqnn_mul(s, f), EQNN_SINC, 0, 0);
+    wave = eqnn_mul(wave, eqnn_scale(f, sqrt(2 / (end * end * end))));
+    return eqnn_mul(wave, eqnn_map(s, EQNN_POLY_CUTOFF, 5, 0));
+}
+
+EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
+                                         double end, eqnn_basis basis)
+{
+    if (eqnn__bad(x, "trained_basis")) return NULL;
+    if (x->cols != 1 || !eqnn__invariant(x->label))
+        return eqnn__fail(x->ctx, "trained_basis%s: [%d,%d] of %s is no list of lengths [n,1]",
+                          eqnn__place(x->ctx), x->rows, x->cols, eqnn__label_text(x->label));
+    if (number < 1 || !(end > 0) || (basis != EQNN_GAUSSIAN && basis != EQNN_BESSEL))
+        return eqnn__fail(x->ctx, "trained_basis%s: %d functions of kind %d up to %g; there are "
+                                  "gaussian and bessel", eqnn__place(x->ctx), number, (int)basis,
+                          end);
+    x = eqnn_enter(eqnn_scale(eqnn__bare(x), 1 / end), name);
+    if (!x) return NULL;
+    return eqnn_leave(basis == EQNN_GAUSSIAN ? eqnn__trained_gaussian(x, number)
+                                             : eqnn__trained_bessel(x, number, end));
 }
 
 /* --- products: what they are --- */
@@ -14420,6 +15084,7 @@ enum {
     EQNN__PRODUCT_SQUARE_FULL,
     EQNN__PRODUCT_CHANNELWISE,
     EQNN__PRODUCT_MERGED,
+    EQNN__PRODUCT_DEPTHWISE,
     EQNN__PRODUCT_OUTER,
     EQNN__PRODUCT_ELEMENTWISE,
     EQNN__PRODUCT_SQUARE
@@ -14580,7 +15245,9 @@ static int eqnn__product_fill(eqnn_product *p)
     }
     p->weights = (int)weights;
     for (int i = 0; i < p->paths; i++) p->term[i].scale = eqnn__term_scale(p, i);
-    if (p->kind == EQNN__PRODUCT_MERGED && !eqnn__product_merge(p)) return 0;
+    if ((p->kind == EQNN__PRODUCT_MERGED || p->kind == EQNN__PRODUCT_DEPTHWISE) &&
+        !eqnn__product_merge(p))
+        return 0;
     p->reached = (int *)eqnn__keep_alloc(p->ctx, ((size_t)p->out->blocks + 1) * sizeof(int));
     if (!p->reached) return 0;
     for (int i = 0; i < p->paths; i++) {
@@ -14789,6 +15456,40 @@ static EQNN__MAYBE_UNUSED const eqnn_product *eqnn__product_merged(eqnn_ctx *c,
                                                                    const eqnn_irreps *filter)
 {
     return eqnn__product_channelwise(c, EQNN__PRODUCT_MERGED, in1, in2, filter, NULL);
+}
+
+/* Channelwise into the irreps of filter, and 0e always; nothing is divided by a fan-in, equal irreps
+   of the output are merged and even ones stand before odd ones: Equiformer's (Liao and Smidt 2023,
+   arXiv:2206.11990). */
+static const eqnn_product *eqnn__product_depthwise(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                   const eqnn_irreps *in2,
+                                                   const eqnn_irreps *filter)
+{
+    eqnn_product key;
+    eqnn_product_opts o;
+    memset(&o, 0, sizeof o);
+    o.path_kind = EQNN_PLAIN;
+    filter = filter ? eqnn_irreps_concat(c, filter, eqnn_irreps_make(c, "0x0e")) : NULL;
+    if (!filter || !eqnn__product_start(c, &key, EQNN__PRODUCT_DEPTHWISE, in1, in2, filter, &o))
+        return NULL;
+    const eqnn_product *p = eqnn__product_find(c, &key, NULL, 0);
+    if (p || c->failed) return p;
+    int n = eqnn__channelwise_paths(&key, NULL, NULL);
+    eqnn_path *path = (eqnn_path *)eqnn__temp(c, (size_t)n, sizeof *path);
+    int (*block)[3] = (int (*)[3])eqnn__temp(c, 2 * (size_t)n, sizeof *block);
+    if (!path || !block) return NULL;
+    int (*sorted)[3] = block + n;
+    eqnn__channelwise_paths(&key, path, block);
+    for (int i = 0; i < n; i++) { /* where block i goes: how many stand before it */
+        int to = 0;
+        for (int k = 0; k < n; k++) {
+            int l = block[k][1] - block[i][1], even = block[k][2] - block[i][2];
+            to += l < 0 || (l == 0 && (even > 0 || (even == 0 && k < i)));
+        }
+        memcpy(sorted[to], block[i], sizeof *block);
+        path[i].io = to;
+    }
+    return eqnn__product_new(c, &key, eqnn_irreps_blocks(c, (const int (*)[3])sorted, n), path, n);
 }
 
 EQNN_API const eqnn_irreps *eqnn_product_out(const eqnn_product *p) { return p ? p->out : NULL; }
@@ -15353,15 +16054,16 @@ static eqnn_tensor *eqnn__recut(eqnn_tensor *x, const eqnn_irreps *want)
     return eqnn_from_e3nn(eqnn_to_e3nn(x), want);
 }
 
-EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w,
-                                          const eqnn_product *p)
+/* Row by row, with weights w or, when there is V, w V. */
+static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w,
+                                          eqnn_tensor *V, const eqnn_product *p)
 {
     eqnn__call a;
     const char *op = "tensor_product";
     if (eqnn__bad2(x, y, op) || !p) return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
-    if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &w, NULL, op))
+    if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &w, V, op))
         return NULL;
     eqnn_tensor *all[3] = {x, y, w};
     memset(&a, 0, sizeof a);
@@ -15369,6 +16071,7 @@ EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
     a.x = x;
     a.y = y;
     a.h = w;
+    a.V = w ? V : NULL;
     a.items = a.rows = eqnn__stretch_rows(all, 3);
     if (a.items < 0)
         return eqnn__fail(x->ctx,
@@ -15379,6 +16082,12 @@ EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
     a.map_h = w ? w->rows == 1 ? EQNN__ONE : EQNN__EACH : EQNN__EACH;
     a.map_z = EQNN__EACH;
     return eqnn__call_all(&a);
+}
+
+EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *w,
+                                          const eqnn_product *p)
+{
+    return eqnn__product_of_rows(x, y, w, NULL, p);
 }
 
 /* Which rows of h an edge sees; -1 when the numbers do not fit. */
@@ -17775,6 +18484,7 @@ typedef struct eqnn__norm_call {
     eqnn_irreps_norm_opts o;
     const eqnn_irreps *in;
     eqnn_ints *scalars;
+    const char *weight, *bias; /* their names */
 } eqnn__norm_call;
 
 /* The 0e columns of x minus mean [1 or rows, scalars] */
@@ -17852,11 +18562,11 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
     init.kind = EQNN_INIT_ONES;
     eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
     if (!a->o.no_affine)
-        factor = eqnn_mul(factor, eqnn_param(x->ctx, "weight", 1, a->in->copies, &init));
+        factor = eqnn_mul(factor, eqnn_param(x->ctx, a->weight, 1, a->in->copies, &init));
     eqnn_tensor *y = eqnn_scale_copies(x, factor);
     if (!y || a->o.no_affine || a->o.no_bias) return y;
     init.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *bias = eqnn_param(x->ctx, "bias", 1, a->scalars->count, &init);
+    eqnn_tensor *bias = eqnn_param(x->ctx, a->bias, 1, a->scalars->count, &init);
     if (a->scalars->count == 0) return y;
     return eqnn__tag(eqnn_add(eqnn__bare(y), eqnn_collect_columns(bias, a->scalars)), x->label);
 }
@@ -17882,6 +18592,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op)) return NULL;
     a.in = eqnn__irreps_of(x, op);
     a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
+    a.weight = "weight";
+    a.bias = "bias";
     x = a.scalars ? eqnn_enter(x, name) : NULL;
     if (!x) return NULL;
     eqnn_tensor *power =
@@ -17899,6 +18611,63 @@ EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, doub
     eqnn_tensor *kept = eqnn_full(x->ctx, rows, copies, p >= 1 ? 0 : 1);
     if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
     return eqnn_scale_copies(x, example ? eqnn_take(kept, example) : kept);
+}
+
+/* Each column of x [rows, n] becomes the mean over the columns of its block; sizes[b] of them follow
+   each other, blocks without any are left out. */
+static eqnn_tensor *eqnn__block_means(eqnn_tensor *x, const int *sizes, int blocks)
+{
+    if (!x) return NULL;
+    int *block = (int *)eqnn__temp(x->ctx, (size_t)x->cols, sizeof *block), at = 0;
+    double *inverse = (double *)eqnn__temp(x->ctx, (size_t)blocks, sizeof *inverse);
+    if (!block || !inverse) return NULL;
+    for (int b = 0; b < blocks; b++) {
+        for (int k = 0; k < sizes[b]; k++) block[at++] = b;
+        inverse[b] = sizes[b] > 0 ? 1.0 / sizes[b] : 0;
+    }
+    eqnn_ints *index = eqnn_ints_make(x->ctx, at, block, blocks, 0);
+    x = eqnn_mul(eqnn_collect_columns(x, index), eqnn_from_double(x->ctx, 1, blocks, inverse));
+    return eqnn_columns(x, index);
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
+                                             const eqnn_norm_opts *opts)
+{
+    eqnn__norm_call a;
+    const char *op = "irreps_layer_norm";
+    eqnn_norm_opts o = eqnn__norm_defaults(opts);
+    if (eqnn__bad(x, op)) return NULL;
+    memset(&a, 0, sizeof a);
+    a.o.eps = o.eps;
+    a.o.no_affine = o.no_affine;
+    a.weight = "affine_weight";
+    a.bias = "affine_bias";
+    a.in = eqnn__irreps_of(x, op);
+    a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
+    x = a.scalars ? eqnn_enter(x, name) : NULL;
+    int *sizes = x ? (int *)eqnn__temp(x->ctx, 2 * (size_t)a.in->blocks, sizeof *sizes) : NULL;
+    if (!sizes) return NULL;
+    int *copies = sizes + a.in->blocks, scalars = 0;
+    for (int b = 0; b < a.in->blocks; b++) {
+        const eqnn_type *t = a.in->block[b].type;
+        copies[b] = a.in->block[b].copies;
+        if (t->l == 0 && t->p == 1) sizes[scalars++] = copies[b];
+    }
+    if (scalars)
+        x = eqnn__centred(&a, x, eqnn__block_means(eqnn_columns(eqnn__bare(x), a.scalars), sizes,
+                                                   scalars));
+    eqnn_tensor *power = x ? eqnn__block_means(eqnn__copy_power(&a, x), copies, a.in->blocks) : NULL;
+    return eqnn_leave(eqnn__normalised(&a, x, power));
+}
+
+EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
+                                     eqnn_ints *example)
+{
+    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path")) return NULL;
+    if (!x->ctx->training || p <= 0) return x;
+    eqnn_tensor *kept = eqnn_full(x->ctx, example ? example->range : x->rows, 1, p >= 1 ? 0 : 1);
+    if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
+    return eqnn_mul(x, example ? eqnn_take(kept, example) : kept);
 }
 
 /* --- extracting blocks --- */
@@ -18343,6 +19112,703 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
                                           const eqnn_grid_opts *opts)
 {
     return eqnn__grid_activation(x, "so3_activation", 1, act, opts);
+}
+
+/* --- edge frames --- */
+
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
+{
+    if (!c || c->failed) return NULL;
+    if (copies < 0 || lmax < 0 || lmax > 1000) {
+        eqnn__fail(c, "irreps_uniform: %d copies of degrees 0 to %d", copies, lmax);
+        return NULL;
+    }
+    int (*block)[3] = (int (*)[3])eqnn__temp(c, (size_t)lmax + 1, sizeof *block);
+    for (int l = 0; block && l <= lmax; l++) {
+        block[l][0] = copies;
+        block[l][1] = l;
+        block[l][2] = l % 2 ? -1 : 1;
+    }
+    return block ? eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1) : NULL;
+}
+
+/* D [edges, cols]: for every degree l the rows m = -M..M of D^l, M = min(l, mmax), each of 2l+1
+   numbers. */
+struct eqnn_frame {
+    eqnn_ctx *ctx;
+    int lmax, mmax, edges;
+    eqnn_tensor *r, *D;
+    const eqnn_graph *graph;
+};
+
+/* Where degree l begins in a row of D */
+static int eqnn__frame_column(int l, int mmax)
+{
+    int n = 0;
+    for (int k = 0; k < l; k++) n += (2 * k + 1) * (2 * (k < mmax ? k : mmax) + 1);
+    return n;
+}
+
+/* The rotation with R r = |r| y, by the shortest way: with u = r/|r|, k = u x y,
+
+       R = 1 + [k] + [k]^2 / (1 + u_y)
+
+   which fails at u = -y; there the pi rotation about x, (x,-y,-z), comes first. 0 for r = 0. */
+static int eqnn__frame_rotation(const eqnn_real *r, double R[9])
+{
+    double big = fmax(fabs((double)r[0]), fmax(fabs((double)r[1]), fabs((double)r[2])));
+    if (!(big > 0)) return 0;
+    double x = r[0] / big, y = r[1] / big, z = r[2] / big, n = sqrt(x * x + y * y + z * z);
+    double s = y / n < -0.5 ? -1 : 1;
+    x /= n;
+    y *= s / n;
+    z *= s / n;
+    double h = 1 / (1 + y);
+    double shortest[9] = {1 - x * x * h, -x, -x * z * h, x, y, z, -x * z * h, -z, 1 - z * z * h};
+    for (int i = 0; i < 9; i++) R[i] = i % 3 ? s * shortest[i] : shortest[i];
+    return 1;
+}
+
+/* D^l [2l+1][2l+1] from D^(l-1), as eqnn__wigner_step, with a fifth of its terms. In
+
+       sum over c of g(c; b, a) D^l[k][c] = sum over i, j of g(k; j, i) R[j][b] D^(l-1)[i][a]
+
+   b = y leaves one c, c = a, so that all columns |c| < l follow; for c = +-l take b = z, a = l - 1
+   and b = x, a = l - 1, where one other column, which is known, stands beside c. */
+typedef struct eqnn__frame_terms { int n; eqnn__gradient_term t[5]; } eqnn__frame_terms;
+
+static double eqnn__frame_sum(const eqnn__frame_terms *t, const double R[9], int b,
+                              const double *lower, int l, int a)
+{
+    double sum = 0;
+    for (int i = 0; i < t->n; i++)
+        sum += t->t[i].g * R[3 * t->t[i].axis + b] *
+               lower[(t->t[i].n + l - 1) * (2 * l - 1) + a + l - 1];
+    return sum;
+}
+
+static double eqnn__frame_g(const eqnn__frame_terms *t, int axis, int n)
+{
+    for (int i = 0; i < t->n; i++)
+        if (t->t[i].axis == axis && t->t[i].n == n) return t->t[i].g;
+    return 0;
+}
+
+/* terms: of m = -l..l */
+static void eqnn__frame_step(int l, const eqnn__frame_terms *terms, const double R[9],
+                             const double *lower, double *D)
+{
+    const eqnn__frame_terms *at = terms + l;
+    int w = 2 * l + 1;
+    double side[2][2]; /* g of c = +-l, and of the column beside */
+    for (int s = 0; s < 2; s++) {
+        int axis = s ? 2 : 0, c = s ? l : -l, beside = s ? l - 2 : 2 - l;
+        side[s][0] = 1 / eqnn__frame_g(at + c, axis, l - 1);
+        side[s][1] = l > 1 ? eqnn__frame_g(at + beside, axis, l - 1) : 0;
+    }
+    for (int k = -l; k <= l; k++) {
+        double *row = D + (k + l) * w + l;
+        for (int c = 1 - l; c < l; c++)
+            row[c] = eqnn__frame_sum(at + k, R, 1, lower, l, c) / at[c].t[0].g;
+        for (int s = 0; s < 2; s++) {
+            double sum = eqnn__frame_sum(at + k, R, s ? 2 : 0, lower, l, l - 1);
+            double other = l > 1 ? row[s ? l - 2 : 2 - l] * side[s][1] : 0;
+            row[s ? l : -l] = (sum - other) * side[s][0];
+        }
+    }
+}
+
+/* All degrees of all edges; given: rotations instead of the shortest ones. */
+static int eqnn__frame_fill(eqnn_frame *f, const double *given)
+{
+    eqnn_ctx *c = f->ctx;
+    size_t most = 2 * (size_t)f->lmax + 1, cols = (size_t)f->D->cols;
+    eqnn__frame_terms *term =
+        (eqnn__frame_terms *)eqnn__temp(c, most * (size_t)(f->lmax + 1), sizeof *term);
+    double *D[2], R[9];
+    D[0] = (double *)eqnn__temp(c, most * most, sizeof(double));
+    D[1] = (double *)eqnn__temp(c, most * most, sizeof(double));
+    if (!term || !D[0] || !D[1]) return 0;
+    for (int l = 1; l <= f->lmax; l++)
+        for (int m = -l; m <= l; m++) {
+            eqnn__frame_terms *t = term + (size_t)l * most + l + m;
+            t->n = eqnn__gradient_terms(l, m, t->t);
+        }
+    for (size_t e = 0; e < (size_t)f->edges; e++) {
+        eqnn_real *out = f->D->data + e * cols;
+        int there = eqnn__frame_rotation(f->r->data + 3 * e, R);
+        if (given) memcpy(R, given + 9 * e, sizeof R);
+        D[0][0] = 1;
+        for (int l = 0; l <= f->lmax; l++) {
+            int M = l < f->mmax ? l : f->mmax, w = 2 * l + 1;
+            const double *from = D[l % 2] + (l - M) * w;
+            if (l > 0 && there)
+                eqnn__frame_step(l, term + (size_t)l * most, R, D[(l + 1) % 2], D[l % 2]);
+            for (int i = 0; i < (2 * M + 1) * w; i++)
+                *out++ = l == 0 || there ? (eqnn_real)from[i] : 0;
+        }
+    }
+    return 1;
+}
+
+EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
+                                     const eqnn_frame_opts *opts)
+{
+    if (eqnn__bad(r, "frame_make")) return NULL;
+    eqnn_ctx *c = r->ctx;
+    const eqnn_graph *g = opts ? opts->graph : NULL;
+    if (r->cols != 3 || lmax < 0 || lmax > EQNN__LMAX || mmax < 0 || (g && g->edges != r->rows)) {
+        eqnn__fail(c,
+                   "frame_make%s: vectors [%d,%d], degrees up to %d, orders up to %d; it needs "
+                   "[edges,3]%s, degrees up to %d at most", eqnn__place(c), r->rows, r->cols, lmax,
+                   mmax, g ? " with the edges of the graph" : "", EQNN__LMAX);
+        return NULL;
+    }
+    eqnn_frame *f = (eqnn_frame *)eqnn__step_alloc(c, sizeof *f);
+    if (!f) return NULL;
+    f->ctx = c;
+    f->lmax = lmax;
+    f->mmax = mmax < lmax ? mmax : lmax;
+    f->edges = r->rows;
+    f->r = r;
+    f->graph = g;
+    f->D = eqnn__new(c, r->rows, eqnn__frame_column(lmax + 1, f->mmax));
+    return f->D && eqnn__frame_fill(f, opts ? opts->rotations : NULL) ? f : NULL;
+}
+
+/* The forms of irreps in a frame: `turn`, slots x, D, y, is y = D x and x = D^T y; `torque`, slots
+   x, theta, g, is sum over copies of g^T (theta . X) x with the generators X. */
+struct eqnn__frame_entry {
+    eqnn__frame_entry *next;
+    const eqnn_irreps *irreps;
+    int mmax, rescale;
+    const eqnn_label *label; /* of y */
+    const void *turn, *torque;
+};
+
+/* Copies of all blocks before b whose degrees have order m */
+static int eqnn__order_copies(const eqnn_irreps *a, int m, int before)
+{
+    int n = 0;
+    for (int b = 0; b < before; b++)
+        if (a->block[b].type->l >= m) n += a->block[b].copies;
+    return n;
+}
+
+/* Orders 0..mmax of these irreps; `extra` invariants in front */
+static const eqnn_label *eqnn__frame_label(eqnn_ctx *c, const eqnn_irreps *a, int mmax, int extra)
+{
+    int lmax = eqnn_irreps_lmax(a), n = 0;
+    eqnn_block *b = (eqnn_block *)eqnn__temp(c, (size_t)(mmax < lmax ? mmax : lmax) + 2, sizeof *b);
+    for (int m = 0; b && m <= mmax && m <= lmax; m++) {
+        b[n].copies = eqnn__order_copies(a, m, a->blocks) + (m ? 0 : extra);
+        b[n].type = m ? eqnn__type(c, EQNN_TYPE_FRAME, m, 0, 2, eqnn_format(c, "m%d", m), NULL)
+                      : eqnn__irrep(c, 0, 1);
+        if (!b[n++].type) return NULL;
+    }
+    return b ? eqnn__label(c, b, n) : NULL;
+}
+
+static const void *eqnn__turn_plan(eqnn_ctx *c, const eqnn__frame_entry *e)
+{
+    const eqnn_irreps *a = e->irreps;
+    int lmax = eqnn_irreps_lmax(a), w = 2 * lmax + 1, n = 0;
+    double *C = (double *)eqnn__temp(c, (size_t)(lmax + 1) * (size_t)w * (size_t)w, sizeof *C);
+    eqnn__couple_path *path =
+        (eqnn__couple_path *)eqnn__temp(c, (size_t)a->blocks * (size_t)w, sizeof *path);
+    if (!C || !path) return NULL;
+    for (int l = 0; l <= lmax; l++)
+        for (int i = 0; i <= 2 * l; i++) C[l * w * w + i * (2 * l + 2)] = 1;
+    for (int b = 0; b < a->blocks; b++) {
+        const eqnn_block *k = a->block + b;
+        int l = k->type->l, M = l < e->mmax ? l : e->mmax, d = 2 * l + 1;
+        double scale = e->rescale && l > e->mmax ? sqrt(d / (2.0 * e->mmax + 1)) : 1;
+        for (int m = -M; m <= M && k->copies; m++) {
+            const eqnn_block *to = e->label->block + abs(m);
+            int g = to->start + (m < 0 ? to->copies : 0) + eqnn__order_copies(a, abs(m), b);
+            eqnn__couple_path p = {d, d, 1, k->start, k->copies,
+                                   eqnn__frame_column(l, e->mmax) + (m + M) * d, 1, g, 1, -1, 1,
+                                   k->copies, C + l * w * w, scale};
+            path[n++] = p;
+        }
+    }
+    return eqnn__couple_plan(c, path, n);
+}
+
+static const void *eqnn__torque_plan(eqnn_ctx *c, const eqnn_irreps *a)
+{
+    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, (size_t)a->blocks, sizeof *path);
+    int n = 0;
+    for (int b = 0; path && b < a->blocks; b++) {
+        const eqnn_block *k = a->block + b;
+        size_t d = (size_t)k->type->dim;
+        double *X = (double *)eqnn__temp(c, 3 * d * d, sizeof *X);
+        double *C = (double *)eqnn__temp(c, 3 * d * d, sizeof *C);
+        if (!X || !C) return NULL;
+        if (k->type->l == 0 || k->copies == 0) continue;
+        eqnn_generators(k->type->l, X);
+        for (size_t i = 0; i < d; i++)
+            for (size_t t = 0; t < 3; t++)
+                for (size_t j = 0; j < d; j++) C[(i * 3 + t) * d + j] = X[(t * d + j) * d + i];
+        eqnn__couple_path p = {(int)d, 3, (int)d, k->start, k->copies, 0, 1, k->start, k->copies,
+                               -1, 1, k->copies, C, 1};
+        path[n++] = p;
+    }
+    return path ? eqnn__couple_plan(c, path, n) : NULL;
+}
+
+static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps *a, int mmax,
+                                                 int rescale)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    for (eqnn__frame_entry *e = t ? t->frames : NULL; e; e = e->next)
+        if (e->irreps == a && e->mmax == mmax && e->rescale == rescale) return e;
+    eqnn__frame_entry *e = t ? (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    if (!e) return NULL;
+    e->irreps = a;
+    e->mmax = mmax;
+    e->rescale = rescale;
+    if (!(e->label = eqnn__frame_label(c, a, mmax, 0)) || !(e->turn = eqnn__turn_plan(c, e)) ||
+        !(e->torque = eqnn__torque_plan(c, a)))
+        return NULL;
+    e->next = t->frames;
+    return t->frames = e;
+}
+
+/* One way or the other; ends: what the rows of x are. */
+typedef struct eqnn__turn {
+    const eqnn_frame *f;
+    const eqnn__frame_entry *e;
+    int back;
+    eqnn_ends ends;
+} eqnn__turn;
+
+static eqnn_tensor *eqnn__turned(eqnn_tensor *x, const eqnn__turn *t);
+
+static void eqnn__end_slot(const eqnn_frame *f, eqnn__form *form, int slot, eqnn_ends ends,
+                           int cols)
+{
+    if (ends == EQNN_EDGES) {
+        eqnn__slot(form, slot, EQNN__EACH, f->edges, cols);
+    } else {
+        form->graph = f->graph;
+        eqnn__slot(form, slot, ends == EQNN_SOURCES ? EQNN__SOURCE : EQNN__TARGET,
+                   ends == EQNN_SOURCES ? f->graph->sources : f->graph->targets, cols);
+    }
+}
+
+static eqnn_tensor *eqnn__turn_value(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__turn *t = (const eqnn__turn *)user;
+    eqnn_tensor *v[EQNN__SLOTS] = {t->back ? NULL : x[0], t->f->D, NULL, NULL,
+                                   t->back ? x[0] : NULL};
+    eqnn__form form;
+    (void)n;
+    eqnn__form_start(&form, EQNN__COUPLE, 5, t->f->edges, t->e->turn);
+    eqnn__end_slot(t->f, &form, 0, t->ends, t->e->irreps->cols);
+    eqnn__slot(&form, 1, EQNN__EACH, t->f->edges, t->f->D->cols);
+    eqnn__slot(&form, 4, EQNN__EACH, t->f->edges, t->e->label->cols);
+    return eqnn__form_value(x[0]->ctx, &form, v, t->back ? 0 : 4);
+}
+
+/* tau_k = sum over copies of g^T X_k x for every edge */
+static eqnn_tensor *eqnn__torque(const eqnn__turn *t, eqnn_tensor *x, eqnn_ends of_x,
+                                 eqnn_tensor *g, eqnn_ends of_g)
+{
+    eqnn_tensor *v[EQNN__SLOTS] = {x, NULL, NULL, NULL, g};
+    eqnn__form form;
+    if (!x || !g) return NULL;
+    eqnn__form_start(&form, EQNN__COUPLE, 5, t->f->edges, t->e->torque);
+    eqnn__end_slot(t->f, &form, 0, of_x, t->e->irreps->cols);
+    eqnn__slot(&form, 1, EQNN__EACH, t->f->edges, 3);
+    eqnn__end_slot(t->f, &form, 4, of_g, t->e->irreps->cols);
+    return eqnn__form_value(x->ctx, &form, v, 1);
+}
+
+/* (a x r) / |r|^2, 0 for r = 0 */
+static eqnn_tensor *eqnn__turn_lever(eqnn_tensor *a, eqnn_tensor *r)
+{
+    static const int yzx[3] = {1, 2, 0}, zxy[3] = {2, 0, 1};
+    if (!a || !r) return NULL;
+    eqnn_ints *p = eqnn_ints_make(a->ctx, 3, yzx, 3, 0), *q = eqnn_ints_make(a->ctx, 3, zxy, 3, 0);
+    eqnn_tensor *inverse = eqnn_reciprocal(eqnn_sum_cols(eqnn_square(r)));
+    eqnn_tensor *first = eqnn_mul(eqnn_columns(a, p), eqnn_columns(r, q));
+    eqnn_tensor *second = eqnn_mul(eqnn_columns(a, q), eqnn_columns(r, p));
+    return eqnn_mul(eqnn_sub(first, second), inverse);
+}
+
+/* D = D(R) with R u = y. When u turns by dtheta = u x du, the frame follows by the shortest way,
+   dD = -D (dtheta . X): y = D x changes by -D (dtheta . X) x, x = D^T y by (dtheta . X) x. With g
+   the cotangent of the result and h = D^T g,
+
+       tau_k = -sum h^T X_k x   or   +sum g^T X_k x        dr = (tau x u) / |r|
+
+   What the frame rolls on the way does not matter: the rest commutes with rolls. So D itself needs
+   no derivative, and there is none with a pole. The rule is made of the same operation and of
+   forms: any order. */
+static int eqnn__turn_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                           const int *want, eqnn_tensor **dx, void *user)
+{
+    const eqnn__turn *t = (const eqnn__turn *)user;
+    eqnn__turn other = *t, here = *t;
+    eqnn_tensor *tau = NULL;
+    (void)n;
+    other.back = !t->back;
+    if (!g) return 1;
+    if (want[0]) dx[0] = eqnn__turned(g, &other);
+    if (want[1] && !t->back) {
+        other.ends = EQNN_EDGES;
+        eqnn_tensor *h = want[0] && t->ends == EQNN_EDGES ? dx[0] : eqnn__turned(g, &other);
+        tau = eqnn_neg(eqnn__torque(t, x[0], t->ends, h, EQNN_EDGES));
+    } else if (want[1]) {
+        here.ends = EQNN_EDGES;
+        eqnn_tensor *z = t->ends == EQNN_EDGES ? y : eqnn__turned(x[0], &here);
+        tau = eqnn__torque(t, z, EQNN_EDGES, g, t->ends);
+    }
+    if (want[1]) dx[1] = eqnn__turn_lever(tau, x[1]);
+    return (!want[0] || dx[0]) && (!want[1] || dx[1]);
+}
+
+static eqnn_tensor *eqnn__turned(eqnn_tensor *x, const eqnn__turn *t)
+{
+    eqnn_custom_op op;
+    eqnn_tensor *in[2] = {x, t->f->r};
+    op.name = t->back ? "from_frame" : "to_frame";
+    op.value = eqnn__turn_value;
+    op.rule = eqnn__turn_rule;
+    return x ? eqnn_custom(&op, in, 2, t, sizeof *t) : NULL;
+}
+
+/* Rows of what is at these ends; -1 and a sentence when the frame has no graph. */
+static int eqnn__frame_rows(const eqnn_frame *f, eqnn_ends ends, const char *op)
+{
+    if (ends == EQNN_EDGES) return f->edges;
+    if (f->graph) return ends == EQNN_SOURCES ? f->graph->sources : f->graph->targets;
+    eqnn__fail(f->ctx, "%s%s: a frame for sources and targets needs the graph in its options", op,
+               eqnn__place(f->ctx));
+    return -1;
+}
+
+EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_ends of)
+{
+    if (!f || eqnn__bad2(x, f->r, "to_frame")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_irreps *a = eqnn__irreps_of(x, "to_frame");
+    int rows = eqnn__frame_rows(f, of, "to_frame");
+    if (!a || rows < 0) return NULL;
+    if (x->rows != rows || eqnn_irreps_lmax(a) > f->lmax)
+        return eqnn__fail(c, "to_frame%s: %s [%d,%d]; the frame has %d rows there and degrees up "
+                          "to %d", eqnn__place(c), a->name, x->rows, x->cols, rows, f->lmax);
+    eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, 0), 0, of};
+    return t.e ? eqnn__tag(eqnn__turned(x, &t), t.e->label) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
+                                      eqnn_ends to, int rescale)
+{
+    if (!f || eqnn__bad2(y, f->r, "from_frame")) return NULL;
+    eqnn_ctx *c = y->ctx;
+    if (!out) return eqnn__fail(c, "from_frame%s: the irreps are missing (NULL)", eqnn__place(c));
+    eqnn__turn t = {f, eqnn__frame_find(c, out, f->mmax, rescale != 0), 1, to};
+    if (!t.e || eqnn__frame_rows(f, to, "from_frame") < 0) return NULL;
+    if (y->rows != f->edges || eqnn_irreps_lmax(out) > f->lmax ||
+        !eqnn__has_columns(y, t.e->label))
+        return eqnn__fail(c, "from_frame%s: %s [%d,%d] in a frame of %d edges, degrees up to %d; "
+                          "%s need %s", eqnn__place(c), eqnn__label_text(y->label), y->rows,
+                          y->cols, f->edges, f->lmax, out->name, t.e->label->name);
+    return eqnn__tag(eqnn__turned(y, &t), out);
+}
+
+/* --- linear maps in the frame --- */
+
+/* Sizes of a map: copies of every order; where weights stand in one row, transposed, and with the
+   rows of every input together:
+
+      | W_0 [in][out] | order 1: W_r [in][out] W_i [in][out] | order 2: ... |        */
+struct eqnn__so2_entry {
+    eqnn__so2_entry *next;
+    const eqnn_label *in, *out;
+    int real, degrees, orders, radial; /* orders 0..orders-1; columns of the radial factors */
+    int *from, *to;                    /* copies of each order, in and out                  */
+    eqnn_ints **order;                 /* columns of the weights, NULL: as they are         */
+    eqnn_ints *invariant;              /* first columns of the result, order 0              */
+    const void *mix, *scale;
+};
+
+static int eqnn__order_of(const eqnn_type *t) { return t->kind == EQNN_TYPE_FRAME ? t->l : 0; }
+
+/* Is this a row in a frame: orders and invariants only? How many orders; 0 and a sentence if not. */
+static int eqnn__frame_orders(const eqnn_tensor *x, const eqnn_label *a, const char *op)
+{
+    int orders = 1;
+    for (int b = 0; a && b < a->blocks; b++) {
+        const eqnn_type *t = a->block[b].type;
+        int scalar = t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1;
+        if (t->kind == EQNN_TYPE_FRAME && t->l >= orders) orders = t->l + 1;
+        if (scalar || t->kind == EQNN_TYPE_FRAME || a->block[b].copies == 0) continue;
+        eqnn__fail(x->ctx, "%s%s: %s are not in an edge frame; see eqnn_to_frame", op,
+                   eqnn__place(x->ctx), a->name);
+        return 0;
+    }
+    return orders;
+}
+
+/* Columns of order m as the weights have them: by degree, then input, then copy. */
+static int eqnn__so2_columns(const eqnn__so2_entry *e, int m, int *column)
+{
+    int n = 0, all = 0, before = 0, L = e->degrees - m;
+    for (int b = 0; b < e->in->blocks; b++)
+        if (eqnn__order_of(e->in->block[b].type) == m) {
+            if (L < 1 || e->in->block[b].copies % L) return 0;
+            all += e->in->block[b].copies / L;
+        }
+    for (int b = 0; b < e->in->blocks; b++) {
+        if (eqnn__order_of(e->in->block[b].type) != m) continue;
+        int C = e->in->block[b].copies / L;
+        for (int l = 0; l < L; l++)
+            for (int u = 0; u < C; u++) column[n++] = l * all + before + u;
+        before += C;
+    }
+    return 1;
+}
+
+/* The products of order m: +m and -m with W_r at once, then W_i across. */
+static int eqnn__so2_blocks(const eqnn__so2_entry *e, int m, int w, eqnn__mix_block *mix)
+{
+    int n = 0, V = e->to[m], from = e->from[m], z = 0;
+    for (int b = 0; b < e->out->blocks; b++)
+        if (eqnn__order_of(e->out->block[b].type) == m) z = e->out->block[b].start;
+    for (int b = 0; b < e->in->blocks; b++) {
+        const eqnn_block *x = e->in->block + b;
+        int U = x->copies, minus = x->start + U;
+        if (eqnn__order_of(x->type) != m || U == 0 || V == 0) continue;
+        eqnn__mix_block real = {m ? 2 : 1, U, V, x->start, U, w, z, V, 1};
+        eqnn__mix_block up = {1, U, V, minus, 0, w + from * V, z, 0, -1};
+        eqnn__mix_block down = {1, U, V, x->start, 0, w + from * V, z + V, 0, 1};
+        mix[n++] = real;
+        if (m && !e->real) mix[n++] = up;
+        if (m && !e->real) mix[n++] = down;
+        w += U * V;
+    }
+    return n;
+}
+
+/* Which radial factor every column of x is multiplied by */
+static const void *eqnn__so2_scale(eqnn_ctx *c, const eqnn__so2_entry *e, int *const *column)
+{
+    int *map = (int *)eqnn__temp(c, (size_t)e->in->cols, sizeof *map);
+    int *at = (int *)eqnn__temp(c, (size_t)e->orders, sizeof *at);
+    if (!map || !at) return NULL;
+    for (int b = 0; b < e->in->blocks; b++) {
+        const eqnn_block *k = e->in->block + b;
+        int m = eqnn__order_of(k->type), first = 0;
+        for (int i = 0; i < m; i++) first += e->from[i];
+        for (int u = 0; u < k->copies; u++, at[m]++)
+            for (int i = 0; i < k->type->dim; i++)
+                map[k->start + i * k->copies + u] =
+                    first + (column[m] ? column[m][at[m]] : at[m]);
+    }
+    return eqnn__copy_plan(c, map, e->in->cols, e->radial);
+}
+
+static int eqnn__so2_fill(eqnn_ctx *c, eqnn__so2_entry *e)
+{
+    size_t orders = (size_t)e->orders;
+    eqnn__mix_block *mix =
+        (eqnn__mix_block *)eqnn__temp(c, 3 * (size_t)e->in->blocks + 1, sizeof *mix);
+    int **column = (int **)eqnn__temp(c, orders, sizeof *column), n = 0;
+    double weights = 0;
+    e->from = (int *)eqnn__keep_alloc(c, orders * sizeof(int));
+    e->to = (int *)eqnn__keep_alloc(c, orders * sizeof(int));
+    e->order = (eqnn_ints **)eqnn__keep_alloc(c, orders * sizeof *e->order);
+    if (!mix || !column || !e->from || !e->to || !e->order) return 0;
+    for (int b = 0; b < e->in->blocks; b++)
+        e->from[eqnn__order_of(e->in->block[b].type)] += e->in->block[b].copies;
+    for (int b = 0; b < e->out->blocks; b++)
+        e->to[eqnn__order_of(e->out->block[b].type)] += e->out->block[b].copies;
+    for (int m = 0; m < e->orders; m++) {
+        e->radial += e->from[m];
+        if (weights + 2.0 * e->from[m] * e->to[m] > INT_MAX)
+            return eqnn__fail(c, "so2_linear: more weights than an int holds") != NULL;
+        n += eqnn__so2_blocks(e, m, (int)weights, mix + n);
+        weights += (m && !e->real ? 2.0 : 1.0) * e->from[m] * e->to[m];
+        if (!e->degrees) continue;
+        column[m] = (int *)eqnn__temp(c, (size_t)e->from[m], sizeof(int));
+        if (!column[m]) return 0;
+        if (!eqnn__so2_columns(e, m, column[m]))
+            return eqnn__fail(c, "so2_linear%s: %s are not features of %d degrees side by side",
+                              eqnn__place(c), e->in->name, e->degrees) != NULL;
+        e->order[m] = eqnn_ints_make(c, e->from[m], column[m], e->from[m], 1);
+    }
+    e->mix = eqnn__mix_plan(c, mix, n);
+    e->scale = eqnn__so2_scale(c, e, column);
+    int *first = (int *)eqnn__temp(c, (size_t)e->to[0], sizeof *first);
+    for (int u = 0; first && u < e->to[0]; u++) first[u] = u;
+    e->invariant = first ? eqnn_ints_make(c, e->to[0], first, e->out->cols, 1) : NULL;
+    return e->mix && e->scale && e->invariant;
+}
+
+static const eqnn__so2_entry *eqnn__so2_find(eqnn_ctx *c, const eqnn_label *in,
+                                             const eqnn_label *out, const eqnn_so2_opts *o,
+                                             int orders)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    for (eqnn__so2_entry *e = t ? t->so2 : NULL; e; e = e->next)
+        if (e->in == in && e->out == out && e->real == !!o->real && e->degrees == o->degrees)
+            return e;
+    eqnn__so2_entry *e = t ? (eqnn__so2_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    if (!e) return NULL;
+    e->in = in;
+    e->out = out;
+    e->real = o->real != 0;
+    e->degrees = o->degrees;
+    e->orders = orders;
+    if (!eqnn__so2_fill(c, e)) return NULL;
+    e->next = t->so2;
+    return t->so2 = e;
+}
+
+/* Half of a matrix of weights [out, in], transposed, in one row */
+static eqnn_tensor *eqnn__so2_part(eqnn_tensor *w, int first, int rows)
+{
+    eqnn_tensor *part = w && first == 0 && rows == w->rows ? w : eqnn_slice_rows(w, first, rows);
+    return w ? eqnn_reshape(eqnn_transpose(part), 1, rows * w->cols) : NULL;
+}
+
+static eqnn_tensor *eqnn__so2_weights(eqnn_ctx *c, const void *user)
+{
+    const eqnn__so2_entry *e = *(const eqnn__so2_entry *const *)user;
+    eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)e->orders, sizeof *w);
+    eqnn_init init;
+    int n = 0;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    for (int m = 0; w && m < e->orders; m++) {
+        int halves = m && !e->real ? 2 : 1;
+        const char *name = m ? eqnn_format(c, "so2_m_conv.%d.fc.weight", m - 1) : "fc_m0.weight";
+        init.scale = m ? 0.70710678118654752440 : 1;
+        if (!name || e->from[m] == 0 || e->to[m] == 0) continue;
+        eqnn_tensor *p = eqnn_param(c, name, halves * e->to[m], e->from[m], &init);
+        if (p && e->order[m]) p = eqnn_columns(p, e->order[m]);
+        for (int i = 0; i < halves; i++) w[n++] = eqnn__so2_part(p, i * e->to[m], e->to[m]);
+    }
+    return n == 1 ? w[0] : n ? eqnn_concat_n(w, n) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
+                                      const eqnn_irreps *irreps_out, const eqnn_so2_opts *opts)
+{
+    eqnn_so2_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(y, "so2_linear") || !irreps_out) return NULL;
+    y = eqnn_enter(y, name);
+    eqnn_ctx *c = y ? y->ctx : NULL;
+    const eqnn_label *in = y && y->label ? y->label : y ? eqnn__irreps_of(y, "so2_linear") : NULL;
+    int orders = in ? eqnn__frame_orders(y, in, "so2_linear") : 0;
+    const eqnn_label *out = orders ? eqnn__frame_label(c, irreps_out, orders - 1, o.extra) : NULL;
+    const eqnn__so2_entry *e = out ? eqnn__so2_find(c, in, out, &o, orders) : NULL;
+    if (!e) return NULL;
+    if (o.radial && (o.radial->cols != e->radial || o.radial->rows != y->rows))
+        return eqnn__fail(c, "so2_linear%s: radial factors [%d,%d]; there are [%d,%d]",
+                          eqnn__place(c), o.radial->rows, o.radial->cols, y->rows, e->radial);
+    if (o.radial) y = eqnn__copy_form(e->scale, y, eqnn__bare(o.radial), NULL, e->radial, 2);
+    const char *order = eqnn_format(c, "weights of %s by %d", in->name, o.degrees);
+    eqnn_tensor *w = order ? eqnn_once(c, order, eqnn__so2_weights, &e) : NULL;
+    eqnn_tensor *z = eqnn__mix(e->mix, y, w, out->cols);
+    if (z && !o.no_bias) {
+        eqnn_init zeros;
+        memset(&zeros, 0, sizeof zeros);
+        zeros.kind = EQNN_INIT_ZEROS;
+        eqnn_tensor *bias = eqnn_param(c, "fc_m0.bias", 1, e->to[0], &zeros);
+        z = eqnn_add(z, eqnn_collect_columns(bias, e->invariant));
+    }
+    return eqnn_leave(eqnn__tag(z, out));
+}
+
+/* Along the edge, Y^J = sqrt(2J+1) at m = 0 and 0 elsewhere, so that of a path's tensor C only
+
+       c_m = C[m][0][m]  for even li + J + lo,     d_m = C[-m][0][m]  for odd
+
+   are left, which are even (odd) in m, and orthogonal: sum over m of c_m c'_m = 1/(2J+1) for J = J',
+   else 0. So with k = sqrt(2J+1) times the path's factor, W_r = A and W_i = -B of order m,
+
+       A_m = sum over J of k w_J c_m                  B_m = sum over J of k w_J d_m
+       w_J = (2J+1)/k (c_0 A_0 + 2 sum over m > 0 of c_m A_m)    or   (2J+1)/k 2 sum of d_m B_m
+
+   Adds what order m contributes: to w, or (back) to W [halves rows, cols]. */
+static void eqnn__so2_path(const eqnn_product *p, int i, int m, double *W, int rows, int cols,
+                           double *w, int back)
+{
+    const eqnn__term *t = &p->term[i];
+    const double *C = eqnn__w3j(p->ctx, t->l1, t->l2, t->l3);
+    int odd = (t->l1 + t->l2 + t->l3) % 2, d2 = 2 * t->l2 + 1, d3 = 2 * t->l3 + 1;
+    int first = eqnn__order_copies(p->in1, m, p->path[i].i1);
+    int row = eqnn__order_copies(p->out, m, p->path[i].io) + (odd ? rows : 0);
+    double k = eqnn_product_coefficient(p, i) * sqrt((double)d2);
+    if (!C || m > t->l1 || m > t->l3) return;
+    double c = C[((t->l1 + (odd ? -m : m)) * d2 + t->l2) * d3 + t->l3 + m] * (odd ? -1 : 1);
+    double scale = back ? k * c : (m ? 2 : 1) * c * d2 / k;
+    for (int u = 0; u < t->u; u++)
+        for (int v = 0; v < t->w; v++) {
+            double *of_w = w + t->weight + u * t->w + v;
+            double *of_W = W + (size_t)(row + v) * (size_t)cols + (size_t)(first + u);
+            if (back) *of_W += scale * *of_w;
+            else *of_w += scale * *of_W;
+        }
+}
+
+static int eqnn__so2_product(eqnn_ctx *c, const char *name, const eqnn_product *p, double *w,
+                             int back)
+{
+    for (int m = 0;; m++) {
+        const char *full = m ? eqnn_format(c, "%s.so2_m_conv.%d.fc.weight", name, m - 1)
+                             : eqnn_format(c, "%s.fc_m0.weight", name);
+        eqnn_tensor *P = full ? eqnn_parameter(c, full) : NULL;
+        int rows = eqnn__order_copies(p->out, m, p->out->blocks);
+        int cols = eqnn__order_copies(p->in1, m, p->in1->blocks);
+        if (!P && m && !c->failed) return 1;
+        if (!P || P->cols != cols || (P->rows != rows && P->rows != 2 * rows))
+            return eqnn__fail(c, "so2 product: \"%.80s\" [%d,%d]; from %s to %s order %d needs "
+                              "[%d,%d]", full ? full : "", eqnn_rows(P), eqnn_cols(P),
+                              p->in1->name, p->out->name, m, rows, cols) != NULL;
+        double *W = (double *)eqnn__temp(c, 2 * (size_t)rows * (size_t)cols, sizeof *W);
+        if (!W) return 0;
+        for (size_t i = 0; !back && i < eqnn__count(P); i++) W[i] = (double)P->data[i];
+        for (int i = 0; i < p->paths; i++) eqnn__so2_path(p, i, m, W, rows, cols, w, back);
+        if (back && !eqnn_set(P, W)) return 0;
+    }
+}
+
+/* Is p a product whose paths all have uvw weights and one copy of each harmonic? */
+static int eqnn__so2_fits(eqnn_ctx *c, const eqnn_product *p)
+{
+    int good = p && p->ctx == c;
+    for (int i = 0; good && i < p->paths; i++)
+        good = p->term[i].mode == EQNN_UVW && p->term[i].weighted && p->term[i].v == 1;
+    if (good) return 1;
+    eqnn__fail(c, "so2 product: this takes eqnn_product_full with one copy of each harmonic");
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_so2_to_product(eqnn_ctx *c, const char *name, const eqnn_product *p)
+{
+    if (!c || c->failed || !name || !eqnn__so2_fits(c, p)) return NULL;
+    double *w = (double *)eqnn__temp(c, (size_t)p->weights, sizeof *w);
+    if (!w || !eqnn__so2_product(c, name, p, w, 0)) return NULL;
+    return eqnn_from_double(c, 1, p->weights, w);
+}
+
+EQNN_API int eqnn_so2_from_product(eqnn_ctx *c, const char *name, const eqnn_product *p,
+                                   const eqnn_tensor *w)
+{
+    if (!c || c->failed || !name || !eqnn__so2_fits(c, p)) return 0;
+    if (eqnn_rows(w) != 1 || eqnn_cols(w) != p->weights)
+        return eqnn__fail(c, "so2 product: weights [%d,%d], the product has [1,%d]", eqnn_rows(w),
+                          eqnn_cols(w), p->weights) != NULL;
+    double *v = (double *)eqnn__temp(c, (size_t)p->weights, sizeof *v);
+    for (int i = 0; v && i < p->weights; i++) v[i] = eqnn_at(w, 0, i);
+    return v && eqnn__so2_product(c, name, p, v, 1);
 }
 
 #ifdef EQNN__QUICK
@@ -20180,6 +21646,1442 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
 }
 
+/* --- neighbours by bonds and by distance --- */
+
+typedef struct eqnn__bond { int node, steps; double squared, order; } eqnn__bond;
+
+/* Fewer bonds in between first, then nearer, then the smaller index; in training by a random number
+   instead. */
+static int eqnn__bond_order(const void *a, const void *b)
+{
+    const eqnn__bond *p = (const eqnn__bond *)a, *q = (const eqnn__bond *)b;
+    if (p->order < q->order || p->order > q->order) return p->order < q->order ? -1 : 1;
+    if (p->steps != q->steps) return p->steps < q->steps ? -1 : 1;
+    if (p->squared < q->squared || p->squared > q->squared)
+        return p->squared < q->squared ? -1 : 1;
+    return (p->node > q->node) - (p->node < q->node);
+}
+
+/* The search for those bonded to one node after another. */
+typedef struct eqnn__bonds {
+    const eqnn_neighbour_opts *o;
+    const eqnn_real *pos;
+    const double *random;  /* a number for each node, or NULL                        */
+    int cols, *steps;      /* [nodes] bonds from the present node, 0: not reached    */
+    eqnn__bond *list;      /* [nodes]                                                */
+} eqnn__bonds;
+
+/* Those that at most bond_degrees bonds in a row lead to node i; their number after the cap. */
+static int eqnn__bonds_of(eqnn__bonds *s, int i)
+{
+    const eqnn_graph *b = s->o->bonds;
+    int n = 0, from = 0, most = s->o->bond_degrees > 0 ? s->o->bond_degrees : 1;
+    for (int step = 1, at = i; at >= 0;) {
+        for (int e = b->first[at]; e < b->first[at + 1]; e++) {
+            int j = b->source[e];
+            if (j == i || s->steps[j]) continue;
+            s->steps[j] = step;
+            s->list[n].node = j;
+            s->list[n].steps = step;
+            s->list[n].squared = 0;
+            for (int k = 0; k < s->cols; k++) {
+                double d = (double)s->pos[(size_t)j * (size_t)s->cols + (size_t)k] -
+                           (double)s->pos[(size_t)i * (size_t)s->cols + (size_t)k];
+                s->list[n].squared += d * d;
+            }
+            s->list[n].order = s->random ? s->random[j] : 0;
+            n++;
+        }
+        at = from < n ? s->list[from].node : -1;
+        step = from < n ? s->list[from++].steps + 1 : 0;
+        if (step > most) at = -1;
+    }
+    int cap = s->o->max_bonds;
+    if (cap <= 0 || n <= cap) return n;
+    qsort(s->list, (size_t)n, sizeof *s->list, eqnn__bond_order);
+    for (int k = cap; k < n; k++) s->steps[s->list[k].node] = 0;
+    return cap;
+}
+
+static int eqnn__neighbour_check(eqnn_tensor *pos, const eqnn_neighbour_opts *o)
+{
+    const eqnn_graph *b = o->bonds;
+    eqnn_ctx *c = pos->ctx;
+    if (b && (b->sources != pos->rows || b->targets != pos->rows)) {
+        eqnn__fail(c, "neighbour_graph: bonds between %d and %d nodes for %d positions", b->sources,
+                   b->targets, pos->rows);
+        return 0;
+    }
+    for (int e = 0; b && o->example && e < b->edges; e++)
+        if (o->example[b->source[e]] != o->example[b->target[e]]) {
+            eqnn__fail(c, "neighbour_graph: a bond between nodes %d and %d of two examples",
+                       b->source[e], b->target[e]);
+            return 0;
+        }
+    return 1;
+}
+
+/* The nearest others (within the radius): k more than needed, because bonded ones are left out. */
+static const eqnn_graph *eqnn__near_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *o,
+                                          const eqnn_graph_opts *nodes, int more)
+{
+    int64_t k = (int64_t)o->neighbours + more;
+    if (o->neighbours < 0) return eqnn_graph_make(pos->ctx, 0, NULL, NULL, nodes);
+    if (o->neighbours > 0 && k < pos->rows) return eqnn_knn_graph(pos, (int)k, nodes);
+    if (o->radius > 0) return eqnn_radius_graph(pos, o->radius, nodes);
+    return eqnn_complete_graph(pos->ctx, pos->rows, nodes);
+}
+
+/* Edges of the result as they are found. */
+typedef struct eqnn__hears { int n, *source, *target, *steps; } eqnn__hears;
+
+static void eqnn__hears_add(eqnn__hears *f, int source, int target, int steps)
+{
+    f->source[f->n] = source;
+    f->target[f->n] = target;
+    f->steps[f->n++] = steps;
+}
+
+/* Near nodes of i that are not bonded to it, at most .neighbours. */
+static void eqnn__near_of(eqnn__bonds *s, const eqnn_graph *near, int i, eqnn__bond *list,
+                          eqnn__hears *f)
+{
+    int n = 0, most = s->o->neighbours > 0 ? s->o->neighbours : near->targets;
+    double limit = s->o->radius > 0 ? s->o->radius : INFINITY;
+    for (int e = near->first[i]; e < near->first[i + 1]; e++) {
+        int j = near->source[e];
+        double r2 = 0;
+        for (int k = 0; k < s->cols; k++) {
+            double d = (double)s->pos[(size_t)j * (size_t)s->cols + (size_t)k] -
+                       (double)s->pos[(size_t)i * (size_t)s->cols + (size_t)k];
+            r2 += d * d;
+        }
+        if (s->steps[j] || !(sqrt(r2) <= limit)) continue;
+        memset(&list[n], 0, sizeof list[n]);
+        list[n].squared = r2;
+        list[n++].node = j;
+    }
+    if (n > most) qsort(list, (size_t)n, sizeof *list, eqnn__bond_order);
+    for (int k = 0; k < n && k < most; k++) eqnn__hears_add(f, list[k].node, i, 0);
+}
+
+/* The edges of all nodes: bonded ones, then near ones. */
+static int eqnn__neighbours_find(eqnn__bonds *s, const eqnn_graph *near, eqnn__hears *f)
+{
+    eqnn_ctx *c = near->ctx;
+    size_t N = (size_t)near->targets;
+    eqnn__bond *list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *list);
+    s->steps = eqnn__graph_room(c, N, 0);
+    s->list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *s->list);
+    if (!list || !s->steps || !s->list) return 0;
+    memset(s->steps, 0, N * sizeof *s->steps);
+    for (int pass = 0; pass < 2; pass++) {
+        size_t room = (size_t)near->edges;
+        for (int i = 0; i < near->targets; i++) {
+            int n = s->o->bonds ? eqnn__bonds_of(s, i) : 0;
+            room += (size_t)n;
+            for (int k = 0; k < n && pass; k++)
+                eqnn__hears_add(f, s->list[k].node, i, s->list[k].steps);
+            if (pass) eqnn__near_of(s, near, i, list, f);
+            for (int k = 0; k < n; k++) s->steps[s->list[k].node] = 0;
+        }
+        if (pass) break;
+        f->source = eqnn__graph_room(c, room, 0);
+        f->target = eqnn__graph_room(c, room, 0);
+        f->steps = eqnn__graph_room(c, room, 0);
+        if (!f->source || !f->target || !f->steps) return 0;
+    }
+    return 1;
+}
+
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+{
+    eqnn_neighbour_opts o;
+    eqnn_graph_opts nodes;
+    eqnn__bonds s;
+    eqnn__hears f = { 0, NULL, NULL, NULL };
+    int most = 0;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(pos, "neighbour_graph") || !eqnn__neighbour_check(pos, &o)) return NULL;
+    eqnn_ctx *c = pos->ctx;
+    memset(&nodes, 0, sizeof nodes);
+    nodes.sources = nodes.targets = pos->rows;
+    nodes.example = o.example;
+    nodes.examples = o.examples;
+    memset(&s, 0, sizeof s);
+    s.o = &o;
+    s.pos = pos->data;
+    s.cols = pos->cols;
+    if (o.bonds && o.max_bonds > 0 && c->training) {
+        double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
+        if (!random) return NULL;
+        eqnn_random(c, o.name ? o.name : "neighbours", 0, (size_t)pos->rows, random);
+        s.random = random;
+    }
+    for (int i = 0; o.bonds && i < pos->rows; i++) {
+        int n = o.bonds->first[i + 1] - o.bonds->first[i];
+        most = n > most ? n : most;
+    }
+    if (o.bonds && o.bond_degrees > 1) most = pos->rows;
+    if (o.max_bonds > 0 && o.max_bonds < most) most = o.max_bonds;
+    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, most), *g;
+    if (!near || !eqnn__neighbours_find(&s, near, &f)) return NULL;
+    g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
+    int *steps = g && o.bonded ? eqnn__graph_room(c, (size_t)f.n, 0) : NULL;
+    if (!g || (o.bonded && !steps)) return NULL;
+    for (int e = 0; steps && e < f.n; e++) steps[e] = f.steps[g->order[e]];
+    int rings = (o.bond_degrees > 1 ? o.bond_degrees : 1) + 1;
+    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, rings, 0);
+    return g;
+}
+
+/* --- Equiformer: plans --- */
+
+/* What a plan is made for. A new one is zeroed first, so that equal ones are equal bytes. */
+enum { EQNN__FORMER_MIX = 1, EQNN__FORMER_TURN, EQNN__FORMER_CONTRACT, EQNN__FORMER_HEADS };
+typedef struct eqnn__former_key {
+    int kind, n[5];
+    const eqnn_label *in, *out;
+    double coefficient[EQNN__LMAX + 1];
+} eqnn__former_key;
+
+struct eqnn__former_plan {
+    eqnn__former_plan *next;
+    eqnn__former_key key;
+    const void *plan;
+};
+
+static eqnn__former_key eqnn__former_key_of(int kind, const eqnn_label *in, const eqnn_label *out)
+{
+    eqnn__former_key k;
+    memset(&k, 0, sizeof k);
+    k.kind = kind;
+    k.in = in;
+    k.out = out;
+    return k;
+}
+
+/* Where the plan for that key stands, or is to be put (NULL as yet). */
+static const void **eqnn__former_find(eqnn_ctx *c, const eqnn__former_key *key)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    if (!t || c->failed) return NULL;
+    for (eqnn__former_plan *p = t->formers; p; p = p->next)
+        if (!memcmp(&p->key, key, sizeof *key)) return &p->plan;
+    eqnn__former_plan *p = (eqnn__former_plan *)eqnn__keep_alloc(c, sizeof *p);
+    if (!p) return NULL;
+    p->key = *key;
+    p->next = t->formers;
+    t->formers = p;
+    return &p->plan;
+}
+
+/* --- Equiformer: settings --- */
+
+enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
+typedef struct eqnn__fiber { int degrees, of[EQNN__DEGREES]; } eqnn__fiber;
+
+/* What the layers know: the settings, and what was made of the positions once. The tensors are kept
+   together, as arguments of checkpoints. */
+enum { EQNN__AT_HARMONICS, EQNN__AT_RADIAL, EQNN__AT_WEIGHT, EQNN__AT_LOG, EQNN__AT_COUNT };
+typedef struct eqnn__former {
+    eqnn_equiformer_opts o;
+    eqnn__fiber heads, dim_head;
+    const eqnn_graph *g;
+    int pairs;                       /* the radial networks have a row for each undirected pair */
+    eqnn_tensor **basis;             /* buffers by (li, lo), or NULL                            */
+    eqnn_tensor *at[EQNN__AT_COUNT]; /* WEIGHT and LOG: of edges and its logarithm, or NULL     */
+} eqnn__former;
+
+/* A list "4,4,2" for that many degrees, one number for all of them; degrees 0: as many as listed. */
+static int eqnn__fiber_of(eqnn_ctx *c, eqnn__fiber *f, const char *what, const char *list,
+                          int degrees)
+{
+    const char *at = list;
+    int n = 0, more = 1, width = 0;
+    while (at && n <= EQNN__DEGREES) {
+        while (*at == ' ') at++;
+        if (*at == '0') { /* a degree may be left out */
+            width = 0, at++;
+            while (*at == ' ') at++;
+            if (*at == ',') at++;
+            else if (*at) more = -1;
+        } else {
+            more = eqnn__next_width(&at, &width);
+        }
+        if (more <= 0) break;
+        if (n < EQNN__DEGREES) f->of[n] = width;
+        n++;
+        if (!*at) break;
+    }
+    if (n == 1)
+        for (; n < degrees && n < EQNN__DEGREES; n++) f->of[n] = f->of[0];
+    f->degrees = n;
+    if (n > 0 && n <= EQNN__DEGREES && more >= 0 && (degrees <= 0 || n == degrees)) return 1;
+    eqnn__fail(c, "equiformer: %s \"%.100s\" is no list of 1 to %d numbers like \"4,4,2\"%s", what,
+               list ? list : "(NULL)", (int)EQNN__DEGREES,
+               degrees > 0 ? eqnn_format(c, ", one for each of %d degrees", degrees) : "");
+    return 0;
+}
+
+static const eqnn_irreps *eqnn__fiber_irreps(eqnn_ctx *c, const eqnn__fiber *f)
+{
+    int block[EQNN__DEGREES][3];
+    for (int l = 0; l < f->degrees; l++) {
+        block[l][0] = f->of[l];
+        block[l][1] = l;
+        block[l][2] = l % 2 ? -1 : 1;
+    }
+    return eqnn_irreps_blocks(c, (const int (*)[3])block, f->degrees);
+}
+
+/* One degree of a fiber. */
+static const eqnn_irreps *eqnn__degree_irreps(eqnn_ctx *c, int copies, int l)
+{
+    int block[1][3];
+    block[0][0] = copies;
+    block[0][1] = l;
+    block[0][2] = l % 2 ? -1 : 1;
+    return eqnn_irreps_blocks(c, (const int (*)[3])block, 1);
+}
+
+/* Channels of each degree, of blocks in any number and order. */
+static eqnn__fiber eqnn__label_fiber(const eqnn_label *a)
+{
+    eqnn__fiber f;
+    memset(&f, 0, sizeof f);
+    for (int b = 0; a && b < a->blocks; b++) {
+        int l = a->block[b].type->l;
+        if (l >= EQNN__DEGREES) continue;
+        f.of[l] += a->block[b].copies;
+        if (l >= f.degrees) f.degrees = l + 1;
+    }
+    return f;
+}
+
+/* x with one block of each degree 0, 1, .. of parity (-1)^l. */
+static eqnn_tensor *eqnn__former_input(eqnn_tensor *x)
+{
+    x = eqnn__with_label(x);
+    if (eqnn__bad(x, "equiformer")) return NULL;
+    eqnn__fiber f = eqnn__label_fiber(x->label);
+    const eqnn_irreps *want = eqnn__fiber_irreps(x->ctx, &f);
+    if (!want) return NULL;
+    if (x->label != want && x->label->cols == want->cols && x->label->blocks == want->blocks)
+        for (int b = 0; b < want->blocks; b++)
+            if (x->label->block[b].type->l != b) want = NULL;
+    if (want && want->cols == x->cols && want->blocks == x->label->blocks)
+        return x->label == want ? x : eqnn_as(x, want);
+    return eqnn__fail(x->ctx, "equiformer%s: features are blocks of degrees 0, 1, .. up to %d, one "
+                              "of each in this order, not %s", eqnn__place(x->ctx),
+                      (int)EQNN__DEGREES - 1, x->label->name);
+}
+
+static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equiformer_opts *opts,
+                                 int degrees)
+{
+    memset(a, 0, sizeof *a);
+    if (opts) a->o = *opts;
+    eqnn_equiformer_opts *o = &a->o;
+    if (!o->dim_head) o->dim_head = "24";
+    if (!o->heads) o->heads = "8";
+    if (o->depth < 0) o->depth = 0;
+    if (o->radial <= 0) o->radial = 64;
+    if (o->linear_dim <= 0) o->linear_dim = 8;
+    if (!(o->slope > 0)) o->slope = 0.1;
+    if (o->hidden_mult <= 0) o->hidden_mult = 4;
+    if (!(o->embedding_grad > 0)) o->embedding_grad = 0.5;
+    return eqnn__fiber_of(c, &a->heads, "heads", o->heads, degrees) &&
+           eqnn__fiber_of(c, &a->dim_head, "dim_head", o->dim_head, degrees);
+}
+
+/* --- Equiformer: linear maps and norms, degree by degree --- */
+
+static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out)
+{
+    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_MIX, in, out);
+    const void **plan = eqnn__former_find(c, &key);
+    eqnn__mix_block *block;
+    int n = 0, w = 0;
+    if (!plan || *plan) return plan ? *plan : NULL;
+    block = (eqnn__mix_block *)eqnn__temp(c, (size_t)in->blocks * (size_t)out->blocks + 1,
+                                          sizeof *block);
+    if (!block) return NULL;
+    for (int b = 0; b < out->blocks; b++) {
+        const eqnn_block *to = &out->block[b];
+        for (int i = 0; i < in->blocks; i++) {
+            const eqnn_block *from = &in->block[i];
+            if (from->type->l != to->type->l || !from->copies || !to->copies) continue;
+            eqnn__mix_block m = { 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+            m.d = to->type->dim;
+            m.U = from->copies, m.x = from->start, m.xs = from->copies;
+            m.V = to->copies, m.g = to->start, m.gs = to->copies;
+            m.w = w;
+            m.scale = 1;
+            w += m.U * m.V;
+            block[n++] = m;
+        }
+    }
+    return *plan = eqnn__mix_plan(c, block, n);
+}
+
+/* y_l = x_l W_l for the degrees that both have, other columns 0; W_l "name.weights.l" [in, out] has
+   the channels of x in the order of its blocks. */
+static eqnn_tensor *eqnn__fiber_linear(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
+                                       int zero)
+{
+    eqnn_tensor *w[EQNN__DEGREES];
+    int n = 0;
+    if (!x || !out || eqnn__bad(x, "equiformer")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    eqnn__fiber in = eqnn__label_fiber(x->label);
+    for (int b = 0; b < out->blocks; b++) {
+        int l = out->block[b].type->l, U = l < in.degrees ? in.of[l] : 0, V = out->block[b].copies;
+        eqnn_init init;
+        if (!U || !V) continue;
+        memset(&init, 0, sizeof init);
+        init.scale = 1 / sqrt((double)U);
+        if (zero) init.kind = EQNN_INIT_ZEROS;
+        eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "%s.weights.%d", name, l), U, V, &init);
+        w[n++] = eqnn_reshape(W, 1, U * V);
+    }
+    if (!n) return eqnn__tag(eqnn_zeros(c, x->rows, out->cols), out);
+    eqnn_tensor *W = n > 1 ? eqnn_concat_n(w, n) : w[0];
+    const void *plan = eqnn__former_mix_plan(c, x->label, out);
+    return plan ? eqnn__tag(eqnn__mix(plan, eqnn__bare(x), W, out->cols), out) : NULL;
+}
+
+/* For every copy the degree it belongs to; a block is a degree here. */
+static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
+{
+    int *v = (int *)eqnn__temp(c, (size_t)a->copies + 1, sizeof *v), n = 0;
+    for (int b = 0; v && b < a->blocks; b++)
+        for (int u = 0; u < a->block[b].copies; u++) v[n++] = b;
+    return v ? eqnn_ints_make(c, n, v, a->blocks, 0) : NULL;
+}
+
+/* Each degree divided by s = sqrt(sum over channels and components of x^2 / channels) and times a
+   gain for each channel, "name.transforms.l". Degrees that vanish (all of them do but 0 for a lone
+   node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2. */
+static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name)
+{
+    eqnn_tensor *gain[EQNN__DEGREES];
+    double over[EQNN__DEGREES];
+    if (!x || eqnn__bad(x, "equiformer")) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_label *a = x->label;
+    for (int b = 0; b < a->blocks; b++) {
+        eqnn_init ones;
+        int C = a->block[b].copies;
+        memset(&ones, 0, sizeof ones);
+        ones.kind = EQNN_INIT_ONES;
+        over[b] = C ? 1.0 / C : 0;
+        gain[b] = eqnn_zeros(c, 1, 0);
+        if (!C) continue;
+        gain[b] = eqnn_param(c, eqnn_format(c, "%s.transforms.%d", name, a->block[b].type->l), C, 1,
+                             &ones);
+        gain[b] = eqnn_reshape(gain[b], 1, C);
+    }
+    eqnn_ints *degree = eqnn__copy_degrees(c, a);
+    if (!degree) return NULL;
+    eqnn_tensor *s = eqnn_collect_columns(eqnn_square_copies(x), degree);
+    s = eqnn_rsqrt(eqnn_shift(eqnn_mul(s, eqnn_from_double(c, 1, a->blocks, over)), 1e-12));
+    s = eqnn_mul(eqnn_columns(s, degree), eqnn_concat_n(gain, a->blocks));
+    return eqnn_scale_copies(x, s);
+}
+
+/* x of columns first.. as plain numbers, and as irreps. */
+static eqnn_tensor *eqnn__fiber_part(eqnn_tensor *x, int first, const eqnn_irreps *irreps)
+{
+    return irreps ? eqnn__tag(eqnn_slice(eqnn__bare(x), first, irreps->cols), irreps) : NULL;
+}
+
+/* The higher degrees of a fiber. */
+static const eqnn_irreps *eqnn__fiber_rest(eqnn_ctx *c, eqnn__fiber f)
+{
+    f.of[0] = 0;
+    const eqnn_irreps *a = eqnn__fiber_irreps(c, &f);
+    return a ? eqnn_irreps_simplify(c, a) : NULL;
+}
+
+/* Columns from first on: degree 0 as a gate for each copy of higher degree, then scalars; then the
+   higher degrees. y_0 = silu(scalars), y_l = x_l sigmoid(gate). out: channels of y. */
+static eqnn_tensor *eqnn__fiber_gate(eqnn_tensor *x, int first, const eqnn__fiber *out)
+{
+    if (!x) return NULL;
+    eqnn_ctx *c = x->ctx;
+    const eqnn_irreps *rest = eqnn__fiber_rest(c, *out);
+    if (!rest) return NULL;
+    int gates = rest->copies, scalars = out->of[0];
+    eqnn_tensor *bare = eqnn__bare(x);
+    eqnn_tensor *y = eqnn_silu(eqnn_slice(bare, first + gates, scalars));
+    y = eqnn__tag(y, eqnn__degree_irreps(c, scalars, 0));
+    if (!gates) return y;
+    eqnn_tensor *g = eqnn_sigmoid(eqnn_slice(bare, first, gates));
+    return eqnn_concat(y, eqnn_scale_copies(eqnn__fiber_part(bare, first + gates + scalars, rest), g));
+}
+
+/* --- Equiformer: the product --- */
+
+/* y = (silu(x) - mean) / sqrt(var + 1e-5) of each row, and a 1 after it for the next bias. */
+static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
+{
+    eqnn_tensor *a = eqnn_silu(x);
+    eqnn_tensor *centred = eqnn_sub(a, eqnn_mean_cols(a));
+    eqnn_tensor *var = eqnn_mean_cols(eqnn_square(centred));
+    eqnn_tensor *y = eqnn_mul(centred, eqnn_rsqrt(eqnn_shift(var, 1e-5)));
+    return y ? eqnn_concat(y, eqnn_full(y->ctx, y->rows, 1, 1)) : NULL;
+}
+
+/* Weights of layer i of a radial network as rows (W diag(gamma) | b): gamma is the gain of the norm
+   before it, layer 0 has none. */
+static eqnn_tensor *eqnn__radial_layer(eqnn_ctx *c, int i, int in, int out)
+{
+    eqnn_init torch, ones;
+    memset(&torch, 0, sizeof torch);
+    memset(&ones, 0, sizeof ones);
+    torch.kind = EQNN_INIT_TORCH;
+    torch.fan_in = in;
+    torch.fan_out = out;
+    ones.kind = EQNN_INIT_ONES;
+    eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "rp.%d.weight", i), out, in, &torch);
+    eqnn_tensor *b = eqnn_param(c, eqnn_format(c, "rp.%d.bias", i), 1, out, &torch);
+    if (i) W = eqnn_mul(W, eqnn_param(c, eqnn_format(c, "rp.%d.gamma", i - 1), 1, in, &ones));
+    return eqnn_concat(W, eqnn_reshape(b, out, 1));
+}
+
+/* The radial network of a path: hidden features with a 1 at the end, and in *V the last layer
+   [hidden + 1, n matrices of ci x co], column (j ci + i) co + o for channel i to o of matrix j. */
+static eqnn_tensor *eqnn__former_radial(const eqnn__former *a, int matrices, int ci, int co,
+                                        eqnn_tensor **V)
+{
+    eqnn_tensor *b = a->at[EQNN__AT_RADIAL], *h = b;
+    eqnn_ctx *c = b->ctx;
+    int H = a->o.radial, n = matrices * ci * co;
+    h = eqnn__silu_norm(eqnn_matmul_t(h, eqnn__radial_layer(c, 0, b->cols - 1, H), 0, 1));
+    h = eqnn__silu_norm(eqnn_matmul_t(h, eqnn__radial_layer(c, 3, H, H), 0, 1));
+    eqnn_tensor *last = eqnn__radial_layer(c, 6, H, n);
+    int *row = (int *)eqnn__temp(c, (size_t)n + 1, sizeof *row);
+    for (int j = 0, k = 0; row && j < matrices; j++)
+        for (int i = 0; i < ci; i++)
+            for (int o = 0; o < co; o++) row[k++] = (j * co + o) * ci + i;
+    eqnn_ints *order = row ? eqnn_ints_make(c, n, row, n, 0) : NULL;
+    *V = order ? eqnn_transpose(eqnn_take(last, order)) : NULL;
+    return *V ? h : NULL;
+}
+
+/* The numbers w_J, J = |li - lo| .. li + lo, of a path: y_m = A_m x_m + B_m x_-m in the edge's frame
+   is the sum over J of w_J C(lo, li, J) x Y_J. With c_m = C(lo, li, J)[m, m, 0] for even li + lo + J
+   and d_m = C(lo, li, J)[m, -m, 0] for odd, by the orthogonality of 3j symbols
+
+       w_J = (2J+1) (c_0 A_0 + 2 sum over m > 0 of c_m A_m)    w_J = (2J+1) 2 sum of d_m B_m.
+
+   Of basis [2 min + 1 orders, one column for each J] A is the sum of the even columns, B of the odd
+   ones. Without one: w_J = 1 and -1; or 1/C[0, 0, 0] where one degree is 0 and y_0 = x_0. */
+static int eqnn__path_numbers(int li, int lo, const eqnn_tensor *basis, double *w)
+{
+    int low = li < lo ? li : lo, n = 2 * low + 1;
+    double C[4 * EQNN__DEGREES * EQNN__DEGREES * (4 * EQNN__DEGREES + 1)];
+    for (int f = 0; f < n; f++) {
+        int J = li + lo - 2 * low + f, width = 2 * J + 1;
+        w[f] = f % 2 ? -1 : low ? 1 : sqrt((double)width);
+        if (!basis) continue;
+        if (!eqnn_wigner_3j(lo, li, J, C)) return 0;
+        w[f] = 0;
+        for (int m = 0; m <= low; m++) {
+            double sum = 0;
+            for (int k = f % 2; k < n; k += 2) sum += eqnn_at(basis, low + m, k);
+            int out = lo + m, in = f % 2 ? li - m : li + m;
+            w[f] += (m ? 2 : 1) * width * sum * C[(out * (2 * li + 1) + in) * width + J];
+        }
+    }
+    return n;
+}
+
+/* The buffer "basis:(li,lo)" as the original's files hold it, or NULL where there is none. */
+static eqnn_tensor *eqnn__path_basis(eqnn_ctx *c, int li, int lo)
+{
+    int low = li < lo ? li : lo;
+    double v[(2 * EQNN__DEGREES + 1) * (2 * EQNN__DEGREES + 1)];
+    double C[4 * EQNN__DEGREES * EQNN__DEGREES * (4 * EQNN__DEGREES + 1)];
+    if (!low) return NULL;
+    int n = 2 * low + 1, all = 1;
+    eqnn_tensor *b = eqnn_buffer(c, eqnn_format(c, "basis:(%d,%d)", li, lo), n, n, NULL);
+    for (int i = 0; b && i < n * n; i++) all = all && b->data[i] == 0;
+    if (!b || !all) return b;
+    for (int f = 0; f < n; f++) {
+        int J = li + lo - 2 * low + f, width = 2 * J + 1;
+        if (!eqnn_wigner_3j(lo, li, J, C)) return NULL;
+        for (int m = -low; m <= low; m++) {
+            int out = lo + (f % 2 ? -m : m);
+            v[(m + low) * n + f] = C[(out * (2 * li + 1) + li + m) * width + J];
+        }
+    }
+    eqnn_set(b, v);
+    return b;
+}
+
+/* C[i][j][k] of x_li, harmonics of degrees first..first + count - 1 times w, and y_lo. */
+static double *eqnn__former_turn(eqnn_ctx *c, int li, int lo, int first, int count, const double *w)
+{
+    int d1 = 2 * li + 1, d3 = 2 * lo + 1, start = first * first;
+    int d2 = (first + count) * (first + count) - start;
+    size_t size = (size_t)d1 * (size_t)d2 * (size_t)d3;
+    double *C = (double *)eqnn__temp(c, size, sizeof *C);
+    double *j3 = (double *)eqnn__temp(c, size, sizeof *j3);
+    if (!C || !j3) return NULL;
+    memset(C, 0, size * sizeof *C);
+    for (int J = first; J < first + count; J++) {
+        int width = 2 * J + 1;
+        if (!eqnn_wigner_3j(lo, li, J, j3)) return NULL;
+        for (int i = 0; i < d1; i++)
+            for (int m = 0; m < width; m++)
+                for (int k = 0; k < d3; k++)
+                    C[(i * d2 + J * J - start + m) * d3 + k] =
+                        w[J - first] * j3[(k * d1 + i) * width + m];
+    }
+    return C;
+}
+
+/* Turns degree li of x along the edges into lo, channel by channel: [edges, matrices (2lo+1) ci],
+   one matrix for all J, or for each a matrix of its own. */
+static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int li, int lo, int matrices,
+                                   const double *w, int degrees)
+{
+    eqnn__couple_path path[2 * EQNN__DEGREES + 1];
+    int first = abs(li - lo), each = matrices > 1 ? 1 : degrees;
+    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_TURN, in, NULL);
+    key.n[0] = li, key.n[1] = lo, key.n[2] = matrices;
+    memcpy(key.coefficient, w, (size_t)degrees * sizeof *w);
+    const void **plan = eqnn__former_find(c, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
+    memset(path, 0, sizeof path);
+    for (int j = 0, J = first; j < matrices; j++, J += each) {
+        path[j].d1 = 2 * li + 1, path[j].d3 = 2 * lo + 1;
+        path[j].d2 = (J + each) * (J + each) - J * J;
+        path[j].x = in->block[li].start, path[j].xs = in->block[li].copies;
+        path[j].y = J * J, path[j].ys = 1;
+        path[j].g = j * path[j].d3 * path[j].xs, path[j].gs = path[j].xs;
+        path[j].w = -1, path[j].ws = 1;
+        path[j].channels = path[j].xs;
+        path[j].scale = 1;
+        path[j].C = eqnn__former_turn(c, li, lo, J, each, w + (J - first));
+        if (!path[j].C) return NULL;
+    }
+    return *plan = eqnn__couple_plan(c, path, matrices);
+}
+
+/* y[k, o] = sum over matrices j, channels i of R_j[i, o] t[j, k, i], R = h V made tile by tile: a
+   coupling whose x is 1 for every o, whose y is t, and which has a path for each (j, i). */
+static const void *eqnn__contract_plan(eqnn_ctx *c, int lo, int matrices, int ci, int co)
+{
+    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_CONTRACT, NULL, NULL);
+    key.n[0] = lo, key.n[1] = matrices, key.n[2] = ci, key.n[3] = co;
+    const void **plan = eqnn__former_find(c, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
+    int d = 2 * lo + 1, n = matrices * ci;
+    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, (size_t)n + 1, sizeof *path);
+    double *one = (double *)eqnn__temp(c, (size_t)(d * d), sizeof *one);
+    if (!path || !one) return NULL;
+    for (int i = 0; i < d * d; i++) one[i] = i % (d + 1) == 0;
+    for (int i = 0; i < n; i++) {
+        memset(&path[i], 0, sizeof path[i]);
+        path[i].d1 = 1, path[i].d2 = d, path[i].d3 = d;
+        path[i].xs = 1;
+        path[i].y = i / ci * d * ci + i % ci, path[i].ys = ci;
+        path[i].gs = co;
+        path[i].w = i * co, path[i].ws = 1;
+        path[i].channels = co;
+        path[i].scale = 1;
+        path[i].C = one;
+    }
+    return *plan = eqnn__couple_plan(c, path, n);
+}
+
+/* Channels of degree lo that come from input degree li of n: ceil(C/n) from the first C mod n, one
+   fewer from the others; equal parts when n divides C. */
+static int eqnn__former_share(int C, int n, int li)
+{
+    return C / n + (li < C % n);
+}
+
+/* One path of the product: z [edges, ..] of degree li to co channels of degree lo. */
+static eqnn_tensor *eqnn__former_path(eqnn_tensor *z, int li, int lo, int co, const eqnn__former *a)
+{
+    double w[2 * EQNN__DEGREES + 1];
+    eqnn_ctx *c = z->ctx;
+    eqnn_tensor *basis = a->basis ? a->basis[li * EQNN__DEGREES + lo] : NULL, *V = NULL;
+    int degrees = eqnn__path_numbers(li, lo, basis, w), matrices = a->o.full ? degrees : 1;
+    for (int f = 1; a->o.parity && f < degrees; f += 2) w[f] = 0;
+    if (a->o.full && a->o.parity) matrices = (degrees + 1) / 2;
+    int ci = z->label->block[li].copies, d = 2 * lo + 1;
+    eqnn_tensor *v[EQNN__SLOTS] = { eqnn__bare(z), a->at[EQNN__AT_HARMONICS] }, *t;
+    z = eqnn_enter(z, eqnn_format(c, "kernel_unary.(%d,%d)", li, lo));
+    eqnn_tensor *h = z ? eqnn__former_radial(a, matrices, ci, co, &V) : NULL;
+    eqnn_leave(h);
+    if (!h || !co || !ci) return NULL;
+    eqnn__form f;
+    eqnn__form_start(&f, EQNN__COUPLE, 5, z->rows,
+                     eqnn__former_turn_plan(c, z->label, li, lo, matrices, w, degrees));
+    eqnn__slot(&f, 0, EQNN__EACH, z->rows, z->cols);
+    eqnn__slot(&f, 1, EQNN__EACH, z->rows, v[1]->cols);
+    eqnn__slot(&f, 4, EQNN__EACH, z->rows, matrices * d * ci);
+    t = eqnn__form_value(c, &f, v, 4);
+    eqnn_tensor *u[EQNN__SLOTS] = { eqnn_full(c, 1, co, 1), t, h, V };
+    eqnn__form_start(&f, EQNN__COUPLE, 5, z->rows,
+                     eqnn__contract_plan(c, lo, matrices, ci, co));
+    f.graph = a->pairs ? a->g : NULL;
+    eqnn__slot(&f, 0, EQNN__ONE, 1, co);
+    eqnn__slot(&f, 1, EQNN__EACH, z->rows, matrices * d * ci);
+    eqnn__slot(&f, 2, a->pairs ? EQNN__PAIR : EQNN__EACH, h->rows, h->cols);
+    eqnn__slot(&f, 3, EQNN__ONE, V->rows, V->cols);
+    eqnn__slot(&f, 4, EQNN__EACH, z->rows, d * co);
+    return eqnn__tag(eqnn__form_value(c, &f, u, 4), eqnn__degree_irreps(c, co, lo));
+}
+
+/* The product along the edges, [edges, out] with a block for each path: channels of degree lo that
+   come from li = 0, then from li = 1, .. */
+static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
+                                       const eqnn__former *a)
+{
+    eqnn_tensor *part[EQNN__DEGREES * EQNN__DEGREES];
+    int n = 0;
+    eqnn_tensor *to = eqnn__fiber_linear(x, "to_xi", x ? x->label : NULL, 0);
+    eqnn_tensor *from = eqnn__fiber_linear(x, "to_xj", x ? x->label : NULL, 0);
+    to = eqnn_gather_target(to, a->g);
+    eqnn_tensor *z = eqnn_add(to, eqnn_gather(from, a->g));
+    for (int b = 0; z && b < out->blocks; b++)
+        for (int li = 0; li < z->label->blocks; li++) {
+            int co = eqnn__former_share(out->block[b].copies, z->label->blocks, li);
+            eqnn_tensor *y = eqnn__former_path(z, li, out->block[b].type->l, co, a);
+            if (z->ctx->failed) return NULL;
+            if (y) part[n++] = y;
+        }
+    if (!z) return NULL;
+    return n ? eqnn_concat_n(part, n) : eqnn__tag(eqnn_zeros(z->ctx, z->rows, 0), NULL);
+}
+
+/* The weighted mean over the edges that enter a node: divided by their number, at least 1. Where
+   edges fade out, the sum s of weights is no number to divide by: sqrt(1 + s^2) has no jump. */
+static eqnn_tensor *eqnn__former_mean(eqnn_tensor *y, const eqnn__former *a)
+{
+    eqnn_tensor *w = a->at[EQNN__AT_WEIGHT];
+    if (!w) return eqnn_scatter_mean(y, a->g);
+    eqnn_tensor *s = eqnn_scatter(w, a->g);
+    if (a->o.envelope > 0) s = eqnn_rsqrt(eqnn_shift(eqnn_square(s), 1));
+    else s = eqnn_reciprocal(s ? eqnn_max(s, eqnn_full(s->ctx, 1, 1, 1)) : NULL);
+    y = eqnn_scatter(eqnn_mul(y, w), a->g);
+    return eqnn_mul(y, s);
+}
+
+/* The product with its linear maps: of edges (self gets the nodes' own part), or their mean. */
+static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
+                                         const eqnn__former *a, eqnn_tensor **self)
+{
+    x = eqnn_enter(x, name);
+    if (!x || !out) return NULL;
+    eqnn_tensor *y = eqnn__former_edges(x, out, a);
+    if (y && !self) y = eqnn__former_mean(y, a);
+    y = eqnn__fiber_linear(y, "to_out", out, 0);
+    if (!self) {
+        y = eqnn_add(y, eqnn__fiber_linear(x, "self_interact", out, 0));
+    } else {
+        *self = a->o.no_self ? NULL : eqnn__fiber_linear(x, "self_interact", out, 0);
+        if (!a->o.no_self && !*self) return NULL;
+    }
+    return eqnn_leave(y);
+}
+
+/* --- Equiformer: attention --- */
+
+/* Channels of queries (and of values): heads times channels of a head, degree by degree. */
+static eqnn__fiber eqnn__head_fiber(const eqnn__former *a, int single)
+{
+    eqnn__fiber f = a->dim_head;
+    for (int l = 0; l < f.degrees && !single; l++) f.of[l] *= a->heads.of[l];
+    return f;
+}
+
+static int eqnn__head_count(const eqnn__former *a)
+{
+    int n = 0;
+    for (int l = 0; l < a->heads.degrees; l++) n += a->heads.of[l];
+    return n;
+}
+
+/* Columns of the fiber `inner` (heads x channels) in a fiber whose channels hold `parts` numbers of
+   them a head, of which this is one; single: all heads have the same. */
+static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts, int part,
+                                  int single)
+{
+    eqnn__fiber q = eqnn__head_fiber(a, 0), kv = eqnn__head_fiber(a, single);
+    size_t most = 1;
+    int n = 0, start = 0;
+    for (int l = 0; l < q.degrees; l++) most += (size_t)(2 * l + 1) * (size_t)q.of[l];
+    int *v = (int *)eqnn__temp(c, most, sizeof *v);
+    for (int l = 0; v && l < q.degrees; l++) {
+        int D = a->dim_head.of[l], width = parts * kv.of[l];
+        for (int m = 0; m <= 2 * l; m++, start += width)
+            for (int u = 0; u < q.of[l]; u++) {
+                int head = single ? 0 : u / D;
+                v[n++] = start + (head * parts + part) * D + u % D;
+            }
+    }
+    return v ? eqnn_ints_make(c, n, v, start, 0) : NULL;
+}
+
+/* For every column of the fiber of values the head it belongs to, counted through the degrees. */
+static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqnn_irreps *v)
+{
+    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_HEADS, v, NULL);
+    const void **plan;
+    int first = 0;
+    for (int l = 0; l < a->heads.degrees; l++) key.coefficient[l] = a->heads.of[l];
+    plan = eqnn__former_find(c, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
+    int *map = (int *)eqnn__temp(c, (size_t)v->cols + 1, sizeof *map);
+    for (int b = 0, at = 0; map && b < v->blocks; first += a->heads.of[b++]) {
+        int C = v->block[b].copies, D = a->dim_head.of[b];
+        for (int i = 0; i < v->block[b].type->dim * C; i++) map[at++] = first + i % C / D;
+    }
+    return *plan = map ? eqnn__copy_plan(c, map, v->cols, eqnn__head_count(a)) : NULL;
+}
+
+/* x [rows, heads x channels] times a number for each head; summed at the targets of g, or not. */
+static eqnn_tensor *eqnn__head_scale(eqnn_tensor *x, eqnn_tensor *s, const void *plan,
+                                     const eqnn_graph *g)
+{
+    eqnn__form f;
+    if (!x || !s || !plan) return NULL;
+    eqnn_tensor *v[EQNN__SLOTS] = { eqnn__bare(x), s };
+    eqnn__form_start(&f, EQNN__COPY, 3, x->rows, plan);
+    f.graph = g;
+    eqnn__slot(&f, 0, EQNN__EACH, x->rows, x->cols);
+    eqnn__slot(&f, 1, EQNN__EACH, s->rows, s->cols);
+    eqnn__slot(&f, 2, g ? EQNN__TARGET : EQNN__EACH, g ? g->targets : x->rows, x->cols);
+    return eqnn__tag(eqnn__form_value(x->ctx, &f, v, 2), x->label);
+}
+
+/* A factor dim_head^(-1/2) for every head. */
+static eqnn_tensor *eqnn__head_factors(eqnn_ctx *c, const eqnn__former *a, double sign)
+{
+    int n = eqnn__head_count(a);
+    eqnn_tensor *s = eqnn_zeros(c, 1, n);
+    for (int l = 0, k = 0; s && l < a->heads.degrees; l++)
+        for (int h = 0; h < a->heads.of[l]; h++)
+            s->data[k++] = (eqnn_real)(sign / sqrt((double)a->dim_head.of[l]));
+    return s;
+}
+
+/* Minus the distance of q and k [rows, heads]: of degree 0 the length over the channels of a head,
+   of others the sum over channels of the lengths of the differences. */
+static eqnn_tensor *eqnn__l2_logits(eqnn_tensor *q, eqnn_tensor *kv, eqnn_ints *keys,
+                                    const eqnn__former *a)
+{
+    if (!q || !kv || !keys) return NULL;
+    eqnn_ctx *c = q->ctx;
+    eqnn__fiber f = eqnn__label_fiber(q->label);
+    const eqnn_irreps *rest = eqnn__fiber_rest(c, f);
+    int rows = q->rows, H = a->heads.of[0], n = 0, head = 0;
+    eqnn_tensor *d = eqnn_sub(eqnn__bare(q), eqnn_columns(eqnn__bare(kv), keys)), *y;
+    if (a->o.original) d = eqnn_shift(d, 1e-6);
+    if (!d || !rest) return NULL;
+    y = eqnn_reshape(eqnn_slice(d, 0, f.of[0]), rows * H, H ? a->dim_head.of[0] : 0);
+    y = H ? eqnn_reshape(eqnn_norm(y), rows, H) : eqnn_zeros(c, rows, 0);
+    int *v = (int *)eqnn__temp(c, (size_t)rest->copies + 1, sizeof *v);
+    for (int l = 1; v && l < f.degrees; head += a->heads.of[l++])
+        for (int u = 0; u < f.of[l]; u++) v[n++] = head + u / a->dim_head.of[l];
+    if (!v) return NULL;
+    if (n) {
+        eqnn_tensor *far = eqnn_norm_copies(eqnn__fiber_part(d, f.of[0], rest));
+        y = eqnn_concat(y, eqnn_collect_columns(far, eqnn_ints_make(c, n, v, head, 0)));
+    }
+    return eqnn_mul(y, eqnn__head_factors(c, a, -1));
+}
+
+/* logits = W leaky_relu(columns of this degree's heads), x [rows, ..] begins with these columns */
+static eqnn_tensor *eqnn__mlp_logits(eqnn_tensor *x, const eqnn__former *a)
+{
+    eqnn_tensor *part[EQNN__DEGREES];
+    int at = 0, n = 0;
+    if (!x) return NULL;
+    eqnn_ctx *c = x->ctx;
+    x = eqnn__bare(x);
+    for (int l = 0; l < a->heads.degrees; l++) {
+        eqnn_init init;
+        int H = a->heads.of[l], U = H * a->o.hidden_mult;
+        memset(&init, 0, sizeof init);
+        init.kind = EQNN_INIT_TORCH;
+        if (!H) continue;
+        eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "to_attn_logits.%d.1.weight", l), H, U, &init);
+        part[n] = eqnn_leaky_relu(eqnn_slice(x, at, U), a->o.slope);
+        part[n] = eqnn_matmul_t(part[n], W, 0, 1);
+        n++;
+        at += U;
+    }
+    eqnn_tensor *y = n ? eqnn_concat_n(part, n) : eqnn_zeros(c, x->rows, 0);
+    return eqnn_mul(y, eqnn__head_factors(c, a, 1));
+}
+
+/* Softmax over the edges that enter a node and its own slot; logits of edges [edges, heads] and of
+   nodes [nodes, heads] or NULL. An edge of weight w counts w exp(logit). */
+static eqnn_tensor *eqnn__former_softmax(eqnn_tensor *edge, eqnn_tensor *self,
+                                         const eqnn__former *a, eqnn_tensor **own)
+{
+    if (!edge) return NULL;
+    eqnn_ctx *c = edge->ctx;
+    const eqnn_graph *g = a->g;
+    eqnn_tensor *w = a->at[EQNN__AT_WEIGHT], *in = w;
+    if (w) {
+        eqnn_tensor *all = eqnn_full(c, 1, a->heads.of[0], 1), *log = a->at[EQNN__AT_LOG];
+        in = eqnn_less(eqnn_zeros(c, 1, 1), w);
+        in = eqnn_stretch(in, edge->rows, edge->cols);
+        if (a->o.original && !a->o.mlp && a->heads.of[0]) {
+            eqnn_tensor *mask = eqnn_concat(all, eqnn_zeros(c, 1, edge->cols - a->heads.of[0]));
+            mask = eqnn_stretch(mask, edge->rows, edge->cols);
+            in = eqnn_max(in, mask);
+            log = eqnn_mul(log, eqnn_sub(eqnn_full(c, 1, 1, 1), mask));
+        }
+        edge = eqnn_where(in, eqnn_add(edge, log), eqnn_full(c, 1, 1, -1e30));
+    }
+    if (!self) {
+        eqnn_tensor *y = eqnn_edge_softmax(edge, g);
+        return w ? eqnn_mul(y, in) : y;
+    }
+    int *v = (int *)eqnn__temp(c, (size_t)g->edges + (size_t)g->targets + 1, sizeof *v);
+    for (int e = 0; v && e < g->edges + g->targets; e++)
+        v[e] = e < g->edges ? g->target[e] : e - g->edges;
+    eqnn_ints *node = v ? eqnn__graph_index(c, g->edges + g->targets, v, g->targets, 0) : NULL;
+    eqnn_tensor *both[2];
+    both[0] = edge, both[1] = self;
+    eqnn_tensor *y = node ? eqnn_segment_softmax(eqnn_stack(both, 2), node) : NULL;
+    *own = eqnn_slice_rows(y, g->edges, g->targets);
+    y = eqnn_slice_rows(y, 0, g->edges);
+    return w ? eqnn_mul(y, in) : y;
+}
+
+/* Columns of x [.., heads x d] spread: for each head all d^2 products (or d (d+1) with the numbers
+   v and a 1 beside them); which: the first or the second factor. */
+static eqnn_ints *eqnn__outer_columns(eqnn_ctx *c, int heads, int d, int e, int second)
+{
+    int *v = (int *)eqnn__temp(c, (size_t)heads * (size_t)d * (size_t)e + 1, sizeof *v), n = 0;
+    for (int h = 0; v && h < heads; h++)
+        for (int i = 0; i < d; i++)
+            for (int k = 0; k < e; k++) v[n++] = second ? h * e + k : h * d + i;
+    return v ? eqnn_ints_make(c, n, v, heads * (second ? e : d), 0) : NULL;
+}
+
+/* For each head the outer product of a [rows, heads x d] and b [rows, heads x e]. */
+static eqnn_tensor *eqnn__outer(eqnn_tensor *a, eqnn_tensor *b, int heads, int d, int e)
+{
+    if (!a || !b) return NULL;
+    eqnn_ints *first = eqnn__outer_columns(a->ctx, heads, d, e, 0);
+    eqnn_ints *second = eqnn__outer_columns(a->ctx, heads, d, e, 1);
+    a = eqnn_columns(a, first);
+    return eqnn_mul(a, eqnn_columns(b, second));
+}
+
+/* Interleaves heads: (a of head 0, b of head 0, a of head 1, ..). */
+static eqnn_tensor *eqnn__beside(eqnn_tensor *a, eqnn_tensor *b, int heads)
+{
+    if (!a || !b) return NULL;
+    int rows = a->rows, d = a->cols / heads, e = b->cols / heads;
+    a = eqnn_reshape(a, rows * heads, d);
+    b = eqnn_reshape(b, rows * heads, e);
+    return eqnn_reshape(eqnn_concat(a, b), rows, heads * (d + e));
+}
+
+/* Features of the Taylor series of exp(q . k) to second order: (1, u, u u^T / sqrt 2). */
+static eqnn_tensor *eqnn__taylor(eqnn_tensor *u, int heads, int d)
+{
+    eqnn_tensor *one = u ? eqnn_full(u->ctx, u->rows, heads, 1) : NULL;
+    eqnn_tensor *uu = eqnn_scale(eqnn__outer(u, u, heads, d, d), 0.70710678118654752);
+    return eqnn__beside(eqnn__beside(one, u, heads), uu, heads);
+}
+
+/* out_n = sum over m of (phi(q_n) . phi(k_m)) v_m / max(the same without v, 1e-5), m over the nodes
+   of an example; the sums over m are made once. */
+static eqnn_tensor *eqnn__linear_heads(eqnn_tensor *x, const eqnn__former *a)
+{
+    int H = a->o.linear_heads, d = a->o.linear_dim, F = 1 + d + d * d;
+    eqnn_linear_opts plain;
+    memset(&plain, 0, sizeof plain);
+    plain.no_bias = 1;
+    x = eqnn_enter(eqnn__bare(x), "linear_attn");
+    if (!x) return NULL;
+    eqnn_tensor *q = eqnn_scale(eqnn_linear(x, "to_q.0", H * d, &plain), 1 / sqrt((double)d));
+    eqnn_tensor *kv = eqnn_linear(x, "to_kv.0", 2 * H * d, &plain);
+    eqnn_tensor *k = eqnn_slice(kv, 0, H * d), *v = eqnn_slice(kv, H * d, H * d);
+    v = eqnn__beside(v, eqnn_full(x->ctx, x->rows, H, 1), H);
+    eqnn_tensor *sum = eqnn__outer(eqnn__taylor(k, H, d), v, H, F, d + 1);
+    sum = eqnn_take(eqnn_pool_sum(sum, a->g), a->g->example_index);
+    eqnn_ints *first = eqnn__outer_columns(x->ctx, H, F, d + 1, 0);
+    eqnn_ints *second = eqnn__outer_columns(x->ctx, H, F, d + 1, 1);
+    eqnn_tensor *phi = eqnn_columns(eqnn__taylor(q, H, d), first);
+    eqnn_tensor *y = eqnn_collect_columns(eqnn_mul(phi, sum), second);
+    y = eqnn_reshape(y, x->rows * H, d + 1);
+    eqnn_tensor *under = y ? eqnn_max(eqnn_slice(y, d, 1), eqnn_full(x->ctx, 1, 1, 1e-5)) : NULL;
+    y = eqnn_div(eqnn_slice(y, 0, d), under);
+    if (!a->o.mlp) {
+        eqnn_tensor *gate = eqnn_sigmoid(eqnn_linear(x, "to_v_gates.0", H, &plain));
+        y = eqnn_mul(y, eqnn_reshape(gate, x->rows * H, 1));
+    }
+    y = eqnn_reshape(y, x->rows, H * d);
+    return eqnn_leave(eqnn__tag(y, eqnn__degree_irreps(x->ctx, H * d, 0)));
+}
+
+/* What the heads brought to a node, gated, with the linear heads, through the last map. */
+static eqnn_tensor *eqnn__heads_end(eqnn_tensor *y, eqnn_tensor *x, const void *plan,
+                                    const eqnn__former *a)
+{
+    if (!y || !x) return NULL;
+    eqnn_tensor *scalars = eqnn_slice(eqnn__bare(x), 0, x->label->block[0].copies);
+    if (!a->o.no_gate) {
+        eqnn_tensor *gate = eqnn_linear(scalars, "attn_head_gates.1", eqnn__head_count(a), NULL);
+        y = eqnn__head_scale(y, eqnn_sigmoid(gate), plan, NULL);
+    }
+    if (a->o.linear_heads > 0) y = eqnn_concat(y, eqnn__linear_heads(scalars, a));
+    return eqnn__fiber_linear(y, "to_out", x->label, !a->o.start_random);
+}
+
+/* y_i = sum over j of alpha_ij v_j, the node's own slot among them. */
+static eqnn_tensor *eqnn__former_gather(eqnn_tensor *alpha, eqnn_tensor *v, eqnn_tensor *own,
+                                    eqnn_tensor *v_own, const void *plan, const eqnn__former *a)
+{
+    eqnn_tensor *y = eqnn__head_scale(v, alpha, plan, a->g);
+    return v_own ? eqnn_add(y, eqnn__head_scale(v_own, own, plan, NULL)) : y;
+}
+
+/* Distances of queries and keys decide. Keys and values are one product, head by head. */
+static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
+{
+    eqnn_ctx *c = x->ctx;
+    eqnn__fiber inner = eqnn__head_fiber(a, 0), kv = eqnn__head_fiber(a, a->o.single_kv);
+    for (int l = 0; l < kv.degrees; l++) kv.of[l] *= 2;
+    eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
+    const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
+    x = eqnn__fiber_norm(x, "prenorm");
+    eqnn_tensor *q = eqnn__fiber_linear(x, "to_q", head, 0);
+    eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fiber_irreps(c, &kv), a, &self);
+    eqnn_ints *keys = eqnn__head_take(c, a, 2, 0, a->o.single_kv);
+    eqnn_ints *values = eqnn__head_take(c, a, 2, 1, a->o.single_kv);
+    if (!e || !q || !keys || !values) return NULL;
+    const void *plan = eqnn__head_plan(c, a, head);
+    eqnn_tensor *logit = eqnn__l2_logits(eqnn_gather_target(q, a->g), e, keys, a);
+    eqnn_tensor *v = eqnn__tag(eqnn_columns(eqnn__bare(e), values), head);
+    if (self) {
+        logit_own = eqnn__l2_logits(q, self, keys, a);
+        v_own = eqnn__tag(eqnn_columns(eqnn__bare(self), values), head);
+    }
+    eqnn_tensor *alpha = eqnn__former_softmax(logit, logit_own, a, &own);
+    return eqnn__heads_end(eqnn__former_gather(alpha, v, own, v_own, plan, a), x, plan, a);
+}
+
+/* Gate and linear map of what follows the logits' columns; spread over heads that share it. */
+static eqnn_tensor *eqnn__mlp_values(eqnn_tensor *e, int first, const eqnn__fiber *v,
+                                     const eqnn_irreps *head, const eqnn__former *a)
+{
+    if (!e || !head) return NULL;
+    eqnn_ctx *c = e->ctx;
+    eqnn_tensor *y = eqnn__fiber_gate(e, first, v);
+    y = eqnn__fiber_linear(y, "to_values.1", eqnn__fiber_irreps(c, v), 0);
+    if (!a->o.single_kv) return y;
+    return eqnn__tag(eqnn_columns(eqnn__bare(y), eqnn__head_take(c, a, 1, 0, 1)), head);
+}
+
+/* A network of the invariant channels decides; degree 0 of the product holds what it sees, gates of
+   the values of higher degree, and the values of degree 0. */
+static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
+{
+    eqnn_ctx *c = x->ctx;
+    eqnn__fiber inner = eqnn__head_fiber(a, 0), v = eqnn__head_fiber(a, a->o.single_kv), all = v;
+    int see = eqnn__head_count(a) * a->o.hidden_mult;
+    all.of[0] += see;
+    for (int l = 1; l < v.degrees; l++) all.of[0] += v.of[l];
+    eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
+    const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
+    x = eqnn__fiber_norm(x, "prenorm");
+    eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", eqnn__fiber_irreps(c, &all), a, &self);
+    if (!e || !head) return NULL;
+    const void *plan = eqnn__head_plan(c, a, head);
+    eqnn_tensor *logit = eqnn__mlp_logits(e, a);
+    eqnn_tensor *values = eqnn__mlp_values(e, see, &v, head, a);
+    if (self) {
+        logit_own = eqnn__mlp_logits(self, a);
+        v_own = eqnn__mlp_values(self, see, &v, head, a);
+    }
+    eqnn_tensor *alpha = eqnn__former_softmax(logit, logit_own, a, &own);
+    return eqnn__heads_end(eqnn__former_gather(alpha, values, own, v_own, plan, a), x, plan, a);
+}
+
+static eqnn_tensor *eqnn__former_attention(eqnn_tensor *x, const char *name, const eqnn__former *a)
+{
+    x = eqnn_enter(x, name);
+    if (!x) return NULL;
+    return eqnn_leave(a->o.mlp ? eqnn__mlp_attention(x, a) : eqnn__l2_attention(x, a));
+}
+
+/* Norm, linear to gates and four times the channels, gate, linear. */
+static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
+                                      int type_norms)
+{
+    x = eqnn_enter(x, name);
+    if (!x) return NULL;
+    eqnn_ctx *c = x->ctx;
+    eqnn__fiber in = eqnn__label_fiber(x->label), hidden = in, wide;
+    for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
+    wide = hidden;
+    for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
+    x = eqnn__fiber_norm(x, "prenorm");
+    const eqnn_irreps *rest = x ? eqnn__fiber_rest(c, in) : NULL;
+    if (type_norms && rest && rest->copies) {
+        eqnn_tensor *length = eqnn_norm_copies(eqnn__fiber_part(x, in.of[0], rest));
+        x = eqnn_concat(x, eqnn__tag(length, eqnn__degree_irreps(c, rest->copies, 0)));
+    }
+    x = eqnn__fiber_linear(x, "project_in", eqnn__fiber_irreps(c, &wide), 0);
+    x = eqnn__fiber_gate(x, 0, &hidden);
+    return eqnn_leave(eqnn__fiber_linear(x, "project_out", out, 1));
+}
+
+/* --- Equiformer: what the positions give --- */
+
+/* Weights of edges and their logarithms, from .edge_weight and the envelope; NULL: all are 1. */
+static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
+{
+    eqnn_tensor *w = a->o.edge_weight;
+    const eqnn_graph *g = a->g;
+    eqnn_ctx *c = g->ctx;
+    if (w && (w->rows != g->edges || w->cols != 1)) {
+        eqnn__fail(c, "equiformer: edge weights [%d,%d] for %d edges", w->rows, w->cols, g->edges);
+        return 0;
+    }
+    if (a->o.envelope > 0) {
+        eqnn_tensor *u = eqnn_map(eqnn_scale(length, 1 / a->o.envelope), EQNN_POLY_CUTOFF, 3, 0);
+        if (u && a->o.bonded) {
+            eqnn_tensor *near = eqnn_zeros(c, g->edges, 1);
+            for (int e = 0; near && e < g->edges; e++)
+                near->data[e] = (eqnn_real)(a->o.bonded->v[e] > 0);
+            u = eqnn_where(near, eqnn_full(c, 1, 1, 1), u);
+        }
+        w = w ? eqnn_mul(w, u) : u;
+        if (!w) return 0;
+    }
+    if (!w) return 1;
+    eqnn_tensor *there = eqnn_less(eqnn_zeros(c, 1, 1), w);
+    a->at[EQNN__AT_WEIGHT] = w;
+    a->at[EQNN__AT_LOG] = eqnn_log(eqnn_where(there, w, eqnn_full(c, 1, 1, 1)));
+    return a->at[EQNN__AT_LOG] != NULL;
+}
+
+/* What radial networks see beside the length: tables by kinds and bonds, numbers. */
+static eqnn_tensor *eqnn__former_table(const eqnn__former *a, eqnn_ints *index, const char *name,
+                                       int entries, int cols, eqnn_tensor *before)
+{
+    eqnn_ctx *c = a->g->ctx;
+    if (!index) return before;
+    if (index->count != a->g->edges)
+        return eqnn__fail(c, "equiformer: %s has %d indices for %d edges", name, index->count,
+                          a->g->edges);
+    eqnn_tensor *y = eqnn_embedding(c, index, name, entries, cols, NULL);
+    return before ? eqnn_concat(before, y) : y;
+}
+
+static eqnn_tensor *eqnn__former_seen(const eqnn__former *a)
+{
+    const eqnn_equiformer_opts *o = &a->o;
+    eqnn_ctx *c = a->g->ctx;
+    eqnn_tensor *x = NULL;
+    int kinds = o->edge_tokens, rings = o->bond_degrees > 0 ? o->bond_degrees + 1 : 2;
+    if (o->edge_token && kinds <= 0) kinds = o->edge_token->range;
+    if (o->edge_token && o->edge_dim <= 0)
+        return eqnn__fail(c, "equiformer: kinds of edges need .edge_dim, the columns of their table");
+    x = eqnn__former_table(a, o->edge_token, "edge_emb", kinds, o->edge_dim, NULL);
+    if (o->edges) {
+        if (o->edges->rows != a->g->edges || !eqnn__invariant(o->edges->label))
+            return eqnn__fail(c, "equiformer: numbers of edges are invariant and [%d,n], not "
+                                 "%s [%d,%d]", a->g->edges, eqnn__label_text(o->edges->label),
+                              o->edges->rows, o->edges->cols);
+        x = x ? eqnn_concat(x, eqnn__bare(o->edges)) : eqnn__bare(o->edges);
+    }
+    if (o->bond_dim > 0 && !o->bonded)
+        return eqnn__fail(c, "equiformer: .bond_dim needs .bonded, how many bonds lie between the "
+                             "ends of each edge (eqnn_neighbour_graph)");
+    if (o->bond_dim > 0)
+        x = eqnn__former_table(a, o->bonded, "adj_emb", rings, o->bond_dim, x);
+    return x ? x : eqnn_zeros(c, a->g->edges, 0);
+}
+
+/* The original's bases, which belong to the whole network. */
+static int eqnn__former_bases(eqnn__former *a, int in, int out)
+{
+    eqnn_ctx *c = a->g->ctx;
+    size_t n = EQNN__DEGREES * EQNN__DEGREES;
+    a->basis = (eqnn_tensor **)eqnn__step_alloc(c, n * sizeof *a->basis);
+    if (!a->basis) return 0;
+    memset(a->basis, 0, n * sizeof *a->basis);
+    for (int li = 1; li < in; li++)
+        for (int lo = 1; lo < out; lo++)
+            a->basis[li * EQNN__DEGREES + lo] = eqnn__path_basis(c, li, lo);
+    return !c->failed;
+}
+
+/* Harmonics of the edges' directions, and what radial networks see: (edge, length, 1). Vectors point
+   from source to target. */
+static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
+                              const eqnn_graph *g, int in, int out)
+{
+    eqnn_harmonics_opts unit;
+    if (!x || eqnn__bad2(x, pos, "equiformer")) return 0;
+    eqnn_ctx *c = pos->ctx;
+    if (!g || x->rows != g->targets || g->sources != g->targets || pos->rows != g->targets) {
+        eqnn__fail(c, "equiformer: %d rows of features and %d positions for a graph of %d sources "
+                      "and %d targets", x->rows, pos->rows, g ? g->sources : 0, g ? g->targets : 0);
+        return 0;
+    }
+    memset(&unit, 0, sizeof unit);
+    unit.normalize = 1;
+    unit.kind = EQNN_NORM;
+    a->g = g;
+    eqnn_tensor *r = eqnn_neg(eqnn_edge_vectors(pos, g)), *length = eqnn_norm(r);
+    eqnn_tensor *seen = eqnn__former_seen(a), *Y = eqnn_spherical_harmonics(r, in + out - 2, &unit);
+    if (!seen || !Y || !eqnn__former_weights(a, length)) return 0;
+    if (a->o.basis && !eqnn__former_bases(a, in, out)) return 0;
+    a->pairs = g->pair && seen->cols == 0;
+    seen = a->pairs ? eqnn_take(length, g->pair_edge_index) : eqnn_concat(seen, length);
+    if (!seen) return 0;
+    a->at[EQNN__AT_HARMONICS] = eqnn__bare(Y);
+    a->at[EQNN__AT_RADIAL] = eqnn_concat(seen, eqnn_full(c, seen->rows, 1, 1));
+    return a->at[EQNN__AT_RADIAL] != NULL;
+}
+
+/* --- Equiformer: layers by themselves --- */
+
+EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                              const char *name, const char *out,
+                                              const eqnn_equiformer_opts *opts,
+                                              eqnn_tensor **self)
+{
+    eqnn__former a;
+    eqnn__fiber to;
+    x = eqnn__former_input(x);
+    if (!x || !eqnn__former_defaults(x->ctx, &a, opts, 0) ||
+        !eqnn__fiber_of(x->ctx, &to, "out", out, 0) ||
+        !eqnn__former_start(&a, x, pos, g, x->label->blocks, to.degrees))
+        return NULL;
+    return eqnn__former_product(x, name, eqnn__fiber_irreps(x->ctx, &to), &a, self);
+}
+
+EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos,
+                                                const eqnn_graph *g, const char *name,
+                                                const eqnn_equiformer_opts *opts)
+{
+    eqnn__former a;
+    x = eqnn__former_input(x);
+    if (!x || !eqnn__former_defaults(x->ctx, &a, opts, x->label->blocks) ||
+        !eqnn__former_start(&a, x, pos, g, x->label->blocks, x->label->blocks))
+        return NULL;
+    return eqnn__former_attention(x, name, &a);
+}
+
+EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *name, const char *out,
+                                                  const eqnn_equiformer_opts *opts)
+{
+    eqnn__fiber to;
+    x = eqnn__former_input(x);
+    if (!x) return NULL;
+    if (out && !eqnn__fiber_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
+    const eqnn_irreps *irreps = out ? eqnn__fiber_irreps(x->ctx, &to) : x->label;
+    return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0);
+}
+
+/* --- Equiformer: the network --- */
+
+/* The same numbers; gradients are multiplied by s. */
+static eqnn_tensor *eqnn__former_damp(eqnn_tensor *x, double s)
+{
+    if (!x || s == 1) return x;
+    eqnn_tensor *rest = eqnn_detach(eqnn_scale(x, 1 - s));
+    return eqnn_add(eqnn_scale(x, s), rest);
+}
+
+/* Row i of the table for the i-th node of an example. */
+static eqnn_tensor *eqnn__former_places(eqnn_tensor *x, const eqnn__former *a,
+                                        const eqnn_init *small)
+{
+    const eqnn_graph *g = a->g;
+    eqnn_ctx *c = g->ctx;
+    int *v = (int *)eqnn__temp(c, (size_t)g->targets + 1, sizeof *v);
+    for (int i = 0; v && i < g->targets; i++) {
+        int next = i && (!g->example || g->example[i] == g->example[i - 1]);
+        v[i] = next ? v[i - 1] + 1 : 0;
+        if (v[i] >= a->o.positions)
+            return eqnn__fail(c, "equiformer: an example of more than %d nodes, the number of "
+                                 "positions", a->o.positions);
+    }
+    eqnn_ints *place = v ? eqnn__graph_index(c, g->targets, v, a->o.positions, 0) : NULL;
+    eqnn_tensor *e = eqnn_embedding(c, place, "pos_emb", a->o.positions, x->cols, small);
+    return eqnn_add(x, e);
+}
+
+/* Degree 0 of the input from tokens and places; the rest as it comes. */
+static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const eqnn__former *a,
+                                       int width)
+{
+    eqnn_ctx *c = a->g->ctx;
+    eqnn_init small;
+    memset(&small, 0, sizeof small);
+    small.scale = 0.01;
+    int entries = tokens ? a->o.tokens > 0 ? a->o.tokens : tokens->range : 0;
+    eqnn_tensor *s = tokens ? eqnn_embedding(c, tokens, "token_emb", entries, width, &small)
+                            : eqnn_slice(eqnn__bare(x), 0, x->label->block[0].copies);
+    if (s && a->o.positions > 0) s = eqnn__former_places(s, a, &small);
+    s = eqnn__former_damp(s, a->o.embedding_grad);
+    if (!s) return NULL;
+    s = eqnn__tag(s, eqnn__degree_irreps(c, s->cols, 0));
+    if (!x || (!tokens && x->label->blocks == 1)) return s;
+    eqnn__fiber f = eqnn__label_fiber(x->label);
+    if (!tokens) return eqnn_concat(s, eqnn__fiber_part(x, f.of[0], eqnn__fiber_rest(c, f)));
+    return eqnn_concat(s, x);
+}
+
+static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, const eqnn__former *a)
+{
+    static const char *const where[2][2] = { { "0", "1" }, { "f.net", "g.net" } };
+    const char *net = where[a->o.reversible ? 1 : 0][part];
+    if (!x) return NULL;
+    const char *name = eqnn_format(x->ctx, "layers.blocks.%d.%s", block, net);
+    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms);
+    return eqnn__former_attention(x, name, a);
+}
+
+/* Blocks as functions of x and what was made of the positions; user: the settings. */
+typedef struct eqnn__former_user { eqnn__former a; int block; const eqnn_irreps *irreps; }
+    eqnn__former_user;
+
+static eqnn__former eqnn__former_again(eqnn_tensor *const *x, int n, const eqnn__former_user *u)
+{
+    eqnn__former a = u->a;
+    for (int i = 0; i < EQNN__AT_COUNT; i++) a.at[i] = i + 1 < n ? x[i + 1] : NULL;
+    return a;
+}
+
+static eqnn_tensor *eqnn__former_f(int block, eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__former_user *u = (const eqnn__former_user *)user;
+    eqnn__former a = eqnn__former_again(x, n, u);
+    return eqnn__former_block(block, 0, eqnn_as(x[0], u->irreps), &a);
+}
+
+static eqnn_tensor *eqnn__former_g(int block, eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__former_user *u = (const eqnn__former_user *)user;
+    eqnn__former a = eqnn__former_again(x, n, u);
+    return eqnn__former_block(block, 1, eqnn_as(x[0], u->irreps), &a);
+}
+
+static eqnn_tensor *eqnn__former_both(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__former_user *u = (const eqnn__former_user *)user;
+    eqnn_tensor *y = eqnn_as(x[0], u->irreps), *with[EQNN__AT_COUNT + 1];
+    for (int i = 0; i < n; i++) with[i] = x[i];
+    with[0] = y;
+    y = eqnn_add(y, eqnn__former_f(u->block, with, n, user));
+    with[0] = y;
+    return y ? eqnn_add(y, eqnn__former_g(u->block, with, n, user)) : NULL;
+}
+
+static eqnn_tensor *eqnn__former_trunk(eqnn_tensor *x, const eqnn__former *a, int depth)
+{
+    eqnn_tensor *in[EQNN__AT_COUNT + 1];
+    eqnn__former_user u;
+    int n = 1;
+    if (!x) return NULL;
+    memset(&u, 0, sizeof u);
+    u.a = *a;
+    u.irreps = x->label;
+    in[0] = x;
+    for (int i = 0; i < EQNN__AT_COUNT; i++)
+        if (a->at[i]) in[n++] = a->at[i]; /* WEIGHT and LOG, the last, are there or not together */
+    if (a->o.reversible) {
+        x = eqnn_reversible(eqnn__former_f, eqnn__former_g, depth, in, n, &u, sizeof u);
+        return eqnn_as(x, u.irreps);
+    }
+    for (u.block = 0; x && u.block < depth; u.block++) {
+        in[0] = x;
+        x = a->o.recompute ? eqnn_checkpoint(eqnn__former_both, in, n, &u, sizeof u)
+                           : eqnn__former_both(in, n, &u);
+        x = eqnn_as(x, u.irreps);
+    }
+    return x;
+}
+
+static eqnn_tensor *eqnn__former_end(eqnn_tensor *x, const eqnn__former *a)
+{
+    if (!x) return NULL;
+    eqnn_ctx *c = x->ctx;
+    eqnn__fiber out = eqnn__label_fiber(x->label);
+    x = eqnn__fiber_norm(x, "norm");
+    if (a->o.reduce) {
+        for (int l = 0; l < out.degrees; l++) out.of[l] = out.of[l] > 0;
+        const eqnn_irreps *one = eqnn__fiber_irreps(c, &out);
+        x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1)
+                               : eqnn__fiber_linear(x, "ff_out", one, 0);
+    }
+    if (!a->o.all_degrees && out.degrees > 2) {
+        out.degrees = 2;
+        x = eqnn__fiber_part(x, 0, eqnn__fiber_irreps(c, &out));
+    }
+    return a->o.pool ? eqnn_pool_mean(x, a->g) : x;
+}
+
+/* The number of degrees: said, or that of the longest list, or 2. */
+static int eqnn__former_degrees(eqnn_ctx *c, const eqnn_equiformer_opts *o)
+{
+    const char *list[3];
+    int n = o->degrees > 0 ? o->degrees : 1;
+    list[0] = o->dim, list[1] = o->dim_head, list[2] = o->heads;
+    for (int i = 0; i < 3 && o->degrees <= 0; i++) {
+        eqnn__fiber f;
+        if (!list[i]) continue;
+        if (!eqnn__fiber_of(c, &f, "one of dim, dim_head, heads", list[i], 0)) return 0;
+        n = f.degrees > n ? f.degrees : n;
+    }
+    n = o->degrees <= 0 && n == 1 ? 2 : n;
+    if (n <= EQNN__DEGREES) return n;
+    eqnn__fail(c, "equiformer: %d degrees, at most %d", n, (int)EQNN__DEGREES);
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_tensor *pos,
+                                      const eqnn_graph *g, const char *name,
+                                      const eqnn_equiformer_opts *opts)
+{
+    eqnn__former a;
+    eqnn__fiber dim;
+    if (!pos || eqnn__bad(pos, "equiformer")) return NULL;
+    eqnn_ctx *c = pos->ctx;
+    if (!x && !tokens) return eqnn__fail(c, "equiformer: neither features nor tokens (NULL)");
+    int degrees = opts ? eqnn__former_degrees(c, opts) : 0;
+    if (!opts || !degrees || !eqnn__fiber_of(c, &dim, "dim", opts->dim, degrees) ||
+        !eqnn__former_defaults(c, &a, opts, degrees) || (x && eqnn__bad2(pos, x, "equiformer")))
+        return opts ? NULL : eqnn__fail(c, "equiformer: no options (NULL); .dim has no default");
+    if (x && !tokens && !(x = eqnn__former_input(x))) return NULL;
+    x = x ? eqnn__with_label(x) : NULL;
+    int in = x ? eqnn_irreps_lmax(x->label) + 1 : 1;
+    if (in < degrees) in = degrees;
+    if (tokens && tokens->count != pos->rows)
+        return eqnn__fail(c, "equiformer: %d tokens for %d positions", tokens->count, pos->rows);
+    if (in > EQNN__DEGREES) return eqnn__fail(c, "equiformer: features of too high degree");
+    pos = eqnn_enter(pos, name ? name : "");
+    if (!eqnn__former_start(&a, x ? x : pos, pos, g, in, degrees)) return NULL;
+    int width = dim.of[0];
+    x = eqnn__former_input(eqnn__former_embed(x, tokens, &a, width));
+    x = eqnn__former_product(x, "tp_in", eqnn__fiber_irreps(c, &dim), &a, NULL);
+    x = eqnn__former_trunk(x, &a, opts->depth > 0 ? opts->depth : 2);
+    return eqnn_leave(eqnn__former_end(x, &a));
+}
+
 /* --- graph attention without symmetry: a baseline --- */
 
 static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
@@ -20379,6 +23281,573 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
     x = eqnn_gat_conv(x, Y, g, "conv1", o.channels, &gat);
     x = eqnn_gat_conv(x, Y, g, "conv2", o.channels, &gat);
     return eqnn_leave(eqnn_mlp(x, "head", eqnn_format(pos->ctx, "%d,%d", o.hidden, o.out), &mlp));
+}
+
+/* --- the official Equiformer --- */
+
+/* What all blocks see. */
+typedef struct eqnn__v1 {
+    eqnn_equiformer_v1_opts o;
+    eqnn_ctx *c;
+    const eqnn_graph *g;
+    const eqnn_graph *enter;  /* edges as nodes, each of which leads to its target          */
+    const eqnn_irreps *node, *head, *heads, *mid, *feature; /* heads: all of them together  */
+    eqnn_tensor *Y, *b;       /* harmonics; radial functions, a row for each edge or pair   */
+    eqnn_tensor *one;         /* [1,1]                                                      */
+} eqnn__v1;
+
+/* Every block n times as wide. */
+static const eqnn_irreps *eqnn__wider(eqnn_ctx *c, const eqnn_irreps *a, int n)
+{
+    int (*list)[3] = a ? (int (*)[3])eqnn__temp(c, (size_t)a->blocks, sizeof *list) : NULL;
+    if (!list) return NULL;
+    for (int b = 0; b < a->blocks; b++) {
+        if (a->block[b].copies > INT_MAX / n) {
+            eqnn__fail(c, "equiformer_v1: %d times %.200s is too wide", n, a->name);
+            return NULL;
+        }
+        list[b][0] = n * a->block[b].copies;
+        list[b][1] = a->block[b].type->l, list[b][2] = a->block[b].type->p;
+    }
+    return eqnn_irreps_blocks(c, (const int (*)[3])list, a->blocks);
+}
+
+/* The irreps of an option: each once, 0e first. */
+static const eqnn_irreps *eqnn__v1_irreps(eqnn_ctx *c, const char *what, const char *text)
+{
+    const eqnn_irreps *a = eqnn_irreps_make(c, text);
+    if (!a) return NULL;
+    int good = a->blocks > 0 && a->block[0].type->l == 0 && a->block[0].type->p == 1;
+    for (int i = 0; i < a->blocks; i++) {
+        if (a->block[i].copies < 1) good = 0;
+        for (int j = 0; j < i; j++)
+            if (a->block[i].type == a->block[j].type) good = 0;
+    }
+    if (good) return a;
+    eqnn__fail(c, "equiformer_v1: .%s = \"%.200s\" must list each irrep once, 0e first", what,
+               a->name);
+    return NULL;
+}
+
+/* --- Equiformer: linear maps, radial networks, gates --- */
+
+/* The weights of a linear map, which is not divided by its fan-in: they are drawn smaller. */
+static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eqnn_irreps *out)
+{
+    eqnn_init init;
+    int n = 0, all = eqnn_irreps_map_weights(in, out, NULL);
+    size_t most = (size_t)in->blocks * (size_t)out->blocks + 1;
+    eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(c, most, sizeof *parts);
+    if (!parts || all == 0) return NULL;
+    for (int i = 0; i < in->blocks; i++)
+        for (int k = 0; k < out->blocks; k++) {
+            const eqnn_type *t = in->block[i].type;
+            if (t != out->block[k].type) continue;
+            parts[n].count = in->block[i].copies * out->block[k].copies;
+            parts[n++].scale = 1 / sqrt((double)eqnn_irreps_count(in, t->l, t->p));
+        }
+    memset(&init, 0, sizeof init);
+    init.parts = parts;
+    return eqnn_param(c, "tp.weight", 1, all, &init);
+}
+
+/* y W, in blocks of equal irreps */
+static eqnn_tensor *eqnn__v1_map(eqnn_tensor *x, eqnn_tensor *w, const eqnn_irreps *out)
+{
+    eqnn_irreps_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.path_kind = EQNN_PLAIN;
+    return x ? eqnn_irreps_map(x, w, NULL, out, &o) : NULL;
+}
+
+/* y + times "bias.0" on 0e, times [1 or rows, 1 or biases] */
+static eqnn_tensor *eqnn__v1_bias(eqnn_tensor *y, eqnn_tensor *times)
+{
+    eqnn_init zeros;
+    eqnn_ints *scalars = y ? eqnn__scalar_columns(y->ctx, y->label) : NULL;
+    if (!scalars || scalars->count == 0) return y;
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    eqnn_tensor *b = eqnn_mul(eqnn_param(y->ctx, "bias.0", 1, scalars->count, &zeros), times);
+    return eqnn__tag(eqnn_add(eqnn__bare(y), eqnn_collect_columns(b, scalars)), y->label);
+}
+
+/* A linear map with a bias, which is multiplied by times; times NULL: without. */
+static eqnn_tensor *eqnn__v1_linear(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
+                                    eqnn_tensor *times)
+{
+    x = out ? eqnn_enter(x, name) : NULL;
+    if (!x) return NULL;
+    eqnn_tensor *y = eqnn__v1_map(x, eqnn__v1_weight(x->ctx, x->label, out), out);
+    return eqnn_leave(times ? eqnn__v1_bias(y, times) : y);
+}
+
+/* A layer of the radial network: linear, norm, silu */
+static eqnn_tensor *eqnn__v1_radial_layer(eqnn_tensor *h, int layer, int width)
+{
+    if (!h) return NULL;
+    h = eqnn_linear(h, eqnn_format(h->ctx, "net.%d", layer), width, NULL);
+    return h ? eqnn_silu(eqnn_layer_norm(h, eqnn_format(h->ctx, "net.%d", layer + 1), NULL)) : NULL;
+}
+
+/* The radial network up to its last layer: weights = h V with h = [features | 1] and V the last
+   matrix with the offset below it, which a product multiplies in tile by tile. */
+static eqnn_tensor *eqnn__v1_radial(const eqnn__v1 *m, const char *name, const eqnn_product *p,
+                                    eqnn_tensor **V)
+{
+    eqnn_init init;
+    eqnn_tensor *both[2], *b = p ? eqnn_enter(m->b, name) : NULL;
+    if (!b) return NULL;
+    int n = m->o.neurons, weights = eqnn_product_weights(p);
+    eqnn_tensor *h = eqnn__v1_radial_layer(b, 0, n);
+    h = eqnn__v1_radial_layer(h, 3, n);
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    both[0] = eqnn_transpose(eqnn_param(m->c, "net.6.weight", weights, n, &init));
+    init.kind = EQNN_INIT_UNIFORM;
+    init.scale = 1 / sqrt((double)n);
+    both[1] = eqnn_param(m->c, "offset", 1, weights, &init);
+    *V = eqnn_stack(both, 2);
+    if (!h || !*V) return NULL;
+    return eqnn_leave(eqnn_concat(h, eqnn_full(m->c, h->rows, 1, 1)));
+}
+
+/* The depthwise product of edge features x with the harmonics, weights from the radial network. */
+static eqnn_tensor *eqnn__v1_product(const eqnn__v1 *m, eqnn_tensor *x, const char *radial,
+                                     const eqnn_irreps *into)
+{
+    eqnn_tensor *V = NULL;
+    if (!x) return NULL;
+    const eqnn_product *p = eqnn__product_depthwise(m->c, x->label, m->Y->label, into);
+    eqnn_tensor *h = eqnn__v1_radial(m, radial, p, &V);
+    if (m->g->pairs) h = eqnn_take(h, m->g->pair_index);
+    return h ? eqnn__product_of_rows(x, m->Y, h, V, p) : NULL;
+}
+
+/* silu of the 0e block, a sigmoid gate for every other copy */
+static int eqnn__v1_gate(eqnn_ctx *c, const eqnn_irreps *a, eqnn_gate_spec *s)
+{
+    static const eqnn_act acts[2] = {EQNN_SILU, EQNN_SIGMOID};
+    int list[2][3] = {{a->block[0].copies, 0, 1}, {a->copies - a->block[0].copies, 0, 1}};
+    const eqnn_irreps *first = eqnn_irreps_make(c, "0e");
+    memset(s, 0, sizeof *s);
+    s->scalars = eqnn_irreps_blocks(c, (const int (*)[3])list, 1);
+    s->gates = eqnn_irreps_blocks(c, (const int (*)[3])list + 1, list[1][0] > 0);
+    s->gated = eqnn_irreps_filter(c, a, NULL, first, -1);
+    s->act_scalars = acts;
+    s->act_gates = acts + 1;
+    return s->scalars && s->gates && s->gated;
+}
+
+/* A linear map into what the gate wants, and the gate: a */
+static eqnn_tensor *eqnn__v1_gated(const eqnn__v1 *m, eqnn_tensor *x, const char *name,
+                                   const eqnn_irreps *a)
+{
+    eqnn_gate_spec s;
+    if (!x || !eqnn__v1_gate(m->c, a, &s)) return NULL;
+    return eqnn_gate(eqnn__v1_linear(x, name, eqnn_gate_in(m->c, &s), m->one), &s);
+}
+
+/* --- Equiformer: heads --- */
+
+/* Heads lie inside every block: copy h n + k is copy k of head h. */
+
+/* The head of every column, or of every copy, of the irreps of all heads. */
+static eqnn_ints *eqnn__v1_head_of(eqnn_ctx *c, const eqnn_irreps *heads, int n, int copies)
+{
+    int *v = (int *)eqnn__temp(c, (size_t)heads->cols, sizeof *v), at = 0;
+    if (!v) return NULL;
+    for (int b = 0; b < heads->blocks; b++) {
+        const eqnn_block *a = &heads->block[b];
+        int each = a->copies / n;
+        for (int m = 0; m < (copies ? 1 : a->type->dim); m++)
+            for (int u = 0; u < a->copies; u++) v[at++] = u / each;
+    }
+    return eqnn_ints_make(c, at, v, n, 0);
+}
+
+/* From irreps of which each head has first some copies and then others: the first ones of all heads,
+   or the last. part: how many one head has of them. */
+static eqnn_tensor *eqnn__v1_part(const eqnn__v1 *m, eqnn_tensor *x, const eqnn_irreps *part,
+                                     int last)
+{
+    int n = m->o.heads, at = 0;
+    int *v = x ? (int *)eqnn__temp(m->c, (size_t)part->cols * (size_t)n, sizeof *v) : NULL;
+    const eqnn_irreps *out = v ? eqnn__wider(m->c, part, n) : NULL;
+    if (!out) return NULL;
+    for (int b = 0; b < part->blocks; b++) {
+        const eqnn_block *a = &part->block[b], *from = x->label->block;
+        while (from->type != a->type) from++;
+        int each = from->copies / n, first = last ? each - a->copies : 0;
+        for (int i = 0; i < a->type->dim; i++)
+            for (int u = 0; u < n * a->copies; u++)
+                v[at++] = from->start + i * from->copies + u / a->copies * each + first +
+                          u % a->copies;
+    }
+    eqnn_ints *index = eqnn_ints_make(m->c, at, v, x->cols, 0);
+    return eqnn__tag(eqnn_columns(eqnn__bare(x), index), out);
+}
+
+/* Heads side by side become the irreps of all heads. */
+static eqnn_tensor *eqnn__v1_merge(const eqnn__v1 *m, eqnn_tensor *const *y)
+{
+    int n = m->o.heads, at = 0;
+    const eqnn_irreps *one = m->head;
+    int *v = (int *)eqnn__temp(m->c, (size_t)m->heads->cols, sizeof *v);
+    if (!v) return NULL;
+    for (int b = 0; b < one->blocks; b++)
+        for (int i = 0; i < one->block[b].type->dim; i++)
+            for (int h = 0; h < n; h++)
+                for (int k = 0; k < one->block[b].copies; k++)
+                    v[at++] = h * one->cols + one->block[b].start + i * one->block[b].copies + k;
+    eqnn_ints *index = eqnn_ints_make(m->c, at, v, at, 0);
+    return eqnn__tag(eqnn_columns(eqnn__bare(eqnn_concat_n(y, n)), index), m->heads);
+}
+
+/* The weights of a map into all heads, in the order of maps into one head after the other. */
+static eqnn_tensor *eqnn__v1_head_weights(const eqnn__v1 *m, const eqnn_irreps *in)
+{
+    eqnn_tensor *w = eqnn__v1_weight(m->c, in, m->heads);
+    int *v = w ? (int *)eqnn__temp(m->c, (size_t)w->cols, sizeof *v) : NULL, at = 0;
+    if (!v) return NULL;
+    for (int h = 0; h < m->o.heads; h++)
+        for (int b = 0, first = 0; b < in->blocks; b++) {
+            const eqnn_type *t = in->block[b].type;
+            int rows = in->block[b].copies, cols = eqnn_irreps_count(m->heads, t->l, t->p);
+            int each = cols / m->o.heads;
+            for (int i = 0; i < rows * each; i++)
+                v[at++] = first + i / each * cols + h * each + i % each;
+            first += rows * cols;
+        }
+    return eqnn_columns(w, eqnn_ints_make(m->c, at, v, w->cols, 0));
+}
+
+/* --- Equiformer: attention --- */
+
+/* alpha [edges, heads], without some when training */
+static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
+{
+    eqnn_tensor *alpha = eqnn_edge_softmax(logit, m->g);
+    return alpha ? eqnn_dropout(alpha, "alpha_drop", m->o.alpha_drop) : NULL;
+}
+
+/* <a, slrelu(f)> for each head, f [edges, heads * n]; slrelu divided by its second moment */
+static eqnn_tensor *eqnn__v1_logit(const eqnn__v1 *m, eqnn_tensor *f)
+{
+    eqnn_init init;
+    eqnn_ints *head = f ? eqnn__v1_head_of(m->c, f->label, m->o.heads, 0) : NULL;
+    if (!head) return NULL;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_GLOROT_UNIFORM;
+    init.fan_in = f->cols / m->o.heads;
+    init.fan_out = m->o.heads;
+    f = eqnn_smooth_leaky_relu(eqnn__bare(f), 0.2);
+    eqnn_tensor *a = f ? eqnn_param(m->c, "alpha_dot", 1, f->cols, &init) : NULL;
+    return eqnn_collect_columns(eqnn_mul(f, eqnn_scale(a, 1.531320475574866)), head);
+}
+
+/* <q_i, k_ij> / sqrt(irreps of a head), each degree divided by sqrt(2l+1) */
+static eqnn_tensor *eqnn__v1_dot(const eqnn__v1 *m, eqnn_tensor *q, eqnn_tensor *k)
+{
+    q = eqnn_gather_target(q, m->g);
+    double *scale = (double *)eqnn__temp(m->c, (size_t)m->heads->cols, sizeof *scale);
+    if (!q || !k || !scale) return NULL;
+    for (int b = 0, at = 0; b < m->heads->blocks; b++) {
+        const eqnn_block *a = &m->heads->block[b];
+        for (int i = 0; i < a->copies * a->type->dim; i++)
+            scale[at++] = 1 / sqrt((double)a->type->dim * m->head->copies);
+    }
+    eqnn_ints *head = eqnn__v1_head_of(m->c, m->heads, m->o.heads, 0);
+    q = eqnn_mul(eqnn__bare(q), eqnn_from_double(m->c, 1, m->heads->cols, scale));
+    return eqnn_collect_columns(eqnn_mul(q, eqnn__bare(k)), head);
+}
+
+/* sum over j of alpha_ij v_ij, the values being given */
+static eqnn_tensor *eqnn__v1_sum(const eqnn__v1 *m, eqnn_tensor *v, eqnn_tensor *alpha)
+{
+    eqnn_ints *head = v ? eqnn__v1_head_of(m->c, m->heads, m->o.heads, 1) : NULL;
+    return head ? eqnn_scatter(eqnn_scale_copies(v, eqnn_columns(alpha, head)), m->g) : NULL;
+}
+
+/* The same of v = lin(depthwise product of x and harmonics) + bias. For one head alpha and lin change
+   places: the message form sums the products at the target, weighted by alpha, and lin is called for
+   nodes instead of edges. A head's bias is multiplied by the sum of its alpha. */
+static eqnn_tensor *eqnn__v1_values(const eqnn__v1 *m, eqnn_tensor *x, eqnn_tensor *alpha)
+{
+    int n = m->o.heads;
+    eqnn_tensor **y = (eqnn_tensor **)eqnn__temp(m->c, (size_t)n, sizeof *y);
+    x = y && alpha ? eqnn_enter(x, "sep_value") : NULL;
+    if (!x) return NULL;
+    const eqnn_product *p = eqnn__product_depthwise(m->c, x->label, m->Y->label, m->heads);
+    eqnn_tensor *w = p ? eqnn_param(m->c, "dtp.tp.weight", 1, p->weights, NULL) : NULL;
+    if (!w || !eqnn_enter(x, "lin")) return NULL;
+    eqnn_tensor *lin = eqnn__v1_head_weights(m, p->out), *t;
+    for (int h = 0; lin && h < n; h++) {
+        int each = lin->cols / n;
+        t = m->g->edges ? eqnn_message(x, m->Y, eqnn_slice(alpha, h, 1), w, p, m->enter)
+                        : eqnn__tag(eqnn_zeros(m->c, m->g->targets, p->out->cols), p->out);
+        y[h] = eqnn__v1_map(t, eqnn_slice(lin, h * each, each), m->head);
+    }
+    if (m->c->failed) return NULL;
+    eqnn_ints *head = eqnn__head_columns(m->c, n, m->head->block[0].copies, 0);
+    t = eqnn__v1_bias(eqnn__v1_merge(m, y), eqnn_columns(eqnn_scatter(alpha, m->g), head));
+    return eqnn_leave(eqnn_leave(t));
+}
+
+/* Attention with linear messages (keys of alpha: n scalars a head, or the head's irreps for dot
+   products): one product and one map make keys and values together. */
+static eqnn_tensor *eqnn__v1_linear_attention(const eqnn__v1 *m, eqnn_tensor *q, eqnn_tensor *x)
+{
+    const eqnn_irreps *key = m->head, *both = eqnn__wider(m->c, m->head, 2);
+    if (!q) {
+        int list[1][3] = {{m->head->block[0].copies, 0, 1}};
+        key = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+        both = key ? eqnn_irreps_simplify(m->c, eqnn_irreps_concat(m->c, key, m->head)) : NULL;
+    }
+    const eqnn_irreps *all = both ? eqnn__wider(m->c, both, m->o.heads) : NULL;
+    x = all ? eqnn_enter(x, q ? "key_value" : "sep") : NULL;
+    eqnn_tensor *z = eqnn__v1_product(m, x, "dtp_rad", all);
+    z = eqnn_leave(eqnn__v1_linear(z, "lin", all, m->one));
+    eqnn_tensor *k = eqnn__v1_part(m, z, key, 0), *v = eqnn__v1_part(m, z, m->head, 1);
+    eqnn_tensor *logit = q ? eqnn__v1_dot(m, q, k) : eqnn__v1_logit(m, k);
+    return eqnn__v1_sum(m, v, eqnn__v1_softmax(m, logit));
+}
+
+static eqnn_tensor *eqnn__v1_nonlinear_attention(const eqnn__v1 *m, eqnn_tensor *x)
+{
+    int list[1][3] = {{m->heads->block[0].copies, 0, 1}};
+    const eqnn_irreps *scalars = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+    eqnn_tensor *t = eqnn__v1_product(m, x, "sep_act.dtp_rad", m->node);
+    eqnn_tensor *f = eqnn__v1_linear(t, "sep_alpha", scalars, m->one);
+    eqnn_tensor *alpha = eqnn__v1_softmax(m, eqnn__v1_logit(m, f));
+    return eqnn__v1_values(m, eqnn__v1_gated(m, t, "sep_act.lin", m->node), alpha);
+}
+
+static eqnn_tensor *eqnn__v1_degree(const eqnn_graph *g)
+{
+    return eqnn_scatter(eqnn_full(g->ctx, g->edges, 1, 1), g);
+}
+
+static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
+{
+    x = eqnn_enter(x, "ga");
+    eqnn_tensor *from = eqnn__v1_linear(x, "merge_src", m->node, m->one), *q = NULL, *y;
+    eqnn_tensor *to = eqnn__v1_linear(x, "merge_dst", m->node, NULL);
+    if (m->o.messages == EQNN_MESSAGES_DOT) q = eqnn__v1_linear(x, "query", m->heads, m->one);
+    from = eqnn_gather(from, m->g);
+    from = eqnn_add(from, eqnn_gather_target(to, m->g));
+    y = m->o.messages == EQNN_MESSAGES_NONLINEAR ? eqnn__v1_nonlinear_attention(m, from)
+                                                 : eqnn__v1_linear_attention(m, q, from);
+    y = eqnn__v1_linear(y, "proj", m->node, m->one);
+    if (m->o.rescale_degree) y = eqnn_mul(y, eqnn__v1_degree(m->g));
+    return eqnn_leave(y ? eqnn_irreps_dropout(y, "drop", m->o.drop, NULL) : NULL);
+}
+
+/* --- Equiformer: the network --- */
+
+static eqnn_tensor *eqnn__v1_feed_forward(const eqnn__v1 *m, eqnn_tensor *x, const eqnn_irreps *out)
+{
+    x = eqnn__v1_gated(m, eqnn_enter(x, "ffn"), "fctp_1", m->mid);
+    x = eqnn__v1_linear(x, "fctp_2", out, m->one);
+    return eqnn_leave(x ? eqnn_irreps_dropout(x, "drop", m->o.drop, NULL) : NULL);
+}
+
+static eqnn_tensor *eqnn__v1_block(const eqnn__v1 *m, eqnn_tensor *x, int k)
+{
+    int last = k + 1 == m->o.layers;
+    x = x ? eqnn_enter(x, eqnn_format(m->c, "blocks.%d", k)) : NULL;
+    eqnn_tensor *y = x ? eqnn__v1_attention(m, eqnn_irreps_layer_norm(x, "norm_1", NULL)) : NULL;
+    if (!y) return NULL;
+    x = eqnn_add(x, eqnn_drop_path(y, "drop_path_1", m->o.drop_path, m->g->example_index));
+    y = x ? eqnn_irreps_layer_norm(x, "norm_2", NULL) : NULL;
+    y = eqnn__v1_feed_forward(m, y, last ? m->feature : m->node);
+    if (!y) return NULL;
+    if (last) x = eqnn__v1_linear(x, "ffn_shortcut", m->feature, m->one);
+    y = eqnn_drop_path(y, "drop_path_2", m->o.drop_path, m->g->example_index);
+    return eqnn_leave(eqnn_add(x, y));
+}
+
+typedef struct eqnn__v1_call { eqnn__v1 m; int k; } eqnn__v1_call;
+
+/* Block k of features x[0], harmonics x[1] and radial functions x[2] */
+static eqnn_tensor *eqnn__v1_block_of(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn__v1_call a = *(const eqnn__v1_call *)user;
+    a.m.Y = n > 1 ? x[1] : NULL;
+    a.m.b = n > 2 ? x[2] : NULL;
+    return eqnn__v1_block(&a.m, x[0], a.k);
+}
+
+static eqnn_tensor *eqnn__v1_blocks(const eqnn__v1 *m, eqnn_tensor *x)
+{
+    eqnn__v1_call a;
+    eqnn_tensor *in[3] = {x, m->Y, m->b};
+    a.m = *m;
+    for (a.k = 0; in[0] && a.k < m->o.layers; a.k++)
+        in[0] = m->o.checkpoint ? eqnn_checkpoint(eqnn__v1_block_of, in, 3, &a, sizeof a)
+                                : eqnn__v1_block(m, in[0], a.k);
+    return in[0];
+}
+
+/* The 0e features of each node by its species: rows of the weight [species, features] plus a bias;
+   everything else is 0. */
+static eqnn_tensor *eqnn__v1_atoms(const eqnn__v1 *m, eqnn_ints *species)
+{
+    int n = m->node->block[0].copies, range = species->range > 0 ? species->range : 1;
+    if (range > INT_MAX / n)
+        return eqnn__fail(m->c, "equiformer_v1: %d species are too many", range);
+    eqnn_tensor *x = eqnn_enter(eqnn_enter(m->one, "atom_embed"), "atom_type_lin");
+    x = eqnn_reshape(x ? eqnn_param(m->c, "tp.weight", 1, range * n, NULL) : NULL, range, n);
+    x = species->count ? eqnn_take(x, species) : x ? eqnn_zeros(m->c, 0, n) : NULL;
+    x = x ? eqnn_collect_columns(x, eqnn__scalar_columns(m->c, m->node)) : NULL;
+    return eqnn_leave(eqnn_leave(eqnn__v1_bias(eqnn__tag(x, m->node), m->one)));
+}
+
+/* What a node knows of its edges: the sum of products of learned constants with the harmonics. The
+   map behind stands behind the sum as well, its bias therefore times the number of edges. */
+static eqnn_tensor *eqnn__v1_edges(const eqnn__v1 *m)
+{
+    eqnn_tensor *V = NULL, *x = eqnn_enter(m->one, "edge_deg_embed");
+    x = eqnn__v1_linear(x ? eqnn_as(x, eqnn_irreps_make(m->c, "1x0e")) : NULL, "exp", m->node,
+                        m->one);
+    x = x ? eqnn__tag(eqnn_stretch(eqnn__bare(x), m->g->targets, m->node->cols), m->node) : NULL;
+    const eqnn_product *p = eqnn__product_depthwise(m->c, m->node, m->Y->label, m->node);
+    eqnn_tensor *h = eqnn__v1_radial(m, "rad", p, &V);
+    x = h && x ? eqnn_message(x, m->Y, h, V, p, m->g) : NULL;
+    x = eqnn__v1_linear(x, "proj", m->node, eqnn__v1_degree(m->g));
+    return eqnn_leave(eqnn_scale(x, 1 / sqrt(m->o.neighbours)));
+}
+
+/* Energies from the features */
+static eqnn_tensor *eqnn__v1_head(const eqnn__v1 *m, eqnn_tensor *x)
+{
+    const eqnn_irreps *one = eqnn_irreps_make(m->c, "1x0e");
+    x = x ? eqnn_irreps_layer_norm(x, "norm", NULL) : NULL;
+    x = x ? eqnn_irreps_dropout(x, "out_drop", m->o.out_drop, NULL) : NULL;
+    x = x ? eqnn_enter(eqnn_extract_irrep(x, 0, 1), "head") : NULL;
+    x = eqnn__v1_linear(x, "0", x ? x->label : NULL, m->one);
+    x = x ? eqnn__tag(eqnn__act(eqnn__bare(x), EQNN_SILU, 0), x->label) : NULL;
+    x = eqnn_leave(eqnn__v1_linear(x, "2", one, m->one));
+    return m->o.each_node ? x : eqnn_scale(eqnn_pool_sum(x, m->g), 1 / sqrt(m->o.nodes));
+}
+
+static void eqnn__v1_defaults(eqnn_equiformer_v1_opts *o, const eqnn_equiformer_v1_opts *opts)
+{
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
+    if (!o->node) o->node = "128x0e+64x1e+32x2e";
+    if (!o->head) o->head = "32x0e+16x1e+8x2e";
+    if (!o->feature) o->feature = "512x0e";
+    if (o->layers <= 0) o->layers = 6;
+    if (o->heads <= 0) o->heads = 4;
+    if (!(o->radius > 0)) o->radius = 5;
+    if (o->functions <= 0) o->functions = 128;
+    if (o->neurons <= 0) o->neurons = 64;
+    if (!(o->neighbours > 0)) o->neighbours = 15.57930850982666;
+    if (!(o->nodes > 0)) o->nodes = 18.03065905448718;
+}
+
+EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
+                                       eqnn_equiformer_v1_opts *opts)
+{
+    static const char *const names[] = {"qm9", "qm9 linear", "qm9 dot", "qm9 e3", "md17",
+                                        "md17 l3"};
+    int k = 0;
+    while (k < 6 && (!which || strcmp(which, names[k]))) k++;
+    if (!c || !opts) return 0;
+    if (k == 6) return eqnn__fail(c, "equiformer_v1: there is no preset \"%.80s\"; there are qm9, "
+                                     "qm9 linear, qm9 dot, qm9 e3, md17, md17 l3",
+                                  which ? which : "NULL") != NULL;
+    memset(opts, 0, sizeof *opts);
+    if (k < 4) opts->alpha_drop = 0.2;
+    if (k == 1) opts->messages = EQNN_MESSAGES_LINEAR;
+    if (k == 2) opts->messages = EQNN_MESSAGES_DOT;
+    if (k == 3) opts->node = "128x0e+32x0o+32x1e+32x1o+16x2e+16x2o";
+    if (k == 3) opts->head = "32x0e+8x0o+8x1e+8x1o+4x2e+4x2o";
+    if (k >= 4) opts->basis = EQNN_EXP_NORMAL, opts->functions = 32;
+    if (k == 5) opts->node = "128x0e+64x1e+64x2e+32x3e", opts->head = "32x0e+16x1e+16x2e+8x3e";
+    return 1;
+}
+
+/* The labels; 0 and a sentence when they do not fit. */
+static int eqnn__v1_labels(eqnn__v1 *m)
+{
+    m->node = eqnn__v1_irreps(m->c, "node", m->o.node);
+    m->head = eqnn__v1_irreps(m->c, "head", m->o.head);
+    m->feature = eqnn__v1_irreps(m->c, "feature", m->o.feature);
+    if (!m->node || !m->head || !m->feature) return 0;
+    m->heads = eqnn__wider(m->c, m->head, m->o.heads);
+    m->mid = m->o.mid ? eqnn__v1_irreps(m->c, "mid", m->o.mid) : eqnn__wider(m->c, m->node, 3);
+    return m->heads && m->mid;
+}
+
+/* Harmonics labelled e are those of SE(3): reflections are no symmetry then. */
+static eqnn_tensor *eqnn__v1_harmonics(const eqnn__v1 *m, eqnn_tensor *r)
+{
+    eqnn_harmonics_opts unit;
+    int lmax = m->o.lmax, odd = 0;
+    if (lmax == 0) lmax = eqnn_irreps_lmax(m->node);
+    if (lmax < 0) lmax = 0;
+    memset(&unit, 0, sizeof unit);
+    unit.normalize = 1;
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, lmax, &unit);
+    for (int b = 0; b < m->node->blocks; b++)
+        if (m->node->block[b].type->p < 0) odd = 1;
+    return odd || !Y ? Y : eqnn_as(eqnn__bare(Y), eqnn__harmonics_label(m->c, lmax, 1));
+}
+
+static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
+{
+    eqnn_graph_opts o;
+    eqnn_radial_opts radial;
+    const eqnn_graph *g = m->g;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
+    int *self = eqnn__graph_room(m->c, (size_t)g->edges, 0);
+    if (!length || !self) return 0;
+    memset(&o, 0, sizeof o);
+    memset(&radial, 0, sizeof radial);
+    radial.basis = m->o.basis;
+    radial.unscaled = 1;
+    o.sources = g->edges;
+    o.targets = g->targets;
+    for (int e = 0; e < g->edges; e++) self[e] = e;
+    m->enter = g->edges ? eqnn_graph_make(m->c, g->edges, self, g->target, &o) : g;
+    m->one = eqnn_full(m->c, 1, 1, 1);
+    m->Y = eqnn__v1_harmonics(m, r);
+    if (g->pairs) length = eqnn_take(length, g->pair_edge_index);
+    m->b = m->o.basis == EQNN_EXP_NORMAL
+               ? eqnn_radial_basis(length, m->o.functions, m->o.radius, &radial)
+               : eqnn_trained_basis(length, "rbf", m->o.functions, m->o.radius, m->o.basis);
+    return m->enter && m->one && m->Y && m->b;
+}
+
+static int eqnn__v1_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g)
+{
+    if (eqnn__bad(pos, "equiformer_v1")) return 0;
+    if (species && g && species->count == pos->rows && g->targets == pos->rows &&
+        g->sources == pos->rows && (species->range > 0 || species->count == 0))
+        return 1;
+    eqnn__fail(pos->ctx, "equiformer_v1: %d positions, %d species of range %d (the number of "
+                         "species), a graph of %d sources and %d targets",
+               pos->rows, species ? species->count : 0, species ? species->range : 0,
+               g ? g->sources : 0, g ? g->targets : 0);
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                         const char *name, const eqnn_equiformer_v1_opts *opts)
+{
+    eqnn__v1 m;
+    if (!eqnn__v1_check(species, pos, g)) return NULL;
+    memset(&m, 0, sizeof m);
+    eqnn__v1_defaults(&m.o, opts);
+    m.c = pos->ctx;
+    m.g = g;
+    pos = eqnn_enter(pos, name ? name : "");
+    if (!pos || !eqnn__v1_labels(&m) || !eqnn__v1_start(&m, pos)) return NULL;
+    eqnn_tensor *x = eqnn__v1_atoms(&m, species);
+    x = eqnn_add(x, eqnn__v1_edges(&m));
+    return eqnn_leave(eqnn__v1_head(&m, eqnn__v1_blocks(&m, x)));
 }
 
 #ifdef EQNN__QUICK

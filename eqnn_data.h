@@ -50,7 +50,7 @@
 
 /* ------------------------------------------------------------------------------------------------
    1 >>files   numpy's files: npy (one array) and npz (a zip archive of them); images in IDX files;
-               the molecules of QM9.
+               the molecules of QM9; proteins.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_array {
@@ -123,6 +123,34 @@ EQNN_API int eqnn_molecules_drop(eqnn_molecules *m, const int *numbers, int n);
    (or NULL) gets its name. 1 when done, 0 when there is no such task or a number is not finite. */
 EQNN_API int eqnn_qm9_target(eqnn_ctx *c, const eqnn_molecules *m, const char *task, double *out,
                              const char **unit);
+/* Backbones of proteins, chains one after the other. */
+typedef struct eqnn_proteins {
+    int chains, residues;
+    int *first;        /* [chains+1]: residues of chain i are first[i] .. first[i+1] - 1       */
+    char (*name)[16];  /* [chains]: "1UBQ_A", as far as the file says; of arrays the place     */
+    int *kind;         /* [residues]: place in "ACDEFGHIKLMNPQRSTVWY", 20: none of these       */
+    int *number;       /* [residues]: the file's own; 0 where it has none                      */
+    double *pos;       /* [residues][4][3] of N, CA, C, O, angstrom; NaN: there is no O        */
+    /* what was left out: */
+    int models;        /* all but the first                                                    */
+    int alternates;    /* backbone atoms in a second place, or twice in the same               */
+    int hetero;        /* HETATM lines that are not a residue of a chain: water, ligands       */
+    int incomplete;    /* residues (or nucleotides) without N, CA or C                         */
+    int broken;        /* ATOM and HETATM lines that are cut off or whose numbers are none     */
+} eqnn_proteins;
+/* A PDB file (wwPDB, Atomic Coordinate Entry Format 3.3), or an npz file with the arrays n_res, seq
+   and coords [all residues][4][3]. Of a PDB file: ATOM lines by their columns, and HETATM lines of
+   residues with N, CA and C before their chain's TER (MSE counts as M); residues differ in chain,
+   number or insertion code. Where atoms have alternate locations the one with the largest sum of
+   occupancies over the residue's backbone is taken, of equal ones the first, and another only for
+   an atom that is not there. TER, or another letter, ends a chain. An error if nothing is left. */
+EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path);
+EQNN_API eqnn_proteins *eqnn_pdb_parse(eqnn_ctx *c, const void *bytes, size_t size);
+EQNN_API void eqnn_proteins_free(eqnn_proteins *m);
+/* Those of b behind those of a: a new one, or NULL and an error. a may be NULL. */
+EQNN_API eqnn_proteins *eqnn_proteins_join(eqnn_ctx *c, const eqnn_proteins *a,
+                                           const eqnn_proteins *b);
+
 /* What an atom is: 1, q, q^2 with q = charge / 9, in the place of its element (H C N O F), zeros
    in those of the others: out [n][15]. 1 when done. */
 EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double *out);
@@ -130,7 +158,7 @@ EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double 
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Data that needs no download: a chain of beads that obeys Newton, functions to be
                     found from examples, cubes to be solved, mechanical systems, constellations of
-                    points; points and images in other positions.
+                    points; protein backbones; points and images in other positions.
    ---------------------------------------------------------------------------------------------- */
 
 /* Beads of mass 1 on a string, isolated, with the potential energy
@@ -305,6 +333,25 @@ EQNN_API void eqnn_point_distances(int n, const double *pos, const int *present,
 EQNN_API void eqnn_point_moments(int n, const double *pos, const int *present, int powers,
                                  double *out);
 
+/* Protein backbones of ideal geometry: bonds and angles of R. A. Engh, R. Huber, Acta Cryst. A47,
+   392 (1991), flat peptide groups; helices with the torsions phi, psi = -57, -47 degrees, strands
+   with -139, 135 (IUPAC-IUB, Biochemistry 9, 3471, 1970), with some spread, and between them loops
+   whose torsions come from four usual regions, chosen so that the chain meets itself little and
+   stays compact. Kinds of residues: one of AELKQR in helices, VITYFW in strands, GPNDS in loops. */
+typedef struct eqnn_backbone_opts {
+    int least, most;    /* residues of a chain; default 40 and 80                              */
+    double spread;      /* deviation of torsions in degrees; default 5, negative: none         */
+    uint64_t seed;      /* default the context's                                               */
+} eqnn_backbone_opts;
+/* Chains first..first+n-1 of the seed, each turned at random about its middle. NULL on an error. */
+EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *opts, uint64_t first,
+                                       int n);
+/* The place of atom d: |cd| = length, angle bcd, torsion a-b-c-d (radians), looking from b to c
+   clockwise from a (IUPAC). Parsons et al. 2005, doi:10.1002/jcc.20237. And a torsion measured. */
+EQNN_API void eqnn_place_atom(const double *a, const double *b, const double *c, double length,
+                              double angle, double torsion, double *d);
+EQNN_API double eqnn_torsion(const double *a, const double *b, const double *c, const double *d);
+
 /* Augmentation: n points pos [n][axes], in a plane or in space, turned together by a uniform random
    rotation about the origin (turn) and moved by shift N(0,1) along each axis, which depend on
    (seed, index) only. 1 when done. */
@@ -371,6 +418,12 @@ EQNN_API double eqnn_score_mae(const eqnn_score *s);
 EQNN_API double eqnn_score_r2(const eqnn_score *s);
 EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
+/* Root of the mean squared distance of n points a, b [n][3] in space: as they stand, and after the
+   shift and turn that make it smallest (Kabsch 1976; by quaternions, Horn 1987), where rounding
+   hides what is less than 1e-8 of their extent. NaN of nothing. */
+EQNN_API double eqnn_rmsd(int n, const double *a, const double *b);
+EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b);
+
 /* ------------------------------------------------------------------------------------------------
    5 >>terminal   What a program says and is told: options, progress, Ctrl-C, tables, logs.
    ---------------------------------------------------------------------------------------------- */
@@ -384,12 +437,12 @@ EQNN_API int eqnn_colour(FILE *file);        /* a terminal, and NO_COLOR is not 
 EQNN_API void eqnn_interrupt_catch(void);
 EQNN_API int eqnn_interrupted(void);
 
-/* An option is given as "--name value" or "--name=value". One whose default is "on" or "off" is a
-   switch: "--name", "--no-name". */
+/* An option is given as "--name value" or "--name=value", with - or _ in its name. One whose default
+   is "on" or "off" is a switch: "--name", "--no-name", "--name True", "--name=False". */
 typedef struct eqnn_option {
     const char *name, *value, *help; /* value: its default */
 } eqnn_option;
-enum { EQNN_ARGS_MAX = 48 };
+enum { EQNN_ARGS_MAX = 64 };
 typedef struct eqnn_args {
     const char *program, *about;
     int count;
@@ -406,7 +459,7 @@ EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *abo
 /* Values; one that cannot be read sets a->error, so check it once after the last. */
 EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high);
-EQNN_API double eqnn_args_number(eqnn_args *a, const char *name);
+EQNN_API double eqnn_args_number(eqnn_args *a, const char *name); /* ".5", "1/2" */
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
@@ -1862,6 +1915,360 @@ EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double 
     return 1;
 }
 
+/* ---- proteins ---- */
+
+enum { EQNN__PDB_PLACES = 32 };
+
+/* Where an atom of the backbone was seen. */
+typedef struct eqnn__pdb_place {
+    int atom;  /* 0..3: N CA C O */
+    char letter, name[3];
+    double occupancy, pos[3];
+} eqnn__pdb_place;
+
+/* The walk through a file: what belongs to the residue at hand, and what came before. */
+typedef struct eqnn__pdb {
+    eqnn_proteins *m;
+    char row[81], id[5];       /* the line; the entry's name                  */
+    char key[6];               /* chain, number and insertion of the residue  */
+    int open, hetero, lines;   /* is there one; of HETATM lines; how many     */
+    int places;
+    eqnn__pdb_place place[EQNN__PDB_PLACES];
+    int chain;                 /* letter of the chain that goes on, or -1     */
+    unsigned char ended[256];  /* chains whose TER came                       */
+    int models, closed;        /* MODEL lines; the first model is over        */
+} eqnn__pdb;
+
+/* A number in n columns, right or left in them; only digits and a point. 1 when it is one. */
+static int eqnn__pdb_number(const char *p, int n, double *out)
+{
+    double digits = 0, scale = 1;
+    int i = 0, seen = 0, point = 0, minus = 0;
+    while (i < n && p[i] == ' ') i++;
+    if (i < n && (p[i] == '-' || p[i] == '+')) minus = p[i++] == '-';
+    for (; i < n && ((p[i] >= '0' && p[i] <= '9') || (p[i] == '.' && !point)); i++) {
+        if (p[i] == '.') { point = 1; continue; }
+        digits = 10 * digits + (p[i] - '0');
+        if (point) scale *= 10;
+        seen = 1;
+    }
+    while (i < n && p[i] == ' ') i++;
+    *out = (minus ? -digits : digits) / scale;
+    return seen && i == n;
+}
+
+/* Place of a residue's name among the twenty, or 20. */
+static int eqnn__residue_kind(const char *name)
+{
+    static const char names[] = "ALACYSASPGLUPHEGLYHISILELYSLEUMETASNPROGLNARGSERTHRVALTRPTYR";
+    if (memcmp(name, "MSE", 3) == 0) name = "MET"; /* selenium in the place of sulphur */
+    for (int k = 0; k < 20; k++)
+        if (memcmp(name, names + 3 * k, 3) == 0) return k;
+    return 20;
+}
+
+/* The letter of the location that is taken. */
+static char eqnn__pdb_letter(const eqnn__pdb *f)
+{
+    char best = ' ';
+    double most = -1;
+    for (int i = 0; i < f->places; i++) {
+        double sum = 0;
+        if (f->place[i].letter == ' ') continue;
+        for (int k = 0; k < f->places; k++)
+            if (f->place[k].letter == f->place[i].letter) sum += f->place[k].occupancy;
+        if (sum > most) {
+            most = sum;
+            best = f->place[i].letter;
+        }
+    }
+    return best;
+}
+
+/* The first place of an atom at that location, or anywhere; NULL: it is missing. */
+static const eqnn__pdb_place *eqnn__pdb_atom(const eqnn__pdb *f, int atom, char letter)
+{
+    const eqnn__pdb_place *any = NULL;
+    for (int i = 0; i < f->places; i++) {
+        const eqnn__pdb_place *p = &f->place[i];
+        if (p->atom != atom) continue;
+        if (p->letter == ' ' || p->letter == letter) return p;
+        if (!any) any = p;
+    }
+    return any;
+}
+
+/* A residue behind the others; m->first NULL: it is only counted. */
+static void eqnn__protein_residue(eqnn_proteins *m, int kind, int number, const double *const *at)
+{
+    for (int k = 0; m->first && k < 12; k++)
+        m->pos[12 * (size_t)m->residues + (size_t)k] = at[k / 3] ? at[k / 3][k % 3] : NAN;
+    if (m->first) m->kind[m->residues] = kind;
+    if (m->first) m->number[m->residues] = number;
+    m->residues++;
+}
+
+/* A chain begins. */
+static void eqnn__pdb_chain(eqnn__pdb *f)
+{
+    eqnn_proteins *m = f->m;
+    char letter[2] = { f->key[0], 0 };
+    if (!isalnum((unsigned char)letter[0])) letter[0] = 0;
+    if (m->first) m->first[m->chains] = m->residues;
+    if (m->first)
+        snprintf(m->name[m->chains], sizeof m->name[0], "%s%s%s", f->id,
+                 *f->id && *letter ? "_" : "", letter);
+    m->chains++;
+    f->chain = (unsigned char)f->key[0];
+}
+
+/* What was gathered becomes a residue, or is counted as left out. */
+static void eqnn__pdb_finish(eqnn__pdb *f)
+{
+    const eqnn__pdb_place *place[4];
+    const double *at[4];
+    double number = 0;
+    int taken = 0;
+    char letter = eqnn__pdb_letter(f);
+    if (!f->open) return;
+    f->open = 0;
+    for (int k = 0; k < 4; k++) {
+        place[k] = eqnn__pdb_atom(f, k, letter);
+        at[k] = place[k] ? place[k]->pos : NULL;
+        taken += place[k] != NULL;
+    }
+    if (!at[0] || !at[1] || !at[2]) {
+        if (f->hetero) f->m->hetero += f->lines;
+        else f->m->incomplete++;
+        return;
+    }
+    f->m->alternates += f->places - taken;
+    if (f->chain != (unsigned char)f->key[0]) eqnn__pdb_chain(f);
+    if (!eqnn__pdb_number(f->key + 1, 4, &number)) number = 0;
+    eqnn__protein_residue(f->m, eqnn__residue_kind(place[1]->name), (int)number, at);
+}
+
+/* An ATOM or HETATM line: name in columns 13-16, location 17, residue 18-20, chain 22, number
+   23-26, insertion 27, x y z 31-54, occupancy 55-60. An alpha carbon is " CA ", calcium "CA  ". */
+static void eqnn__pdb_line(eqnn__pdb *f, int length)
+{
+    static const char *const names[4] = { " N  ", " CA ", " C  ", " O  " };
+    const char *row = f->row;
+    int hetero = row[0] == 'H', number = length >= 54;
+    eqnn__pdb_place p;
+    for (int a = 0; a < 3 && number; a++) number = eqnn__pdb_number(row + 30 + 8 * a, 8, &p.pos[a]);
+    if (!number) {
+        f->m->broken++;
+        return;
+    }
+    if (hetero && f->ended[(unsigned char)row[21]]) {
+        f->m->hetero++;
+        return;
+    }
+    if (!f->open || memcmp(f->key, row + 21, sizeof f->key)) {
+        eqnn__pdb_finish(f);
+        memcpy(f->key, row + 21, sizeof f->key);
+        f->open = 1;
+        f->places = f->lines = 0;
+        f->hetero = hetero;
+    }
+    f->lines++;
+    for (p.atom = 0; p.atom < 4 && memcmp(row + 12, names[p.atom], 4);) p.atom++;
+    if (p.atom == 4) return;
+    p.letter = row[16];
+    memcpy(p.name, row + 17, 3);
+    if (!eqnn__pdb_number(row + 54, 6, &p.occupancy)) p.occupancy = 1;
+    if (f->places < EQNN__PDB_PLACES) f->place[f->places++] = p;
+    else f->m->alternates++;
+}
+
+/* One line of any kind; 0 at the END. */
+static int eqnn__pdb_record(eqnn__pdb *f, int length)
+{
+    const char *row = f->row;
+    if (!memcmp(row, "MODEL ", 6) && ++f->models > 1) f->m->models++, f->closed = 1;
+    if (!memcmp(row, "ENDMDL", 6) || !memcmp(row, "END   ", 6)) {
+        eqnn__pdb_finish(f);
+        f->closed = 1;
+    }
+    if (f->closed) return memcmp(row, "END   ", 6) != 0;
+    if (!memcmp(row, "ATOM  ", 6) || !memcmp(row, "HETATM", 6)) eqnn__pdb_line(f, length);
+    else if (!memcmp(row, "TER   ", 6)) {
+        eqnn__pdb_finish(f);
+        if (f->chain >= 0) f->ended[f->chain] = 1;
+        f->chain = -1;
+    } else if (!memcmp(row, "HEADER", 6)) {
+        for (int k = 0, n = 0; k < 4; k++)
+            if (isalnum((unsigned char)row[62 + k])) f->id[n++] = row[62 + k], f->id[n] = 0;
+    }
+    return 1;
+}
+
+/* All lines. With m->first the numbers are written, without they are counted only. */
+static void eqnn__pdb_walk(const unsigned char *p, size_t size, eqnn_proteins *m)
+{
+    eqnn__pdb f;
+    memset(&f, 0, sizeof f);
+    f.m = m;
+    f.chain = -1;
+    for (size_t at = 0; at < size;) {
+        size_t length = 0;
+        while (at + length < size && p[at + length] != '\n') length++;
+        size_t kept = length < 80 ? length : 80;
+        memset(f.row, ' ', sizeof f.row);
+        memcpy(f.row, p + at, kept);
+        if (kept && f.row[kept - 1] == '\r') f.row[--kept] = ' ';
+        at += length + 1;
+        if (!eqnn__pdb_record(&f, (int)kept)) return;
+    }
+    eqnn__pdb_finish(&f);
+}
+
+EQNN_API void eqnn_proteins_free(eqnn_proteins *m)
+{
+    if (!m) return;
+    free(m->first);
+    free(m->name);
+    free(m->kind);
+    free(m->number);
+    free(m->pos);
+    free(m);
+}
+
+/* Room for so many of them; the counts begin at 0. */
+static eqnn_proteins *eqnn__proteins_make(eqnn_ctx *c, int chains, int residues)
+{
+    eqnn_proteins *m = (eqnn_proteins *)calloc(1, sizeof *m);
+    size_t n = (size_t)chains + 1, r = (size_t)residues + 1;
+    if (m) {
+        m->first = (int *)calloc(n, sizeof(int));
+        m->name = (char (*)[16])calloc(n, 16);
+        m->kind = (int *)calloc(r, sizeof(int));
+        m->number = (int *)calloc(r, sizeof(int));
+        m->pos = (double *)calloc(r, 12 * sizeof(double));
+    }
+    if (m && m->first && m->name && m->kind && m->number && m->pos) return m;
+    eqnn_proteins_free(m);
+    eqnn_fail(c, "proteins: no memory for %d chains of %d residues", chains, residues);
+    return NULL;
+}
+
+/* Counted first, then written. */
+EQNN_API eqnn_proteins *eqnn_pdb_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    eqnn_proteins counted, *m;
+    memset(&counted, 0, sizeof counted);
+    if (!bytes || size > INT_MAX) {
+        eqnn_fail(c, "pdb: %s", bytes ? "the file is larger than 2 GB" : "there are no bytes");
+        return NULL;
+    }
+    eqnn__pdb_walk((const unsigned char *)bytes, size, &counted);
+    if (counted.residues == 0) {
+        eqnn_fail(c, "pdb: there is no residue with N, CA and C (%d incomplete, %d broken lines, "
+                  "%d HETATM lines)", counted.incomplete, counted.broken, counted.hetero);
+        return NULL;
+    }
+    m = eqnn__proteins_make(c, counted.chains, counted.residues);
+    if (!m) return NULL;
+    eqnn__pdb_walk((const unsigned char *)bytes, size, m);
+    m->first[m->chains] = m->residues;
+    return m;
+}
+
+/* The residues of a chain in arrays; those without N, CA and C are counted as incomplete. */
+static void eqnn__protein_arrays(eqnn_proteins *m, const double *seq, const double *coords, int own)
+{
+    for (int i = 0; i < own; i++) {
+        const double *x = coords + 12 * (size_t)i, *at[4];
+        int finite = 1, kind = seq[i] >= 0 && seq[i] < 20 ? (int)seq[i] : 20;
+        for (int k = 0; k < 9; k++) finite = finite && isfinite(x[k]);
+        for (int k = 0; k < 4; k++) at[k] = x + 3 * k;
+        if (!isfinite(x[9]) || !isfinite(x[10]) || !isfinite(x[11])) at[3] = NULL;
+        if (finite) eqnn__protein_residue(m, kind, i + 1, at);
+        else m->incomplete++;
+    }
+}
+
+/* The arrays of an npz file, whose shapes must agree. */
+static eqnn_proteins *eqnn__protein_from(eqnn_ctx *c, const eqnn_npz *z)
+{
+    const eqnn_array *n = eqnn_npz_need(z, "n_res", 1), *seq = eqnn_npz_need(z, "seq", 1);
+    const eqnn_array *x = eqnn_npz_need(z, "coords", 3);
+    if (!n || !seq || !x) return NULL;
+    double all = 0;
+    int good = x->shape[0] == seq->shape[0] && x->shape[1] == 4 && x->shape[2] == 3
+               && seq->shape[0] < 100000000 && n->shape[0] < 100000000;
+    for (int64_t i = 0; good && i < n->shape[0]; i++) {
+        good = n->values[i] >= 0 && n->values[i] == floor(n->values[i]);
+        all += n->values[i];
+    }
+    if (!good || !(fabs(all - (double)seq->shape[0]) < 0.5)) {
+        eqnn_fail(c, "proteins: the shapes of n_res, seq and coords [residues][4][3] disagree");
+        return NULL;
+    }
+    eqnn_proteins *m = eqnn__proteins_make(c, (int)n->shape[0], (int)seq->shape[0]);
+    int at = 0;
+    for (int i = 0; m && i < (int)n->shape[0]; i++) {
+        int own = (int)n->values[i];
+        snprintf(m->name[i], sizeof m->name[i], "%d", i + 1);
+        eqnn__protein_arrays(m, seq->values + at, x->values + 12 * (size_t)at, own);
+        at += own;
+        m->first[++m->chains] = m->residues;
+    }
+    return m;
+}
+
+EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_proteins *m = NULL;
+    if (!path) {
+        eqnn_fail(c, "protein_open: no path");
+    } else if (eqnn__blob_read(c, path, &b)) {
+        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
+            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            m = z ? eqnn__protein_from(c, z) : NULL;
+            eqnn_npz_close(z);
+        } else {
+            m = eqnn_pdb_parse(c, b.p ? (const void *)b.p : "", b.size);
+        }
+    }
+    free(b.p);
+    return m;
+}
+
+/* Those of m behind the ones that are in to, which has room. */
+static void eqnn__proteins_append(eqnn_proteins *to, const eqnn_proteins *m)
+{
+    size_t r = (size_t)m->residues, at = (size_t)to->residues;
+    memcpy(to->name + to->chains, m->name, (size_t)m->chains * sizeof *m->name);
+    memcpy(to->kind + at, m->kind, r * sizeof *m->kind);
+    memcpy(to->number + at, m->number, r * sizeof *m->number);
+    memcpy(to->pos + 12 * at, m->pos, 12 * r * sizeof *m->pos);
+    for (int i = 0; i <= m->chains; i++) to->first[to->chains + i] = to->residues + m->first[i];
+    to->chains += m->chains;
+    to->residues += m->residues;
+    to->models += m->models;
+    to->alternates += m->alternates;
+    to->hetero += m->hetero;
+    to->incomplete += m->incomplete;
+    to->broken += m->broken;
+}
+
+EQNN_API eqnn_proteins *eqnn_proteins_join(eqnn_ctx *c, const eqnn_proteins *a,
+                                           const eqnn_proteins *b)
+{
+    int chains = a ? a->chains : 0, residues = a ? a->residues : 0;
+    if (!b || b->chains > INT_MAX - 1 - chains || b->residues > INT_MAX / 12 - residues) {
+        if (b) eqnn_fail(c, "proteins: too many of them");
+        return NULL;
+    }
+    eqnn_proteins *m = eqnn__proteins_make(c, chains + b->chains, residues + b->residues);
+    if (m && a) eqnn__proteins_append(m, a);
+    if (m) eqnn__proteins_append(m, b);
+    return m;
+}
+
 /* ------------------------------------------------------------------------------------------------
    2 >>generators   Random numbers are a function of (seed, stream, index) and of nothing else, so
                     the data does not change with what the program did before.
@@ -2992,6 +3399,221 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
     return !eqnn_error(c);
 }
 
+/* ---- protein backbones ---- */
+
+static void eqnn__cross3(const double *a, const double *b, double *out)
+{
+    out[0] = a[1] * b[2] - a[2] * b[1];
+    out[1] = a[2] * b[0] - a[0] * b[2];
+    out[2] = a[0] * b[1] - a[1] * b[0];
+}
+
+/* (b - a) / |b - a| */
+static void eqnn__direction(const double *a, const double *b, double *u)
+{
+    for (int k = 0; k < 3; k++) u[k] = b[k] - a[k];
+    double r = sqrt(eqnn__chain_dot(u, u));
+    for (int k = 0; k < 3 && r > 0; k++) u[k] /= r;
+}
+
+/* u along bc, n normal to the plane of a, b, c, m = n x u; at torsion 0 d lies on the side of a. */
+EQNN_API void eqnn_place_atom(const double *a, const double *b, const double *c, double length,
+                              double angle, double torsion, double *d)
+{
+    double ab[3], u[3], n[3], m[3], zero[3] = { 0, 0, 0 }, s = sin(angle);
+    eqnn__direction(a, b, ab);
+    eqnn__direction(b, c, u);
+    eqnn__cross3(ab, u, m);
+    eqnn__direction(zero, m, n);
+    eqnn__cross3(n, u, m);
+    for (int k = 0; k < 3; k++)
+        d[k] = c[k] + length * (s * cos(torsion) * m[k] + s * sin(torsion) * n[k]
+                                - cos(angle) * u[k]);
+}
+
+EQNN_API double eqnn_torsion(const double *a, const double *b, const double *c, const double *d)
+{
+    double ab[3], u[3], cd[3], n[3], m[3], k[3];
+    eqnn__direction(a, b, ab);
+    eqnn__direction(b, c, u);
+    eqnn__direction(c, d, cd);
+    eqnn__cross3(ab, u, n);
+    eqnn__cross3(u, cd, m);
+    eqnn__cross3(n, m, k);
+    return atan2(eqnn__chain_dot(k, u), eqnn__chain_dot(n, m));
+}
+
+/* A chain that grows: its residues pos [residues][4][3], and their torsions. */
+typedef struct eqnn__growing {
+    uint64_t seed, stream, index; /* of the next random number */
+    double spread, *pos, *torsion; /* torsion [residues][2]: phi, psi */
+    int *kind, length;
+} eqnn__growing;
+
+static double eqnn__grow_uniform(eqnn__growing *g)
+{
+    return eqnn__data_uniform(g->seed, g->stream, g->index++);
+}
+
+static double eqnn__grow_normal(eqnn__growing *g)
+{
+    g->index += 2 + g->index % 2; /* a pair of draws */
+    return eqnn__data_normal(g->seed, g->stream, g->index / 2 - 1);
+}
+
+enum { EQNN__HELIX, EQNN__STRAND, EQNN__LOOP };
+
+/* Torsions, in degrees, and kinds of n residues of a piece. */
+static void eqnn__grow_draw(eqnn__growing *g, int from, int n, int piece)
+{
+    static const char kinds[] = "ACDEFGHIKLMNPQRSTVWY";
+    static const char usual[3][7] = { "AELKQR", "VITYFW", "GPNDSG" };
+    static const double at[6][2] = { { -57, -47 }, { -139, 135 }, { -65, -40 }, { -65, 140 },
+                                     { -110, 130 }, { 60, 40 } };
+    for (int i = from; i < from + n; i++) {
+        double u = eqnn__grow_uniform(g);
+        int region = piece < EQNN__LOOP ? piece : u < .35 ? 2 : u < .65 ? 3 : u < .9 ? 4 : 5;
+        double spread = piece == EQNN__LOOP ? 3 * g->spread : g->spread;
+        for (int k = 0; k < 2; k++)
+            g->torsion[2 * i + k] = at[region][k] + spread * eqnn__grow_normal(g);
+        const char *name = strchr(kinds, usual[piece][(int)(6 * eqnn__grow_uniform(g))]);
+        g->kind[i] = name ? (int)(name - kinds) : 20;
+    }
+}
+
+/* The atoms of n residues. Bonds in angstrom, angles in degrees (Engh, Huber 1991): N-CA 1.458,
+   CA-C 1.525, C-N 1.329, C=O 1.231; N-CA-C 111.2, CA-C-N 116.2, C-N-CA 121.7, CA-C=O 120.8. */
+static void eqnn__grow_place(eqnn__growing *g, int from, int n)
+{
+    const double degree = 0.017453292519943295;
+    for (int i = from; i < from + n; i++) {
+        double *N = g->pos + 12 * (size_t)i, *A = N + 3, *C = N + 6, *O = N + 9, *last = N - 12;
+        double phi = degree * g->torsion[2 * i], psi = degree * g->torsion[2 * i + 1];
+        if (i == 0) {
+            memset(N, 0, 3 * sizeof *N);
+            A[0] = 1.458, A[1] = A[2] = 0;
+            C[0] = 1.458 - 1.525 * cos(111.2 * degree);
+            C[1] = 1.525 * sin(111.2 * degree), C[2] = 0;
+        } else {
+            double before = degree * g->torsion[2 * i - 1];
+            eqnn_place_atom(last, last + 3, last + 6, 1.329, 116.2 * degree, before, N);
+            eqnn_place_atom(last + 3, last + 6, N, 1.458, 121.7 * degree, 180 * degree, A);
+            eqnn_place_atom(last + 6, N, A, 1.525, 111.2 * degree, phi, C);
+        }
+        eqnn_place_atom(N, A, C, 1.231, 120.8 * degree, psi + 180 * degree, O);
+    }
+}
+
+/* How bad a piece is: 1000 for each alpha carbon nearer than 4 to one before it that is not its
+   neighbour, and the mean squared distance from the middle of those before. */
+static double eqnn__grow_score(const eqnn__growing *g, int from, int n)
+{
+    double middle[3] = { 0, 0, 0 }, score = 0, d[3];
+    for (int j = 0; j < from; j++)
+        for (int k = 0; k < 3; k++) middle[k] += g->pos[12 * j + 3 + k] / from;
+    for (int i = from; i < from + n && from > 0; i++) {
+        const double *a = g->pos + 12 * (size_t)i + 3;
+        for (int k = 0; k < 3; k++) d[k] = a[k] - middle[k];
+        score += eqnn__chain_dot(d, d) / n;
+        for (int j = 0; j < i - 2; j++) {
+            for (int k = 0; k < 3; k++) d[k] = a[k] - g->pos[12 * j + 3 + k];
+            if (eqnn__chain_dot(d, d) < 16) score += 1000;
+        }
+    }
+    return score;
+}
+
+/* A loop and what follows it, out of 24 draws the best. */
+static int eqnn__grow_piece(eqnn__growing *g, int from)
+{
+    int piece = (int)(2 * eqnn__grow_uniform(g)), loop = 2 + (int)(4 * eqnn__grow_uniform(g));
+    int own = piece == EQNN__HELIX ? 8 + (int)(10 * eqnn__grow_uniform(g))
+                                   : 4 + (int)(6 * eqnn__grow_uniform(g));
+    if (from == 0) loop = 1;
+    if (loop > g->length - from) loop = g->length - from;
+    if (own > g->length - from - loop) own = g->length - from - loop;
+    uint64_t best = g->index, end = best;
+    double least = INFINITY;
+    for (int k = 0; k <= 24; k++) { /* the last time once more the best */
+        end = g->index;
+        if (k == 24) g->index = best;
+        uint64_t index = g->index;
+        eqnn__grow_draw(g, from, loop, EQNN__LOOP);
+        eqnn__grow_draw(g, from + loop, own, piece);
+        eqnn__grow_place(g, from, loop + own);
+        double score = eqnn__grow_score(g, from, loop + own);
+        if (!(score < least)) continue;
+        least = score;
+        best = index;
+    }
+    g->index = end;
+    return loop + own;
+}
+
+/* Chain number of the seed behind those that are in m; the length is known already. */
+static int eqnn__backbone(eqnn_ctx *c, eqnn__growing *g, eqnn_proteins *m, uint64_t number)
+{
+    size_t from = (size_t)m->residues;
+    int n = g->length;
+    g->pos = m->pos + 12 * from;
+    g->kind = m->kind + from;
+    for (int at = 0; at < n;) at += eqnn__grow_piece(g, at);
+    for (int k = 0; k < 3; k++) {
+        double middle = 0;
+        for (int i = 0; i < n; i++) middle += g->pos[12 * i + 3 + k] / n;
+        for (int i = 0; i < 4 * n; i++) g->pos[3 * i + k] -= middle;
+    }
+    for (int i = 0; i < n; i++) m->number[from + (size_t)i] = i + 1;
+    snprintf(m->name[m->chains], sizeof m->name[0], "%d", (int)(number % 1000000000));
+    m->residues += n;
+    m->first[++m->chains] = m->residues;
+    return eqnn_augment(c, g->seed, g->stream, 1, 0, 4 * n, 3, g->pos);
+}
+
+/* A stream of its own for each chain, whose first number is the length. */
+static void eqnn__backbone_start(eqnn__growing *g, const eqnn_backbone_opts *o, uint64_t number)
+{
+    g->stream = ((number + 1) << 32) + EQNN__STREAM_AUGMENT;
+    g->seed = o->seed;
+    g->index = 0;
+    g->length = o->least + (int)((o->most - o->least + 1) * eqnn__grow_uniform(g));
+}
+
+EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *opts, uint64_t first,
+                                       int n)
+{
+    eqnn_backbone_opts o;
+    eqnn__growing g;
+    int64_t all = 0;
+    memset(&o, 0, sizeof o);
+    memset(&g, 0, sizeof g);
+    if (opts) o = *opts;
+    if (o.least == 0 && o.most == 0) o.least = 40, o.most = 80;
+    if (o.seed == 0) o.seed = eqnn_seed(c);
+    g.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
+    if (eqnn_error(c)) return NULL;
+    if (n < 0 || o.least < 1 || o.most < o.least || o.most > 100000) {
+        eqnn_fail(c, "backbones: %d chains of %d to %d residues", n, o.least, o.most);
+        return NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        eqnn__backbone_start(&g, &o, first + (uint64_t)i);
+        all += g.length;
+    }
+    eqnn_proteins *m = all < INT_MAX / 12 ? eqnn__proteins_make(c, n, (int)all) : NULL;
+    g.torsion = (double *)malloc(2 * (size_t)o.most * sizeof(double));
+    int good = m && g.torsion;
+    if (!good) eqnn_fail(c, "backbones: no memory for %d chains", n);
+    for (int i = 0; good && i < n; i++) {
+        eqnn__backbone_start(&g, &o, first + (uint64_t)i);
+        good = eqnn__backbone(c, &g, m, first + (uint64_t)i);
+    }
+    free(g.torsion);
+    if (good) return m;
+    eqnn_proteins_free(m);
+    return NULL;
+}
+
 /* ------------------------------------------------------------------------------------------------
    3 >>batches
    ---------------------------------------------------------------------------------------------- */
@@ -3171,6 +3793,55 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s)
     return s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
 }
 
+EQNN_API double eqnn_rmsd(int n, const double *a, const double *b)
+{
+    double sum = 0;
+    for (int i = 0; i < 3 * n; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return n > 0 ? sqrt(sum / n) : NAN;
+}
+
+/* One of Jacobi's rotations of a symmetric matrix: A[p][q] becomes 0. */
+static void eqnn__turn4(double A[4][4], int p, int q)
+{
+    if (A[p][q] == 0) return;
+    double t = (A[q][q] - A[p][p]) / (2 * A[p][q]);
+    t = (t < 0 ? -1 : 1) / (fabs(t) + sqrt(t * t + 1));
+    double c = 1 / sqrt(t * t + 1), s = t * c;
+    for (int side = 0; side < 2; side++)
+        for (int k = 0; k < 4; k++) {
+            double *x = side ? &A[p][k] : &A[k][p], *y = side ? &A[q][k] : &A[k][q], old = *x;
+            *x = c * old - s * *y;
+            *y = s * old + c * *y;
+        }
+}
+
+/* The least sum of squares is |a|^2 + |b|^2 - 2 w, centred, w the largest eigenvalue of the matrix
+   of Horn 1987 (J. Opt. Soc. Am. A 4, 629), which is made of S = sum a b^T. */
+EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
+{
+    double S[3][3], A[4][4], ma[3] = { 0, 0, 0 }, mb[3] = { 0, 0, 0 }, size = 0, w = -INFINITY;
+    memset(S, 0, sizeof S);
+    for (int i = 0; i < 3 * n; i++) ma[i % 3] += a[i] / n, mb[i % 3] += b[i] / n;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++) {
+            double x = a[3 * i + k] - ma[k], y = b[3 * i + k] - mb[k];
+            size += x * x + y * y;
+            for (int l = 0; l < 3; l++) S[k][l] += x * (b[3 * i + l] - mb[l]);
+        }
+    A[0][0] = S[0][0] + S[1][1] + S[2][2];
+    for (int k = 0; k < 3; k++) {
+        int l = (k + 1) % 3, m = (k + 2) % 3;
+        A[0][k + 1] = A[k + 1][0] = S[l][m] - S[m][l];
+        A[k + 1][k + 1] = S[k][k] - S[l][l] - S[m][m];
+        A[k + 1][l + 1] = A[l + 1][k + 1] = S[k][l] + S[l][k];
+    }
+    for (int sweep = 0; sweep < 12; sweep++)
+        for (int p = 0; p < 3; p++)
+            for (int q = p + 1; q < 4; q++) eqnn__turn4(A, p, q);
+    for (int k = 0; k < 4; k++) w = fmax(w, A[k][k]);
+    return n > 0 ? sqrt(fmax(0, size - 2 * w) / n) : NAN;
+}
+
 /* ------------------------------------------------------------------------------------------------
    5 >>terminal
    ---------------------------------------------------------------------------------------------- */
@@ -3239,9 +3910,12 @@ static EQNN__PRINTF(2, 3) int eqnn__args_fail(eqnn_args *a, const char *format, 
 
 static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
 {
-    for (int i = 0; i < a->count; i++)
-        if (strlen(a->option[i].name) == length && memcmp(a->option[i].name, name, length) == 0)
-            return i;
+    for (int i = 0; i < a->count; i++) {
+        const char *own = a->option[i].name;
+        size_t k = 0;
+        while (k < length && own[k] && (own[k] == name[k] || (own[k] == '-' && name[k] == '_'))) k++;
+        if (k == length && !own[k]) return i;
+    }
     return -1;
 }
 
@@ -3249,6 +3923,15 @@ static int eqnn__args_switch(const eqnn_args *a, int i)
 {
     const char *v = a->option[i].value;
     return v && (strcmp(v, "on") == 0 || strcmp(v, "off") == 0);
+}
+
+/* "on" or "off" of a word that says so in any language, else NULL. */
+static const char *eqnn__args_truth(const char *word)
+{
+    if (!word) return NULL;
+    if (!strcmp(word, "on") || !strcmp(word, "True") || !strcmp(word, "true")) return "on";
+    if (!strcmp(word, "off") || !strcmp(word, "False") || !strcmp(word, "false")) return "off";
+    return NULL;
 }
 
 /* Takes a list of options over; a name that is there already gets the new default and help. */
@@ -3283,11 +3966,13 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
         i = -1;
     }
     if (i < 0) return eqnn__args_fail(a, "unknown option '%s'; --help lists them", word);
-    int is_switch = eqnn__args_switch(a, i), words = equal || is_switch ? 1 : 2;
-    const char *value = equal ? equal + 1 : is_switch ? "on" : next;
+    int is_switch = eqnn__args_switch(a, i), takes = !is_switch || eqnn__args_truth(next);
+    int words = equal || !takes ? 1 : 2;
+    const char *value = equal ? equal + 1 : takes ? next : "on";
     if (!value) return eqnn__args_fail(a, "option '%s' needs a value", word);
-    if (is_switch && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+    if (is_switch && !eqnn__args_truth(value))
         return eqnn__args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
+    if (is_switch) value = eqnn__args_truth(value);
     a->option[i].value = value;
     a->given[i] = 1;
     return words;
@@ -3364,6 +4049,7 @@ EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
     const char *text = eqnn_args_text(a, name);
     char *end;
     double v = strtod(text, &end);
+    if (end != text && *end == '/' && end[1]) v /= strtod(end + 1, &end);
     if (end == text || *end || !isfinite(v)) {
         eqnn__args_fail(a, "option --%s: '%s' is not a number", name, text);
         return 0;

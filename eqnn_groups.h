@@ -304,6 +304,9 @@ typedef struct eqnn_lie eqnn_lie;
 
 /* The table above; parentheses may be left out: "SE2". Lives as long as the context. */
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name);
+/* The same with alpha, see eqnn_lie_distance, behind it in parentheses, as the papers' commands have
+   it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is 0.2. */
+EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha);
 
 /* Your own: exp, log and lift are enough. n are rows; what is NULL is made of the others, taking an
    element for the point_dim x point_dim matrix, row by row. */
@@ -427,6 +430,8 @@ typedef struct eqnn_lie_cloud {
     const eqnn_graph *graph;
     eqnn_tensor *pairs;     /* [edges,pair_dim]                                                  */
     eqnn_tensor *distance;  /* [edges,1]; NULL: all edges of the graph are neighbours            */
+    int copies;             /* so many examples have these points in common, such as the pixels of
+                               images: rows of values are node * copies + copy; default 1        */
 } eqnn_lie_cloud;
 
 /* Lifts points [nodes,point_dim] and sees them as a cloud: sample s of node p is node p*samples+s,
@@ -437,6 +442,8 @@ typedef struct eqnn_lie_cloud {
 EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
                                  const char *name, int samples, double alpha,
                                  eqnn_lie_cloud *cloud);
+/* Makes the cloud outlast the step: points that do not move are lifted once. 0 on error. */
+EQNN_API int eqnn_lie_cloud_keep(eqnn_lie_cloud *cloud);
 
 /* y_i = W flat(1/|S_i| sum over j in S_i of x_j (outer) k(pair_ij)) + b, where k is a network with
    16 outputs and S_i the edges into i with a distance below a radius r. Training moves r towards
@@ -483,6 +490,8 @@ typedef struct eqnn_lie_resnet_opts {
     const double *fills;       /* [layers] in the place of conv.fill                             */
     eqnn_ints *const *chosen;  /* [layers] nodes, of those left, that a block leads to, NULL for
                                   all; default all                                               */
+    const eqnn_lie_cloud *queries; /* [layers] the clouds that lead to these, made before
+                                  (eqnn_lie_sample, eqnn_lie_cloud_keep); default made anew      */
     int no_pool;               /* a row for each node left; default the pool                     */
 } eqnn_lie_resnet_opts;
 EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
@@ -1261,7 +1270,7 @@ typedef struct eqnn__groups {
     struct eqnn_lie *lie;
     const void *lie_plan[8]; /* of section 6: products of numbers that turn */
     struct eqnn__heads_plan *heads; /* of section 8 */
-    struct eqnn__lie_outer *lie_outer; /* of section 7 */
+    struct eqnn__lie_outer *lie_outer, *lie_mixes; /* of section 7 */
     struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
 } eqnn__groups;
 
@@ -7705,7 +7714,7 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
                                       const eqnn_emlp_opts *opts)
 {
     if (eqnn__bad(x, "emlp_block")) return NULL;
-    static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0 };
+    static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0, NULL };
     const eqnn_init *init = opts && opts->linear.projected ? &published : NULL;
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
@@ -8761,6 +8770,28 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     return NULL;
 }
 
+/* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point in
+   it ("Rx(.1)"). */
+EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
+{
+    char group[32];
+    const char *open = name ? strrchr(name, '(') : NULL;
+    *alpha = 0.2;
+    if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
+    size_t n = (size_t)(open - name);
+    if (!isdigit((unsigned char)open[-1]) && !strchr(open, '.')) return eqnn_lie_make(c, name);
+    char *end;
+    double value = strtod(open + 1, &end);
+    if (end != open + 1) *alpha = value;
+    if (strcmp(end, ")") || !(*alpha >= 0 && *alpha <= 1)) {
+        eqnn_fail(c, "lie group \"%s\": alpha is a number from 0 to 1", name);
+        return NULL;
+    }
+    memcpy(group, name, n);
+    group[n] = 0;
+    return eqnn_lie_make(c, group);
+}
+
 /* What is wrong with a user's group, or NULL. */
 static const char *eqnn__lie_wrong(const eqnn_lie_opts *f)
 {
@@ -9355,6 +9386,8 @@ enum { EQNN__LIE_KERNEL = 16 }; /* outputs of the network k */
 
 /* --- neighbours within a radius --- */
 
+static int eqnn__lie_copies(const eqnn_lie_cloud *a) { return a->copies > 1 ? a->copies : 1; }
+
 /* 0 and an error where a cloud is none, or not of x's rows (x NULL: any) */
 static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, const char *op)
 {
@@ -9368,10 +9401,22 @@ static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, c
     else if (a->distance && a->distance->cols != 1)
         eqnn__fail(c, "%s%s: distances are one column, not %d", op, eqnn__place(c),
                    a->distance->cols);
-    else if (x && x->rows != a->graph->sources)
-        eqnn__fail(c, "%s%s: %d rows for %d nodes", op, eqnn__place(c), x->rows,
-                   a->graph->sources);
+    else if (x && (x->rows % eqnn__lie_copies(a) ||
+                   x->rows / eqnn__lie_copies(a) != a->graph->sources))
+        eqnn__fail(c, "%s%s: %d rows for %d nodes of %d copies", op, eqnn__place(c), x->rows,
+                   a->graph->sources, eqnn__lie_copies(a));
     return !c->failed;
+}
+
+/* A row for each node, with the columns of all copies side by side; and back. */
+static eqnn_tensor *eqnn__lie_together(eqnn_tensor *x, int copies)
+{
+    return x && copies > 1 ? eqnn_reshape(x, x->rows / copies, x->cols * copies) : x;
+}
+
+static eqnn_tensor *eqnn__lie_apart(eqnn_tensor *x, int copies)
+{
+    return x && copies > 1 ? eqnn_reshape(x, x->rows * copies, x->cols / copies) : x;
 }
 
 /* The graph of edges list[0..n-1], source and target given for each of them, with its pairs. */
@@ -9389,35 +9434,29 @@ static int eqnn__lie_part(const eqnn_lie_cloud *a, int n, const int *list, const
     if (!index) return 0;
     p.pairs = eqnn_take(a->pairs, index);
     if (a->distance) p.distance = eqnn_take(a->distance, index);
+    p.copies = a->copies;
     *part = p;
     return !c->failed;
 }
 
-/* Which edge of a target comes first when not all can be had. */
-typedef struct eqnn__lie_lot { double chance; int edge; } eqnn__lie_lot;
-
-static int eqnn__lie_by_lot(const void *a, const void *b)
-{
-    const eqnn__lie_lot *x = (const eqnn__lie_lot *)a, *y = (const eqnn__lie_lot *)b;
-    return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->edge - y->edge;
-}
-
-/* Leaves at most `most` of the edges list[0..n-1], sorted by target, of each target. */
+/* Leaves at most `most` of the edges list[0..n-1], sorted by target, of each target: the first of
+   them in a random order (R. Durstenfeld 1964, doi:10.1145/364520.364540). */
 static int eqnn__lie_draw(const eqnn_graph *graph, int most, int *list, int n)
 {
     eqnn_ctx *c = graph->ctx;
     int kept = 0;
-    double *chance = (double *)eqnn__take(c, (size_t)graph->edges, sizeof *chance);
-    eqnn__lie_lot *lot = (eqnn__lie_lot *)eqnn__take(c, (size_t)n, sizeof *lot);
-    if (chance) eqnn_random(c, "neighbours", 0, (size_t)graph->edges, chance);
-    for (int at = 0, end; chance && lot && at < n; at = end) {
-        for (end = at; end < n && graph->target[list[end]] == graph->target[list[at]]; end++)
-            lot[end].edge = list[end], lot[end].chance = chance[list[end]];
-        if (end - at > most) qsort(lot + at, (size_t)(end - at), sizeof *lot, eqnn__lie_by_lot);
-        for (int k = at; k < end && k < at + most; k++) list[kept++] = lot[k].edge;
+    double *chance = (double *)eqnn__take(c, (size_t)n, sizeof *chance);
+    if (chance) eqnn_random(c, "neighbours", 0, (size_t)n, chance);
+    for (int at = 0, end; chance && at < n; at = end) {
+        int target = graph->target[list[at]];
+        for (end = at; end < n && graph->target[list[end]] == target; end++) {}
+        for (int k = at; k < end && k < at + most; k++) {
+            int other = end - at > most ? k + (int)(chance[k] * (end - k)) : k, edge = list[other];
+            list[other] = list[k];
+            list[kept++] = edge;
+        }
     }
-    eqnn__drop(c, lot, (size_t)n, sizeof *lot);
-    eqnn__drop(c, chance, (size_t)graph->edges, sizeof *chance);
+    eqnn__drop(c, chance, (size_t)n, sizeof *chance);
     return kept;
 }
 
@@ -9514,6 +9553,21 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
     return !g->ctx->failed;
 }
 
+/* Edges are sorted already, so that those of the new graph stand in the same order. */
+EQNN_API int eqnn_lie_cloud_keep(eqnn_lie_cloud *cloud)
+{
+    eqnn_graph_opts o;
+    memset(&o, 0, sizeof o);
+    if (!eqnn__lie_cloud_good(cloud, NULL, "lie_cloud_keep")) return 0;
+    const eqnn_graph *g = cloud->graph;
+    o.sources = g->sources, o.targets = g->targets, o.keep = 1;
+    o.example = g->example, o.examples = g->examples;
+    cloud->graph = eqnn_graph_make(g->ctx, g->edges, g->source, g->target, &o);
+    cloud->pairs = eqnn_keep(cloud->pairs);
+    if (cloud->distance) cloud->distance = eqnn_keep(cloud->distance);
+    return !g->ctx->failed;
+}
+
 /* --- the layer --- */
 
 static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts)
@@ -9538,9 +9592,9 @@ static eqnn_tensor *eqnn__lie_act(eqnn_tensor *x, const char *norm, const eqnn_l
     return eqnn_map(x, o->act, 0, 0);
 }
 
-/* Plans of outer products, one for each number of channels. */
+/* Plans of outer products, one for each number of channels; and of the linear map of copies. */
 typedef struct eqnn__lie_outer {
-    int channels;
+    int channels, out, copies;
     const void *plan;
     struct eqnn__lie_outer *next;
 } eqnn__lie_outer;
@@ -9591,6 +9645,48 @@ static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eq
     return eqnn__form_value(x->ctx, &f, v, 4);
 }
 
+/* y [copy][out] = sum over k of P [k][copy][channel] W [k][channel][out] */
+static const void *eqnn__lie_mix_plan(eqnn_ctx *c, int channels, int out, int copies)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    for (eqnn__lie_outer *o = all ? all->lie_mixes : NULL; o; o = o->next)
+        if (o->channels == channels && o->out == out && o->copies == copies) return o->plan;
+    eqnn__mix_block block[EQNN__LIE_KERNEL];
+    eqnn__lie_outer *o = all ? (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o) : NULL;
+    if (!o) return NULL;
+    memset(block, 0, sizeof block);
+    for (int k = 0; k < EQNN__LIE_KERNEL; k++) {
+        eqnn__mix_block *b = block + k;
+        b->d = copies, b->U = channels, b->V = out;
+        b->x = k * copies * channels, b->xs = channels;
+        b->w = k * channels * out, b->gs = out;
+        b->scale = 1;
+    }
+    o->channels = channels, o->out = out, o->copies = copies;
+    o->plan = eqnn__mix_plan(c, block, EQNN__LIE_KERNEL);
+    if (!o->plan) return NULL;
+    o->next = all->lie_mixes;
+    all->lie_mixes = o;
+    return o->plan;
+}
+
+/* P [targets, (k, copy, channel)] by the weight [out, (k, channel)] -> [targets, (copy, out)] */
+static eqnn_tensor *eqnn__lie_mix(eqnn_tensor *P, eqnn_tensor *weight, int channels, int copies)
+{
+    if (!P || !weight) return NULL;
+    eqnn__form f;
+    eqnn_tensor *v[EQNN__SLOTS] = { P, NULL };
+    int out = weight->rows;
+    const void *plan = eqnn__lie_mix_plan(P->ctx, channels, out, copies);
+    v[1] = eqnn_reshape(eqnn_transpose(weight), 1, EQNN__LIE_KERNEL * channels * out);
+    if (!plan || !v[1]) return NULL;
+    eqnn__form_start(&f, EQNN__MIX, 3, P->rows, plan);
+    eqnn__slot(&f, 0, EQNN__EACH, P->rows, P->cols);
+    eqnn__slot(&f, 1, EQNN__ONE, 1, v[1]->cols);
+    eqnn__slot(&f, 2, EQNN__EACH, P->rows, copies * out);
+    return eqnn__form_value(P->ctx, &f, v, 2);
+}
+
 /* "weight" [out, (channel, k)] in the order (k, channel) */
 static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
 {
@@ -9608,22 +9704,24 @@ static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
     return index ? eqnn_columns(weight, index) : NULL;
 }
 
-/* W P + b with P [targets, (k, channel)]; the mean divides P, as published W P + b */
-static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_graph *graph, int channels,
+/* W P + b with P [targets, (k, copy, channel)]; the mean divides P, as published W P + b */
+static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_lie_cloud *ball, int channels,
                                           int out, const eqnn_lie_conv_opts *o)
 {
-    const int sizes[2] = { out, channels };
+    const int sizes[2] = { out, channels }, copies = eqnn__lie_copies(ball);
     eqnn_init torch;
     memset(&torch, 0, sizeof torch);
     torch.kind = EQNN_INIT_TORCH, torch.fan_in = EQNN__LIE_KERNEL * channels;
     P = eqnn_enter(P, "linear");
     if (!P) return NULL;
-    eqnn_tensor *share = o->sum ? NULL : eqnn_inverse_degree(graph);
+    eqnn_tensor *share = o->sum ? NULL : eqnn_inverse_degree(ball->graph);
     eqnn_tensor *weight = eqnn_once(P->ctx, "weight.turned", eqnn__lie_conv_weight, sizes);
-    eqnn_tensor *y = eqnn_matmul_t(P, weight, 0, 1);
+    eqnn_tensor *y = copies > 1 ? eqnn__lie_mix(P, weight, channels, copies)
+                                : eqnn_matmul_t(P, weight, 0, 1);
     eqnn_tensor *bias = eqnn_param(P->ctx, "bias", 1, out, &torch);
+    if (share && copies > 1 && o->published) share = eqnn_repeat(share, copies);
     if (share && !o->published) y = eqnn_mul(y, share);
-    y = eqnn_add(y, bias);
+    y = eqnn__add_here(eqnn__lie_apart(y, copies), bias);
     if (share && o->published) y = eqnn_mul(y, share);
     return eqnn_leave(y);
 }
@@ -9646,8 +9744,10 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
         w = eqnn_linear(w, layer[k][0], k < 2 ? 32 : EQNN__LIE_KERNEL, NULL);
         w = eqnn__lie_act(w, layer[k][1], &o);
     }
-    eqnn_tensor *P = eqnn__lie_outer_sum(x, w, ball.graph);
-    return eqnn_leave(eqnn__lie_conv_linear(P, ball.graph, x->cols, out, &o));
+    int channels = x->cols;
+    eqnn_tensor *together = eqnn__lie_together(x, eqnn__lie_copies(cloud));
+    eqnn_tensor *P = eqnn__lie_outer_sum(together, w, ball.graph);
+    return eqnn_leave(eqnn__lie_conv_linear(P, &ball, channels, out, &o));
 }
 
 /* --- some of the nodes --- */
@@ -9728,12 +9828,14 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
     h = eqnn_linear(h, "net.2.module", in / 4, NULL);
     h = eqnn_lie_conv(eqnn__lie_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
     h = eqnn_linear(eqnn__lie_act(h, "net.6", &o), "net.8.module", out, NULL);
-    eqnn_tensor *skip = chosen ? eqnn_take(x, chosen) : x;
+    int copies = cloud ? eqnn__lie_copies(cloud) : 1;
+    eqnn_tensor *skip = x;
+    if (chosen) skip = eqnn__lie_apart(eqnn_take(eqnn__lie_together(x, copies), chosen), copies);
     if (h && skip && skip->rows != h->rows)
         return eqnn__fail(x->ctx, "lie_block%s: the cloud leads to %d nodes, %d are chosen",
                           eqnn__place(x->ctx), h->rows, skip->rows);
     if (skip && out > in) skip = eqnn_concat(skip, eqnn_zeros(x->ctx, skip->rows, out - in));
-    return eqnn_leave(eqnn_add(skip, h));
+    return eqnn_leave(eqnn__add_here(h, skip));
 }
 
 /* Block number b, counted from 0; *cloud becomes that of the nodes left. */
@@ -9743,11 +9845,15 @@ static eqnn_tensor *eqnn__lie_resnet_block(eqnn_tensor *x, eqnn_lie_cloud *cloud
     eqnn_lie_conv_opts conv = o->conv;
     eqnn_lie_cloud queries = *cloud;
     eqnn_ints *chosen = o->chosen ? o->chosen[b] : NULL;
+    int copies = cloud->copies;
     char name[32];
     if (!x) return NULL;
     snprintf(name, sizeof name, "net.%d", b + 1);
     if (o->fills) conv.fill = o->fills[b];
-    if (chosen && !eqnn_lie_sample(cloud, chosen, conv.published, &queries, cloud)) return NULL;
+    if (chosen && o->queries) *cloud = queries = o->queries[b]; /* the nodes left are its targets */
+    else if (chosen && !eqnn_lie_sample(cloud, chosen, conv.published, &queries, cloud))
+        return NULL;
+    queries.copies = cloud->copies = copies;
     return eqnn_lie_block(x, &queries, chosen, name, o->widths ? o->widths[b + 1] : o->width,
                           &conv);
 }
@@ -9770,8 +9876,10 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
     snprintf(norm, sizeof norm, "net.%d", o.layers + 1);
     snprintf(head, sizeof head, "net.%d.module", o.layers + 3);
     x = eqnn_linear(eqnn__lie_act(x, norm, &o.conv), head, out, NULL);
-    if (!o.no_pool) x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
-    return eqnn_leave(x);
+    if (o.no_pool) return eqnn_leave(x);
+    x = eqnn__lie_together(x, eqnn__lie_copies(&at));
+    x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
+    return eqnn_leave(eqnn__lie_apart(x, eqnn__lie_copies(&at)));
 }
 
 EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
@@ -10092,9 +10200,9 @@ static eqnn_tensor *eqnn__heads_sum(const eqnn__heads_part *part, int n, int out
         eqnn_tensor *t = eqnn__heads_linear(&part[k], W, heads);
         if (part[k].at == EQNN__SOURCE) t = eqnn_gather(t, g);
         if (part[k].at == EQNN__TARGET) t = eqnn_gather_target(t, g);
-        y = y ? eqnn_add(y, t) : t;
+        y = y ? eqnn__add_here(y, t) : t;
     }
-    return b ? eqnn_add(y, eqnn_reshape(b, 1, heads * out)) : NULL;
+    return b ? eqnn__add_here(y, eqnn_reshape(b, 1, heads * out)) : NULL;
 }
 
 /* A stage of a network: linear.module, norm, act. The heads share the norm's statistics. */
@@ -10398,6 +10506,14 @@ static eqnn_tensor *eqnn__transformer_norm(eqnn_tensor *x, const eqnn_lie_transf
     return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__heads_norm(x, name, &o->attention);
 }
 
+/* x + y or, where norms stand behind, x + norm(y); y is the caller's last use of it */
+static eqnn_tensor *eqnn__transformer_add(eqnn_tensor *x, eqnn_tensor *y,
+                                          const eqnn_lie_transformer_opts *o, const char *of)
+{
+    eqnn_tensor *normed = eqnn__transformer_norm(y, o, 1, of);
+    return normed == y ? eqnn__add_here(y, x) : eqnn_add(x, normed);
+}
+
 static eqnn_tensor *eqnn__transformer_mlp(eqnn_tensor *x, const eqnn_lie_transformer_opts *o)
 {
     int cols = eqnn_cols(x);
@@ -10418,9 +10534,9 @@ static eqnn_tensor *eqnn__transformer_block(eqnn_tensor *x, eqnn_tensor *pairs,
     x = eqnn_enter(x, name);
     eqnn_tensor *y = eqnn__transformer_norm(x, o, 0, "ema");
     y = eqnn_lie_attention(y, pairs, g, "ema", &o->attention);
-    x = eqnn_add(x, eqnn__transformer_norm(y, o, 1, "ema"));
+    x = eqnn__transformer_add(x, y, o, "ema");
     y = eqnn__transformer_mlp(eqnn__transformer_norm(x, o, 0, "mlp"), o);
-    return eqnn_leave(eqnn_add(x, eqnn__transformer_norm(y, o, 1, "mlp")));
+    return eqnn_leave(eqnn__transformer_add(x, y, o, "mlp"));
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pairs,

@@ -747,9 +747,10 @@ static void bases(void)
     }
 }
 
-/* ---- LieConv ----
-   Layers of the sizes that springs and molecules have, and a training step of the
-   springs' network: width 384, 4 layers, 200 systems of 6 particles, 4 steps of the 3/8 rule. */
+/* ---- LieConv and LieTransformer ----
+   Layers of the sizes that springs and molecules have, and a training step of the springs'
+   networks, 4 steps of the 3/8 rule: HLieResNet of width 384, 4 layers, 200 systems of 6 particles;
+   LieTransformer of width 160, 5 layers, 8 heads, 100 systems. */
 
 typedef struct lie_job {
     eqnn_ctx *c;
@@ -757,12 +758,19 @@ typedef struct lie_job {
     const eqnn_lie *g;
     eqnn_particles particles;
     eqnn_adam *adam;
-    int channels;
+    int channels, attention, again;
 } lie_job;
 
 static eqnn_tensor *lie_layer(lie_job *j)
 {
+    const eqnn_graph *graph = j->particles.graph;
     eqnn_lie_cloud cloud;
+    if (j->attention) {
+        eqnn_lie_attention_opts o = { .heads = 8 };
+        eqnn_tensor *u = NULL, *q = NULL;
+        eqnn_lie_lift(j->g, j->points, "lift", 1, &u, &q);
+        return eqnn_lie_attention(j->x, eqnn_lie_pairs(j->g, u, q, graph), graph, "ema", &o);
+    }
     eqnn_lie_cloud_make(j->g, j->points, j->particles.graph, "lift", 1, 0.2, &cloud);
     return eqnn_lie_conv(j->x, &cloud, "conv", j->channels, NULL);
 }
@@ -789,7 +797,11 @@ static eqnn_tensor *lie_motion(eqnn_tensor *z, double t, void *user)
 {
     lie_job *j = (lie_job *)user;
     eqnn_lie_resnet_opts o = { .layers = 4, .width = 384 };
+    eqnn_lie_transformer_opts a = { .attention = { .attention = "dot_product" } };
     (void)t;
+    if (j->attention)
+        return eqnn_hamiltonian_field(
+            eqnn_lie_transformer_energy(z, &j->particles, j->g, 1, "springs", &a), z);
     return eqnn_hamiltonian_field(
         eqnn_lie_energy(z, &j->particles, j->g, 1, 0.2, "springs", &o), z);
 }
@@ -798,7 +810,7 @@ static void lie_train(void *user)
 {
     lie_job *j = (lie_job *)user;
     static const double times[5] = { 0, 0.01, 0.02, 0.03, 0.04 };
-    eqnn_ode_opts o = { .method = EQNN_RK38 };
+    eqnn_ode_opts o = { .method = EQNN_RK38, .checkpoint = j->again };
     eqnn_tensor *y[5];
     if (eqnn_ode(lie_motion, j->x, times, 5, y, j, &o))
         eqnn_backward(eqnn_mean(eqnn_square(y[4])));
@@ -824,18 +836,26 @@ static void lie_make(lie_job *j, const char *group, int sets, int nodes, int cha
     eqnn_reset(j->c);
 }
 
-static void lie_convs(void)
+/* A layer: forward, and with the gradients of features and weights. */
+static void lie_layers(void)
 {
-    static const struct { const char *name, *group; int sets, nodes, channels; } cases[2] = {
-        { "lieconv_springs", "T(2)", 200, 6, 96 }, { "lieconv_qm9", "T(3)", 30, 18, 384 }
+    static const struct {
+        const char *name, *group;
+        int attention, sets, nodes, channels;
+    } cases[4] = {
+        { "lieconv_springs", "T(2)", 0, 200, 6, 96 },    { "lieconv_qm9", "T(3)", 0, 30, 18, 384 },
+        { "attention_springs", "T(2)", 1, 100, 6, 160 }, { "attention_qm9", "T(3)", 1, 30, 18, 512 }
     };
     lie_job j;
-    for (int i = 0; i < 2; i++) {
-        int d = i + 2, channels = cases[i].channels, n = cases[i].sets * cases[i].nodes;
+    for (int i = 0; i < 4; i++) {
+        int d = i % 2 + 2, channels = cases[i].channels, n = cases[i].sets * cases[i].nodes;
         if (!wanted(cases[i].name)) continue;
         lie_make(&j, cases[i].group, cases[i].sets, cases[i].nodes, channels);
-        double edges = j.particles.graph->edges, w = 32 * d + 32 * 32 + 32 * 16;
-        double flops = 2 * edges * (w + 16 * channels) + 32. * n * channels * channels;
+        j.attention = cases[i].attention;
+        double edges = j.particles.graph->edges, square = 2. * n * channels * channels;
+        double heads = 8 * (16 * d + 16 * 16 + 16), kernel = 32 * d + 32 * 32 + 32 * 16;
+        double flops = j.attention ? 4 * square + 2 * edges * (heads + 2 * channels)
+                                   : 16 * square + 2 * edges * (kernel + 16 * channels);
         row r = { cases[i].name, "fwd", REAL, "eqnn", n, flops, 0, "", 0 };
         measure(r, lie_layer_forward, &j);
         r.pass = "fwd_bwd", r.flops *= 3;
@@ -843,18 +863,37 @@ static void lie_convs(void)
         report(j.c, cases[i].name);
         eqnn_free(j.c);
     }
-    /* seconds a step: only when asked for */
-    if (!getenv("BENCH_FILTER") || !wanted("net_hlie_springs")) return;
-    lie_make(&j, "T(2)", 200, 6, 4);
-    j.adam = eqnn_adam_make(j.c, NULL);
-    lie_train(&j);
-    char note[80];
-    snprintf(note, sizeof note, "%d parameters, %.0f MB", (int)eqnn_parameter_size(j.c),
-             (double)eqnn_memory_use(j.c).step_peak / 1e6);
-    row r = { "net_hlie_springs", "train", REAL, "eqnn", 200, 0, 0, note, 0 };
-    measure(r, lie_train, &j);
-    report(j.c, "net_hlie_springs");
-    eqnn_free(j.c);
+}
+
+/* Training steps take seconds: only when asked for. The matrix products of a field with its
+   gradients are six times those of the energy: forward, by z, and the four of the reverse sweep;
+   "again": the field is computed again in backward instead of remembered. */
+static void lie_steps(void)
+{
+    static const struct { const char *name; int attention, sets; } cases[4] = {
+        { "net_hlie_springs", 0, 200 },     { "net_hlie_springs_again", 0, 200 },
+        { "net_lietrans_springs", 1, 100 }, { "net_lietrans_springs_again", 1, 100 },
+    };
+    lie_job j;
+    for (int i = 0; i < 4 && getenv("BENCH_FILTER"); i++) {
+        if (!wanted(cases[i].name)) continue;
+        lie_make(&j, "T(2)", cases[i].sets, 6, 4);
+        int attention = j.attention = cases[i].attention;
+        j.again = i % 2;
+        j.adam = eqnn_adam_make(j.c, NULL);
+        lie_train(&j);
+        char note[80];
+        snprintf(note, sizeof note, "%d parameters, %.0f MB", (int)eqnn_parameter_size(j.c),
+                 (double)eqnn_memory_use(j.c).step_peak / 1e6);
+        double n = 6. * cases[i].sets, edges = 6 * n, c = attention ? 160 : 96;
+        double layer = attention ? 6 * n * c * c + edges * (8 * 304 + 2 * c)
+                                 : 24 * n * c * c + edges * (32 * 2 + 32 * 32 + 32 * 16 + 16 * c);
+        row r = { cases[i].name, "train", REAL, "eqnn", cases[i].sets,
+                  (attention ? 5 : 4) * 192 * layer, 0, note, 0 };
+        measure(r, lie_train, &j);
+        report(j.c, cases[i].name);
+        eqnn_free(j.c);
+    }
 }
 
 int main(void)
@@ -876,6 +915,7 @@ int main(void)
     nets();
     small_things();
     bases();
-    lie_convs();
+    lie_layers();
+    lie_steps();
     return 0;
 }

@@ -501,6 +501,23 @@ TEST(options)
     CHECK(read_args(&a, "--seed -1") == 1 && eqnn_args_seed(&a) * 0 == 0 && a.error[0]);
 }
 
+/* As the papers' commands write them: --batch_size, --aug False, --fill 1/2 */
+TEST(options_of_other_programs)
+{
+    eqnn_args a;
+    static char word[3][16] = { "program", "--batch_size", "1/8" };
+    static const eqnn_option own[] = { { "batch-size", "2", "" }, { NULL, NULL, NULL } };
+    char *argv[3] = { word[0], word[1], word[2] };
+    CHECK(read_args(&a, "--bonds False --threads 2") == 1 && !eqnn_args_on(&a, "bonds"));
+    CHECK(read_args(&a, "--bonds --threads 2") == 1 && eqnn_args_on(&a, "bonds"));
+    CHECK(read_args(&a, "--no-bonds --bonds=True") == 1 && eqnn_args_on(&a, "bonds"));
+    CHECK(read_args(&a, "--bonds 1") == -1);
+    CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == 1);
+    CHECK(eqnn_args_number(&a, "batch-size") == 0.125 && !a.error[0]);
+    CHECK(read_args(&a, "--epochs 1/") == 1 && eqnn_args_number(&a, "epochs") == 0 && a.error[0]);
+    CHECK(read_args(&a, "--epochs 1/0") == 1 && eqnn_args_number(&a, "epochs") == 0 && a.error[0]);
+}
+
 static void read_text(const char *path, char *text, size_t size)
 {
     FILE *f = fopen(path, "rb");

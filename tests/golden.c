@@ -3589,6 +3589,93 @@ static void set_transformers(golden *g)
     finite_case(g, "se2f_dot", 1);
 }
 
+/* ---- the official Equiformer ----------------------------------------------------------------- */
+
+static void equiformer_v1_bases(golden *g)
+{
+    const eqnn_radial_opts plain = { .basis = EQNN_EXP_NORMAL, .unscaled = 1 };
+    begin(g, "");
+    eqnn_tensor *d = column(g, "in.dist"), *x;
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *y = eqnn_trained_basis(d, "m", 6, 5, EQNN_GAUSSIAN);
+        if (k) compare(g, "out.gaussian", y);
+        else set_weights(g, "w.gaussian.", "m");
+    }
+    compare(g, "out.expnormal", eqnn_radial_basis(d, 7, 5, &plain));
+    mark(g, "expnormal.");
+    end_within(g, "bases", 1e-9, 1e-4);
+    begin(g, "");
+    x = eqnn_from_e3nn(matrix(g, "in.ln", 0), eqnn_irreps_make(g->c, "4x0e+3x1e+2x2e"));
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *y = eqnn_irreps_layer_norm(x, "m", NULL);
+        if (k) compare(g, "out.ln", eqnn_to_e3nn(y));
+        else set_weights(g, "w.ln.", "m");
+    }
+    end_within(g, "norm", 1e-9, 1e-4);
+}
+
+static void equiformer_v1_options(eqnn_equiformer_v1_opts *o, const json *j)
+{
+    memset(o, 0, sizeof *o);
+    o->node = json_text(json_get(j, "irreps_node_embedding"), NULL);
+    o->head = json_text(json_get(j, "irreps_head"), NULL);
+    o->mid = json_text(json_get(j, "irreps_mlp_mid"), NULL);
+    o->feature = json_text(json_get(j, "irreps_feature"), NULL);
+    o->layers = json_int(json_get(j, "num_layers"), 0);
+    o->heads = json_int(json_get(j, "num_heads"), 0);
+    o->functions = json_int(json_get(j, "number_of_basis"), 0);
+    o->neurons = json_int(json_at(json_get(j, "fc_neurons"), 0), 0);
+    o->radius = json_number(json_get(j, "max_radius"), 0);
+    if (!strcmp(json_text(json_get(j, "basis_type"), ""), "exp")) o->basis = EQNN_EXP_NORMAL;
+    if (!json_true(json_get(j, "nonlinear_message"), 1)) o->messages = EQNN_MESSAGES_LINEAR;
+}
+
+/* Every weight of theirs is one of ours. */
+static void equiformer_v1_weights(golden *g)
+{
+    int theirs = 0;
+    set_weights(g, "w.", "m");
+    for (int i = 0; i < eqnn_file_count(g->f); i++)
+        theirs += !strncmp(eqnn_file_entry(g->f, i)->name, "w.", 2);
+    if (theirs != eqnn_parameter_count(g->c))
+        eqnn_fail(g->c, "golden: %d weights, theirs %d", eqnn_parameter_count(g->c), theirs);
+}
+
+static void equiformer_v1_model(golden *g)
+{
+    eqnn_equiformer_v1_opts o;
+    eqnn_graph_opts graph;
+    int nodes, edges, more;
+    begin(g, "");
+    json *j = meta(g, "config");
+    equiformer_v1_options(&o, j);
+    int *z = integers(g, "in.atomic_numbers", &nodes), *example = integers(g, "in.batch", &more);
+    int *from = integers(g, "in.edge_src", &edges), *to = integers(g, "in.edge_dst", &more);
+    memset(&graph, 0, sizeof graph);
+    graph.sources = graph.targets = nodes;
+    graph.example = example;
+    eqnn_ints *species = eqnn_ints_make(g->c, nodes, z, json_int(json_get(j, "max_atom_type"), 0), 0);
+    eqnn_tensor *pos = matrix(g, "in.pos", 0), *y = NULL;
+    const eqnn_graph *edge = eqnn_graph_make(g->c, edges, from, to, &graph);
+    for (int k = 0; k < 2; k++) {
+        y = eqnn_equiformer_v1(species, pos, edge, "m", &o);
+        if (k == 0) equiformer_v1_weights(g);
+    }
+    compare(g, "out.energy", y);
+    compare(g, "out.forces", eqnn_neg(eqnn_grad(eqnn_sum(y), pos)));
+    mark(g, "tap.");
+    mark(g, "edge_sh");
+    json_free(j);
+    free(z), free(example), free(from), free(to);
+    end_within(g, "model", 1e-9, 1e-4);
+}
+
+static void equiformer_v1(golden *g)
+{
+    if (strstr(g->file, "bases")) equiformer_v1_bases(g);
+    else equiformer_v1_model(g);
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 typedef struct table_kind {
@@ -3600,9 +3687,204 @@ typedef struct table_kind {
 static const table_kind tables[] = { { "basis_dims", basis_dims_row },
                                      { "uniform_rep", uniform_rep_row } };
 
+/* ---- edge frames (golden/equiformer) -------------------------------------------------------- */
+
+static int setting(json *j, const char *key, int otherwise)
+{
+    return json_int(json_get(j, key), otherwise);
+}
+
+
+/* Features [rows, coefficients, channels], which is our own order */
+static eqnn_tensor *coefficients(golden *g, const char *name, int channels, int lmax)
+{
+    const eqnn_irreps *a = eqnn_irreps_uniform(g->c, channels, lmax);
+    return eqnn_as(matrix(g, name, a ? a->cols : 1), a);
+}
+
+/* A row in the frame with |m| <= mmax, by degree as the file has it instead of by order */
+static eqnn_tensor *by_degree(eqnn_tensor *y, int lmax, int mmax, int C)
+{
+    int column[4096], n = 0, first = 0;
+    for (int l = 0; l <= lmax; l++)
+        for (int m = -(l < mmax ? l : mmax); m <= (l < mmax ? l : mmax); m++) {
+            int a = abs(m);
+            first = a ? (lmax + 1) + (a - 1) * (2 * lmax + 2 - a) : 0; /* of +a */
+            if (m < 0) first += lmax + 1 - a;
+            for (int u = 0; u < C; u++) column[n++] = (first + l - a) * C + u;
+        }
+    return eqnn_columns(eqnn_as(y, NULL), eqnn_ints_make(eqnn_context(y), n, column, n, 0));
+}
+
+static eqnn_frame *golden_frame(golden *g, eqnn_tensor *r, int lmax, int mmax)
+{
+    size_t n;
+    eqnn_frame_opts o;
+    memset(&o, 0, sizeof o);
+    double *R = numbers(g, "in.edge_rot_mat", &n);
+    o.rotations = R;
+    eqnn_frame *f = R ? eqnn_frame_make(r, lmax, mmax, &o) : NULL;
+    free(R);
+    return f;
+}
+
+/* "wigner" [edges, (lmax+1)^2, (lmax+1)^2], block by block */
+static void so2_wigner(golden *g, int lmax)
+{
+    size_t n, nR, K = (size_t)(lmax + 1) * (size_t)(lmax + 1);
+    double *theirs = numbers(g, "wigner", &n), *R = numbers(g, "in.edge_rot_mat", &nR);
+    double *ours = (double *)calloc(n + 1, sizeof *ours), *D = (double *)calloc(K, sizeof *D);
+    for (size_t e = 0; theirs && R && ours && D && e < nR / 9; e++)
+        for (size_t l = 0; l <= (size_t)lmax; l++) {
+            size_t w = 2 * l + 1;
+            double *D_l = (double *)calloc(w * w, sizeof *D_l);
+            eqnn_wigner_D((int)l, R + 9 * e, D_l);
+            for (size_t i = 0; D_l && i < w * w; i++)
+                ours[(e * K + l * l + i / w) * K + l * l + i % w] = D_l[i];
+            free(D_l);
+        }
+    if (theirs && ours) compare_numbers(g, "wigner", ours, theirs, n);
+    free(theirs);
+    free(R);
+    free(ours);
+    free(D);
+}
+
+static void so2_generators(golden *g, int lmax)
+{
+    static const char *const names[] = { "generator.x", "generator.y", "generator.z" };
+    size_t n, K = (size_t)(lmax + 1) * (size_t)(lmax + 1);
+    double X[3 * 13 * 13];
+    for (int k = 0; k < 3 && has(g, names[k]) && lmax <= 6; k++) {
+        double *theirs = numbers(g, names[k], &n), *ours = (double *)calloc(n + 1, sizeof *ours);
+        for (size_t l = 0; ours && l <= (size_t)lmax; l++) {
+            size_t w = 2 * l + 1;
+            eqnn_generators((int)l, X);
+            for (size_t i = 0; i < w * w; i++)
+                ours[(l * l + i / w) * K + l * l + i % w] = X[(size_t)k * w * w + i];
+        }
+        if (theirs && ours) compare_numbers(g, names[k], ours, theirs, n);
+        free(theirs);
+        free(ours);
+    }
+}
+
+/* Irreps 0..lmax that are all even: products of every three degrees that fit. */
+static const eqnn_irreps *all_even(golden *g, int copies, int lmax)
+{
+    int block[64][3];
+    for (int l = 0; l <= lmax; l++) block[l][0] = copies, block[l][1] = l, block[l][2] = 1;
+    return eqnn_irreps_blocks(g->c, (const int (*)[3])block, lmax + 1);
+}
+
+/* The equivalent dense product: its weights, its values, and back to the layer's weights. */
+static void so2_dense(golden *g, eqnn_tensor *x, eqnn_tensor *r, int lmax, int c_in, int c_out)
+{
+    eqnn_product_opts o;
+    eqnn_harmonics_opts h;
+    int at = 0;
+    char name[64];
+    memset(&o, 0, sizeof o);
+    memset(&h, 0, sizeof h);
+    h.normalize = 1;
+    o.irrep_kind = EQNN_IRREP_PLAIN;
+    o.path_kind = EQNN_PLAIN;
+    const eqnn_irreps *in = all_even(g, c_in, lmax), *sh = all_even(g, 1, 2 * lmax);
+    const eqnn_product *p = eqnn_product_full(g->c, in, sh, all_even(g, c_out, lmax), &o);
+    eqnn_tensor *w = eqnn_so2_to_product(g->c, "so2", p);
+    double ours[64];
+    for (int li = 0; w && li <= lmax; li++)
+        for (int J = 0; J <= 2 * lmax; J++)
+            for (int lo = 0; lo <= lmax; lo++) {
+                if (J < abs(li - lo) || J > li + lo) continue;
+                size_t n;
+                snprintf(name, sizeof name, "dense_w.%d,%d,%d", lo, li, J);
+                double *theirs = numbers(g, name, &n);
+                for (int u = 0; u < c_in; u++)
+                    for (int v = 0; v < c_out; v++)
+                        ours[v * c_in + u] = eqnn_at(w, 0, at++) * sqrt(2 * J + 1);
+                if (theirs) compare_numbers(g, name, ours, theirs, n);
+                free(theirs);
+            }
+    eqnn_tensor *Y = eqnn_as(eqnn_spherical_harmonics(r, 2 * lmax, &h), sh);
+    eqnn_tensor *y = eqnn_tensor_product(eqnn_as(x, in), Y, w, p), *old[16];
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++)
+        old[i] = eqnn_detach(eqnn_parameter_at(g->c, i));
+    eqnn_tensor *bias = eqnn_stretch(eqnn_parameter(g->c, "so2.fc_m0.bias"), eqnn_rows(x),
+                                     c_out * (lmax + 1));
+    eqnn_tensor *b = NULL; /* the bias of degree l turns as Y^l / sqrt(2l+1) does */
+    for (int l = 0; l <= lmax; l++) {
+        eqnn_tensor *part = NULL;
+        for (int m = 0; m <= 2 * l; m++) {
+            eqnn_tensor *k = eqnn_scale(eqnn_slice(eqnn_as(Y, NULL), l * l + m, 1),
+                                        1 / sqrt(2 * l + 1));
+            eqnn_tensor *t = eqnn_mul(eqnn_slice(bias, l * c_out, c_out), k);
+            part = part ? eqnn_concat(part, t) : t;
+        }
+        b = b ? eqnn_concat(b, part) : part;
+    }
+    if (y) compare(g, "out.y_dense", eqnn_add(eqnn_as(y, NULL), b));
+    eqnn_so2_from_product(g->c, "so2", p, w);
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++)
+        worse(g, "weights, there and back",
+              test_difference(eqnn_parameter_at(g->c, i), old[i]));
+}
+
+static void so2(golden *g)
+{
+    json *j;
+    begin(g, "");
+    j = meta(g, "config");
+    int lmax = setting(j, "lmax", 0), mmax = setting(j, "mmax", 0);
+    int c_in = setting(j, "c_in", 1), c_out = setting(j, "c_out", 1);
+    eqnn_so2_opts o;
+    memset(&o, 0, sizeof o);
+    o.extra = setting(j, "extra_m0_output_channels", 0);
+    eqnn_tensor *x = coefficients(g, "in.x", c_in, lmax), *r = matrix(g, "in.edge_vec", 3);
+    eqnn_tensor *y = NULL, *z = NULL;
+    const eqnn_irreps *out = eqnn_irreps_uniform(g->c, c_out, lmax);
+    eqnn_frame *f = golden_frame(g, r, lmax, mmax);
+    so2_wigner(g, lmax);
+    so2_generators(g, lmax);
+    eqnn_tensor *in = eqnn_to_frame(x, f, EQNN_EDGES);
+    if (in) compare(g, "x_rotated", by_degree(in, lmax, mmax, c_in));
+    for (int pass = 0; pass < 2 && in; pass++) { /* the first one makes the parameters */
+        eqnn_tensor *h = eqnn_enter(in, "so2");
+        if (has(g, "in.x_edge")) {
+            eqnn_tensor *e = eqnn_enter(matrix(g, "in.x_edge", 0), "rad_func.net");
+            for (int k = 0; k < 2; k++) {
+                e = eqnn_linear(e, k ? "3" : "0", 5, NULL);
+                e = eqnn_silu(eqnn_layer_norm(e, k ? "4" : "1", NULL));
+            }
+            o.radial = eqnn_leave(eqnn_linear(e, "6", 24, NULL));
+            if (pass) compare(g, "radial_weights", o.radial);
+        }
+        y = eqnn_leave(eqnn_so2_linear(h, "", out, &o));
+        if (!pass) set_weights(g, "w.", "so2");
+    }
+    if (o.extra) compare(g, "out.extra_m0", eqnn_slice(y, 0, o.extra));
+    y = o.extra ? eqnn_slice(y, o.extra, eqnn_cols(y) - o.extra) : y;
+    if (y) compare(g, "y_rotated", by_degree(y, lmax, mmax, c_out));
+    z = eqnn_from_frame(y, f, out, EQNN_EDGES, mmax < lmax);
+    compare(g, "out.y", z);
+    if (has(g, "cot.y")) {
+        eqnn_tensor *want[2] = { x, r }, *dx[2] = { NULL, NULL };
+        eqnn_tensor *cot = eqnn_as(coefficients(g, "cot.y", c_out, lmax), NULL);
+        eqnn_grads(eqnn_sum(eqnn_mul(eqnn_as(z, NULL), cot)), want, 2, dx);
+        compare(g, "grad.in.x", dx[0]);
+        compare(g, "grad.in.edge_vec", dx[1]);
+    }
+    if (has(g, "out.y_dense")) so2_dense(g, x, r, lmax, c_in, c_out);
+    mark(g, "to_m"); /* what by_degree above does, and what out.y shows */
+    mark(g, "rotate_inv_rescale");
+    json_free(j);
+    end(g);
+}
+
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
 
 static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
+                                     { "so2_", so2 },
                                      { "wigner_D", wigner_D },
                                      { "spherical_harmonics", spherical_harmonics },
                                      { "fully_connected_tp", tensor_products },
@@ -3636,7 +3918,8 @@ static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "projectors", projectors },
                                      { "physics", physics },
                                      { "constellation", constellation },
-                                     { "datasets", datasets } };
+                                     { "datasets", datasets },
+                                     { "equiformer_v1", equiformer_v1 } };
 
 static void fail_file(golden *g, const char *why)
 {

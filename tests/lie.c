@@ -35,6 +35,29 @@ static const eqnn_graph *complete(eqnn_ctx *c, int n)
     return eqnn_complete_graph(c, n, &o);
 }
 
+TEST(alpha_behind_a_group)
+{
+    static const struct { const char *text, *name; double alpha; } cases[] = {
+        { "SE3(.2)", "SE3", .2 }, { "SE2(.05)", "SE2", .05 },   { "RxSO2(.3)", "RxSO2", .3 },
+        { "Rx(.1)", "Rx", .1 },   { "SO3(1)", "SO3", 1 },       { "SO2()", "SO2", .2 },
+        { "T(3)", "T(3)", .2 },   { "Trivial(2)", "Trivial(2)", .2 },
+        { "SE(2)_canonical(4)", "SE(2)_canonical(4)", .2 },     { "SO3", "SO3", .2 }
+    };
+    eqnn_ctx *c = test_context();
+    double alpha;
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        const eqnn_lie *g = eqnn_lie_weighed(c, cases[k].text, &alpha);
+        CHECK(g && g == eqnn_lie_make(c, cases[k].name) && alpha == cases[k].alpha);
+    }
+    CHECK(!eqnn_lie_weighed(c, "SE3(1.5)", &alpha));
+    CHECK_ERROR(c, "from 0 to 1");
+    CHECK(!eqnn_lie_weighed(c, "SE3(.2", &alpha));
+    CHECK_ERROR(c, "from 0 to 1");
+    CHECK(!eqnn_lie_weighed(c, "(.2)", &alpha));
+    CHECK_ERROR(c, "not known");
+    CHECK(!eqnn_lie_weighed(c, NULL, &alpha));
+}
+
 /* ---- the two functions of one number that rotations need ------------------------------------- */
 
 /* A(x) = acos(x)/sqrt(1 - x^2): (1 - x^2) A^(n+1) = (2n+1) x A^(n) + n^2 A^(n-1), for n = 0 with -1

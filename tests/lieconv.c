@@ -1,6 +1,5 @@
 /* lieconv.c - tests of eqnn_groups.h, section 7: LieConv and its networks */
-#include "test.h"
-#include "../eqnn_groups.h"
+#include "lifts.h"
 
 /* n points of which `first` belong to the first example, the rest to the second. */
 typedef struct set { eqnn_tensor *x, *values; int example[64], n; } set;
@@ -170,19 +169,6 @@ TEST(derivatives_by_weights)
     CHECK_OK(c);
 }
 
-/* Weights three times as large as at first: the convolutions become the larger part of the sum. */
-static void louder(eqnn_ctx *c)
-{
-    for (int i = 0; i < eqnn_parameter_count(c); i++) {
-        eqnn_tensor *w = eqnn_parameter_at(c, i);
-        int n = eqnn_rows(w) * eqnn_cols(w);
-        double *v = (double *)calloc((size_t)n + 1, sizeof *v);
-        for (int k = 0; v && k < n; k++) v[k] = 3 * (double)eqnn_data(w)[k];
-        if (v) eqnn_set(w, v);
-        free(v);
-    }
-}
-
 /* ---- what does not change -------------------------------------------------------------------- */
 
 static double apart(eqnn_tensor *a, eqnn_tensor *b)
@@ -207,7 +193,7 @@ static double change(const char *group, double angle, double scale, double tx, d
     o.conv.radius = 1.5;
     eqnn_lie_cloud a = cloud_of(s.x, &s, group, 0.2), b = cloud_of(x, &s, group, 0.2);
     eqnn_lie_resnet(s.values, &a, "net", 2, &o);
-    louder(c);
+    lifts_louder(c);
     eqnn_tensor *before = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
     double far = apart(before, eqnn_lie_resnet(s.values, &b, "net", 2, &o));
     CHECK_OK(c);
@@ -216,7 +202,8 @@ static double change(const char *group, double angle, double scale, double tx, d
 
 TEST(networks_are_invariant_under_their_group_and_no_other)
 {
-    double small_error = test_eps(1e-12, 2e-5);
+    double small_error = test_eps(1e-12, 2e-5), kept[7];
+    const char *names[7];
     static const struct { const char *group; int turn, scale, tx, ty; } cases[] = {
         { "T(2)", 0, 0, 1, 1 }, { "Tx(2)", 0, 0, 1, 0 },    { "Ty(2)", 0, 0, 0, 1 },
         { "SO(2)", 1, 0, 0, 0 }, { "RxSO(2)", 1, 1, 0, 0 }, { "Rx", 0, 1, 0, 0 },
@@ -232,13 +219,18 @@ TEST(networks_are_invariant_under_their_group_and_no_other)
         CHECK(cases[k].scale ? scaled < small_error : scaled > 1e-3);
         CHECK(cases[k].tx ? moved[0] < small_error : moved[0] > 1e-3);
         CHECK(cases[k].ty ? moved[1] < small_error : moved[1] > 1e-3);
+        names[k] = g;
+        kept[k] = fmax(cases[k].turn ? turned : 0, cases[k].scale ? scaled : 0);
+        kept[k] = fmax(kept[k], fmax(cases[k].tx ? moved[0] : 0, cases[k].ty ? moved[1] : 0));
     }
+    test_show("LieConv, moved by its group, changes by", names, kept, 7);
 }
 
 /* An element in front of all lifted points changes nothing, also where lifts are random. */
 TEST(networks_do_not_see_an_element_in_front)
 {
     static const char *const groups[] = { "SE(2)", "SO(3)", "SE(3)", "RxSO(2)" };
+    double all[4];
     for (int k = 0; k < 4; k++) {
         eqnn_ctx *c = test_context();
         const eqnn_lie *g = eqnn_lie_make(c, groups[k]);
@@ -250,14 +242,29 @@ TEST(networks_do_not_see_an_element_in_front)
         eqnn_lie_cloud a = lifted(g, u, q, &s, 0.2);
         eqnn_lie_cloud b = lifted(g, eqnn_lie_product(g, front, u), q, &s, 0.2);
         eqnn_lie_resnet(s.values, &a, "net", 2, &o);
-        louder(c);
+        lifts_louder(c);
         eqnn_tensor *y = eqnn_lie_resnet(s.values, &a, "net", 2, &o);
         double far = apart(y, eqnn_lie_resnet(s.values, &b, "net", 2, &o));
-        test_note("%s: %.1e", groups[k], far);
+        all[k] = far;
         CHECK(far < test_eps(1e-12, 2e-5));
         CHECK_OK(c);
     }
+    test_show("LieConv, with an element before all lifts, changes by", groups, all, 4);
 }
+
+static eqnn_tensor *convolved(const eqnn_lie *g, const lifts *l)
+{
+    eqnn_lie_resnet_opts o = small();
+    eqnn_lie_cloud a;
+    memset(&a, 0, sizeof a);
+    a.graph = l->graph;
+    a.pairs = eqnn_lie_pairs(g, l->u, l->q, l->graph);
+    a.distance = eqnn_lie_distance(g, a.pairs, 0.2);
+    o.conv.radius = 1.5;
+    return eqnn_lie_resnet(l->values, &a, "net", 1, &o);
+}
+
+TEST(law_of_outputs_does_not_change) { lifts_check(convolved); }
 
 /* ---- how many points ------------------------------------------------------------------------- */
 
@@ -397,7 +404,78 @@ TEST(published_numbers_of_weights)
     }
 }
 
+/* Networks for molecules, B.10 and C.7 of the papers' codes: counted by a look at one atom. */
+TEST(published_numbers_of_weights_for_molecules)
+{
+    static const struct { const char *group; size_t size; } cases[] = {
+        { "T(3)", 21315553 }, { "SO(3)", 21315937 }, { "SE(3)", 21316129 }
+    };
+    for (int k = 0; k < 3; k++) {
+        eqnn_opts context = test_opts();
+        eqnn_lie_resnet_opts o;
+        memset(&o, 0, sizeof o);
+        o.width = 1536, o.conv.norm = 1;
+        eqnn_ctx *c = eqnn_make(&context);
+        set s = some(c, 1, 1, 3, 15);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, cases[k].group, 0.2);
+        eqnn_training(c, 0);
+        eqnn_lie_resnet(s.values, &a, "net", 1, &o);
+        CHECK(eqnn_parameter_size(c) == cases[k].size);
+        CHECK_OK(c);
+        eqnn_free(c); /* 85 megabytes */
+    }
+}
+
 /* Every block leads to fewer nodes; what is left is pooled. */
+/* Examples that have their points in common: as if each were alone, with clouds made on the way or
+   kept from before, also in the gradient. */
+TEST(copies_are_as_if_alone)
+{
+    for (int mode = 0; mode < 4; mode++) {
+        enum { N = 9, COPIES = 3, CHANNELS = 5 };
+        eqnn_ctx *c = test_context();
+        eqnn_lie_resnet_opts o = small();
+        eqnn_lie_cloud queries[2], left;
+        int chosen[6] = { 0, 2, 3, 5, 8, 7 }, kept[4] = { 0, 1, 3, 4 }, index[N * COPIES];
+        set s = some(c, N, 5, 2, 1);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "SO(2)", 0.2);
+        eqnn_ints *list[2];
+        list[0] = eqnn_ints_make(c, 5, chosen, N, 1), list[1] = eqnn_ints_make(c, 4, kept, 5, 1);
+        o.chosen = list, o.conv.radius = 0.6;
+        o.conv.published = mode == 1, o.conv.sum = mode == 2, o.no_pool = mode == 3;
+        CHECK(eqnn_lie_sample(&a, list[0], mode == 1, &queries[0], &left));
+        CHECK(eqnn_lie_sample(&left, list[1], mode == 1, &queries[1], NULL));
+        CHECK(eqnn_lie_cloud_keep(&queries[0]) && eqnn_lie_cloud_keep(&queries[1]));
+        CHECK(eqnn_lie_cloud_keep(&a));
+        eqnn_tensor *x = eqnn_keep(test_normal(c, N * COPIES, CHANNELS));
+        eqnn_reset(c);
+        eqnn_lie_cloud all = a;
+        all.copies = COPIES;
+        for (int made = 0; made < 2; made++) {
+            o.queries = made ? queries : NULL;
+            eqnn_tensor *y = eqnn_lie_resnet(x, &all, "net", 2, &o);
+            eqnn_tensor *dx = eqnn_grad(eqnn_sum(eqnn_square(y)), x);
+            o.queries = NULL;
+            for (int k = 0; k < COPIES; k++) {
+                for (int i = 0; i < N; i++) index[i] = i * COPIES + k;
+                eqnn_ints *mine = eqnn_ints_make(c, N, index, N * COPIES, 0);
+                eqnn_tensor *v = eqnn_take(x, mine), *z = eqnn_lie_resnet(v, &a, "net", 2, &o);
+                eqnn_tensor *dv = eqnn_grad(eqnn_sum(eqnn_square(z)), v), *d = eqnn_take(dx, mine);
+                CHECK(eqnn_rows(y) == COPIES * eqnn_rows(z));
+                for (int i = 0; i < eqnn_rows(z); i++) index[i] = i * COPIES + k;
+                eqnn_ints *rows = eqnn_ints_make(c, eqnn_rows(z), index, eqnn_rows(y), 0);
+                CHECK_NEAR(apart(z, eqnn_take(y, rows)), 0, test_eps(1e-14, 2e-6));
+                CHECK_NEAR(apart(dv, d), 0, test_eps(1e-14, 2e-6));
+            }
+            eqnn_reset(c);
+        }
+        CHECK_OK(c);
+        all.copies = 2;
+        CHECK(!eqnn_lie_resnet(x, &all, "net", 2, &o));
+        CHECK_ERROR(c, "27 rows for 9 nodes of 2 copies");
+    }
+}
+
 TEST(networks_with_samples)
 {
     eqnn_ctx *c = test_context();
@@ -507,7 +585,7 @@ TEST(momentum_is_kept)
         system_of s = systems(c, 5, kinds[k]);
         if (!has_energy(kinds[k]) || !strcmp(kinds[k], "hogn")) continue;
         field(s.z, 0, &s);
-        louder(c);
+        lifts_louder(c);
         eqnn_tensor *force = eqnn_slice(field(s.z, 0, &s), 2, 2);
         eqnn_tensor *sum = eqnn_pool_sum(force, s.p.graph), *x = eqnn_slice(s.z, 0, 2);
         double size = eqnn_value(eqnn_sum(eqnn_square(force))), torque = 0;
@@ -536,7 +614,7 @@ TEST(trajectories_have_gradients)
         o.method = EQNN_RK38;
         if (sizeof(eqnn_real) == 4) return; /* rounding hides the differences */
         field(s.z, 0, &s);
-        louder(c);
+        lifts_louder(c);
         eqnn_tensor *w = eqnn_parameter(c, "net.net.2.net.5.weightnet.3.module.weight"), *y[3];
         double *v = (double *)calloc(1024, sizeof *v);
         for (int i = 0; i < 1024; i++) v[i] = (double)eqnn_data(w)[i];

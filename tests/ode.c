@@ -285,6 +285,26 @@ TEST(adjoint)
     compare_adjoint(EQNN_MIDPOINT, 0.002);
 }
 
+/* First and second derivatives of a roll-out whose field is computed again, beside the tape's. */
+TEST(checkpoint)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *y0 = eqnn_keep(test_normal(c, 6, 3)), *d[2][2];
+    size_t nodes[2];
+    eqnn_ode_opts o = method(EQNN_RK38, 0.1);
+    for (int k = 0; k < 2; k++) {
+        o.checkpoint = k;
+        eqnn_tensor *loss = network_loss(y0, &o), *g;
+        nodes[k] = eqnn_memory_use(c).tape_nodes;
+        g = eqnn_grad(loss, y0);
+        d[k][0] = eqnn_keep(g);
+        d[k][1] = eqnn_keep(eqnn_grad(eqnn_sum(eqnn_square(g)), y0));
+        eqnn_reset(c);
+    }
+    CHECK(nodes[1] < nodes[0]);
+    for (int i = 0; i < 2; i++) CHECK_SAME(d[1][i], d[0][i], test_eps(1e-12, 1e-4));
+}
+
 /* Gradients by eqnn_grads of parameters; then a second derivative is asked for. */
 TEST(adjoint_is_first_order)
 {

@@ -132,6 +132,15 @@ TEST__UNUSED EQNN__PRINTF(1, 2) static void test_note(const char *format, ...)
     va_end(list);
 }
 
+/* Prints always: the few numbers that "make test" shows. */
+TEST__UNUSED static void test_show(const char *title, const char *const *names, const double *x,
+                                   int n)
+{
+    printf("%s:", title);
+    for (int k = 0; k < n; k++) printf("%s %s %.0e", k ? "," : "", names[k], x[k]);
+    printf("\n");
+}
+
 static eqnn_opts test_opts(void)
 {
     eqnn_opts o;

@@ -528,6 +528,49 @@ TEST(workers)
     CHECK_ERROR(w[0], "only reads");
 }
 
+/* Ten rows in parts; what a part draws depends on the tick, and differs from part to part. */
+typedef struct in_parts { double draw[3]; int fails; } in_parts;
+
+static void one_part(eqnn_ctx *worker, int part, int parts, void *user)
+{
+    in_parts *u = (in_parts *)user;
+    int from = 10 * part / parts, to = 10 * (part + 1) / parts;
+    eqnn_backward(part_loss(worker, from, to - from));
+    u->draw[part] = eqnn_value(eqnn_uniform(worker, "draw", 1, 1));
+    if (part == u->fails) eqnn_fail(worker, "not this one");
+}
+
+TEST(parts_of_a_batch)
+{
+    double norm[2], draw[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_adam *adam = eqnn_adam_make(c, NULL);
+        in_parts u = { { 0, 0, 0 }, -1 };
+        part_loss(c, 0, 5);
+        eqnn_reset(c);
+        eqnn_parts *p = eqnn_parts_make(c, 3, k ? 3 : 1);
+        CHECK(eqnn_parts_run(p, one_part, &u));
+        norm[k] = eqnn_gradient_norm(c);
+        draw[k] = u.draw[1];
+        CHECK(norm[k] > 0.1 && fabs(u.draw[0] - u.draw[1]) > 1e-9);
+        CHECK(eqnn_parts_run(p, one_part, &u)); /* no tick has passed; gradients add up */
+        CHECK(!(fabs(draw[k] - u.draw[1]) > 0));
+        CHECK_NEAR(eqnn_gradient_norm(c), 2 * norm[k], test_eps(1e-12, 1e-5));
+        CHECK(eqnn_adam_step(adam));
+        eqnn_reset(c);
+        CHECK(eqnn_parts_run(p, one_part, &u));
+        CHECK(fabs(draw[k] - u.draw[1]) > 1e-9);
+        u.fails = 2;
+        CHECK(!eqnn_parts_run(p, one_part, &u));
+        CHECK_ERROR(c, "the worker failed: not this one");
+        CHECK(!eqnn_parts_make(c, 0, 1));
+        CHECK_ERROR(c, "parts: 0 parts; possible are");
+        eqnn_parts_free(p);
+    }
+    CHECK(!(fabs(norm[0] - norm[1]) > 0) && !(fabs(draw[0] - draw[1]) > 0)); /* to the bit */
+}
+
 typedef struct ranks { int calls; size_t count; } ranks;
 
 static int halve(void *user, eqnn_real *values, size_t count)

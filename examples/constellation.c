@@ -1,0 +1,767 @@
+/* constellation.c - counting patterns of points: does a network that respects shifts and turns
+   learn it from fewer examples?
+
+   An example is a set of points in the plane: up to two squares, triangles, pentagons and Ls, each
+   there with probability 1/2, turned, moved, and with noise; the task is to say how many of each
+   there are: four classifications into 0, 1, 2 (eqnn_constellations in eqnn_data.h). What a point
+   is told of itself are its distances from the others (--content-type). Compared are
+
+      LieTransformer     attention by what two points have in common under --group, T(2) or SE(2),
+                         or a list (Hutchinson et al., ICML 2021, arXiv:2012.10885)
+      SetTransformer     attention that knows no symmetry but order, and sees coordinates (Lee et
+                         al., ICML 2019, arXiv:1810.00825)
+
+   You will see accuracies, means over examples and the four counts, on the test examples as they
+   are (D), moved (T2), and turned and moved (SE2): training examples are moved or turned as well
+   with --aug. Beside them stand "the most frequent counts", and what the paper says of 10,000.
+   Weights are those with the best accuracy on examples of their own (--n-valid).
+
+   The data are the published ones (patterns far apart, coordinates stretched to -1..1), but for the
+   test examples, which the original draws from the training set, and --aug, whose shifts were equal
+   along both axes; --no-published are patterns at random places, as the paper says they are.
+
+   Sizes and settings are those of the original. Its 200 epochs of 10,000 examples take hours:
+   --minutes M trains for so long, with a rate that falls as a cosine, and --study divides M minutes
+   between both groups and SetTransformer, each with 1,000 and 10,000 examples.
+
+      constellation --study --minutes 60 --dim-hidden 128 --lr 1e-3 --beta1 .9 --beta2 .999
+      constellation --group "SE(2)" --n-train 1000 --aug SE2
+
+   TEST: --network LieTransformer,SetTransformer --n-train 9 --n-valid 9 --n-test 9 --epochs 1
+*/
+
+#define EQNN_IMPLEMENTATION
+#include "eqnn_data.h"
+#include "eqnn_groups.h"
+
+/* ------------------------------------------------------------------------------------------------
+   What is studied
+   ---------------------------------------------------------------------------------------------- */
+
+enum { COPIES = 2, POINTS = 17 * COPIES, COUNTS = 4, CLASSES = COPIES + 1, MOST_RUNS = 32 };
+enum { MOST_PARTS = 16, MOMENTS = 10, MOST_BATCH = 1024 };
+enum { TRAIN, VALID, TEST, SETS };
+enum { AS_THEY_ARE, MOVED, TURNED, WAYS };
+
+static const char *const ways[WAYS] = { "none", "T2", "SE2" };
+
+typedef struct examples {
+    int n, *present, *count;                 /* [n][POINTS], [n][COUNTS]                         */
+    double *pos;                             /* [n][POINTS][2]                                   */
+} examples;
+
+typedef struct study {
+    /* asked for */
+    const char *networks, *groups, *sizes, *content, *out;
+    eqnn_lie_transformer_opts lie;
+    int samples, set_layers, set_heads, batch, epochs, aug, cosine, parts, resume, published;
+    int count[SETS];                         /* of training examples: the most of all runs       */
+    double minutes, rate, beta1, beta2;
+    uint64_t data_seed;
+    eqnn_opts context;
+    /* the data */
+    eqnn_ctx *c;
+    examples set[SETS];
+} study;
+
+/* What a worker needs for its part of a batch. */
+typedef struct part {
+    int *example, nodes, label[MOST_BATCH * COUNTS], right;
+    double *pos, *feature, loss;             /* of the present points, one after the other       */
+    size_t memory;
+} part;
+
+typedef struct run {
+    const study *s;
+    char name[64], group[32];                /* group "": SetTransformer                         */
+    int n_train, features;                   /* numbers that a point is told of itself           */
+    eqnn_ctx *c;
+    eqnn_parts *workers;
+    part part[MOST_PARTS];
+    double *best;                            /* weights                                          */
+    /* the batch */
+    const examples *set;
+    const int *items;
+    int n, way;
+    uint64_t seed;                           /* of the motions                                   */
+    /* where it stands; kept in the model's file */
+    int epoch, next, checks;
+    int64_t steps;
+    double seconds, best_valid;
+    /* what came out */
+    double budget, loss, train, valid, test[WAYS], step_seconds, guess;
+    int parameters, stopped;
+    size_t memory;
+} run;
+
+/* ------------------------------------------------------------------------------------------------
+   Data
+   ---------------------------------------------------------------------------------------------- */
+
+static int prepare(study *s)
+{
+    for (int set = 0; set < SETS && !eqnn_error(s->c); set++) {
+        examples *e = &s->set[set];
+        eqnn_constellation_opts o = { .copies = COPIES, .published = s->published,
+                                      .seed = s->data_seed + (uint64_t)set };
+        size_t n = (size_t)s->count[set];
+        e->n = s->count[set];
+        e->pos = malloc(n * POINTS * 2 * sizeof *e->pos);
+        e->present = malloc(n * POINTS * sizeof *e->present);
+        e->count = malloc(n * COUNTS * sizeof *e->count);
+        if (!e->pos || !e->present || !e->count) eqnn_fail(s->c, "no memory for the examples");
+        else eqnn_constellations(s->c, &o, 0, e->n, e->pos, e->present, e->count);
+    }
+    return !eqnn_error(s->c);
+}
+
+static void release(study *s)
+{
+    for (int set = 0; set < SETS; set++) {
+        free(s->set[set].pos);
+        free(s->set[set].present);
+        free(s->set[set].count);
+    }
+    eqnn_free(s->c);
+}
+
+/* Accuracy, in the test, of the counts that are the most frequent in training. */
+static double most_frequent(const study *s, int n_train)
+{
+    double right = 0;
+    for (int k = 0; k < COUNTS; k++) {
+        int seen[CLASSES] = { 0 }, best = 0;
+        for (int i = 0; i < n_train; i++) seen[s->set[TRAIN].count[i * COUNTS + k]]++;
+        for (int j = 1; j < CLASSES; j++)
+            if (seen[j] > seen[best]) best = j;
+        for (int i = 0; i < s->set[TEST].n; i++)
+            right += s->set[TEST].count[i * COUNTS + k] == best;
+    }
+    return right / (s->set[TEST].n * COUNTS);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   The networks
+   ---------------------------------------------------------------------------------------------- */
+
+/* Appends the present points of an example of the batch. */
+static void append(const run *r, eqnn_ctx *c, part *p, int item, int example)
+{
+    const examples *e = r->set;
+    const int *present = e->present + (size_t)item * POINTS;
+    double pos[POINTS * 2], feature[POINTS * POINTS];
+    memcpy(pos, e->pos + (size_t)item * POINTS * 2, sizeof pos);
+    if (r->way != AS_THEY_ARE)
+        eqnn_augment(c, r->seed, (uint64_t)item, r->way == TURNED, 1, POINTS, 2, pos);
+    if (r->features == POINTS - 1) eqnn_point_distances(POINTS, pos, present, feature);
+    if (r->features == MOMENTS) eqnn_point_moments(POINTS, pos, present, MOMENTS, feature);
+    if (r->features == 1)
+        for (int i = 0; i < POINTS; i++) feature[i] = 1;
+    for (int i = 0; i < POINTS; i++) {
+        if (!present[i]) continue;
+        memcpy(p->pos + 2 * (size_t)p->nodes, pos + 2 * i, 2 * sizeof *pos);
+        memcpy(p->feature + (size_t)(p->nodes * r->features), feature + i * r->features,
+               (size_t)r->features * sizeof *feature);
+        p->example[p->nodes++] = example;
+    }
+    for (int k = 0; k < COUNTS; k++)
+        p->label[example * COUNTS + k] = e->count[item * COUNTS + k];
+}
+
+/* One row of logits for each count of each example: [n * COUNTS, CLASSES] */
+static eqnn_tensor *network(const run *r, eqnn_ctx *c, const part *p, int n)
+{
+    const study *s = r->s;
+    eqnn_tensor *pos = eqnn_from_double(c, p->nodes, 2, p->pos);
+    eqnn_graph_opts all = { .example = p->example, .examples = n, .loops = 1 };
+    const eqnn_graph *graph = eqnn_complete_graph(c, p->nodes, &all);
+    if (!r->group[0]) {
+        eqnn_set_opts o = { .seeds = COUNTS, .out = CLASSES, .encoders = s->set_layers,
+                            .decoders = s->set_layers, .heads = s->set_heads };
+        return eqnn_set_transformer(pos, graph, "model", &o);
+    }
+    double alpha;
+    eqnn_lie_cloud cloud;
+    const eqnn_lie *g = eqnn_lie_weighed(c, r->group, &alpha);
+    eqnn_tensor *x = eqnn_from_double(c, p->nodes, r->features, p->feature);
+    if (!g || !eqnn_lie_cloud_make(g, pos, graph, "lift", s->samples, alpha, &cloud)) return NULL;
+    eqnn_tensor *y = eqnn_lie_transformer(eqnn_repeat(x, s->samples), cloud.pairs, cloud.graph,
+                                          "model", &s->lie);
+    return eqnn_reshape(y, n * COUNTS, CLASSES);
+}
+
+static eqnn_tensor *look_at(const run *r, eqnn_ctx *c, part *p, const int *items, int n)
+{
+    p->nodes = 0;
+    for (int i = 0; i < n; i++) append(r, c, p, items[i], i);
+    return eqnn_error(c) ? NULL : network(r, c, p, n);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   Training
+   ---------------------------------------------------------------------------------------------- */
+
+static void count_right(part *p, const eqnn_tensor *y)
+{
+    for (int i = 0; i < eqnn_rows(y); i++) {
+        int best = 0;
+        for (int k = 1; k < CLASSES; k++)
+            if (eqnn_at(y, i, k) > eqnn_at(y, i, best)) best = k;
+        p->right += best == p->label[i];
+    }
+}
+
+/* A worker's part of the batch, with gradients where it is for training. */
+static void work(eqnn_ctx *c, int number, int parts, void *user)
+{
+    run *r = user;
+    part *p = &r->part[number];
+    int first = r->n * number / parts, n = r->n * (number + 1) / parts - first;
+    p->loss = p->right = 0;
+    if (n == 0) return;
+    eqnn_tensor *y = look_at(r, c, p, r->items + first, n);
+    count_right(p, y);
+    if (!eqnn_recording(c, 1)) {
+        eqnn_recording(c, 0);
+        return;
+    }
+    eqnn_ints *label = eqnn_ints_make(c, n * COUNTS, p->label, CLASSES, 0);
+    eqnn_tensor *loss = eqnn_scale(eqnn_cross_entropy(y, label), (double)n / r->n);
+    p->loss = eqnn_value(loss);
+    eqnn_backward(loss);
+    eqnn_memory m = eqnn_memory_use(c);
+    p->memory = m.step_reserved + m.lasting;
+}
+
+/* The loss, and how many counts are right. */
+static double run_parts(run *r, const examples *set, const int *items, int n, int *right)
+{
+    double loss = 0;
+    r->set = set, r->items = items, r->n = n;
+    eqnn_parts_run(r->workers, work, r);
+    for (int k = 0; k < r->s->parts; k++) {
+        loss += r->part[k].loss;
+        *right += r->part[k].right;
+    }
+    return loss;
+}
+
+/* The accuracy on a set, moved or turned by --data-seed. */
+static double accuracy(run *r, int set, int way)
+{
+    int items[MOST_BATCH], right = 0, n = r->s->set[set].n, most = 32 * r->s->parts;
+    r->way = way, r->seed = r->s->data_seed + SETS;
+    int recording = eqnn_recording(r->c, 0);
+    for (int i = 0; i < n && !eqnn_error(r->c) && !eqnn_interrupted(); i += most) {
+        int m = n - i < most ? n - i : most;
+        for (int k = 0; k < m; k++) items[k] = i + k;
+        run_parts(r, &r->s->set[set], items, m, &right);
+    }
+    eqnn_recording(r->c, recording);
+    return (double)right / (n * COUNTS);
+}
+
+static const char *file_of(const study *s, const char *name, const char *ending)
+{
+    static char path[1024];
+    snprintf(path, sizeof path, "%.900s/%.63s%s", s->out, name, ending);
+    return path;
+}
+
+static void save(run *r, const char *ending)
+{
+    char text[200];
+    snprintf(text, sizeof text, "%d %d %d %lld %.17g %.17g %.17g", r->epoch, r->next, r->checks,
+             (long long)r->steps, r->seconds, r->best_valid, r->step_seconds);
+    if (*r->s->out && eqnn_note(r->c, "progress", text))
+        eqnn_save(r->c, file_of(r->s, r->name, ending));
+}
+
+/* A model that was not reached before has no file yet and begins now. */
+static void resume(run *r)
+{
+    long long steps;
+    const char *path = file_of(r->s, r->name, ".safetensors");
+    FILE *f = fopen(path, "rb");
+    if (!f) return;
+    fclose(f);
+    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
+    if (!text || sscanf(text, "%d %d %d %lld %lf %lf %lf", &r->epoch, &r->next, &r->checks, &steps,
+                        &r->seconds, &r->best_valid, &r->step_seconds) != 7)
+        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
+    else r->steps = steps;
+}
+
+/* Weights put aside (keep 1), or used again (0). */
+static void best_weights(run *r, int keep)
+{
+    double *at = r->best;
+    for (int i = 0; i < eqnn_parameter_count(r->c); i++) {
+        eqnn_tensor *w = eqnn_parameter_at(r->c, i);
+        int n = eqnn_rows(w) * eqnn_cols(w);
+        for (int k = 0; k < n && keep; k++) at[k] = (double)eqnn_data(w)[k];
+        if (!keep) eqnn_set(w, at);
+        at += n;
+    }
+}
+
+/* The best ones of an interrupted run. */
+static void best_from_file(run *r)
+{
+    double *at = r->best;
+    eqnn_file *f = eqnn_file_open(r->c, file_of(r->s, r->name, ".best.safetensors"));
+    for (int i = 0; i < eqnn_parameter_count(r->c) && f; i++) {
+        const eqnn_entry *e = eqnn_file_find(f, eqnn_parameter_name(r->c, i));
+        eqnn_tensor *w = eqnn_parameter_at(r->c, i);
+        size_t n = (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
+        if (!e || e->count != n || !eqnn_file_read(f, e, at))
+            eqnn_fail(r->c, "the best weights of %s are not in their file", r->name);
+        at += n;
+    }
+    eqnn_file_close(f);
+}
+
+static double epochs(const run *r)
+{
+    return (double)r->steps / ((r->n_train + r->s->batch - 1) / r->s->batch);
+}
+
+/* The share of the run that is done, in time or in steps. */
+static double done(const run *r)
+{
+    double by_steps = r->s->epochs > 0 ? epochs(r) / r->s->epochs : 1;
+    double by_time = r->budget > 0 ? r->seconds / r->budget : 0;
+    return fmin(fmax(by_steps, by_time), 1);
+}
+
+static double rate_now(const run *r)
+{
+    if (!r->s->cosine) return r->s->rate;
+    return r->s->rate * fmax(0.5 * (1 + cos(3.141592653589793 * done(r))), 1e-3);
+}
+
+/* Looks at the validation examples, and keeps the weights if they were never better. */
+static void look(run *r, eqnn_csv *log)
+{
+    r->valid = accuracy(r, VALID, r->s->aug);
+    if (eqnn_error(r->c) || eqnn_interrupted()) return;
+    eqnn_csv_text(log, r->name);
+    eqnn_csv_number(log, epochs(r));
+    eqnn_csv_number(log, r->seconds / 60);
+    eqnn_csv_number(log, r->loss);
+    eqnn_csv_number(log, r->train);
+    eqnn_csv_number(log, r->valid);
+    eqnn_csv_end(log);
+    if (!(r->valid > r->best_valid)) return;
+    r->best_valid = r->valid;
+    best_weights(r, 1);
+    save(r, ".best.safetensors");
+}
+
+static double step(run *r, eqnn_adam *adam, const int *items, int n, int *right)
+{
+    double start = eqnn_clock();
+    eqnn_adam_rate(adam, rate_now(r));
+    r->way = r->s->aug, r->seed = eqnn_seed(r->c) + 1000 + (uint64_t)r->epoch;
+    double loss = run_parts(r, &r->s->set[TRAIN], items, n, right);
+    eqnn_adam_step(adam);
+    eqnn_reset(r->c);
+    r->steps++, r->next++;
+    r->step_seconds += eqnn_clock() - start;
+    return loss;
+}
+
+static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
+{
+    enum { CHECKS = 40 };
+    const int *items;
+    eqnn_average loss = { 0, 0 }, right = { 0, 0 };
+    eqnn_progress bar;
+    double saved = eqnn_clock(), start = saved, before = r->seconds;
+    eqnn_batches_start(b, r->epoch);
+    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
+    eqnn_progress_start(&bar, stderr, r->name, 1000, (int64_t)(1000 * done(r)));
+    while (done(r) < 1 && !eqnn_error(r->c) && !eqnn_interrupted()) {
+        int good = 0, n = eqnn_batches_next(b, &items);
+        if (n == 0) {
+            r->next = 0;
+            eqnn_batches_start(b, ++r->epoch);
+            continue;
+        }
+        eqnn_average_add(&loss, step(r, adam, items, n, &good), n);
+        eqnn_average_add(&right, (double)good / (n * COUNTS), n);
+        r->loss = eqnn_average_value(&loss), r->train = eqnn_average_value(&right);
+        r->seconds = before + eqnn_clock() - start;
+        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)), "loss %.3f, right %.3f, valid %.3f",
+                           r->loss, r->train, r->valid);
+        if (done(r) * CHECKS + 1e-9 >= r->checks + 1) {
+            r->checks = (int)(done(r) * CHECKS + 1e-9);
+            look(r, log);
+            if (done(r) < 1) loss.weight = loss.value = right.weight = right.value = 0;
+            r->seconds = before + eqnn_clock() - start;
+        }
+        if (eqnn_clock() - saved < 120) continue;
+        save(r, ".safetensors");
+        saved = eqnn_clock();
+    }
+    eqnn_progress_end(&bar);
+    save(r, ".safetensors");
+}
+
+/* ------------------------------------------------------------------------------------------------
+   One row of the table
+   ---------------------------------------------------------------------------------------------- */
+
+static int make_part(const run *r, part *p)
+{
+    size_t most = (size_t)(r->s->batch > 32 ? r->s->batch : 32) * POINTS;
+    p->example = malloc(most * sizeof *p->example);
+    p->pos = malloc(most * 2 * sizeof *p->pos);
+    p->feature = malloc(most * (size_t)r->features * sizeof *p->feature);
+    return p->example && p->pos && p->feature;
+}
+
+/* Weights come into being by a look at one example, which leaves nothing else behind. */
+static int start(run *r)
+{
+    const study *s = r->s;
+    int item = 0;
+    r->c = eqnn_make(&s->context);
+    r->features = !strcmp(s->content, "constant") ? 1
+                  : !strcmp(s->content, "distance_moments") ? MOMENTS : POINTS - 1;
+    r->loss = r->train = r->valid = NAN, r->best_valid = -1;
+    for (int k = 0; k < WAYS; k++) r->test[k] = NAN;
+    for (int k = 0; k < s->parts; k++)
+        if (!make_part(r, &r->part[k])) return 0;
+    if (!r->c) return 0;
+    if (s->resume && *s->out) resume(r);
+    eqnn_mark mark = eqnn_mark_make(r->c);
+    r->set = &s->set[TRAIN], r->way = AS_THEY_ARE;
+    eqnn_rewind(mark, look_at(r, r->c, &r->part[0], &item, 1));
+    r->parameters = (int)eqnn_parameter_size(r->c);
+    r->best = malloc(((size_t)r->parameters + 1) * sizeof *r->best);
+    r->workers = eqnn_parts_make(r->c, s->parts, s->context.threads);
+    if (r->best && r->best_valid >= 0 && !eqnn_error(r->c)) best_from_file(r);
+    return r->best != NULL;
+}
+
+static void finish(run *r)
+{
+    eqnn_parts_free(r->workers);
+    for (int k = 0; k < MOST_PARTS; k++) {
+        r->memory += r->part[k].memory;
+        free(r->part[k].example);
+        free(r->part[k].pos);
+        free(r->part[k].feature);
+    }
+    eqnn_free(r->c);
+    free(r->best);
+    r->workers = NULL, r->c = NULL, r->best = NULL;
+}
+
+/* The budget is for the test, too: three looks at it are about as many as the validation's. */
+static int study_one(run *r, eqnn_csv *log, double seconds)
+{
+    const study *s = r->s;
+    if (!start(r)) return eqnn_fail(s->c, "no memory for %s", r->name), 0;
+    eqnn_adam_opts o = { .rate = s->rate, .beta1 = s->beta1, .beta2 = s->beta2 };
+    eqnn_adam *adam = eqnn_adam_make(r->c, &o);
+    int *items = malloc((size_t)r->n_train * sizeof *items);
+    for (int i = 0; items && i < r->n_train; i++) items[i] = i;
+    eqnn_batches *b = eqnn_batches_make(r->c, r->n_train, items, s->batch, 1);
+    free(items);
+    r->guess = most_frequent(s, r->n_train);
+    if (seconds > 0) {
+        double begin = eqnn_clock();
+        r->valid = accuracy(r, VALID, s->aug);
+        double spent = eqnn_clock() - begin, test = WAYS * spent * s->set[TEST].n / s->set[VALID].n;
+        r->budget = fmax(seconds - spent - test, 0.1 * seconds);
+    }
+    if (!eqnn_error(r->c)) train(r, adam, b, log);
+    if (r->best_valid >= 0 && !eqnn_error(r->c)) best_weights(r, 0);
+    for (int k = 0; k < WAYS && !eqnn_interrupted(); k++) r->test[k] = accuracy(r, TEST, k);
+    r->memory = eqnn_memory_use(r->c).lasting;
+    eqnn_batches_free(b);
+    if (eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->name, eqnn_error(r->c));
+    return !eqnn_error(s->c) && !eqnn_interrupted();
+}
+
+/* ------------------------------------------------------------------------------------------------
+   Tables and pictures
+   ---------------------------------------------------------------------------------------------- */
+
+/* The paper's accuracy with 10,000 examples: trained one way, tested another. */
+static double published(const run *r, int trained, int tested)
+{
+    static const double value[3][WAYS][WAYS] = {
+        { { .58, .44, .44 }, { NAN, .61, .51 }, { NAN, NAN, .55 } },   /* SetTransformer */
+        { { .75, .75, .63 }, { NAN, .75, .63 }, { NAN, NAN, .70 } },   /* T(2)           */
+        { { .71, .71, .69 }, { NAN, .71, .69 }, { NAN, NAN, .72 } } }; /* SE(2)          */
+    int row = !r->group[0] ? 0 : r->group[0] == 'T' && r->group[1] != 'r' ? 1
+              : r->group[0] == 'S' && r->group[1] == 'E' ? 2 : -1;
+    return row < 0 ? NAN : value[row][trained][tested];
+}
+
+static void cell(eqnn_table *t, const char *format, double value)
+{
+    if (isfinite(value)) eqnn_table_cell(t, format, value);
+    else eqnn_table_cell(t, "-");
+}
+
+static void report(const study *s, const run *r, int n)
+{
+    eqnn_table *t = eqnn_table_make(s->c, "network|examples|parameters|epochs|ms a step|MB|train|"
+                                          "test D|T2|SE2|paper D|T2|SE2");
+    for (int i = 0; i < n; i++) {
+        int again = 0;
+        for (int k = 0; k < i; k++) again |= r[k].n_train == r[i].n_train;
+        if (again) continue;
+        eqnn_table_cell(t, "the most frequent counts");
+        eqnn_table_cell(t, "%d", r[i].n_train);
+        for (int k = 0; k < 5; k++) eqnn_table_cell(t, "-");
+        for (int k = 0; k < WAYS; k++) cell(t, "%.3f", r[i].guess);
+        for (int k = 0; k < WAYS; k++) eqnn_table_cell(t, "-");
+    }
+    for (int i = 0; i < n; i++) {
+        eqnn_table_cell(t, "%s%s", r[i].group[0] ? "LieTransformer " : "SetTransformer",
+                        r[i].group);
+        eqnn_table_cell(t, "%d", r[i].n_train);
+        eqnn_table_cell(t, "%d", r[i].parameters);
+        cell(t, "%.1f", epochs(&r[i]));
+        cell(t, "%.0f", r[i].steps ? 1e3 * r[i].step_seconds / (double)r[i].steps : NAN);
+        cell(t, "%.0f", (double)r[i].memory / 1048576);
+        cell(t, "%.3f", r[i].train);
+        for (int k = 0; k < WAYS; k++) cell(t, "%.3f", r[i].test[k]);
+        for (int k = 0; k < WAYS; k++) cell(t, "%.2f", published(&r[i], s->aug, k));
+    }
+    eqnn_table_print(t, stdout);
+    eqnn_table_free(t);
+    printf("Accuracies on %d test examples; trained with --aug %s. The paper's are of 10,000.\n",
+           s->set[TEST].n, ways[s->aug]);
+}
+
+static void draw(const study *s, const run *r, int n)
+{
+    eqnn_plot *p = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Counting patterns",
+        .x_label = "minutes", .y_label = "share of right counts, validation" });
+    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+                                "network,examples,parameters,epochs,ms_per_step,train,test,"
+                                "test_moved,test_turned,most_frequent", 0);
+    for (int i = 0; i < n; i++) {
+        eqnn_plot_csv(p, file_of(s, "log", ".csv"), r[i].name, 2, 5, NULL);
+        eqnn_csv_text(f, r[i].name);
+        eqnn_csv_number(f, r[i].n_train);
+        eqnn_csv_number(f, r[i].parameters);
+        eqnn_csv_number(f, epochs(&r[i]));
+        eqnn_csv_number(f, 1e3 * r[i].step_seconds / (double)(r[i].steps ? r[i].steps : 1));
+        eqnn_csv_number(f, r[i].train);
+        for (int k = 0; k < WAYS; k++) eqnn_csv_number(f, r[i].test[k]);
+        eqnn_csv_number(f, r[i].guess);
+        eqnn_csv_end(f);
+    }
+    eqnn_csv_close(f);
+    eqnn_plot_save(p, file_of(s, "accuracy", ".svg"));
+    eqnn_plot_free(p);
+    if (!eqnn_error(s->c)) printf("Tables, pictures and models are in %s.\n", s->out);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   The program
+   ---------------------------------------------------------------------------------------------- */
+
+/* The next word of a list "a,b"; its length, 0 at the end. */
+static int next_word(const char **list, const char **word)
+{
+    int n = (int)strcspn(*list, ",");
+    *word = *list;
+    *list += n + ((*list)[n] == ',');
+    return n;
+}
+
+static void add_run(study *s, run *r, int *n, const char *group, int length, int n_train)
+{
+    if (*n == MOST_RUNS || length >= (int)sizeof r->group) {
+        eqnn_fail(s->c, "--group '%.*s': too many runs, or too long a name", length, group);
+        return;
+    }
+    run *q = &r[(*n)++];
+    q->s = s, q->n_train = n_train;
+    memcpy(q->group, group, (size_t)length);
+    snprintf(q->name, sizeof q->name, "%s-%d", length ? q->group : "SetTransformer", n_train);
+    if (n_train > s->count[TRAIN]) s->count[TRAIN] = n_train;
+}
+
+/* Every number of examples, with every network and group. */
+static int list_runs(study *s, run *r)
+{
+    const char *size, *word, *group, *sizes = s->sizes;
+    int n = 0;
+    for (int length; (length = next_word(&sizes, &size)) > 0 && !eqnn_error(s->c);) {
+        char *end;
+        long n_train = strtol(size, &end, 10);
+        const char *networks = s->networks;
+        if (end != size + length || n_train < 1 || n_train > 10000000)
+            eqnn_fail(s->c, "--n-train '%.*s': from 1 to 10000000", length, size);
+        for (int m; (m = next_word(&networks, &word)) > 0 && !eqnn_error(s->c);) {
+            const char *groups = s->groups;
+            if (m == 14 && !strncmp(word, "SetTransformer", 14))
+                add_run(s, r, &n, "", 0, (int)n_train);
+            else if (m == 14 && !strncmp(word, "LieTransformer", 14))
+                for (int k; (k = next_word(&groups, &group)) > 0;)
+                    add_run(s, r, &n, group, k, (int)n_train);
+            else eqnn_fail(s->c, "--network %s: LieTransformer or SetTransformer", s->networks);
+        }
+    }
+    return n;
+}
+
+static void run_all(study *s)
+{
+    static run r[MOST_RUNS];
+    int n = list_runs(s, r), finished = 0;
+    eqnn_csv *log = NULL;
+    if (eqnn_error(s->c) || !prepare(s)) return;
+    if (*s->out && eqnn_make_folder(s->c, s->out))
+        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
+                            "network,epoch,minutes,loss,train,valid", s->resume);
+    for (int i = 0; i < n && *s->out && !s->resume; i++) {
+        remove(file_of(s, r[i].name, ".safetensors")); /* of an earlier run */
+        remove(file_of(s, r[i].name, ".best.safetensors"));
+    }
+    while (finished < n && !eqnn_error(s->c)) {
+        int good = study_one(&r[finished], log, 60 * s->minutes / n);
+        finish(&r[finished]);
+        if (!good) break;
+        finished++;
+    }
+    eqnn_csv_close(log);
+    if (finished > 0) report(s, r, finished);
+    if (finished == n && *s->out && !eqnn_error(s->c)) draw(s, r, n);
+    else if (finished < n && !eqnn_error(s->c))
+        printf("Interrupted%s.\n", *s->out ? "; the same command with --resume continues" : "");
+}
+
+static const eqnn_option options[] = {
+    { "network", "LieTransformer", "LieTransformer, SetTransformer, or both" },
+    { "group", "T(2)", "of LieTransformer: T(2), SE(2), SO(2), SE(2)_canonical(4) or a list" },
+    { "study", "off", "T(2), SE(2) and SetTransformer with 1000 and 10000 examples" },
+    { "n-train", "10000", "training examples, or a list" },
+    { "n-valid", "500", "examples that choose the best weights" },
+    { "n-test", "1000", "test examples" },
+    { "epochs", "200", "passes over the training examples" },
+    { "minutes", "0", "of all runs together, test included; 0: as long as the epochs take" },
+    { "aug", "none", "how training examples are moved: none, T2 or SE2" },
+    { "published", "on", "the original's coordinates" },
+    { "content-type", "pairwise_distances", "or distance_moments, constant: what a point is told" },
+    { "lift-samples", "1", "frames of a point" },
+    { "dim-hidden", "512", "channels of LieTransformer" },
+    { "num-layers", "6", "its blocks" },
+    { "num-heads", "8", "its heads" },
+    { "kernel-type", "mlp", "its logits: mlp, relative_position, dot_product_only, 2232, ..." },
+    { "kernel-dim", "16", "hidden numbers of the network of positions" },
+    { "attention-fn", "softmax", "or dot_product, or norm_exp" },
+    { "block-norm", "layer_pre", "or none, layer_post, batch_pre, batch_post" },
+    { "architecture", "model_1", "its head: model_1 or lieconv" },
+    { "set-layers", "4", "encoders and decoders of SetTransformer" },
+    { "set-heads", "4", "its heads" },
+    { "bs", "128", "examples in a step" },
+    { "lr", "1e-4", "of Adam" },
+    { "beta1", ".5", "of Adam" },
+    { "beta2", ".9", "of Adam" },
+    { "lr-schedule", "", "none or cosine; default none, with --minutes cosine" },
+    { "parts", "2", "that a batch is computed in, each on its thread" },
+    { "data-seed", "1234", "of the examples; --seed is that of weights and frames" },
+    { "out", "build/constellation", "folder for tables, pictures and models; empty: none" },
+    { NULL, NULL, NULL }
+};
+
+static double within(eqnn_args *a, const char *name, double low, double high)
+{
+    double value = eqnn_args_number(a, name);
+    if (!(value >= low && value <= high) && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --%s: %g is not in %g..%g", name, value, low,
+                 high);
+    return value;
+}
+
+/* Which of n words the option says; 0 and an error: none of them. */
+static int choice(eqnn_args *a, const char *name, const char *const *words, int n)
+{
+    const char *text = eqnn_args_text(a, name);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(text, words[i])) return i;
+    if (!a->error[0])
+        snprintf(a->error, sizeof a->error, "option --%s: '%.40s' is not known; --help lists what "
+                 "is", name, text);
+    return 0;
+}
+
+static void understand_network(study *s, eqnn_args *a)
+{
+    static const char *const contents[] = { "pairwise_distances", "distance_moments", "constant" };
+    eqnn_lie_transformer_opts *o = &s->lie;
+    o->attention.kernel = eqnn_args_text(a, "kernel-type");
+    o->attention.attention = eqnn_args_text(a, "attention-fn");
+    o->attention.heads = eqnn_args_int(a, "num-heads", 1, 1000);
+    o->attention.kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    o->norm = eqnn_args_text(a, "block-norm");
+    o->head = eqnn_args_text(a, "architecture");
+    o->cols = eqnn_args_int(a, "dim-hidden", 1, 100000);
+    o->layers = eqnn_args_int(a, "num-layers", 1, 100);
+    o->out = COUNTS * CLASSES;
+    s->content = contents[choice(a, "content-type", contents, 3)];
+    s->samples = eqnn_args_int(a, "lift-samples", 1, 64);
+    s->set_layers = eqnn_args_int(a, "set-layers", 1, 100);
+    s->set_heads = eqnn_args_int(a, "set-heads", 1, 128);
+}
+
+static void understand(study *s, eqnn_args *a)
+{
+    static const char *const schedules[] = { "", "none", "cosine" };
+    int studied = eqnn_args_on(a, "study");
+    s->networks = studied ? "LieTransformer,SetTransformer" : eqnn_args_text(a, "network");
+    s->groups = studied ? "T(2),SE(2)" : eqnn_args_text(a, "group");
+    s->sizes = studied ? "1000,10000" : eqnn_args_text(a, "n-train");
+    s->out = eqnn_args_text(a, "out");
+    s->published = eqnn_args_on(a, "published");
+    s->aug = choice(a, "aug", ways, WAYS);
+    s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);
+    s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
+    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
+    s->minutes = within(a, "minutes", 0, 1e7);
+    s->batch = eqnn_args_int(a, "bs", 1, MOST_BATCH);
+    s->rate = within(a, "lr", 1e-12, 1e3);
+    s->beta1 = within(a, "beta1", 1e-9, 1);
+    s->beta2 = within(a, "beta2", 1e-9, 1);
+    int schedule = choice(a, "lr-schedule", schedules, 3);
+    s->cosine = schedule == 2 || (schedule == 0 && s->minutes > 0);
+    s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
+    s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
+    s->resume = eqnn_args_on(a, "resume");
+    s->context.seed = eqnn_args_seed(a);
+    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
+    understand_network(s, a);
+    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+}
+
+int main(int argc, char **argv)
+{
+    study s = { 0 };
+    eqnn_args a;
+    int go = eqnn_args_read(&a, argc, argv, "Counts patterns of points.", options);
+    if (go == 0) return 0;
+    if (go > 0) understand(&s, &a);
+    if (a.error[0]) {
+        fprintf(stderr, "constellation: %s\n", a.error);
+        return 2;
+    }
+    eqnn_interrupt_catch();
+    s.c = eqnn_make(&s.context);
+    if (s.c) run_all(&s);
+    const char *error = s.c ? eqnn_error(s.c) : "no memory";
+    if (error) fprintf(stderr, "constellation: %s\n", error);
+    int failed = error != NULL;
+    release(&s);
+    return failed;
+}

@@ -1,0 +1,1146 @@
+/* qm9.c - properties of molecules by LieConv and LieTransformer: QM9
+
+   A network sees where the atoms of a molecule are and which elements they are, and is asked for
+   one of twelve properties (--task alpha gap homo lumo mu Cv G H r2 U U0 zpve). The molecule may
+   stand anywhere, turned in any way. Each atom is lifted to elements of a Lie group, and what the
+   network knows of two of them is what no element of the group changes:
+
+      --model lieconv         convolutions (Finzi, Stanton, Izmailov, Wilson 2020, arXiv:2002.12880)
+      --model lietransformer  attention (Hutchinson et al. 2021, arXiv:2012.10885)
+      --group "T(3)"          sees no shifts; "SE3(.2)" no turns either (alpha .2 weighs a turn
+                              against a shift where neighbours are chosen); "SO3(.2)", "Trivial(3)"
+      --aug                   training turns and moves molecules at random, which teaches what the
+                              group does not promise
+
+   Both options may be lists. You will see the mean absolute error of molecules never seen, as they
+   stand and turned at random, beside what the mean of all and a linear fit of the numbers of atoms
+   reach, and beside what the papers report of 100,000 training molecules and 500 epochs. --study
+   runs T(3) and SE(3) with both models.
+
+   Training runs for --minutes, or for --epochs if those are given: Adam on the mean absolute error
+   of (y - mean) / deviation, its rate min(100 t, 1) max((1 + cos(pi t)) / 2, .001) of --lr at the
+   share t of the run. Weights that were best on the validation molecules are tested. Each batch is
+   cut into --parts, which different threads work on; batch norms see one part (--parts 1: all).
+
+   --data is the folder of dsgdb9nsd.xyz.tar, or of the files dsgdb9nsd_000001.xyz ... that are in
+   it, or of an npz file (see below), and of uncharacterized.txt, if it is there: the list of 3,054
+   molecules whose bonds changed when they were optimised, which are left out; 130,831 remain.
+
+   TEST: --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4
+*/
+
+#define EQNN_IMPLEMENTATION
+#include "eqnn_data.h"
+#include "eqnn_groups.h"
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static const char where_from[] =
+    "the data set is published at https://doi.org/10.6084/m9.figshare.c.978904: --data wants the "
+    "folder of dsgdb9nsd.xyz.tar (dsgdb9nsd.xyz.tar.bz2 after bunzip2) or of its files "
+    "dsgdb9nsd_000001.xyz ..., and of uncharacterized.txt; or of qm9.npz with the arrays index, "
+    "n_atoms, z, pos and targets. --demo trains on generated molecules";
+
+/* ------------------------------------------------------------------------------------------------
+   What is studied
+   ---------------------------------------------------------------------------------------------- */
+
+enum { TEST, VALID, TRAIN, SETS };           /* parts of the data                               */
+enum { MOST_RUNS = 16, MOST_PARTS = 64, ELEMENTS = 5, FEATURES = 15 };
+
+typedef struct study {
+    /* asked for */
+    const char *models, *groups, *task, *data, *out;
+    int demo, aug, resume, epochs, parts, evals, count[SETS];
+    double minutes;
+    int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
+    double fill, rate, clip;                 /* the same                                         */
+    int k, layers, dim, heads, kernel_dim, feature_dim, squash;
+    const char *kernel, *attention, *head, *norm;
+    uint64_t data_seed;
+    eqnn_opts context;
+    /* the data */
+    eqnn_ctx *c;
+    eqnn_molecules *m;
+    double *y, *features;                    /* [molecules], [atoms][FEATURES]                   */
+    int *items, first[SETS + 1];             /* which molecules are in which set                 */
+    const char *unit;
+    double shown;                            /* errors are shown times this: eV as meV           */
+    double mean, deviation;                  /* of y in training                                 */
+    double centre[3], spread;                /* of the positions                                 */
+    double plain[2];                         /* test errors of the mean and of the linear fit    */
+} study;
+
+/* Molecules as a network gets them: atoms one after the other. */
+typedef struct batch {
+    eqnn_ctx *c;
+    int molecules, atoms;
+    int *charge, *example;                   /* [atoms]: of the nucleus; whose atom              */
+    eqnn_tensor *pos, *features;             /* [atoms,3], [atoms,FEATURES]                      */
+} batch;
+
+typedef struct run run;
+
+/* A model is a function from molecules to one number each, [molecules,1]; grouped: of a --group. */
+typedef struct network {
+    const char *name;
+    int grouped;
+    double rate, beta1, beta2;               /* of Adam                                          */
+    eqnn_tensor *(*predict)(const run *r, const batch *b);
+} network;
+
+/* One of the parts of a batch, with a context for the thread that works on it. */
+typedef struct part {
+    eqnn_ctx *c;
+    batch b;
+    double *pos, *features, *y;
+    const int *items;
+    int n, all, turned;                      /* molecules here, in all parts; augmented?         */
+    double loss, *out;
+} part;
+
+struct run {
+    const study *s;
+    const network *net;
+    char group[32], name[64];
+    eqnn_ctx *c;                             /* of the weights                                   */
+    part part[MOST_PARTS];
+    int samples, nbhd, batch, recenter;
+    double fill, rate;
+    /* where it stands; kept in the model's file */
+    int epoch, next, evals;                  /* batches of the epoch done, evaluations done      */
+    int64_t steps, ticks;
+    double seconds, best;
+    eqnn_average loss;                       /* since the last evaluation                        */
+    /* what came out */
+    double train, valid, test, turned, step_seconds;
+    double *predicted;                       /* [test molecules]                                 */
+};
+
+/* ------------------------------------------------------------------------------------------------
+   The models
+   ---------------------------------------------------------------------------------------------- */
+
+/* Lifted atoms with all pairs of a molecule. */
+static const eqnn_lie *lift(const run *r, const batch *b, double *alpha, eqnn_lie_cloud *cloud)
+{
+    eqnn_graph_opts o = { .loops = 1, .example = b->example, .examples = b->molecules };
+    const eqnn_graph *all = eqnn_complete_graph(b->c, b->atoms, &o);
+    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, alpha);
+    return g && eqnn_lie_cloud_make(g, b->pos, all, "lift", r->samples, *alpha, cloud) ? g : NULL;
+}
+
+static eqnn_tensor *convolve(const run *r, const batch *b)
+{
+    double alpha;
+    eqnn_lie_cloud cloud;
+    eqnn_lie_resnet_opts o = { .conv = { .norm = 1, .fill = r->fill, .most = r->nbhd },
+                               .layers = r->s->layers, .width = r->s->k };
+    if (!lift(r, b, &alpha, &cloud)) return NULL;
+    return eqnn_lie_resnet(eqnn_repeat(b->features, r->samples), &cloud, "net", 1, &o);
+}
+
+/* Of the nbhd / fill nearest, nbhd drawn at random are listened to. */
+static eqnn_tensor *attend(const run *r, const batch *b)
+{
+    const study *s = r->s;
+    double alpha;
+    eqnn_lie_cloud cloud;
+    eqnn_tensor *u = NULL, *q = NULL, *x = eqnn_repeat(b->features, r->samples);
+    eqnn_lie_transformer_opts o = {
+        .attention = { .kernel = s->kernel, .attention = s->attention, .heads = s->heads,
+                       .kernel_dim = s->kernel_dim, .feature_dim = s->feature_dim },
+        .norm = s->norm, .cols = s->dim, .layers = s->layers, .head = s->head,
+        .squash = s->squash };
+    if (!r->nbhd) {
+        if (!lift(r, b, &alpha, &cloud)) return NULL;
+        return eqnn_lie_transformer(x, cloud.pairs, cloud.graph, "net", &o);
+    }
+    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, &alpha);
+    int *example = malloc(((size_t)b->atoms * (size_t)r->samples + 1) * sizeof *example);
+    for (int i = 0; example && i < b->atoms * r->samples; i++)
+        example[i] = b->example[i / r->samples];
+    eqnn_lie_graph_opts near = { .nearest = (int)(r->nbhd / r->fill), .most = r->nbhd,
+                                 .example = example, .examples = b->molecules };
+    int good = g && example && eqnn_lie_lift(g, b->pos, "lift", r->samples, &u, &q);
+    const eqnn_graph *graph = good ? eqnn_lie_graph(g, u, q, alpha, &near) : NULL;
+    eqnn_tensor *pairs = graph ? eqnn_lie_pairs(g, u, q, graph) : NULL;
+    free(example);
+    return eqnn_lie_transformer(x, pairs, graph, "net", &o);
+}
+
+static const network networks[] = {
+    { "lieconv", 1, 3e-3, .9, .999, convolve },
+    { "lietransformer", 1, 1e-3, .5, .9, attend },
+    { NULL, 0, 0, 0, 0, NULL }
+};
+
+/* Test errors that the papers report (Hutchinson et al., table of QM9), without and with turned
+   training molecules, in bohr^3, meV, meV, meV, debye, cal/(mol K), meV, meV, bohr^2, and meV;
+   LieConv with SO(3) and with no symmetry as Finzi et al. have it. 0: not reported. */
+static const char *const tasks[] = { "alpha", "gap", "homo", "lumo", "mu", "Cv", "G", "H", "r2",
+                                     "U", "U0", "zpve" };
+static const struct reported { const char *model, *group; double error[2][12]; } papers[] = {
+    { "lieconv", "T3", { { .125, 60, 36, 32, .057, .046, 35, 37, 1.54, 36, 35, 3.62 },
+                         { .084, 49, 30, 25, .032, .038, 22, 24, .800, 19, 19, 2.28 } } },
+    { "lieconv", "SE3", { { .097, 45, 27, 25, .039, .041, 39, 46, 2.18, 49, 48, 3.27 },
+                          { .088, 45, 27, 25, .038, .043, 47, 46, 2.12, 44, 45, 3.25 } } },
+    { "lieconv", "SO3", { { 0 }, { 0, 0, 65.4, 0, 0, 0, 0, 0, 0, 0, 0, 0 } } },
+    { "lieconv", "Trivial3", { { 0 }, { 0, 0, 31.7, 0, 0, 0, 0, 0, 0, 0, 0, 0 } } },
+    { "lietransformer", "T3", { { .179, 67, 47, 37, .063, .046, 27, 29, .717, 27, 28, 2.75 },
+                                { .082, 51, 33, 27, .041, .035, 19, 17, .448, 16, 17, 2.10 } } },
+    { "lietransformer", "SE3", { { .104, 52, 33, 29, .061, .041, 23, 27, 2.29, 26, 26, 3.55 },
+                                 { .105, 52, 33, 29, .062, .041, 22, 25, 2.31, 24, 25, 3.67 } } },
+};
+
+/* Does the run's group, written in any way, begin so? */
+static int is_group(const run *r, const char *begin)
+{
+    const char *p = r->group;
+    for (; *begin && *p; p++)
+        if (*p == *begin) begin++;
+        else if (*p != '(' && *p != ')') return 0;
+    return !*begin;
+}
+
+static double paper(const run *r)
+{
+    for (size_t i = 0; i < sizeof papers / sizeof papers[0]; i++)
+        for (int t = 0; t < 12 && !r->s->demo; t++)
+            if (!strcmp(papers[i].model, r->net->name) && is_group(r, papers[i].group) &&
+                !strcmp(tasks[t], r->s->task))
+                return papers[i].error[r->s->aug][t];
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------
+   Data
+   ---------------------------------------------------------------------------------------------- */
+
+static int is_file(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    int first = f ? fgetc(f) : EOF; /* a folder cannot be read */
+    if (f) fclose(f);
+    return first != EOF;
+}
+
+/* The files dsgdb9nsd_000001.xyz ... of a folder, one behind the other; NULL: there are none. */
+static char *numbered_files(study *s, const char *folder, size_t *size)
+{
+    enum { ALL = 133885 };
+    char path[1100], *text = NULL;
+    size_t room = 0;
+    *size = 0;
+    for (int i = 1; i <= ALL; i++) {
+        snprintf(path, sizeof path, "%s/dsgdb9nsd_%06d.xyz", folder, i);
+        FILE *f = fopen(path, "rb");
+        if (!f && i > 1000 && !text) break;
+        if (!f) continue;
+        for (size_t got = 1; got > 0;) {
+            if (room - *size < 4096) {
+                char *more = realloc(text, room = 2 * room + 65536);
+                if (!more) {
+                    eqnn_fail(s->c, "no memory for the molecules");
+                    fclose(f);
+                    return text;
+                }
+                text = more;
+            }
+            got = fread(text + *size, 1, room - *size, f);
+            *size += got;
+        }
+        fclose(f);
+    }
+    return text;
+}
+
+static eqnn_molecules *molecules_in(study *s, const char *folder)
+{
+    static const char *const names[] = { "", "/qm9_plain.npz", "/qm9.npz", "/qm9/qm9_plain.npz",
+                                         "/qm9/qm9.npz", "/dsgdb9nsd.xyz.tar", "/dsgdb9nsd.xyz" };
+    char path[1024];
+    size_t size;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, sizeof path, "%.900s%s", folder, names[i]);
+        if (is_file(path)) return eqnn_qm9_open(s->c, path);
+    }
+    for (int deeper = 0; deeper < 2; deeper++) {
+        snprintf(path, sizeof path, "%.900s%s", folder, deeper ? "/dsgdb9nsd.xyz" : "");
+        char *text = numbered_files(s, path, &size);
+        eqnn_molecules *m = text && !eqnn_error(s->c) ? eqnn_qm9_parse(s->c, text, size) : NULL;
+        free(text);
+        if (m || eqnn_error(s->c)) return m;
+    }
+    eqnn_fail(s->c, "there is no QM9 in '%.200s': %s", folder, where_from);
+    return NULL;
+}
+
+/* Leaves the molecules out that a list names: numbers at the beginning of its lines. */
+static void drop_listed(study *s)
+{
+    char path[1024], line[512];
+    static int number[4096];
+    int n = 0;
+    snprintf(path, sizeof path, "%.900s/uncharacterized.txt", s->data);
+    FILE *f = fopen(path, "r");
+    while (f && n < 4096 && fgets(line, sizeof line, f)) {
+        char *end;
+        long value = strtol(line, &end, 10);
+        if (end != line && (*end == ' ' || *end == '\t') && value > 0 && value < 200000)
+            number[n++] = (int)value;
+    }
+    if (!f) return;
+    fclose(f);
+    printf("%d molecules are left out, which uncharacterized.txt lists.\n",
+           eqnn_molecules_drop(s->m, number, n));
+}
+
+/* A place for atom i of a molecule: 1.1 to 1.7 from one before it, and not closer to any. */
+static void attach(const double *u, int i, double (*pos)[3])
+{
+    for (int trial = 0; trial < 100; trial++, u += 5) {
+        int from = (int)(u[0] * i), free_place = 1;
+        double z = 2 * u[1] - 1, angle = 6.283185307 * u[2], d = 1.1 + .6 * u[3];
+        double flat = sqrt(1 - z * z), x[3] = { flat * cos(angle), flat * sin(angle), z };
+        for (int a = 0; a < 3; a++) pos[i][a] = pos[from][a] + d * x[a];
+        for (int j = 0; j < i; j++) {
+            double square = 0;
+            for (int a = 0; a < 3; a++) square += pow(pos[i][a] - pos[j][a], 2);
+            free_place = free_place && square > 1.2;
+        }
+        if (free_place) return;
+    }
+}
+
+/* Molecules grown at random, of 3 to 12 atoms; y is the energy of fixed charges of the elements,
+   14.4 eV A times the sum of q_i q_j / r_ij, which is put in the place of every task. */
+static void grow(study *s, int count)
+{
+    static const int charges[ELEMENTS] = { 1, 6, 7, 8, 9 };
+    static const double q[ELEMENTS] = { .2, -.1, -.3, -.4, -.2 };
+    double u[12 * 505], pos[12][3] = { { 0, 0, 0 } }, own[12];
+    eqnn_molecules *m = s->m = calloc(1, sizeof *m);
+    size_t n = (size_t)count;
+    s->y = calloc(n + 1, sizeof *s->y);
+    if (m) m->first = calloc(n + 1, sizeof(int)), m->number = calloc(n + 1, sizeof(int));
+    if (m) m->charge = calloc(12 * n + 1, sizeof(int)), m->pos = calloc(36 * n + 1, sizeof(double));
+    if (!m || !m->first || !m->number || !m->charge || !m->pos || !s->y) {
+        eqnn_fail(s->c, "no memory for %d molecules", count);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        eqnn_tick(s->c);
+        eqnn_random(s->c, "molecule", 0, sizeof u / sizeof u[0], u);
+        int atoms = 3 + (int)(u[0] * 10);
+        for (int a = 0; a < atoms; a++, m->atoms++) {
+            int kind = u[1 + a] < .5 ? 0 : 1 + (int)((u[1 + a] - .5) * 8);
+            attach(u + 15 + 500 * a, a, pos);
+            own[a] = q[kind];
+            m->charge[m->atoms] = charges[kind];
+            memcpy(m->pos + 3 * (size_t)m->atoms, pos[a], sizeof pos[a]);
+            for (int b = 0; b < a; b++)
+                s->y[i] += 14.4 * own[a] * own[b] /
+                           sqrt(pow(pos[a][0] - pos[b][0], 2) + pow(pos[a][1] - pos[b][1], 2) +
+                                pow(pos[a][2] - pos[b][2], 2));
+        }
+        m->number[i] = i + 1;
+        m->first[++m->count] = m->atoms;
+    }
+    s->unit = "eV";
+}
+
+/* Mean and deviation of y, and centre and spread of all coordinates, in training. */
+static void measure_data(study *s)
+{
+    const eqnn_molecules *m = s->m;
+    const int *items = s->items + s->first[TRAIN];
+    int n = s->count[TRAIN];
+    double sum[3] = { 0, 0, 0 }, atoms = 0;
+    s->mean = s->deviation = s->spread = 0;
+    for (int i = 0; i < n; i++) s->mean += s->y[items[i]] / n;
+    for (int i = 0; i < n; i++) s->deviation += pow(s->y[items[i]] - s->mean, 2) / n;
+    for (int i = 0; i < n; i++)
+        for (int a = m->first[items[i]]; a < m->first[items[i] + 1]; a++, atoms++)
+            for (int k = 0; k < 3; k++) sum[k] += m->pos[3 * (size_t)a + (size_t)k];
+    for (int k = 0; k < 3; k++) s->centre[k] = sum[k] / atoms;
+    double middle = (sum[0] + sum[1] + sum[2]) / (3 * atoms);
+    for (int i = 0; i < n; i++)
+        for (int a = m->first[items[i]]; a < m->first[items[i] + 1]; a++)
+            for (int k = 0; k < 3; k++)
+                s->spread += pow(m->pos[3 * (size_t)a + (size_t)k] - middle, 2) / (3 * atoms);
+    s->deviation = s->deviation > 0 ? sqrt(s->deviation) : 1;
+    s->spread = s->spread > 0 ? sqrt(s->spread) : 1;
+}
+
+/* How many atoms of each element, and 1. */
+static void composition(const study *s, int molecule, double row[ELEMENTS + 1])
+{
+    memset(row, 0, (ELEMENTS + 1) * sizeof *row);
+    row[ELEMENTS] = 1;
+    for (int a = s->m->first[molecule]; a < s->m->first[molecule + 1]; a++)
+        row[s->m->charge[a] == 1 ? 0 : s->m->charge[a] - 5]++;
+}
+
+/* Solves A x = b, A symmetric and positive: elimination without pivots; x in the last column. */
+static void solve(int n, double A[][ELEMENTS + 2])
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            double f = j == i ? 1 - 1 / A[i][i] : A[j][i] / A[i][i];
+            for (int k = n; k >= i; k--) A[j][k] -= f * A[i][k];
+        }
+}
+
+/* What needs no geometry: the mean, and least squares on the numbers of atoms. */
+static void measure_plain(study *s)
+{
+    enum { N = ELEMENTS + 1 };
+    double A[N][N + 1] = { { 0 } }, row[N];
+    eqnn_score score[2] = { { 0 } };
+    for (int i = s->first[TRAIN]; i < s->first[TRAIN + 1]; i++) {
+        composition(s, s->items[i], row);
+        for (int a = 0; a < N; a++) {
+            for (int b = 0; b < N; b++) A[a][b] += row[a] * row[b];
+            A[a][N] += row[a] * (s->y[s->items[i]] - s->mean);
+        }
+    }
+    for (int a = 0; a < N; a++) A[a][a] += 1e-6; /* an element may be missing */
+    solve(N, A);
+    for (int i = s->first[TEST]; i < s->first[TEST + 1]; i++) {
+        double fit = s->mean;
+        composition(s, s->items[i], row);
+        for (int a = 0; a < N; a++) fit += A[a][N] * row[a];
+        eqnn_score_add(&score[0], 1, &s->y[s->items[i]], &s->mean);
+        eqnn_score_add(&score[1], 1, &s->y[s->items[i]], &fit);
+    }
+    for (int k = 0; k < 2; k++) s->plain[k] = eqnn_score_mae(&score[k]) * s->shown;
+}
+
+static int prepare(study *s)
+{
+    int sum = s->count[TEST] + s->count[VALID] + s->count[TRAIN];
+    if (s->demo) {
+        grow(s, sum);
+    } else if (!*s->data) {
+        eqnn_fail(s->c, "no --data: %s", where_from);
+    } else if ((s->m = molecules_in(s, s->data)) != NULL) {
+        drop_listed(s);
+        s->y = malloc(((size_t)s->m->count + 1) * sizeof *s->y);
+        if (s->y) eqnn_qm9_target(s->c, s->m, s->task, s->y, &s->unit);
+        if (s->count[TRAIN] == 0) s->count[TRAIN] = sum = s->m->count - sum;
+    }
+    if (eqnn_error(s->c)) return 0;
+    sum = s->count[TEST] + s->count[VALID] + s->count[TRAIN];
+    s->shown = !strcmp(s->unit, "eV") ? 1000 : 1;
+    if (s->shown > 1) s->unit = "meV";
+    s->items = malloc(((size_t)(sum > 0 ? sum : 0) + 1) * sizeof *s->items);
+    s->features = malloc(((size_t)s->m->atoms + 1) * FEATURES * sizeof *s->features);
+    if (!s->y || !s->items || !s->features) return eqnn_fail(s->c, "no memory for the data"), 0;
+    if (sum > s->m->count || s->count[TRAIN] < 1) {
+        int least = s->count[TRAIN] > 1 ? s->count[TRAIN] : 1;
+        eqnn_fail(s->c, "%d molecules are too few: --n-test, --n-valid and --n-train ask for %d, "
+                  "%d and %d", s->m->count, s->count[TEST], s->count[VALID], least);
+        return 0;
+    }
+    eqnn_charge_features(s->c, s->m->atoms, s->m->charge, s->features);
+    eqnn_split_counts(s->c, s->data_seed, s->m->count, s->count, SETS, s->items, s->first);
+    if (eqnn_error(s->c)) return 0;
+    measure_data(s);
+    measure_plain(s);
+    return 1;
+}
+
+/* The molecules of a part as tensors, (x - centre) / spread and turned if it is asked for. A turn
+   and then a shift by N(0, .25) are, as a pair, as likely as the paper's shift and then a turn. */
+static void gather(const run *r, part *p, uint64_t seed)
+{
+    const study *s = r->s;
+    batch *b = &p->b;
+    b->c = p->c, b->molecules = p->n, b->atoms = 0;
+    for (int i = 0; i < p->n; i++) {
+        int first = s->m->first[p->items[i]], own = s->m->first[p->items[i] + 1] - first;
+        double *x = p->pos + 3 * (size_t)b->atoms;
+        for (int k = 0; k < 3 * own; k++) {
+            x[k] = s->m->pos[3 * (size_t)first + (size_t)k];
+            if (r->recenter) x[k] = (x[k] - s->centre[k % 3]) / s->spread;
+        }
+        if (p->turned) eqnn_augment(p->c, seed, (uint64_t)p->items[i], 1, .5, own, 3, x);
+        memcpy(p->features + (size_t)b->atoms * FEATURES, s->features + (size_t)first * FEATURES,
+               (size_t)own * FEATURES * sizeof *p->features);
+        memcpy(b->charge + b->atoms, s->m->charge + first, (size_t)own * sizeof(int));
+        for (int k = 0; k < own; k++) b->example[b->atoms++] = i;
+        p->y[i] = (s->y[p->items[i]] - s->mean) / s->deviation;
+    }
+    b->pos = eqnn_from_double(b->c, b->atoms, 3, p->pos);
+    b->features = eqnn_from_double(b->c, b->atoms, FEATURES, p->features);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   Training
+   ---------------------------------------------------------------------------------------------- */
+
+static void learn(run *r, part *p)
+{
+    if (p->n > 0) {
+        gather(r, p, eqnn_seed(r->c) + 1 + (uint64_t)r->epoch);
+        eqnn_tensor *y = r->net->predict(r, &p->b);
+        eqnn_tensor *loss = eqnn_mae(y, eqnn_from_double(p->c, p->n, 1, p->y));
+        loss = eqnn_scale(loss, (double)p->n / p->all);
+        p->loss = eqnn_value(loss);
+        eqnn_backward(loss);
+    }
+}
+
+static void predict(run *r, part *p)
+{
+    if (p->n > 0) {
+        gather(r, p, 0);
+        eqnn_tensor *y = r->net->predict(r, &p->b);
+        for (int i = 0; y && i < p->n; i++)
+            p->out[i] = r->s->mean + r->s->deviation * eqnn_at(y, i, 0);
+    }
+}
+
+/* Cuts the molecules into parts and has f work on all of them. */
+static void share(run *r, void (*f)(run *, part *), const int *items, int n, int turned,
+                  double *out)
+{
+    int parts = r->s->parts;
+    for (int k = 0; k < parts; k++) {
+        int from = n * k / parts;
+        part *p = &r->part[k];
+        p->items = items + from, p->n = n * (k + 1) / parts - from, p->all = n;
+        p->turned = turned, p->loss = 0, p->out = out ? out + from : NULL;
+    }
+    if (parts == 1) {
+        f(r, &r->part[0]);
+        return;
+    }
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static, 1) num_threads(r->s->context.threads)
+#endif
+    for (int k = 0; k < parts; k++) f(r, &r->part[k]);
+}
+
+static void forget(run *r)
+{
+    for (int k = 0; k < r->s->parts; k++) {
+        if (eqnn_error(r->part[k].c) && !eqnn_error(r->c))
+            eqnn_fail(r->c, "%s", eqnn_error(r->part[k].c));
+        if (r->part[k].c != r->c) eqnn_reset(r->part[k].c);
+    }
+    eqnn_reset(r->c);
+    r->ticks++;
+}
+
+static void set_mode(run *r, int training)
+{
+    for (int k = 0; k < r->s->parts; k++) {
+        eqnn_training(r->part[k].c, training);
+        eqnn_recording(r->part[k].c, training);
+    }
+}
+
+/* The mean absolute error of a set of molecules; out (or NULL) gets the predictions. */
+static double evaluate(run *r, int set, int turned, double *out)
+{
+    const study *s = r->s;
+    const int *items = s->items + s->first[set];
+    int n = s->count[set], most = r->batch;
+    double *y = malloc((size_t)most * sizeof *y);
+    eqnn_score score = { 0 };
+    set_mode(r, 0);
+    for (int i = 0; y && i < n && !eqnn_error(r->c) && !eqnn_interrupted(); i += most) {
+        int count = n - i < most ? n - i : most;
+        share(r, predict, items + i, count, turned, y);
+        forget(r);
+        for (int k = 0; k < count; k++) eqnn_score_add(&score, 1, &s->y[items[i + k]], &y[k]);
+        if (out) memcpy(out + i, y, (size_t)count * sizeof *y);
+    }
+    set_mode(r, 1);
+    free(y);
+    return eqnn_score_mae(&score) * s->shown;
+}
+
+static const char *file_of(const study *s, const char *name, const char *ending)
+{
+    static char path[1024];
+    snprintf(path, sizeof path, "%.900s/%.63s%s", s->out, name, ending);
+    return path;
+}
+
+static void save(run *r, const char *ending)
+{
+    char text[320];
+    snprintf(text, sizeof text, "%d %d %d %lld %lld %.17g %.17g %.17g %.17g %.17g", r->epoch,
+             r->next, r->evals, (long long)r->steps, (long long)r->ticks, r->seconds, r->best,
+             r->step_seconds, r->loss.weight, r->loss.value);
+    if (*r->s->out && eqnn_note(r->c, "progress", text))
+        eqnn_save(r->c, file_of(r->s, r->name, ending));
+}
+
+/* A model that was not reached before has no file yet and begins now. */
+static void resume(run *r)
+{
+    long long steps, ticks;
+    const char *path = file_of(r->s, r->name, ".safetensors");
+    if (!is_file(path)) return;
+    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
+    if (!text || sscanf(text, "%d %d %d %lld %lld %lf %lf %lf %lf %lf", &r->epoch, &r->next,
+                        &r->evals, &steps, &ticks, &r->seconds, &r->best, &r->step_seconds,
+                        &r->loss.weight, &r->loss.value) != 10) {
+        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
+        return;
+    }
+    r->steps = steps, r->ticks = ticks;
+    r->train = eqnn_average_value(&r->loss);
+    for (int k = 0; k < r->s->parts; k++) /* each tick has its own random lifts */
+        for (int64_t i = 0; r->part[k].c != r->c && i < r->ticks; i++) eqnn_tick(r->part[k].c);
+}
+
+static int batches(const run *r) { return (r->s->count[TRAIN] + r->batch - 1) / r->batch; }
+
+/* The share of the run that is done, in steps or in time. */
+static double done(const run *r)
+{
+    double by_steps = 0, by_time = 0;
+    if (r->s->epochs >= 0) by_steps = (double)r->steps / fmax(1, (double)r->s->epochs * batches(r));
+    if (r->s->epochs == 0) by_steps = 1;
+    if (r->s->minutes > 0) by_time = r->seconds / (60 * r->s->minutes);
+    return fmin(fmax(by_steps, by_time), 1);
+}
+
+static void step(run *r, eqnn_adam *adam, const int *items, int n)
+{
+    enum { WHOLE = 1000000 };
+    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = r->rate, .total = WHOLE, .overlap = 1,
+                               .warmup = WHOLE / 100, .least = 1e-3 * r->rate };
+    double start = eqnn_clock(), error = 0;
+    eqnn_adam_rate(adam, eqnn_schedule_rate(&schedule, (int64_t)(WHOLE * done(r))));
+    share(r, learn, items, n, r->s->aug, NULL);
+    for (int k = 0; k < r->s->parts; k++) { /* in this order: the same bits on any machine */
+        error += r->part[k].loss;
+        if (r->part[k].c != r->c) eqnn_add_gradients(r->c, r->part[k].c);
+    }
+    eqnn_average_add(&r->loss, error * r->s->deviation * r->s->shown, n);
+    eqnn_adam_step(adam);
+    forget(r);
+    r->steps++, r->next++;
+    r->step_seconds += eqnn_clock() - start;
+}
+
+static void write_log(run *r, eqnn_csv *log)
+{
+    eqnn_csv_text(log, r->name);
+    eqnn_csv_number(log, (double)r->steps / batches(r));
+    eqnn_csv_number(log, r->seconds / 60);
+    eqnn_csv_number(log, r->train);
+    eqnn_csv_number(log, r->valid);
+    eqnn_csv_end(log);
+}
+
+/* Looks at the validation molecules, and keeps the weights if they were never better. */
+static void look(run *r, eqnn_csv *log)
+{
+    double start = eqnn_clock();
+    r->valid = evaluate(r, VALID, 0, NULL);
+    if (eqnn_error(r->c) || eqnn_interrupted()) return;
+    r->seconds += eqnn_clock() - start;
+    r->evals = (int)(done(r) * r->s->evals + 1e-9);
+    write_log(r, log);
+    if (!(r->valid < r->best) && r->s->count[VALID]) return;
+    r->best = r->valid;
+    save(r, ".best.safetensors");
+}
+
+static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
+{
+    const int *items;
+    eqnn_progress bar;
+    int n = 0;
+    double saved = eqnn_clock();
+    eqnn_batches_start(b, r->epoch);
+    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
+    eqnn_progress_start(&bar, stderr, r->name, 1000, (int64_t)(1000 * done(r)));
+    while (done(r) < 1 && !eqnn_error(r->c) && !eqnn_interrupted()) {
+        double start = eqnn_clock();
+        if ((n = eqnn_batches_next(b, &items)) == 0) {
+            r->next = 0;
+            eqnn_batches_start(b, ++r->epoch);
+            continue;
+        }
+        step(r, adam, items, n);
+        r->seconds += eqnn_clock() - start;
+        r->train = eqnn_average_value(&r->loss);
+        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)), "train %.4g, best valid %.4g %s",
+                           r->train, r->best, r->s->unit);
+        if (done(r) * r->s->evals + 1e-9 >= r->evals + 1) {
+            look(r, log);
+            if (!eqnn_interrupted()) r->loss.weight = r->loss.value = 0;
+        }
+        if (eqnn_clock() - saved < 120) continue;
+        save(r, ".safetensors");
+        saved = eqnn_clock();
+    }
+    eqnn_progress_end(&bar);
+    save(r, ".safetensors");
+}
+
+/* ------------------------------------------------------------------------------------------------
+   A row of the table: one model with one group
+   ---------------------------------------------------------------------------------------------- */
+
+/* What the group suggests where nothing is asked for: the published settings. */
+static void settle(run *r, const network *net, const char *group, int length)
+{
+    const study *s = r->s;
+    r->net = net;
+    r->best = INFINITY;
+    r->train = r->valid = r->test = r->turned = NAN;
+    snprintf(r->group, sizeof r->group, "%.*s", length, group);
+    snprintf(r->name, sizeof r->name, "%s%s%s", net->name, length ? "-" : "", r->group);
+    int turns = is_group(r, "SE3") || is_group(r, "SO3");
+    r->samples = s->samples > 0 ? s->samples : turns ? 4 : 1;
+    r->nbhd = s->nbhd >= 0 ? s->nbhd : turns ? 25 : 0;
+    r->fill = s->fill > 0 ? s->fill : turns ? .5 : 1;
+    r->batch = s->batch > 0 ? s->batch : turns ? 75 : 100;
+    r->recenter = s->recenter >= 0 ? s->recenter : turns;
+    r->rate = s->rate > 0 ? s->rate : net->rate;
+}
+
+static int make_part(run *r, part *p)
+{
+    const study *s = r->s;
+    eqnn_opts o = s->context;
+    int most = 0, own;
+    for (int i = 0; i < s->m->count; i++)
+        if ((own = s->m->first[i + 1] - s->m->first[i]) > most) most = own;
+    size_t n = (size_t)r->batch + 1, atoms = n * (size_t)most + 1;
+    o.seed += 1000 + (uint64_t)(p - r->part), o.threads = 1, o.weights_of = r->c;
+    p->c = s->parts > 1 ? eqnn_make(&o) : r->c;
+    p->pos = malloc(3 * atoms * sizeof *p->pos);
+    p->features = malloc(FEATURES * atoms * sizeof *p->features);
+    p->y = malloc(n * sizeof *p->y);
+    p->b.charge = malloc(atoms * sizeof(int));
+    p->b.example = malloc(atoms * sizeof(int));
+    return p->c && p->pos && p->features && p->y && p->b.charge && p->b.example;
+}
+
+/* Contexts, and weights by a first look at one molecule, which leaves nothing else behind. */
+static int start(run *r)
+{
+    const study *s = r->s;
+    r->c = eqnn_make(&s->context);
+    r->predicted = malloc(((size_t)s->count[TEST] + 1) * sizeof *r->predicted);
+    if (!r->c || !r->predicted) return eqnn_fail(s->c, "no memory for %s", r->name), 0;
+    for (int k = 0; k < s->parts; k++)
+        if (!make_part(r, &r->part[k])) return eqnn_fail(r->c, "no memory"), 0;
+    if (s->resume && *s->out) resume(r);
+    part one = r->part[0];
+    one.c = r->c, one.items = s->items + s->first[TRAIN], one.n = 1, one.turned = 0;
+    eqnn_training(r->c, 0);
+    eqnn_mark mark = eqnn_mark_make(r->c);
+    gather(r, &one, 0);
+    eqnn_rewind(mark, r->net->predict(r, &one.b));
+    set_mode(r, 1);
+    return !eqnn_error(r->c);
+}
+
+static void finish(run *r)
+{
+    for (int k = 0; k < r->s->parts; k++) {
+        part *p = &r->part[k];
+        if (p->c != r->c) eqnn_free(p->c);
+        free(p->pos);
+        free(p->features);
+        free(p->y);
+        free(p->b.charge);
+        free(p->b.example);
+    }
+    eqnn_free(r->c);
+    free(r->predicted);
+}
+
+/* Trains, and tests the best weights. 0 on an error, or when Ctrl-C came. */
+static int study_one(run *r, eqnn_csv *log)
+{
+    const study *s = r->s;
+    if (start(r)) {
+        eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
+            .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
+        eqnn_batches *b = eqnn_batches_make(r->c, s->count[TRAIN], s->items + s->first[TRAIN],
+                                            r->batch, 1);
+        if (b) train(r, adam, b, log);
+        eqnn_batches_free(b);
+    }
+    const char *best = file_of(s, r->name, ".best.safetensors");
+    if (!eqnn_error(r->c) && !eqnn_interrupted() && *s->out && is_file(best))
+        eqnn_load(r->c, best, &(eqnn_load_opts){ .weights_only = 1 });
+    if (!eqnn_error(r->c) && !eqnn_interrupted()) r->test = evaluate(r, TEST, 0, r->predicted);
+    if (!eqnn_error(r->c) && !eqnn_interrupted()) r->turned = evaluate(r, TEST, 1, NULL);
+    if (r->c && eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->name, eqnn_error(r->c));
+    return !eqnn_error(s->c) && !eqnn_interrupted();
+}
+
+static double megabytes(const run *r)
+{
+    eqnn_memory m = eqnn_memory_use(r->c);
+    double sum = (double)(m.step_peak + m.lasting);
+    for (int k = 0; k < r->s->parts && r->part[k].c != r->c; k++) {
+        m = eqnn_memory_use(r->part[k].c);
+        sum += (double)(m.step_peak + m.lasting);
+    }
+    return sum / 1e6;
+}
+
+static double step_ms(const run *r)
+{
+    return r->steps ? 1e3 * r->step_seconds / (double)r->steps : NAN;
+}
+
+static double molecules_per_second(const run *r)
+{
+    return (double)r->s->count[TRAIN] / batches(r) / (1e-3 * step_ms(r));
+}
+
+/* ------------------------------------------------------------------------------------------------
+   Reports
+   ---------------------------------------------------------------------------------------------- */
+
+static void cell(eqnn_table *t, const char *format, double x)
+{
+    eqnn_table_cell(t, isfinite(x) ? format : "-", x);
+}
+
+static void print_summary(const study *s, const run *r, int n)
+{
+    static const char *const plain[2] = { "mean", "composition only" };
+    eqnn_table *t = eqnn_table_make(s->c, "model|weights|epochs|minutes|ms/step|molecules/s|MB|"
+                                          "train|best valid|test|test, turned|paper");
+    printf("\nMean absolute error of %s in %s; %d molecules to train on, %d to test:\n\n",
+           s->demo ? "the energy of charges" : s->task, s->unit, s->count[TRAIN], s->count[TEST]);
+    for (int i = 0; i < 2; i++) {
+        eqnn_table_cell(t, "%s", plain[i]);
+        for (int k = 0; k < 8; k++) eqnn_table_cell(t, "-");
+        for (int k = 0; k < 2; k++) eqnn_table_cell(t, "%.4g", s->plain[i]);
+        eqnn_table_cell(t, "-");
+    }
+    for (int i = 0; i < n; i++) {
+        eqnn_table_cell(t, "%s", r[i].name);
+        eqnn_table_cell(t, "%.0f", (double)eqnn_parameter_size(r[i].c));
+        cell(t, "%.1f", (double)r[i].steps / batches(&r[i]));
+        cell(t, "%.1f", r[i].seconds / 60);
+        cell(t, "%.0f", step_ms(&r[i]));
+        cell(t, "%.0f", molecules_per_second(&r[i]));
+        cell(t, "%.0f", megabytes(&r[i]));
+        cell(t, "%.4g", r[i].train);
+        cell(t, "%.4g", r[i].best);
+        cell(t, "%.4g", r[i].test);
+        cell(t, "%.4g", r[i].turned);
+        cell(t, "%.3g", paper(&r[i]) > 0 ? paper(&r[i]) : NAN);
+    }
+    eqnn_table_print(t, stdout);
+    eqnn_table_free(t);
+}
+
+static void write_summary(const study *s, const run *r, int n)
+{
+    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+                                "model,weights,epochs,minutes,ms_per_step,valid,test,turned,paper",
+                                0);
+    for (int i = -2; i < n; i++) {
+        const run *q = i < 0 ? NULL : &r[i];
+        eqnn_csv_text(f, q ? q->name : i == -2 ? "mean" : "composition only");
+        eqnn_csv_number(f, q ? (double)eqnn_parameter_size(q->c) : 0);
+        eqnn_csv_number(f, q ? (double)q->steps / batches(q) : NAN);
+        eqnn_csv_number(f, q ? q->seconds / 60 : NAN);
+        eqnn_csv_number(f, q ? step_ms(q) : NAN);
+        eqnn_csv_number(f, q ? q->best : NAN);
+        eqnn_csv_number(f, q ? q->test : s->plain[i + 2]);
+        eqnn_csv_number(f, q ? q->turned : s->plain[i + 2]);
+        eqnn_csv_number(f, q && paper(q) > 0 ? paper(q) : NAN);
+        eqnn_csv_end(f);
+    }
+    eqnn_csv_close(f);
+}
+
+/* Predicted against true values of the test molecules, in the units that are learned in. */
+static void draw_predictions(const study *s, const run *r, int n)
+{
+    eqnn_plot *panel[MOST_RUNS];
+    int count = s->count[TEST];
+    double *truth = malloc(((size_t)count + 1) * sizeof *truth), ends[2] = { INFINITY, -INFINITY };
+    for (int i = 0; truth && i < count; i++) {
+        truth[i] = s->y[s->items[s->first[TEST] + i]];
+        ends[0] = fmin(ends[0], truth[i]), ends[1] = fmax(ends[1], truth[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        panel[i] = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = r[i].name, .x_label = "true",
+            .y_label = "predicted", .width = 420, .height = 420 });
+        eqnn_plot_add(panel[i], NULL, 2, ends, ends, &(eqnn_series_opts){ .colour = "#999999" });
+        eqnn_plot_add(panel[i], NULL, truth ? count : 0, truth, r[i].predicted,
+                      &(eqnn_series_opts){ .points = 1, .size = 1.3, .opacity = .4 });
+    }
+    eqnn_plots_save(s->c, file_of(s, "predictions", ".svg"), panel, n, n < 4 ? n : (n + 1) / 2);
+    for (int i = 0; i < n; i++) eqnn_plot_free(panel[i]);
+    free(truth);
+}
+
+static void draw_errors(const study *s, const run *r, int n)
+{
+    char unit[64];
+    eqnn_plot *panel[2];
+    snprintf(unit, sizeof unit, "mean absolute error in %s", s->unit);
+    for (int j = 0; j < 2; j++) {
+        panel[j] = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = j ? "By time" : "By epochs",
+            .x_label = j ? "minutes" : "epochs", .y_label = unit });
+        for (int i = 0; i < n; i++)
+            eqnn_plot_csv(panel[j], file_of(s, "log", ".csv"), r[i].name, 1 + j, 4, NULL);
+    }
+    eqnn_plots_save(s->c, file_of(s, "errors", ".svg"), panel, 2, 2);
+    for (int j = 0; j < 2; j++) eqnn_plot_free(panel[j]);
+}
+
+static void print_verdict(const study *s, const run *r, int n)
+{
+    const run *best = n > 0 ? r : NULL;
+    for (int i = 1; i < n; i++)
+        if (r[i].test < best->test) best = &r[i];
+    if (best)
+        printf("\n%s has the smallest error, %.4g %s: %.2f of what the numbers of atoms alone "
+               "tell.\n", best->name, best->test, s->unit, best->test / s->plain[1]);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   The program
+   ---------------------------------------------------------------------------------------------- */
+
+/* The next word of a list "a,b"; its length, 0 at the end. */
+static int next_word(const char **list, const char **word)
+{
+    int n = (int)strcspn(*list, ",");
+    *word = *list;
+    *list += n + ((*list)[n] == ',');
+    return n;
+}
+
+static void add_run(study *s, run *r, int *n, const network *net, const char *group, int length)
+{
+    if (*n == MOST_RUNS || length >= (int)sizeof r->group) {
+        eqnn_fail(s->c, "--group '%.*s': too many models, or too long a name", length, group);
+        return;
+    }
+    r[*n].s = s;
+    settle(&r[*n], net, group, length);
+    double alpha;
+    const eqnn_lie *g = length ? eqnn_lie_weighed(s->c, r[*n].group, &alpha) : NULL;
+    if (g && eqnn_lie_point_dim(g) != 3)
+        eqnn_fail(s->c, "--group %s acts on %d axes; atoms have 3", r[*n].group,
+                  eqnn_lie_point_dim(g));
+    ++*n;
+}
+
+static int list_runs(study *s, run *r)
+{
+    const char *word, *list = s->models, *group;
+    int n = 0;
+    for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
+        const network *net = networks;
+        const char *groups = s->groups;
+        while (net->name && (strncmp(word, net->name, (size_t)length) || net->name[length])) net++;
+        if (!net->name) eqnn_fail(s->c, "--model: there is no '%.*s'", length, word);
+        else if (!net->grouped) add_run(s, r, &n, net, "", 0);
+        else
+            for (int k; (k = next_word(&groups, &group)) > 0 && !eqnn_error(s->c);)
+                add_run(s, r, &n, net, group, k);
+    }
+    return n;
+}
+
+static void report(const study *s, const run *r, int n)
+{
+    print_summary(s, r, n);
+    print_verdict(s, r, n);
+    if (!*s->out) return;
+    write_summary(s, r, n);
+    draw_predictions(s, r, n);
+    draw_errors(s, r, n);
+    if (!eqnn_error(s->c)) printf("Tables, pictures and models are in %s.\n", s->out);
+}
+
+static void run_all(study *s)
+{
+    static run r[MOST_RUNS];
+    eqnn_csv *log = NULL;
+    int finished = 0, n = list_runs(s, r);
+    if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out))
+        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"), "model,epoch,minutes,train,valid",
+                            s->resume);
+    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++) {
+        remove(file_of(s, r[i].name, ".safetensors")); /* of an earlier run */
+        remove(file_of(s, r[i].name, ".best.safetensors"));
+    }
+    while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
+    eqnn_csv_close(log);
+    if (finished == n && n > 0) report(s, r, n);
+    else if (eqnn_interrupted() && !eqnn_error(s->c))
+        printf("Interrupted%s.\n", *s->out ? "; the same command with --resume continues" : "");
+    for (int i = 0; i < n; i++) finish(&r[i]);
+}
+
+static const eqnn_option options[] = {
+    { "model", "lieconv", "lieconv, lietransformer, or a list" },
+    { "group", "T(3)", "T(3), SE3(.2), SO3(.2), Trivial(3), or a list" },
+    { "study", "off", "both models with T(3) and SE3(.2)" },
+    { "task", "homo", "alpha gap homo lumo mu Cv G H r2 U U0 zpve" },
+    { "aug", "on", "training molecules are turned and moved" },
+    { "demo", "off", "generated molecules in the place of QM9" },
+    { "n-train", "10000", "molecules to train on; 0: all that are left" },
+    { "n-valid", "1000", "molecules that choose the weights" },
+    { "n-test", "5000", "molecules to test" },
+    { "minutes", "60", "of training each model; with --epochs: no limit" },
+    { "lr", "", "rate of Adam [lieconv 3e-3, lietransformer 1e-3]" },
+    { "bs", "", "molecules in a batch [100, SE3 and SO3 75]" },
+    { "num-layers", "6", "blocks" },
+    { "fill", "", "share of a molecule that is near [1, SE3 and SO3 1/2]" },
+    { "nbhd", "", "most neighbours; 0: all [0, SE3 and SO3 25]" },
+    { "liftsamples", "", "elements of an atom [1, SE3 and SO3 4]" },
+    { "recenter", "", "positions in units of their spread: True or False [SE3 and SO3 True]" },
+    { "k", "1536", "channels of lieconv" },
+    { "dim-hidden", "512", "channels of lietransformer, and its other settings:" },
+    { "num-heads", "8", "" },
+    { "kernel-type", "mlp", "see eqnn_lie_attention" },
+    { "kernel-dim", "16", "" },
+    { "feature-embed-dim", "0", "" },
+    { "attention-fn", "softmax", "softmax, dot_product, norm_exp" },
+    { "architecture", "model_1", "model_1, lieconv" },
+    { "block-norm", "layer_pre", "" },
+    { "lie-algebra-nonlinearity", "none", "tanh limits pairs" },
+    { "clip", "0", "largest norm of the gradient; 0: any" },
+    { "parts", "2", "a batch is cut into, each for a thread" },
+    { "evals", "20", "how often to look at the validation molecules" },
+    { "epochs", "500", "passes over the training molecules, in the place of --minutes" },
+    { "data-seed", "0", "of the split; --seed is that of the weights" },
+    { "out", "build/qm9", "folder for tables, pictures and models; empty: none" },
+    { NULL, NULL, NULL }
+};
+
+/* A number that may be left open: -1 then. */
+static double maybe(eqnn_args *a, const char *name, double low, double high)
+{
+    const char *text = eqnn_args_text(a, name);
+    if (!*text) return -1;
+    double v = !strcmp(text, "True") ? 1 : !strcmp(text, "False") ? 0 : eqnn_args_number(a, name);
+    if ((v < low || v > high) && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --%s is from %g to %g, not %g", name, low, high,
+                 v);
+    return v;
+}
+
+static void understand_model(study *s, eqnn_args *a)
+{
+    s->samples = (int)maybe(a, "liftsamples", 1, 1000);
+    s->nbhd = (int)maybe(a, "nbhd", 0, 1e6);
+    s->batch = (int)maybe(a, "bs", 1, 1e6);
+    s->recenter = (int)maybe(a, "recenter", 0, 1);
+    s->fill = maybe(a, "fill", 1e-3, 1);
+    s->rate = maybe(a, "lr", 1e-12, 1e3);
+    s->k = eqnn_args_int(a, "k", 4, 100000);
+    s->layers = eqnn_args_int(a, "num-layers", 1, 1000);
+    s->dim = eqnn_args_int(a, "dim-hidden", 1, 100000);
+    s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
+    s->kernel = eqnn_args_text(a, "kernel-type");
+    s->kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    s->feature_dim = eqnn_args_int(a, "feature-embed-dim", 0, 10000);
+    s->attention = eqnn_args_text(a, "attention-fn");
+    s->head = eqnn_args_text(a, "architecture");
+    s->norm = eqnn_args_text(a, "block-norm");
+    s->squash = !strcmp(eqnn_args_text(a, "lie-algebra-nonlinearity"), "tanh");
+}
+
+static int threads_of(eqnn_args *a)
+{
+    int n = eqnn_args_int(a, "threads", 0, 1024);
+#ifdef _OPENMP
+#pragma omp parallel
+#pragma omp single
+    if (n == 0) n = omp_get_num_threads();
+#endif
+    return n > 0 ? n : 1;
+}
+
+static void understand(study *s, eqnn_args *a)
+{
+    int all = eqnn_args_on(a, "study");
+    understand_model(s, a);
+    s->models = all && !eqnn_args_given(a, "model") ? "lieconv,lietransformer"
+                                                    : eqnn_args_text(a, "model");
+    s->groups = all && !eqnn_args_given(a, "group") ? "T(3),SE3(.2)" : eqnn_args_text(a, "group");
+    s->task = eqnn_args_text(a, "task");
+    s->data = eqnn_args_text(a, "data");
+    s->out = eqnn_args_text(a, "out");
+    s->demo = eqnn_args_on(a, "demo");
+    s->aug = eqnn_args_on(a, "aug");
+    s->resume = eqnn_args_on(a, "resume");
+    s->count[TRAIN] = eqnn_args_int(a, "n-train", s->demo, 1000000);
+    s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
+    s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
+    s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
+    s->evals = eqnn_args_int(a, "evals", 1, 100000);
+    s->clip = eqnn_args_number(a, "clip");
+    s->epochs = eqnn_args_given(a, "epochs") ? eqnn_args_int(a, "epochs", 0, 1000000) : -1;
+    s->minutes = eqnn_args_number(a, "minutes");
+    if (s->epochs >= 0 && !eqnn_args_given(a, "minutes")) s->minutes = 0;
+    else if (!(s->minutes > 0) && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
+    s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
+    s->context.seed = eqnn_args_seed(a);
+    s->context.threads = threads_of(a);
+    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+}
+
+static void release(study *s)
+{
+    eqnn_molecules_free(s->m);
+    free(s->y);
+    free(s->items);
+    free(s->features);
+    eqnn_free(s->c);
+}
+
+/* The other names that the papers' commands have for options. */
+static void translate(int argc, char **argv)
+{
+    static char words[][2][32] = { { "--learning_rate", "--lr" }, { "--batch_size", "--bs" },
+                                   { "--num_epochs", "--epochs" }, { "--train_epochs", "--epochs" },
+                                   { "--lift_samples", "--liftsamples" },
+                                   { "--mc_samples", "--nbhd" }, { "--model_seed", "--seed" } };
+    for (int i = 1; i < argc; i++)
+        for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
+            if (!strcmp(argv[i], words[k][0])) argv[i] = words[k][1];
+}
+
+int main(int argc, char **argv)
+{
+    study s = { 0 };
+    eqnn_args a;
+    translate(argc, argv);
+    int go = eqnn_args_read(&a, argc, argv, "Learns properties of molecules.", options);
+    if (go == 0) return 0;
+    if (go > 0) understand(&s, &a);
+    if (a.error[0]) {
+        fprintf(stderr, "qm9: %s\n", a.error);
+        return 2;
+    }
+    eqnn_interrupt_catch();
+    s.c = eqnn_make(&s.context);
+    if (s.c) run_all(&s);
+    const char *error = s.c ? eqnn_error(s.c) : "no memory";
+    if (error) fprintf(stderr, "qm9: %s\n", error);
+    int failed = error != NULL;
+    release(&s);
+    return failed;
+}
