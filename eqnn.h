@@ -85,6 +85,8 @@
       scatter, take                  none; 1 addition a number              result
       segment_softmax                20 a number                            1 a number
       s2_activation, G points        2 G (lmax+1)^2 C a row                 3 G C a row, 3 a number
+      to_frame, from_frame           an edge: C sum over l of (2l+1)^2      result
+      so2_linear, C to C'            an edge: about 4/3 (lmax+1)^3 C C'     result
       symmetric_contraction          C times the records of U, a node       60 C (3 factors, l <= 2)
 
                  Example: a gated convolution of 32x0e+32x1o+32x2e with 20 edges a node and
@@ -115,7 +117,7 @@
                            equivariance for whatever you build.
       11 >>equivariant     Spherical harmonics, radial functions, tensor products, messages along
                            edges, symmetric and Cartesian tensors, MACE's contraction, linear maps,
-                           gates, grids on the sphere: what commutes with rotations.
+                           gates, grids on the sphere, edge frames: what commutes with rotations.
       12 >>graphs          Radius, nearest neighbour and complete graphs and given edges, many
                            examples in one graph, sums at nodes.
       13 >>models          Networks of the papers, with the names of their state_dicts. */
@@ -612,6 +614,7 @@ typedef struct eqnn_norm_opts {
     double momentum;  /* batch norm only; default 0.1    */
     int no_affine;    /* default weight and bias         */
     int clamp;        /* batch norm only: max(var, eps) in the place of var + eps */
+    int together;     /* irreps_layer_norm only: one divisor for all blocks       */
 } eqnn_norm_opts;
 /* Each row with mean 0 and variance 1, times "weight", plus "bias". */
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
@@ -1025,6 +1028,11 @@ EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, doub
    and Smidt 2023, arXiv:2206.11990). */
 EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
                                              const eqnn_norm_opts *opts);
+/* The first block, 0e, by a layer norm of its own ("norm_l0"), the others divided together by one
+   root of the mean over copies of the mean square, times "affine_weight" (Liao et al. 2024,
+   arXiv:2306.12059: what degrees are beside each other stays). */
+EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name,
+                                                const eqnn_norm_opts *opts);
 /* When training, a whole row, or all rows of an example, is zero with probability p or times
    1/(1 - p): with the row's old value added, layers of random depth. */
 EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
@@ -1095,7 +1103,8 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
                                      const eqnn_frame_opts *opts);
 /* x [edges, irreps], or of the edge's source or target, into the frame. */
 EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_ends of);
-/* Back, to these irreps, on the edge or summed over the edges of a source or target; rescale:
+/* Back, to these irreps, on the edge or summed over the edges of a source or target; y may be order
+   0 alone (invariant numbers), as if the other orders were 0; rescale:
    degrees above mmax are multiplied by sqrt((2l+1)/(2mmax+1)), for the orders they lost.
    Derivatives by r hold for to_frame .. from_frame together, with what commutes with rolls in
    between. */
@@ -1121,6 +1130,19 @@ typedef struct eqnn_so2_opts {
    weights. "fc_m0.weight" [out, in], "fc_m0.bias", "so2_m_conv.{m-1}.fc.weight" [W_r; W_i]. */
 EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
                                       const eqnn_irreps *irreps_out, const eqnn_so2_opts *opts);
+/* Non-linear functions of a row in the frame, or of irreps, with C copies of every degree 0..lmax:
+   a separable S2 activation, silu of the function on the sphere that the row is, whose degree 0 is
+   replaced by silu(scalars) (scalars [rows, C]); the same without scalars; or a gate, silu of
+   degree 0 and sigmoid(gates) times the others (scalars [rows, lmax C]). Points of the sphere are
+   those of eqnn_to_s2grid; only between the grid's finite points and the sphere is symmetry lost,
+   of the frame only with rolls. */
+typedef enum { EQNN_SEPARABLE_S2, EQNN_S2, EQNN_DEGREE_GATE } eqnn_sphere_act;
+typedef struct eqnn_sphere_opts {
+    eqnn_sphere_act act;  /* default separable                                                    */
+    int beta, alpha;      /* rings, points of a ring; default as many as leave an error of 1e-4   */
+} eqnn_sphere_opts;
+EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tensor *scalars,
+                                             const eqnn_sphere_opts *opts);
 /* The same map as a tensor product: the weights [1, weights] of p = eqnn_product_full(c, in,
    harmonics up to degree l_in + l_out, out, ..) with which
    eqnn_tensor_product(x, Y, w, p), Y component-normalised, is from_frame(so2_linear(to_frame(x)));
@@ -1347,10 +1369,12 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
 
        alpha_ij = softmax over j of a . slrelu(W t_ij),   y_i = proj(sum over j of alpha_ij v_ij)
 
-   v_ij is a second depthwise product, of gate(W t_ij) and the harmonics, mixed; with linear messages
-   W t_ij itself; with dot products alpha_ij = softmax(q_i . k_ij), k_ij and v_ij being linear in
-   t_ij. Blocks add this, and a gated feed-forward network, to their features. Labels of e only: turns
-   alone are symmetries (SE(3)); natural parities make reflections symmetries too (E(3)).
+   v_ij is a second depthwise product, of gate(W t_ij) and the harmonics, mixed; with linear
+   messages W t_ij itself; with dot products alpha_ij = softmax(q_i . k_ij), k_ij and v_ij being
+   linear in t_ij. Blocks add this, and a gated feed-forward network, to their features. Labels of e
+   only: turns alone are symmetries (SE(3)); natural parities make reflections symmetries too
+   (E(3)). There, a block that vanishes by symmetry (odd numbers of atoms in a line) is normalised
+   as well, and rounding errors with it: in float the energy of two atoms is off by 3e-4.
    Names: atom_embed.atom_type_lin.tp.weight ... blocks.0.ga.sep_act.dtp_rad.net.0.weight ...
    head.2.bias.0. */
 typedef enum {
@@ -1486,6 +1510,49 @@ EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos
                                                 const eqnn_equiformer_opts *opts);
 EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *name, const char *out,
                                                   const eqnn_equiformer_opts *opts);
+
+/* EquiformerV2 (Liao et al. 2024, arXiv:2306.12059): attention whose messages are SO(2)-linear maps
+   in the frame of the edge, with a non-linear function on the sphere between two of them,
+
+       t_ij = so2_conv_1([x_j | x_i] in the frame of ij, times radial factors)
+       alpha_ij = softmax over j of a . slrelu(norm(first invariants of t_ij))
+       y_i = proj(sum over j of alpha_ij so2_conv_2(act(t_ij)), back from the frame)
+
+   and feed-forward networks at the points of a sphere grid. Symmetric under rotations (and not
+   reflections), up to the grid's error where functions on the sphere are used. Energies
+   [examples,1]; forces as direct outputs, or as -eqnn_grad(sum of energies, pos).
+   Names: sphere_embedding.weight, edge_degree_embedding.rad_func.net.0.weight, ..,
+   blocks.0.norm_1.., blocks.0.ga.so2_conv_1.fc_m0.weight, .., blocks.0.ffn.grid_mlp.0.weight, .., norm..,
+   energy_block.., force_block.. */
+typedef enum { EQNN_V2_SEPARABLE_NORM, EQNN_V2_LAYER_NORM, EQNN_V2_RMS_NORM } eqnn_v2_norm;
+typedef struct eqnn_equiformer_v2_opts {
+    int lmax, mmax;           /* degrees, orders in the frame; default 4, 2 (negative: 0) [1]     */
+    int blocks;               /* default 8                                                        */
+    int channels;             /* default 128                                                      */
+    int hidden;               /* channels within an attention; default 64                         */
+    int heads;                /* default 8                                                        */
+    int alpha, value;         /* channels of a head: of its logits, its values; default 64, 16    */
+    int ffn;                  /* channels within feed-forward networks; default 128               */
+    eqnn_v2_norm norm;        /* default separable                                                */
+    eqnn_sphere_act act;      /* of attentions, and of networks without a grid; default separable */
+    int no_grid_mlp;          /* feed-forward: act between two maps; default a network at points  */
+    int no_renorm;            /* no layer norm of what logits are made from                       */
+    int beta, points;         /* of grids: rings, and points of each; default as eqnn_sphere_opts */
+    int edge_channels;        /* default 128                                                      */
+    int gaussians;            /* default 600                                                      */
+    double width;             /* of a gaussian, in distances to the next; default 2               */
+    double radius;            /* of the gaussians; default 12                                     */
+    double nodes, neighbours; /* typical counts; default 77.81317, 23.395238876342773             */
+    eqnn_tensor **forces;     /* gets direct forces [nodes, 1x1o]; default nothing                */
+    const double *rotations;  /* frames of the edges; default their own                           */
+    double alpha_drop;        /* of attention weights; default none                               */
+    double drop_path;         /* of whole attentions and networks of an example; default none     */
+    double proj_drop;         /* of copies of irreps, after either; default none                  */
+} eqnn_equiformer_v2_opts;
+/* [1] The models published for OC20: 31M (as here), 83M (lmax 6, blocks 12), 153M (lmax 6, mmax 3,
+   blocks 20), which all have grids of 18 x 18, and species in a range of 90. */
+EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                         const char *name, const eqnn_equiformer_v2_opts *opts);
 
 #endif /* EQNN_H */
 #endif /* EQNN__KERNEL_PASS */
@@ -2628,6 +2695,10 @@ typedef struct eqnn__kernels {
        */
     void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
                     const eqnn_real *x, eqnn_real *out);
+    /* each row with mean 0 and variance 1, (x - mean) / sqrt(variance + eps), and a 1 behind it when
+       one is set; or, g [rows][cols + one] given, the cotangent of x */
+    void (*standard)(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
+                     const eqnn_real *x, const eqnn_real *g, eqnn_real *out);
     void (*take_rows)(eqnn__device *d, size_t n, size_t cols, const int *index, const eqnn_real *x,
                       eqnn_real *out);
     void (*copy2d)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src, size_t lds,
@@ -3526,8 +3597,8 @@ typedef struct eqnn__rows_job {
     int op;
     size_t rows, cols, chunk, ldx, ldo; /* chunk: rows (fold_rows: columns) of a block */
     const int *first, *list;
-    const eqnn_real *x;
-    eqnn_real *out;
+    const eqnn_real *x, *g;
+    eqnn_real *out, eps;
     double *partial;
 } eqnn__rows_job;
 
@@ -3579,7 +3650,7 @@ typedef struct eqnn__loops {
     int lanes;
     size_t tile_rows; /* of a matrix product */
     eqnn__work fold_rows, fold_cols, fold_segments, total; /* eqnn__rows_job: so many rows each */
-    eqnn__work softmax, softmax_rows, move;
+    eqnn__work softmax, softmax_rows, standard, move;
     eqnn__work update, gemv, solid, solid_plain, solid_vjp;
     /* rows whole rows from row r on, or cols numbers of one row from column c on */
     void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols);
@@ -4798,6 +4869,40 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
     }
 }
 
+/* y = p x + q z + t, n numbers */
+EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn_real q,
+                                 const eqnn_real *z, eqnn_real t, eqnn_real *y)
+{
+    size_t i = 0;
+    for (; i + EQNN__W <= n; i += EQNN__W)
+        EQNN__K(store)(y + i, EQNN__K(load)(x + i) * p + (EQNN__K(load)(z + i) * q + t));
+    for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
+}
+
+/* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
+static void EQNN__K(standard_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
+    size_t n = j->cols;
+    eqnn_real over = 1 / (eqnn_real)n;
+    (void)thread;
+    for (size_t k = block * j->chunk; k < last; k++) {
+        const eqnn_real *x = j->x + k * n, *g = j->g ? j->g + k * j->ldx : NULL;
+        eqnn_real *y = j->out + k * j->ldo;
+        EQNN__K(blend)(n, 1, x, 0, x, -EQNN__K(sum)(x, n) * over, y);
+        eqnn_real v = EQNN__K(dot)(y, y, n) * over + j->eps;
+        eqnn_real r = 1 / (eqnn_real)sqrt((double)v);
+        if (g) {
+            eqnn_real a = EQNN__K(sum)(g, n) * over, b = EQNN__K(dot)(g, y, n) * over;
+            EQNN__K(blend)(n, r, g, -r * r * r * b, y, -r * a, y);
+        } else {
+            EQNN__K(blend)(n, r, y, 0, y, 0, y);
+            if (j->ldo > n) y[n] = 1;
+        }
+    }
+}
+
 /* At most EQNN__W columns of one segment of n rows. */
 EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin, size_t ld,
                                          size_t width, const eqnn_real *x, eqnn_real *y)
@@ -5398,20 +5503,7 @@ static EQNN__NOINLINE void EQNN__K(path)(const eqnn__path *a, int c)
         case 3: EQNN__K(path_sized)(a, c, end, 3); break;
         case 5: EQNN__K(path_sized)(a, c, end, 5); break;
         case 7: EQNN__K(path_sized)(a, c, end, 7); break;
-        default:
-            if (a->d1 > 1 || a->M1 || a->dx) {
-                EQNN__PLAIN(path_plain)(a, (size_t)c);
-                return;
-            }
-            for (int k = 0; k < a->d3;) { /* a single row of M: a few components at a time */
-                eqnn__path part = *a;
-                part.d3 = a->d3 - k < 7 ? (a->d3 - k - 1) / 2 * 2 + 1 : 7;
-                part.M += k * EQNN__EDGES;
-                part.dg += (size_t)k * a->gs;
-                EQNN__K(path)(&part, c);
-                k += part.d3;
-            }
-            return;
+        default: EQNN__PLAIN(path_plain)(a, (size_t)c); return;
         }
     if (end == a->channels) return;
 #ifdef EQNN__NARROW
@@ -6036,6 +6128,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__PLAIN(total_block),
     EQNN__K(softmax_block),
     EQNN__K(softmax_rows_block),
+    EQNN__K(standard_block),
     EQNN__K(move_block),
     EQNN__K(update_block),
     EQNN__K(gemv_block),
@@ -6259,6 +6352,22 @@ static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const
     j.out = out;
     size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
     eqnn__by_rows(d, &j, n, 4 * work, first ? d->loops->softmax : d->loops->softmax_rows);
+}
+
+static void eqnn__cpu_standard(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
+                               const eqnn_real *x, const eqnn_real *g, eqnn_real *out)
+{
+    eqnn__rows_job j;
+    if (rows == 0 || cols == 0) return;
+    j.rows = rows;
+    j.cols = cols;
+    j.ldx = cols + (size_t)one;
+    j.ldo = g ? cols : j.ldx;
+    j.x = x;
+    j.g = g;
+    j.out = out;
+    j.eps = (eqnn_real)eps;
+    eqnn__by_rows(d, &j, rows, 4 * cols, d->loops->standard);
 }
 
 static void eqnn__move(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
@@ -6847,16 +6956,57 @@ static void eqnn__path_few(const eqnn__couple_work *k, const eqnn__path *a, int 
     }
 }
 
+/* The rows from i and the components from k on of a path; M and M1 get copies of their entries. */
+static void eqnn__path_piece(eqnn__path *a, int i, int k, eqnn_real *M, eqnn_real *M1)
+{
+    int d1 = a->d1, d3 = a->d3;
+    size_t x = (size_t)i * a->xs, g = (size_t)k * a->gs, row;
+    a->d1 = d1 - i < 16 ? d1 - i : 16;
+    a->d3 = d3 - k < 7 ? (d3 - k - 1) / 2 * 2 + 1 : 7;
+    row = (size_t)a->d3 * EQNN__EDGES;
+    for (int n = 0; n < a->d1; n++) {
+        size_t from = (size_t)((i + n) * d3 + k) * EQNN__EDGES;
+        memcpy(M + (size_t)n * row, a->M + from, row * sizeof *M);
+        if (a->M1) memcpy(M1 + (size_t)n * row, a->M1 + from, row * sizeof *M);
+    }
+    a->M = M;
+    if (a->M1) a->M1 = M1;
+    if (a->x) a->x += x;
+    if (a->x1) a->x1 += x;
+    if (a->dx) a->dx += x;
+    if (a->g) a->g += g;
+    if (a->g1) a->g1 += g;
+    if (a->dg) a->dg += g;
+}
+
+/* A path of any size: large ones in pieces for which there are loops, whatever they give being
+   added. */
+static void eqnn__path_run(const eqnn__couple_work *k, const eqnn__path *a)
+{
+    eqnn_real M[16 * 7 * EQNN__EDGES], M1[16 * 7 * EQNN__EDGES];
+    eqnn__path piece;
+    if (a->diagonal || (a->d3 <= 7 && a->d3 % 2)) {
+        k->loops->path(a);
+        return;
+    }
+    for (int i = 0; i < a->d1; i += piece.d1)
+        for (int n = 0; n < a->d3; n += piece.d3) {
+            piece = *a;
+            eqnn__path_piece(&piece, i, n, M, M1);
+            k->loops->path(&piece);
+        }
+}
+
 /* Tangents of dg alone: three forward passes, whose sums stay in registers. */
 static void eqnn__path_forward_tangents(const eqnn__couple_work *k, const eqnn__path *a)
 {
     eqnn__path b = *a;
     b.M1 = NULL, b.dx = NULL;
-    if (k->has & 2) b.M = a->M1, k->loops->path(&b);
+    if (k->has & 2) b.M = a->M1, eqnn__path_run(k, &b);
     b.M = a->M, b.x = a->x1, b.xo = a->x1o;
-    if (k->has & 1) k->loops->path(&b);
+    if (k->has & 1) eqnn__path_run(k, &b);
     b.x = a->x, b.xo = a->xo, b.w = a->w1, b.wo = a->w1o;
-    if (a->w1 != k->at[EQNN__AT_ZERO]) k->loops->path(&b);
+    if (a->w1 != k->at[EQNN__AT_ZERO]) eqnn__path_run(k, &b);
 }
 
 /* dx alone is dg with x and g in each other's place, and M transposed. */
@@ -6871,7 +7021,7 @@ static void eqnn__path_turned(const eqnn__couple_work *k, const eqnn__path *a)
         memcpy(space + (n % a->d3 * a->d1 + n / a->d3) * EQNN__EDGES, a->M + n * EQNN__EDGES,
                EQNN__EDGES * sizeof *space);
     if (!a->diagonal) b.M = space;
-    k->loops->path(&b);
+    eqnn__path_run(k, &b);
 }
 
 /* One path: the wanted ones of dx, dg and the gradient of the weights. */
@@ -6906,7 +7056,7 @@ static void eqnn__couple_one(const eqnn__couple_work *k, const eqnn__step *s, in
     a.channels &= ~3;
     if (a.M1 && !dx && !dw) eqnn__path_forward_tangents(k, &a);
     else if (!a.M1 && !dg && !dw) eqnn__path_turned(k, &a);
-    else k->loops->path(&a);
+    else eqnn__path_run(k, &a);
     c = a.channels;
     a.channels = s->channels;
     if (c < a.channels) eqnn__path_few(k, &a, c, NULL, NULL);
@@ -7527,7 +7677,7 @@ static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_
 static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
     eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
-    eqnn__cpu_take_rows, eqnn__cpu_copy2d,        eqnn__cpu_transpose, eqnn__cpu_take_cols,
+    eqnn__cpu_standard,  eqnn__cpu_take_rows, eqnn__cpu_copy2d,        eqnn__cpu_transpose, eqnn__cpu_take_cols,
     eqnn__cpu_add_cols,  eqnn__cpu_gemm,          eqnn__cpu_form,      eqnn__cpu_solid,
     eqnn__cpu_solid_vjp, eqnn__cpu_update};
 
@@ -7893,6 +8043,7 @@ enum {
     EQNN__OP_COLLECT_COLUMNS,
     EQNN__OP_SOFTMAX,
     EQNN__OP_SEGMENT_SOFTMAX,
+    EQNN__OP_STANDARD,
     EQNN__OP_CONCAT,
     EQNN__OP_SLICE,
     EQNN__OP_PAD,
@@ -8726,6 +8877,38 @@ static eqnn_tensor *eqnn__softmax_rule(eqnn_tensor *y, eqnn_tensor *g, const eqn
     return eqnn_sub(gy, eqnn_mul(y, sum));
 }
 
+static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one);
+
+/* y = r (x - mean), r = (variance + eps)^(-1/2), of n numbers: dx = J g with the symmetric matrix
+   J = r (1 - 1 1^T/n - y y^T/n). Of u^T J g the gradient for x is
+   -(r/n) ((u^T J g) y + (g.y) J u + (u.y) J g). */
+static void eqnn__standard_rule(eqnn__sweep *s, const eqnn__node *n)
+{
+    eqnn_tensor *x = n->in[0], *u = eqnn__cotangent(s, n, 0), *g = n->n_in > 1 ? n->in[1] : NULL;
+    double eps = n->p[0];
+    int one = n->i[0];
+    if (!g) {
+        eqnn__give(s, n, 0, eqnn__standard_pull(x, u, eps, one));
+        return;
+    }
+    if (one && eqnn__wants(s, n, 1)) {
+        eqnn_tensor *zero = eqnn_zeros(s->c, x->rows, 1);
+        eqnn__give(s, n, 1, eqnn_concat(eqnn__standard_pull(x, u, eps, 0), zero));
+    } else if (eqnn__wants(s, n, 1)) {
+        eqnn__give(s, n, 1, eqnn__standard_pull(x, u, eps, 0));
+    }
+    if (!eqnn__wants(s, n, 0)) return;
+    if (one) g = eqnn_slice(g, 0, x->cols);
+    eqnn_tensor *c = eqnn_sub(x, eqnn_mean_cols(x));
+    eqnn_tensor *r = eqnn_rsqrt(eqnn_shift(eqnn_mean_cols(eqnn_square(c)), eps));
+    eqnn_tensor *y = eqnn_mul(c, r), *ju = eqnn__standard_pull(x, u, eps, 0);
+    eqnn_tensor *jg = eqnn__standard_pull(x, g, eps, 0);
+    eqnn_tensor *dx = eqnn_mul(eqnn_sum_cols(eqnn_mul(u, jg)), y);
+    dx = eqnn_add(dx, eqnn_mul(eqnn_sum_cols(eqnn_mul(g, y)), ju));
+    dx = eqnn_add(dx, eqnn_mul(eqnn_sum_cols(eqnn_mul(u, y)), jg));
+    eqnn__give(s, n, 0, eqnn_mul(dx, eqnn_scale(r, -1.0 / (x->cols > 0 ? x->cols : 1))));
+}
+
 /* y = |x|: dx = g u. The unit vector u = x / y, 0 at 0, is made first: its derivative has the size
    of 1 / y, and no higher power of 1 / y appears on the way, which would overflow at short x. */
 static eqnn_tensor *eqnn__norm_rule(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *g, int copies)
@@ -8835,6 +9018,7 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_FORM: eqnn__form_rule(s, n); break;
     case EQNN__OP_NORM: eqnn__give(s, n, 0, eqnn__norm_rule(x, n->out[0], g, n->i[0])); break;
     case EQNN__OP_SOLID: eqnn__solid_rule(s, n); break;
+    case EQNN__OP_STANDARD: eqnn__standard_rule(s, n); break;
     case EQNN__OP_CUSTOM: eqnn__custom_rule(s, n); break;
     case EQNN__OP_CHECKPOINT: eqnn__checkpoint_rule(s, n); break;
     default: eqnn__fail(s->c, "grad: operation %d has no rule", n->op);
@@ -9062,7 +9246,8 @@ EQNN_API eqnn_tensor *eqnn_leaky_relu(eqnn_tensor *x, double slope)
 }
 EQNN_API eqnn_tensor *eqnn_smooth_leaky_relu(eqnn_tensor *x, double slope)
 {
-    return eqnn_add(eqnn_scale(x, slope), eqnn_scale(eqnn_silu(x), 1 - slope));
+    eqnn_tensor *smooth = eqnn_scale(eqnn_silu(x), 1 - slope);
+    return eqnn_add(smooth, eqnn_scale(x, slope));
 }
 EQNN_API eqnn_tensor *eqnn_gelu(eqnn_tensor *x) { return eqnn_map(x, EQNN_GELU, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_erf(eqnn_tensor *x) { return eqnn_map(x, EQNN_ERF, 0, 0); }
@@ -9606,6 +9791,34 @@ EQNN_API eqnn_tensor *eqnn_softmax(eqnn_tensor *x)
                        y->data);
     eqnn__record(x->ctx, EQNN__OP_SOFTMAX, &x, 1, &y, 1);
     return y;
+}
+
+/* --- rows of mean 0 and variance 1 --- */
+
+/* (x - mean) / sqrt(variance + eps) of each row, and a 1 behind it when one is set. */
+static eqnn_tensor *eqnn__standard_op(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    eqnn_tensor *in[2];
+    if (eqnn__bad(x, "standard")) return NULL;
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols + (g ? 0 : one));
+    if (!y) return NULL;
+    x->ctx->k->standard(&x->ctx->device, (size_t)x->rows, (size_t)x->cols, one, eps, x->data,
+                        g ? g->data : NULL, y->data);
+    in[0] = x, in[1] = g;
+    struct eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_STANDARD, in, g ? 2 : 1, &y, 1);
+    if (n) n->p[0] = eps, n->i[0] = one;
+    return y;
+}
+
+static eqnn_tensor *eqnn__standard(eqnn_tensor *x, double eps, int one)
+{
+    return eqnn__standard_op(x, NULL, eps, one);
+}
+
+/* The cotangent of x. */
+static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    return x && g ? eqnn__standard_op(x, g, eps, one) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
@@ -12587,10 +12800,7 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "a norm per irrep"), name);
     if (!x) return NULL;
-    eqnn_tensor *centred = eqnn_sub(x, eqnn_mean_cols(x));
-    eqnn_tensor *var = eqnn_mean_cols(eqnn_square(centred));
-    eqnn_tensor *y = eqnn_mul(centred, eqnn_rsqrt(eqnn_shift(var, o.eps)));
-    return eqnn_leave(eqnn__norm_affine(y, &o));
+    return eqnn_leave(eqnn__norm_affine(eqnn__standard(x, o.eps, 0), &o));
 }
 
 /* 1 / standard deviation */
@@ -14468,6 +14678,8 @@ typedef struct eqnn__contraction eqnn__contraction;
 typedef struct eqnn__grid_entry eqnn__grid_entry;
 typedef struct eqnn__frame_entry eqnn__frame_entry;
 typedef struct eqnn__so2_entry eqnn__so2_entry;
+typedef struct eqnn__sphere_entry eqnn__sphere_entry;
+typedef struct eqnn__spread_entry eqnn__spread_entry;
 struct eqnn__tables {
     eqnn__layout *layouts;
     eqnn__solid_entry *solids;
@@ -14480,6 +14692,8 @@ struct eqnn__tables {
     eqnn__grid_entry *grids;
     eqnn__frame_entry *frames;
     eqnn__so2_entry *so2;
+    eqnn__sphere_entry *spheres;
+    eqnn__spread_entry *spreads;
 };
 
 static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
@@ -14930,7 +15144,7 @@ static eqnn_tensor *eqnn__radial_bessel(eqnn_tensor *x, int number, double start
 static eqnn_tensor *eqnn__radial_exp_normal(eqnn_tensor *x, int number, double start, double end,
                                             double scale)
 {
-    double c = end - start, low = exp(-c), b = number / (2 - 2 * low);
+    double c = end - start, low = eqnn__exp(-c), b = number / (2 - 2 * low);
     double step = number > 1 ? (1 - low) / (number - 1) : 0;
     eqnn_tensor *u = eqnn_shift(x, -start), *e = eqnn_exp(eqnn_scale(u, -5 / c));
     eqnn_tensor *t = eqnn_scale(eqnn_sub(e, eqnn__steps(x->ctx, number, low, step)), b);
@@ -15458,9 +15672,9 @@ static EQNN__MAYBE_UNUSED const eqnn_product *eqnn__product_merged(eqnn_ctx *c,
     return eqnn__product_channelwise(c, EQNN__PRODUCT_MERGED, in1, in2, filter, NULL);
 }
 
-/* Channelwise into the irreps of filter, and 0e always; nothing is divided by a fan-in, equal irreps
-   of the output are merged and even ones stand before odd ones: Equiformer's (Liao and Smidt 2023,
-   arXiv:2206.11990). */
+/* Channelwise into the irreps of filter, and 0e always; nothing is divided by a fan-in, equal
+   irreps of the output are merged and even ones stand before odd ones: Equiformer's (Liao and Smidt
+   2023, arXiv:2206.11990). */
 static const eqnn_product *eqnn__product_depthwise(eqnn_ctx *c, const eqnn_irreps *in1,
                                                    const eqnn_irreps *in2,
                                                    const eqnn_irreps *filter)
@@ -18613,8 +18827,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, doub
     return eqnn_scale_copies(x, example ? eqnn_take(kept, example) : kept);
 }
 
-/* Each column of x [rows, n] becomes the mean over the columns of its block; sizes[b] of them follow
-   each other, blocks without any are left out. */
+/* Each column of x [rows, n] becomes the mean over the columns of its block; sizes[b] of them
+   follow each other. */
 static eqnn_tensor *eqnn__block_means(eqnn_tensor *x, const int *sizes, int blocks)
 {
     if (!x) return NULL;
@@ -18653,11 +18867,30 @@ EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
         copies[b] = a.in->block[b].copies;
         if (t->l == 0 && t->p == 1) sizes[scalars++] = copies[b];
     }
+    a.o.no_bias = !scalars;
     if (scalars)
         x = eqnn__centred(&a, x, eqnn__block_means(eqnn_columns(eqnn__bare(x), a.scalars), sizes,
                                                    scalars));
-    eqnn_tensor *power = x ? eqnn__block_means(eqnn__copy_power(&a, x), copies, a.in->blocks) : NULL;
+    if (o.together) copies[0] = a.in->copies;
+    eqnn_tensor *power = x ? eqnn__copy_power(&a, x) : NULL;
+    power = eqnn__block_means(power, copies, o.together ? 1 : a.in->blocks);
     return eqnn_leave(eqnn__normalised(&a, x, power));
+}
+
+EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name,
+                                                const eqnn_norm_opts *opts)
+{
+    eqnn_norm_opts o = eqnn__norm_defaults(opts);
+    if (eqnn__bad(x, "separable_layer_norm")) return NULL;
+    const eqnn_irreps *a = eqnn__irreps_of(x, "separable_layer_norm");
+    if (!a) return NULL;
+    int C = a->blocks > 0 && a->block[0].type->l == 0 ? a->block[0].copies : 0;
+    x = eqnn_enter(x, name);
+    eqnn_tensor *scalars = eqnn_layer_norm(eqnn_slice(x, 0, C), "norm_l0", &o);
+    o.together = 1;
+    if (!x || x->cols == C) return eqnn_leave(scalars);
+    eqnn_tensor *rest = eqnn_irreps_layer_norm(eqnn_slice(x, C, x->cols - C), "", &o);
+    return eqnn_leave(eqnn__tag(eqnn_concat(eqnn__bare(scalars), eqnn__bare(rest)), a));
 }
 
 EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
@@ -19281,7 +19514,7 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
 struct eqnn__frame_entry {
     eqnn__frame_entry *next;
     const eqnn_irreps *irreps;
-    int mmax, rescale;
+    int mmax, most, rescale; /* orders of the frame, of y */
     const eqnn_label *label; /* of y */
     const void *turn, *torque;
 };
@@ -19322,8 +19555,9 @@ static const void *eqnn__turn_plan(eqnn_ctx *c, const eqnn__frame_entry *e)
     for (int b = 0; b < a->blocks; b++) {
         const eqnn_block *k = a->block + b;
         int l = k->type->l, M = l < e->mmax ? l : e->mmax, d = 2 * l + 1;
+        int most = l < e->most ? l : e->most;
         double scale = e->rescale && l > e->mmax ? sqrt(d / (2.0 * e->mmax + 1)) : 1;
-        for (int m = -M; m <= M && k->copies; m++) {
+        for (int m = -most; m <= most && k->copies; m++) {
             const eqnn_block *to = e->label->block + abs(m);
             int g = to->start + (m < 0 ? to->copies : 0) + eqnn__order_copies(a, abs(m), b);
             eqnn__couple_path p = {d, d, 1, k->start, k->copies,
@@ -19358,17 +19592,18 @@ static const void *eqnn__torque_plan(eqnn_ctx *c, const eqnn_irreps *a)
 }
 
 static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps *a, int mmax,
-                                                 int rescale)
+                                                 int most, int rescale)
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
     for (eqnn__frame_entry *e = t ? t->frames : NULL; e; e = e->next)
-        if (e->irreps == a && e->mmax == mmax && e->rescale == rescale) return e;
+        if (e->irreps == a && e->mmax == mmax && e->most == most && e->rescale == rescale) return e;
     eqnn__frame_entry *e = t ? (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
     if (!e) return NULL;
     e->irreps = a;
     e->mmax = mmax;
+    e->most = most;
     e->rescale = rescale;
-    if (!(e->label = eqnn__frame_label(c, a, mmax, 0)) || !(e->turn = eqnn__turn_plan(c, e)) ||
+    if (!(e->label = eqnn__frame_label(c, a, most, 0)) || !(e->turn = eqnn__turn_plan(c, e)) ||
         !(e->torque = eqnn__torque_plan(c, a)))
         return NULL;
     e->next = t->frames;
@@ -19499,7 +19734,7 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
     if (x->rows != rows || eqnn_irreps_lmax(a) > f->lmax)
         return eqnn__fail(c, "to_frame%s: %s [%d,%d]; the frame has %d rows there and degrees up "
                           "to %d", eqnn__place(c), a->name, x->rows, x->cols, rows, f->lmax);
-    eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, 0), 0, of};
+    eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, f->mmax, 0), 0, of};
     return t.e ? eqnn__tag(eqnn__turned(x, &t), t.e->label) : NULL;
 }
 
@@ -19509,7 +19744,8 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
     if (!f || eqnn__bad2(y, f->r, "from_frame")) return NULL;
     eqnn_ctx *c = y->ctx;
     if (!out) return eqnn__fail(c, "from_frame%s: the irreps are missing (NULL)", eqnn__place(c));
-    eqnn__turn t = {f, eqnn__frame_find(c, out, f->mmax, rescale != 0), 1, to};
+    int most = eqnn__order_copies(out, 0, out->blocks) == y->cols ? 0 : f->mmax;
+    eqnn__turn t = {f, eqnn__frame_find(c, out, f->mmax, most, rescale != 0), 1, to};
     if (!t.e || eqnn__frame_rows(f, to, "from_frame") < 0) return NULL;
     if (y->rows != f->edges || eqnn_irreps_lmax(out) > f->lmax ||
         !eqnn__has_columns(y, t.e->label))
@@ -19537,7 +19773,7 @@ struct eqnn__so2_entry {
 
 static int eqnn__order_of(const eqnn_type *t) { return t->kind == EQNN_TYPE_FRAME ? t->l : 0; }
 
-/* Is this a row in a frame: orders and invariants only? How many orders; 0 and a sentence if not. */
+/* How many orders a row in a frame has; 0 and a sentence for other rows. */
 static int eqnn__frame_orders(const eqnn_tensor *x, const eqnn_label *a, const char *op)
 {
     int orders = 1;
@@ -19721,17 +19957,223 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
         memset(&zeros, 0, sizeof zeros);
         zeros.kind = EQNN_INIT_ZEROS;
         eqnn_tensor *bias = eqnn_param(c, "fc_m0.bias", 1, e->to[0], &zeros);
-        z = eqnn_add(z, eqnn_collect_columns(bias, e->invariant));
+        z = eqnn__add_here(z, eqnn_collect_columns(bias, e->invariant));
     }
     return eqnn_leave(eqnn__tag(z, out));
+}
+
+/* Coefficients of C functions on the sphere as one matrix [coefficients][C] a row: a row in the
+   frame (degrees to lmax, orders to mmax; order by order), or irreps (all orders; degree by
+   degree).
+   With Y orthonormal, n_l = sqrt(4 pi / ((2l+1) (lmax+1))) and f_l = sqrt((2l+1)/(2 mmax+1)) for
+   l > mmax, else 1, in place of the orders that are missing (Liao et al. 2024, arXiv:2306.12059):
+
+       to     f[p] = sum over k of Y[p][k] n_l f_l x[k]
+       from   x[k] = sum over p of q[p] 4 pi Y[p][k] f_l / n_l f[p]               */
+struct eqnn__sphere_entry {
+    eqnn__sphere_entry *next;
+    int lmax, mmax, frame, beta, alpha;
+    eqnn__from_left to, from;
+};
+
+/* Sizes that leave silu of random functions (components of variance 1) with a relative error of
+   1e-4 under rotations, by trial up to degree 8; of a frame under rolls, for which the points of a
+   ring count alone. */
+static void eqnn__sphere_defaults(int lmax, int mmax, int frame, int *beta, int *alpha)
+{
+    if (*beta == 0) *beta = frame ? 2 * lmax + 2 : 6 * lmax + 2;
+    if (*alpha == 0) *alpha = frame ? 5 * mmax + 7 : 6 * lmax + 2;
+}
+
+static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
+{
+    eqnn__grid g;
+    int L = e->lmax, M = e->mmax, K = (L + 1) * (L + 1) - (L - M) * (L - M + 1), at = 0;
+    memset(&g, 0, sizeof g);
+    g.lmax = L;
+    g.beta = e->beta;
+    g.alpha = e->alpha;
+    g.points = e->beta * e->alpha;
+    g.terms = (L + 1) * (L + 1);
+    int *term = (int *)eqnn__temp(c, (size_t)K, sizeof *term);
+    eqnn_real *to = (eqnn_real *)eqnn__keep_alloc(c, 2 * (size_t)g.points * (size_t)K * sizeof *to);
+    if (!term || !to || !eqnn__grid_find(c, &g, NULL)) return 0;
+    for (int m = 0; m <= M && e->frame; m++)
+        for (int s = m; s >= -m; s -= m ? 2 * m : 1)
+            for (int l = m; l <= L; l++) term[at++] = l * l + l + s;
+    for (; at < K; at++) term[at] = at;
+    for (size_t p = 0; p < (size_t)g.points; p++)
+        for (int k = 0; k < K; k++, to++) {
+            int l = (int)sqrt((double)term[k]);
+            double n = sqrt(4 * EQNN__PI / ((2 * l + 1) * (L + 1.0)));
+            double f = l > M ? sqrt((2 * l + 1) / (2 * M + 1.0)) : 1;
+            size_t from = p * (size_t)g.terms + (size_t)term[k];
+            to[0] = (eqnn_real)((double)g.to[from] * n * f);
+            to[(size_t)g.points * (size_t)K] = (eqnn_real)((double)g.from[from] * f / n);
+        }
+    eqnn__from_left there = {to - (size_t)g.points * (size_t)K, g.points, K, 0};
+    eqnn__from_left back = {to, g.points, K, 1};
+    e->to = there;
+    e->from = back;
+    return 1;
+}
+
+static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, int lmax, int mmax, int frame,
+                                                   int beta, int alpha)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    eqnn__sphere_defaults(lmax, mmax, frame, &beta, &alpha);
+    if (beta < 2 || beta % 2 || alpha < 1 || beta > 4096 || alpha > 4096 || lmax > 1000)
+        return (const eqnn__sphere_entry *)eqnn__fail(
+            c, "sphere%s: a grid of %d rings with %d points each; rings are even in number",
+            eqnn__place(c), beta, alpha);
+    for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
+        if (e->lmax == lmax && e->mmax == mmax && e->frame == frame && e->beta == beta &&
+            e->alpha == alpha)
+            return e;
+    eqnn__sphere_entry *e = t ? (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    if (!e) return NULL;
+    e->lmax = lmax;
+    e->mmax = mmax;
+    e->frame = frame;
+    e->beta = beta;
+    e->alpha = alpha;
+    if (!eqnn__sphere_fill(c, e)) return NULL;
+    e->next = t->spheres;
+    return t->spheres = e;
+}
+
+/* What happens at the points: f [points of all rows, C]; NULL: silu. */
+typedef eqnn_tensor *(*eqnn__at_points)(eqnn_tensor *f, const void *user);
+typedef struct eqnn__sphere_job {
+    const eqnn__sphere_entry *e;
+    eqnn__at_points f;
+    const void *user;
+    int out;                  /* channels of the result */
+} eqnn__sphere_job;
+
+static eqnn_tensor *eqnn__sphere_rows(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__sphere_job *j = (const eqnn__sphere_job *)user;
+    int points = j->e->to.rows, rows = x[0]->rows, C = x[0]->cols / j->e->to.cols;
+    (void)n;
+    eqnn_tensor *v = eqnn__multiply_left(eqnn__bare(x[0]), &j->e->to);
+    v = v && j->f ? j->f(eqnn_reshape(v, rows * points, C), j->user) : v ? eqnn_silu(v) : NULL;
+    return v ? eqnn__multiply_left(eqnn_reshape(v, rows, points * j->out), &j->e->from) : NULL;
+}
+
+/* Values at the points are many: of more than 2^21, a part of the rows at a time, which are
+   computed again in the backward pass. */
+static eqnn_tensor *eqnn__on_sphere(eqnn_tensor *x, eqnn__sphere_job *j)
+{
+    if (!x) return NULL;
+    size_t numbers = (size_t)j->e->to.rows * (size_t)(x->cols / j->e->to.cols) + 1;
+    int most = numbers < 1u << 21 ? (int)((1u << 21) / numbers) : 1, n = 0;
+    if (x->rows <= most) return eqnn__sphere_rows(&x, 1, j);
+    size_t parts = ((size_t)x->rows + (size_t)most - 1) / (size_t)most;
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(x->ctx, parts, sizeof *part);
+    for (int r = 0; part && r < x->rows; r += most) {
+        eqnn_tensor *some = eqnn_slice_rows(x, r, x->rows - r < most ? x->rows - r : most);
+        part[n++] = eqnn_checkpoint(eqnn__sphere_rows, &some, 1, j, sizeof *j);
+    }
+    return part ? eqnn_stack(part, n) : NULL;
+}
+
+/* Which number of a row of factors every column of a row in the frame is multiplied by: that of its
+   degree and channel, or (heads > 0) of its head, a run of channels. */
+struct eqnn__spread_entry {
+    eqnn__spread_entry *next;
+    int cols, lmax, channels, heads;
+    const void *plan;
+};
+
+static const void *eqnn__spread_plan(eqnn_ctx *c, int cols, int lmax, int C, int heads)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    for (eqnn__spread_entry *e = t ? t->spreads : NULL; e; e = e->next)
+        if (e->cols == cols && e->lmax == lmax && e->channels == C && e->heads == heads)
+            return e->plan;
+    eqnn__spread_entry *e = t ? (eqnn__spread_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    int *map = (int *)eqnn__temp(c, (size_t)cols, sizeof *map), at = 0;
+    if (!e || !map) return NULL;
+    for (int m = 0; at < cols; m++)
+        for (int s = 0; s < (m ? 2 : 1); s++)
+            for (int k = 0; k < (lmax + 1 - m) * C; k++)
+                map[at++] = heads ? k % C / (C / heads) : m * C + k;
+    e->cols = cols;
+    e->lmax = lmax;
+    e->channels = C;
+    e->heads = heads;
+    e->plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
+    e->next = t->spreads;
+    t->spreads = e;
+    return e->plan;
+}
+
+static eqnn_tensor *eqnn__spread(eqnn_tensor *y, int lmax, int C, eqnn_tensor *a, int heads)
+{
+    const void *plan = y && a ? eqnn__spread_plan(y->ctx, y->cols, lmax, C, heads) : NULL;
+    return plan ? eqnn__tag(eqnn__copy_form(plan, y, a, NULL, a->cols, 2), y->label) : NULL;
+}
+
+/* Channels and orders of such functions; 0 and a sentence when a row is none. */
+static int eqnn__sphere_channels(const eqnn_tensor *y, int lmax, int *mmax, int *frame)
+{
+    const eqnn_label *a = y->label;
+    int orders = 1, irreps = 0, K;
+    for (int b = 0; a && b < a->blocks; b++) {
+        const eqnn_type *t = a->block[b].type;
+        irreps |= t->kind == EQNN_TYPE_IRREP && (t->l > 0 || lmax == 0);
+        if (t->kind == EQNN_TYPE_FRAME && t->l >= orders) orders = t->l + 1;
+    }
+    *frame = !irreps;
+    *mmax = irreps ? lmax : orders - 1;
+    K = (lmax + 1) * (lmax + 1) - (lmax - *mmax) * (lmax - *mmax + 1);
+    int good = lmax >= 0 && lmax < 1000 && *mmax <= lmax && y->cols % K == 0;
+    if (irreps && good)
+        good = eqnn__grid_channels(y->ctx, "sphere_activation", a, 0) == y->cols / K;
+    if (!good)
+        eqnn__fail(y->ctx, "sphere_activation%s: %s [%d,%d] are not equally many copies of degrees "
+                           "0 to %d", eqnn__place(y->ctx), eqnn__label_text(a), y->rows, y->cols,
+                   lmax);
+    return good ? y->cols / K : 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tensor *scalars,
+                                             const eqnn_sphere_opts *opts)
+{
+    eqnn_sphere_opts o;
+    int mmax, frame;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(y, "sphere_activation") || (o.act != EQNN_S2 &&
+                                              eqnn__bad2(y, scalars, "sphere_activation")))
+        return NULL;
+    int C = eqnn__sphere_channels(y, lmax, &mmax, &frame);
+    int want = o.act == EQNN_DEGREE_GATE ? lmax * C : C;
+    if (!C) return NULL;
+    if (o.act != EQNN_S2 && (scalars->cols != want || scalars->rows != y->rows))
+        return eqnn__fail(y->ctx, "sphere_activation%s: scalars [%d,%d]; %s [%d,%d] wants [%d,%d]",
+                          eqnn__place(y->ctx), scalars->rows, scalars->cols,
+                          eqnn__label_text(y->label), y->rows, y->cols, y->rows, want);
+    eqnn_tensor *plain = eqnn__bare(y), *s = eqnn__bare(scalars);
+    if (o.act == EQNN_DEGREE_GATE) {
+        s = eqnn_sigmoid(lmax ? eqnn_concat(eqnn_slice(plain, 0, C), s) : plain);
+        return !s ? NULL : frame ? eqnn__spread(y, lmax, C, s, 0) : eqnn_scale_copies(y, s);
+    }
+    eqnn__sphere_job j = {eqnn__sphere_find(y->ctx, lmax, mmax, frame, o.beta, o.alpha), NULL, NULL,
+                          C};
+    eqnn_tensor *z = j.e ? eqnn__on_sphere(plain, &j) : NULL;
+    if (o.act == EQNN_SEPARABLE_S2) z = eqnn_concat(eqnn_silu(s), eqnn_slice(z, C, y->cols - C));
+    return eqnn__tag(z, y->label);
 }
 
 /* Along the edge, Y^J = sqrt(2J+1) at m = 0 and 0 elsewhere, so that of a path's tensor C only
 
        c_m = C[m][0][m]  for even li + J + lo,     d_m = C[-m][0][m]  for odd
 
-   are left, which are even (odd) in m, and orthogonal: sum over m of c_m c'_m = 1/(2J+1) for J = J',
-   else 0. So with k = sqrt(2J+1) times the path's factor, W_r = A and W_i = -B of order m,
+   are left, which are even (odd) in m, and orthogonal: sum over m of c_m c'_m = 1/(2J+1) for
+   J = J', else 0. So with k = sqrt(2J+1) times the path's factor, W_r = A and W_i = -B of order m,
 
        A_m = sum over J of k w_J c_m                  B_m = sum over J of k w_J d_m
        w_J = (2J+1)/k (c_0 A_0 + 2 sum over m > 0 of c_m A_m)    or   (2J+1)/k 2 sum of d_m B_m
@@ -21889,7 +22331,10 @@ typedef struct eqnn__former {
     eqnn_equiformer_opts o;
     eqnn__fiber heads, dim_head;
     const eqnn_graph *g;
-    int pairs;                       /* the radial networks have a row for each undirected pair */
+    eqnn_ints *source, *target;      /* of edges, in the order of the layers' rows              */
+    eqnn_ints *order;                /* which edge of the graph a row is, or NULL: the same     */
+    int pairs;                       /* rows are edges, each followed by its reverse: the radial
+                                        networks have a row for both                            */
     eqnn_tensor **basis;             /* buffers by (li, lo), or NULL                            */
     eqnn_tensor *at[EQNN__AT_COUNT]; /* WEIGHT and LOG: of edges and its logarithm, or NULL     */
 } eqnn__former;
@@ -22124,14 +22569,11 @@ static eqnn_tensor *eqnn__fiber_gate(eqnn_tensor *x, int first, const eqnn__fibe
 
 /* --- Equiformer: the product --- */
 
-/* y = (silu(x) - mean) / sqrt(var + 1e-5) of each row, and a 1 after it for the next bias. */
+/* y = (a - mean) / sqrt(variance + 1e-5) of a = silu(x), row by row, and a 1 for the next bias. */
 static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
 {
-    eqnn_tensor *a = eqnn_silu(x);
-    eqnn_tensor *centred = eqnn_sub(a, eqnn_mean_cols(a));
-    eqnn_tensor *var = eqnn_mean_cols(eqnn_square(centred));
-    eqnn_tensor *y = eqnn_mul(centred, eqnn_rsqrt(eqnn_shift(var, 1e-5)));
-    return y ? eqnn_concat(y, eqnn_full(y->ctx, y->rows, 1, 1)) : NULL;
+    x = eqnn_silu(x);
+    return eqnn__standard(x, 1e-5, 1);
 }
 
 /* Weights of layer i of a radial network as rows (W diag(gamma) | b): gamma is the gain of the norm
@@ -22244,7 +22686,7 @@ static double *eqnn__former_turn(eqnn_ctx *c, int li, int lo, int first, int cou
     return C;
 }
 
-/* Turns degree li of x along the edges into lo, channel by channel: [edges, matrices (2lo+1) ci],
+/* Turns degree li of x along the edges into lo, channel by channel: [edges, (2lo+1) matrices ci],
    one matrix for all J, or for each a matrix of its own. */
 static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int li, int lo, int matrices,
                                    const double *w, int degrees)
@@ -22262,7 +22704,7 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
         path[j].d2 = (J + each) * (J + each) - J * J;
         path[j].x = in->block[li].start, path[j].xs = in->block[li].copies;
         path[j].y = J * J, path[j].ys = 1;
-        path[j].g = j * path[j].d3 * path[j].xs, path[j].gs = path[j].xs;
+        path[j].g = j * path[j].xs, path[j].gs = matrices * path[j].xs;
         path[j].w = -1, path[j].ws = 1;
         path[j].channels = path[j].xs;
         path[j].scale = 1;
@@ -22272,31 +22714,30 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
     return *plan = eqnn__couple_plan(c, path, matrices);
 }
 
-/* y[k, o] = sum over matrices j, channels i of R_j[i, o] t[j, k, i], R = h V made tile by tile: a
-   coupling whose x is 1 for every o, whose y is t, and which has a path for each (j, i). */
-static const void *eqnn__contract_plan(eqnn_ctx *c, int lo, int matrices, int ci, int co)
+/* y[k, o] = sum over channels i of R[i, o] t[k, i], k < d, R = h V made tile by tile: a coupling
+   whose x is 1 for every o, whose y is t, and which has a path for each i. */
+static const void *eqnn__contract_plan(eqnn_ctx *c, int d, int ci, int co)
 {
     eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_CONTRACT, NULL, NULL);
-    key.n[0] = lo, key.n[1] = matrices, key.n[2] = ci, key.n[3] = co;
+    key.n[0] = d, key.n[1] = ci, key.n[2] = co;
     const void **plan = eqnn__former_find(c, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
-    int d = 2 * lo + 1, n = matrices * ci;
-    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, (size_t)n + 1, sizeof *path);
+    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, (size_t)ci + 1, sizeof *path);
     double *one = (double *)eqnn__temp(c, (size_t)(d * d), sizeof *one);
     if (!path || !one) return NULL;
     for (int i = 0; i < d * d; i++) one[i] = i % (d + 1) == 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < ci; i++) {
         memset(&path[i], 0, sizeof path[i]);
         path[i].d1 = 1, path[i].d2 = d, path[i].d3 = d;
         path[i].xs = 1;
-        path[i].y = i / ci * d * ci + i % ci, path[i].ys = ci;
+        path[i].y = i, path[i].ys = ci;
         path[i].gs = co;
         path[i].w = i * co, path[i].ws = 1;
         path[i].channels = co;
         path[i].scale = 1;
         path[i].C = one;
     }
-    return *plan = eqnn__couple_plan(c, path, n);
+    return *plan = eqnn__couple_plan(c, path, ci);
 }
 
 /* Channels of degree lo that come from input degree li of n: ceil(C/n) from the first C mod n, one
@@ -22304,6 +22745,27 @@ static const void *eqnn__contract_plan(eqnn_ctx *c, int lo, int matrices, int ci
 static int eqnn__former_share(int C, int n, int li)
 {
     return C / n + (li < C % n);
+}
+
+/* t [edges, d ci] times h V [edges or pairs, ci co]; both edges of a pair are one item. */
+static eqnn_tensor *eqnn__former_contract(eqnn_tensor *t, eqnn_tensor *h, eqnn_tensor *V, int d,
+                                          int ci, int co, int rows)
+{
+    eqnn__form f;
+    if (!t || !h || !V) return NULL;
+    eqnn_ctx *c = t->ctx;
+    int n = h->rows;
+    d *= n < rows ? 2 : 1;
+    eqnn_tensor *ones = eqnn_full(c, 1, co, 1);
+    eqnn_tensor *u[EQNN__SLOTS] = { ones, eqnn_reshape(t, n, d * ci), h, V };
+    eqnn__form_start(&f, EQNN__COUPLE, 5, n, eqnn__contract_plan(c, d, ci, co));
+    eqnn__slot(&f, 0, EQNN__ONE, 1, co);
+    eqnn__slot(&f, 1, EQNN__EACH, n, d * ci);
+    eqnn__slot(&f, 2, EQNN__EACH, n, h->cols);
+    eqnn__slot(&f, 3, EQNN__ONE, V->rows, V->cols);
+    eqnn__slot(&f, 4, EQNN__EACH, n, d * co);
+    t = eqnn__form_value(c, &f, u, 4);
+    return n < rows ? eqnn_reshape(t, rows, d / 2 * co) : t;
 }
 
 /* One path of the product: z [edges, ..] of degree li to co channels of degree lo. */
@@ -22316,28 +22778,20 @@ static eqnn_tensor *eqnn__former_path(eqnn_tensor *z, int li, int lo, int co, co
     for (int f = 1; a->o.parity && f < degrees; f += 2) w[f] = 0;
     if (a->o.full && a->o.parity) matrices = (degrees + 1) / 2;
     int ci = z->label->block[li].copies, d = 2 * lo + 1;
-    eqnn_tensor *v[EQNN__SLOTS] = { eqnn__bare(z), a->at[EQNN__AT_HARMONICS] }, *t;
     z = eqnn_enter(z, eqnn_format(c, "kernel_unary.(%d,%d)", li, lo));
     eqnn_tensor *h = z ? eqnn__former_radial(a, matrices, ci, co, &V) : NULL;
     eqnn_leave(h);
     if (!h || !co || !ci) return NULL;
     eqnn__form f;
+    eqnn_tensor *v[EQNN__SLOTS] = { eqnn__bare(z), a->at[EQNN__AT_HARMONICS] };
     eqnn__form_start(&f, EQNN__COUPLE, 5, z->rows,
                      eqnn__former_turn_plan(c, z->label, li, lo, matrices, w, degrees));
     eqnn__slot(&f, 0, EQNN__EACH, z->rows, z->cols);
     eqnn__slot(&f, 1, EQNN__EACH, z->rows, v[1]->cols);
-    eqnn__slot(&f, 4, EQNN__EACH, z->rows, matrices * d * ci);
-    t = eqnn__form_value(c, &f, v, 4);
-    eqnn_tensor *u[EQNN__SLOTS] = { eqnn_full(c, 1, co, 1), t, h, V };
-    eqnn__form_start(&f, EQNN__COUPLE, 5, z->rows,
-                     eqnn__contract_plan(c, lo, matrices, ci, co));
-    f.graph = a->pairs ? a->g : NULL;
-    eqnn__slot(&f, 0, EQNN__ONE, 1, co);
-    eqnn__slot(&f, 1, EQNN__EACH, z->rows, matrices * d * ci);
-    eqnn__slot(&f, 2, a->pairs ? EQNN__PAIR : EQNN__EACH, h->rows, h->cols);
-    eqnn__slot(&f, 3, EQNN__ONE, V->rows, V->cols);
-    eqnn__slot(&f, 4, EQNN__EACH, z->rows, d * co);
-    return eqnn__tag(eqnn__form_value(c, &f, u, 4), eqnn__degree_irreps(c, co, lo));
+    eqnn__slot(&f, 4, EQNN__EACH, z->rows, d * matrices * ci);
+    eqnn_tensor *t = eqnn__form_value(c, &f, v, 4);
+    return eqnn__tag(eqnn__former_contract(t, h, V, d, matrices * ci, co, z->rows),
+                     eqnn__degree_irreps(c, co, lo));
 }
 
 /* The product along the edges, [edges, out] with a block for each path: channels of degree lo that
@@ -22349,8 +22803,8 @@ static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
     int n = 0;
     eqnn_tensor *to = eqnn__fiber_linear(x, "to_xi", x ? x->label : NULL, 0);
     eqnn_tensor *from = eqnn__fiber_linear(x, "to_xj", x ? x->label : NULL, 0);
-    to = eqnn_gather_target(to, a->g);
-    eqnn_tensor *z = eqnn_add(to, eqnn_gather(from, a->g));
+    to = eqnn_take(to, a->target);
+    eqnn_tensor *z = eqnn_add(to, eqnn_take(from, a->source));
     for (int b = 0; z && b < out->blocks; b++)
         for (int li = 0; li < z->label->blocks; li++) {
             int co = eqnn__former_share(out->block[b].copies, z->label->blocks, li);
@@ -22367,11 +22821,11 @@ static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
 static eqnn_tensor *eqnn__former_mean(eqnn_tensor *y, const eqnn__former *a)
 {
     eqnn_tensor *w = a->at[EQNN__AT_WEIGHT];
-    if (!w) return eqnn_scatter_mean(y, a->g);
-    eqnn_tensor *s = eqnn_scatter(w, a->g);
+    if (!w) return eqnn_mul(eqnn_collect(y, a->target), eqnn_inverse_degree(a->g));
+    eqnn_tensor *s = eqnn_collect(w, a->target);
     if (a->o.envelope > 0) s = eqnn_rsqrt(eqnn_shift(eqnn_square(s), 1));
     else s = eqnn_reciprocal(s ? eqnn_max(s, eqnn_full(s->ctx, 1, 1, 1)) : NULL);
-    y = eqnn_scatter(eqnn_mul(y, w), a->g);
+    y = eqnn_collect(eqnn_mul(y, w), a->target);
     return eqnn_mul(y, s);
 }
 
@@ -22546,12 +23000,12 @@ static eqnn_tensor *eqnn__former_softmax(eqnn_tensor *edge, eqnn_tensor *self,
         edge = eqnn_where(in, eqnn_add(edge, log), eqnn_full(c, 1, 1, -1e30));
     }
     if (!self) {
-        eqnn_tensor *y = eqnn_edge_softmax(edge, g);
+        eqnn_tensor *y = eqnn_segment_softmax(edge, a->target);
         return w ? eqnn_mul(y, in) : y;
     }
     int *v = (int *)eqnn__temp(c, (size_t)g->edges + (size_t)g->targets + 1, sizeof *v);
     for (int e = 0; v && e < g->edges + g->targets; e++)
-        v[e] = e < g->edges ? g->target[e] : e - g->edges;
+        v[e] = e < g->edges ? a->target->v[e] : e - g->edges;
     eqnn_ints *node = v ? eqnn__graph_index(c, g->edges + g->targets, v, g->targets, 0) : NULL;
     eqnn_tensor *both[2];
     both[0] = edge, both[1] = self;
@@ -22649,7 +23103,8 @@ static eqnn_tensor *eqnn__heads_end(eqnn_tensor *y, eqnn_tensor *x, const void *
 static eqnn_tensor *eqnn__former_gather(eqnn_tensor *alpha, eqnn_tensor *v, eqnn_tensor *own,
                                     eqnn_tensor *v_own, const void *plan, const eqnn__former *a)
 {
-    eqnn_tensor *y = eqnn__head_scale(v, alpha, plan, a->g);
+    eqnn_tensor *y = eqnn__head_scale(v, alpha, plan, a->pairs ? NULL : a->g);
+    if (a->pairs) y = eqnn_collect(y, a->target);
     return v_own ? eqnn_add(y, eqnn__head_scale(v_own, own, plan, NULL)) : y;
 }
 
@@ -22668,7 +23123,7 @@ static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
     eqnn_ints *values = eqnn__head_take(c, a, 2, 1, a->o.single_kv);
     if (!e || !q || !keys || !values) return NULL;
     const void *plan = eqnn__head_plan(c, a, head);
-    eqnn_tensor *logit = eqnn__l2_logits(eqnn_gather_target(q, a->g), e, keys, a);
+    eqnn_tensor *logit = eqnn__l2_logits(eqnn_take(q, a->target), e, keys, a);
     eqnn_tensor *v = eqnn__tag(eqnn_columns(eqnn__bare(e), values), head);
     if (self) {
         logit_own = eqnn__l2_logits(q, self, keys, a);
@@ -22768,6 +23223,7 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
         if (!w) return 0;
     }
     if (!w) return 1;
+    if (a->order) w = eqnn_take(w, a->order);
     eqnn_tensor *there = eqnn_less(eqnn_zeros(c, 1, 1), w);
     a->at[EQNN__AT_WEIGHT] = w;
     a->at[EQNN__AT_LOG] = eqnn_log(eqnn_where(there, w, eqnn_full(c, 1, 1, 1)));
@@ -22826,6 +23282,26 @@ static int eqnn__former_bases(eqnn__former *a, int in, int out)
     return !c->failed;
 }
 
+/* When nothing but the length distinguishes the edges of a pair, rows come pair by pair: the edge
+   that stands for it, then its reverse. Not where an edge is its own reverse. */
+static int eqnn__former_pairs(eqnn__former *a)
+{
+    const eqnn_graph *g = a->g;
+    int *v = g->pair ? eqnn__graph_room(g->ctx, 3 * (size_t)g->edges, 0) : NULL;
+    if (!v || g->edges != 2 * g->pairs) return !g->ctx->failed;
+    for (int e = 0; e < g->edges; e++) {
+        int p = g->pair[e], at = 2 * p + (g->pair_edge[p] != e);
+        v[at] = e;
+        v[g->edges + at] = g->source[e];
+        v[2 * g->edges + at] = g->target[e];
+    }
+    a->pairs = 1;
+    a->order = eqnn__graph_index(g->ctx, g->edges, v, g->edges, 0);
+    a->source = eqnn__graph_index(g->ctx, g->edges, v + g->edges, g->sources, 0);
+    a->target = eqnn__graph_index(g->ctx, g->edges, v + 2 * g->edges, g->targets, 0);
+    return a->source && a->target && a->order;
+}
+
 /* Harmonics of the edges' directions, and what radial networks see: (edge, length, 1). Vectors point
    from source to target. */
 static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
@@ -22843,11 +23319,15 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
     unit.normalize = 1;
     unit.kind = EQNN_NORM;
     a->g = g;
+    a->source = g->source_index;
+    a->target = g->target_index;
+    eqnn_tensor *seen = eqnn__former_seen(a);
+    if (!seen || (seen->cols == 0 && !eqnn__former_pairs(a))) return 0;
     eqnn_tensor *r = eqnn_neg(eqnn_edge_vectors(pos, g)), *length = eqnn_norm(r);
-    eqnn_tensor *seen = eqnn__former_seen(a), *Y = eqnn_spherical_harmonics(r, in + out - 2, &unit);
-    if (!seen || !Y || !eqnn__former_weights(a, length)) return 0;
-    if (a->o.basis && !eqnn__former_bases(a, in, out)) return 0;
-    a->pairs = g->pair && seen->cols == 0;
+    if (!eqnn__former_weights(a, length)) return 0;
+    if (a->order) r = eqnn_take(r, a->order);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, in + out - 2, &unit);
+    if (!Y || (a->o.basis && !eqnn__former_bases(a, in, out))) return 0;
     seen = a->pairs ? eqnn_take(length, g->pair_edge_index) : eqnn_concat(seen, length);
     if (!seen) return 0;
     a->at[EQNN__AT_HARMONICS] = eqnn__bare(Y);
@@ -22869,7 +23349,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, 
         !eqnn__fiber_of(x->ctx, &to, "out", out, 0) ||
         !eqnn__former_start(&a, x, pos, g, x->label->blocks, to.degrees))
         return NULL;
-    return eqnn__former_product(x, name, eqnn__fiber_irreps(x->ctx, &to), &a, self);
+    x = eqnn__former_product(x, name, eqnn__fiber_irreps(x->ctx, &to), &a, self);
+    return self && a.order ? eqnn_collect(x, a.order) : x;
 }
 
 EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos,
@@ -23369,7 +23850,8 @@ static eqnn_tensor *eqnn__v1_bias(eqnn_tensor *y, eqnn_tensor *times)
     memset(&zeros, 0, sizeof zeros);
     zeros.kind = EQNN_INIT_ZEROS;
     eqnn_tensor *b = eqnn_mul(eqnn_param(y->ctx, "bias.0", 1, scalars->count, &zeros), times);
-    return eqnn__tag(eqnn_add(eqnn__bare(y), eqnn_collect_columns(b, scalars)), y->label);
+    b = eqnn_collect_columns(b, scalars);
+    return eqnn__tag(eqnn_add(eqnn__bare(y), b), y->label);
 }
 
 /* A linear map with a bias, which is multiplied by times; times NULL: without. */
@@ -23466,8 +23948,8 @@ static eqnn_ints *eqnn__v1_head_of(eqnn_ctx *c, const eqnn_irreps *heads, int n,
     return eqnn_ints_make(c, at, v, n, 0);
 }
 
-/* From irreps of which each head has first some copies and then others: the first ones of all heads,
-   or the last. part: how many one head has of them. */
+/* From irreps of which each head has first some copies and then others: the first ones of all
+   heads, or the last. part: how many one head has of them. */
 static eqnn_tensor *eqnn__v1_part(const eqnn__v1 *m, eqnn_tensor *x, const eqnn_irreps *part,
                                      int last)
 {
@@ -23569,9 +24051,9 @@ static eqnn_tensor *eqnn__v1_sum(const eqnn__v1 *m, eqnn_tensor *v, eqnn_tensor 
     return head ? eqnn_scatter(eqnn_scale_copies(v, eqnn_columns(alpha, head)), m->g) : NULL;
 }
 
-/* The same of v = lin(depthwise product of x and harmonics) + bias. For one head alpha and lin change
-   places: the message form sums the products at the target, weighted by alpha, and lin is called for
-   nodes instead of edges. A head's bias is multiplied by the sum of its alpha. */
+/* The same of v = lin(depthwise product of x and harmonics) + bias. For one head alpha and lin
+   change places: the message form sums the products at the target, weighted by alpha, and lin is
+   called for nodes instead of edges. A head's bias is multiplied by the sum of its alpha. */
 static eqnn_tensor *eqnn__v1_values(const eqnn__v1 *m, eqnn_tensor *x, eqnn_tensor *alpha)
 {
     int n = m->o.heads;
@@ -23590,8 +24072,9 @@ static eqnn_tensor *eqnn__v1_values(const eqnn__v1 *m, eqnn_tensor *x, eqnn_tens
     }
     if (m->c->failed) return NULL;
     eqnn_ints *head = eqnn__head_columns(m->c, n, m->head->block[0].copies, 0);
-    t = eqnn__v1_bias(eqnn__v1_merge(m, y), eqnn_columns(eqnn_scatter(alpha, m->g), head));
-    return eqnn_leave(eqnn_leave(t));
+    t = eqnn__v1_merge(m, y);
+    alpha = eqnn_columns(eqnn_scatter(alpha, m->g), head);
+    return eqnn_leave(eqnn_leave(eqnn__v1_bias(t, alpha)));
 }
 
 /* Attention with linear messages (keys of alpha: n scalars a head, or the head's irreps for dot
@@ -23848,6 +24331,319 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
     eqnn_tensor *x = eqnn__v1_atoms(&m, species);
     x = eqnn_add(x, eqnn__v1_edges(&m));
     return eqnn_leave(eqnn__v1_head(&m, eqnn__v1_blocks(&m, x)));
+}
+
+/* --- EquiformerV2 --- */
+
+typedef struct eqnn__v2 {
+    eqnn_ctx *c;
+    eqnn_equiformer_v2_opts o;
+    const eqnn_graph *g;
+    const eqnn_frame *frame;
+    const eqnn_irreps *node;            /* channels of every degree   */
+    eqnn_ints *source, *target;         /* species at an edge's ends  */
+    eqnn_tensor *basis;                 /* [edges, gaussians]         */
+    int species;
+} eqnn__v2;
+
+static void eqnn__v2_defaults(eqnn_equiformer_v2_opts *o, const eqnn_equiformer_v2_opts *given)
+{
+    memset(o, 0, sizeof *o);
+    if (given) *o = *given;
+    if (o->lmax == 0) o->lmax = 4;
+    if (o->lmax < 0) o->lmax = 0;
+    if (o->mmax == 0) o->mmax = 2;
+    if (o->mmax < 0) o->mmax = 0;
+    if (o->mmax > o->lmax) o->mmax = o->lmax;
+    if (o->blocks == 0) o->blocks = 8;
+    if (o->channels == 0) o->channels = 128;
+    if (o->hidden == 0) o->hidden = 64;
+    if (o->heads == 0) o->heads = 8;
+    if (o->alpha == 0) o->alpha = 64;
+    if (o->value == 0) o->value = 16;
+    if (o->ffn == 0) o->ffn = 128;
+    if (o->edge_channels == 0) o->edge_channels = 128;
+    if (o->gaussians == 0) o->gaussians = 600;
+    if (o->width <= 0) o->width = 2;
+    if (o->radius <= 0) o->radius = 12;
+    if (o->nodes <= 0) o->nodes = 77.81317;
+    if (o->neighbours <= 0) o->neighbours = 23.395238876342773;
+}
+
+/* What is known of an edge: the gaussians of its length, and a row of a table for either species */
+static eqnn_tensor *eqnn__v2_scalars(const eqnn__v2 *m)
+{
+    eqnn_init small;
+    eqnn_tensor *in[3] = {m->basis, NULL, NULL};
+    int n = m->o.edge_channels;
+    memset(&small, 0, sizeof small);
+    small.kind = EQNN_INIT_UNIFORM;
+    small.scale = 1e-3;
+    in[1] = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
+    in[2] = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
+    return in[1] && in[2] ? eqnn_concat_n(in, 3) : NULL;
+}
+
+/* Radial factors from that */
+static eqnn_tensor *eqnn__v2_factors(const eqnn__v2 *m, eqnn_tensor *in, int out)
+{
+    int n = m->o.edge_channels;
+    eqnn_tensor *h = in ? eqnn_enter(in, "rad_func") : NULL;
+    h = eqnn__v1_radial_layer(eqnn__v1_radial_layer(h, 0, n), 3, n);
+    return h ? eqnn_leave(eqnn_linear(h, "net.6", out, NULL)) : NULL;
+}
+
+/* A matrix and, for degree 0, a bias per degree: "weight" [degrees, out, in], "bias" [out] */
+typedef struct eqnn__v2_map { int degrees, in, out; } eqnn__v2_map;
+static eqnn_tensor *eqnn__v2_weights(eqnn_ctx *c, const void *user)
+{
+    const eqnn__v2_map *k = (const eqnn__v2_map *)user;
+    eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, (size_t)k->degrees, sizeof *w);
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    eqnn_tensor *p = eqnn_param(c, "weight", k->degrees * k->out, k->in, &init);
+    for (int l = 0; w && p && l < k->degrees; l++) w[l] = eqnn__so2_part(p, l * k->out, k->out);
+    return w && p ? eqnn_concat_n(w, k->degrees) : NULL;
+}
+
+static eqnn_tensor *eqnn__v2_linear(const eqnn__v2 *m, eqnn_tensor *x, const char *name, int out)
+{
+    eqnn_irreps_linear_opts o;
+    eqnn_init zeros;
+    memset(&o, 0, sizeof o);
+    memset(&zeros, 0, sizeof zeros);
+    zeros.kind = EQNN_INIT_ZEROS;
+    o.path_kind = EQNN_PLAIN;
+    o.biases = 1;
+    x = eqnn_enter(x, name);
+    if (!x) return NULL;
+    eqnn__v2_map k = {m->o.lmax + 1, x->label->block[0].copies, out};
+    eqnn_tensor *w = eqnn_once(m->c, "weights", eqnn__v2_weights, &k);
+    eqnn_tensor *b = eqnn_param(m->c, "bias", 1, out, &zeros);
+    return w && b ? eqnn_leave(eqnn_irreps_map(x, w, b, eqnn_irreps_uniform(m->c, out, m->o.lmax),
+                                               &o)) : NULL;
+}
+
+static eqnn_tensor *eqnn__v2_norm(const eqnn__v2 *m, eqnn_tensor *x, const char *name)
+{
+    eqnn_norm_opts o;
+    memset(&o, 0, sizeof o);
+    if (m->o.norm == EQNN_V2_SEPARABLE_NORM) return eqnn_separable_layer_norm(x, name, &o);
+    o.together = m->o.norm == EQNN_V2_RMS_NORM;
+    return eqnn_irreps_layer_norm(x, name, &o);
+}
+
+/* Logits' softmax [edges, heads] from f [edges, heads alpha] */
+static eqnn_tensor *eqnn__v2_alpha(const eqnn__v2 *m, eqnn_tensor *f)
+{
+    eqnn_init init;
+    int h = m->o.heads, A = m->o.alpha, rows = eqnn_rows(f);
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_UNIFORM;
+    init.scale = 1 / sqrt((double)A);
+    f = f ? eqnn_reshape(eqnn__bare(f), rows * h, A) : NULL;
+    if (f && !m->o.no_renorm) f = eqnn_layer_norm(f, "alpha_norm", NULL);
+    f = f ? eqnn_reshape(eqnn_smooth_leaky_relu(f, 0.2), rows, h * A) : NULL;
+    eqnn_tensor *dot = eqnn_reshape(eqnn_param(m->c, "alpha_dot", h, A, &init), 1, h * A);
+    f = f && dot ? eqnn_reshape(eqnn_mul(f, dot), rows * h, A) : NULL;
+    eqnn_tensor *a = f ? eqnn_reshape(eqnn_sum_cols(f), rows, h) : NULL;
+    return a ? eqnn_dropout(eqnn_edge_softmax(a, m->g), "alpha_drop", m->o.alpha_drop) : NULL;
+}
+
+/* Both ends of the edge in its frame, times radial factors; first `extra` invariants */
+static eqnn_tensor *eqnn__v2_first(const eqnn__v2 *m, eqnn_tensor *x, int extra)
+{
+    eqnn_so2_opts o;
+    int L = m->o.lmax, C = 2 * m->o.channels, factors = 0;
+    memset(&o, 0, sizeof o);
+    for (int k = 0; k <= m->o.mmax; k++) factors += (L + 1 - k) * C;
+    eqnn_tensor *scalars = eqnn__v2_scalars(m);
+    eqnn_tensor *y = eqnn_concat(eqnn_to_frame(x, m->frame, EQNN_SOURCES),
+                                 eqnn_to_frame(x, m->frame, EQNN_TARGETS));
+    y = scalars && y ? eqnn_enter(y, "so2_conv_1") : NULL;
+    if (!y) return NULL;
+    o.radial = eqnn__v2_factors(m, scalars, factors);
+    o.degrees = L + 1;
+    o.extra = extra;
+    return o.radial ? eqnn_leave(eqnn_so2_linear(y, "", eqnn_irreps_uniform(m->c, m->o.hidden, L),
+                                                 &o)) : NULL;
+}
+
+static eqnn_tensor *eqnn__v2_attention(const eqnn__v2 *m, eqnn_tensor *x, const char *name, int out)
+{
+    int L = m->o.lmax, hA = m->o.heads * m->o.alpha, V = m->o.heads * m->o.value;
+    int more = m->o.act == EQNN_S2 ? 0 : (m->o.act == EQNN_DEGREE_GATE ? L : 1) * m->o.hidden;
+    const eqnn_irreps *to = eqnn_irreps_uniform(m->c, V, L);
+    eqnn_sphere_opts act;
+    eqnn_so2_opts o;
+    memset(&act, 0, sizeof act);
+    memset(&o, 0, sizeof o);
+    act.act = m->o.act;
+    act.beta = m->o.beta;
+    act.alpha = m->o.points;
+    x = eqnn_enter(x, name);
+    eqnn_tensor *y = x ? eqnn__v2_first(m, x, hA + more) : NULL;
+    eqnn_tensor *alpha = y ? eqnn__v2_alpha(m, eqnn_slice(y, 0, hA)) : NULL;
+    if (!alpha) return NULL;
+    eqnn_tensor *s = more ? eqnn_slice(y, hA, more) : NULL;
+    y = eqnn_sphere_activation(eqnn_slice(y, hA + more, y->cols - hA - more), L, s, &act);
+    y = y ? eqnn_so2_linear(y, "so2_conv_2", to, &o) : NULL;
+    y = eqnn__spread(y, L, V, alpha, m->o.heads);
+    y = y ? eqnn_from_frame(y, m->frame, to, EQNN_TARGETS, 1) : NULL;
+    return y ? eqnn_leave(eqnn__v2_linear(m, y, "proj", out)) : NULL;
+}
+
+/* Three linear maps at every point of the sphere */
+static eqnn_tensor *eqnn__v2_points(eqnn_tensor *f, const void *user)
+{
+    const int *C = (const int *)user;
+    eqnn_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    f = eqnn_silu(eqnn_linear(f, "grid_mlp.0", *C, &o));
+    f = eqnn_silu(eqnn_linear(f, "grid_mlp.2", *C, &o));
+    return eqnn_linear(f, "grid_mlp.4", *C, &o);
+}
+
+static eqnn_tensor *eqnn__v2_grid(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor *s)
+{
+    int C = m->o.ffn, separable = m->o.act == EQNN_SEPARABLE_S2;
+    const eqnn_label *label = y->label;
+    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user);
+    eqnn__sphere_job j = {
+        eqnn__sphere_find(m->c, m->o.lmax, m->o.lmax, 0, m->o.beta, m->o.points),
+        eqnn__v2_points, user, C};
+    if (!user || !j.e) return NULL;
+    *user = C;
+    if (separable) s = eqnn_silu(eqnn_linear(s, "scalar_mlp.0", C, NULL));
+    y = eqnn__on_sphere(eqnn__bare(y), &j);
+    if (separable) y = eqnn_concat(s, eqnn_slice(y, C, eqnn_cols(y) - C));
+    return eqnn__tag(y, label);
+}
+
+static eqnn_tensor *eqnn__v2_ffn(const eqnn__v2 *m, eqnn_tensor *x, const char *name, int out)
+{
+    eqnn_sphere_opts act;
+    int C = m->o.ffn, gates = m->o.act == EQNN_DEGREE_GATE ? m->o.lmax * C : C;
+    memset(&act, 0, sizeof act);
+    act.act = m->o.act;
+    act.beta = m->o.beta;
+    act.alpha = m->o.points;
+    x = eqnn_enter(x, name);
+    if (!x) return NULL;
+    eqnn_tensor *s = eqnn__bare(eqnn_slice(x, 0, m->o.channels));
+    eqnn_tensor *y = eqnn__v2_linear(m, x, "so3_linear_1", C);
+    if (!y || !s) return NULL;
+    if (m->o.no_grid_mlp) {
+        s = m->o.act == EQNN_S2 ? NULL : eqnn_linear(s, "gating_linear", gates, NULL);
+        y = eqnn_sphere_activation(y, m->o.lmax, s, &act);
+    } else {
+        y = eqnn__v2_grid(m, y, s);
+    }
+    return y ? eqnn_leave(eqnn__v2_linear(m, y, "so3_linear_2", out)) : NULL;
+}
+
+static eqnn_tensor *eqnn__v2_residual(const eqnn__v2 *m, eqnn_tensor *x, eqnn_tensor *y,
+                                      const char *drop, const char *path)
+{
+    if (!y) return NULL;
+    y = eqnn_irreps_dropout(y, drop, m->o.proj_drop, NULL);
+    return eqnn_add(x, eqnn_drop_path(y, path, m->o.drop_path, m->g->example_index));
+}
+
+static eqnn_tensor *eqnn__v2_block(const eqnn__v2 *m, eqnn_tensor *x, int i)
+{
+    x = x ? eqnn_enter(x, eqnn_format(m->c, "blocks.%d", i)) : NULL;
+    eqnn_tensor *y = x ? eqnn__v2_norm(m, x, "norm_1") : NULL;
+    y = y ? eqnn__v2_attention(m, y, "ga", m->o.channels) : NULL;
+    x = eqnn__v2_residual(m, x, y, "drop_1", "path_1");
+    y = x ? eqnn__v2_norm(m, x, "norm_2") : NULL;
+    y = y ? eqnn__v2_ffn(m, y, "ffn", m->o.channels) : NULL;
+    return eqnn_leave(eqnn__v2_residual(m, x, y, "drop_2", "path_2"));
+}
+
+/* Degree 0 from the species, the others from the directions of neighbours */
+static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
+{
+    eqnn_tensor *x =
+        eqnn_embedding(m->c, species, "sphere_embedding", m->species, m->o.channels, NULL);
+    x = x ? eqnn__pad(x, 0, m->node->cols) : NULL;
+    eqnn_tensor *one = eqnn_full(m->c, 1, 1, 1 / m->o.neighbours);
+    one = one ? eqnn_enter(one, "edge_degree_embedding") : NULL;
+    eqnn_tensor *e = one ? eqnn__v2_factors(m, eqnn__v2_scalars(m),
+                                            (m->o.lmax + 1) * m->o.channels) : NULL;
+    e = e ? eqnn_from_frame(e, m->frame, m->node, EQNN_TARGETS, 1) : NULL;
+    return e ? eqnn_add(eqnn_as(x, m->node), eqnn_leave(eqnn_mul(e, one))) : NULL;
+}
+
+static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
+{
+    const eqnn_graph *g = m->g;
+    eqnn_frame_opts o;
+    size_t edges = (size_t)g->edges;
+    int *ends = (int *)eqnn__temp(m->c, 2 * edges, sizeof *ends), n = m->o.gaussians;
+    double step = n > 1 ? m->o.radius / (n - 1) : m->o.radius, w = m->o.width * step;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
+    if (!ends || !r) return 0;
+    for (size_t e = 0; e < edges; e++) {
+        ends[e] = species->v[g->source[e]];
+        ends[edges + e] = species->v[g->target[e]];
+    }
+    memset(&o, 0, sizeof o);
+    o.graph = g;
+    o.rotations = m->o.rotations;
+    m->source = eqnn_ints_make(m->c, g->edges, ends, m->species, 0);
+    m->target = eqnn_ints_make(m->c, g->edges, ends + edges, m->species, 0);
+    m->node = eqnn_irreps_uniform(m->c, m->o.channels, m->o.lmax);
+    m->frame = eqnn_frame_make(r, m->o.lmax, m->o.mmax, &o);
+    eqnn_tensor *x = eqnn_sub(eqnn_norm(r), eqnn__steps(m->c, n, 0, step));
+    m->basis = eqnn_exp(eqnn_scale(eqnn_square(x), -0.5 / (w * w)));
+    return m->source && m->target && m->node && m->frame && m->basis;
+}
+
+static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                          const eqnn_equiformer_v2_opts *o)
+{
+    eqnn_ctx *c = pos->ctx;
+    if (!species || !g || species->count != pos->rows || g->targets != pos->rows ||
+        g->sources != pos->rows || (species->range <= 0 && species->count > 0)) {
+        eqnn__fail(c, "equiformer_v2: %d positions, %d species of range %d (the number of "
+                      "species), a graph of %d sources and %d targets",
+                   pos->rows, species ? species->count : 0, species ? species->range : 0,
+                   g ? g->sources : 0, g ? g->targets : 0);
+        return 0;
+    }
+    if (o->blocks > 0 && o->channels > 0 && o->hidden > 0 && o->heads > 0 && o->alpha > 0 &&
+        o->value > 0 && o->ffn > 0 && o->edge_channels > 0 && o->gaussians > 0)
+        return 1;
+    eqnn__fail(c, "equiformer_v2: no size may be negative");
+    return 0;
+}
+
+EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                         const char *name, const eqnn_equiformer_v2_opts *opts)
+{
+    eqnn__v2 m;
+    memset(&m, 0, sizeof m);
+    eqnn__v2_defaults(&m.o, opts);
+    if (eqnn__bad(pos, "equiformer_v2") || !eqnn__v2_check(species, pos, g, &m.o)) return NULL;
+    m.c = pos->ctx;
+    m.g = g;
+    m.species = species->range > 0 ? species->range : 1;
+    pos = eqnn_enter(pos, name);
+    if (m.o.forces) *m.o.forces = NULL;
+    if (!pos || !eqnn__v2_start(&m, species, pos)) return NULL;
+    eqnn_tensor *x = eqnn__v2_embedding(&m, species);
+    for (int i = 0; i < m.o.blocks && x; i++) x = eqnn__v2_block(&m, x, i);
+    x = x ? eqnn__v2_norm(&m, x, "norm") : NULL;
+    eqnn_tensor *e = x ? eqnn__v2_ffn(&m, x, "energy_block", 1) : NULL;
+    if (e && m.o.forces && m.o.lmax > 0) {
+        eqnn_tensor *f = eqnn__v2_attention(&m, x, "force_block", 1);
+        *m.o.forces = f ? eqnn_slice(f, 1, 3) : NULL;
+    }
+    e = e ? eqnn_pool_sum(eqnn_slice(e, 0, 1), g) : NULL;
+    return eqnn_leave(eqnn_scale(eqnn__bare(e), 1 / m.o.nodes));
 }
 
 #ifdef EQNN__QUICK

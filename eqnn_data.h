@@ -2215,7 +2215,10 @@ static eqnn_proteins *eqnn__protein_from(eqnn_ctx *c, const eqnn_npz *z)
         at += own;
         m->first[++m->chains] = m->residues;
     }
-    return m;
+    if (!m || m->residues > 0) return m;
+    eqnn_fail(c, "proteins: there is no residue with N, CA and C");
+    eqnn_proteins_free(m);
+    return NULL;
 }
 
 EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)

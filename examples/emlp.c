@@ -194,8 +194,7 @@ static int load(trial *t)
     return epoch;
 }
 
-/* The error that is reported is the test's when that of the validation set was smallest. At a
-   constant rate both jump by factors from epoch to epoch, so every epoch is looked at. */
+/* Looks at the validation set a hundred times in all. */
 static void look(trial *t, int epoch, double train, eqnn_csv *log)
 {
     if (t->s->average > 0) eqnn_use_average(t->c, 1);
@@ -220,7 +219,7 @@ static int train(trial *t, eqnn_csv *log)
     eqnn_adam_opts o = { .rate = s->rate, .average = s->average };
     eqnn_adam *adam = eqnn_adam_make(t->c, &o);
     eqnn_batches *batches = eqnn_batches_make(t->c, s->n, NULL, s->n < BATCH ? s->n : BATCH, 1);
-    int epoch = load(t);
+    int epoch = load(t), every = (s->epochs + 99) / 100;
     eqnn_progress bar;
     eqnn_progress_start(&bar, stderr, trial_name(t->number), s->epochs, epoch);
     while (epoch < s->epochs && !eqnn_error(t->c) && !eqnn_interrupted()) {
@@ -229,7 +228,9 @@ static int train(trial *t, eqnn_csv *log)
         eqnn_batches_start(batches, epoch);
         for (int n; (n = eqnn_batches_next(batches, &items)) > 0;)
             eqnn_average_add(&loss, step(t, adam, items, n), n);
-        look(t, ++epoch, eqnn_average_value(&loss), log);
+        epoch++;
+        if (epoch % every == 0 || epoch == s->epochs)
+            look(t, epoch, eqnn_average_value(&loss), log);
         eqnn_progress_show(&bar, epoch, "train %.5f  validation %.5f", eqnn_average_value(&loss),
                            t->best);
     }

@@ -29,7 +29,7 @@ typedef struct row {
     int threads;         /* default those of the context */
 } row;
 
-static int threads = 1;
+static int threads = 1, samples; /* samples: when not 0, in the place of BENCH_SAMPLES */
 
 static double setting(const char *name, double otherwise)
 {
@@ -72,14 +72,14 @@ static int wanted(const char *problem)
     return !f || strstr(problem, f) != NULL;
 }
 
-/* Calls until a sample is long enough, then takes samples of so many calls. */
-static void measure(row r, void (*call)(void *), void *user)
+/* Calls until a sample is long enough, then takes samples of so many calls. The median. */
+static double measure(row r, void (*call)(void *), void *user)
 {
     static double t[1000];
     double least = 1e6 * setting("BENCH_SAMPLE_MS", 4), all;
-    int n = (int)setting("BENCH_SAMPLES", 25);
+    int n = samples ? samples : (int)setting("BENCH_SAMPLES", 25);
     long calls = 1;
-    if (!wanted(r.problem)) return;
+    if (!wanted(r.problem)) return 0;
     n = n < 3 ? 3 : n > 1000 ? 1000 : n;
     call(user); /* parameters and plans come into being */
     call(user);
@@ -92,6 +92,7 @@ static void measure(row r, void (*call)(void *), void *user)
     printf("%.1f\t%.1f\t%.1f\t%.1f\t%d\t%.6g\t%.6g\t%s\n", quantile(t, n, 0.5),
            quantile(t, n, 0.1), quantile(t, n, 0.9), t[0], n, r.flops, r.bytes, r.note);
     fflush(stdout);
+    return quantile(t, n, 0.5);
 }
 
 static void report(eqnn_ctx *c, const char *problem)
@@ -678,6 +679,163 @@ static void matrix_products(void)
     }
 }
 
+/* ---- edge frames ----
+   The tensor product of features with the harmonics of their edge, all paths with all their weights
+   (64 channels, degrees 0 to l): as a product, which costs l^5 and more, and in the edge's frame,
+   l^3. A line that begins with # sums up: time and memory of an edge, and what part of the rate of
+   a matrix product (1024 x 1024, here and now) the way through the frame reaches. */
+
+enum { FRAME_EDGES = 10000, FRAME_CHANNELS = 64 };
+
+typedef struct frame_job {
+    eqnn_ctx *c;
+    const eqnn_irreps *a;
+    const eqnn_product *p; /* NULL: through the frame */
+    int lmax, edges, wants;
+    eqnn_tensor *want[16], *g; /* x, then r or Y, then weights */
+    eqnn_frame *f;
+} frame_job;
+
+static eqnn_tensor *frame_layer(frame_job *j)
+{
+    if (j->p) return eqnn_tensor_product(j->want[0], j->want[1], j->want[2], j->p);
+    eqnn_tensor *y = eqnn_to_frame(j->want[0], j->f, EQNN_EDGES);
+    return eqnn_from_frame(eqnn_so2_linear(y, "so2", j->a, NULL), j->f, j->a, EQNN_EDGES, 0);
+}
+
+static void frame_forward(void *user)
+{
+    frame_job *j = (frame_job *)user;
+    eqnn_mark m = eqnn_mark_make(j->c);
+    eqnn_recording(j->c, 0);
+    eqnn_tensor *y = frame_layer(j);
+    eqnn_recording(j->c, 1);
+    eqnn_rewind(m, eqnn_slice_rows(y, 0, 1));
+}
+
+static void frame_both(void *user)
+{
+    frame_job *j = (frame_job *)user;
+    eqnn_mark m = eqnn_mark_make(j->c);
+    eqnn_tensor *d[16] = { NULL };
+    eqnn_vjps(frame_layer(j), j->g, j->want, j->wants, d);
+    eqnn_rewind(m, eqnn_slice_rows(d[0], 0, 1));
+}
+
+static void frame_frame(void *user)
+{
+    frame_job *j = (frame_job *)user;
+    eqnn_mark m = eqnn_mark_make(j->c);
+    eqnn_frame_make(j->want[1], j->lmax, j->lmax, NULL);
+    eqnn_rewind(m, eqnn_slice_rows(j->want[1], 0, 1));
+}
+
+/* Every irrep even, so that the product has all paths of the frame. */
+static const eqnn_irreps *frame_irreps(eqnn_ctx *c, int copies, int lmax)
+{
+    int block[32][3];
+    for (int l = 0; l <= lmax; l++) block[l][0] = copies, block[l][1] = l, block[l][2] = 1;
+    return eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1);
+}
+
+static void frame_make(frame_job *j, int lmax, int edges, int dense)
+{
+    eqnn_harmonics_opts h = { .normalize = 1 };
+    memset(j, 0, sizeof *j);
+    j->c = context();
+    j->lmax = lmax;
+    j->edges = edges;
+    j->wants = 3;
+    j->a = frame_irreps(j->c, FRAME_CHANNELS, lmax);
+    j->want[0] = kept(j->c, "x", edges, j->a, 0);
+    j->g = kept(j->c, "g", edges, j->a, 0);
+    j->want[1] = kept(j->c, "r", edges, NULL, 3);
+    if (dense) {
+        const eqnn_irreps *sphere = frame_irreps(j->c, 1, 2 * lmax);
+        eqnn_tensor *Y = eqnn_spherical_harmonics(j->want[1], 2 * lmax, &h);
+        j->p = eqnn_product_full(j->c, j->a, sphere, j->a, NULL);
+        j->want[1] = eqnn_keep(eqnn_as(Y, sphere));
+        j->want[2] = kept(j->c, "w", 1, NULL, eqnn_product_weights(j->p));
+        eqnn_reset(j->c);
+        return;
+    }
+    eqnn_reset(j->c);
+    j->f = eqnn_frame_make(j->want[1], lmax, lmax, NULL);
+    frame_forward(j);
+    for (j->wants = 2; j->wants - 2 < eqnn_parameter_count(j->c); j->wants++)
+        j->want[j->wants] = eqnn_parameter_at(j->c, j->wants - 2);
+}
+
+/* Multiply-adds of an edge, times 2: rotations and mixing in the frame; coupling and mixing of all
+   paths of the product. */
+static double frame_flops(int L, int dense)
+{
+    double C = FRAME_CHANNELS, turn = 0, mix = 0;
+    for (int l = 0; l <= L && !dense; l++) {
+        turn += 2 * (2.0 * l + 1) * (2 * l + 1);
+        mix += (l ? 4.0 : 1.0) * (L + 1 - l) * (L + 1 - l);
+    }
+    for (int a = 0; a <= L && dense; a++)
+        for (int b = 0; b <= L; b++) {
+            double paths = 2 * (a < b ? a : b) + 1;
+            turn += paths * (2 * a + 1) * (2 * b + 1);
+            mix += paths * (2 * b + 1);
+        }
+    return 2 * (turn * C + mix * C * C);
+}
+
+/* Nanoseconds of an edge forward, and bytes of an edge: forward, with backward. */
+static double frame_rows(int lmax, int edges, int dense, double bytes[2])
+{
+    static const char *const pass[2] = { "fwd", "fwd_bwd" };
+    frame_job j;
+    char name[32];
+    double t = 0, numbers = 2 * FRAME_CHANNELS * (lmax + 1.0) * (lmax + 1);
+    snprintf(name, sizeof name, "frame_l%d", lmax);
+    frame_make(&j, lmax, edges, dense);
+    row r = { name, "frame", REAL, "eqnn", edges, 0, 0, "rotations of all degrees", 0 };
+    if (!dense) measure(r, frame_frame, &j);
+    r.impl = dense ? "dense" : "so2";
+    r.note = dense ? "all paths, weights shared" : "into the frame, mixing, back";
+    for (int both = 0; both < 2; both++) {
+        size_t before = eqnn_memory_use(j.c).step;
+        r.pass = pass[both];
+        r.flops = (both ? 3 : 1) * frame_flops(lmax, dense) * edges;
+        r.bytes = (both ? 3 : 1) * (double)sizeof(eqnn_real) * numbers * edges;
+        double ns = measure(r, both ? frame_both : frame_forward, &j);
+        bytes[both] = (double)(eqnn_memory_use(j.c).step_peak - before) / edges;
+        if (!both) t = ns / edges;
+    }
+    report(j.c, name);
+    eqnn_free(j.c);
+    return t;
+}
+
+static void frames(void)
+{
+    char name[32];
+    samples = 5;
+    for (int l = 1; l <= 8; l++) {
+        double so2[2], dense[2], few = FRAME_EDGES / (1.0 + l * l * l * (double)l / 8);
+        snprintf(name, sizeof name, "frame_l%d", l);
+        if (!wanted(name)) continue;
+        eqnn_ctx *c = context();
+        eqnn_tensor *A = kept(c, "a", 1024, NULL, 1024), *B = kept(c, "b", 1024, NULL, 1024);
+        plain_job j = { c, A, B, NULL, 0 };
+        eqnn_reset(c);
+        row r = { name, "gemm", REAL, "eqnn", 1, 2147483648.0, 0, "1024 x 1024 x 1024", 0 };
+        double gemm = r.flops / measure(r, multiply, &j);
+        eqnn_free(c);
+        double t = frame_rows(l, FRAME_EDGES, 0, so2), rate = frame_flops(l, 0) / t;
+        double t2 = frame_rows(l, (int)few, 1, dense);
+        printf("# l %d: an edge takes %.0f ns as a product (measured with %d edges), %.0f in the "
+               "frame; %.0f and %.0f bytes forward, %.0f and %.0f with backward; %.0f GF/s, %.0f %% "
+               "of a matrix product\n",
+               l, t2, (int)few, t, dense[0], so2[0], dense[1], so2[1], rate, 100 * rate / gemm);
+    }
+    samples = 0;
+}
+
 static void small_things(void)
 {
     static const struct { const char *name; eqnn_tensor *(*f)(eqnn_tensor *); } f[3] = {
@@ -908,6 +1066,7 @@ int main(void)
     limits();
 #endif
     matrix_products();
+    frames();
     harmonics();
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         if (wanted(products[i].name)) product_problem(&products[i]);

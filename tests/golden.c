@@ -3881,10 +3881,173 @@ static void so2(golden *g)
     end(g);
 }
 
+/* A row in the frame from numbers that are listed by degree; the reverse of by_degree. */
+static eqnn_tensor *by_order(eqnn_tensor *x, int lmax, int mmax, int C)
+{
+    int column[4096], n = 0;
+    for (int m = 0; m <= mmax; m++)
+        for (int s = m; s >= -m; s -= m ? 2 * m : 1)
+            for (int l = m; l <= lmax; l++) {
+                int at = 0;
+                for (int k = 0; k < l; k++) at += 2 * (k < mmax ? k : mmax) + 1;
+                at += s + (l < mmax ? l : mmax);
+                for (int u = 0; u < C; u++) column[n++] = at * C + u;
+            }
+    return eqnn_columns(x, eqnn_ints_make(eqnn_context(x), n, column, n, 0));
+}
+
+/* The label of a row in the frame, as a frame gives it */
+static eqnn_tensor *in_frame(golden *g, eqnn_tensor *y, int lmax, int mmax, int C)
+{
+    eqnn_frame *f = eqnn_frame_make(eqnn_zeros(g->c, 1, 3), lmax, mmax, NULL);
+    const eqnn_irreps *a = eqnn_irreps_uniform(g->c, C, lmax);
+    eqnn_tensor *zero = eqnn_as(eqnn_zeros(g->c, 1, a ? a->cols : 0), a);
+    return eqnn_as(y, eqnn_label_of(eqnn_to_frame(zero, f, EQNN_EDGES)));
+}
+
+static void s2_activations(golden *g)
+{
+    static const char *const out[] = { "out.sep_s2", "out.s2", "out.gate" };
+    json *j;
+    begin(g, "");
+    j = meta(g, "config");
+    int lmax = setting(j, "lmax", 0), mmax = setting(j, "mmax", 0), C = setting(j, "channels", 1);
+    eqnn_sphere_opts o;
+    memset(&o, 0, sizeof o);
+    o.beta = setting(j, "lat", 0);
+    o.alpha = setting(j, "long", 0);
+    json_free(j);
+    int K = (lmax + 1) * (lmax + 1) - (lmax - mmax) * (lmax - mmax + 1);
+    eqnn_tensor *x = matrix(g, "in.x", K * C), *scalars = matrix(g, "in.scalars", C);
+    eqnn_tensor *y = in_frame(g, by_order(x, lmax, mmax, C), lmax, mmax, C);
+    eqnn_tensor *gates = matrix(g, "in.gates", lmax * C);
+    for (int k = 0; k < 3; k++) {
+        o.act = (eqnn_sphere_act)k;
+        eqnn_tensor *s = k == 1 ? NULL : k ? gates : scalars;
+        eqnn_tensor *z = eqnn_sphere_activation(y, lmax, s, &o);
+        if (z) compare(g, out[k], by_degree(z, lmax, mmax, C));
+        if (lmax > mmax) continue;
+        eqnn_tensor *node = eqnn_as(x, eqnn_irreps_uniform(g->c, C, lmax));
+        compare(g, out[k], eqnn_sphere_activation(node, lmax, s, &o)); /* irreps, likewise */
+    }
+    compare(g, "out.smooth_leaky_relu", eqnn_smooth_leaky_relu(scalars, 0.2));
+    mark(g, "to_grid_mat"); /* which out.s2 shows */
+    mark(g, "from_grid_mat");
+    end(g);
+}
+
+static void sphere_norms(golden *g)
+{
+    static const char *const names[] = { "layer_norm", "layer_norm_sh", "rms_norm_sh" };
+    json *j;
+    begin(g, "");
+    j = meta(g, "config");
+    int lmax = setting(j, "lmax", 0), C = setting(j, "channels", 1);
+    json_free(j);
+    eqnn_tensor *x = coefficients(g, "in.x", C, lmax);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int k = 0; k < 3; k++) {
+            eqnn_norm_opts o;
+            char name[64];
+            memset(&o, 0, sizeof o);
+            o.together = k == 2;
+            eqnn_tensor *h = eqnn_enter(x, "norms");
+            eqnn_tensor *y = k == 1 ? eqnn_separable_layer_norm(h, names[k], &o)
+                                    : eqnn_irreps_layer_norm(h, names[k], &o);
+            y = eqnn_leave(y);
+            snprintf(name, sizeof name, "out.%s", names[k]);
+            if (pass) compare(g, name, y);
+        }
+        if (!pass) set_weights(g, "w.", "norms");
+    }
+    end(g);
+}
+
+/* Edges as the graph sorts them: rotations [edges,9] of the file in its own order */
+static double *sorted_rotations(golden *g, const eqnn_graph *graph)
+{
+    size_t n;
+    double *R = numbers(g, "in.edge_rot_mat", &n), *out = (double *)malloc((n + 1) * sizeof *out);
+    for (int e = 0; R && out && graph && e < graph->edges; e++)
+        memcpy(out + 9 * e, R + 9 * graph->order[e], 9 * sizeof *out);
+    free(R);
+    return out;
+}
+
+static eqnn_equiformer_v2_opts v2_options(golden *g, json *j)
+{
+    static const char *const norms[] = { "layer_norm_sh", "layer_norm", "rms_norm_sh", NULL };
+    eqnn_equiformer_v2_opts o;
+    memset(&o, 0, sizeof o);
+    o.lmax = setting(j, "lmax", 0);
+    o.mmax = setting(j, "mmax", 0);
+    o.blocks = setting(j, "num_layers", 0);
+    o.channels = setting(j, "sphere_channels", 0);
+    o.hidden = setting(j, "attn_hidden_channels", 0);
+    o.heads = setting(j, "num_heads", 0);
+    o.alpha = setting(j, "attn_alpha_channels", 0);
+    o.value = setting(j, "attn_value_channels", 0);
+    o.ffn = setting(j, "ffn_hidden_channels", 0);
+    o.norm = (eqnn_v2_norm)find_word(g, norms, json_text(json_get(j, "norm_type"), NULL));
+    o.act = json_true(json_get(j, "use_gate_act"), 0)     ? EQNN_DEGREE_GATE
+            : json_true(json_get(j, "use_sep_s2_act"), 0) ? EQNN_SEPARABLE_S2
+                                                          : EQNN_S2;
+    o.no_grid_mlp = !json_true(json_get(j, "use_grid_mlp"), 1);
+    o.no_renorm = !json_true(json_get(j, "use_attn_renorm"), 1);
+    o.beta = setting(j, "grid_resolution", 2 * (o.lmax + 1));
+    o.points = setting(j, "grid_resolution", 2 * (o.mmax + 1) + 1);
+    o.edge_channels = setting(j, "edge_channels", 0);
+    o.gaussians = setting(j, "num_gaussians", 0);
+    o.width = json_number(json_get(j, "basis_width_scalar"), 0);
+    o.radius = json_number(json_get(j, "max_radius"), 0);
+    o.nodes = json_number(json_get(j, "avg_num_nodes"), 0);
+    o.neighbours = json_number(json_get(j, "avg_degree"), 0);
+    return o;
+}
+
+static void equiformer_v2(golden *g)
+{
+    json *j;
+    begin(g, "");
+    j = meta(g, "config");
+    eqnn_equiformer_v2_opts o = v2_options(g, j);
+    int n, edges, *edge = integers(g, "in.edge_index", &edges), *batch = integers(g, "in.batch", &n);
+    int *species = integers(g, "in.atomic_numbers", &n), range = setting(j, "max_num_elements", 0);
+    eqnn_graph_opts go;
+    memset(&go, 0, sizeof go);
+    go.targets = n;
+    go.example = batch;
+    const eqnn_graph *graph = eqnn_graph_make(g->c, edges / 2, edge, edge + edges / 2, &go);
+    double *R = sorted_rotations(g, graph);
+    eqnn_tensor *pos = matrix(g, "in.pos", 3), *forces = NULL, *energy = NULL;
+    o.rotations = R;
+    o.forces = &forces;
+    for (int pass = 0; pass < 2; pass++) {
+        energy = eqnn_equiformer_v2(eqnn_ints_make(g->c, n, species, range, 0), pos, graph, "v2", &o);
+        if (!pass) set_weights(g, "w.", "v2");
+    }
+    compare(g, "out.energy", energy);
+    compare(g, "out.forces", forces);
+    mark(g, "tap.");
+    char count[512];
+    double theirs = atof(meta_text(g, "num_parameters", count));
+    double ours = (double)eqnn_parameter_size(g->c);
+    compare_numbers(g, "num_parameters", &ours, &theirs, 1);
+    free(R);
+    free(species);
+    free(batch);
+    free(edge);
+    json_free(j);
+    end(g);
+}
+
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
 
 static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "so2_", so2 },
+                                     { "equiformer_v2", equiformer_v2 },
+                                     { "s2_lmax", s2_activations },
+                                     { "norms_", sphere_norms },
                                      { "wigner_D", wigner_D },
                                      { "spherical_harmonics", spherical_harmonics },
                                      { "fully_connected_tp", tensor_products },

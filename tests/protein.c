@@ -274,6 +274,10 @@ TEST(backbone_arrays)
     CHECK(m && m->kind[0] == 20 && m->kind[1] == 19 && m->number[0] == 2 && isnan(m->pos[21]));
     CHECK(m && m->pos[0] == 12 && m->pos[11] == 23 && m->first[1] == 1 && m->first[2] == 2);
     eqnn_proteins_free(m);
+    for (int i = 0; i < 3; i++) x[12 * i + 5] = NAN;
+    CHECK(eqnn_npz_save(c, file, a, 3));
+    CHECK(!eqnn_protein_open(c, file));
+    CHECK_ERROR(c, "no residue");
     n[0] = 3;
     CHECK(eqnn_npz_save(c, file, a, 3));
     CHECK(!eqnn_protein_open(c, file));

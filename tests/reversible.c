@@ -189,6 +189,56 @@ TEST(derivatives_and_symmetry)
     CHECK_SYMMETRY(as_function, x, 3, &t);
 }
 
+/* Running statistics are filed once, not again when a block is run backwards; frozen weights and
+   arguments that no block looks at do no harm; and the whole may stand in a checkpoint. */
+static eqnn_tensor *normed(int block, eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_ctx *c = eqnn_context(x[0]);
+    (void)n, (void)user;
+    eqnn_tensor *y = eqnn_batch_norm(x[0], eqnn_format(c, "norm.%d", block), NULL);
+    return eqnn_linear(y, eqnn_format(c, "mix.%d", block), 4, NULL);
+}
+
+static eqnn_tensor *inside(eqnn_tensor *const *x, int n, void *user)
+{
+    return eqnn_reversible(normed, normed, 3, x, n, user, 0);
+}
+
+TEST(updates_and_nesting)
+{
+    double mean[3], slope[3], slack[3], frozen[3];
+    for (int way = 0; way < 3; way++) { /* plain; reversible; that in a checkpoint */
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *x[2], *y;
+        eqnn_training(c, 1);
+        x[0] = eqnn_linear(eqnn_normal(c, "x", 9, 4), "in", 4, NULL);
+        x[1] = eqnn_param(c, "unused", 2, 2, NULL);
+        eqnn_freeze(c, "mix.1.*", 1);
+        if (way == 0) {
+            eqnn_tensor *a = x[0], *b = x[0];
+            for (int i = 0; i < 3; i++) {
+                a = eqnn_add(a, normed(i, &b, 1, NULL));
+                b = eqnn_add(b, normed(i, &a, 1, NULL));
+            }
+            y = eqnn_scale(eqnn_add(a, b), 0.5);
+        } else {
+            y = way == 1 ? inside(x, 2, NULL) : eqnn_checkpoint(inside, x, 2, NULL, 0);
+        }
+        CHECK(eqnn_backward(eqnn_mean(eqnn_square(y))));
+        eqnn_commit(c);
+        mean[way] = eqnn_at(eqnn_parameter(c, "norm.2.running_mean"), 0, 1);
+        slope[way] = eqnn_at(eqnn_gradient(eqnn_parameter(c, "in.weight")), 1, 2);
+        slack[way] = eqnn_at(eqnn_gradient(x[1]), 1, 1);
+        frozen[way] = eqnn_at(eqnn_gradient(eqnn_parameter(c, "mix.1.weight")), 1, 1);
+    }
+    for (int way = 1; way < 3; way++) {
+        CHECK_NEAR(mean[way], mean[0], test_eps(1e-13, 1e-6));
+        CHECK_NEAR(slope[way], slope[0], test_eps(1e-11, 1e-4));
+        CHECK(slack[way] == 0 && frozen[way] == 0);
+    }
+    CHECK(mean[0] != 0 && slope[0] != 0);
+}
+
 /* The highest mark of the step's memory in a forward and backward pass, weights made before. */
 static double highest(int depth, int reversible)
 {

@@ -1,0 +1,329 @@
+/* equiformer_v2.c - EquiformerV2 and what it is made of (sections 11 and 13 of eqnn.h) */
+#include "test.h"
+
+enum { ATOMS = 7 };
+
+typedef struct model {
+    eqnn_ints *species;
+    const eqnn_graph *g;
+    eqnn_equiformer_v2_opts o;
+    const char *name;
+} model;
+
+/* A small network; with gates it is symmetric up to rounding. */
+static eqnn_equiformer_v2_opts small(eqnn_sphere_act act)
+{
+    eqnn_equiformer_v2_opts o;
+    memset(&o, 0, sizeof o);
+    o.lmax = 2;
+    o.blocks = 2;
+    o.channels = 4;
+    o.hidden = 5;
+    o.heads = 2;
+    o.alpha = 3;
+    o.value = 2;
+    o.ffn = 6;
+    o.act = act;
+    o.no_grid_mlp = act == EQNN_DEGREE_GATE;
+    o.edge_channels = 6;
+    o.gaussians = 12;
+    o.radius = 6;
+    o.nodes = 1;
+    o.neighbours = 3;
+    return o;
+}
+
+static eqnn_tensor *energy_of(eqnn_tensor *const *x, int n, void *user)
+{
+    const model *m = (const model *)user;
+    (void)n;
+    return eqnn_equiformer_v2(m->species, x[0], m->g, m->name, &m->o);
+}
+
+/* Two molecules, of 4 and 3 atoms. */
+static model two_molecules(eqnn_ctx *c, eqnn_sphere_act act)
+{
+    static const int kind[ATOMS] = { 0, 3, 1, 1, 2, 0, 3 };
+    static const int source[18] = { 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6 };
+    static const int target[18] = { 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 5, 6, 4, 6, 4, 5 };
+    static const int example[ATOMS] = { 0, 0, 0, 0, 1, 1, 1 };
+    eqnn_graph_opts go;
+    model m;
+    memset(&m, 0, sizeof m);
+    memset(&go, 0, sizeof go);
+    go.targets = ATOMS;
+    go.example = example;
+    m.g = eqnn_graph_make(c, 18, source, target, &go);
+    m.species = eqnn_ints_make(c, ATOMS, kind, 5, 0);
+    m.o = small(act);
+    m.name = "v2";
+    return m;
+}
+
+/* max |a - b| / max |b| */
+static double relative(eqnn_tensor *a, eqnn_tensor *b)
+{
+    double worst = 0, size = 0;
+    for (int i = 0; i < eqnn_rows(b); i++)
+        for (int k = 0; k < eqnn_cols(b); k++) {
+            worst = fmax(worst, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
+            size = fmax(size, fabs(eqnn_at(b, i, k)));
+        }
+    return a && b && size > 0 ? worst / size : INFINITY;
+}
+
+static eqnn_tensor *turned(eqnn_tensor *x, const double R[9])
+{
+    return eqnn_matmul_t(x, eqnn_from_double(eqnn_context(x), 3, 3, R), 0, 1);
+}
+
+/* Largest relative change of energies and forces when the world turns and moves */
+static double symmetry_error(model *m, eqnn_tensor *pos)
+{
+    eqnn_ctx *c = eqnn_context(pos);
+    double worst = 0;
+    for (int k = 0; k < 3; k++) {
+        double R[9];
+        eqnn_tensor *f = NULL, *f2 = NULL;
+        eqnn_rotation_random(c, eqnn_format(c, "R%d", k), 0, R);
+        m->o.forces = &f;
+        eqnn_tensor *e = energy_of(&pos, 1, m), *moved = eqnn_shift(turned(pos, R), 0.25);
+        m->o.forces = &f2;
+        eqnn_tensor *e2 = energy_of(&moved, 1, m);
+        worst = fmax(worst, relative(e2, e));
+        worst = fmax(worst, relative(eqnn_as(f2, NULL), turned(eqnn_as(f, NULL), R)));
+    }
+    m->o.forces = NULL;
+    test_note("symmetry error %.1e", worst);
+    return worst;
+}
+
+TEST(v2_turns)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2);
+    for (int norm = 0; norm < 3; norm++) { /* every norm; with gates exactly */
+        model m = two_molecules(c, EQNN_DEGREE_GATE);
+        m.o.norm = (eqnn_v2_norm)norm;
+        m.name = eqnn_format(c, "gate%d", norm);
+        CHECK_NEAR(symmetry_error(&m, pos), 0, test_eps(1e-12, 2e-5));
+    }
+    for (int grid = 0; grid < 4; grid++) { /* functions on the sphere: as the grid is fine */
+        model m = two_molecules(c, grid % 2 ? EQNN_S2 : EQNN_SEPARABLE_S2);
+        m.o.no_grid_mlp = grid / 2;
+        m.o.no_renorm = grid == 3;
+        m.name = eqnn_format(c, "grid%d", grid);
+        CHECK_NEAR(symmetry_error(&m, pos), 0, 1e-3); /* 1e-4 a layer, more where numbers are large */
+        if (grid) continue;
+        m.o.beta = 6, m.o.points = 5;
+        CHECK(symmetry_error(&m, pos) > 1e-3); /* and the smallest grid is not */
+    }
+    CHECK_OK(c);
+}
+
+/* Forces as derivatives: exact, and so are derivatives of losses on them. */
+TEST(v2_derivatives)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, EQNN_DEGREE_GATE);
+    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2);
+    m.o.blocks = 1;
+    CHECK_DERIVATIVES_OF(energy_of, &pos, 1, &m, 1);
+    if (test_eps(1, 0) > 0) CHECK_DERIVATIVES_OF(energy_of, &pos, 1, &m, 2);
+    model s = two_molecules(c, EQNN_SEPARABLE_S2);
+    s.name = "s2";
+    s.o.blocks = 1;
+    s.o.beta = s.o.points = 30; /* what is left of the grid's error does not show */
+    if (test_eps(1, 0) > 0) CHECK_DERIVATIVES_OF(energy_of, &pos, 1, &s, 1);
+    CHECK_OK(c);
+}
+
+/* Molecules do not see each other; the order of atoms does not matter. */
+TEST(v2_examples_are_apart)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, EQNN_SEPARABLE_S2);
+    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *f = NULL, *f2 = NULL;
+    m.o.forces = &f;
+    eqnn_tensor *e = energy_of(&pos, 1, &m);
+    static const int kind[3] = { 3, 2, 0 }, source[6] = { 0, 0, 1, 1, 2, 2 };
+    static const int target[6] = { 1, 2, 0, 2, 0, 1 }, order[3] = { 6, 4, 5 };
+    eqnn_graph_opts go;
+    memset(&go, 0, sizeof go);
+    go.targets = 3;
+    model one = m;
+    one.g = eqnn_graph_make(c, 6, source, target, &go);
+    one.species = eqnn_ints_make(c, 3, kind, 5, 0);
+    one.o.forces = &f2;
+    eqnn_ints *index = eqnn_ints_make(c, 3, order, ATOMS, 0);
+    eqnn_tensor *pos1 = eqnn_take(pos, index);
+    eqnn_tensor *e1 = energy_of(&pos1, 1, &one);
+    CHECK_NEAR(eqnn_value(e1), eqnn_at(e, 1, 0), test_eps(1e-13, 1e-5));
+    CHECK_SAME(f2, eqnn_take(f, index), test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
+/* Coincident atoms, an edge along -y, an atom alone, an example of one atom, no atom at all. */
+TEST(v2_awkward_input)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, EQNN_DEGREE_GATE);
+    double x[ATOMS][3] = { { 0, 0, 0 }, { 0, 1, 0 }, { 0, 1, 0 }, { 0, 0, 2 },
+                           { 1, 1, 1 }, { 1, 1, 1 }, { 1, -1, 1 } };
+    eqnn_tensor *pos = eqnn_from_double(c, ATOMS, 3, &x[0][0]), *f = NULL;
+    CHECK_NEAR(symmetry_error(&m, pos), 0, test_eps(1e-12, 2e-5));
+    m.o.forces = &f;
+    eqnn_tensor *e = energy_of(&pos, 1, &m), *g = eqnn_grad(eqnn_sum(e), pos);
+    CHECK(test_finite(e) && test_finite(g) && test_finite(f));
+    CHECK(test_finite(eqnn_grad(eqnn_sum(eqnn_square(g)), pos)));
+    eqnn_graph_opts go;
+    memset(&go, 0, sizeof go);
+    go.targets = ATOMS;
+    model alone = m;
+    alone.g = eqnn_graph_make(c, 0, NULL, NULL, &go);
+    e = energy_of(&pos, 1, &alone);
+    CHECK(test_finite(e));
+    CHECK_SAME(f, eqnn_zeros(c, ATOMS, 3), 0); /* no neighbours, no direction */
+    CHECK(test_finite(eqnn_grad(e, pos)));
+    eqnn_tensor *none = eqnn_zeros(c, 0, 3);
+    go.targets = 0;
+    go.examples = 1;
+    alone.g = eqnn_graph_make(c, 0, NULL, NULL, &go);
+    alone.species = eqnn_ints_make(c, 0, NULL, 5, 0);
+    e = energy_of(&none, 1, &alone);
+    CHECK(eqnn_cols(e) == 1);
+    CHECK_SAME(e, eqnn_zeros(c, eqnn_rows(e), 1), 0);
+    CHECK_OK(c);
+    model bad = m;
+    bad.o.heads = -1;
+    CHECK(!energy_of(&pos, 1, &bad));
+    CHECK_ERROR(c, "negative");
+    bad = m;
+    bad.species = alone.species;
+    CHECK(!energy_of(&pos, 1, &bad));
+    CHECK_ERROR(c, "0 species");
+    bad = two_molecules(c, EQNN_SEPARABLE_S2);
+    bad.o.beta = 7;
+    bad.name = "odd";
+    CHECK(!energy_of(&pos, 1, &bad));
+    CHECK_ERROR(c, "even in number");
+}
+
+/* Noise of training: other results, the same ones for the same tick, and none without training. */
+TEST(v2_training)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, EQNN_SEPARABLE_S2);
+    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *e[4];
+    e[0] = energy_of(&pos, 1, &m);
+    m.o.alpha_drop = 0.3, m.o.drop_path = 0.3, m.o.proj_drop = 0.2;
+    e[1] = energy_of(&pos, 1, &m);
+    eqnn_training(c, 1);
+    e[2] = energy_of(&pos, 1, &m);
+    e[3] = energy_of(&pos, 1, &m);
+    eqnn_training(c, 0);
+    CHECK_SAME(e[1], e[0], 0);
+    CHECK_SAME(e[3], e[2], 0);
+    CHECK(test_difference(e[2], e[0]) > 1e-8);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_square(e[2]))));
+    for (int i = 0; i < eqnn_parameter_count(c); i++)
+        CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
+    CHECK_OK(c);
+}
+
+/* Values at points are made a part of the rows at a time: the same numbers and derivatives. */
+static eqnn_tensor *on_sphere(eqnn_tensor *x)
+{
+    eqnn_sphere_opts o;
+    memset(&o, 0, sizeof o);
+    o.act = EQNN_S2;
+    o.beta = 60, o.alpha = 80;
+    return eqnn_sphere_activation(eqnn_as(x, eqnn_irreps_uniform(eqnn_context(x), 40, 1)), 1, NULL,
+                                  &o);
+}
+
+TEST(sphere_in_parts)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 27, 160), *y = on_sphere(x), *dx = NULL, *dx1 = NULL;
+    eqnn_tensor *one[27], *g = test_normal(c, 27, 160);
+    for (int r = 0; r < 27; r++) one[r] = on_sphere(eqnn_slice_rows(x, r, 1));
+    eqnn_tensor *stacked = eqnn_stack(one, 27);
+    CHECK_SAME(y, stacked, test_eps(1e-14, 1e-5));
+    dx = eqnn_vjp(y, g, x);
+    dx1 = eqnn_vjp(stacked, g, x);
+    CHECK_SAME(dx, dx1, test_eps(1e-14, 1e-5));
+    CHECK_OK(c);
+}
+
+static double mean_error(eqnn_tensor *a, eqnn_tensor *b)
+{
+    a = eqnn_as(a, NULL), b = eqnn_as(b, NULL);
+    return sqrt(eqnn_value(eqnn_mse(a, b)) / eqnn_value(eqnn_mean(eqnn_square(b))));
+}
+
+/* Default grids: silu of random functions turns with them, up to 1e-4. */
+TEST(sphere_defaults)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_sphere_opts o;
+    memset(&o, 0, sizeof o);
+    o.act = EQNN_S2;
+    for (int lmax = 1; lmax <= 4; lmax++) {
+        const eqnn_irreps *a = eqnn_irreps_uniform(c, 3, lmax);
+        eqnn_tensor *x = eqnn_as(test_normal(c, 6, a->cols), a);
+        double R[9], up[3] = { 0, 1, 0 };
+        eqnn_rotation_random(c, eqnn_format(c, "R%d", lmax), 0, R);
+        eqnn_tensor *y = eqnn_sphere_activation(eqnn_rotate(x, R), lmax, NULL, &o);
+        CHECK_NEAR(mean_error(y, eqnn_rotate(eqnn_sphere_activation(x, lmax, NULL, &o), R)), 0,
+                   1e-4);
+        eqnn_rotation_axis(up, 0.4 * lmax, R); /* in a frame, rolls */
+        eqnn_tensor *r = eqnn_stretch(eqnn_from_double(c, 1, 3, up), 6, 3);
+        for (int mmax = 0; mmax <= lmax; mmax++) {
+            eqnn_frame *f = eqnn_frame_make(r, lmax, mmax, NULL);
+            eqnn_tensor *p = eqnn_to_frame(x, f, EQNN_EDGES);
+            eqnn_tensor *q = eqnn_to_frame(eqnn_rotate(x, R), f, EQNN_EDGES);
+            p = eqnn_from_frame(eqnn_sphere_activation(p, lmax, NULL, &o), f, a, EQNN_EDGES, 0);
+            q = eqnn_from_frame(eqnn_sphere_activation(q, lmax, NULL, &o), f, a, EQNN_EDGES, 0);
+            CHECK_NEAR(mean_error(q, eqnn_rotate(p, R)), 0, 1e-4);
+        }
+    }
+    CHECK_OK(c);
+}
+
+/* Parameters of the published models. Those of n blocks are linear in n, so one and two tell. */
+static double parameters(int lmax, int mmax, int blocks)
+{
+    static const int kind[2] = { 0, 1 }, ends[2] = { 0, 1 };
+    double x[2][3] = { { 0, 0, 0 }, { 1, 2, 3 } }, count;
+    eqnn_opts co = test_opts();
+    eqnn_ctx *c = eqnn_make(&co);
+    eqnn_equiformer_v2_opts o;
+    eqnn_graph_opts go;
+    eqnn_tensor *f = NULL;
+    memset(&o, 0, sizeof o);
+    memset(&go, 0, sizeof go);
+    go.targets = 2;
+    o.lmax = lmax, o.mmax = mmax, o.blocks = blocks;
+    o.beta = o.points = 18;
+    o.forces = &f;
+    eqnn_recording(c, 0);
+    eqnn_equiformer_v2(eqnn_ints_make(c, 2, kind, 90, 0), eqnn_from_double(c, 2, 3, &x[0][0]),
+                       eqnn_graph_make(c, 1, ends, ends + 1, &go), "", &o);
+    count = eqnn_error(c) ? NAN : (double)eqnn_parameter_size(c);
+    eqnn_free(c);
+    return count;
+}
+
+TEST(v2_published_sizes)
+{
+    static const int models[3][3] = { { 4, 2, 8 }, { 6, 2, 12 }, { 6, 3, 20 } };
+    static const double count[3] = { 31058690, 83164802, 153602690 };
+    for (int i = 0; i < (test_eps(1, 0) > 0 ? 1 : 3); i++) { /* in double the first */
+        double one = parameters(models[i][0], models[i][1], 1);
+        double two = parameters(models[i][0], models[i][1], 2);
+        CHECK_NEAR(one + (models[i][2] - 1) * (two - one), count[i], 0);
+    }
+}
+
+TEST_MAIN
