@@ -829,8 +829,8 @@ static void frames(void)
         double t = frame_rows(l, FRAME_EDGES, 0, so2), rate = frame_flops(l, 0) / t;
         double t2 = frame_rows(l, (int)few, 1, dense);
         printf("# l %d: an edge takes %.0f ns as a product (measured with %d edges), %.0f in the "
-               "frame; %.0f and %.0f bytes forward, %.0f and %.0f with backward; %.0f GF/s, %.0f %% "
-               "of a matrix product\n",
+               "frame; %.0f and %.0f bytes forward, %.0f and %.0f with backward; %.0f GF/s, "
+               "%.0f %% of a matrix product\n",
                l, t2, (int)few, t, dense[0], so2[0], dense[1], so2[1], rate, 100 * rate / gemm);
     }
     samples = 0;

@@ -113,7 +113,7 @@ TEST(v2_turns)
         m.o.no_grid_mlp = grid / 2;
         m.o.no_renorm = grid == 3;
         m.name = eqnn_format(c, "grid%d", grid);
-        CHECK_NEAR(symmetry_error(&m, pos), 0, 1e-3); /* 1e-4 a layer, more where numbers are large */
+        CHECK_NEAR(symmetry_error(&m, pos), 0, 1e-3); /* 1e-4 a layer, more for large numbers */
         if (grid) continue;
         m.o.beta = 6, m.o.points = 5;
         CHECK(symmetry_error(&m, pos) > 1e-3); /* and the smallest grid is not */

@@ -34,7 +34,7 @@ static eqnn_tensor *turned(eqnn_tensor *x, const double R[9])
     return eqnn_label_of(x) ? eqnn_rotate(x, R) : eqnn_matmul_t(x, M, 0, 1);
 }
 
-/* The rows in the frame have the axis where it belongs: only m = 0 of the harmonics of r is left. */
+/* The frame has the axis where it belongs: only m = 0 of the harmonics of r is left. */
 TEST(frame_turns_the_edge_to_y)
 {
     eqnn_ctx *c = test_context();
@@ -59,7 +59,8 @@ TEST(frame_turns_the_edge_to_y)
 TEST(frame_and_back)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *r = special_edges(c), *x = test_features(c, SPECIAL, "5x0e+3x2e+2x1o+1x8e+2x2o+0x3e");
+    eqnn_tensor *r = special_edges(c);
+    eqnn_tensor *x = test_features(c, SPECIAL, "5x0e+3x2e+2x1o+1x8e+2x2o+0x3e");
     eqnn_frame *f = eqnn_frame_make(r, 8, 8, NULL), *short_ = eqnn_frame_make(r, 8, 1, NULL);
     eqnn_tensor *y = eqnn_to_frame(x, f, EQNN_EDGES);
     CHECK_TEXT(eqnn_label_of(y)->name, "13x0e+8xm1+6xm2+1xm3+1xm4+1xm5+1xm6+1xm7+1xm8");
@@ -96,12 +97,11 @@ static eqnn_tensor *layer(eqnn_tensor *const *x, int n, void *user)
     o.real = t->real;
     eqnn_tensor *r = n > 1 ? x[1] : NULL;
     eqnn_frame *f = eqnn_frame_make(r, t->lmax, t->mmax, &fo);
-    eqnn_tensor *a = eqnn_to_frame(x[0], f, EQNN_SOURCES), *b = eqnn_to_frame(x[0], f, EQNN_TARGETS);
-    eqnn_tensor *h = eqnn_concat(a, b);
-    o.radial = eqnn_mul(eqnn_norm(r), eqnn_normal(c, "factors", 1, 2 * (t->lmax + 1) * 3 +
-                                                  (t->mmax > 0 ? 2 * t->lmax * 3 : 0) +
-                                                  (t->mmax > 1 ? 2 * (t->lmax - 1) * 3 : 0) +
-                                                  (t->mmax > 2 ? 2 * (t->lmax - 2) * 3 : 0)));
+    eqnn_tensor *a = eqnn_to_frame(x[0], f, EQNN_SOURCES);
+    eqnn_tensor *h = eqnn_concat(a, eqnn_to_frame(x[0], f, EQNN_TARGETS));
+    int factors = 0;
+    for (int m = 0; m <= t->mmax; m++) factors += 2 * (t->lmax + 1 - m) * 3;
+    o.radial = eqnn_mul(eqnn_norm(r), eqnn_normal(c, "factors", 1, factors));
     o.degrees = t->lmax + 1;
     o.extra = 2;
     h = eqnn_so2_linear(h, "so2a", mid, &o);

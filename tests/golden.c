@@ -4011,7 +4011,8 @@ static void equiformer_v2(golden *g)
     begin(g, "");
     j = meta(g, "config");
     eqnn_equiformer_v2_opts o = v2_options(g, j);
-    int n, edges, *edge = integers(g, "in.edge_index", &edges), *batch = integers(g, "in.batch", &n);
+    int n, edges, *edge = integers(g, "in.edge_index", &edges);
+    int *batch = integers(g, "in.batch", &n);
     int *species = integers(g, "in.atomic_numbers", &n), range = setting(j, "max_num_elements", 0);
     eqnn_graph_opts go;
     memset(&go, 0, sizeof go);
@@ -4023,7 +4024,8 @@ static void equiformer_v2(golden *g)
     o.rotations = R;
     o.forces = &forces;
     for (int pass = 0; pass < 2; pass++) {
-        energy = eqnn_equiformer_v2(eqnn_ints_make(g->c, n, species, range, 0), pos, graph, "v2", &o);
+        eqnn_ints *kind = eqnn_ints_make(g->c, n, species, range, 0);
+        energy = eqnn_equiformer_v2(kind, pos, graph, "v2", &o);
         if (!pass) set_weights(g, "w.", "v2");
     }
     compare(g, "out.energy", energy);
