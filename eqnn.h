@@ -312,8 +312,8 @@ typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
 
-/* A reversible trunk (Gomez, Ren, Urtasun, Grosse 2017, arXiv:1707.04585): two streams that begin as
-   x[0], in each block
+/* A reversible trunk (Gomez, Ren, Urtasun, Grosse 2017, arXiv:1707.04585): two streams that begin
+   as x[0], in each block
 
        x1 += f(block, x2, ...)    x2 += g(block, x1, ...)    and the result is (x1 + x2) / 2.
 
@@ -1440,8 +1440,8 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
 
        y_lo = sum over J of w_J R(|r|, edge) C(lo, li, J) x_li Y_J(r / |r|)
 
-   where R is a matrix of channels, the output of a radial network, and is never stored. In the frame
-   where the edge is the y axis that is y_m = R (A_m x_m + B_m x_-m), with fixed A and B that the
+   where R is a matrix of channels, the output of a radial network, never stored. In the frame where
+   the edge is the y axis that is y_m = R (A_m x_m + B_m x_-m), with fixed A and B that the
    numbers w_J stand for (w_J = 1, or -1 where li + lo + J is odd); with .full every J has a matrix
    R_J of its own: all the weights that symmetry allows. Gradients go through directions too, and
    any order of derivative is there. Coincident nodes have no direction: only J = 0 passes. */
@@ -1471,10 +1471,10 @@ typedef struct eqnn_equiformer_opts {
     double slope;             /* of the leaky relu of mlp attention; default 0.1                 */
     int hidden_mult;          /* width of mlp attention, for each head; default 4                */
     int type_norms;           /* feed-forward also sees the lengths of higher degrees            */
-    int reversible;           /* memory does not depend on depth (eqnn_reversible), another function */
+    int reversible;           /* another function; memory is that of one block (eqnn_reversible)  */
     int recompute;            /* blocks are recomputed in backward (eqnn_checkpoint)             */
     int reduce;               /* a last map to one channel a degree; default none: dim            */
-    int nonlinear_out;        /* that map is a feed-forward network, zero at first; default linear */
+    int nonlinear_out;        /* that map is a feed-forward network, zero at first; else linear  */
     int start_random;         /* attention's last maps start at random; default zero, so that the
                                  trunk is the identity at first                                  */
     int pool;                 /* the mean over each example's nodes; default a row for each node */
@@ -1491,15 +1491,15 @@ typedef struct eqnn_equiformer_opts {
                                  hold them                                                       */
 } eqnn_equiformer_opts;
 
-/* x [nodes, irreps of any degrees 0, 1, ..] or NULL, tokens [nodes] instead of its degree 0 or NULL,
+/* x [nodes, irreps of degrees 0, 1, ..] or NULL, tokens [nodes] instead of its degree 0 or NULL,
    pos [nodes,3]. Returns [nodes or examples, "C0x0e+C1x1o"]; eqnn_extract_irrep takes one degree.
    Names as in the original's state_dict: token_emb.weight, tp_in.*, layers.blocks.i.0.* attention,
    .1.* feed-forward (.f.net.*, .g.net.* when reversible), norm.*, ff_out.*. */
 EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_tensor *pos,
                                       const eqnn_graph *g, const char *name,
                                       const eqnn_equiformer_opts *opts);
-/* Its layers. The product sends x along the edges into channels out ("6,5,4") and takes the weighted
-   mean at nodes; with self not NULL there is no mean but a row for each edge, and *self gets the
+/* Its layers. The product sends x along the edges into channels out ("6,5,4") and takes the mean at
+   nodes; with self not NULL there is no mean but a row for each edge, and *self gets the
    self-interaction of each node. Attention and feed-forward give what is added to x. */
 EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
                                               const char *name, const char *out,
@@ -1522,8 +1522,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
    reflections), up to the grid's error where functions on the sphere are used. Energies
    [examples,1]; forces as direct outputs, or as -eqnn_grad(sum of energies, pos).
    Names: sphere_embedding.weight, edge_degree_embedding.rad_func.net.0.weight, ..,
-   blocks.0.norm_1.., blocks.0.ga.so2_conv_1.fc_m0.weight, .., blocks.0.ffn.grid_mlp.0.weight, .., norm..,
-   energy_block.., force_block.. */
+   blocks.0.norm_1.., blocks.0.ga.so2_conv_1.fc_m0.weight, .., blocks.0.ffn.grid_mlp.0.weight, ..,
+   norm.., energy_block.., force_block.. */
 typedef enum { EQNN_V2_SEPARABLE_NORM, EQNN_V2_LAYER_NORM, EQNN_V2_RMS_NORM } eqnn_v2_norm;
 typedef struct eqnn_equiformer_v2_opts {
     int lmax, mmax;           /* degrees, orders in the frame; default 4, 2 (negative: 0) [1]     */
@@ -2640,7 +2640,7 @@ typedef struct eqnn__update {
        with t:     out[s] = sum over a != s with t[a] of d2L/(dv_s dv_a) t[a]
 
    Outputs are overwritten. A slot may be absent altogether (cols 0). */
-enum { EQNN__COUPLE, EQNN__MIX, EQNN__POLY, EQNN__COPY };
+enum { EQNN__COUPLE, EQNN__MIX, EQNN__POLY, EQNN__COPY, EQNN__RADIAL };
 enum { EQNN__EACH, EQNN__SOURCE, EQNN__TARGET, EQNN__ONE, EQNN__PAIR };
 #define EQNN__SLOTS 8
 typedef struct eqnn__form {
@@ -2670,6 +2670,11 @@ typedef struct eqnn__couple_path {
    w [1, weights] shared by all rows or a row of weights each (map EACH). */
 typedef struct eqnn__mix_block { int d, U, V, x, xs, w, g, gs; double scale; } eqnn__mix_block;
 
+/* radial, slots x h V g: a matrix for every row, the last layer of a network of it, is never
+   stored: L += x[k U + i] (sum_n h[n] Vw[n, i V + o]) g[k V + o], k < d, i < U, o < V; every map is
+   EACH but for Vw (slot V), which all share. */
+typedef struct eqnn__radial_plan { int d, U, V; } eqnn__radial_plan;
+
 /* poly, any slots: L += c product over s of v_s[col[s]] */
 typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_record;
 
@@ -2695,8 +2700,8 @@ typedef struct eqnn__kernels {
        */
     void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
                     const eqnn_real *x, eqnn_real *out);
-    /* each row with mean 0 and variance 1, (x - mean) / sqrt(variance + eps), and a 1 behind it when
-       one is set; or, g [rows][cols + one] given, the cotangent of x */
+    /* each row with mean 0 and variance 1, (x - mean) / sqrt(variance + eps), and a 1 behind it
+       when one is set; or, g [rows][cols + one] given, the cotangent of x */
     void (*standard)(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
                      const eqnn_real *x, const eqnn_real *g, eqnn_real *out);
     void (*take_rows)(eqnn__device *d, size_t n, size_t cols, const int *index, const eqnn_real *x,
@@ -3645,6 +3650,14 @@ static void eqnn__solid_factors(int l, int m, double f[3])
     f[2] = m ? q * sqrt(m > 1 ? down / 4 : down / 2) : 0;
 }
 
+/* A small matrix product whose entries are n numbers each. */
+typedef struct eqnn__lanes {
+    size_t n, a_row, a_k, b_k, b_col, c_row, c_col;
+    int rows, cols, depth, add;
+    const eqnn_real *A, *B;
+    eqnn_real *C;
+} eqnn__lanes;
+
 typedef struct eqnn__loops {
     const char *name;
     int lanes;
@@ -3675,6 +3688,7 @@ typedef struct eqnn__loops {
     void (*poly)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[], eqnn_real *out);
     void (*mix)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
     void (*copy)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
+    void (*lanes_product)(const eqnn__lanes *j);
 } eqnn__loops;
 
 /* ---- one pass per instruction set ----
@@ -4869,40 +4883,6 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
     }
 }
 
-/* y = p x + q z + t, n numbers */
-EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn_real q,
-                                 const eqnn_real *z, eqnn_real t, eqnn_real *y)
-{
-    size_t i = 0;
-    for (; i + EQNN__W <= n; i += EQNN__W)
-        EQNN__K(store)(y + i, EQNN__K(load)(x + i) * p + (EQNN__K(load)(z + i) * q + t));
-    for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
-}
-
-/* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
-static void EQNN__K(standard_block)(const void *job, size_t block, int thread)
-{
-    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
-    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
-    size_t n = j->cols;
-    eqnn_real over = 1 / (eqnn_real)n;
-    (void)thread;
-    for (size_t k = block * j->chunk; k < last; k++) {
-        const eqnn_real *x = j->x + k * n, *g = j->g ? j->g + k * j->ldx : NULL;
-        eqnn_real *y = j->out + k * j->ldo;
-        EQNN__K(blend)(n, 1, x, 0, x, -EQNN__K(sum)(x, n) * over, y);
-        eqnn_real v = EQNN__K(dot)(y, y, n) * over + j->eps;
-        eqnn_real r = 1 / (eqnn_real)sqrt((double)v);
-        if (g) {
-            eqnn_real a = EQNN__K(sum)(g, n) * over, b = EQNN__K(dot)(g, y, n) * over;
-            EQNN__K(blend)(n, r, g, -r * r * r * b, y, -r * a, y);
-        } else {
-            EQNN__K(blend)(n, r, y, 0, y, 0, y);
-            if (j->ldo > n) y[n] = 1;
-        }
-    }
-}
-
 /* At most EQNN__W columns of one segment of n rows. */
 EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin, size_t ld,
                                          size_t width, const eqnn_real *x, eqnn_real *y)
@@ -5671,6 +5651,76 @@ static void EQNN__K(couple_fold)(const eqnn__couple_plan_t *p, int n, const eqnn
         }
 }
 
+/* y = p x + q z + t, n numbers */
+EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn_real q,
+                                 const eqnn_real *z, eqnn_real t, eqnn_real *y)
+{
+    size_t i = 0;
+    for (; i + EQNN__W <= n; i += EQNN__W)
+        EQNN__K(store)(y + i, EQNN__K(load)(x + i) * p + (EQNN__K(load)(z + i) * q + t));
+    for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
+}
+
+/* The sums of rows[k][i] (times with[k][i], when given) over i < n of at most 16 rows at a
+   distance, by the same tree as one sum; 16 trees at a time. */
+static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t ldx,
+                              const eqnn_real *z, size_t ldz, eqnn_real *out)
+{
+    eqnn_real lane[16 * 16], t[16 * 16];
+    size_t whole = n / 16 * 16;
+    for (size_t k = 0; k < 16; k++) {
+        const eqnn_real *p = x + (k < rows ? k : 0) * ldx;
+        const eqnn_real *q = z ? z + (k < rows ? k : 0) * ldz : p;
+        EQNN__VEC a[EQNN__PER_16];
+        for (int v = 0; v < EQNN__PER_16; v++) a[v] = EQNN__K(splat)(0);
+        for (size_t i = 0; i < whole; i += 16)
+            for (int v = 0; v < EQNN__PER_16; v++) {
+                EQNN__VEC b = EQNN__K(load)(p + i + v * EQNN__W);
+                a[v] = z ? a[v] + b * EQNN__K(load)(q + i + v * EQNN__W) : a[v] + b;
+            }
+        for (int v = 0; v < EQNN__PER_16; v++) EQNN__K(store)(lane + 16 * k + v * EQNN__W, a[v]);
+        for (size_t i = whole; i < n; i++) lane[16 * k + i - whole] += z ? p[i] * q[i] : p[i];
+    }
+    for (size_t k = 0; k < 16; k += EQNN__W)
+        EQNN__K(pack_turned)(16, EQNN__W, lane + 16 * k, 16, t + k, 16);
+    for (size_t k = 0; k < 16; k += EQNN__W) {
+        EQNN__VEC s[8];
+        for (int i = 0; i < 8; i++)
+            s[i] = EQNN__K(load)(t + 16 * i + k) + EQNN__K(load)(t + 16 * (i + 8) + k);
+        for (int i = 0; i < 4; i++) s[i] = s[i] + s[i + 4];
+        EQNN__K(store)(out + k, (s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+
+/* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
+static void EQNN__K(standard_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
+    size_t n = j->cols;
+    eqnn_real over = 1 / (eqnn_real)n, mean[16], v[16], a[16], b[16];
+    (void)thread;
+    for (size_t k = block * j->chunk; k < last; k += 16) {
+        size_t rows = last - k < 16 ? last - k : 16;
+        const eqnn_real *x = j->x + k * n, *g = j->g ? j->g + k * j->ldx : NULL;
+        eqnn_real *y = j->out + k * j->ldo;
+        EQNN__K(row_sums)(rows, n, x, n, NULL, 0, mean);
+        for (size_t i = 0; i < rows; i++)
+            EQNN__K(blend)(n, 1, x + i * n, 0, x + i * n, -mean[i] * over, y + i * j->ldo);
+        EQNN__K(row_sums)(rows, n, y, j->ldo, y, j->ldo, v);
+        if (g) EQNN__K(row_sums)(rows, n, g, j->ldx, NULL, 0, a);
+        if (g) EQNN__K(row_sums)(rows, n, g, j->ldx, y, j->ldo, b);
+        for (size_t i = 0; i < rows; i++, y += j->ldo) {
+            eqnn_real r = 1 / (eqnn_real)sqrt((double)(v[i] * over + j->eps));
+            if (g)
+                EQNN__K(blend)(n, r, g + i * j->ldx, -r * r * r * (b[i] * over), y,
+                               -r * (a[i] * over), y);
+            else EQNN__K(blend)(n, r, y, 0, y, 0, y);
+            if (!g && j->ldo > n) y[n] = 1;
+        }
+    }
+}
+
 /* ---- couple: fewer than 4 channels, or the last of them: items in the lanes ---- */
 
 /* to[l] = p[row[l]] for n items, zeros after them; and the adjoint p[row[l]] += to[l] */
@@ -6115,6 +6165,46 @@ static void EQNN__K(solid_pull_block)(const void *work, size_t block, int thread
     }
 }
 
+/* ---- radial: items in the lanes ----
+   C[a, b] (+)= sum over k of A[a, k] B[k, b], each entry n numbers, one for each item; n is a
+   multiple of 16, strides are in entries. */
+
+EQNN__INLINE void EQNN__K(lanes_rows)(int rows, const eqnn__lanes *j, size_t l, int a, int b)
+{
+    EQNN__VEC sum[4][EQNN__PER_16];
+    const eqnn_real *A = j->A + (size_t)a * j->a_row * j->n + l;
+    const eqnn_real *B = j->B + (size_t)b * j->b_col * j->n + l;
+    eqnn_real *C = j->C + ((size_t)a * j->c_row + (size_t)b * j->c_col) * j->n + l;
+    size_t row = j->c_row * j->n, step = j->a_row * j->n;
+    EQNN__UNROLL(4)
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < EQNN__PER_16; p++)
+            sum[r][p] = j->add ? EQNN__K(load)(C + (size_t)r * row + p * EQNN__W)
+                               : EQNN__K(splat)(0);
+    for (int k = 0; k < j->depth; k++, A += j->a_k * j->n, B += j->b_k * j->n)
+        for (int p = 0; p < EQNN__PER_16; p++) {
+            EQNN__VEC v = EQNN__K(load)(B + p * EQNN__W);
+            EQNN__UNROLL(4)
+            for (int r = 0; r < rows; r++)
+                sum[r][p] += EQNN__K(load)(A + (size_t)r * step + p * EQNN__W) * v;
+        }
+    EQNN__UNROLL(4)
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < EQNN__PER_16; p++)
+            EQNN__K(store)(C + (size_t)r * row + p * EQNN__W, sum[r][p]);
+}
+
+static void EQNN__K(lanes_product)(const eqnn__lanes *j)
+{
+    for (size_t l = 0; l < j->n; l += 16)
+        for (int b = 0; b < j->cols; b++) {
+            int a = 0;
+            for (; a + 4 <= j->rows; a += 4) EQNN__K(lanes_rows)(4, j, l, a, b);
+            for (; a + 2 <= j->rows; a += 2) EQNN__K(lanes_rows)(2, j, l, a, b);
+            if (a < j->rows) EQNN__K(lanes_rows)(1, j, l, a, b);
+        }
+}
+
 /* ---- the table of this pass ---- */
 
 static const eqnn__loops EQNN__K(loops) = {
@@ -6149,7 +6239,8 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(couple_fold),
     EQNN__K(poly_records),
     EQNN__PLAIN(mix_item),
-    EQNN__PLAIN(copy_item)};
+    EQNN__PLAIN(copy_item),
+    EQNN__K(lanes_product)};
 
 #endif /* EQNN__KERNEL_PASS */
 
@@ -6766,6 +6857,38 @@ static size_t eqnn__couple_layout(const eqnn__form *f, size_t at[EQNN__AT_END + 
     return n * sizeof(eqnn_real);
 }
 
+/* Input channels at a time, so that the matrices of a tile lie in a near cache. */
+static int eqnn__radial_panel(const eqnn__radial_plan *p)
+{
+    int n = p->V > 0 ? 512 / p->V : p->U;
+    return n < 1 ? 1 : n < p->U ? n : p->U;
+}
+
+/* Working memory of a thread on radial, in reals: x, g, dx, dg with items in the lanes, matrices
+   and their gradients, these item by item, then what matrix products take. */
+static size_t eqnn__radial_layout(const eqnn__form *f, size_t at[])
+{
+    const eqnn__radial_plan *p = (const eqnn__radial_plan *)f->plan;
+    size_t rows = EQNN__TILE_ROWS, x = (size_t)f->cols[0] * rows, g = (size_t)f->cols[3] * rows;
+    size_t W = (size_t)eqnn__radial_panel(p) * (size_t)p->V, H = (size_t)f->cols[1], n = 0;
+    size_t size[7], most = 64, s[3];
+    eqnn__device one;
+    memset(&one, 0, sizeof one);
+    one.threads = 1;
+    size[0] = size[2] = x, size[1] = size[3] = g, size[4] = size[5] = W * rows;
+    size[6] = (W + 16) * rows;
+    for (int i = 0; i < 7; i++) {
+        at[i] = n;
+        n += eqnn__lines(size[i] * sizeof(eqnn_real)) / sizeof(eqnn_real);
+    }
+    at[7] = n;
+    s[0] = eqnn__gemm_scratch(&one, rows, W, H);
+    s[1] = eqnn__gemm_scratch(&one, rows, H, W);
+    s[2] = eqnn__gemm_scratch(&one, H, W, rows);
+    for (int i = 0; i < 3; i++) most = s[i] > most ? s[i] : most;
+    return n + eqnn__lines(most) / sizeof(eqnn_real);
+}
+
 /* Working memory of one thread on a form: the tile, what the kernel adds, and a little for
    vectors. */
 static size_t eqnn__form_work(const eqnn__form *f)
@@ -6790,6 +6913,8 @@ static size_t eqnn__form_work(const eqnn__form *f)
     } else if (f->kind == EQNN__POLY) {
         const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)f->plan;
         n += (2 * EQNN__SLOTS + 1) * 16 * (size_t)p->widest * sizeof(eqnn_real);
+    } else if (f->kind == EQNN__RADIAL) {
+        n += eqnn__radial_layout(f, at) * sizeof(eqnn_real);
     }
     return eqnn__lines(n);
 }
@@ -7352,6 +7477,111 @@ static void eqnn__triple_tile(const eqnn__job *j, eqnn__tile *t)
     }
 }
 
+/* ---- radial: a tile ---- */
+
+/* to[c][e] = x[e][c] for n rows x of k columns, N numbers a column; the last ones 0 */
+static void eqnn__lanes_load(const eqnn__loops *loops, size_t k, int n, size_t N,
+                             const eqnn_real *x, size_t ld, eqnn_real *to)
+{
+    int W = loops->lanes * 4 / (int)sizeof *x;
+    if (W < 1 || loops->lanes == 1) W = 1;
+    if ((size_t)n < N) memset(to, 0, k * N * sizeof *to);
+    for (int e = 0; e < n; e += W)
+        loops->turn(k, (size_t)(n - e < W ? n - e : W), x + (size_t)e * ld, ld, to + e, N);
+}
+
+/* rows[e][c] += from[c][e] */
+static void eqnn__lanes_add(int k, int n, size_t N, const eqnn_real *from, eqnn_real *rows)
+{
+    for (int e = 0; e < n; e++)
+        for (int c = 0; c < k; c++) rows[(size_t)e * (size_t)k + (size_t)c] += from[(size_t)c * N +
+                                                                                    (size_t)e];
+}
+
+/* The three products: by x and R, by g and R, by x and g. which: the one that is made. */
+static void eqnn__radial_product(const eqnn__loops *loops, const eqnn__radial_plan *p, int which,
+                                 size_t N, int first, int count, eqnn_real *const at[6])
+{
+    eqnn__lanes j;
+    size_t U = (size_t)p->U, V = (size_t)p->V;
+    const eqnn_real *x = at[0] + (size_t)first * N;
+    j.n = N;
+    j.add = 0;
+    if (which == 3) {        /* g[k, o] = sum over i of x[k, i] R[i, o] */
+        j.A = x, j.a_row = U, j.a_k = 1, j.B = at[4], j.b_k = V, j.b_col = 1;
+        j.C = at[3], j.c_row = V, j.c_col = 1;
+        j.rows = p->d, j.cols = p->V, j.depth = count, j.add = first > 0;
+    } else if (which == 0) { /* x[k, i] = sum over o of g[k, o] R[i, o] */
+        j.A = at[1], j.a_row = V, j.a_k = 1, j.B = at[4], j.b_k = 1, j.b_col = V;
+        j.C = at[2] + (size_t)first * N, j.c_row = U, j.c_col = 1;
+        j.rows = p->d, j.cols = count, j.depth = p->V;
+    } else {                 /* R[i, o] = sum over k of x[k, i] g[k, o] */
+        j.A = x, j.a_row = 1, j.a_k = U, j.B = at[1], j.b_k = V, j.b_col = 1;
+        j.C = at[5], j.c_row = V, j.c_col = 1;
+        j.rows = count, j.cols = p->V, j.depth = p->d;
+    }
+    loops->lanes_product(&j);
+}
+
+/* Adds dL/dv_s for the slots in want. A panel of input channels at a time. */
+static void eqnn__radial_once(const eqnn__job *j, const eqnn__tile *t, const eqnn_real *const v[],
+                              unsigned want, char *memory)
+{
+    const eqnn__radial_plan *p = (const eqnn__radial_plan *)j->f->plan;
+    size_t where[8], H = (size_t)j->f->cols[1], W = (size_t)j->f->cols[2], n = (size_t)t->n;
+    size_t N = (n + 15) / 16 * 16, words = eqnn__radial_layout(j->f, where);
+    const eqnn_real *in[4];
+    eqnn_real *at[7], *to[4];
+    eqnn__device one;
+    memset(&one, 0, sizeof one);
+    one.threads = 1;
+    one.loops = j->loops;
+    one.scratch = memory + where[7] * sizeof(eqnn_real);
+    one.scratch_size = (words - where[7]) * sizeof(eqnn_real);
+    for (int i = 0; i < 7; i++) at[i] = (eqnn_real *)(void *)memory + where[i];
+    for (int s = 0; s < 4; s++) {
+        in[s] = v[s] ? v[s] + t->at[s][0] : NULL; /* items follow each other */
+        to[s] = want >> s & 1 ? t->sink[s] + t->to[s][0] : NULL;
+    }
+    size_t x = (size_t)j->f->cols[0], g = (size_t)j->f->cols[3];
+    if (want & 14) eqnn__lanes_load(j->loops, x, t->n, N, in[0], x, at[0]);
+    if (want & 7) eqnn__lanes_load(j->loops, g, t->n, N, in[3], g, at[1]);
+    int panel = eqnn__radial_panel(p);
+    for (int i = 0; i < p->U; i += panel) {
+        int count = p->U - i < panel ? p->U - i : panel;
+        size_t w = (size_t)i * (size_t)p->V, width = (size_t)count * (size_t)p->V;
+        size_t ld = (width + 15) / 16 * 16;
+        if (want & 9) {
+            eqnn__cpu_gemm(&one, 0, 0, n, width, H, 1, in[1], H, 0, in[2] + w, W, 0, 0, at[6], ld,
+                           0, 1);
+            eqnn__lanes_load(j->loops, width, t->n, N, at[6], ld, at[4]);
+        }
+        if (want & 8) eqnn__radial_product(j->loops, p, 3, N, i, count, at);
+        if (want & 1) eqnn__radial_product(j->loops, p, 0, N, i, count, at);
+        if (want & 6) eqnn__radial_product(j->loops, p, 1, N, i, count, at);
+        if (want & 6) eqnn__lanes_load(j->loops, n, (int)width, ld, at[5], N, at[6]);
+        if (want & 2)
+            eqnn__cpu_gemm(&one, 0, 1, n, H, width, 1, at[6], ld, 0, in[2] + w, W, 0, 1, to[1], H,
+                           0, 1);
+        if (want & 4)
+            eqnn__cpu_gemm(&one, 1, 0, H, width, n, 1, in[1], H, 0, at[6], ld, 0, 1, to[2] + w, W,
+                           0, 1);
+    }
+    if (want & 8) eqnn__lanes_add(j->f->cols[3], t->n, N, at[3], to[3]);
+    if (want & 1) eqnn__lanes_add(j->f->cols[0], t->n, N, at[2], to[0]);
+}
+
+static void eqnn__radial_tile(const eqnn__job *j, const eqnn__tile *t, char *memory)
+{
+    if (!j->t) eqnn__radial_once(j, t, j->v, j->want, memory);
+    for (int a = 0; a < 4 && j->t; a++) {
+        const eqnn_real *v[4];
+        if (!j->t[a]) continue;
+        for (int s = 0; s < 4; s++) v[s] = s == a ? j->t[s] : j->v[s];
+        if (j->want & ~(1u << a)) eqnn__radial_once(j, t, v, j->want & ~(1u << a), memory);
+    }
+}
+
 /* A block where every row has weights of its own: a small product a row. */
 static void eqnn__mix_rows(eqnn__device *d, const eqnn__form *f, const eqnn__mix_block *m, int slot,
                            const eqnn_real *const v[], eqnn_real *out, double beta)
@@ -7452,6 +7682,7 @@ static void eqnn__form_tile(const eqnn__job *j, eqnn__tile *t, eqnn__couple_work
     for (int s = 0; s < f->slots; s++) eqnn__form_offsets(j, t, s);
     if (f->kind == EQNN__COUPLE) eqnn__couple_tile(k);
     else if (f->kind == EQNN__POLY) eqnn__poly_tile(j, t, memory);
+    else if (f->kind == EQNN__RADIAL) eqnn__radial_tile(j, t, memory);
     else eqnn__triple_tile(j, t);
     t->n = t->rows = 0;
 }
@@ -7677,9 +7908,9 @@ static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_
 static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
     eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
-    eqnn__cpu_standard,  eqnn__cpu_take_rows, eqnn__cpu_copy2d,        eqnn__cpu_transpose, eqnn__cpu_take_cols,
-    eqnn__cpu_add_cols,  eqnn__cpu_gemm,          eqnn__cpu_form,      eqnn__cpu_solid,
-    eqnn__cpu_solid_vjp, eqnn__cpu_update};
+    eqnn__cpu_standard,  eqnn__cpu_take_rows,     eqnn__cpu_copy2d,    eqnn__cpu_transpose,
+    eqnn__cpu_take_cols, eqnn__cpu_add_cols,      eqnn__cpu_gemm,      eqnn__cpu_form,
+    eqnn__cpu_solid,     eqnn__cpu_solid_vjp,     eqnn__cpu_update};
 
 /* lanes: at most so many floats a vector; 0: what the processor has. */
 static void eqnn__device_begin(eqnn_ctx *c, int lanes)
@@ -8661,7 +8892,8 @@ static eqnn_tensor *eqnn__reversible_part(eqnn_tensor *const *x, int n, void *us
     const eqnn__reversible *r = (const eqnn__reversible *)user;
     eqnn_tensor *h = r->f[r->half](r->block, x, n, r->user);
     const char *name = r->half ? "g" : "f";
-    if (!h) return eqnn__fail(x[0]->ctx, "reversible: %s of block %d returned NULL", name, r->block);
+    if (!h)
+        return eqnn__fail(x[0]->ctx, "reversible: %s of block %d returned NULL", name, r->block);
     if (eqnn__bad2(x[0], h, "reversible")) return NULL;
     if (h->rows == x[0]->rows && h->cols == x[0]->cols) return h;
     return eqnn__fail(x[0]->ctx, "reversible: %s of block %d gave [%d,%d], the streams are [%d,%d]",
@@ -10392,7 +10624,7 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 /* Code that runs once per layer, model or file: as a debugger likes it, and soon compiled. */
 #ifdef EQNN__QUICK
 #pragma GCC push_options
-#pragma GCC optimize("Og")
+#pragma GCC optimize("O0") /* calls of what stands above, not loops over numbers */
 #endif
 
 /* ----------------------------------------------------------------------------------------------
@@ -13883,6 +14115,10 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
     return good;
 }
 
+#ifdef EQNN__QUICK
+#pragma GCC optimize("Og") /* tables, made once */
+#endif
+
 /* ----------------------------------------------------------------------------------------------
    10 >>irreps
    ---------------------------------------------------------------------------------------------- */
@@ -14662,6 +14898,10 @@ EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, 
     if (absolute) *absolute = error;
     return size > 0 ? error / size : error;
 }
+
+#ifdef EQNN__QUICK
+#pragma GCC optimize("O0")
+#endif
 
 /* ----------------------------------------------------------------------------------------------
    11 >>equivariant
@@ -18890,7 +19130,9 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
     o.together = 1;
     if (!x || x->cols == C) return eqnn_leave(scalars);
     eqnn_tensor *rest = eqnn_irreps_layer_norm(eqnn_slice(x, C, x->cols - C), "", &o);
-    return eqnn_leave(eqnn__tag(eqnn_concat(eqnn__bare(scalars), eqnn__bare(rest)), a));
+    scalars = eqnn__bare(scalars);
+    rest = eqnn__bare(rest);
+    return eqnn_leave(eqnn__tag(eqnn_concat(scalars, rest), a));
 }
 
 EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
@@ -19349,6 +19591,10 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
 
 /* --- edge frames --- */
 
+#ifdef EQNN__QUICK
+#pragma GCC optimize("Og") /* a rotation for every edge */
+#endif
+
 EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
 {
     if (!c || c->failed) return NULL;
@@ -19509,6 +19755,10 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
     return f->D && eqnn__frame_fill(f, opts ? opts->rotations : NULL) ? f : NULL;
 }
 
+#ifdef EQNN__QUICK
+#pragma GCC optimize("O0")
+#endif
+
 /* The forms of irreps in a frame: `turn`, slots x, D, y, is y = D x and x = D^T y; `torque`, slots
    x, theta, g, is sum over copies of g^T (theta . X) x with the generators X. */
 struct eqnn__frame_entry {
@@ -19667,8 +19917,8 @@ static eqnn_tensor *eqnn__turn_lever(eqnn_tensor *a, eqnn_tensor *r)
     if (!a || !r) return NULL;
     eqnn_ints *p = eqnn_ints_make(a->ctx, 3, yzx, 3, 0), *q = eqnn_ints_make(a->ctx, 3, zxy, 3, 0);
     eqnn_tensor *inverse = eqnn_reciprocal(eqnn_sum_cols(eqnn_square(r)));
-    eqnn_tensor *first = eqnn_mul(eqnn_columns(a, p), eqnn_columns(r, q));
-    eqnn_tensor *second = eqnn_mul(eqnn_columns(a, q), eqnn_columns(r, p));
+    eqnn_tensor *a1 = eqnn_columns(a, p), *r1 = eqnn_columns(r, q), *first = eqnn_mul(a1, r1);
+    eqnn_tensor *a2 = eqnn_columns(a, q), *r2 = eqnn_columns(r, p), *second = eqnn_mul(a2, r2);
     return eqnn_mul(eqnn_sub(first, second), inverse);
 }
 
@@ -19937,7 +20187,13 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
     eqnn_so2_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (eqnn__bad(y, "so2_linear") || !irreps_out) return NULL;
+    if (eqnn__bad(y, "so2_linear")) return NULL;
+    if (!irreps_out || o.extra < 0 || o.degrees < 0 ||
+        (o.radial && !eqnn__invariant(o.radial->label)))
+        return eqnn__fail(y->ctx, "so2_linear%s: %s", eqnn__place(y->ctx),
+                          !irreps_out  ? "the irreps are missing (NULL)"
+                          : o.radial ? "radial factors are invariant numbers"
+                                     : ".extra and .degrees may not be negative");
     y = eqnn_enter(y, name);
     eqnn_ctx *c = y ? y->ctx : NULL;
     const eqnn_label *in = y && y->label ? y->label : y ? eqnn__irreps_of(y, "so2_linear") : NULL;
@@ -20164,7 +20420,10 @@ EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tens
     eqnn__sphere_job j = {eqnn__sphere_find(y->ctx, lmax, mmax, frame, o.beta, o.alpha), NULL, NULL,
                           C};
     eqnn_tensor *z = j.e ? eqnn__on_sphere(plain, &j) : NULL;
-    if (o.act == EQNN_SEPARABLE_S2) z = eqnn_concat(eqnn_silu(s), eqnn_slice(z, C, y->cols - C));
+    if (z && o.act == EQNN_SEPARABLE_S2) {
+        z = eqnn_slice(z, C, y->cols - C);
+        z = eqnn_concat(eqnn_silu(s), z);
+    }
     return eqnn__tag(z, y->label);
 }
 
@@ -21410,7 +21669,7 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g)
 
 #ifdef EQNN__QUICK
 #pragma GCC push_options
-#pragma GCC optimize("Og")
+#pragma GCC optimize("O0")
 #endif
 
 /* ----------------------------------------------------------------------------------------------
@@ -22339,7 +22598,7 @@ typedef struct eqnn__former {
     eqnn_tensor *at[EQNN__AT_COUNT]; /* WEIGHT and LOG: of edges and its logarithm, or NULL     */
 } eqnn__former;
 
-/* A list "4,4,2" for that many degrees, one number for all of them; degrees 0: as many as listed. */
+/* A list "4,4,2" for that many degrees, or one number for all; degrees 0: as many as listed. */
 static int eqnn__fiber_of(eqnn_ctx *c, eqnn__fiber *f, const char *what, const char *list,
                           int degrees)
 {
@@ -22564,7 +22823,8 @@ static eqnn_tensor *eqnn__fiber_gate(eqnn_tensor *x, int first, const eqnn__fibe
     y = eqnn__tag(y, eqnn__degree_irreps(c, scalars, 0));
     if (!gates) return y;
     eqnn_tensor *g = eqnn_sigmoid(eqnn_slice(bare, first, gates));
-    return eqnn_concat(y, eqnn_scale_copies(eqnn__fiber_part(bare, first + gates + scalars, rest), g));
+    x = eqnn__fiber_part(bare, first + gates + scalars, rest);
+    return eqnn_concat(y, eqnn_scale_copies(x, g));
 }
 
 /* --- Equiformer: the product --- */
@@ -22613,9 +22873,10 @@ static eqnn_tensor *eqnn__former_radial(const eqnn__former *a, int matrices, int
     return *V ? h : NULL;
 }
 
-/* The numbers w_J, J = |li - lo| .. li + lo, of a path: y_m = A_m x_m + B_m x_-m in the edge's frame
-   is the sum over J of w_J C(lo, li, J) x Y_J. With c_m = C(lo, li, J)[m, m, 0] for even li + lo + J
-   and d_m = C(lo, li, J)[m, -m, 0] for odd, by the orthogonality of 3j symbols
+/* The numbers w_J, J = |li - lo| .. li + lo, of a path: in the frame of the edge
+   y_m = A_m x_m + B_m x_-m is the sum over J of w_J C(lo, li, J) x Y_J. With
+   c_m = C(lo, li, J)[m, m, 0] for even li + lo + J and d_m = C(lo, li, J)[m, -m, 0] for odd, by the
+   orthogonality of 3j symbols
 
        w_J = (2J+1) (c_0 A_0 + 2 sum over m > 0 of c_m A_m)    w_J = (2J+1) 2 sum of d_m B_m.
 
@@ -22688,18 +22949,19 @@ static double *eqnn__former_turn(eqnn_ctx *c, int li, int lo, int first, int cou
 
 /* Turns degree li of x along the edges into lo, channel by channel: [edges, (2lo+1) matrices ci],
    one matrix for all J, or for each a matrix of its own. */
-static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int li, int lo, int matrices,
-                                   const double *w, int degrees)
+static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int li, int lo,
+                                          int matrices, const double *w, int degrees)
 {
     eqnn__couple_path path[2 * EQNN__DEGREES + 1];
     int first = abs(li - lo), each = matrices > 1 ? 1 : degrees;
+    int step = matrices < degrees ? 2 : 1; /* parity: every other one */
     eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_TURN, in, NULL);
     key.n[0] = li, key.n[1] = lo, key.n[2] = matrices;
     memcpy(key.coefficient, w, (size_t)degrees * sizeof *w);
     const void **plan = eqnn__former_find(c, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
-    for (int j = 0, J = first; j < matrices; j++, J += each) {
+    for (int j = 0, J = first; j < matrices; j++, J += step) {
         path[j].d1 = 2 * li + 1, path[j].d3 = 2 * lo + 1;
         path[j].d2 = (J + each) * (J + each) - J * J;
         path[j].x = in->block[li].start, path[j].xs = in->block[li].copies;
@@ -22714,30 +22976,17 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
     return *plan = eqnn__couple_plan(c, path, matrices);
 }
 
-/* y[k, o] = sum over channels i of R[i, o] t[k, i], k < d, R = h V made tile by tile: a coupling
-   whose x is 1 for every o, whose y is t, and which has a path for each i. */
+/* y[k, o] = sum over channels i of R[i, o] t[k, i], k < d */
 static const void *eqnn__contract_plan(eqnn_ctx *c, int d, int ci, int co)
 {
     eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_CONTRACT, NULL, NULL);
     key.n[0] = d, key.n[1] = ci, key.n[2] = co;
     const void **plan = eqnn__former_find(c, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
-    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, (size_t)ci + 1, sizeof *path);
-    double *one = (double *)eqnn__temp(c, (size_t)(d * d), sizeof *one);
-    if (!path || !one) return NULL;
-    for (int i = 0; i < d * d; i++) one[i] = i % (d + 1) == 0;
-    for (int i = 0; i < ci; i++) {
-        memset(&path[i], 0, sizeof path[i]);
-        path[i].d1 = 1, path[i].d2 = d, path[i].d3 = d;
-        path[i].xs = 1;
-        path[i].y = i, path[i].ys = ci;
-        path[i].gs = co;
-        path[i].w = i * co, path[i].ws = 1;
-        path[i].channels = co;
-        path[i].scale = 1;
-        path[i].C = one;
-    }
-    return *plan = eqnn__couple_plan(c, path, ci);
+    eqnn__radial_plan *p = (eqnn__radial_plan *)eqnn__keep_alloc(c, sizeof *p);
+    if (!p) return NULL;
+    p->d = d, p->U = ci, p->V = co;
+    return *plan = p;
 }
 
 /* Channels of degree lo that come from input degree li of n: ceil(C/n) from the first C mod n, one
@@ -22756,15 +23005,13 @@ static eqnn_tensor *eqnn__former_contract(eqnn_tensor *t, eqnn_tensor *h, eqnn_t
     eqnn_ctx *c = t->ctx;
     int n = h->rows;
     d *= n < rows ? 2 : 1;
-    eqnn_tensor *ones = eqnn_full(c, 1, co, 1);
-    eqnn_tensor *u[EQNN__SLOTS] = { ones, eqnn_reshape(t, n, d * ci), h, V };
-    eqnn__form_start(&f, EQNN__COUPLE, 5, n, eqnn__contract_plan(c, d, ci, co));
-    eqnn__slot(&f, 0, EQNN__ONE, 1, co);
-    eqnn__slot(&f, 1, EQNN__EACH, n, d * ci);
-    eqnn__slot(&f, 2, EQNN__EACH, n, h->cols);
-    eqnn__slot(&f, 3, EQNN__ONE, V->rows, V->cols);
-    eqnn__slot(&f, 4, EQNN__EACH, n, d * co);
-    t = eqnn__form_value(c, &f, u, 4);
+    eqnn_tensor *u[EQNN__SLOTS] = { eqnn_reshape(t, n, d * ci), h, V };
+    eqnn__form_start(&f, EQNN__RADIAL, 4, n, eqnn__contract_plan(c, d, ci, co));
+    eqnn__slot(&f, 0, EQNN__EACH, n, d * ci);
+    eqnn__slot(&f, 1, EQNN__EACH, n, h->cols);
+    eqnn__slot(&f, 2, EQNN__ONE, V->rows, V->cols);
+    eqnn__slot(&f, 3, EQNN__EACH, n, d * co);
+    t = eqnn__form_value(c, &f, u, 3);
     return n < rows ? eqnn_reshape(t, rows, d / 2 * co) : t;
 }
 
@@ -22968,7 +23215,8 @@ static eqnn_tensor *eqnn__mlp_logits(eqnn_tensor *x, const eqnn__former *a)
         memset(&init, 0, sizeof init);
         init.kind = EQNN_INIT_TORCH;
         if (!H) continue;
-        eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "to_attn_logits.%d.1.weight", l), H, U, &init);
+        const char *name = eqnn_format(c, "to_attn_logits.%d.1.weight", l);
+        eqnn_tensor *W = eqnn_param(c, name, H, U, &init);
         part[n] = eqnn_leaky_relu(eqnn_slice(x, at, U), a->o.slope);
         part[n] = eqnn_matmul_t(part[n], W, 0, 1);
         n++;
@@ -23157,7 +23405,8 @@ static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
     x = eqnn__fiber_norm(x, "prenorm");
-    eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", eqnn__fiber_irreps(c, &all), a, &self);
+    const eqnn_irreps *both = eqnn__fiber_irreps(c, &all);
+    eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", both, a, &self);
     if (!e || !head) return NULL;
     const void *plan = eqnn__head_plan(c, a, head);
     eqnn_tensor *logit = eqnn__mlp_logits(e, a);
@@ -23251,7 +23500,7 @@ static eqnn_tensor *eqnn__former_seen(const eqnn__former *a)
     int kinds = o->edge_tokens, rings = o->bond_degrees > 0 ? o->bond_degrees + 1 : 2;
     if (o->edge_token && kinds <= 0) kinds = o->edge_token->range;
     if (o->edge_token && o->edge_dim <= 0)
-        return eqnn__fail(c, "equiformer: kinds of edges need .edge_dim, the columns of their table");
+        return eqnn__fail(c, "equiformer: kinds of edges need .edge_dim, their table's columns");
     x = eqnn__former_table(a, o->edge_token, "edge_emb", kinds, o->edge_dim, NULL);
     if (o->edges) {
         if (o->edges->rows != a->g->edges || !eqnn__invariant(o->edges->label))
@@ -23302,8 +23551,8 @@ static int eqnn__former_pairs(eqnn__former *a)
     return a->source && a->target && a->order;
 }
 
-/* Harmonics of the edges' directions, and what radial networks see: (edge, length, 1). Vectors point
-   from source to target. */
+/* Harmonics of the edges' directions, and what radial networks see: (edge, length, 1). Vectors
+   point from source to target. */
 static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
                               const eqnn_graph *g, int in, int out)
 {
@@ -24459,8 +24708,9 @@ static eqnn_tensor *eqnn__v2_first(const eqnn__v2 *m, eqnn_tensor *x, int extra)
     memset(&o, 0, sizeof o);
     for (int k = 0; k <= m->o.mmax; k++) factors += (L + 1 - k) * C;
     eqnn_tensor *scalars = eqnn__v2_scalars(m);
-    eqnn_tensor *y = eqnn_concat(eqnn_to_frame(x, m->frame, EQNN_SOURCES),
-                                 eqnn_to_frame(x, m->frame, EQNN_TARGETS));
+    eqnn_tensor *source = eqnn_to_frame(x, m->frame, EQNN_SOURCES);
+    eqnn_tensor *target = eqnn_to_frame(x, m->frame, EQNN_TARGETS);
+    eqnn_tensor *y = eqnn_concat(source, target);
     y = scalars && y ? eqnn_enter(y, "so2_conv_1") : NULL;
     if (!y) return NULL;
     o.radial = eqnn__v2_factors(m, scalars, factors);
@@ -24574,7 +24824,8 @@ static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
     eqnn_tensor *e = one ? eqnn__v2_factors(m, eqnn__v2_scalars(m),
                                             (m->o.lmax + 1) * m->o.channels) : NULL;
     e = e ? eqnn_from_frame(e, m->frame, m->node, EQNN_TARGETS, 1) : NULL;
-    return e ? eqnn_add(eqnn_as(x, m->node), eqnn_leave(eqnn_mul(e, one))) : NULL;
+    e = e ? eqnn_leave(eqnn_mul(e, one)) : NULL;
+    return e ? eqnn_add(eqnn_as(x, m->node), e) : NULL;
 }
 
 static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)

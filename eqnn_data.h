@@ -29,7 +29,7 @@
 
    IS        what a training program needs around the library: numpy's files, a data set made on
              the spot, splits and batches, scores summed in double, options, a progress bar, tables,
-             CSV logs and SVG pictures.
+             CSV logs, training runs that can be stopped and resumed, and SVG pictures.
    IS NOT    a plotting package or a data base. Files are read whole. Numbers become double, so
              integers beyond 2^53 are rounded. Strings, dates, complex numbers and structures
              in npz files are listed but not read.
@@ -40,7 +40,8 @@
       its step and its arenas are left alone. A failed call returns NULL or 0 and the context holds
       the sentence. Coordinates are rows x, y, z; time is counted in frames.
 
-   CONTENTS   1 files   2 generators   3 batches   4 metrics   5 terminal   6 plots
+   CONTENTS   1 files   2 generators   3 batches   4 metrics   5 terminal   6 runs
+              7 plots
               jump to a section: search ">>batches" */
 
 #include "eqnn.h"
@@ -437,8 +438,8 @@ EQNN_API int eqnn_colour(FILE *file);        /* a terminal, and NO_COLOR is not 
 EQNN_API void eqnn_interrupt_catch(void);
 EQNN_API int eqnn_interrupted(void);
 
-/* An option is given as "--name value" or "--name=value", with - or _ in its name. One whose default
-   is "on" or "off" is a switch: "--name", "--no-name", "--name True", "--name=False". */
+/* An option is given as "--name value" or "--name=value", with - or _ in its name. One whose
+   default is "on" or "off" is a switch: "--name", "--no-name", "--name True", "--name=False". */
 typedef struct eqnn_option {
     const char *name, *value, *help; /* value: its default */
 } eqnn_option;
@@ -449,6 +450,7 @@ typedef struct eqnn_args {
     eqnn_option option[EQNN_ARGS_MAX];
     int given[EQNN_ARGS_MAX];
     char error[256]; /* the first thing that was wrong, or empty */
+    int help, status; /* was help asked for; the exit status where there is no context */
 } eqnn_args;
 /* Reads the command line. own ends with a NULL name; --help, --seed, --threads, --epochs, --data,
    --out, --resume and --device are understood by every program (own entries of the same name set
@@ -460,10 +462,25 @@ EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *abo
 EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high);
 EQNN_API double eqnn_args_number(eqnn_args *a, const char *name); /* ".5", "1/2" */
+EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, double high);
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
+/* Seed and threads of a context, as they were asked for; a --device other than cpu is an error. */
+EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a);
+/* The next word of a list "a,b", and how long it is; 0 at the end. The list moves on behind it. */
+EQNN_API int eqnn_next_word(const char **list, const char **word);
+
+/* The ends of main: eqnn_args_read, the program's own reading, then
+
+      eqnn_ctx *c = eqnn_program_start(&a, &opts);    NULL after --help or a->error, which it prints
+      if (c) ...
+      return eqnn_program_end(&a, c);                 prints c's error and frees c; the exit status
+
+   Ctrl-C is caught from the start on. */
+EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts);
+EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c);
 
 /* A bar with the time left on a terminal; elsewhere a plain line for each tenth of the work. */
 typedef struct eqnn_progress {
@@ -484,6 +501,7 @@ typedef struct eqnn_table eqnn_table;
 EQNN_API eqnn_table *eqnn_table_make(eqnn_ctx *c, const char *titles);
 EQNN_API void eqnn_table_free(eqnn_table *t);
 EQNN_API void eqnn_table_cell(eqnn_table *t, const char *format, ...) EQNN__PRINTF(2, 3);
+EQNN_API void eqnn_table_number(eqnn_table *t, const char *format, double value); /* or "-" */
 EQNN_API void eqnn_table_print(const eqnn_table *t, FILE *file);
 
 /* A CSV file, each row flushed when it ends. With append set, rows are added to a file that is
@@ -499,7 +517,90 @@ EQNN_API void eqnn_csv_close(eqnn_csv *f);
 EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path);
 
 /* ------------------------------------------------------------------------------------------------
-   6 >>plots   Pictures as SVG, which browsers show and editors edit.
+   6 >>runs   A training run from its first step to its last: which examples come when, how much is
+              done, when to look at other examples, which weights were the best, and a checkpoint
+              from which a run that was stopped goes on as if it had never been.
+
+         eqnn_run *run = eqnn_run_make(c, "small", n, &opts);    the model was called once before
+         eqnn_adam *adam = eqnn_adam_make(c, NULL);              after the run, which may load it
+         while ((n = eqnn_run_next(run, &items)) >= 0) {
+             if (n > 0) {
+                 eqnn_adam_rate(adam, eqnn_run_rate(run, &schedule));
+                 ... loss of items [n], eqnn_backward, eqnn_adam_step, eqnn_reset ...
+                 eqnn_run_step(run, loss, n);
+             } else {
+                 eqnn_run_look(run, error of the validation examples);
+             }
+         }
+         eqnn_run_best(run);
+   ---------------------------------------------------------------------------------------------- */
+
+/* Without epochs and seconds there is nothing to do; with both, what comes first ends the run. */
+typedef struct eqnn_run_opts {
+    int batch;          /* examples in a step; default 1                                          */
+    const int *items;   /* [n] the examples; default 0..n-1                                       */
+    int in_order;       /* as they are listed; default shuffled, anew in every epoch              */
+    int epochs;         /* passes over them; default no limit                                     */
+    double seconds;     /* of steps and looks, those before a resume too; default no limit        */
+    double looks;       /* in equal distances (10.5: ten, and one at the end); default none       */
+    const char *path;   /* of the checkpoint, "folder/name.safetensors"; default or "" none       */
+    double save;        /* seconds between checkpoints; default 120                               */
+    int resume;         /* goes on from the checkpoint; where there is none it begins             */
+} eqnn_run_opts;
+
+/* To be read. The first lines are in the checkpoint (its note "run"), beside weights, optimizer and
+   random numbers: with epochs only, a resumed run has the bits of one that was never stopped. */
+typedef struct eqnn_run {
+    int64_t epoch, steps;         /* which pass it is in; steps done                              */
+    int batch;                    /* of this epoch's batches done                                 */
+    int looks;                    /* that were due so far                                         */
+    double seconds, step_seconds; /* of steps and looks; of steps                                 */
+    eqnn_average loss, score;     /* of eqnn_run_step; the program's own; since the last look     */
+    double value, best;           /* of the last look (NaN: none); the smallest (INFINITY: none)  */
+    int looked;                   /* no step since the last look                                  */
+    /* how it is run */
+    eqnn_ctx *ctx;
+    eqnn_run_opts opts;
+    eqnn_batches *batches;
+    eqnn_progress bar;            /* on stderr                                                    */
+    char title[64], path[1024];
+    int given, shown, ended;      /* what eqnn_run_next gave; is there a bar; is the run over     */
+    double clock, begun, saved;   /* until when seconds count; when the step began; last saved    */
+    double *weights;              /* the best, of the first kept parameters and buffers           */
+    int kept;
+} eqnn_run;
+/* Training on n examples; title stands before the bar. With .resume the weights must be there. */
+EQNN_API eqnn_run *eqnn_run_make(eqnn_ctx *c, const char *title, int n, const eqnn_run_opts *opts);
+/* Ends the run first, so call it while the context is there. NULL does nothing. */
+EQNN_API void eqnn_run_free(eqnn_run *r);
+/* n > 0: learn from items [n], then call eqnn_run_step; 0: a look is due, then call eqnn_run_look;
+   -1: the run is over, or an error or Ctrl-C came (eqnn_interrupted). A step or a look that was not
+   reported, since Ctrl-C came in its midst, did not take place: it comes again after a resume.
+   Saves before every look, every .save seconds, and at the end. */
+EQNN_API int eqnn_run_next(eqnn_run *r, const int **items);
+/* A step on n examples is done; their mean loss. */
+EQNN_API void eqnn_run_step(eqnn_run *r, double loss, int n);
+/* A look is done. Weights with the smallest value so far are kept, and saved beside the checkpoint
+   as "folder/name.best.safetensors"; NaN: none are. 1; or 0 when an error or Ctrl-C came before its
+   end, so that the value is nothing worth. */
+EQNN_API int eqnn_run_look(eqnn_run *r, double value);
+/* Text behind the bar: how the training goes. */
+EQNN_API void eqnn_run_show(eqnn_run *r, const char *format, ...) EQNN__PRINTF(2, 3);
+EQNN_API double eqnn_run_done(const eqnn_run *r);   /* the share of the run, 0..1                 */
+EQNN_API double eqnn_run_epochs(const eqnn_run *r); /* epochs done, with fractions                */
+EQNN_API double eqnn_run_pace(const eqnn_run *r);   /* seconds of a step; NaN before the first    */
+/* A schedule stretched over the run: its steps are millionths (.warmup 10000: the first hundredth),
+   .total is set. */
+EQNN_API double eqnn_run_rate(const eqnn_run *r, const eqnn_schedule *s);
+EQNN_API void eqnn_run_save(eqnn_run *r); /* now; after eqnn_run_step or eqnn_run_look        */
+/* Ends the run, which saves it; then uses the best weights: 1, or 0 when no look had a value. */
+EQNN_API void eqnn_run_end(eqnn_run *r);
+EQNN_API int eqnn_run_best(eqnn_run *r);
+/* Removes a checkpoint of an earlier run, and the best weights beside it. */
+EQNN_API void eqnn_run_forget(const char *path);
+
+/* ------------------------------------------------------------------------------------------------
+   7 >>plots   Pictures as SVG, which browsers show and editors edit.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_plot_opts {
@@ -3916,7 +4017,8 @@ static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
     for (int i = 0; i < a->count; i++) {
         const char *own = a->option[i].name;
         size_t k = 0;
-        while (k < length && own[k] && (own[k] == name[k] || (own[k] == '-' && name[k] == '_'))) k++;
+        while (k < length && own[k] && (own[k] == name[k] || (own[k] == '-' && name[k] == '_')))
+            k++;
         if (k == length && !own[k]) return i;
     }
     return -1;
@@ -4005,6 +4107,7 @@ EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *abo
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             eqnn_args_help(a, stdout);
+            a->help = 1;
             return 0;
         }
     for (int i = 1; i < argc && !a->error[0];)
@@ -4060,6 +4163,14 @@ EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
     return v;
 }
 
+EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, double high)
+{
+    double v = eqnn_args_number(a, name);
+    if (!(v >= low && v <= high))
+        eqnn__args_fail(a, "option --%s: %g is not in %g..%g", name, v, low, high);
+    return v;
+}
+
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name)
 {
     return strcmp(eqnn_args_text(a, name), "on") == 0;
@@ -4080,6 +4191,53 @@ EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)
     if (!isdigit((unsigned char)text[0]) || *end || errno)
         eqnn__args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
     return (uint64_t)v;
+}
+
+EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a)
+{
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.seed = eqnn_args_seed(a);
+    o.threads = eqnn_args_int(a, "threads", 0, 1024);
+    if (strcmp(eqnn_args_text(a, "device"), "cpu"))
+        eqnn__args_fail(a, "option --device: this program uses the cpu only");
+    return o;
+}
+
+EQNN_API int eqnn_next_word(const char **list, const char **word)
+{
+    int n = (int)strcspn(*list, ",");
+    *word = *list;
+    *list += n + ((*list)[n] == ',');
+    return n;
+}
+
+/* "program: sentence", without the folders of the program */
+static void eqnn__program_complain(const eqnn_args *a, const char *sentence)
+{
+    const char *name = a->program;
+    for (const char *s = name; *s; s++)
+        if (*s == '/' || *s == '\\') name = s + 1;
+    fprintf(stderr, "%s: %s\n", name, sentence);
+}
+
+EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts)
+{
+    int help = a->help;
+    eqnn_ctx *c = help || a->error[0] ? NULL : eqnn_make(opts);
+    eqnn_interrupt_catch();
+    a->status = c || help ? 0 : a->error[0] ? 2 : 1;
+    if (a->status) eqnn__program_complain(a, a->error[0] ? a->error : "no memory");
+    return c;
+}
+
+EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c)
+{
+    int failed = eqnn_error(c) != NULL;
+    if (!c) return a->status;
+    if (failed) eqnn__program_complain(a, eqnn_error(c));
+    eqnn_free(c);
+    return failed;
 }
 
 /* ---- progress ---- */
@@ -4113,7 +4271,7 @@ static void eqnn__progress_bar(const eqnn_progress *p, int64_t done, const char 
     fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", (int)(100 * done / p->total), left);
 }
 
-EQNN_API void eqnn_progress_show(eqnn_progress *p, int64_t done, const char *format, ...)
+static void eqnn__progress_show(eqnn_progress *p, int64_t done, const char *format, va_list list)
 {
     char left[48], text[32];
     double now = eqnn_clock(), used = now - p->start;
@@ -4127,12 +4285,17 @@ EQNN_API void eqnn_progress_show(eqnn_progress *p, int64_t done, const char *for
     snprintf(left, sizeof left, done < p->total ? "%s left" : "in %s", text);
     if (p->terminal) eqnn__progress_bar(p, done, left);
     else fprintf(p->file, "%s: %3d%%, %s  ", p->title, (int)(100 * done / p->total), left);
-    va_list list;
-    va_start(list, format);
     if (format) vfprintf(p->file, format, list);
-    va_end(list);
     fputs(p->terminal ? "\033[K" : "\n", p->file);
     fflush(p->file);
+}
+
+EQNN_API void eqnn_progress_show(eqnn_progress *p, int64_t done, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    eqnn__progress_show(p, done, format, list);
+    va_end(list);
 }
 
 EQNN_API void eqnn_progress_end(eqnn_progress *p)
@@ -4190,6 +4353,12 @@ EQNN_API void eqnn_table_cell(eqnn_table *t, const char *format, ...)
     va_start(list, format);
     vsnprintf(t->cell[t->cells++], sizeof *t->cell, format, list);
     va_end(list);
+}
+
+EQNN_API void eqnn_table_number(eqnn_table *t, const char *format, double value)
+{
+    if (isfinite(value)) eqnn_table_cell(t, format, value);
+    else eqnn_table_cell(t, "-");
 }
 
 static int eqnn__table_width(const eqnn_table *t, int column)
@@ -4343,7 +4512,322 @@ EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path)
 }
 
 /* ------------------------------------------------------------------------------------------------
-   6 >>plots
+   6 >>runs
+   ---------------------------------------------------------------------------------------------- */
+
+enum { EQNN__GIVEN_NONE, EQNN__GIVEN_STEP, EQNN__GIVEN_LOOK };
+
+EQNN_API double eqnn_run_epochs(const eqnn_run *r)
+{
+    int n = r ? eqnn_batches_count(r->batches) : 0;
+    return n > 0 ? (double)r->steps / n : 0;
+}
+
+EQNN_API double eqnn_run_pace(const eqnn_run *r)
+{
+    return r && r->steps > 0 ? r->step_seconds / (double)r->steps : NAN;
+}
+
+EQNN_API double eqnn_run_done(const eqnn_run *r)
+{
+    if (!r || !eqnn_batches_count(r->batches)) return 1;
+    const eqnn_run_opts *o = &r->opts;
+    if (o->epochs == 0 && !(o->seconds > 0)) return 1;
+    double by_steps = o->epochs > 0 ? eqnn_run_epochs(r) / o->epochs : 0;
+    double by_time = o->seconds > 0 ? r->seconds / o->seconds : 0;
+    return fmin(fmax(by_steps, by_time), 1);
+}
+
+/* How many looks are due when the share t is done; the last one where the run ends. */
+static int eqnn__run_looks(const eqnn_run *r, double t)
+{
+    return (int)(t < 1 ? floor(t * r->opts.looks + 1e-9) : ceil(r->opts.looks));
+}
+
+/* "folder/name.best.safetensors" of "folder/name.safetensors"; out [size] */
+static void eqnn__run_best_path(const char *path, char *out, size_t size)
+{
+    const char *ending = ".safetensors";
+    size_t n = strlen(path), m = strlen(ending);
+    if (n >= m && !strcmp(path + n - m, ending)) n -= m;
+    snprintf(out, size, "%.*s.best%s", (int)n, path, ending);
+}
+
+EQNN_API void eqnn_run_forget(const char *path)
+{
+    char best[1100];
+    if (!path || !*path || strlen(path) >= 1024) return;
+    eqnn__run_best_path(path, best, sizeof best);
+    remove(path);
+    remove(best);
+}
+
+static int eqnn__is_there(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+static size_t eqnn__run_numbers(const eqnn_tensor *w)
+{
+    return (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
+}
+
+/* Puts parameters and buffers aside. */
+static void eqnn__run_keep(eqnn_run *r)
+{
+    const struct eqnn__params *p = r->ctx->params;
+    size_t n = 0, at = 0;
+    for (int i = 0; p && i < p->count; i++) n += eqnn__run_numbers(p->all[i]->tensor);
+    free(r->weights);
+    r->weights = (double *)malloc((n + 1) * sizeof *r->weights);
+    r->kept = r->weights && p ? p->count : 0;
+    if (!r->weights) eqnn_fail(r->ctx, "run '%s': no memory for the best weights", r->title);
+    for (int i = 0; i < r->kept; i++) {
+        const eqnn_tensor *w = p->all[i]->tensor;
+        n = eqnn__run_numbers(w);
+        for (size_t k = 0; k < n; k++) r->weights[at++] = (double)eqnn_data(w)[k];
+    }
+}
+
+static void eqnn__run_write(eqnn_run *r, const char *path)
+{
+    char text[400];
+    if (!*r->path || eqnn_error(r->ctx)) return;
+    snprintf(text, sizeof text, "%lld %lld %d %d %d %.17g %.17g %.17g %.17g %.17g %.17g %.17g "
+             "%.17g", (long long)r->epoch, (long long)r->steps, r->batch, r->looks, r->looked,
+             r->seconds, r->step_seconds, r->loss.weight, r->loss.value, r->score.weight,
+             r->score.value, r->value, r->best);
+    if (eqnn_note(r->ctx, "run", text)) eqnn_save(r->ctx, path);
+    r->saved = eqnn_clock();
+}
+
+/* Where the checkpoint says that the run is; 0 when it does not. */
+static int eqnn__run_parse(eqnn_run *r, const char *text)
+{
+    long long epoch, steps;
+    if (!text || sscanf(text, "%lld %lld %d %d %d %lf %lf %lf %lf %lf %lf %lf %lf", &epoch, &steps,
+                        &r->batch, &r->looks, &r->looked, &r->seconds, &r->step_seconds,
+                        &r->loss.weight, &r->loss.value, &r->score.weight, &r->score.value,
+                        &r->value, &r->best) != 13)
+        return 0;
+    r->epoch = epoch;
+    r->steps = steps;
+    int most = eqnn__run_looks(r, eqnn_run_done(r)); /* fewer when the run became longer */
+    if (r->looks > most) r->looks = most;
+    return epoch >= 0 && steps >= 0 && r->batch >= 0;
+}
+
+/* The best weights first, which are put aside, then everything. */
+static void eqnn__run_resume(eqnn_run *r)
+{
+    char best[1100];
+    eqnn_load_opts o;
+    memset(&o, 0, sizeof o);
+    o.weights_only = 1;
+    if (!eqnn__is_there(r->path)) return;
+    if (!eqnn_parameter_count(r->ctx)) {
+        eqnn_fail(r->ctx, "run '%s': to resume, call the model once before: there are no weights",
+                  r->title);
+        return;
+    }
+    eqnn__run_best_path(r->path, best, sizeof best);
+    if (eqnn__is_there(best) && eqnn_load(r->ctx, best, &o)) eqnn__run_keep(r);
+    if (!eqnn_load(r->ctx, r->path, NULL)) return;
+    if (!eqnn__run_parse(r, eqnn_noted(r->ctx, "run")))
+        eqnn_fail(r->ctx, "'%s' does not say how far the run had come", r->path);
+    else if (r->best < INFINITY && !r->weights)
+        eqnn_fail(r->ctx, "'%s' is missing, the best weights of the run", best);
+}
+
+/* What is wrong with the options, or NULL. */
+static const char *eqnn__run_bad(int n, const eqnn_run_opts *o)
+{
+    if (n < 0) return "a negative number of examples";
+    if (o->batch < 0 || o->epochs < 0) return "a negative batch or number of epochs";
+    if (!(o->seconds >= 0 && o->seconds < INFINITY)) return "seconds are not a number from 0 on";
+    if (!(o->looks >= 0 && o->looks < 1e9)) return "looks are not a number from 0 to 1e9";
+    if (o->save < 0) return "a negative time between checkpoints";
+    if (o->path && strlen(o->path) >= 1024) return "the path of the checkpoint is too long";
+    return NULL;
+}
+
+static eqnn_run_opts eqnn__run_defaults(const eqnn_run_opts *opts)
+{
+    eqnn_run_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.batch == 0) o.batch = 1;
+    if (!(o.save < 0 || o.save > 0)) o.save = 120;
+    return o;
+}
+
+EQNN_API eqnn_run *eqnn_run_make(eqnn_ctx *c, const char *title, int n, const eqnn_run_opts *opts)
+{
+    if (!c || eqnn_error(c)) return NULL;
+    eqnn_run_opts o = eqnn__run_defaults(opts);
+    const char *bad = eqnn__run_bad(n, &o);
+    eqnn_run *r = bad ? NULL : (eqnn_run *)calloc(1, sizeof *r);
+    if (!r) {
+        eqnn_fail(c, "run '%.60s': %s", title ? title : "", bad ? bad : "no memory");
+        return NULL;
+    }
+    r->ctx = c;
+    r->opts = o;
+    r->value = NAN;
+    r->best = INFINITY;
+    snprintf(r->title, sizeof r->title, "%s", title ? title : "");
+    snprintf(r->path, sizeof r->path, "%s", o.path ? o.path : "");
+    r->batches = eqnn_batches_make(c, n, o.items, o.batch, !o.in_order);
+    r->opts.items = NULL; /* are copied, as the path is */
+    r->opts.path = NULL;
+    if (o.resume && *r->path && r->batches) eqnn__run_resume(r);
+    if (!eqnn_error(c)) {
+        eqnn_batches_start(r->batches, r->epoch);
+        return r;
+    }
+    r->ended = 1; /* nothing to save */
+    eqnn_run_free(r);
+    return NULL;
+}
+
+EQNN_API void eqnn_run_free(eqnn_run *r)
+{
+    if (!r) return;
+    eqnn_run_end(r);
+    eqnn_batches_free(r->batches);
+    free(r->weights);
+    free(r);
+}
+
+EQNN_API void eqnn_run_save(eqnn_run *r)
+{
+    if (r && !r->given) eqnn__run_write(r, r->path);
+}
+
+EQNN_API void eqnn_run_end(eqnn_run *r)
+{
+    if (!r || r->ended) return;
+    r->ended = 1;
+    if (r->shown) eqnn_progress_end(&r->bar);
+    if (r->given != EQNN__GIVEN_LOOK) eqnn__run_write(r, r->path); /* else it is: see _next */
+}
+
+EQNN_API int eqnn_run_best(eqnn_run *r)
+{
+    if (!r) return 0;
+    eqnn_run_end(r);
+    if (!r->weights || !(r->best < INFINITY) || eqnn_error(r->ctx)) return 0;
+    const double *from = r->weights;
+    for (int i = 0; i < r->kept; i++) {
+        eqnn_set(r->ctx->params->all[i]->tensor, from);
+        from += eqnn__run_numbers(r->ctx->params->all[i]->tensor);
+    }
+    return !eqnn_error(r->ctx);
+}
+
+EQNN_API double eqnn_run_rate(const eqnn_run *r, const eqnn_schedule *s)
+{
+    eqnn_schedule all;
+    if (!s) return NAN;
+    all = *s;
+    all.total = 1000000;
+    return eqnn_schedule_rate(&all, (int64_t)((double)all.total * eqnn_run_done(r)));
+}
+
+EQNN_API void eqnn_run_show(eqnn_run *r, const char *format, ...)
+{
+    va_list list;
+    if (!r || !r->shown) return;
+    va_start(list, format);
+    eqnn__progress_show(&r->bar, (int64_t)(1000 * eqnn_run_done(r)), format, list);
+    va_end(list);
+}
+
+/* Time since it was last counted. */
+static void eqnn__run_count(eqnn_run *r)
+{
+    double now = eqnn_clock();
+    r->seconds += now - r->clock;
+    r->clock = now;
+}
+
+/* The first time: bar and clock. */
+static void eqnn__run_start(eqnn_run *r)
+{
+    r->shown = 1;
+    eqnn_progress_start(&r->bar, stderr, r->title, 1000, (int64_t)(1000 * eqnn_run_done(r)));
+    r->clock = r->saved = eqnn_clock();
+}
+
+/* The batch that comes next; a look's averages are over. */
+static int eqnn__run_batch(eqnn_run *r, const int **items)
+{
+    if (r->looked) {
+        memset(&r->loss, 0, sizeof r->loss);
+        memset(&r->score, 0, sizeof r->score);
+        r->looked = 0;
+    }
+    if (r->batch >= eqnn_batches_count(r->batches)) {
+        r->batch = 0;
+        eqnn_batches_start(r->batches, ++r->epoch);
+    }
+    r->batches->at = r->batch * r->opts.batch;
+    r->begun = eqnn_clock();
+    return eqnn_batches_next(r->batches, items);
+}
+
+EQNN_API int eqnn_run_next(eqnn_run *r, const int **items)
+{
+    if (!r || r->ended) return -1;
+    if (!r->shown) eqnn__run_start(r);
+    double t = eqnn_run_done(r);
+    int due = r->steps > 0 && eqnn__run_looks(r, t) > r->looks;
+    int over = eqnn_interrupted() || (t >= 1 && !due);
+    if (r->given && !over)
+        eqnn_fail(r->ctx, "run '%s': eqnn_run_next again without eqnn_run_%s", r->title,
+                  r->given == EQNN__GIVEN_STEP ? "step" : "look");
+    if (!over && (due || eqnn_clock() - r->saved >= r->opts.save)) eqnn__run_write(r, r->path);
+    if (over || eqnn_error(r->ctx)) {
+        eqnn_run_end(r);
+        return -1;
+    }
+    r->given = due ? EQNN__GIVEN_LOOK : EQNN__GIVEN_STEP;
+    return due ? 0 : eqnn__run_batch(r, items);
+}
+
+EQNN_API void eqnn_run_step(eqnn_run *r, double loss, int n)
+{
+    if (!r || r->given != EQNN__GIVEN_STEP || eqnn_error(r->ctx)) return;
+    r->given = EQNN__GIVEN_NONE;
+    r->steps++;
+    r->batch++;
+    eqnn_average_add(&r->loss, loss, n);
+    eqnn__run_count(r);
+    r->step_seconds += r->clock - r->begun;
+}
+
+EQNN_API int eqnn_run_look(eqnn_run *r, double value)
+{
+    char best[1100];
+    if (!r || r->given != EQNN__GIVEN_LOOK || eqnn_error(r->ctx) || eqnn_interrupted()) return 0;
+    r->given = EQNN__GIVEN_NONE;
+    eqnn__run_count(r);
+    r->looked = 1;
+    r->looks = eqnn__run_looks(r, eqnn_run_done(r));
+    r->value = value;
+    if (value < r->best) {
+        r->best = value;
+        eqnn__run_keep(r);
+        eqnn__run_best_path(r->path, best, sizeof best);
+        eqnn__run_write(r, best);
+    }
+    return !eqnn_error(r->ctx);
+}
+
+/* ------------------------------------------------------------------------------------------------
+   7 >>plots
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn__plot_series {
@@ -4990,7 +5474,7 @@ EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, i
 #endif /* EQNN_IMPLEMENTATION */
 
 /* ------------------------------------------------------------------------------------------------
-   CHANGES   0.1   files, the chain, batches, scores, terminal, plots
+   CHANGES   0.1   files, the chain, batches, scores, terminal, runs, plots
 
    eqnn may be used under either of the two licences below, whichever suits you.
 

@@ -304,8 +304,8 @@ typedef struct eqnn_lie eqnn_lie;
 
 /* The table above; parentheses may be left out: "SE2". Lives as long as the context. */
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name);
-/* The same with alpha, see eqnn_lie_distance, behind it in parentheses, as the papers' commands have
-   it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is 0.2. */
+/* The same with alpha, see eqnn_lie_distance, behind it in parentheses, as the papers' commands
+   have it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is 0.2. */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha);
 
 /* Your own: exp, log and lift are enough. n are rows; what is NULL is made of the others, taking an
@@ -8770,8 +8770,8 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     return NULL;
 }
 
-/* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point in
-   it ("Rx(.1)"). */
+/* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point
+   in it ("Rx(.1)"). */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
 {
     char group[32];

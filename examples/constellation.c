@@ -78,19 +78,15 @@ typedef struct run {
     eqnn_ctx *c;
     eqnn_parts *workers;
     part part[MOST_PARTS];
-    double *best;                            /* weights                                          */
+    eqnn_run *run;
     /* the batch */
     const examples *set;
     const int *items;
     int n, way;
     uint64_t seed;                           /* of the motions                                   */
-    /* where it stands; kept in the model's file */
-    int epoch, next, checks;
-    int64_t steps;
-    double seconds, best_valid;
     /* what came out */
-    double budget, loss, train, valid, test[WAYS], step_seconds, guess;
-    int parameters, stopped;
+    double budget, epochs, pace, train, test[WAYS], guess;
+    int parameters;
     size_t memory;
 } run;
 
@@ -122,7 +118,6 @@ static void release(study *s)
         free(s->set[set].present);
         free(s->set[set].count);
     }
-    eqnn_free(s->c);
 }
 
 /* Accuracy, in the test, of the counts that are the most frequent in training. */
@@ -268,144 +263,34 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(run *r, const char *ending)
-{
-    char text[200];
-    snprintf(text, sizeof text, "%d %d %d %lld %.17g %.17g %.17g", r->epoch, r->next, r->checks,
-             (long long)r->steps, r->seconds, r->best_valid, r->step_seconds);
-    if (*r->s->out && eqnn_note(r->c, "progress", text))
-        eqnn_save(r->c, file_of(r->s, r->name, ending));
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(run *r)
-{
-    long long steps;
-    const char *path = file_of(r->s, r->name, ".safetensors");
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %d %lld %lf %lf %lf", &r->epoch, &r->next, &r->checks, &steps,
-                        &r->seconds, &r->best_valid, &r->step_seconds) != 7)
-        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
-    else r->steps = steps;
-}
-
-/* Weights put aside (keep 1), or used again (0). */
-static void best_weights(run *r, int keep)
-{
-    double *at = r->best;
-    for (int i = 0; i < eqnn_parameter_count(r->c); i++) {
-        eqnn_tensor *w = eqnn_parameter_at(r->c, i);
-        int n = eqnn_rows(w) * eqnn_cols(w);
-        for (int k = 0; k < n && keep; k++) at[k] = (double)eqnn_data(w)[k];
-        if (!keep) eqnn_set(w, at);
-        at += n;
-    }
-}
-
-/* The best ones of an interrupted run. */
-static void best_from_file(run *r)
-{
-    double *at = r->best;
-    eqnn_file *f = eqnn_file_open(r->c, file_of(r->s, r->name, ".best.safetensors"));
-    for (int i = 0; i < eqnn_parameter_count(r->c) && f; i++) {
-        const eqnn_entry *e = eqnn_file_find(f, eqnn_parameter_name(r->c, i));
-        eqnn_tensor *w = eqnn_parameter_at(r->c, i);
-        size_t n = (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
-        if (!e || e->count != n || !eqnn_file_read(f, e, at))
-            eqnn_fail(r->c, "the best weights of %s are not in their file", r->name);
-        at += n;
-    }
-    eqnn_file_close(f);
-}
-
-static double epochs(const run *r)
-{
-    return (double)r->steps / ((r->n_train + r->s->batch - 1) / r->s->batch);
-}
-
-/* The share of the run that is done, in time or in steps. */
-static double done(const run *r)
-{
-    double by_steps = r->s->epochs > 0 ? epochs(r) / r->s->epochs : 1;
-    double by_time = r->budget > 0 ? r->seconds / r->budget : 0;
-    return fmin(fmax(by_steps, by_time), 1);
-}
-
-static double rate_now(const run *r)
-{
-    if (!r->s->cosine) return r->s->rate;
-    return r->s->rate * fmax(0.5 * (1 + cos(3.141592653589793 * done(r))), 1e-3);
-}
-
-/* Looks at the validation examples, and keeps the weights if they were never better. */
+/* Looks at the validation examples; weights that were never better are kept. */
 static void look(run *r, eqnn_csv *log)
 {
-    r->valid = accuracy(r, VALID, r->s->aug);
-    if (eqnn_error(r->c) || eqnn_interrupted()) return;
+    double valid = accuracy(r, VALID, r->s->aug);
+    if (!eqnn_run_look(r->run, 1 - valid)) return;
     eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, epochs(r));
-    eqnn_csv_number(log, r->seconds / 60);
-    eqnn_csv_number(log, r->loss);
-    eqnn_csv_number(log, r->train);
-    eqnn_csv_number(log, r->valid);
+    eqnn_csv_number(log, eqnn_run_epochs(r->run));
+    eqnn_csv_number(log, r->run->seconds / 60);
+    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
+    eqnn_csv_number(log, eqnn_average_value(&r->run->score));
+    eqnn_csv_number(log, valid);
     eqnn_csv_end(log);
-    if (!(r->valid > r->best_valid)) return;
-    r->best_valid = r->valid;
-    best_weights(r, 1);
-    save(r, ".best.safetensors");
 }
 
-static double step(run *r, eqnn_adam *adam, const int *items, int n, int *right)
+static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
-    double start = eqnn_clock();
-    eqnn_adam_rate(adam, rate_now(r));
-    r->way = r->s->aug, r->seed = eqnn_seed(r->c) + 1000 + (uint64_t)r->epoch;
-    double loss = run_parts(r, &r->s->set[TRAIN], items, n, right);
+    eqnn_schedule schedule = { .kind = r->s->cosine ? EQNN_COSINE : EQNN_CONSTANT,
+                               .rate = r->s->rate, .least = 1e-3 * r->s->rate };
+    int right = 0;
+    eqnn_adam_rate(adam, eqnn_run_rate(r->run, &schedule));
+    r->way = r->s->aug, r->seed = eqnn_seed(r->c) + 1000 + (uint64_t)r->run->epoch;
+    double loss = run_parts(r, &r->s->set[TRAIN], items, n, &right);
     eqnn_adam_step(adam);
     eqnn_reset(r->c);
-    r->steps++, r->next++;
-    r->step_seconds += eqnn_clock() - start;
-    return loss;
-}
-
-static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
-{
-    enum { CHECKS = 40 };
-    const int *items;
-    eqnn_average loss = { 0, 0 }, right = { 0, 0 };
-    eqnn_progress bar;
-    double saved = eqnn_clock(), start = saved, before = r->seconds;
-    eqnn_batches_start(b, r->epoch);
-    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
-    eqnn_progress_start(&bar, stderr, r->name, 1000, (int64_t)(1000 * done(r)));
-    while (done(r) < 1 && !eqnn_error(r->c) && !eqnn_interrupted()) {
-        int good = 0, n = eqnn_batches_next(b, &items);
-        if (n == 0) {
-            r->next = 0;
-            eqnn_batches_start(b, ++r->epoch);
-            continue;
-        }
-        eqnn_average_add(&loss, step(r, adam, items, n, &good), n);
-        eqnn_average_add(&right, (double)good / (n * COUNTS), n);
-        r->loss = eqnn_average_value(&loss), r->train = eqnn_average_value(&right);
-        r->seconds = before + eqnn_clock() - start;
-        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)), "loss %.3f, right %.3f, valid %.3f",
-                           r->loss, r->train, r->valid);
-        if (done(r) * CHECKS + 1e-9 >= r->checks + 1) {
-            r->checks = (int)(done(r) * CHECKS + 1e-9);
-            look(r, log);
-            if (done(r) < 1) loss.weight = loss.value = right.weight = right.value = 0;
-            r->seconds = before + eqnn_clock() - start;
-        }
-        if (eqnn_clock() - saved < 120) continue;
-        save(r, ".safetensors");
-        saved = eqnn_clock();
-    }
-    eqnn_progress_end(&bar);
-    save(r, ".safetensors");
+    eqnn_average_add(&r->run->score, (double)right / (n * COUNTS), n);
+    eqnn_run_step(r->run, loss, n);
+    eqnn_run_show(r->run, "loss %.3f, right %.3f, valid %.3f", eqnn_average_value(&r->run->loss),
+                  eqnn_average_value(&r->run->score), 1 - r->run->value);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -429,24 +314,22 @@ static int start(run *r)
     r->c = eqnn_make(&s->context);
     r->features = !strcmp(s->content, "constant") ? 1
                   : !strcmp(s->content, "distance_moments") ? MOMENTS : POINTS - 1;
-    r->loss = r->train = r->valid = NAN, r->best_valid = -1;
+    r->epochs = 0, r->pace = r->train = NAN;
     for (int k = 0; k < WAYS; k++) r->test[k] = NAN;
     for (int k = 0; k < s->parts; k++)
         if (!make_part(r, &r->part[k])) return 0;
     if (!r->c) return 0;
-    if (s->resume && *s->out) resume(r);
     eqnn_mark mark = eqnn_mark_make(r->c);
     r->set = &s->set[TRAIN], r->way = AS_THEY_ARE;
     eqnn_rewind(mark, look_at(r, r->c, &r->part[0], &item, 1));
     r->parameters = (int)eqnn_parameter_size(r->c);
-    r->best = malloc(((size_t)r->parameters + 1) * sizeof *r->best);
     r->workers = eqnn_parts_make(r->c, s->parts, s->context.threads);
-    if (r->best && r->best_valid >= 0 && !eqnn_error(r->c)) best_from_file(r);
-    return r->best != NULL;
+    return 1;
 }
 
 static void finish(run *r)
 {
+    eqnn_run_free(r->run);
     eqnn_parts_free(r->workers);
     for (int k = 0; k < MOST_PARTS; k++) {
         r->memory += r->part[k].memory;
@@ -455,8 +338,27 @@ static void finish(run *r)
         free(r->part[k].feature);
     }
     eqnn_free(r->c);
-    free(r->best);
-    r->workers = NULL, r->c = NULL, r->best = NULL;
+    r->workers = NULL, r->c = NULL, r->run = NULL;
+}
+
+static void train(run *r, eqnn_csv *log)
+{
+    const study *s = r->s;
+    const int *items;
+    eqnn_adam_opts o = { .rate = s->rate, .beta1 = s->beta1, .beta2 = s->beta2 };
+    eqnn_run_opts how = { .batch = s->batch, .epochs = s->epochs, .looks = 40,
+                          .seconds = s->epochs ? r->budget : 0, .resume = s->resume,
+                          .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
+    r->run = eqnn_run_make(r->c, r->name, r->n_train, &how);
+    eqnn_adam *adam = eqnn_adam_make(r->c, &o);
+    for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
+        if (n > 0) step(r, adam, items, n);
+        else look(r, log);
+    }
+    if (!r->run) return;
+    r->epochs = eqnn_run_epochs(r->run), r->pace = eqnn_run_pace(r->run);
+    r->train = eqnn_average_value(&r->run->score);
+    eqnn_run_best(r->run);
 }
 
 /* The budget is for the test, too: three looks at it are about as many as the validation's. */
@@ -464,24 +366,16 @@ static int study_one(run *r, eqnn_csv *log, double seconds)
 {
     const study *s = r->s;
     if (!start(r)) return eqnn_fail(s->c, "no memory for %s", r->name), 0;
-    eqnn_adam_opts o = { .rate = s->rate, .beta1 = s->beta1, .beta2 = s->beta2 };
-    eqnn_adam *adam = eqnn_adam_make(r->c, &o);
-    int *items = malloc((size_t)r->n_train * sizeof *items);
-    for (int i = 0; items && i < r->n_train; i++) items[i] = i;
-    eqnn_batches *b = eqnn_batches_make(r->c, r->n_train, items, s->batch, 1);
-    free(items);
     r->guess = most_frequent(s, r->n_train);
     if (seconds > 0) {
         double begin = eqnn_clock();
-        r->valid = accuracy(r, VALID, s->aug);
+        accuracy(r, VALID, s->aug);
         double spent = eqnn_clock() - begin, test = WAYS * spent * s->set[TEST].n / s->set[VALID].n;
         r->budget = fmax(seconds - spent - test, 0.1 * seconds);
     }
-    if (!eqnn_error(r->c)) train(r, adam, b, log);
-    if (r->best_valid >= 0 && !eqnn_error(r->c)) best_weights(r, 0);
+    train(r, log);
     for (int k = 0; k < WAYS && !eqnn_interrupted(); k++) r->test[k] = accuracy(r, TEST, k);
     r->memory = eqnn_memory_use(r->c).lasting;
-    eqnn_batches_free(b);
     if (eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->name, eqnn_error(r->c));
     return !eqnn_error(s->c) && !eqnn_interrupted();
 }
@@ -502,12 +396,6 @@ static double published(const run *r, int trained, int tested)
     return row < 0 ? NAN : value[row][trained][tested];
 }
 
-static void cell(eqnn_table *t, const char *format, double value)
-{
-    if (isfinite(value)) eqnn_table_cell(t, format, value);
-    else eqnn_table_cell(t, "-");
-}
-
 static void report(const study *s, const run *r, int n)
 {
     eqnn_table *t = eqnn_table_make(s->c, "network|examples|parameters|epochs|ms a step|MB|train|"
@@ -519,7 +407,7 @@ static void report(const study *s, const run *r, int n)
         eqnn_table_cell(t, "the most frequent counts");
         eqnn_table_cell(t, "%d", r[i].n_train);
         for (int k = 0; k < 5; k++) eqnn_table_cell(t, "-");
-        for (int k = 0; k < WAYS; k++) cell(t, "%.3f", r[i].guess);
+        for (int k = 0; k < WAYS; k++) eqnn_table_number(t, "%.3f", r[i].guess);
         for (int k = 0; k < WAYS; k++) eqnn_table_cell(t, "-");
     }
     for (int i = 0; i < n; i++) {
@@ -527,12 +415,12 @@ static void report(const study *s, const run *r, int n)
                         r[i].group);
         eqnn_table_cell(t, "%d", r[i].n_train);
         eqnn_table_cell(t, "%d", r[i].parameters);
-        cell(t, "%.1f", epochs(&r[i]));
-        cell(t, "%.0f", r[i].steps ? 1e3 * r[i].step_seconds / (double)r[i].steps : NAN);
-        cell(t, "%.0f", (double)r[i].memory / 1048576);
-        cell(t, "%.3f", r[i].train);
-        for (int k = 0; k < WAYS; k++) cell(t, "%.3f", r[i].test[k]);
-        for (int k = 0; k < WAYS; k++) cell(t, "%.2f", published(&r[i], s->aug, k));
+        eqnn_table_number(t, "%.1f", r[i].epochs);
+        eqnn_table_number(t, "%.0f", 1e3 * r[i].pace);
+        eqnn_table_number(t, "%.0f", (double)r[i].memory / 1048576);
+        eqnn_table_number(t, "%.3f", r[i].train);
+        for (int k = 0; k < WAYS; k++) eqnn_table_number(t, "%.3f", r[i].test[k]);
+        for (int k = 0; k < WAYS; k++) eqnn_table_number(t, "%.2f", published(&r[i], s->aug, k));
     }
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);
@@ -552,8 +440,8 @@ static void draw(const study *s, const run *r, int n)
         eqnn_csv_text(f, r[i].name);
         eqnn_csv_number(f, r[i].n_train);
         eqnn_csv_number(f, r[i].parameters);
-        eqnn_csv_number(f, epochs(&r[i]));
-        eqnn_csv_number(f, 1e3 * r[i].step_seconds / (double)(r[i].steps ? r[i].steps : 1));
+        eqnn_csv_number(f, r[i].epochs);
+        eqnn_csv_number(f, 1e3 * r[i].pace);
         eqnn_csv_number(f, r[i].train);
         for (int k = 0; k < WAYS; k++) eqnn_csv_number(f, r[i].test[k]);
         eqnn_csv_number(f, r[i].guess);
@@ -568,15 +456,6 @@ static void draw(const study *s, const run *r, int n)
 /* ------------------------------------------------------------------------------------------------
    The program
    ---------------------------------------------------------------------------------------------- */
-
-/* The next word of a list "a,b"; its length, 0 at the end. */
-static int next_word(const char **list, const char **word)
-{
-    int n = (int)strcspn(*list, ",");
-    *word = *list;
-    *list += n + ((*list)[n] == ',');
-    return n;
-}
 
 static void add_run(study *s, run *r, int *n, const char *group, int length, int n_train)
 {
@@ -596,18 +475,18 @@ static int list_runs(study *s, run *r)
 {
     const char *size, *word, *group, *sizes = s->sizes;
     int n = 0;
-    for (int length; (length = next_word(&sizes, &size)) > 0 && !eqnn_error(s->c);) {
+    for (int length; (length = eqnn_next_word(&sizes, &size)) > 0 && !eqnn_error(s->c);) {
         char *end;
         long n_train = strtol(size, &end, 10);
         const char *networks = s->networks;
         if (end != size + length || n_train < 1 || n_train > 10000000)
             eqnn_fail(s->c, "--n-train '%.*s': from 1 to 10000000", length, size);
-        for (int m; (m = next_word(&networks, &word)) > 0 && !eqnn_error(s->c);) {
+        for (int m; (m = eqnn_next_word(&networks, &word)) > 0 && !eqnn_error(s->c);) {
             const char *groups = s->groups;
             if (m == 14 && !strncmp(word, "SetTransformer", 14))
                 add_run(s, r, &n, "", 0, (int)n_train);
             else if (m == 14 && !strncmp(word, "LieTransformer", 14))
-                for (int k; (k = next_word(&groups, &group)) > 0;)
+                for (int k; (k = eqnn_next_word(&groups, &group)) > 0;)
                     add_run(s, r, &n, group, k, (int)n_train);
             else eqnn_fail(s->c, "--network %s: LieTransformer or SetTransformer", s->networks);
         }
@@ -624,10 +503,8 @@ static void run_all(study *s)
     if (*s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
                             "network,epoch,minutes,loss,train,valid", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume; i++) {
-        remove(file_of(s, r[i].name, ".safetensors")); /* of an earlier run */
-        remove(file_of(s, r[i].name, ".best.safetensors"));
-    }
+    for (int i = 0; i < n && *s->out && !s->resume; i++)
+        eqnn_run_forget(file_of(s, r[i].name, ".safetensors"));
     while (finished < n && !eqnn_error(s->c)) {
         int good = study_one(&r[finished], log, 60 * s->minutes / n);
         finish(&r[finished]);
@@ -675,15 +552,6 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
-static double within(eqnn_args *a, const char *name, double low, double high)
-{
-    double value = eqnn_args_number(a, name);
-    if (!(value >= low && value <= high) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: %g is not in %g..%g", name, value, low,
-                 high);
-    return value;
-}
-
 /* Which of n words the option says; 0 and an error: none of them. */
 static int choice(eqnn_args *a, const char *name, const char *const *words, int n)
 {
@@ -728,21 +596,18 @@ static void understand(study *s, eqnn_args *a)
     s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
     s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
-    s->minutes = within(a, "minutes", 0, 1e7);
+    s->minutes = eqnn_args_within(a, "minutes", 0, 1e7);
     s->batch = eqnn_args_int(a, "bs", 1, MOST_BATCH);
-    s->rate = within(a, "lr", 1e-12, 1e3);
-    s->beta1 = within(a, "beta1", 1e-9, 1);
-    s->beta2 = within(a, "beta2", 1e-9, 1);
+    s->rate = eqnn_args_within(a, "lr", 1e-12, 1e3);
+    s->beta1 = eqnn_args_within(a, "beta1", 1e-9, 1);
+    s->beta2 = eqnn_args_within(a, "beta2", 1e-9, 1);
     int schedule = choice(a, "lr-schedule", schedules, 3);
     s->cosine = schedule == 2 || (schedule == 0 && s->minutes > 0);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
+    s->context = eqnn_args_context(a);
     understand_network(s, a);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
 }
 
 int main(int argc, char **argv)
@@ -750,18 +615,8 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Counts patterns of points.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "constellation: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&s.context);
-    if (s.c) run_all(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "constellation: %s\n", error);
-    int failed = error != NULL;
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run_all(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

@@ -94,6 +94,7 @@ struct run {
     char name[64];
     eqnn_ctx *c;             /* of the weights */
     eqnn_parts *workers;
+    eqnn_run *run;
     double rate;
     const char *dim, *heads;
     int depth, lmax, reversible, reach;
@@ -102,11 +103,6 @@ struct run {
     const int *items;
     int n, learning;
     double loss[MOST_BATCH], memory[MOST_PARTS];
-    /* where it stands; kept in the model's file */
-    int epoch, next, looks;
-    int64_t steps;
-    double seconds, best, step_seconds;
-    eqnn_average train;      /* since the last look */
     /* what came out */
     errors test;
 };
@@ -572,114 +568,53 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(run *r)
-{
-    char text[300];
-    snprintf(text, sizeof text, "%d %d %d %lld %.17g %.17g %.17g %.17g", r->epoch, r->next,
-             r->looks, (long long)r->steps, r->seconds, r->step_seconds, r->train.weight,
-             r->train.value);
-    if (*r->s->out && eqnn_note(r->c, "progress", text))
-        eqnn_save(r->c, file_of(r->s, r->name, ".safetensors"));
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(run *r)
-{
-    long long steps;
-    const char *path = file_of(r->s, r->name, ".safetensors");
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %d %lld %lf %lf %lf %lf", &r->epoch, &r->next, &r->looks,
-                        &steps, &r->seconds, &r->step_seconds, &r->train.weight,
-                        &r->train.value) != 8)
-        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
-    else r->steps = steps;
-}
-
-static int batches(const run *r) { return (r->s->count[TRAIN] + r->s->batch - 1) / r->s->batch; }
-
-/* The share of the run that is done, in steps or in time. */
-static double done(const run *r)
-{
-    double by_steps = 0, by_time = 0;
-    if (r->s->epochs > 0) by_steps = (double)r->steps / ((double)r->s->epochs * batches(r));
-    if (r->s->epochs == 0) by_steps = 1;
-    if (r->s->minutes > 0) by_time = r->seconds / (60 * r->s->minutes);
-    return fmin(fmax(by_steps, by_time), 1);
-}
-
 /* One step of Adam; the rate falls to a tenth over the last third of the run. */
 static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
-    double start = eqnn_clock(), late = fmax(0, 3 * done(r) - 2);
-    for (int i = 0; i < n; i++) make_noise(r->s, items[i], r->epoch, r->moved);
+    double late = fmax(0, 3 * eqnn_run_done(r->run) - 2), loss = 0;
+    for (int i = 0; i < n; i++) make_noise(r->s, items[i], r->run->epoch, r->moved);
     eqnn_adam_rate(adam, r->rate * (1 - 0.9 * late));
     share(r, items, n, 1);
     if (eqnn_interrupted()) { /* the step was not whole */
         eqnn_zero_gradients(r->c);
         return;
     }
-    for (int i = 0; i < n; i++) eqnn_average_add(&r->train, r->loss[i], 1);
+    for (int i = 0; i < n; i++) loss += r->loss[i] / n;
     eqnn_adam_step(adam);
     eqnn_reset(r->c);
-    r->steps++, r->next++;
-    r->step_seconds += eqnn_clock() - start;
+    eqnn_run_step(r->run, loss, n);
+    eqnn_run_show(r->run, "train %.4f A^2, test %.3f A", eqnn_average_value(&r->run->loss),
+                  r->test.rmsd);
 }
 
-/* Is it time for the next of --evals looks? */
-static int due(const run *r)
-{
-    return done(r) * r->s->evals + 1e-9 >= r->looks + 1;
-}
-
-/* A look at the held-out chains and a line of the log; 0 when Ctrl-C came before its end, then it
-   is taken again later. */
-static int observe(run *r, eqnn_csv *log)
+/* A look at the held-out chains, by which no weights are chosen. */
+static void observe(run *r, eqnn_csv *log)
 {
     errors e = evaluate(r);
-    if (eqnn_interrupted() || eqnn_error(r->c)) return 0;
+    if (!eqnn_run_look(r->run, NAN)) return;
     r->test = e;
-    r->looks = (int)(done(r) * r->s->evals + 1e-9);
     eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, (double)r->steps / batches(r));
-    eqnn_csv_number(log, r->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->train));
+    eqnn_csv_number(log, eqnn_run_epochs(r->run));
+    eqnn_csv_number(log, r->run->seconds / 60);
+    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
     eqnn_csv_number(log, r->test.rmsd);
     eqnn_csv_end(log);
-    r->train.weight = r->train.value = 0;
-    return 1;
 }
 
-static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
+static void train(run *r, eqnn_csv *log)
 {
+    const study *s = r->s;
     const int *items;
-    eqnn_progress bar;
-    int n = 0;
-    double saved = eqnn_clock();
-    eqnn_batches_start(b, r->epoch);
-    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
-    eqnn_progress_start(&bar, stderr, r->name, 1000, (int64_t)(1000 * done(r)));
-    while (!eqnn_error(r->c) && !eqnn_interrupted()) {
-        double start = eqnn_clock();
-        if (due(r) && !observe(r, log)) break;
-        if (done(r) >= 1) break;
-        if ((n = eqnn_batches_next(b, &items)) == 0) {
-            r->next = 0;
-            eqnn_batches_start(b, ++r->epoch);
-            continue;
-        }
-        step(r, adam, items, n);
-        r->seconds += eqnn_clock() - start;
-        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)), "train %.4f A^2, test %.3f A",
-                           eqnn_average_value(&r->train), r->test.rmsd);
-        if (eqnn_clock() - saved < 120) continue;
-        save(r);
-        saved = eqnn_clock();
+    eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = s->batch, .looks = s->evals,
+                        .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
+                        .seconds = s->epochs ? 60 * s->minutes : 0,
+                        .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
+    r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
+    eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate, .clip = s->clip });
+    for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
+        if (n > 0) step(r, adam, items, n);
+        else observe(r, log);
     }
-    eqnn_progress_end(&bar);
-    save(r);
 }
 
 /* The fitted filter as first weights. */
@@ -704,13 +639,12 @@ static int start(run *r)
     r->moved = malloc(all * sizeof *r->moved);
     r->after = malloc(all * sizeof *r->after);
     if (!r->c || !r->moved || !r->after) return eqnn_fail(s->c, "no memory for %s", r->name), 0;
-    if (s->resume && *s->out) resume(r);
     memcpy(r->after, s->moved, (all - 1) * sizeof *r->after);
     r->test = measure(s, s->moved);
     eqnn_mark mark = eqnn_mark_make(r->c);
     eqnn_rewind(mark, denoised(r, r->c, s->items[s->first[TEST]], s->moved));
     eqnn_reset(r->c);
-    if (r->steps == 0) begin_as_filter(r);
+    begin_as_filter(r);
     eqnn_training(r->c, 1);
     r->workers = eqnn_parts_make(r->c, s->parts, s->context.threads);
     return !eqnn_error(r->c);
@@ -718,6 +652,7 @@ static int start(run *r)
 
 static void finish(run *r)
 {
+    eqnn_run_free(r->run);
     eqnn_parts_free(r->workers);
     eqnn_free(r->c);
     free(r->moved);
@@ -728,14 +663,7 @@ static void finish(run *r)
 static int study_one(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
-    if (start(r)) {
-        eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
-                                                                  .clip = s->clip });
-        eqnn_batches *b = eqnn_batches_make(r->c, s->count[TRAIN], s->items + s->first[TRAIN],
-                                            s->batch, 1);
-        if (b) train(r, adam, b, log);
-        eqnn_batches_free(b);
-    }
+    if (start(r)) train(r, log);
     if (!eqnn_error(r->c) && !eqnn_interrupted()) r->test = evaluate(r);
     if (r->c && eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->name, eqnn_error(r->c));
     return !eqnn_error(s->c) && !eqnn_interrupted();
@@ -775,11 +703,10 @@ static void print_summary(const study *s, const run *r, int n)
         errors e = row_errors(s, r, i);
         eqnn_table_cell(t, "%s", row_name(r, i));
         eqnn_table_cell(t, i < 0 ? "-" : "%.0f", i < 0 ? 0 : (double)eqnn_parameter_size(r[i].c));
-        eqnn_table_cell(t, i < 0 ? "-" : "%.1f", i < 0 ? 0 : (double)r[i].steps / batches(&r[i]));
-        eqnn_table_cell(t, i < 0 ? "-" : "%.1f", i < 0 ? 0 : r[i].seconds / 60);
-        eqnn_table_cell(t, i < 0 || !r[i].steps ? "-" : "%.1f",
-                        i < 0 ? 0 : 1e3 * r[i].step_seconds * batches(&r[i])
-                                        / ((double)r[i].steps * s->count[TRAIN]));
+        eqnn_table_number(t, "%.1f", i < 0 ? NAN : eqnn_run_epochs(r[i].run));
+        eqnn_table_number(t, "%.1f", i < 0 ? NAN : r[i].run->seconds / 60);
+        eqnn_table_number(t, "%.1f", i < 0 ? NAN : 1e3 * r[i].run->step_seconds
+                                       / (eqnn_run_epochs(r[i].run) * s->count[TRAIN]));
         eqnn_table_cell(t, "%.4f", e.mse);
         eqnn_table_cell(t, "%.3f", before);
         eqnn_table_cell(t, "%.3f", e.rmsd);
@@ -799,8 +726,8 @@ static void write_summary(const study *s, const run *r, int n)
         errors e = row_errors(s, r, i);
         eqnn_csv_text(f, row_name(r, i));
         eqnn_csv_number(f, i < 0 ? 0 : (double)eqnn_parameter_size(r[i].c));
-        eqnn_csv_number(f, i < 0 ? NAN : (double)r[i].steps / batches(&r[i]));
-        eqnn_csv_number(f, i < 0 ? NAN : r[i].seconds / 60);
+        eqnn_csv_number(f, i < 0 ? NAN : eqnn_run_epochs(r[i].run));
+        eqnn_csv_number(f, i < 0 ? NAN : r[i].run->seconds / 60);
         eqnn_csv_number(f, e.mse);
         eqnn_csv_number(f, e.rmsd);
         eqnn_csv_number(f, e.fitted);
@@ -916,18 +843,17 @@ static void settle(run *r, const network *net)
 
 static int list_runs(study *s, run *r)
 {
+    const char *list = s->models, *word;
     int n = 0;
-    for (const char *p = s->models; *p && !eqnn_error(s->c);) {
-        int length = (int)strcspn(p, ",");
+    for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         const network *net = networks;
-        while (net->name && (strncmp(p, net->name, (size_t)length) || net->name[length])) net++;
+        while (net->name && (strncmp(word, net->name, (size_t)length) || net->name[length])) net++;
         if (!net->name || n == MOST_RUNS) {
-            eqnn_fail(s->c, "--model: there is no '%.*s', or there are too many", length, p);
+            eqnn_fail(s->c, "--model: there is no '%.*s', or there are too many", length, word);
             break;
         }
         r[n].s = s;
         settle(&r[n++], net);
-        p += length + (p[length] == ',');
     }
     return n;
 }
@@ -942,7 +868,7 @@ static void run_all(study *s)
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"), "model,epoch,minutes,train_mse,rmsd",
                             s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        remove(file_of(s, r[i].name, ".safetensors")); /* of an earlier run */
+        eqnn_run_forget(file_of(s, r[i].name, ".safetensors"));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
     if (finished == n && n > 0 && !eqnn_error(s->c)) report(s, r, n);
@@ -979,20 +905,12 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
-static double not_negative(eqnn_args *a, const char *name)
-{
-    double v = eqnn_args_number(a, name);
-    if (!(v >= 0) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: %g is negative", name, v);
-    return v;
-}
-
 static void understand_model(study *s, eqnn_args *a)
 {
     s->models = eqnn_args_text(a, "model");
     s->neighbours = eqnn_args_int(a, "neighbours", 1, 1000);
     s->reach = eqnn_args_int(a, "reach", 0, MOST_REACH);
-    s->radius = not_negative(a, "radius");
+    s->radius = eqnn_args_within(a, "radius", 0, 1e300);
     s->dim = eqnn_args_text(a, "dim");
     s->heads = eqnn_args_text(a, "heads");
     s->depth = *eqnn_args_text(a, "depth") ? eqnn_args_int(a, "depth", 0, 1000) : -1;
@@ -1012,9 +930,9 @@ static void understand(study *s, eqnn_args *a)
     s->longest = eqnn_args_int(a, "longest", 2, 100000);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 0, 1000000);
-    s->noise = not_negative(a, "noise");
-    s->rate = not_negative(a, "rate");
-    s->clip = not_negative(a, "clip");
+    s->noise = eqnn_args_within(a, "noise", 0, 1e300);
+    s->rate = eqnn_args_within(a, "rate", 0, 1e300);
+    s->clip = eqnn_args_within(a, "clip", 0, 1e300);
     s->batch = eqnn_args_int(a, "batch", 1, MOST_BATCH);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->evals = eqnn_args_int(a, "evals", 1, 100000);
@@ -1025,10 +943,7 @@ static void understand(study *s, eqnn_args *a)
         snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
     s->resume = eqnn_args_on(a, "resume");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+    s->context = eqnn_args_context(a);
 }
 
 static void release(study *s)
@@ -1038,7 +953,6 @@ static void release(study *s)
     free(s->moved);
     free(s->filtered);
     free(s->items);
-    eqnn_free(s->c);
 }
 
 int main(int argc, char **argv)
@@ -1046,18 +960,9 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Takes noise away from protein backbones.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "denoise: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&(eqnn_opts){ .seed = s.data_seed }); /* of data and noise */
+    s.c = eqnn_program_start(&a, &(eqnn_opts){ .seed = s.data_seed }); /* of data and noise */
     if (s.c) run_all(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "denoise: %s\n", error);
-    int failed = error != NULL;
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

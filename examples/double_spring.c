@@ -73,6 +73,7 @@ struct predictor {
     int learns;
     const study *s;
     eqnn_ctx *c;
+    eqnn_run *run;
     /* what came out */
     double mse_train, mse_test, seconds; /* seconds of an epoch                 */
     double *z;            /* [n_test][times][STATE] the roll-outs               */
@@ -125,7 +126,6 @@ static void release(study *s)
     free(s->test);
     free(s->far);
     free(s->batch_z);
-    eqnn_free(s->c);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -248,9 +248,6 @@ static double evaluate(predictor *p, const double *z, int n)
     return value;
 }
 
-/* Where a run stands; kept in the model's file. */
-typedef struct progress { int epoch; double seconds; } progress;
-
 static const char *file_of(const study *s, const char *name, const char *ending)
 {
     static char path[1024];
@@ -258,84 +255,52 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(predictor *p, const progress *at)
+/* The loss that is shown and written is the mean of an epoch. */
+static void step(predictor *p, eqnn_adam *adam, int n, const int *items)
 {
-    char text[64];
-    snprintf(text, sizeof text, "%d %.17g", at->epoch, at->seconds);
-    if (*p->s->out && eqnn_note(p->c, "progress", text))
-        eqnn_save(p->c, file_of(p->s, p->name, ".safetensors"));
+    if (p->run->batch == 0) p->run->loss = (eqnn_average){ 0 };
+    eqnn_tensor *loss = loss_of(p, p->s->train, n, items);
+    double value = eqnn_value(loss);
+    eqnn_backward(loss);
+    eqnn_adam_step(adam);
+    eqnn_reset(p->c);
+    eqnn_run_step(p->run, value, n);
+    eqnn_run_show(p->run, "train %.2e", eqnn_average_value(&p->run->loss));
 }
 
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(predictor *p, progress *at)
+static void write_log(predictor *p, eqnn_csv *log)
 {
-    const char *path = file_of(p->s, p->name, ".safetensors");
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(p->c, path, NULL) ? eqnn_noted(p->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %lf", &at->epoch, &at->seconds) != 2)
-        eqnn_fail(p->c, "'%s' does not say how far the run had come", path);
-}
-
-/* All pieces once; the mean loss. An epoch is not cut: a run stops between two of them. */
-static double run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, int epoch)
-{
-    eqnn_average loss = { 0, 0 };
-    const int *items;
-    int n;
-    for (eqnn_batches_start(b, epoch); (n = eqnn_batches_next(b, &items)) > 0;) {
-        eqnn_tensor *now = loss_of(p, p->s->train, n, items);
-        eqnn_average_add(&loss, eqnn_value(now), n);
-        eqnn_backward(now);
-        eqnn_adam_step(adam);
-        eqnn_reset(p->c);
-    }
-    return eqnn_average_value(&loss);
-}
-
-static void write_log(predictor *p, eqnn_csv *log, const progress *at)
-{
+    double epoch = eqnn_run_epochs(p->run);
     p->mse_test = evaluate(p, p->s->test, p->s->n_test);
+    if (!eqnn_run_look(p->run, NAN)) return;
     eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, at->epoch);
-    eqnn_csv_number(log, p->mse_train);
+    eqnn_csv_number(log, epoch);
+    eqnn_csv_number(log, eqnn_average_value(&p->run->loss));
     eqnn_csv_number(log, p->mse_test);
-    eqnn_csv_number(log, at->seconds / at->epoch);
+    eqnn_csv_number(log, p->run->step_seconds / epoch);
     eqnn_csv_end(log);
 }
 
-static void run_epochs(predictor *p, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log, progress *at)
-{
-    const study *s = p->s;
-    double saved = eqnn_clock();
-    int first = at->epoch;
-    eqnn_progress bar;
-    eqnn_progress_start(&bar, stderr, p->name, s->epochs, at->epoch);
-    while (at->epoch < s->epochs && !eqnn_error(p->c) && !eqnn_interrupted()) {
-        double start = eqnn_clock();
-        p->mse_train = run_epoch(p, adam, b, at->epoch);
-        at->epoch++;
-        at->seconds += eqnn_clock() - start;
-        eqnn_progress_show(&bar, at->epoch, "train %.2e", p->mse_train);
-        if (at->epoch % s->every == 0 || at->epoch == s->epochs) write_log(p, log, at);
-        if (eqnn_clock() - saved < 20) continue;
-        save(p, at);
-        saved = eqnn_clock();
-    }
-    eqnn_progress_end(&bar);
-    if (at->epoch > first) save(p, at);
-    p->seconds = at->seconds / (at->epoch > 0 ? at->epoch : 1);
-}
-
+/* Weights come into being by a look at one piece, which leaves nothing else behind. */
 static void train(predictor *p, eqnn_csv *log)
 {
-    progress at = { 0, 0 };
-    if (p->s->resume && *p->s->out) resume(p, &at);
-    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = p->s->rate });
-    eqnn_batches *b = eqnn_batches_make(p->c, p->s->n_train, NULL, p->s->batch, 1);
-    if (b) run_epochs(p, adam, b, log, &at);
-    eqnn_batches_free(b);
+    const study *s = p->s;
+    const int *items;
+    eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .save = 20, .resume = s->resume,
+                        .looks = (double)s->epochs / s->every,
+                        .path = *s->out ? file_of(s, p->name, ".safetensors") : NULL };
+    eqnn_mark mark = eqnn_mark_make(p->c);
+    eqnn_rewind(mark, loss_of(p, s->train, 1, NULL));
+    p->run = eqnn_run_make(p->c, p->name, s->n_train, &o);
+    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = s->rate });
+    for (int n; (n = eqnn_run_next(p->run, &items)) >= 0;) {
+        if (n > 0) step(p, adam, n, items);
+        else write_log(p, log);
+    }
+    if (p->run && p->run->steps) p->seconds = p->run->step_seconds / eqnn_run_epochs(p->run);
+    if (p->run) p->mse_train = eqnn_average_value(&p->run->loss);
+    eqnn_run_free(p->run);
+    p->run = NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -675,7 +640,7 @@ static void run(study *s)
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
                             "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        if (p[i].learns) remove(file_of(s, p[i].name, ".safetensors")); /* of an earlier run */
+        if (p[i].learns) eqnn_run_forget(file_of(s, p[i].name, ".safetensors"));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, p, n);
@@ -751,10 +716,7 @@ static void understand(study *s, eqnn_args *a)
     s->derivative = derivative(a);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+    s->context = eqnn_args_context(a);
 }
 
 int main(int argc, char **argv)
@@ -762,18 +724,8 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Learns how a double spring moves.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "double_spring: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&s.context);
-    if (s.c) run(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "double_spring: %s\n", error);
-    int failed = error != NULL;
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

@@ -56,6 +56,7 @@ typedef struct trial {
     const eqnn_group *group;
     const eqnn_rep *in, *out;
     examples data;
+    eqnn_run *run;
     int number;
     double best, test; /* smallest validation error, and the test error at that moment */
 } trial;
@@ -172,71 +173,65 @@ static const char *trial_name(int number)
     return name;
 }
 
-static void save(const trial *t, int epoch)
-{
-    char text[128];
-    snprintf(text, sizeof text, "%d %.17g %.17g", epoch, t->best, t->test);
-    if (*t->s->folder && eqnn_note(t->c, "progress", text))
-        eqnn_save(t->c, path_of(t->s, "trial", t->number));
-}
-
-/* The epoch to go on with. */
-static int load(trial *t)
-{
-    const char *path = path_of(t->s, "trial", t->number);
-    FILE *f = t->s->resume ? fopen(path, "rb") : NULL;
-    int epoch = 0;
-    if (!f) return 0;
-    fclose(f);
-    const char *text = eqnn_load(t->c, path, NULL) ? eqnn_noted(t->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %lf %lf", &epoch, &t->best, &t->test) != 3)
-        eqnn_fail(t->c, "'%s' does not say how far training had come", path);
-    return epoch;
-}
-
 /* Looks at the validation set a hundred times in all. */
-static void look(trial *t, int epoch, double train, eqnn_csv *log)
+static void look(trial *t, eqnn_csv *log)
 {
+    char text[64];
+    double epoch = eqnn_run_epochs(t->run), test = t->test;
     if (t->s->average > 0) eqnn_use_average(t->c, 1);
     double validation = error_on(t, t->data.train, VALIDATION);
-    if (!(validation >= t->best)) {
-        t->best = validation;
-        t->test = error_on(t, t->data.train + VALIDATION, t->s->test);
-    }
+    int better = !(validation >= t->best);
+    if (better) test = error_on(t, t->data.train + VALIDATION, t->s->test);
     if (t->s->average > 0) eqnn_use_average(t->c, 0);
+    if (!eqnn_run_look(t->run, NAN)) return;
+    if (better) t->best = validation, t->test = test;
+    snprintf(text, sizeof text, "%.17g %.17g", t->best, t->test);
+    eqnn_note(t->c, "best", text);
     eqnn_csv_text(log, trial_name(t->number));
     eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, train);
+    eqnn_csv_number(log, eqnn_average_value(&t->run->loss));
     eqnn_csv_number(log, validation);
     eqnn_csv_number(log, t->test);
     eqnn_csv_end(log);
 }
 
-/* 0 on an error, or when Ctrl-C came. */
-static int train(trial *t, eqnn_csv *log)
+/* Weights come into being by a look at one example; then the checkpoint may fill them. */
+static void begin(trial *t)
 {
     const settings *s = t->s;
-    eqnn_adam_opts o = { .rate = s->rate, .average = s->average };
+    const int first[1] = { 0 };
+    eqnn_tensor *x, *y;
+    int every = (s->epochs + 99) / 100;
+    eqnn_run_opts o = { .batch = s->n < BATCH ? s->n : BATCH, .epochs = s->epochs,
+                        .looks = (double)s->epochs / every, .resume = s->resume,
+                        .path = *s->folder ? path_of(s, "trial", t->number) : NULL };
+    eqnn_mark mark = eqnn_mark_make(t->c);
+    batch_of(t, first, 1, NULL, &x, &y);
+    eqnn_rewind(mark, predict(t, x));
+    t->run = eqnn_run_make(t->c, trial_name(t->number), s->n, &o);
+    const char *text = t->run ? eqnn_noted(t->c, "best") : NULL;
+    if (text && sscanf(text, "%lf %lf", &t->best, &t->test) != 2)
+        eqnn_fail(t->c, "'%s' are no errors of validation and test", text);
+}
+
+/* 0 on an error, or when Ctrl-C came. The loss shown and written is the mean of an epoch. */
+static int train(trial *t, eqnn_csv *log)
+{
+    const int *items;
+    begin(t);
+    eqnn_adam_opts o = { .rate = t->s->rate, .average = t->s->average };
     eqnn_adam *adam = eqnn_adam_make(t->c, &o);
-    eqnn_batches *batches = eqnn_batches_make(t->c, s->n, NULL, s->n < BATCH ? s->n : BATCH, 1);
-    int epoch = load(t), every = (s->epochs + 99) / 100;
-    eqnn_progress bar;
-    eqnn_progress_start(&bar, stderr, trial_name(t->number), s->epochs, epoch);
-    while (epoch < s->epochs && !eqnn_error(t->c) && !eqnn_interrupted()) {
-        const int *items;
-        eqnn_average loss = { 0, 0 };
-        eqnn_batches_start(batches, epoch);
-        for (int n; (n = eqnn_batches_next(batches, &items)) > 0;)
-            eqnn_average_add(&loss, step(t, adam, items, n), n);
-        epoch++;
-        if (epoch % every == 0 || epoch == s->epochs)
-            look(t, epoch, eqnn_average_value(&loss), log);
-        eqnn_progress_show(&bar, epoch, "train %.5f  validation %.5f", eqnn_average_value(&loss),
-                           t->best);
+    for (int n; (n = eqnn_run_next(t->run, &items)) >= 0;) {
+        if (n == 0) {
+            look(t, log);
+            continue;
+        }
+        if (t->run->batch == 0) t->run->loss = (eqnn_average){ 0 };
+        eqnn_run_step(t->run, step(t, adam, items, n), n);
+        eqnn_run_show(t->run, "train %.5f  validation %.5f", eqnn_average_value(&t->run->loss),
+                      t->best);
     }
-    eqnn_progress_end(&bar);
-    eqnn_batches_free(batches);
-    save(t, epoch);
+    eqnn_run_free(t->run);
     return !eqnn_error(t->c) && !eqnn_interrupted();
 }
 
@@ -392,7 +387,7 @@ static void run(eqnn_ctx *c, const settings *s)
         log = eqnn_csv_open(c, path_of(s, "log.csv", -1), "trial,epoch,train,validation,test",
                             s->resume);
     for (int i = 0; i < s->trials && *s->folder && !s->resume; i++)
-        remove(path_of(s, "trial", i)); /* what an earlier run left there */
+        eqnn_run_forget(path_of(s, "trial", i));
     double start = eqnn_clock();
     while (done < s->trials && !eqnn_error(c) && run_trial(s, done, log, &r[done], text)) done++;
     eqnn_csv_close(log);
@@ -426,8 +421,8 @@ int main(int argc, char **argv)
         { NULL, NULL, NULL }
     };
     eqnn_args a;
-    int go = eqnn_args_read(&a, argc, argv, "Test error of equivariant networks and others.", own);
-    eqnn_ctx *c = eqnn_make(NULL);
+    eqnn_args_read(&a, argc, argv, "Test error of equivariant networks and others.", own);
+    eqnn_opts o = eqnn_args_context(&a);
     settings s = { .network = eqnn_args_text(&a, "network"), .group = eqnn_args_text(&a, "group"),
                    .folder = eqnn_args_text(&a, "out"), .n = eqnn_args_int(&a, "n", 1, 1000000),
                    .channels = eqnn_args_int(&a, "ch", 1, 100000),
@@ -437,20 +432,15 @@ int main(int argc, char **argv)
                    .projected = eqnn_args_on(&a, "projected"),
                    .resume = eqnn_args_on(&a, "resume"), .test = eqnn_args_int(&a, "test", 100,
                    1000000), .rate = eqnn_args_number(&a, "rate"),
-                   .average = eqnn_args_number(&a, "average"), .seed = eqnn_args_seed(&a),
-                   .threads = eqnn_args_int(&a, "threads", 0, 1024) };
-    if (go == 0) return 0;
-    if (go > 0) s.task = eqnn_task_find(c, eqnn_args_text(&a, "dataset"));
-    if (strcmp(s.network, "mlp") && strcmp(s.network, "emlp"))
+                   .average = eqnn_args_number(&a, "average"), .seed = o.seed,
+                   .threads = o.threads };
+    eqnn_ctx *c = eqnn_program_start(&a, NULL);
+    if (c) s.task = eqnn_task_find(c, eqnn_args_text(&a, "dataset"));
+    if (c && strcmp(s.network, "mlp") && strcmp(s.network, "emlp"))
         eqnn_fail(c, "--network %s: there are emlp and mlp", s.network);
-    if (s.resume && !*s.folder) eqnn_fail(c, "--resume needs the folder of the run: --out");
+    if (c && s.resume && !*s.folder) eqnn_fail(c, "--resume needs the folder of the run: --out");
     if (s.task && !*s.group) s.group = s.task->group;
     if (s.epochs == 0) s.epochs = 900000 / s.n < 1000 ? (900000 + s.n - 1) / s.n : 1000;
-    eqnn_interrupt_catch();
-    if (*a.error) eqnn_fail(c, "%s", a.error);
     if (!eqnn_error(c)) run(c, &s);
-    if (eqnn_error(c)) fprintf(stderr, "emlp: %s\n", eqnn_error(c));
-    int failed = eqnn_error(c) != NULL;
-    eqnn_free(c);
-    return failed;
+    return eqnn_program_end(&a, c);
 }

@@ -32,9 +32,6 @@
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
 #include "eqnn_groups.h"
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 static const char where_from[] =
     "the data set is published at https://doi.org/10.6084/m9.figshare.c.978904: --data wants the "
@@ -90,14 +87,11 @@ typedef struct network {
     eqnn_tensor *(*predict)(const run *r, const batch *b);
 } network;
 
-/* One of the parts of a batch, with a context for the thread that works on it. */
+/* What a worker needs for its part of a batch. */
 typedef struct part {
-    eqnn_ctx *c;
     batch b;
-    double *pos, *features, *y;
-    const int *items;
-    int n, all, turned;                      /* molecules here, in all parts; augmented?         */
-    double loss, *out;
+    double *pos, *features, *y, loss;
+    size_t memory;
 } part;
 
 struct run {
@@ -105,16 +99,18 @@ struct run {
     const network *net;
     char group[32], name[64];
     eqnn_ctx *c;                             /* of the weights                                   */
+    eqnn_parts *workers;
+    eqnn_run *run;
     part part[MOST_PARTS];
     int samples, nbhd, batch, recenter;
     double fill, rate;
-    /* where it stands; kept in the model's file */
-    int epoch, next, evals;                  /* batches of the epoch done, evaluations done      */
-    int64_t steps, ticks;
-    double seconds, best;
-    eqnn_average loss;                       /* since the last evaluation                        */
+    /* a batch */
+    const int *items;
+    int n, turned;
+    uint64_t seed;                           /* of the turns                                     */
+    double *out;                             /* [n]: gets the predictions, or NULL               */
     /* what came out */
-    double train, valid, test, turned, step_seconds;
+    double test, test_turned;
     double *predicted;                       /* [test molecules]                                 */
 };
 
@@ -454,24 +450,24 @@ static int prepare(study *s)
 
 /* The molecules of a part as tensors, (x - centre) / spread and turned if it is asked for. A turn
    and then a shift by N(0, .25) are, as a pair, as likely as the paper's shift and then a turn. */
-static void gather(const run *r, part *p, uint64_t seed)
+static void gather(const run *r, eqnn_ctx *c, part *p, const int *items, int n)
 {
     const study *s = r->s;
     batch *b = &p->b;
-    b->c = p->c, b->molecules = p->n, b->atoms = 0;
-    for (int i = 0; i < p->n; i++) {
-        int first = s->m->first[p->items[i]], own = s->m->first[p->items[i] + 1] - first;
+    b->c = c, b->molecules = n, b->atoms = 0;
+    for (int i = 0; i < n; i++) {
+        int first = s->m->first[items[i]], own = s->m->first[items[i] + 1] - first;
         double *x = p->pos + 3 * (size_t)b->atoms;
         for (int k = 0; k < 3 * own; k++) {
             x[k] = s->m->pos[3 * (size_t)first + (size_t)k];
             if (r->recenter) x[k] = (x[k] - s->centre[k % 3]) / s->spread;
         }
-        if (p->turned) eqnn_augment(p->c, seed, (uint64_t)p->items[i], 1, .5, own, 3, x);
+        if (r->turned) eqnn_augment(c, r->seed, (uint64_t)items[i], 1, .5, own, 3, x);
         memcpy(p->features + (size_t)b->atoms * FEATURES, s->features + (size_t)first * FEATURES,
                (size_t)own * FEATURES * sizeof *p->features);
         memcpy(b->charge + b->atoms, s->m->charge + first, (size_t)own * sizeof(int));
         for (int k = 0; k < own; k++) b->example[b->atoms++] = i;
-        p->y[i] = (s->y[p->items[i]] - s->mean) / s->deviation;
+        p->y[i] = (s->y[items[i]] - s->mean) / s->deviation;
     }
     b->pos = eqnn_from_double(b->c, b->atoms, 3, p->pos);
     b->features = eqnn_from_double(b->c, b->atoms, FEATURES, p->features);
@@ -481,66 +477,40 @@ static void gather(const run *r, part *p, uint64_t seed)
    Training
    ---------------------------------------------------------------------------------------------- */
 
-static void learn(run *r, part *p)
+/* A worker's part of a batch, with gradients where it is for training. */
+static void work(eqnn_ctx *c, int number, int parts, void *user)
 {
-    if (p->n > 0) {
-        gather(r, p, eqnn_seed(r->c) + 1 + (uint64_t)r->epoch);
-        eqnn_tensor *y = r->net->predict(r, &p->b);
-        eqnn_tensor *loss = eqnn_mae(y, eqnn_from_double(p->c, p->n, 1, p->y));
-        loss = eqnn_scale(loss, (double)p->n / p->all);
+    run *r = user;
+    const study *s = r->s;
+    part *p = &r->part[number];
+    int first = r->n * number / parts, n = r->n * (number + 1) / parts - first;
+    int learning = eqnn_recording(c, 0);
+    eqnn_recording(c, learning);
+    p->loss = 0;
+    if (n == 0) return;
+    gather(r, c, p, r->items + first, n);
+    eqnn_tensor *y = r->net->predict(r, &p->b);
+    for (int i = 0; y && r->out && i < n; i++)
+        r->out[first + i] = s->mean + s->deviation * eqnn_at(y, i, 0);
+    if (learning) {
+        eqnn_tensor *loss = eqnn_mae(y, eqnn_from_double(c, n, 1, p->y));
+        loss = eqnn_scale(loss, (double)n / r->n);
         p->loss = eqnn_value(loss);
         eqnn_backward(loss);
     }
+    eqnn_memory m = eqnn_memory_use(c);
+    p->memory = m.step_peak + m.lasting;
 }
 
-static void predict(run *r, part *p)
+/* Turned or not, the same turns for the same seed; out [n] or NULL gets the predictions. The mean
+   absolute error, in deviations. */
+static double run_parts(run *r, const int *items, int n, int turned, uint64_t seed, double *out)
 {
-    if (p->n > 0) {
-        gather(r, p, 0);
-        eqnn_tensor *y = r->net->predict(r, &p->b);
-        for (int i = 0; y && i < p->n; i++)
-            p->out[i] = r->s->mean + r->s->deviation * eqnn_at(y, i, 0);
-    }
-}
-
-/* Cuts the molecules into parts and has f work on all of them. */
-static void share(run *r, void (*f)(run *, part *), const int *items, int n, int turned,
-                  double *out)
-{
-    int parts = r->s->parts;
-    for (int k = 0; k < parts; k++) {
-        int from = n * k / parts;
-        part *p = &r->part[k];
-        p->items = items + from, p->n = n * (k + 1) / parts - from, p->all = n;
-        p->turned = turned, p->loss = 0, p->out = out ? out + from : NULL;
-    }
-    if (parts == 1) {
-        f(r, &r->part[0]);
-        return;
-    }
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) num_threads(r->s->context.threads)
-#endif
-    for (int k = 0; k < parts; k++) f(r, &r->part[k]);
-}
-
-static void forget(run *r)
-{
-    for (int k = 0; k < r->s->parts; k++) {
-        if (eqnn_error(r->part[k].c) && !eqnn_error(r->c))
-            eqnn_fail(r->c, "%s", eqnn_error(r->part[k].c));
-        if (r->part[k].c != r->c) eqnn_reset(r->part[k].c);
-    }
-    eqnn_reset(r->c);
-    r->ticks++;
-}
-
-static void set_mode(run *r, int training)
-{
-    for (int k = 0; k < r->s->parts; k++) {
-        eqnn_training(r->part[k].c, training);
-        eqnn_recording(r->part[k].c, training);
-    }
+    double loss = 0;
+    r->items = items, r->n = n, r->turned = turned, r->seed = seed, r->out = out;
+    eqnn_parts_run(r->workers, work, r);
+    for (int k = 0; k < r->s->parts; k++) loss += r->part[k].loss;
+    return loss;
 }
 
 /* The mean absolute error of a set of molecules; out (or NULL) gets the predictions. */
@@ -551,15 +521,17 @@ static double evaluate(run *r, int set, int turned, double *out)
     int n = s->count[set], most = r->batch;
     double *y = malloc((size_t)most * sizeof *y);
     eqnn_score score = { 0 };
-    set_mode(r, 0);
+    eqnn_training(r->c, 0);
+    eqnn_recording(r->c, 0);
     for (int i = 0; y && i < n && !eqnn_error(r->c) && !eqnn_interrupted(); i += most) {
         int count = n - i < most ? n - i : most;
-        share(r, predict, items + i, count, turned, y);
-        forget(r);
+        run_parts(r, items + i, count, turned, 0, y);
+        eqnn_reset(r->c);
         for (int k = 0; k < count; k++) eqnn_score_add(&score, 1, &s->y[items[i + k]], &y[k]);
         if (out) memcpy(out + i, y, (size_t)count * sizeof *y);
     }
-    set_mode(r, 1);
+    eqnn_training(r->c, 1);
+    eqnn_recording(r->c, 1);
     free(y);
     return eqnn_score_mae(&score) * s->shown;
 }
@@ -571,121 +543,49 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(run *r, const char *ending)
-{
-    char text[320];
-    snprintf(text, sizeof text, "%d %d %d %lld %lld %.17g %.17g %.17g %.17g %.17g", r->epoch,
-             r->next, r->evals, (long long)r->steps, (long long)r->ticks, r->seconds, r->best,
-             r->step_seconds, r->loss.weight, r->loss.value);
-    if (*r->s->out && eqnn_note(r->c, "progress", text))
-        eqnn_save(r->c, file_of(r->s, r->name, ending));
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(run *r)
-{
-    long long steps, ticks;
-    const char *path = file_of(r->s, r->name, ".safetensors");
-    if (!is_file(path)) return;
-    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %d %lld %lld %lf %lf %lf %lf %lf", &r->epoch, &r->next,
-                        &r->evals, &steps, &ticks, &r->seconds, &r->best, &r->step_seconds,
-                        &r->loss.weight, &r->loss.value) != 10) {
-        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
-        return;
-    }
-    r->steps = steps, r->ticks = ticks;
-    r->train = eqnn_average_value(&r->loss);
-    for (int k = 0; k < r->s->parts; k++) /* each tick has its own random lifts */
-        for (int64_t i = 0; r->part[k].c != r->c && i < r->ticks; i++) eqnn_tick(r->part[k].c);
-}
-
-static int batches(const run *r) { return (r->s->count[TRAIN] + r->batch - 1) / r->batch; }
-
-/* The share of the run that is done, in steps or in time. */
-static double done(const run *r)
-{
-    double by_steps = 0, by_time = 0;
-    if (r->s->epochs >= 0) by_steps = (double)r->steps / fmax(1, (double)r->s->epochs * batches(r));
-    if (r->s->epochs == 0) by_steps = 1;
-    if (r->s->minutes > 0) by_time = r->seconds / (60 * r->s->minutes);
-    return fmin(fmax(by_steps, by_time), 1);
-}
-
 static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
-    enum { WHOLE = 1000000 };
-    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = r->rate, .total = WHOLE, .overlap = 1,
-                               .warmup = WHOLE / 100, .least = 1e-3 * r->rate };
-    double start = eqnn_clock(), error = 0;
-    eqnn_adam_rate(adam, eqnn_schedule_rate(&schedule, (int64_t)(WHOLE * done(r))));
-    share(r, learn, items, n, r->s->aug, NULL);
-    for (int k = 0; k < r->s->parts; k++) { /* in this order: the same bits on any machine */
-        error += r->part[k].loss;
-        if (r->part[k].c != r->c) eqnn_add_gradients(r->c, r->part[k].c);
-    }
-    eqnn_average_add(&r->loss, error * r->s->deviation * r->s->shown, n);
+    const study *s = r->s;
+    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = r->rate, .overlap = 1, .warmup = 10000,
+                               .least = 1e-3 * r->rate };
+    eqnn_adam_rate(adam, eqnn_run_rate(r->run, &schedule));
+    uint64_t seed = eqnn_seed(r->c) + 1 + (uint64_t)r->run->epoch;
+    double loss = run_parts(r, items, n, s->aug, seed, NULL);
     eqnn_adam_step(adam);
-    forget(r);
-    r->steps++, r->next++;
-    r->step_seconds += eqnn_clock() - start;
+    eqnn_reset(r->c);
+    eqnn_run_step(r->run, loss * s->deviation * s->shown, n);
+    eqnn_run_show(r->run, "train %.4g, best valid %.4g %s", eqnn_average_value(&r->run->loss),
+                  r->run->best, s->unit);
 }
 
-static void write_log(run *r, eqnn_csv *log)
+/* Looks at the validation molecules; weights that were never better are kept. */
+static void look(run *r, eqnn_csv *log)
 {
+    if (!eqnn_run_look(r->run, evaluate(r, VALID, 0, NULL))) return;
     eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, (double)r->steps / batches(r));
-    eqnn_csv_number(log, r->seconds / 60);
-    eqnn_csv_number(log, r->train);
-    eqnn_csv_number(log, r->valid);
+    eqnn_csv_number(log, eqnn_run_epochs(r->run));
+    eqnn_csv_number(log, r->run->seconds / 60);
+    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
+    eqnn_csv_number(log, r->run->value);
     eqnn_csv_end(log);
 }
 
-/* Looks at the validation molecules, and keeps the weights if they were never better. */
-static void look(run *r, eqnn_csv *log)
+static void train(run *r, eqnn_csv *log)
 {
-    double start = eqnn_clock();
-    r->valid = evaluate(r, VALID, 0, NULL);
-    if (eqnn_error(r->c) || eqnn_interrupted()) return;
-    r->seconds += eqnn_clock() - start;
-    r->evals = (int)(done(r) * r->s->evals + 1e-9);
-    write_log(r, log);
-    if (!(r->valid < r->best) && r->s->count[VALID]) return;
-    r->best = r->valid;
-    save(r, ".best.safetensors");
-}
-
-static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
-{
+    const study *s = r->s;
     const int *items;
-    eqnn_progress bar;
-    int n = 0;
-    double saved = eqnn_clock();
-    eqnn_batches_start(b, r->epoch);
-    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
-    eqnn_progress_start(&bar, stderr, r->name, 1000, (int64_t)(1000 * done(r)));
-    while (done(r) < 1 && !eqnn_error(r->c) && !eqnn_interrupted()) {
-        double start = eqnn_clock();
-        if ((n = eqnn_batches_next(b, &items)) == 0) {
-            r->next = 0;
-            eqnn_batches_start(b, ++r->epoch);
-            continue;
-        }
-        step(r, adam, items, n);
-        r->seconds += eqnn_clock() - start;
-        r->train = eqnn_average_value(&r->loss);
-        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)), "train %.4g, best valid %.4g %s",
-                           r->train, r->best, r->s->unit);
-        if (done(r) * r->s->evals + 1e-9 >= r->evals + 1) {
-            look(r, log);
-            if (!eqnn_interrupted()) r->loss.weight = r->loss.value = 0;
-        }
-        if (eqnn_clock() - saved < 120) continue;
-        save(r, ".safetensors");
-        saved = eqnn_clock();
+    eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = r->batch, .looks = s->evals,
+                        .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
+                        .seconds = s->epochs ? 60 * s->minutes : 0,
+                        .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
+    r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
+    eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
+        .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
+    for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
+        if (n > 0) step(r, adam, items, n);
+        else look(r, log);
     }
-    eqnn_progress_end(&bar);
-    save(r, ".safetensors");
+    eqnn_run_best(r->run);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -697,8 +597,7 @@ static void settle(run *r, const network *net, const char *group, int length)
 {
     const study *s = r->s;
     r->net = net;
-    r->best = INFINITY;
-    r->train = r->valid = r->test = r->turned = NAN;
+    r->test = r->test_turned = NAN;
     snprintf(r->group, sizeof r->group, "%.*s", length, group);
     snprintf(r->name, sizeof r->name, "%s%s%s", net->name, length ? "-" : "", r->group);
     int turns = is_group(r, "SE3") || is_group(r, "SO3");
@@ -710,25 +609,22 @@ static void settle(run *r, const network *net, const char *group, int length)
     r->rate = s->rate > 0 ? s->rate : net->rate;
 }
 
-static int make_part(run *r, part *p)
+static int make_part(const run *r, part *p)
 {
     const study *s = r->s;
-    eqnn_opts o = s->context;
     int most = 0, own;
     for (int i = 0; i < s->m->count; i++)
         if ((own = s->m->first[i + 1] - s->m->first[i]) > most) most = own;
     size_t n = (size_t)r->batch + 1, atoms = n * (size_t)most + 1;
-    o.seed += 1000 + (uint64_t)(p - r->part), o.threads = 1, o.weights_of = r->c;
-    p->c = s->parts > 1 ? eqnn_make(&o) : r->c;
     p->pos = malloc(3 * atoms * sizeof *p->pos);
     p->features = malloc(FEATURES * atoms * sizeof *p->features);
     p->y = malloc(n * sizeof *p->y);
     p->b.charge = malloc(atoms * sizeof(int));
     p->b.example = malloc(atoms * sizeof(int));
-    return p->c && p->pos && p->features && p->y && p->b.charge && p->b.example;
+    return p->pos && p->features && p->y && p->b.charge && p->b.example;
 }
 
-/* Contexts, and weights by a first look at one molecule, which leaves nothing else behind. */
+/* Workers, and weights by a first look at one molecule, which leaves nothing else behind. */
 static int start(run *r)
 {
     const study *s = r->s;
@@ -737,22 +633,21 @@ static int start(run *r)
     if (!r->c || !r->predicted) return eqnn_fail(s->c, "no memory for %s", r->name), 0;
     for (int k = 0; k < s->parts; k++)
         if (!make_part(r, &r->part[k])) return eqnn_fail(r->c, "no memory"), 0;
-    if (s->resume && *s->out) resume(r);
-    part one = r->part[0];
-    one.c = r->c, one.items = s->items + s->first[TRAIN], one.n = 1, one.turned = 0;
     eqnn_training(r->c, 0);
     eqnn_mark mark = eqnn_mark_make(r->c);
-    gather(r, &one, 0);
-    eqnn_rewind(mark, r->net->predict(r, &one.b));
-    set_mode(r, 1);
+    gather(r, r->c, &r->part[0], s->items + s->first[TRAIN], 1);
+    eqnn_rewind(mark, r->net->predict(r, &r->part[0].b));
+    eqnn_training(r->c, 1);
+    r->workers = eqnn_parts_make(r->c, s->parts, s->context.threads);
     return !eqnn_error(r->c);
 }
 
 static void finish(run *r)
 {
+    eqnn_run_free(r->run);
+    eqnn_parts_free(r->workers);
     for (int k = 0; k < r->s->parts; k++) {
         part *p = &r->part[k];
-        if (p->c != r->c) eqnn_free(p->c);
         free(p->pos);
         free(p->features);
         free(p->y);
@@ -767,19 +662,9 @@ static void finish(run *r)
 static int study_one(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
-    if (start(r)) {
-        eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
-            .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
-        eqnn_batches *b = eqnn_batches_make(r->c, s->count[TRAIN], s->items + s->first[TRAIN],
-                                            r->batch, 1);
-        if (b) train(r, adam, b, log);
-        eqnn_batches_free(b);
-    }
-    const char *best = file_of(s, r->name, ".best.safetensors");
-    if (!eqnn_error(r->c) && !eqnn_interrupted() && *s->out && is_file(best))
-        eqnn_load(r->c, best, &(eqnn_load_opts){ .weights_only = 1 });
+    if (start(r)) train(r, log);
     if (!eqnn_error(r->c) && !eqnn_interrupted()) r->test = evaluate(r, TEST, 0, r->predicted);
-    if (!eqnn_error(r->c) && !eqnn_interrupted()) r->turned = evaluate(r, TEST, 1, NULL);
+    if (!eqnn_error(r->c) && !eqnn_interrupted()) r->test_turned = evaluate(r, TEST, 1, NULL);
     if (r->c && eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->name, eqnn_error(r->c));
     return !eqnn_error(s->c) && !eqnn_interrupted();
 }
@@ -787,32 +672,14 @@ static int study_one(run *r, eqnn_csv *log)
 static double megabytes(const run *r)
 {
     eqnn_memory m = eqnn_memory_use(r->c);
-    double sum = (double)(m.step_peak + m.lasting);
-    for (int k = 0; k < r->s->parts && r->part[k].c != r->c; k++) {
-        m = eqnn_memory_use(r->part[k].c);
-        sum += (double)(m.step_peak + m.lasting);
-    }
-    return sum / 1e6;
-}
-
-static double step_ms(const run *r)
-{
-    return r->steps ? 1e3 * r->step_seconds / (double)r->steps : NAN;
-}
-
-static double molecules_per_second(const run *r)
-{
-    return (double)r->s->count[TRAIN] / batches(r) / (1e-3 * step_ms(r));
+    size_t sum = m.step_peak + m.lasting;
+    for (int k = 0; k < r->s->parts; k++) sum += r->part[k].memory;
+    return (double)sum / 1e6;
 }
 
 /* ------------------------------------------------------------------------------------------------
    Reports
    ---------------------------------------------------------------------------------------------- */
-
-static void cell(eqnn_table *t, const char *format, double x)
-{
-    eqnn_table_cell(t, isfinite(x) ? format : "-", x);
-}
 
 static void print_summary(const study *s, const run *r, int n)
 {
@@ -830,16 +697,17 @@ static void print_summary(const study *s, const run *r, int n)
     for (int i = 0; i < n; i++) {
         eqnn_table_cell(t, "%s", r[i].name);
         eqnn_table_cell(t, "%.0f", (double)eqnn_parameter_size(r[i].c));
-        cell(t, "%.1f", (double)r[i].steps / batches(&r[i]));
-        cell(t, "%.1f", r[i].seconds / 60);
-        cell(t, "%.0f", step_ms(&r[i]));
-        cell(t, "%.0f", molecules_per_second(&r[i]));
-        cell(t, "%.0f", megabytes(&r[i]));
-        cell(t, "%.4g", r[i].train);
-        cell(t, "%.4g", r[i].best);
-        cell(t, "%.4g", r[i].test);
-        cell(t, "%.4g", r[i].turned);
-        cell(t, "%.3g", paper(&r[i]) > 0 ? paper(&r[i]) : NAN);
+        eqnn_table_number(t, "%.1f", eqnn_run_epochs(r[i].run));
+        eqnn_table_number(t, "%.1f", r[i].run->seconds / 60);
+        eqnn_table_number(t, "%.0f", 1e3 * eqnn_run_pace(r[i].run));
+        eqnn_table_number(t, "%.0f", s->count[TRAIN] * eqnn_run_epochs(r[i].run)
+                                                      / r[i].run->step_seconds);
+        eqnn_table_number(t, "%.0f", megabytes(&r[i]));
+        eqnn_table_number(t, "%.4g", eqnn_average_value(&r[i].run->loss));
+        eqnn_table_number(t, "%.4g", r[i].run->best);
+        eqnn_table_number(t, "%.4g", r[i].test);
+        eqnn_table_number(t, "%.4g", r[i].test_turned);
+        eqnn_table_number(t, "%.3g", paper(&r[i]) > 0 ? paper(&r[i]) : NAN);
     }
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);
@@ -854,12 +722,12 @@ static void write_summary(const study *s, const run *r, int n)
         const run *q = i < 0 ? NULL : &r[i];
         eqnn_csv_text(f, q ? q->name : i == -2 ? "mean" : "composition only");
         eqnn_csv_number(f, q ? (double)eqnn_parameter_size(q->c) : 0);
-        eqnn_csv_number(f, q ? (double)q->steps / batches(q) : NAN);
-        eqnn_csv_number(f, q ? q->seconds / 60 : NAN);
-        eqnn_csv_number(f, q ? step_ms(q) : NAN);
-        eqnn_csv_number(f, q ? q->best : NAN);
+        eqnn_csv_number(f, q ? eqnn_run_epochs(q->run) : NAN);
+        eqnn_csv_number(f, q ? q->run->seconds / 60 : NAN);
+        eqnn_csv_number(f, q ? 1e3 * eqnn_run_pace(q->run) : NAN);
+        eqnn_csv_number(f, q ? q->run->best : NAN);
         eqnn_csv_number(f, q ? q->test : s->plain[i + 2]);
-        eqnn_csv_number(f, q ? q->turned : s->plain[i + 2]);
+        eqnn_csv_number(f, q ? q->test_turned : s->plain[i + 2]);
         eqnn_csv_number(f, q && paper(q) > 0 ? paper(q) : NAN);
         eqnn_csv_end(f);
     }
@@ -917,15 +785,6 @@ static void print_verdict(const study *s, const run *r, int n)
    The program
    ---------------------------------------------------------------------------------------------- */
 
-/* The next word of a list "a,b"; its length, 0 at the end. */
-static int next_word(const char **list, const char **word)
-{
-    int n = (int)strcspn(*list, ",");
-    *word = *list;
-    *list += n + ((*list)[n] == ',');
-    return n;
-}
-
 static void add_run(study *s, run *r, int *n, const network *net, const char *group, int length)
 {
     if (*n == MOST_RUNS || length >= (int)sizeof r->group) {
@@ -946,14 +805,14 @@ static int list_runs(study *s, run *r)
 {
     const char *word, *list = s->models, *group;
     int n = 0;
-    for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
+    for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         const network *net = networks;
         const char *groups = s->groups;
         while (net->name && (strncmp(word, net->name, (size_t)length) || net->name[length])) net++;
         if (!net->name) eqnn_fail(s->c, "--model: there is no '%.*s'", length, word);
         else if (!net->grouped) add_run(s, r, &n, net, "", 0);
         else
-            for (int k; (k = next_word(&groups, &group)) > 0 && !eqnn_error(s->c);)
+            for (int k; (k = eqnn_next_word(&groups, &group)) > 0 && !eqnn_error(s->c);)
                 add_run(s, r, &n, net, group, k);
     }
     return n;
@@ -978,10 +837,8 @@ static void run_all(study *s)
     if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"), "model,epoch,minutes,train,valid",
                             s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++) {
-        remove(file_of(s, r[i].name, ".safetensors")); /* of an earlier run */
-        remove(file_of(s, r[i].name, ".best.safetensors"));
-    }
+    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+        eqnn_run_forget(file_of(s, r[i].name, ".safetensors"));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
     if (finished == n && n > 0) report(s, r, n);
@@ -1060,17 +917,6 @@ static void understand_model(study *s, eqnn_args *a)
     s->squash = !strcmp(eqnn_args_text(a, "lie-algebra-nonlinearity"), "tanh");
 }
 
-static int threads_of(eqnn_args *a)
-{
-    int n = eqnn_args_int(a, "threads", 0, 1024);
-#ifdef _OPENMP
-#pragma omp parallel
-#pragma omp single
-    if (n == 0) n = omp_get_num_threads();
-#endif
-    return n > 0 ? n : 1;
-}
-
 static void understand(study *s, eqnn_args *a)
 {
     int all = eqnn_args_on(a, "study");
@@ -1096,10 +942,7 @@ static void understand(study *s, eqnn_args *a)
     else if (!(s->minutes > 0) && !a->error[0])
         snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = threads_of(a);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+    s->context = eqnn_args_context(a);
 }
 
 static void release(study *s)
@@ -1108,7 +951,6 @@ static void release(study *s)
     free(s->y);
     free(s->items);
     free(s->features);
-    eqnn_free(s->c);
 }
 
 /* The other names that the papers' commands have for options. */
@@ -1129,18 +971,8 @@ int main(int argc, char **argv)
     eqnn_args a;
     translate(argc, argv);
     int go = eqnn_args_read(&a, argc, argv, "Learns properties of molecules.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "qm9: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&s.context);
-    if (s.c) run_all(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "qm9: %s\n", error);
-    int failed = error != NULL;
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run_all(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

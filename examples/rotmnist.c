@@ -100,17 +100,14 @@ typedef struct run {
     int samples, lifts, parameters;
     eqnn_ctx *c;
     eqnn_parts *workers;
+    eqnn_run *run;
     part part[MOST_PARTS];
     /* the batch */
     const images *set;
     const int *items;
     int n, turned, *guess;                   /* guess [n]: gets the classes, or NULL             */
-    /* where it stands; kept in the model's file */
-    int epoch, next, checks;
-    int64_t steps;
-    double seconds, budget;                  /* of training; how long it may take, 0: any time   */
     /* what came out */
-    double loss, train, check, test, step_seconds;
+    double budget, epochs, pace, train, check, test;
     size_t memory;
     int *answer;                             /* [n_test]                                         */
 } run;
@@ -314,7 +311,6 @@ static void release(study *s)
         free(s->set[set].pixel);
         free(s->set[set].label);
     }
-    eqnn_free(s->c);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -448,9 +444,10 @@ static void work(eqnn_ctx *c, int number, int parts, void *user)
     int first = r->n * number / parts, n = r->n * (number + 1) / parts - first, label[1024];
     for (; p->made < r->lifts && !eqnn_error(c); p->made++)
         make_geometry(r, c, p->made * parts + number, &p->lift[p->made]);
+    int64_t steps = r->run ? r->run->steps : 0;
     p->loss = p->wrong = 0;
     if (n == 0 || eqnn_error(c)) return;
-    eqnn_tensor *y = network(r, values(r, c, p, first, n), &p->lift[r->steps % r->lifts]);
+    eqnn_tensor *y = network(r, values(r, c, p, first, n), &p->lift[steps % r->lifts]);
     for (int i = 0; i < n && y; i++) {
         int guess = best_class(y, i);
         label[i] = r->set->label[r->items[first + i]];
@@ -511,112 +508,53 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(run *r)
-{
-    char text[160];
-    snprintf(text, sizeof text, "%d %d %d %lld %.17g %.17g", r->epoch, r->next, r->checks,
-             (long long)r->steps, r->seconds, r->step_seconds);
-    if (*r->s->out && eqnn_note(r->c, "progress", text))
-        eqnn_save(r->c, file_of(r->s, r->group, ".safetensors"));
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(run *r)
-{
-    long long steps;
-    const char *path = file_of(r->s, r->group, ".safetensors");
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(r->c, path, NULL) ? eqnn_noted(r->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %d %lld %lf %lf", &r->epoch, &r->next, &r->checks, &steps,
-                        &r->seconds, &r->step_seconds) != 6)
-        eqnn_fail(r->c, "'%s' does not say how far the run had come", path);
-    else r->steps = steps;
-}
-
-static double epochs(const run *r)
-{
-    return (double)r->steps / ((r->s->set[TRAIN].n + r->s->batch - 1) / r->s->batch);
-}
-
-/* The share of the run that is done: in time, where that is limited, or in steps. */
-static double done(const run *r)
-{
-    double by_steps = r->s->epochs > 0 ? epochs(r) / r->s->epochs : 1;
-    double by_time = r->budget > 0 ? r->seconds / r->budget : 0;
-    return fmin(fmax(by_steps, by_time), 1);
-}
-
-/* lr (1 + cos(pi t)) / 2, t the share that is done, and never below lr / 1000 */
-static double rate_now(const run *r)
-{
-    return r->s->rate * fmax(0.5 * (1 + cos(3.141592653589793 * done(r))), 1e-3);
-}
-
+/* Looks at test images, so that no weights are chosen by what it finds. */
 static void look(run *r, eqnn_csv *log)
 {
     r->check = error_of(r, &r->s->set[TEST], r->s->n_check, NULL, NULL);
-    if (eqnn_error(r->c) || eqnn_interrupted()) return;
+    if (!eqnn_run_look(r->run, NAN)) return;
     eqnn_csv_text(log, r->group);
-    eqnn_csv_number(log, epochs(r));
-    eqnn_csv_number(log, r->seconds / 60);
-    eqnn_csv_number(log, r->loss);
-    eqnn_csv_number(log, r->train);
+    eqnn_csv_number(log, eqnn_run_epochs(r->run));
+    eqnn_csv_number(log, r->run->seconds / 60);
+    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
+    eqnn_csv_number(log, eqnn_average_value(&r->run->score));
     eqnn_csv_number(log, r->check);
     eqnn_csv_end(log);
 }
 
-/* One step on a batch; wrong: of how many the network's answer was wrong before it. */
-static double step(run *r, eqnn_adam *adam, const int *items, int n, int *wrong)
+/* One step of Adam on a batch; its rate falls as a cosine. */
+static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
-    double start = eqnn_clock();
-    eqnn_adam_rate(adam, rate_now(r));
+    eqnn_schedule cosine = { .kind = EQNN_COSINE, .rate = r->s->rate, .least = 1e-3 * r->s->rate };
+    int wrong = 0;
+    eqnn_adam_rate(adam, eqnn_run_rate(r->run, &cosine));
     r->turned = r->s->aug;
-    double loss = run_parts(r, &r->s->set[TRAIN], items, n, wrong);
+    double loss = run_parts(r, &r->s->set[TRAIN], items, n, &wrong);
     r->turned = 0;
     eqnn_adam_step(adam);
     eqnn_reset(r->c);
-    r->steps++, r->next++;
-    r->step_seconds += eqnn_clock() - start;
-    return loss;
+    eqnn_average_add(&r->run->score, 100.0 * wrong / n, n);
+    eqnn_run_step(r->run, loss, n);
+    eqnn_run_show(r->run, "loss %.3f, %.1f %% wrong, test %.1f %%",
+                  eqnn_average_value(&r->run->loss), eqnn_average_value(&r->run->score), r->check);
 }
 
-static void train(run *r, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log)
+static void train(run *r, eqnn_csv *log)
 {
-    enum { CHECKS = 20 };
+    const study *s = r->s;
     const int *items;
-    eqnn_average loss = { 0, 0 }, error = { 0, 0 };
-    eqnn_progress bar;
-    double saved = eqnn_clock(), start = saved, before = r->seconds;
-    eqnn_batches_start(b, r->epoch);
-    for (int i = 0; i < r->next; i++) eqnn_batches_next(b, &items);
-    eqnn_progress_start(&bar, stderr, r->group, 1000, (int64_t)(1000 * done(r)));
-    while (done(r) < 1 && !eqnn_error(r->c) && !eqnn_interrupted()) {
-        int wrong = 0, n = eqnn_batches_next(b, &items);
-        if (n == 0) {
-            r->next = 0;
-            eqnn_batches_start(b, ++r->epoch);
-            continue;
-        }
-        eqnn_average_add(&loss, step(r, adam, items, n, &wrong), n);
-        eqnn_average_add(&error, 100.0 * wrong / n, n);
-        r->loss = eqnn_average_value(&loss), r->train = eqnn_average_value(&error);
-        r->seconds = before + eqnn_clock() - start;
-        eqnn_progress_show(&bar, (int64_t)(1000 * done(r)),
-                           "loss %.3f, %.1f %% wrong, test %.1f %%", r->loss, r->train, r->check);
-        if (done(r) * CHECKS + 1e-9 >= r->checks + 1) {
-            r->checks = (int)(done(r) * CHECKS + 1e-9);
-            look(r, log);
-            if (done(r) < 1) loss.weight = loss.value = error.weight = error.value = 0;
-            r->seconds = before + eqnn_clock() - start;
-        }
-        if (eqnn_clock() - saved < 120) continue;
-        save(r);
-        saved = eqnn_clock();
+    eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .looks = 20, .resume = s->resume,
+                        .seconds = s->epochs ? r->budget : 0,
+                        .path = *s->out ? file_of(s, r->group, ".safetensors") : NULL };
+    r->run = eqnn_run_make(r->c, r->group, s->set[TRAIN].n, &o);
+    eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = s->rate });
+    for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
+        if (n > 0) step(r, adam, items, n);
+        else look(r, log);
     }
-    eqnn_progress_end(&bar);
-    save(r);
+    if (!r->run) return;
+    r->epochs = eqnn_run_epochs(r->run), r->pace = eqnn_run_pace(r->run);
+    r->train = eqnn_average_value(&r->run->score);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -674,29 +612,23 @@ static double published(const study *s, const char *group)
     return NAN;
 }
 
-static void cell(eqnn_table *t, const char *format, double value)
-{
-    if (isfinite(value)) eqnn_table_cell(t, format, value);
-    else eqnn_table_cell(t, "-");
-}
-
 static void report(const study *s, const run *r, int n)
 {
     eqnn_table *t = eqnn_table_make(s->c, "group|parameters|epochs|ms a step|MB|train error %|"
                                           "test error %|the paper's, 500 epochs");
     eqnn_table_cell(t, "the most frequent class");
     for (int k = 0; k < 5; k++) eqnn_table_cell(t, "-");
-    cell(t, "%.2f", s->often);
+    eqnn_table_number(t, "%.2f", s->often);
     eqnn_table_cell(t, "-");
     for (int i = 0; i < n; i++) {
         eqnn_table_cell(t, "%s", r[i].group);
         eqnn_table_cell(t, "%d", r[i].parameters);
-        cell(t, "%.1f", epochs(&r[i]));
-        cell(t, "%.0f", r[i].steps ? 1e3 * r[i].step_seconds / (double)r[i].steps : NAN);
-        cell(t, "%.0f", (double)r[i].memory / 1048576);
-        cell(t, "%.2f", r[i].train);
-        cell(t, "%.2f", r[i].test);
-        cell(t, "%.2f", s->demo ? NAN : published(s, r[i].group));
+        eqnn_table_number(t, "%.1f", r[i].epochs);
+        eqnn_table_number(t, "%.0f", 1e3 * r[i].pace);
+        eqnn_table_number(t, "%.0f", (double)r[i].memory / 1048576);
+        eqnn_table_number(t, "%.2f", r[i].train);
+        eqnn_table_number(t, "%.2f", r[i].test);
+        eqnn_table_number(t, "%.2f", s->demo ? NAN : published(s, r[i].group));
     }
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);
@@ -715,8 +647,8 @@ static void draw(const study *s, const run *r, int n)
         draw_wrong(&r[i]);
         eqnn_csv_text(f, r[i].group);
         eqnn_csv_number(f, r[i].parameters);
-        eqnn_csv_number(f, epochs(&r[i]));
-        eqnn_csv_number(f, 1e3 * r[i].step_seconds / (double)(r[i].steps ? r[i].steps : 1));
+        eqnn_csv_number(f, r[i].epochs);
+        eqnn_csv_number(f, 1e3 * r[i].pace);
         eqnn_csv_number(f, r[i].train);
         eqnn_csv_number(f, r[i].test);
         eqnn_csv_end(f);
@@ -736,14 +668,13 @@ static int start(run *r)
     const study *s = r->s;
     size_t most = (size_t)(s->batch > 25 * s->parts ? s->batch : 25 * s->parts) + 1;
     r->c = eqnn_make(&s->context);
-    r->loss = r->train = r->check = r->test = NAN;
+    r->pace = r->train = r->check = r->test = NAN;
     r->answer = malloc(((size_t)s->set[TEST].n + 1) * sizeof *r->answer);
     for (int k = 0; k < s->parts; k++) {
         r->part[k].value = malloc(most * PIXELS * sizeof(eqnn_real));
         if (!r->part[k].value) return 0;
     }
     if (!r->c || !r->answer) return 0;
-    if (s->resume && *s->out) resume(r);
     make_weights(r);
     r->parameters = (int)eqnn_parameter_size(r->c);
     r->workers = eqnn_parts_make(r->c, s->parts, s->context.threads);
@@ -756,8 +687,6 @@ static int study_one(run *r, eqnn_csv *log, double seconds)
 {
     const study *s = r->s;
     if (!start(r)) return eqnn_fail(s->c, "no memory for %s", r->group), 0;
-    eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = s->rate });
-    eqnn_batches *b = eqnn_batches_make(r->c, s->set[TRAIN].n, NULL, s->batch, 1);
     if (seconds > 0) {
         double begin = eqnn_clock(), least = 0.1 * seconds;
         error_of(r, &s->set[TEST], 25 * s->parts, NULL, NULL); /* lifts the points */
@@ -766,34 +695,33 @@ static int study_one(run *r, eqnn_csv *log, double seconds)
         double each = (eqnn_clock() - lifted) / s->n_check;
         r->budget = fmax(seconds - (eqnn_clock() - begin) - 1.05 * each * s->set[TEST].n, least);
     }
-    if (r->budget >= 0 && !eqnn_error(r->c)) train(r, adam, b, log);
+    train(r, log);
     if (!eqnn_error(r->c) && !eqnn_interrupted())
         r->test = error_of(r, &s->set[TEST], s->set[TEST].n, r->answer, "test");
     r->memory = eqnn_memory_use(r->c).lasting;
     for (int k = 0; k < s->parts; k++) r->memory += r->part[k].memory;
-    eqnn_batches_free(b);
     if (eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->group, eqnn_error(r->c));
     return !eqnn_error(s->c) && !eqnn_interrupted();
 }
 
 static void finish(run *r)
 {
+    eqnn_run_free(r->run);
     eqnn_parts_free(r->workers);
     for (int k = 0; k < MOST_PARTS; k++) free(r->part[k].value);
     eqnn_free(r->c);
-    r->workers = NULL, r->c = NULL;
+    r->workers = NULL, r->c = NULL, r->run = NULL;
 }
 
 static int list_groups(study *s, run *r)
 {
     int n = 0;
-    for (const char *at = s->groups; *at;) {
-        size_t length = strcspn(at, ",");
-        if (n == MOST_GROUPS || length >= sizeof r[n].group)
+    const char *list = s->groups, *group;
+    for (int length; (length = eqnn_next_word(&list, &group)) > 0; n++) {
+        if (n == MOST_GROUPS || length >= (int)sizeof r[n].group)
             return eqnn_fail(s->c, "--group %s: too many groups, or too long a name", s->groups), 0;
         r[n].s = s;
-        memcpy(r[n++].group, at, length);
-        at += length + (at[length] == ',');
+        memcpy(r[n].group, group, (size_t)length);
     }
     return n;
 }
@@ -809,7 +737,7 @@ static void run_all(study *s)
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
                             "group,epoch,minutes,loss,train_error,test_error", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume; i++)
-        remove(file_of(s, r[i].group, ".safetensors")); /* of an earlier run */
+        eqnn_run_forget(file_of(s, r[i].group, ".safetensors"));
     while (finished < n && !eqnn_error(s->c)) {
         int good = study_one(&r[finished], log, 60 * s->minutes / n);
         finish(&r[finished]);
@@ -850,15 +778,6 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
-static double within(eqnn_args *a, const char *name, double low, double high)
-{
-    double value = eqnn_args_number(a, name);
-    if (!(value >= low && value <= high) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: %g is not in %g..%g", name, value, low,
-                 high);
-    return value;
-}
-
 static void understand(study *s, eqnn_args *a)
 {
     s->groups = eqnn_args_on(a, "study") ? "Trivial(2),T(2),SO2(.2),SE2(.05)"
@@ -868,26 +787,23 @@ static void understand(study *s, eqnn_args *a)
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
     s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
-    s->minutes = within(a, "minutes", 0, 1e7);
+    s->minutes = eqnn_args_within(a, "minutes", 0, 1e7);
     s->k = eqnn_args_int(a, "k", 4, 100000);
     s->layers = eqnn_args_int(a, "num-layers", 1, MOST_LAYERS);
-    s->total = within(a, "total-ds", 1e-3, 1);
-    s->fill = within(a, "fill", 1e-3, 1);
+    s->total = eqnn_args_within(a, "total-ds", 1e-3, 1);
+    s->fill = eqnn_args_within(a, "fill", 1e-3, 1);
     s->nbhd = eqnn_args_int(a, "nbhd", 0, 100000);
     s->samples = eqnn_args_int(a, "liftsamples", 0, 64);
     s->lifts = eqnn_args_int(a, "lifts", 1, MOST_LIFTS);
     s->batch = eqnn_args_int(a, "bs", 1, 1000);
-    s->rate = within(a, "lr", 1e-12, 1e3);
+    s->rate = eqnn_args_within(a, "lr", 1e-12, 1e3);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 1, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
     s->n_check = eqnn_args_int(a, "n-check", 1, 1000000);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
+    s->context = eqnn_args_context(a);
 }
 
 int main(int argc, char **argv)
@@ -895,18 +811,8 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Tells turned digits apart.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "rotmnist: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&s.context);
-    if (s.c) run_all(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "rotmnist: %s\n", error);
-    int failed = error != NULL;
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run_all(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

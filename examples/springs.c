@@ -66,10 +66,11 @@ enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODE
 
 typedef struct study {
     /* asked for */
-    const char *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
+    const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
     char out[512];
     int epochs, n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
     int times, every, often, parts, resume, sums, checkpoint, give_up;
+    int particles, axes;
     double rate, fill;
     uint64_t data_seed;
     eqnn_opts context;
@@ -91,8 +92,8 @@ typedef struct model {
     const study *s;
     eqnn_ctx *c;
     eqnn_parts *parts;
+    eqnn_run *run;
     /* what came out */
-    double *best;         /* weights of the smallest validation error                       */
     double mse_best, mse_train, mse_test, seconds; /* best: of validation; seconds of a step */
     double *curve[4];     /* [times] mean square; state, energy, momentum                   */
     double mean[4];       /* of all times                                                   */
@@ -121,6 +122,11 @@ static double *pieces(study *s, uint64_t first, int n, int length)
 /* A larger training set holds the smaller ones; the test is the same for all. */
 static int prepare(study *s)
 {
+    const char *name = !strcmp(s->name, "springs") ? "coupled" : s->name;
+    if (!strcmp(name, "nbody")) name = "planets";
+    s->dt = !strcmp(name, "coupled") ? 5.0 / 499 : 2.0 / 199;
+    if (!eqnn_system_particles(s->c, name, s->particles, s->axes, &s->system)) return 0;
+    s->system.drifting = 1;
     s->train = pieces(s, 0, s->most_train, s->length);
     s->val = pieces(s, (uint64_t)1 << 24, s->most_val, s->length);
     s->test = pieces(s, (uint64_t)1 << 25, s->n_test, s->length);
@@ -427,14 +433,6 @@ static void learn_part(eqnn_ctx *c, int part, int parts, void *user)
     eqnn_backward(sum);
 }
 
-/* Where a run stands; kept in the model's file, so that a run can stop between any two batches. */
-typedef struct progress {
-    int epoch, batch;
-    eqnn_average loss;            /* of this epoch so far                            */
-    double seconds, steps;
-    double train, best;           /* error of the last epoch; smallest of validation */
-} progress;
-
 static const char *file_of(const study *s, const char *name, const char *ending)
 {
     static char path[1024];
@@ -442,140 +440,47 @@ static const char *file_of(const study *s, const char *name, const char *ending)
     return path;
 }
 
-static void save(model *m, const progress *at)
-{
-    char text[240];
-    snprintf(text, sizeof text, "%d %d %.17g %.17g %.17g %.17g %.17g %.17g", at->epoch, at->batch,
-             at->loss.weight, at->loss.value, at->seconds, at->steps, at->train, at->best);
-    if (*m->s->out && eqnn_note(m->c, "progress", text))
-        eqnn_save(m->c, file_of(m->s, m->file, ".safetensors"));
-}
-
-/* Weights to and from memory, one after the other. */
-static void keep_best(model *m)
-{
-    size_t at = 0;
-    for (int i = 0; i < eqnn_parameter_count(m->c); i++) {
-        const eqnn_tensor *w = eqnn_parameter_at(m->c, i);
-        size_t n = (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
-        for (size_t k = 0; k < n; k++) m->best[at++] = (double)eqnn_data(w)[k];
-    }
-}
-
-static void use_best(model *m)
-{
-    const double *from = m->best;
-    for (int i = 0; i < eqnn_parameter_count(m->c); i++) {
-        eqnn_tensor *w = eqnn_parameter_at(m->c, i);
-        eqnn_set(w, from);
-        from += (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w);
-    }
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(model *m, progress *at)
-{
-    const char *path = file_of(m->s, m->file, ".safetensors");
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(m->c, path, NULL) ? eqnn_noted(m->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %lf %lf %lf %lf %lf %lf", &at->epoch, &at->batch,
-                        &at->loss.weight, &at->loss.value, &at->seconds, &at->steps, &at->train,
-                        &at->best) != 8)
-        eqnn_fail(m->c, "'%s' does not say how far the run had come", path);
-    if (!(at->best < INFINITY)) return;
-    double *now = malloc((eqnn_parameter_size(m->c) + 1) * sizeof *now), *best = m->best;
-    m->best = now;
-    if (now) keep_best(m);
-    eqnn_load(m->c, file_of(m->s, m->file, "_best.safetensors"),
-              &(eqnn_load_opts){ .weights_only = 1 });
-    m->best = best;
-    keep_best(m);
-    m->best = now;
-    if (now) use_best(m);
-    m->best = best;
-    free(now);
-}
-
 /* The rate falls to nothing as a cosine of the epochs: LieConv's with every step, LieTransformer's
    with every epoch. */
-static double rate_at(const model *m, const progress *at, int batches)
+static double rate_now(const model *m)
 {
-    int by_epoch = !strcmp(m->net->name, "LieTransformer");
-    double e = at->epoch + (by_epoch ? 0 : (double)at->batch / batches);
+    eqnn_schedule cosine = { .kind = EQNN_COSINE, .rate = m->rate, .least = 1e-3 * m->rate,
+                             .total = m->epochs };
     if (!strcmp(m->s->schedule, "constant")) return m->rate;
-    return m->rate * fmax(0.5 * (1 + cos(3.141592653589793 * e / m->epochs)), 1e-3);
+    if (!strcmp(m->net->name, "LieTransformer")) return eqnn_schedule_rate(&cosine, m->run->epoch);
+    return eqnn_run_rate(m->run, &cosine);
 }
 
-/* From batch at->batch to the end of the epoch, or until Ctrl-C. 1 when the epoch is complete. */
-static int run_epoch(model *m, eqnn_adam *adam, eqnn_batches *b, progress *at, eqnn_progress *bar)
+/* The loss that is shown and written is the mean of an epoch. */
+static void step(model *m, eqnn_adam *adam, const int *items, int n)
 {
-    int total = eqnn_batches_count(b), n, skip = at->batch;
-    const int *items;
-    for (eqnn_batches_start(b, at->epoch); (n = eqnn_batches_next(b, &items)) > 0;) {
-        if (skip-- > 0) continue;
-        if (eqnn_interrupted() || eqnn_error(m->c)) break;
-        double start = eqnn_clock(), sum = 0;
-        lesson l = { .m = m, .items = items, .n = n };
-        eqnn_adam_rate(adam, rate_at(m, at, total));
-        eqnn_parts_run(m->parts, learn_part, &l);
-        for (int i = 0; i < m->s->parts; i++) sum += l.loss[i];
-        eqnn_adam_step(adam);
-        eqnn_reset(m->c);
-        eqnn_average_add(&at->loss, sum, n);
-        at->batch++;
-        at->steps++;
-        at->seconds += eqnn_clock() - start;
-        eqnn_progress_show(bar, (int64_t)at->epoch * total + at->batch, "train %.2e", sum);
-        if (m->s->often && fmod(at->steps, m->s->often) < 0.5) save(m, at);
-    }
-    return n == 0 && !eqnn_error(m->c);
+    double sum = 0;
+    lesson l = { .m = m, .items = items, .n = n };
+    if (m->run->batch == 0) m->run->loss = (eqnn_average){ 0 };
+    eqnn_adam_rate(adam, rate_now(m));
+    eqnn_parts_run(m->parts, learn_part, &l);
+    for (int i = 0; i < m->s->parts; i++) sum += l.loss[i];
+    eqnn_adam_step(adam);
+    eqnn_reset(m->c);
+    eqnn_run_step(m->run, sum, n);
+    eqnn_run_show(m->run, "train %.2e", sum);
+    if (m->s->often && m->run->steps % m->s->often == 0) eqnn_run_save(m->run);
 }
 
-/* A line of the log, and the best weights so far; 0 when there is no hope. */
-static int look(model *m, eqnn_csv *log, progress *at)
+/* A line of the log; 0 when there is no hope. */
+static int look(model *m, eqnn_csv *log)
 {
     const study *s = m->s;
-    double mse = error_of(m, s->val, m->n_val);
-    if (eqnn_interrupted()) return 0;
-    if (mse < at->best && !eqnn_error(m->c)) {
-        at->best = mse;
-        keep_best(m);
-        if (*s->out) eqnn_save(m->c, file_of(s, m->file, "_best.safetensors"));
-    }
+    double mse = error_of(m, s->val, m->n_val), epoch = eqnn_run_epochs(m->run);
+    if (!eqnn_run_look(m->run, mse)) return 1;
     eqnn_csv_text(log, m->name);
     eqnn_csv_number(log, m->n_train);
-    eqnn_csv_number(log, at->epoch);
-    eqnn_csv_number(log, at->train);
+    eqnn_csv_number(log, epoch);
+    eqnn_csv_number(log, eqnn_average_value(&m->run->loss));
     eqnn_csv_number(log, mse);
-    eqnn_csv_number(log, 1000 * at->seconds / at->steps);
+    eqnn_csv_number(log, 1000 * eqnn_run_pace(m->run));
     eqnn_csv_end(log);
-    return !s->give_up || at->epoch * 5 < m->epochs || mse < 0.01;
-}
-
-static void run_epochs(model *m, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log, progress *at)
-{
-    const study *s = m->s;
-    int total = eqnn_batches_count(b), first = at->epoch, hope = 1;
-    int every = s->every ? s->every : (m->epochs + 24) / 25;
-    double saved = eqnn_clock();
-    eqnn_progress bar;
-    eqnn_progress_start(&bar, stderr, m->name, (int64_t)m->epochs * total,
-                        (int64_t)at->epoch * total + at->batch);
-    while (hope && at->epoch < m->epochs && run_epoch(m, adam, b, at, &bar)) {
-        at->train = eqnn_average_value(&at->loss);
-        memset(&at->loss, 0, sizeof at->loss);
-        at->batch = 0;
-        at->epoch++;
-        if (at->epoch % every == 0 || at->epoch == m->epochs) hope = look(m, log, at);
-        if (eqnn_clock() - saved < 20) continue;
-        save(m, at);
-        saved = eqnn_clock();
-    }
-    eqnn_progress_end(&bar);
-    if (at->epoch > first || at->batch) save(m, at);
-    m->seconds = at->seconds / (at->steps > 0 ? at->steps : 1);
+    return !s->give_up || epoch * 5 < m->epochs || mse < 0.01;
 }
 
 /* Weights come into being at the first call; the workers of the parts find them there. */
@@ -587,25 +492,31 @@ static int begin(model *m)
     eqnn_reset(m->c);
     eqnn_training(m->c, s->fill < 1);
     m->parts = eqnn_parts_make(m->c, s->parts, s->context.threads);
-    m->best = malloc((eqnn_parameter_size(m->c) + 1) * sizeof *m->best);
-    if (!m->best) eqnn_fail(m->c, "no memory");
     return !eqnn_error(m->c);
 }
 
 static void train(model *m, eqnn_csv *log)
 {
-    progress at = { .train = NAN, .best = INFINITY };
-    if (!begin(m)) return;
-    if (m->s->resume && *m->s->out) resume(m, &at);
+    const study *s = m->s;
+    const int *items;
+    int every = s->every ? s->every : (m->epochs + 24) / 25, hope = 1;
+    eqnn_run_opts o = { .batch = m->batch, .epochs = m->epochs, .save = 20, .resume = s->resume,
+                        .looks = (double)m->epochs / every,
+                        .path = *s->out ? file_of(s, m->file, ".safetensors") : NULL };
+    m->run = begin(m) ? eqnn_run_make(m->c, m->name, m->n_train, &o) : NULL;
+    if (!m->run) return;
     eqnn_adam *adam = eqnn_adam_make(m->c, &(eqnn_adam_opts){ .rate = m->rate });
-    eqnn_batches *b = eqnn_batches_make(m->c, m->n_train, NULL, m->batch, 1);
-    if (b) run_epochs(m, adam, b, log, &at);
-    eqnn_batches_free(b);
+    for (int n; hope && (n = eqnn_run_next(m->run, &items)) >= 0;) {
+        if (n > 0) step(m, adam, items, n);
+        else hope = look(m, log);
+    }
+    eqnn_run_end(m->run);
     accept(m);
-    m->mse_train = at.train;
-    m->mse_best = at.best;
+    m->mse_train = eqnn_average_value(&m->run->loss);
+    m->mse_best = m->run->best;
+    m->seconds = eqnn_run_pace(m->run);
     eqnn_training(m->c, 0);
-    if (at.best < INFINITY) use_best(m);
+    eqnn_run_best(m->run);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -995,15 +906,6 @@ static void report(const study *s, const model *m, int n)
    The program
    ---------------------------------------------------------------------------------------------- */
 
-/* The next word of a list "a,b"; its length, 0 at the end. */
-static int next_word(const char **list, const char **word)
-{
-    int n = (int)strcspn(*list, ",");
-    *word = *list;
-    *list += n + ((*list)[n] == ',');
-    return n;
-}
-
 /* Settings that were not asked for are the papers' for this network and group; SE(2)_canonical,
    finite turns, is told their number. */
 static void settle(const study *s, model *m)
@@ -1069,9 +971,9 @@ static int list_models(study *s, model *m)
     int n = 2;
     m[0] = (model){ .name = "stays", .rule = stays, .s = s, .mse_best = NAN };
     m[1] = (model){ .name = "free flight", .rule = free_flight, .s = s, .mse_best = NAN };
-    while (next_word(&sizes, &size) > 0 && !eqnn_error(s->c)) {
+    while (eqnn_next_word(&sizes, &size) > 0 && !eqnn_error(s->c)) {
         const char *list = s->networks;
-        for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);)
+        for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);)
             add_word(s, m, &n, word, length, atoi(size));
     }
     return n;
@@ -1100,16 +1002,16 @@ static void run(study *s)
         log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
                             "model,n_train,epoch,mse_train,mse_val,ms_per_step", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        if (m[i].net) remove(file_of(s, m[i].file, ".safetensors")); /* of an earlier run */
+        if (m[i].net) eqnn_run_forget(file_of(s, m[i].file, ".safetensors"));
     while (done < n && !eqnn_error(s->c) && study_one(&m[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, m, n);
     else if (eqnn_interrupted() && !eqnn_error(s->c))
         printf("Interrupted%s.\n", *s->out ? "; the same command with --resume continues" : "");
     for (int i = 0; i < n; i++) {
+        eqnn_run_free(m[i].run);
         eqnn_parts_free(m[i].parts);
         eqnn_free(m[i].c);
-        free(m[i].best);
         free(m[i].motion);
         for (int j = 0; j < 4; j++) free(m[i].curve[j]);
     }
@@ -1121,7 +1023,6 @@ static void release(study *s)
     free(s->val);
     free(s->test);
     free(s->far);
-    eqnn_free(s->c);
 }
 
 static const eqnn_option options[] = {
@@ -1186,24 +1087,11 @@ static int complain(eqnn_args *a, const char *sentence)
     return 0;
 }
 
-static void understand_system(study *s, eqnn_args *a)
-{
-    const char *name = eqnn_args_text(a, "system");
-    int particles = eqnn_args_int(a, "num-particles", 1, 16);
-    int axes = eqnn_args_int(a, "space-dim", 2, 3);
-    if (!strcmp(name, "springs")) name = "coupled";
-    if (!strcmp(name, "nbody")) name = "planets";
-    if (!a->error[0]) eqnn_system_particles(s->c, name, particles, axes, &s->system);
-    s->system.drifting = 1;
-    s->dt = !strcmp(name, "coupled") ? 5.0 / 499 : 2.0 / 199;
-    if (axes == 3 && !eqnn_args_given(a, "group")) s->group = "T(3)";
-}
-
 /* The largest training set, and the largest validation set. */
 static void understand_sizes(study *s, eqnn_args *a)
 {
     const char *list = s->sizes, *word;
-    while (next_word(&list, &word) > 0) {
+    while (eqnn_next_word(&list, &word) > 0) {
         char *end;
         long n = strtol(word, &end, 10);
         if (n < 1 || n > 1000000 || (*end && *end != ','))
@@ -1247,7 +1135,10 @@ static void understand_networks(study *s, eqnn_args *a)
 
 static void understand(study *s, eqnn_args *a)
 {
-    s->group = eqnn_args_text(a, "group");
+    s->name = eqnn_args_text(a, "system");
+    s->particles = eqnn_args_int(a, "num-particles", 1, 16);
+    s->axes = eqnn_args_int(a, "space-dim", 2, 3);
+    s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");
     s->schedule = eqnn_args_text(a, "lr-schedule");
     s->epochs = eqnn_args_int(a, either(a, "epochs", "num-epochs", "train-epochs"), 0, 10000000);
     s->n_val = eqnn_args_int(a, "n-val", 0, 1000000);
@@ -1262,18 +1153,15 @@ static void understand(study *s, eqnn_args *a)
     s->checkpoint = eqnn_args_on(a, "checkpoint");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483646) + 1; /* 0 is no seed */
     s->resume = eqnn_args_on(a, "resume");
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
-    s->context.seed = eqnn_args_given(a, "model-seed")
-                    ? (uint64_t)eqnn_args_int(a, "model-seed", 0, 2147483647) : eqnn_args_seed(a);
+    s->context = eqnn_args_context(a);
+    if (eqnn_args_given(a, "model-seed"))
+        s->context.seed = (uint64_t)eqnn_args_int(a, "model-seed", 0, 2147483647);
     const char *out = eqnn_args_text(a, "out"), *name = eqnn_args_text(a, "run-name");
     snprintf(s->out, sizeof s->out, "%s%s%s", out, *out && *name ? "/" : "", *out ? name : "");
     if (strcmp(s->schedule, "cosine_annealing") && strcmp(s->schedule, "constant"))
         complain(a, "option --lr-schedule is cosine_annealing or constant");
-    if (strcmp(eqnn_args_text(a, "device"), "cpu"))
-        complain(a, "option --device: this program uses the cpu only");
     understand_networks(s, a);
     understand_sizes(s, a);
-    understand_system(s, a);
 }
 
 int main(int argc, char **argv)
@@ -1281,19 +1169,8 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Learns how particles on springs move.", options);
-    if (go == 0) return 0;
-    s.c = eqnn_make(&s.context);
-    if (go > 0 && s.c) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "springs: %s\n", a.error);
-        release(&s);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    if (s.c) run(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "springs: %s\n", error);
-    int failed = error != NULL;
+    if (go > 0) understand(&s, &a);
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

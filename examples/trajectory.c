@@ -169,7 +169,6 @@ static void release(study *s)
     free(s->now);
     free(s->next);
     free(s->edge);
-    eqnn_free(s->c);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -190,6 +189,7 @@ struct predictor {
     settings set;
     const study *s;
     eqnn_ctx *c;
+    eqnn_run *training;        /* while it lasts */
     double *pair;              /* linear pair forces: coefficients, then room for a frame */
     /* what came out */
     double train, test, correlation[4], error, relative, seconds;
@@ -586,38 +586,11 @@ static void check_symmetry(predictor *p)
    Training
    ---------------------------------------------------------------------------------------------- */
 
-/* Where a run stands; kept in the model's file, so that a run can stop between any two batches. */
-typedef struct progress {
-    int epoch, batch;
-    eqnn_average loss;   /* of this epoch so far     */
-    double seconds;      /* spent on training so far */
-} progress;
-
 static const char *model_path(const predictor *p)
 {
     static char path[1024];
     snprintf(path, sizeof path, "%s/%s.safetensors", p->s->out, p->name);
     return path;
-}
-
-static void save(predictor *p, const progress *at)
-{
-    char text[160];
-    snprintf(text, sizeof text, "%d %d %.17g %.17g %.17g", at->epoch, at->batch, at->loss.weight,
-             at->loss.value, at->seconds);
-    if (*p->s->out && eqnn_note(p->c, "progress", text)) eqnn_save(p->c, model_path(p));
-}
-
-/* A model that was not reached before has no file yet and begins now. */
-static void resume(predictor *p, progress *at)
-{
-    FILE *f = fopen(model_path(p), "rb");
-    if (!f) return;
-    fclose(f);
-    const char *text = eqnn_load(p->c, model_path(p), NULL) ? eqnn_noted(p->c, "progress") : NULL;
-    if (!text || sscanf(text, "%d %d %lf %lf %lf", &at->epoch, &at->batch, &at->loss.weight,
-                        &at->loss.value, &at->seconds) != 5)
-        eqnn_fail(p->c, "'%s' does not say how far the run had come", model_path(p));
 }
 
 /* One optimizer step on the samples listed; returns the mean squared error in units of the data. In
@@ -645,77 +618,63 @@ static double learn(predictor *p, eqnn_adam *adam, int n, const int *samples)
     return value;
 }
 
-/* From batch at->batch to the end of the epoch, or until Ctrl-C. 1 when the epoch is complete. */
-static int run_epoch(predictor *p, eqnn_adam *adam, eqnn_batches *b, progress *at,
-                     eqnn_progress *bar)
+static void step(predictor *p, eqnn_adam *adam, int n, const int *samples)
 {
     const study *s = p->s;
-    int total = eqnn_batches_count(b), n, skip = at->batch;
-    const int *samples;
     eqnn_schedule rate = { .kind = s->constant_rate ? EQNN_CONSTANT : EQNN_COSINE,
-                           .rate = p->set.rate, .total = (int64_t)s->epochs * total };
-    double start = eqnn_clock();
-    for (eqnn_batches_start(b, at->epoch); (n = eqnn_batches_next(b, &samples)) > 0;) {
-        if (skip-- > 0) continue;
-        if (eqnn_interrupted() || eqnn_error(p->c)) break;
-        eqnn_adam_rate(adam, eqnn_schedule_rate(&rate, (int64_t)at->epoch * total + at->batch));
-        eqnn_average_add(&at->loss, learn(p, adam, n, samples), 1);
-        at->batch++;
-        eqnn_progress_show(bar, (int64_t)at->epoch * total + at->batch, "epoch %d  train %.2e",
-                           at->epoch + 1, at->loss.value);
-    }
-    at->seconds += eqnn_clock() - start;
-    return n == 0 && !eqnn_error(p->c);
+        .rate = p->set.rate,
+        .total = (int64_t)s->epochs * ((s->split - s->first + s->batch - 1) / s->batch) };
+    eqnn_adam_rate(adam, eqnn_schedule_rate(&rate, p->training->steps));
+    eqnn_run_step(p->training, learn(p, adam, n, samples), 1);
+    eqnn_run_show(p->training, "epoch %d  train %.2e", (int)p->training->epoch + 1,
+                  eqnn_average_value(&p->training->loss));
 }
 
-/* A line of the log, and the state for the next epoch. */
-static void end_epoch(predictor *p, eqnn_csv *log, progress *at)
+/* A line of the log. */
+static void end_epoch(predictor *p, eqnn_csv *log)
 {
     p->test = evaluate(p, p->s->split, p->s->last, NULL);
+    double epoch = eqnn_run_epochs(p->training);
+    if (!eqnn_run_look(p->training, NAN)) return;
     eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, ++at->epoch);
-    eqnn_csv_number(log, eqnn_average_value(&at->loss));
+    eqnn_csv_number(log, epoch);
+    eqnn_csv_number(log, eqnn_average_value(&p->training->loss));
     eqnn_csv_number(log, p->test);
-    eqnn_csv_number(log, at->seconds / at->epoch);
+    eqnn_csv_number(log, p->training->step_seconds / epoch);
     eqnn_csv_end(log);
-    at->batch = 0;
-    memset(&at->loss, 0, sizeof at->loss);
 }
 
-static void run_epochs(predictor *p, eqnn_adam *adam, eqnn_batches *b, eqnn_csv *log, progress *at)
+/* Weights come into being by a look at one sample, which leaves nothing else behind. */
+static eqnn_run *begin(predictor *p)
 {
-    int total = eqnn_batches_count(b);
-    double saved = eqnn_clock();
-    eqnn_progress bar;
-    eqnn_progress_start(&bar, stderr, p->name, (int64_t)p->s->epochs * total,
-                        (int64_t)at->epoch * total + at->batch);
-    int changed = at->epoch < p->s->epochs;
-    while (at->epoch < p->s->epochs && run_epoch(p, adam, b, at, &bar)) {
-        end_epoch(p, log, at);
-        if (eqnn_clock() - saved < 10) continue;
-        save(p, at);
-        saved = eqnn_clock();
-    }
-    eqnn_progress_end(&bar);
-    if (changed) save(p, at);
-    p->seconds = at->seconds / (at->epoch > 0 ? at->epoch : 1);
+    const study *s = p->s;
+    int count = s->split - s->first, *samples = malloc((size_t)(count + 1) * sizeof *samples);
+    eqnn_run_opts o = { .items = samples, .in_order = !s->shuffle, .batch = s->batch, .save = 10,
+                        .epochs = s->epochs, .looks = s->epochs, .resume = s->resume,
+                        .path = *s->out ? model_path(p) : NULL };
+    eqnn_mark mark = eqnn_mark_make(p->c);
+    eqnn_rewind(mark, forward(p, 1, frame(s, s->first - 1), frame(s, s->first)));
+    for (int i = 0; samples && i < count; i++) samples[i] = s->first + i;
+    if (!samples) eqnn_fail(p->c, "no memory for %d samples", count);
+    eqnn_run *training = eqnn_run_make(p->c, p->name, count, &o);
+    free(samples);
+    return training;
 }
 
 static void train(predictor *p, eqnn_csv *log)
 {
-    const study *s = p->s;
-    progress at = { 0 };
-    int count = s->split - s->first, *samples = malloc((size_t)(count + 1) * sizeof *samples);
-    for (int i = 0; samples && i < count; i++) samples[i] = s->first + i;
+    const int *samples;
     p->test = NAN;
-    if (s->resume) resume(p, &at);
+    p->training = begin(p);
     eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = p->set.rate });
-    eqnn_batches *b = NULL;
-    if (samples) b = eqnn_batches_make(p->c, count, samples, s->batch, s->shuffle);
-    if (b) run_epochs(p, adam, b, log, &at);
-    else eqnn_fail(p->c, "no memory for %d samples", count);
-    eqnn_batches_free(b);
-    free(samples);
+    for (int n; (n = eqnn_run_next(p->training, &samples)) >= 0;) {
+        if (n > 0) step(p, adam, n, samples);
+        else end_epoch(p, log);
+    }
+    if (p->training && p->training->steps)
+        p->seconds = p->training->step_seconds / eqnn_run_epochs(p->training);
+    eqnn_run_free(p->training);
+    p->training = NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -1082,8 +1041,6 @@ static void understand(study *s, eqnn_args *a)
     s->to_position = choice(a, "target", "dx", "x");
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
-    if (strcmp(eqnn_args_text(a, "device"), "cpu") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --device: this program uses the cpu only");
     s->frames = eqnn_args_int(a, "frames", 10, 1000000);
     s->epochs = eqnn_args_int(a, "epochs", 0, 1000000);
     s->batch = eqnn_args_int(a, "batch", 1, 4096);
@@ -1093,8 +1050,7 @@ static void understand(study *s, eqnn_args *a)
     s->models = eqnn_args_text(a, "models");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
-    s->context.seed = eqnn_args_seed(a);
-    s->context.threads = eqnn_args_int(a, "threads", 0, 1024);
+    s->context = eqnn_args_context(a);
 }
 
 /* The models and their settings with --history 1, the study's, and with 2: fine forces need a fine
@@ -1211,7 +1167,7 @@ static void run(study *s)
         printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
                s->beads, s->split - s->first, s->last - s->split);
     for (int i = 0; i < n && *s->out && !s->resume; i++) /* what an earlier run left there */
-        if (p[i].net) remove(model_path(&p[i]));
+        if (p[i].net) eqnn_run_forget(model_path(&p[i]));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, p, n);
@@ -1230,18 +1186,8 @@ int main(int argc, char **argv)
     study s = { 0 };
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "Learns how a chain of beads moves.", options);
-    if (go == 0) return 0;
     if (go > 0) understand(&s, &a);
-    if (a.error[0]) {
-        fprintf(stderr, "trajectory: %s\n", a.error);
-        return 2;
-    }
-    eqnn_interrupt_catch();
-    s.c = eqnn_make(&s.context);
-    if (s.c) run(&s);
-    const char *error = s.c ? eqnn_error(s.c) : "no memory";
-    if (error) fprintf(stderr, "trajectory: %s\n", error);
-    int failed = error != NULL;
+    if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run(&s);
     release(&s);
-    return failed;
+    return eqnn_program_end(&a, s.c);
 }

@@ -1,6 +1,8 @@
-/* data.c - eqnn_data.h: files, the chain, tasks, systems, batches, scores, options, logs, plots */
+/* data.c - eqnn_data.h: files, the chain, tasks, systems, batches, scores, options, logs, plots,
+            runs */
 #include "test.h"
 #include "../eqnn_data.h"
+#include <signal.h>
 
 /* ---- files ---- */
 
@@ -518,6 +520,26 @@ TEST(options_of_other_programs)
     CHECK(read_args(&a, "--epochs 1/0") == 1 && eqnn_args_number(&a, "epochs") == 0 && a.error[0]);
 }
 
+TEST(programs)
+{
+    eqnn_args a;
+    const char *list = "T(2),,b", *word;
+    CHECK(read_args(&a, "--seed 7 --threads 2") == 1);
+    eqnn_opts o = eqnn_args_context(&a);
+    CHECK(o.seed == 7 && o.threads == 2 && !a.error[0]);
+    eqnn_ctx *c = eqnn_program_start(&a, &o);
+    CHECK(c && eqnn_seed(c) == 7 && eqnn_program_end(&a, c) == 0);
+    CHECK(read_args(&a, "--device gpu") == 1);
+    eqnn_args_context(&a);
+    CHECK_TEXT(a.error, "option --device: this program uses the cpu only");
+    CHECK(read_args(&a, "--epochs 7") == 1 && eqnn_args_within(&a, "epochs", 0, 7) == 7);
+    CHECK(!a.error[0] && eqnn_args_within(&a, "epochs", 0, 6) == 7);
+    CHECK_TEXT(a.error, "option --epochs: 7 is not in 0..6");
+    CHECK(eqnn_next_word(&list, &word) == 4 && !strncmp(word, "T(2)", 4));
+    CHECK(eqnn_next_word(&list, &word) == 0 && eqnn_next_word(&list, &word) == 1 && *word == 'b');
+    CHECK(eqnn_next_word(&list, &word) == 0 && !*list);
+}
+
 static void read_text(const char *path, char *text, size_t size)
 {
     FILE *f = fopen(path, "rb");
@@ -556,12 +578,14 @@ TEST(tables)
     char text[256];
     eqnn_table *t = eqnn_table_make(c, "model|error");
     eqnn_table_cell(t, "no motion");
-    eqnn_table_cell(t, "%.1f", 2.5);
+    eqnn_table_number(t, "%.1f", 2.5);
+    eqnn_table_cell(t, "lost");
+    eqnn_table_number(t, "%.1f", NAN);
     FILE *f = fopen("test_data.txt", "wb");
     CHECK(f != NULL);
     if (f) { eqnn_table_print(t, f); fclose(f); }
     read_text("test_data.txt", text, sizeof text);
-    CHECK_TEXT(text, "model      error\n---------  -----\nno motion    2.5\n");
+    CHECK_TEXT(text, "model      error\n---------  -----\nno motion    2.5\nlost           -\n");
     eqnn_table_free(t);
     remove("test_data.txt");
 }
@@ -625,6 +649,219 @@ TEST(plot_of_a_log)
     eqnn_plot_free(p);
     remove("test_data.txt");
     remove("test_data.svg");
+}
+
+/* ---- runs ---- */
+
+enum { RUN_ITEMS = 10, RUN_STEPS = 20, RUN_MOST = 200 };
+
+/* What a run was given and came to. */
+typedef struct course {
+    int items[RUN_MOST], count, looks, look_at[RUN_MOST];
+    double losses, weights[2], best[2], value;
+} course;
+
+/* y = w x + b with noise, which is another in every step. */
+static double course_step(eqnn_ctx *c, eqnn_adam *adam, const eqnn_schedule *s, eqnn_run *r,
+                          const int *items, int n)
+{
+    double x[3], noise[3], y[3];
+    eqnn_random(c, "noise", 1, (size_t)n, noise);
+    for (int i = 0; i < n; i++) {
+        x[i] = items[i] * 0.1;
+        y[i] = 3 * x[i] - 1 + 0.1 * noise[i];
+    }
+    eqnn_tensor *out = eqnn_linear(eqnn_from_double(c, n, 1, x), "line", 1, NULL);
+    eqnn_tensor *loss = eqnn_mse(out, eqnn_from_double(c, n, 1, y));
+    double value = eqnn_value(loss);
+    eqnn_backward(loss);
+    if (adam) {
+        eqnn_adam_rate(adam, eqnn_run_rate(r, s));
+        eqnn_adam_step(adam);
+    }
+    eqnn_reset(c);
+    return value;
+}
+
+static void course_weights(eqnn_ctx *c, double out[2])
+{
+    out[0] = (double)eqnn_data(eqnn_parameter(c, "line.weight"))[0];
+    out[1] = (double)eqnn_data(eqnn_parameter(c, "line.bias"))[0];
+}
+
+/* Goes on from the checkpoint for so many steps, then is left, in a look if it can be; 1 at the
+   end of the run. A look takes random numbers, and finds values that go down and up again. */
+static int course_go(course *k, int resume, int steps, int in_look)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_schedule s;
+    eqnn_run_opts o;
+    const int *items, first[1] = { 0 };
+    int n, over = 1;
+    memset(&s, 0, sizeof s);
+    memset(&o, 0, sizeof o);
+    s.kind = EQNN_COSINE, s.rate = 0.05, s.warmup = 100000, s.overlap = 1;
+    o.batch = 3, o.epochs = 5, o.looks = 7.5, o.path = "test_run.safetensors", o.resume = resume;
+    course_step(c, NULL, &s, NULL, first, 1);
+    eqnn_zero_gradients(c);
+    eqnn_run *r = eqnn_run_make(c, "line", RUN_ITEMS, &o);
+    eqnn_adam *adam = eqnn_adam_make(c, NULL);
+    while ((n = eqnn_run_next(r, &items)) >= 0) {
+        if (n == 0) {
+            double t = eqnn_run_done(r) - 0.6, value = t * t;
+            eqnn_reset(c);
+            if (steps <= 0 && in_look) break;
+            CHECK(eqnn_run_look(r, value) == 1);
+            k->look_at[k->looks++] = (int)r->steps;
+            k->value = r->best;
+            continue;
+        }
+        if (steps-- <= 0 && !in_look) break;
+        for (int i = 0; i < n && k->count < RUN_MOST; i++) k->items[k->count++] = items[i];
+        eqnn_run_step(r, course_step(c, adam, &s, r, items, n), n);
+        k->losses += eqnn_average_value(&r->loss);
+    }
+    if (n >= 0) over = 0;
+    if (over) {
+        course_weights(c, k->weights);
+        CHECK(eqnn_run_best(r) == 1 && r->steps == RUN_STEPS && r->best == k->value);
+        course_weights(c, k->best);
+    }
+    eqnn_run_free(r);
+    CHECK_OK(c);
+    return over;
+}
+
+/* A run that was left again and again, also in the midst of looks, is the run that was not: same
+   examples, losses, looks and weights. */
+TEST(run_resumes)
+{
+    for (int in_look = 0; in_look < 2; in_look++) {
+        course whole, broken;
+        int times = 0;
+        memset(&whole, 0, sizeof whole);
+        memset(&broken, 0, sizeof broken);
+        eqnn_run_forget("test_run.safetensors");
+        CHECK(course_go(&whole, 1, 1000, 0) == 1);
+        eqnn_run_forget("test_run.safetensors");
+        while (times < 30 && !course_go(&broken, 1, 3, in_look)) times++;
+        CHECK(times > 2 && times < 30);
+        CHECK(whole.count == RUN_ITEMS * 5 && whole.looks == 8 && whole.look_at[7] == RUN_STEPS);
+        CHECK(whole.value < 0.01 && whole.best[0] < whole.weights[0]);
+        CHECK(!memcmp(&whole, &broken, sizeof whole));
+        CHECK(course_go(&broken, 1, 3, 0) == 1); /* is over: nothing changes */
+        CHECK(!memcmp(&whole, &broken, sizeof whole));
+    }
+    eqnn_run_forget("test_run.safetensors");
+    FILE *f = fopen("test_run.best.safetensors", "rb");
+    CHECK(f == NULL);
+    if (f) fclose(f);
+}
+
+TEST(run_limits)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_run_opts o;
+    const int *items = NULL, own[3] = { 7, 8, 9 };
+    int steps = 0, looks = 0, n;
+    memset(&o, 0, sizeof o);
+    eqnn_run *r = eqnn_run_make(c, "nothing to do", 3, &o);
+    CHECK(r && eqnn_run_done(r) == 1 && eqnn_run_next(r, &items) == -1);
+    CHECK(isnan(eqnn_run_pace(r)) && eqnn_run_epochs(r) == 0 && eqnn_run_best(r) == 0);
+    eqnn_run_free(r);
+    o.epochs = 4;
+    r = eqnn_run_make(c, "no examples", 0, &o);
+    CHECK(r && eqnn_run_next(r, &items) == -1);
+    eqnn_run_free(r);
+    o.seconds = 0.02, o.epochs = 0, o.looks = 3, o.items = own;
+    r = eqnn_run_make(c, "in time", 3, &o);
+    while ((n = eqnn_run_next(r, &items)) >= 0) {
+        CHECK(n == 0 || (n == 1 && items[0] >= 7 && items[0] <= 9));
+        for (double begin = eqnn_clock(); eqnn_clock() - begin < 0.001;) continue;
+        if (n == 0) looks += eqnn_run_look(r, NAN);
+        else eqnn_run_step(r, steps++, n);
+    }
+    CHECK(r->seconds >= 0.02 && r->steps == steps && steps > 0 && steps < 22);
+    CHECK(looks >= 1 && looks <= 3 && eqnn_run_done(r) == 1 && r->looks == 3);
+    CHECK(r->step_seconds <= r->seconds + 1e-3 && eqnn_run_pace(r) > 0 && eqnn_run_best(r) == 0);
+    eqnn_run_free(r);
+}
+
+TEST(run_errors)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_run_opts o, good;
+    const int *items;
+    memset(&good, 0, sizeof good);
+    good.epochs = 1;
+    CHECK(!eqnn_run_make(NULL, "a", 1, &good) && !eqnn_run_make(c, "a", -1, &good));
+    CHECK_ERROR(c, "run 'a': a negative number of examples");
+    o = good, o.batch = -1;
+    CHECK(!eqnn_run_make(c, "a", 1, &o));
+    CHECK_ERROR(c, "a negative batch");
+    o = good, o.seconds = NAN;
+    CHECK(!eqnn_run_make(c, "a", 1, &o));
+    CHECK_ERROR(c, "seconds");
+    o = good, o.looks = -1;
+    CHECK(!eqnn_run_make(c, "a", 1, &o));
+    CHECK_ERROR(c, "looks");
+    o = good, o.save = -1;
+    CHECK(!eqnn_run_make(c, "a", 1, &o));
+    CHECK_ERROR(c, "between checkpoints");
+    eqnn_run *r = eqnn_run_make(c, "a", 3, &good);
+    CHECK(eqnn_run_next(r, &items) == 1 && eqnn_run_look(r, 1) == 0);
+    CHECK(eqnn_run_next(r, &items) == -1 && eqnn_run_next(r, &items) == -1);
+    CHECK_ERROR(c, "eqnn_run_next again without eqnn_run_step");
+    eqnn_run_free(r);
+    o = good, o.path = "test_run.safetensors", o.resume = 1;
+    CHECK(eqnn_save(c, o.path) && !eqnn_run_make(c, "a", 3, &o));
+    CHECK_ERROR(c, "call the model once before");
+    eqnn_linear(eqnn_zeros(c, 1, 1), "line", 1, NULL);
+    CHECK(eqnn_save(c, o.path) && !eqnn_run_make(c, "a", 3, &o));
+    CHECK_ERROR(c, "does not say how far the run had come");
+    eqnn_run_forget(o.path);
+    CHECK(eqnn_run_next(NULL, &items) == -1 && eqnn_run_look(NULL, 0) == 0);
+    CHECK(eqnn_run_best(NULL) == 0 && eqnn_run_done(NULL) == 1);
+    eqnn_run_step(NULL, 0, 1);
+    eqnn_run_end(NULL);
+    eqnn_run_free(NULL);
+    o.path = "/nowhere/a.safetensors";
+    r = eqnn_run_make(c, "a", 3, &o);
+    CHECK(eqnn_run_next(r, &items) == 1);
+    eqnn_run_free(r);
+    CHECK_ERROR(c, "/nowhere/a.safetensors");
+}
+
+/* The last test: the flag that Ctrl-C raises stays. */
+TEST(run_interrupted)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_run_opts o;
+    const int *items;
+    char text[2][2000];
+    memset(&o, 0, sizeof o);
+    memset(text, 0, sizeof text);
+    o.epochs = 2, o.looks = 2, o.path = "test_run.safetensors";
+    eqnn_linear(eqnn_zeros(c, 1, 1), "line", 1, NULL);
+    eqnn_interrupt_catch();
+    eqnn_run *r = eqnn_run_make(c, "a", 1, &o);
+    CHECK(eqnn_run_next(r, &items) == 1);
+    eqnn_run_step(r, 1, 1);
+    CHECK(eqnn_run_next(r, &items) == 0); /* a look, before which it is saved */
+    read_text(o.path, text[0], sizeof *text);
+    eqnn_reset(c);
+    raise(SIGINT);
+    CHECK(eqnn_interrupted() && eqnn_run_look(r, 0.5) == 0 && r->looks == 0);
+    CHECK(eqnn_run_next(r, &items) == -1);
+    eqnn_run_free(r);
+    read_text(o.path, text[1], sizeof *text); /* the look left no trace */
+    CHECK(strstr(text[0] + 8, "\"run\":\"0 1 1 0 ") && !memcmp(text[0], text[1], sizeof *text));
+    r = eqnn_run_make(c, "a", 1, &o);
+    CHECK(eqnn_run_next(r, &items) == -1);
+    eqnn_run_free(r);
+    read_text(o.path, text[1], sizeof *text);
+    CHECK(strstr(text[1] + 8, "\"run\":\"0 0 0 0 ") != NULL);
+    eqnn_run_forget(o.path);
 }
 
 TEST_MAIN

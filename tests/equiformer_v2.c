@@ -231,6 +231,30 @@ TEST(v2_training)
     CHECK_OK(c);
 }
 
+/* After the first steps nothing new is kept. */
+TEST(v2_steady_state)
+{
+    eqnn_ctx *c = test_context();
+    size_t lasting = 0;
+    for (int step = 0; step < 4; step++) {
+        for (int act = 0; act < 3; act++) {
+            model m = two_molecules(c, (eqnn_sphere_act)act);
+            eqnn_tensor *pos = test_normal(c, ATOMS, 3), *f = NULL;
+            m.name = eqnn_format(c, "act%d", act);
+            m.o.blocks = 1;
+            m.o.beta = 12, m.o.points = 10;
+            m.o.forces = &f;
+            eqnn_tensor *e = energy_of(&pos, 1, &m), *g = eqnn_grad(eqnn_sum(e), pos);
+            eqnn_backward(eqnn_sum(eqnn_square(eqnn_add(eqnn_as(f, NULL), g))));
+            eqnn_zero_gradients(c);
+            eqnn_reset(c);
+        }
+        if (step == 1) lasting = eqnn_memory_use(c).lasting;
+    }
+    CHECK(eqnn_memory_use(c).lasting == lasting);
+    CHECK_OK(c);
+}
+
 /* Values at points are made a part of the rows at a time: the same numbers and derivatives. */
 static eqnn_tensor *on_sphere(eqnn_tensor *x)
 {

@@ -729,6 +729,47 @@ TEST(fully_connected_net)
     CHECK_ERROR(c, "not invariant");
 }
 
+/* --- large degrees --- */
+
+static eqnn_tensor *large_product(eqnn_tensor *const *x, int n, void *user)
+{
+    return n == 3 ? eqnn_tensor_product(x[0], x[1], x[2], (const eqnn_product *)user) : NULL;
+}
+
+/* Above degree 3 the kernels take a path in pieces: values by the sum that defines them. */
+TEST(large_degrees)
+{
+    static const int sizes[3][3] = { { 4, 5, 6 }, { 8, 3, 7 }, { 9, 9, 8 } };
+    eqnn_ctx *c = test_context();
+    for (int k = 0; k < 3; k++) {
+        const int *l = sizes[k], d1 = 2 * l[0] + 1, d2 = 2 * l[1] + 1, d3 = 2 * l[2] + 1, U = 21;
+        eqnn_tensor *x[3], *z, *want;
+        double *C = (double *)malloc((size_t)(d1 * d2 * d3) * sizeof *C);
+        double *v = (double *)calloc((size_t)(40 * d3 * U), sizeof *v);
+        x[0] = test_features(c, 40, eqnn_format(c, "%dx%de", U, l[0]));
+        x[1] = test_features(c, 40, eqnn_format(c, "1x%de", l[1]));
+        x[2] = test_normal(c, 40, U);
+        const eqnn_irreps *out = eqnn_irreps_make(c, eqnn_format(c, "%dx%de", U, l[2]));
+        const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x[0]),
+                                                         eqnn_label_of(x[1]), out, NULL);
+        eqnn_wigner_3j(l[0], l[1], l[2], C);
+        for (int n = 0; n < 40 * d1 * d2 * d3; n++) {
+            int r = n / (d1 * d2 * d3), i = n / (d2 * d3) % d1, j = n / d3 % d2, o = n % d3;
+            double c_yw = C[n % (d1 * d2 * d3)] * eqnn_at(x[1], r, j);
+            for (int u = 0; u < U && fabs(c_yw) > 0; u++)
+                v[(r * d3 + o) * U + u] += eqnn_product_coefficient(p, 0) * c_yw *
+                                           eqnn_at(x[0], r, i * U + u) * eqnn_at(x[2], r, u);
+        }
+        z = large_product(x, 3, (void *)(uintptr_t)p);
+        want = eqnn_from_double(c, 40, d3 * U, v);
+        CHECK_SAME(eqnn_as(z, NULL), want, test_eps(1e-13, 1e-5));
+        if (k == 0) CHECK_DERIVATIVES_OF(large_product, x, 3, (void *)(uintptr_t)p, 2);
+        free(C);
+        free(v);
+    }
+    CHECK_OK(c);
+}
+
 /* --- memory --- */
 
 /* After the first steps nothing new is kept. */

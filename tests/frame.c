@@ -338,6 +338,8 @@ TEST(frame_labels)
     CHECK_ERROR(c, "no irreps");
     CHECK(!eqnn_so2_linear(x, "so2", eqnn_irreps_uniform(c, 3, 2), NULL));
     CHECK_ERROR(c, "not in an edge frame");
+    CHECK(!eqnn_so2_linear(y, "so2", NULL, NULL));
+    CHECK_ERROR(c, "irreps are missing");
     CHECK(!eqnn_from_frame(y, f, eqnn_irreps_uniform(c, 2, 2), EQNN_EDGES, 0));
     CHECK_ERROR(c, "need");
     CHECK(!eqnn_to_frame(x, f, EQNN_SOURCES));

@@ -3654,7 +3654,8 @@ static void equiformer_v1_model(golden *g)
     memset(&graph, 0, sizeof graph);
     graph.sources = graph.targets = nodes;
     graph.example = example;
-    eqnn_ints *species = eqnn_ints_make(g->c, nodes, z, json_int(json_get(j, "max_atom_type"), 0), 0);
+    int types = json_int(json_get(j, "max_atom_type"), 0);
+    eqnn_ints *species = eqnn_ints_make(g->c, nodes, z, types, 0);
     eqnn_tensor *pos = matrix(g, "in.pos", 0), *y = NULL;
     const eqnn_graph *edge = eqnn_graph_make(g->c, edges, from, to, &graph);
     for (int k = 0; k < 2; k++) {
@@ -3674,6 +3675,424 @@ static void equiformer_v1(golden *g)
 {
     if (strstr(g->file, "bases")) equiformer_v1_bases(g);
     else equiformer_v1_model(g);
+}
+
+/* ---- Equiformer ----------------------------------------------------------------------------- */
+
+/* Where our rows stand among theirs: nodes of [batch, n], edges in [batch, n, slots]. */
+typedef struct former {
+    int batch, n, slots, nodes, edges;
+    int node[64], example[64], *edge; /* our row -> theirs                              */
+    eqnn_tensor *x, *pos;
+    eqnn_ints *tokens;
+    const eqnn_graph *graph;
+    eqnn_equiformer_opts o;
+    char dim[64], heads[64], dim_head[64];
+} former;
+
+/* A number or a list of the settings as "4,4,2". */
+static char *former_list(const json *config, const char *key, const char *missing, char out[64])
+{
+    const json *j = json_get(config, key);
+    int at = 0;
+    snprintf(out, 64, "%s", missing);
+    if (j && j->type != '[') snprintf(out, 64, "%d", json_int(j, 0));
+    for (int i = 0; j && j->type == '[' && i < json_count(j); i++)
+        at += snprintf(out + at, 64 - (size_t)at, "%s%d", i ? "," : "", json_int(json_at(j, i), 0));
+    return out;
+}
+
+static void former_settings(golden *g, const json *c, former *f)
+{
+    eqnn_equiformer_opts *o = &f->o;
+    memset(o, 0, sizeof *o);
+    o->dim = former_list(c, "dim", "1", f->dim);
+    o->heads = former_list(c, "heads", "8", f->heads);
+    o->dim_head = former_list(c, "dim_head", "24", f->dim_head);
+    o->degrees = json_int(json_get(c, "num_degrees"), 0);
+    o->depth = json_int(json_get(c, "depth"), 0);
+    o->radial = json_int(json_get(c, "radial_hidden_dim"), 0);
+    o->tokens = json_int(json_get(c, "num_tokens"), 0);
+    o->positions = json_int(json_get(c, "num_positions"), 0);
+    o->edge_tokens = json_int(json_get(c, "num_edge_tokens"), 0);
+    o->edge_dim = json_int(json_get(c, "edge_dim"), 0);
+    o->mlp = !json_true(json_get(c, "l2_dist_attention"), 1);
+    o->no_self = !json_true(json_get(c, "attend_self"), 1);
+    o->no_gate = !json_true(json_get(c, "gate_attn_head_outputs"), 1);
+    o->single_kv = json_true(json_get(c, "single_headed_kv"), 0);
+    o->linear_heads = json_int(json_get(c, "num_linear_attn_heads"), 0);
+    o->linear_dim = json_int(json_get(c, "linear_attn_dim_head"), 0);
+    o->type_norms = json_true(json_get(c, "ff_include_htype_norms"), 0) ||
+                    json_true(json_get(c, "include_htype_norms"), 0);
+    o->reversible = json_true(json_get(c, "reversible"), 0);
+    o->reduce = json_true(json_get(c, "reduce_dim_out"), 0);
+    o->nonlinear_out = !json_true(json_get(c, "linear_out"), 1);
+    o->pool = json_true(json_get(c, "return_pooled"), 0);
+    o->original = o->basis = 1;
+    (void)g;
+}
+
+/* Rows of an entry of shape [.., channels, 2l+1] as a tensor of that degree. */
+static eqnn_tensor *former_degree(golden *g, const char *name, int l, int rows, const int *row)
+{
+    size_t n;
+    double *v = numbers(g, name, &n);
+    char full[256];
+    eqnn_file *file;
+    const eqnn_entry *e = find_entry(g, full_name(g, name, full), &file);
+    int d = 2 * l + 1, C = e && e->dims > 1 ? (int)e->shape[e->dims - 2] : 1;
+    if (e && (int)e->shape[e->dims - 1] != d) C = (int)e->shape[e->dims - 1]; /* [b,n,c] */
+    int cols = C * d, block[1][3] = { { C, l, l % 2 ? -1 : 1 } };
+    double *p = (double *)malloc(((size_t)rows * (size_t)cols + 1) * sizeof *p);
+    for (int r = 0; v && p && r < rows; r++)
+        memcpy(p + (size_t)r * (size_t)cols, v + (size_t)row[r] * (size_t)cols,
+               (size_t)cols * sizeof *p);
+    eqnn_tensor *x = v && p ? eqnn_from_double(g->c, rows, cols, p) : NULL;
+    free(v);
+    free(p);
+    return x ? eqnn_from_e3nn(x, eqnn_irreps_blocks(g->c, (const int (*)[3])block, 1)) : NULL;
+}
+
+/* Their rows against ours, of the degree that stands in this block of ours. */
+static void former_compare(golden *g, const char *name, eqnn_tensor *x, int l, const int *row)
+{
+    size_t n;
+    double *v = numbers(g, name, &n);
+    eqnn_tensor *ours = eqnn_to_e3nn(eqnn_extract_irrep(x, l, l % 2 ? -1 : 1));
+    size_t cols = (size_t)eqnn_cols(ours), m = (size_t)eqnn_rows(ours) * cols;
+    double *a = (double *)malloc((m + 1) * sizeof *a), *b = (double *)malloc((m + 1) * sizeof *b);
+    for (size_t i = 0; v && a && b && i < m; i++) {
+        size_t from = (size_t)row[i / cols] * cols + i % cols;
+        a[i] = (double)eqnn_data(ours)[i];
+        b[i] = from < n ? v[from] : NAN;
+    }
+    if (v && ours) compare_numbers(g, name, a, b, m);
+    free(v);
+    free(a);
+    free(b);
+}
+
+/* Degrees 0.. of entries "<prefix>d" side by side; several rows of ours may be one of theirs. */
+static eqnn_tensor *former_features(golden *g, const char *prefix, int rows, const int *row)
+{
+    eqnn_tensor *x = NULL;
+    for (int l = 0; l < 8; l++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%d", prefix, l);
+        if (!has(g, name)) break;
+        eqnn_tensor *y = former_degree(g, name, l, rows, row);
+        x = x ? eqnn_concat(x, y) : y;
+    }
+    return x;
+}
+
+static void former_degrees(golden *g, const char *prefix, eqnn_tensor *x, const int *row)
+{
+    for (int l = 0; l < 8; l++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%d", prefix, l);
+        if (has(g, name)) former_compare(g, name, x, l, row);
+    }
+}
+
+/* Weights, all of the file; and gradients, those that are there. */
+static void former_gradients(golden *g)
+{
+    for (int i = 0; i < eqnn_parameter_count(g->c); i++) {
+        char entry[256];
+        snprintf(entry, sizeof entry, "grad.%s", eqnn_parameter_name(g->c, i) + 2);
+        if (has(g, entry)) compare(g, entry, eqnn_gradient(eqnn_parameter_at(g->c, i)));
+    }
+}
+
+/* The basis of each pair of degrees, which buffers hold. */
+static void former_bases(golden *g)
+{
+    for (int li = 1; li < 8; li++)
+        for (int lo = 1; lo < 8; lo++) {
+            char name[64];
+            snprintf(name, sizeof name, "m.basis:(%d,%d)", li, lo);
+            eqnn_tensor *b = eqnn_parameter(g->c, name);
+            snprintf(name, sizeof name, "basis.(%d,%d)", li, lo);
+            if (b && has(g, name)) compare(g, name, b);
+        }
+    mark(g, "basis.");
+}
+
+/* Of a layer: edges are given as neighbours of each node, some of them masked. */
+static void former_layer_graph(golden *g, former *f, int all)
+{
+    char full[256];
+    eqnn_file *file;
+    int count, masks, *j = integers(g, "in.neighbor_indices", &count);
+    int *mask = integers(g, "in.neighbor_mask", &masks), target[512], source[512], at[512], m = 0;
+    const eqnn_entry *e = find_entry(g, full_name(g, "in.neighbor_indices", full), &file);
+    f->batch = (int)e->shape[0], f->n = (int)e->shape[1], f->slots = (int)e->shape[2];
+    f->nodes = f->n;
+    for (int i = 0; i < f->n; i++) f->node[i] = i;
+    for (int i = 0; j && mask && i < count && i < 512; i++) {
+        if (!mask[i] && !all) continue;
+        source[m] = j[i];
+        target[m] = i / f->slots;
+        at[m++] = i;
+    }
+    eqnn_graph_opts o = { .sources = f->n, .targets = f->n };
+    f->graph = eqnn_graph_make(g->c, m, source, target, &o);
+    f->edge = (int *)malloc(((size_t)m + 1) * sizeof(int));
+    double w[512];
+    for (int e2 = 0; f->graph && e2 < m; e2++) {
+        f->edge[e2] = at[f->graph->order[e2]];
+        w[e2] = mask[f->edge[e2]];
+    }
+    f->edges = m;
+    if (all) f->o.edge_weight = eqnn_from_double(g->c, m, 1, w);
+    if (has(g, "in.edges")) {
+        eqnn_ints *rows = eqnn_ints_make(g->c, m, f->edge, f->n * f->slots, 0);
+        f->o.edges = eqnn_take(matrix(g, "in.edges", 0), rows);
+    }
+    free(j);
+    free(mask);
+    f->pos = matrix(g, "in.coors", 3);
+    f->x = former_features(g, "in.feats.", f->n, f->node);
+    mark(g, "D.");
+    mark(g, "radial.");
+    mark(g, "in.rel_");
+}
+
+static void former_product(golden *g)
+{
+    former f;
+    char out[64];
+    begin(g, "");
+    memset(&f, 0, sizeof f);
+    json *config = meta(g, "config");
+    former_settings(g, config, &f);
+    former_layer_graph(g, &f, 0);
+    former_list(config, "fiber_out", "1", out);
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *self = NULL;
+        eqnn_tensor *mean = eqnn_equiformer_product(f.x, f.pos, f.graph, "m", out, &f.o, NULL);
+        eqnn_tensor *each = eqnn_equiformer_product(f.x, f.pos, f.graph, "m", out, &f.o, &self);
+        if (!k) { set_weights(g, "w.", "m"); continue; }
+        former_degrees(g, "out_pool.", mean, f.node);
+        int *row = (int *)malloc(((size_t)f.edges + 1) * sizeof(int));
+        for (int e = 0; e < f.edges; e++) row[e] = f.edge[e] / f.slots + f.edge[e] + 1;
+        former_degrees(g, "out_edge.", each, row);
+        for (int i = 0; i < f.nodes; i++) row[i] = i * (f.slots + 1);
+        former_degrees(g, "out_edge.", self, row);
+        free(row);
+    }
+    former_bases(g);
+    json_free(config);
+    free(f.edge);
+    end_within(g, "-", 1e-9, 1e-4);
+}
+
+static void former_attention(golden *g)
+{
+    former f;
+    begin(g, "");
+    memset(&f, 0, sizeof f);
+    json *config = meta(g, "config");
+    former_settings(g, config, &f);
+    f.o.mlp = !strncmp(g->file, "mlp", 3);
+    former_layer_graph(g, &f, strstr(g->file, "as_original") != NULL);
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *y = eqnn_equiformer_attention(f.x, f.pos, f.graph, "m", &f.o);
+        if (!k) { set_weights(g, "w.", "m"); continue; }
+        former_degrees(g, "out.", y, f.node);
+        eqnn_tensor *cot = former_features(g, "cot.", f.nodes, f.node);
+        eqnn_tensor *loss = eqnn_sum(eqnn_mul(eqnn_as(y, NULL), eqnn_as(cot, NULL)));
+        former_degrees(g, "grad.in.feats.", eqnn_grad(loss, f.x), f.node);
+        eqnn_backward(loss);
+        former_gradients(g);
+    }
+    mark(g, "basis.");
+    json_free(config);
+    free(f.edge);
+    end_within(g, "-", 1e-9, 1e-4);
+}
+
+static void former_feedforward(golden *g)
+{
+    former f;
+    begin(g, "");
+    memset(&f, 0, sizeof f);
+    json *config = meta(g, "config");
+    former_settings(g, config, &f);
+    f.nodes = 4;
+    for (int i = 0; i < 4; i++) f.node[i] = i;
+    f.x = former_features(g, "in.feats.", 4, f.node);
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *y = eqnn_equiformer_feedforward(f.x, "m", NULL, &f.o);
+        if (!k) { set_weights(g, "w.", "m"); continue; }
+        former_degrees(g, "out.", y, f.node);
+    }
+    mark(g, "prenorm_out.");
+    json_free(config);
+    end_within(g, "-", 1e-9, 1e-4);
+}
+
+/* Their sums hold padded nodes, too, which hear nobody. */
+static void former_alone(golden *g, former *f)
+{
+    int source[512], target[512], n = f->batch * f->n;
+    for (int e = 0; e < f->graph->edges && e < 512; e++) {
+        source[e] = f->node[f->graph->source[e]];
+        target[e] = f->node[f->graph->target[e]];
+    }
+    for (int i = 0; i < n && i < 64; i++) f->node[i] = i, f->example[i] = i / f->n;
+    f->nodes = n;
+    eqnn_graph_opts o = { .sources = n, .targets = n, .example = f->example };
+    f->graph = eqnn_graph_make(g->c, f->graph->edges, source, target, &o);
+    f->pos = matrix(g, "in.coors", 3);
+}
+
+/* Of a model: nodes are packed, neighbours found as the settings say. */
+static void former_model_graph(golden *g, const json *config, former *f, eqnn_ints **bonded,
+                               int alone)
+{
+    char full[256];
+    eqnn_file *file;
+    int count, *mask = integers(g, "in.mask", &count);
+    const eqnn_entry *e = find_entry(g, full_name(g, "in.mask", full), &file);
+    f->batch = (int)e->shape[0], f->n = (int)e->shape[1];
+    for (int i = 0; mask && i < count && f->nodes < 64; i++)
+        if (mask[i]) f->example[f->nodes] = i / f->n, f->node[f->nodes++] = i;
+    free(mask);
+    eqnn_ints *nodes = eqnn_ints_make(g->c, f->nodes, f->node, count, 0);
+    f->pos = eqnn_detach(eqnn_take(matrix(g, "in.coors", 3), nodes));
+    const json *k = json_get(config, "num_neighbors");
+    eqnn_neighbour_opts o = { .example = f->example, .examples = f->batch, .bonded = bonded };
+    o.neighbours = k ? json_int(k, 0) > 0 ? json_int(k, 0) : -1 : 0;
+    if (json_int(json_get(config, "num_neighbors"), 1) > 0)
+        o.radius = json_number(json_get(config, "valid_radius"), 0);
+    o.bond_degrees = json_int(json_get(config, "num_adj_degrees_embed"), 0);
+    o.max_bonds = json_int(json_get(config, "max_sparse_neighbors"), 0);
+    if (has(g, "in.adj_mat")) {
+        int n, m = 0, *adj = integers(g, "in.adj_mat", &n), source[512], target[512];
+        for (int i = 0; adj && i < n && m < 512; i++)
+            if (adj[i]) source[m] = i % f->n, target[m++] = i / f->n;
+        eqnn_graph_opts bonds = { .sources = f->nodes, .targets = f->nodes };
+        o.bonds = eqnn_graph_make(g->c, m, source, target, &bonds);
+        free(adj);
+    }
+    f->graph = eqnn_neighbour_graph(f->pos, &o);
+    if (alone && f->graph) former_alone(g, f);
+    if (has(g, "in.edges") && f->graph) {
+        int n, *kind = integers(g, "in.edges", &n);
+        int *v = (int *)malloc(((size_t)f->graph->edges + 1) * sizeof(int));
+        for (int i = 0; kind && v && i < f->graph->edges; i++)
+            v[i] = kind[f->node[f->graph->target[i]] * f->n + f->node[f->graph->source[i]] % f->n];
+        f->o.edge_token = eqnn_ints_make(g->c, f->graph->edges, v, f->o.edge_tokens, 0);
+        free(v);
+        free(kind);
+    }
+    if (f->o.tokens) {
+        int n, v[64], *id = integers(g, "in.feats", &n);
+        for (int i = 0; id && i < f->nodes; i++) v[i] = id[f->node[i]];
+        f->tokens = eqnn_ints_make(g->c, f->nodes, v, f->o.tokens, 0);
+        free(id);
+    } else if (has(g, "in.feats")) {
+        f->x = eqnn_take(matrix(g, "in.feats", 0), nodes);
+    } else {
+        f->x = former_features(g, "in.feats.", f->nodes, f->node);
+    }
+}
+
+/* The scalar sum(cot * out) of the rows that are nodes. */
+static eqnn_tensor *former_loss(golden *g, eqnn_tensor *y, const int *row)
+{
+    eqnn_tensor *sum = NULL;
+    for (int l = 0; l < 2; l++) {
+        char name[32];
+        snprintf(name, sizeof name, "cot.type%d", l);
+        eqnn_tensor *ours = eqnn_to_e3nn(eqnn_extract_irrep(y, l, l ? -1 : 1));
+        eqnn_ints *rows = eqnn_ints_make(g->c, eqnn_rows(ours), row, 0, 0);
+        int cols = eqnn_cols(ours);
+        eqnn_tensor *cot = matrix(g, name, cols);
+        rows = eqnn_ints_make(g->c, eqnn_rows(ours), row, eqnn_rows(cot), 0);
+        eqnn_tensor *s = eqnn_sum(eqnn_mul(ours, eqnn_take(cot, rows)));
+        sum = sum ? eqnn_add(sum, s) : s;
+    }
+    return sum;
+}
+
+/* Differences of the scalar with respect to the first four positions, themselves good to 2e-7. */
+static void former_differences(golden *g, eqnn_tensor *dpos)
+{
+    size_t n;
+    double ours[12], *theirs = has(g, "grad_fd.coors_first4")
+                                   ? numbers(g, "grad_fd.coors_first4", &n) : NULL;
+    if (!theirs || n != 12 || !dpos) { free(theirs); return; }
+    for (int i = 0; i < 12; i++) {
+        ours[i] = eqnn_at(dpos, i / 3, i % 3);
+        if (sizeof(eqnn_real) == 8 && fabs(ours[i] - theirs[i]) <= 2e-7 * fmax(1, fabs(theirs[i])))
+            ours[i] = theirs[i];
+    }
+    compare_numbers(g, "grad_fd.coors_first4", ours, theirs, 12);
+    free(theirs);
+}
+
+/* The original's own basis is rounded to float and has the signs of one machine's LAPACK. */
+static void former_stock(golden *g, former *f, const int *row)
+{
+    for (int i = 0; i < eqnn_file_count(g->f); i++) {
+        const char *name = eqnn_file_entry(g->f, i)->name, *pair = strstr(name, "stock.basis.");
+        char full[64];
+        size_t n;
+        if (!pair) continue;
+        snprintf(full, sizeof full, "m.basis:%s", pair + 12);
+        eqnn_tensor *basis = eqnn_parameter(g->c, full);
+        double *v = numbers(g, name, &n);
+        if (v) eqnn_set(basis, v);
+        free(v);
+    }
+    eqnn_tensor *y = eqnn_equiformer(f->x, f->tokens, f->pos, f->graph, "m", &f->o);
+    for (int l = 0; l < 2; l++) {
+        char name[32];
+        snprintf(name, sizeof name, "stock.out.type%d", l);
+        former_compare(g, name, y, l, row);
+    }
+}
+
+static void former_model(golden *g)
+{
+    former f;
+    eqnn_ints *bonded = NULL;
+    begin(g, "");
+    memset(&f, 0, sizeof f);
+    json *config = meta(g, "config");
+    former_settings(g, config, &f);
+    former_model_graph(g, config, &f, &bonded, 0);
+    char text[64];
+    snprintf(text, sizeof text, "%s", eqnn_file_meta(g->f, "num_parameters"));
+    int row[64];
+    for (int i = 0; i < 64; i++) row[i] = f.o.pool ? i : f.node[i];
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *y = eqnn_equiformer(f.x, f.tokens, f.pos, f.graph, "m", &f.o);
+        if (!k) { set_weights(g, "w.", "m"); continue; }
+        if ((int)eqnn_parameter_size(g->c) != atoi(text))
+            eqnn_fail(g->c, "golden: %d parameters, theirs %s", (int)eqnn_parameter_size(g->c),
+                      text);
+        former_compare(g, "out.type0", y, 0, row);
+        former_compare(g, "out.type1", y, 1, row);
+        if (f.nodes < f.batch * f.n) {
+            memset(&f, 0, sizeof f);
+            former_settings(g, config, &f);
+            former_model_graph(g, config, &f, &bonded, 1);
+            for (int i = 0; i < 64; i++) row[i] = f.node[i];
+            y = eqnn_equiformer(f.x, f.tokens, f.pos, f.graph, "m", &f.o);
+        }
+        eqnn_tensor *loss = former_loss(g, y, row);
+        if (has(g, "grad_fd.coors_first4")) former_differences(g, eqnn_grad(loss, f.pos));
+        eqnn_backward(loss);
+        former_gradients(g);
+    }
+    former_bases(g);
+    former_stock(g, &f, row);
+    json_free(config);
+    end_within(g, "-", 1e-9, 1e-4);
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
@@ -4084,7 +4503,12 @@ static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "physics", physics },
                                      { "constellation", constellation },
                                      { "datasets", datasets },
-                                     { "equiformer_v1", equiformer_v1 } };
+                                     { "equiformer_v1", equiformer_v1 },
+                                     { "dtp_", former_product },
+                                     { "mlp_attention", former_attention },
+                                     { "l2_attention", former_attention },
+                                     { "feedforward", former_feedforward },
+                                     { "model_", former_model } };
 
 static void fail_file(golden *g, const char *why)
 {

@@ -42,8 +42,8 @@ static double lifts_laws(const eqnn_tensor *a, const eqnn_tensor *b, double z[2]
     return sqrt(m2[0]);
 }
 
-/* Points x [n,d] so many times over, each with lifts of its own: an example each. biased: draws that
-   are not spread evenly. */
+/* Points x [n,d] so many times over, each with lifts of its own: an example each. biased: draws
+   that are not spread evenly. */
 typedef struct lifts { eqnn_tensor *u, *q, *values; const eqnn_graph *graph; } lifts;
 
 static lifts lifts_many(const eqnn_lie *g, eqnn_tensor *x, eqnn_tensor *values, int copies,

@@ -1,0 +1,550 @@
+/* equiformer.c - the seed's network: sizes, symmetry, masks and batches, odd inputs, derivatives */
+#include "test.h"
+
+static const eqnn_equiformer_opts small = { .dim = "5,3,2", .dim_head = "3,2,2", .heads = "2,2,1",
+                                            .depth = 2, .radial = 7, .start_random = 1,
+                                            .embedding_grad = 1 };
+
+/* Feed-forward networks end in zeros at first, attention too: tests want all parts at work. */
+static void stir(eqnn_ctx *c)
+{
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        eqnn_tensor *w = eqnn_parameter_at(c, i);
+        const char *name = eqnn_parameter_name(c, i);
+        int n = eqnn_rows(w) * eqnn_cols(w);
+        double *v = (double *)malloc(((size_t)n + 1) * sizeof *v);
+        if (strstr(name, "project_out") || strstr(name, ".to_out.weights")) {
+            eqnn_random(c, name, 1, (size_t)n, v);
+            for (int k = 0; k < n; k++) v[k] *= 0.5;
+            eqnn_set(w, v);
+        }
+        free(v);
+    }
+}
+
+typedef struct setup {
+    eqnn_equiformer_opts o;
+    eqnn_neighbour_opts near;
+    int scalar_only; /* features of degree 0 only, else also of degree 1 */
+} setup;
+
+/* x[0] positions, x[1] features */
+static eqnn_tensor *network(eqnn_tensor *const *x, int n, void *user)
+{
+    const setup *s = (const setup *)user;
+    (void)n;
+    const eqnn_graph *g = eqnn_neighbour_graph(x[0], &s->near);
+    return eqnn_equiformer(x[1], NULL, x[0], g, "m", &s->o);
+}
+
+static void inputs(eqnn_ctx *c, int nodes, eqnn_tensor *x[2])
+{
+    x[0] = eqnn_as(eqnn_scale(test_normal(c, nodes, 3), 2), eqnn_irreps_make(c, "1x1o"));
+    x[1] = test_features(c, nodes, "4x0e+2x1o");
+}
+
+/* |f(R x) - R f(x)| of rotations only, relative. */
+static double rotation_error(setup *s, eqnn_tensor *x[2], int improper)
+{
+    eqnn_ctx *c = eqnn_context(x[0]);
+    eqnn_tensor *y = network(x, 2, s);
+    stir(c);
+    y = network(x, 2, s);
+    double worst = 0;
+    for (int k = 0; k < 3 && y; k++) {
+        double R[9];
+        eqnn_rotation_random(c, eqnn_format(c, "turn%d", k), improper, R);
+        eqnn_tensor *z[2] = { eqnn_rotate(x[0], R), eqnn_rotate(x[1], R) };
+        worst = fmax(worst, test_difference(network(z, 2, s), eqnn_rotate(y, R)));
+    }
+    return y ? worst : INFINITY;
+}
+
+TEST(rotations)
+{
+    for (int k = 0; k < 12; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        eqnn_tensor *x[2];
+        s.o.mlp = k % 2;
+        s.o.all_degrees = 1;
+        s.o.single_kv = k / 2 == 1;
+        s.o.linear_heads = k / 2 == 2 ? 2 : 0;
+        s.o.linear_dim = 3;
+        s.o.no_self = k / 2 == 3;
+        s.o.full = k / 2 == 4;
+        s.o.type_norms = s.o.reversible = k / 2 == 5;
+        s.o.no_gate = k / 2 == 1;
+        s.o.envelope = k / 2 == 3 ? 4 : 0;
+        s.near.neighbours = k / 2 == 2 ? 4 : 0;
+        inputs(c, 9, x);
+        double error = rotation_error(&s, x, 0);
+        test_note("options %d: %.1e", k, error);
+        CHECK(error <= test_eps(1e-13, k / 2 == 3 ? 1e-5 : 2e-6));
+        eqnn_tensor *y = network(x, 2, &s);
+        static const double by[3] = { 3, -1, 2 };
+        eqnn_tensor *step = eqnn_as(eqnn_from_double(c, 1, 3, by), eqnn_label_of(x[0]));
+        eqnn_tensor *there = eqnn_add(x[0], step);
+        eqnn_tensor *z[2] = { there, x[1] };
+        CHECK(test_difference(network(z, 2, &s), y) <= test_eps(1e-12, 1e-5));
+        eqnn_reset(c);
+    }
+}
+
+TEST(reflections)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2];
+    s.o.all_degrees = 1;
+    inputs(c, 8, x);
+    CHECK(rotation_error(&s, x, 1) > 1e-3); /* knows left from right */
+    s.o.parity = 1;
+    CHECK(rotation_error(&s, x, 1) <= test_eps(1e-12, 3e-6));
+}
+
+/* Full products have the reduced ones within them: every R_J the same, but for the sign of odd
+   li + lo + J. With parity kept the odd ones are left out of both. */
+TEST(full_product)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2];
+    eqnn_equiformer_opts o = small, full = small;
+    full.full = full.parity = o.parity = 1;
+    inputs(c, 6, x);
+    const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
+    eqnn_equiformer_product(x[1], x[0], g, "a", "3,2,2", &o, NULL);
+    eqnn_equiformer_product(x[1], x[0], g, "b", "3,2,2", &full, NULL);
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        const char *name = eqnn_parameter_name(c, i);
+        if (strncmp(name, "a.", 2)) continue;
+        eqnn_tensor *w = eqnn_parameter_at(c, i);
+        eqnn_tensor *to = eqnn_parameter(c, eqnn_format(c, "b.%s", name + 2));
+        int n = eqnn_rows(w) * eqnn_cols(w), m = eqnn_rows(to) * eqnn_cols(to);
+        CHECK(n > 0 && m % n == 0);
+        double *v = (double *)malloc((size_t)m * sizeof *v);
+        for (int k = 0; k < m; k++) v[k] = (double)eqnn_data(w)[k % n];
+        eqnn_set(to, v);
+        free(v);
+    }
+    eqnn_tensor *a = eqnn_equiformer_product(x[1], x[0], g, "a", "3,2,2", &o, NULL);
+    eqnn_tensor *b = eqnn_equiformer_product(x[1], x[0], g, "b", "3,2,2", &full, NULL);
+    CHECK(test_difference(a, b) <= test_eps(1e-13, 1e-5));
+}
+
+static eqnn_tensor *wide(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
+    return eqnn_equiformer_product(x[1], x[0], g, "m", "37,9", (eqnn_equiformer_opts *)user, NULL);
+}
+
+/* More matrices than lie in a cache at once, more pairs than are taken at once. */
+TEST(wide_product)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_equiformer_opts o = { .radial = 5 };
+    eqnn_tensor *x[2] = { test_normal(c, 15, 3), test_features(c, 15, "41x0e+3x1o") };
+    CHECK_DERIVATIVES_OF(wide, x, 2, &o, sizeof(eqnn_real) == 8 ? 2 : 1);
+    eqnn_tensor *y = wide(x, 2, &o);
+    eqnn_equiformer_opts edges = o; /* the same with a row of radial features for every edge */
+    const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
+    edges.edges = eqnn_zeros(c, g->edges, 1);
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *z = eqnn_equiformer_product(x[1], x[0], g, "n", "37,9", &edges, NULL);
+        if (k) CHECK(test_difference(z, y) <= test_eps(1e-13, 1e-5));
+        for (int i = 0; i < eqnn_parameter_count(c) && !k; i++) {
+            const char *name = eqnn_parameter_name(c, i);
+            if (strncmp(name, "m.", 2)) continue;
+            eqnn_tensor *w = eqnn_parameter_at(c, i);
+            eqnn_tensor *to = eqnn_parameter(c, eqnn_format(c, "n.%s", name + 2));
+            int n = eqnn_rows(w) * eqnn_cols(w), more = eqnn_cols(to) > eqnn_cols(w);
+            double *v = (double *)calloc(2 * (size_t)n + 1, sizeof *v);
+            for (int p = 0; p < n; p++) v[more ? 2 * p + 1 : p] = (double)eqnn_data(w)[p];
+            eqnn_set(to, v); /* the new number comes first, and is 0 anyway */
+            free(v);
+        }
+    }
+}
+
+TEST(derivatives)
+{
+    for (int k = 0; k < 5; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        eqnn_tensor *x[2];
+        s.o.dim = "3,2", s.o.dim_head = "2", s.o.heads = "2", s.o.depth = 1, s.o.radial = 4;
+        s.o.mlp = k % 2;
+        s.o.linear_heads = k == 2, s.o.linear_dim = 2;
+        s.o.envelope = k == 3 ? 5 : 0;
+        s.o.reversible = k == 4;
+        s.o.recompute = k == 1;
+        inputs(c, 4, x);
+        network(x, 2, &s);
+        stir(c);
+        CHECK_DERIVATIVES_OF(network, x, 2, &s, k < 2 && sizeof(eqnn_real) == 8 ? 2 : 1);
+    }
+}
+
+/* The order of nodes does not matter, nor who else is in the batch. */
+TEST(permutation_and_batch)
+{
+    for (int k = 0; k < 4; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        eqnn_tensor *x[2];
+        enum { N = 8 };
+        int order[N], example[N];
+        s.o.mlp = k % 2;
+        s.o.linear_heads = 1, s.o.linear_dim = 2;
+        s.near.neighbours = k < 2 ? 0 : 3;
+        inputs(c, N, x);
+        network(x, 2, &s);
+        stir(c);
+        eqnn_tensor *y = network(x, 2, &s);
+        for (int i = 0; i < N; i++) order[i] = (3 * i + 1) % N;
+        eqnn_ints *p = eqnn_ints_make(c, N, order, N, 0);
+        eqnn_tensor *z[2] = { eqnn_take(x[0], p), eqnn_take(x[1], p) };
+        CHECK(test_difference(network(z, 2, &s), eqnn_take(y, p)) <= test_eps(1e-13, 1e-5));
+        for (int i = 0; i < N; i++) example[i] = i < 5 ? 0 : i < 6 ? 1 : 3; /* 2: no nodes */
+        s.near.example = example;
+        s.near.examples = 4;
+        y = network(x, 2, &s);
+        s.near.example = NULL;
+        s.near.examples = 0;
+        int first[3] = { 0, 5, 6 }, count[3] = { 5, 1, 2 };
+        for (int b = 0; b < 3; b++) {
+            eqnn_tensor *one[2] = { eqnn_slice_rows(x[0], first[b], count[b]),
+                                    eqnn_slice_rows(x[1], first[b], count[b]) };
+            eqnn_tensor *alone = network(one, 2, &s);
+            CHECK(test_difference(eqnn_slice_rows(y, first[b], count[b]), alone) <=
+                  test_eps(1e-13, 1e-5));
+        }
+        s.near.example = example;
+        s.near.examples = 4;
+        s.o.pool = 1;
+        CHECK(eqnn_rows(network(x, 2, &s)) == 4);
+    }
+}
+
+/* Edges of weight 0 are as good as none. */
+TEST(edge_weights)
+{
+    for (int mlp = 0; mlp < 2; mlp++) {
+        eqnn_ctx *c = test_context();
+        eqnn_equiformer_opts o = small;
+        eqnn_tensor *x[2];
+        double w[30];
+        int source[30], target[30], n = 0;
+        o.mlp = mlp;
+        inputs(c, 6, x);
+        const eqnn_graph *all = eqnn_complete_graph(c, 6, NULL);
+        for (int e = 0; e < 30; e++) {
+            w[e] = all->target[e] != 2 && (all->source[e] + 2 * all->target[e]) % 3 > 0;
+            if (w[e] == 0) continue;
+            source[n] = all->source[e];
+            target[n++] = all->target[e];
+        }
+        eqnn_graph_opts nodes = { .sources = 6, .targets = 6 };
+        const eqnn_graph *few = eqnn_graph_make(c, n, source, target, &nodes);
+        eqnn_equiformer(x[1], NULL, x[0], few, "m", &o);
+        stir(c);
+        eqnn_tensor *a = eqnn_equiformer(x[1], NULL, x[0], few, "m", &o);
+        o.edge_weight = eqnn_from_double(c, 30, 1, w);
+        eqnn_tensor *b = eqnn_equiformer(x[1], NULL, x[0], all, "m", &o);
+        CHECK(test_difference(a, b) <= test_eps(1e-13, 1e-5));
+    }
+}
+
+/* A node that comes within reach of the envelope changes nothing at once. */
+TEST(envelope)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2], *y[4];
+    double p[12] = { 0, 0, 0, 1, 0.5, 0, 0, 0, 3, 0, 1, 4.5 };
+    s.o.envelope = s.near.radius = 3;
+    x[1] = test_features(c, 4, "4x0e");
+    for (int k = 0; k < 4; k++) {
+        if (k == 2) s.o.envelope = 0;
+        p[8] = k % 2 ? 3 - 1e-4 : 3 + 1e-4;
+        x[0] = eqnn_from_double(c, 4, 3, p);
+        if (!k) {
+            network(x, 2, &s);
+            stir(c);
+        }
+        y[k] = network(x, 2, &s);
+    }
+    CHECK(test_difference(y[0], y[1]) <= 2e-3); /* the positions differ by 2e-4 */
+    CHECK(test_difference(y[2], y[3]) > 2e-2);  /* a jump without it            */
+}
+
+/* Coincident nodes, nodes alone, one node, none, edges along the axes: numbers, and their
+   gradients. */
+TEST(odd_places)
+{
+    static const double at[6][12] = {
+        { 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0 },          /* coincident                   */
+        { 0, 0, 0, 50, 0, 0, 0, 60, 0, 0, 0, 70 },       /* alone                        */
+        { 0, 0, 0, 0, 1, 0, 0, -1, 0, 0, 2, 0 },         /* along y, both ways           */
+        { 0, 0, 0, 1, 0, 0, -1, 0, 0, 2, 0, 0 },         /* along x                      */
+        { 0, 0, 0, 0, 0, 1, 0, 0, -1, 0, 0, 2 },         /* along z                      */
+        { 0, 0, 0, 1e-9, -1, 1e-9, 0, 1, 1e-7, 0, 0, 1 } /* near y                       */
+    };
+    for (int k = 0; k < 14; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        int rows = k < 12 ? 4 : k == 12;
+        eqnn_tensor *x[2];
+        s.o.mlp = k >= 6 && k < 12;
+        s.o.no_self = k == 1;
+        s.near.radius = 5;
+        x[0] = eqnn_as(eqnn_from_double(c, rows, 3, at[k % 6]), eqnn_irreps_make(c, "1x1o"));
+        x[1] = test_features(c, rows, "4x0e+2x1o");
+        CHECK(rotation_error(&s, x, 0) <= test_eps(1e-12, 1e-5));
+        eqnn_tensor *y = network(x, 2, &s);
+        CHECK(test_finite(y) && eqnn_rows(y) == rows);
+        eqnn_tensor *g = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(y, NULL))), x[0]);
+        CHECK(test_finite(g));
+        eqnn_backward(eqnn_sum(eqnn_square(eqnn_as(y, NULL))));
+        for (int i = 0; i < eqnn_parameter_count(c); i++)
+            CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
+        eqnn_reset(c);
+    }
+}
+
+TEST(degrees_left_out)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2];
+    s.o.dim = "4,0,2", s.o.heads = "2,0,1", s.o.dim_head = "2";
+    s.o.all_degrees = 1;
+    inputs(c, 5, x);
+    CHECK(rotation_error(&s, x, 0) <= test_eps(1e-13, 3e-6));
+    CHECK_TEXT(eqnn_label_of(network(x, 2, &s))->name, "4x0e+0x1o+2x2e");
+    eqnn_ctx *d = test_context();
+    s.o = small;
+    s.o.dim = "4", s.o.heads = "2", s.o.dim_head = "2", s.o.degrees = 1;
+    inputs(d, 5, x);
+    CHECK(rotation_error(&s, x, 1) <= test_eps(1e-13, 3e-6)); /* degree 0 alone: O(3), too */
+}
+
+/* Higher degrees than the original can have. */
+TEST(high_degrees)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2];
+    s.o.dim = "2", s.o.heads = "1", s.o.dim_head = "2", s.o.degrees = 7, s.o.depth = 1;
+    inputs(c, 3, x);
+    CHECK(rotation_error(&s, x, 0) <= test_eps(1e-12, 1e-5));
+}
+
+/* ---- neighbours ----------------------------------------------------------------------------- */
+
+static int edges_into(const eqnn_graph *g, int node) { return g->first[node + 1] - g->first[node]; }
+
+TEST(neighbours)
+{
+    eqnn_ctx *c = test_context();
+    enum { N = 10 };
+    double p[3 * N];
+    int source[2 * N], target[2 * N], n = 0;
+    eqnn_ints *bonded = NULL;
+    for (int i = 0; i < N; i++) p[3 * i] = i, p[3 * i + 1] = 0, p[3 * i + 2] = 0;
+    for (int i = 0; i + 1 < N; i++) source[n] = i, target[n++] = i + 1; /* one way only */
+    source[n] = target[n] = 4;                                          /* and a loop   */
+    n++;
+    eqnn_tensor *pos = eqnn_from_double(c, N, 3, p);
+    eqnn_graph_opts nodes = { .sources = N, .targets = N };
+    eqnn_neighbour_opts o = { .bonds = eqnn_graph_make(c, n, source, target, &nodes),
+                              .neighbours = -1, .bonded = &bonded };
+    const eqnn_graph *g = eqnn_neighbour_graph(pos, &o);
+    CHECK(g->edges == N - 1 && edges_into(g, 0) == 0 && edges_into(g, 4) == 1);
+    o.bond_degrees = 3;
+    g = eqnn_neighbour_graph(pos, &o);
+    CHECK(edges_into(g, 9) == 3 && edges_into(g, 2) == 2);
+    for (int e = 0; e < g->edges; e++)
+        CHECK(eqnn_ints_data(bonded)[e] == g->target[e] - g->source[e]);
+    o.max_bonds = 2;
+    g = eqnn_neighbour_graph(pos, &o);
+    CHECK(edges_into(g, 9) == 2 && g->source[g->first[9]] == 7); /* the fewest bonds in between */
+    o.neighbours = 2; /* and the two nearest others, bonded or not */
+    g = eqnn_neighbour_graph(pos, &o);
+    CHECK(edges_into(g, 9) == 4 && edges_into(g, 0) == 2);
+    o.radius = 1.5;
+    g = eqnn_neighbour_graph(pos, &o);
+    CHECK(edges_into(g, 9) == 2 && edges_into(g, 5) == 3);
+    o.bonds = NULL;
+    o.neighbours = 100;
+    g = eqnn_neighbour_graph(pos, &o);
+    CHECK(edges_into(g, 0) == 1 && edges_into(g, 5) == 2);
+    g = eqnn_neighbour_graph(pos, NULL);
+    CHECK(g->edges == N * (N - 1));
+}
+
+/* In training a random choice, the same for the same seed and tick; otherwise none. */
+TEST(random_bonds)
+{
+    eqnn_ctx *c = test_context();
+    enum { N = 12 };
+    eqnn_tensor *pos = test_normal(c, N, 3);
+    eqnn_neighbour_opts o = { .bonds = eqnn_complete_graph(c, N, NULL), .neighbours = -1,
+                              .max_bonds = 3 };
+    const eqnn_graph *g[4];
+    int same[2] = { 1, 1 };
+    for (int k = 0; k < 4; k++) {
+        if (k == 1) eqnn_training(c, 1);
+        if (k == 3) eqnn_tick(c);
+        g[k] = eqnn_neighbour_graph(pos, &o);
+        CHECK(g[k]->edges == 3 * N);
+    }
+    for (int e = 0; e < 3 * N; e++) {
+        same[0] = same[0] && g[1]->source[e] == g[2]->source[e];
+        same[1] = same[1] && g[1]->source[e] == g[3]->source[e];
+    }
+    CHECK(same[0] && !same[1]);
+    eqnn_training(c, 0);
+}
+
+/* ---- embeddings, sizes, sentences ----------------------------------------------------------- */
+
+TEST(embeddings)
+{
+    eqnn_ctx *c = test_context();
+    int token[6] = { 0, 1, 2, 2, 1, 0 }, kind[30], example[6] = { 0, 0, 0, 0, 1, 1 };
+    eqnn_ints *bonded = NULL;
+    eqnn_tensor *pos = test_normal(c, 6, 3);
+    eqnn_equiformer_opts o = small;
+    eqnn_neighbour_opts near = { .example = example, .bonded = &bonded, .bond_degrees = 2 };
+    int a[3] = { 0, 1, 4 }, b[3] = { 1, 2, 5 };
+    eqnn_graph_opts nodes = { .sources = 6, .targets = 6 };
+    near.bonds = eqnn_graph_make(c, 3, a, b, &nodes);
+    const eqnn_graph *g = eqnn_neighbour_graph(pos, &near);
+    for (int e = 0; e < g->edges; e++) kind[e] = e % 3;
+    o.tokens = 3, o.positions = 4, o.bond_degrees = 2, o.bond_dim = 2, o.edge_dim = 3;
+    o.bonded = bonded;
+    o.edge_token = eqnn_ints_make(c, g->edges, kind, 3, 0);
+    o.edges = test_normal(c, g->edges, 2);
+    eqnn_tensor *y = eqnn_equiformer(NULL, eqnn_ints_make(c, 6, token, 3, 0), pos, g, "m", &o);
+    CHECK(eqnn_rows(y) == 6);
+    eqnn_tensor *W = eqnn_parameter(c, "m.tp_in.kernel_unary.(0,1).rp.0.weight");
+    CHECK(eqnn_cols(W) == 3 + 2 + 2 + 1); /* kinds, numbers, bonds, length */
+    CHECK(eqnn_rows(eqnn_parameter(c, "m.adj_emb.weight")) == 3);
+    eqnn_backward(eqnn_sum(eqnn_square(eqnn_as(y, NULL))));
+    const char *tables[4] = { "token_emb", "pos_emb", "edge_emb", "adj_emb" };
+    for (int k = 0; k < 4; k++) {
+        eqnn_tensor *w = eqnn_parameter(c, eqnn_format(c, "m.%s.weight", tables[k]));
+        CHECK(eqnn_value(eqnn_sum(eqnn_abs(eqnn_gradient(w)))) > 0);
+    }
+    o.positions = 3;
+    CHECK(!eqnn_equiformer(NULL, eqnn_ints_make(c, 6, token, 3, 0), pos, g, "n", &o));
+    CHECK_ERROR(c, "more than 3 nodes");
+}
+
+/* Numbers of weights of the original (its README's programs and others). */
+typedef struct count {
+    eqnn_equiformer_opts o;
+    int scalars, vectors, tokens, kinds;
+    size_t numbers;
+} count;
+
+TEST(parameter_counts)
+{
+#define ONE .dim = "4,4,2", .dim_head = "4", .heads = "2", .depth = 4, .reduce = 1, .mlp = 1
+#define TWO .dim = "4,4,2", .dim_head = "4", .heads = "2", .depth = 48, .reversible = 1
+#define THREE .dim = "64", .degrees = 3, .edge_dim = 16, .reduce = 1
+    static const count list[] = {
+        { { ONE }, 0, 0, 24, 0, 245176 },
+        { { .dim = "4,4,2", .dim_head = "4", .heads = "2", .depth = 4, .reduce = 1 }, 0, 0, 24, 0,
+          223520 },
+        { { ONE, .linear_heads = 2 }, 0, 0, 24, 0, 246200 },
+        { { TWO }, 0, 0, 24, 0, 2505702 },
+        { { THREE }, 0, 0, 28, 4, 12019248 },
+        { { THREE, .mlp = 1 }, 0, 0, 28, 4, 11523120 },
+        { { THREE, .single_kv = 1 }, 0, 0, 28, 4, 2632752 },
+        { { THREE, .single_kv = 1, .mlp = 1 }, 0, 0, 28, 4, 3217200 },
+        { { THREE, .type_norms = 1 }, 0, 0, 28, 4, 12215856 },
+        { { THREE, .nonlinear_out = 1 }, 0, 0, 28, 4, 12200240 },
+        { { .dim = "32", .depth = 1, .dim_head = "64", .reduce = 1 }, 32, 0, 0, 0, 6678160 },
+        { { .dim = "16,8,8,8", .dim_head = "16,8,8,8", .heads = "4,2,2,2", .depth = 10,
+            .reversible = 1, .reduce = 1 }, 0, 0, 24, 0, 2537044 },
+        { { .dim = "32" }, 32, 0, 0, 0, 4115936 },
+        { { .dim = "32", .degrees = 3 }, 32, 0, 0, 0, 6202960 },
+        { { .dim = "4,8,16", .reduce = 1 }, 32, 32, 0, 0, 2502440 },
+        { { .dim = "128", .reduce = 1 }, 128, 0, 0, 0, 16810656 }
+    };
+    for (size_t k = 0; k < sizeof list / sizeof list[0]; k++) {
+        const count *a = &list[k];
+        eqnn_ctx *c = test_context();
+        int token[2] = { 0, 1 }, kind[2] = { 0, 1 };
+        eqnn_tensor *pos = test_normal(c, 2, 3), *x = NULL;
+        const eqnn_graph *g = eqnn_complete_graph(c, 2, NULL);
+        eqnn_equiformer_opts o = a->o;
+        o.edge_token = a->kinds ? eqnn_ints_make(c, 2, kind, a->kinds, 0) : NULL;
+        if (a->scalars)
+            x = test_features(c, 2, eqnn_format(c, "%dx0e+%dx1o", a->scalars, a->vectors));
+        if (a->scalars && !a->vectors) x = test_features(c, 2, eqnn_format(c, "%dx0e", a->scalars));
+        eqnn_recording(c, 0);
+        eqnn_equiformer(x, a->tokens ? eqnn_ints_make(c, 2, token, a->tokens, 0) : NULL, pos, g, "",
+                        &o);
+        eqnn_recording(c, 1);
+        if (eqnn_parameter_size(c) != a->numbers)
+            printf("    case %d: %d numbers, not %d\n", (int)k, (int)eqnn_parameter_size(c),
+                   (int)a->numbers);
+        CHECK(eqnn_parameter_size(c) == a->numbers);
+        CHECK_OK(c);
+        test_context_count--;
+        eqnn_free(c);
+    }
+}
+
+TEST(sentences)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = test_normal(c, 3, 3), *x = test_features(c, 3, "2x0e");
+    const eqnn_graph *g = eqnn_complete_graph(c, 3, NULL);
+    eqnn_equiformer_opts o = { .dim = "4,x" };
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "\"4,x\" is no list");
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", NULL));
+    CHECK_ERROR(c, ".dim has no default");
+    o.dim = "4,4,4";
+    o.heads = "2,2";
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "one for each of 3 degrees");
+    o.heads = "2";
+    CHECK(!eqnn_equiformer(NULL, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "neither features nor tokens");
+    CHECK(!eqnn_equiformer(test_features(c, 3, "2x1o"), NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "not 2x1o");
+    CHECK(!eqnn_equiformer(test_features(c, 2, "2x0e"), NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "2 rows of features");
+    o.bond_dim = 3;
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, ".bond_dim needs .bonded");
+    o.bond_dim = 0;
+    o.edges = test_normal(c, 5, 2);
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, "[5,2]");
+    CHECK(!eqnn_equiformer(NULL, NULL, NULL, g, "m", &o));
+    CHECK_OK(c);
+}
+
+static eqnn_tensor *standard_net(eqnn_tensor *x) { return eqnn_layer_norm(x, "n", NULL); }
+
+/* Layer norm is one operation; its rule has a rule. */
+TEST(standard_rows)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 19);
+    CHECK_DERIVATIVES(standard_net, x, 2);
+    eqnn_norm_opts bare = { .no_affine = 1 };
+    eqnn_tensor *y = eqnn_layer_norm(x, "m", &bare), *d = eqnn_sub(x, eqnn_mean_cols(x));
+    eqnn_tensor *var = eqnn_shift(eqnn_mean_cols(eqnn_square(d)), 1e-5);
+    CHECK(test_difference(y, eqnn_mul(d, eqnn_rsqrt(var))) <= test_eps(1e-14, 1e-6));
+    CHECK(eqnn_rows(eqnn_layer_norm(eqnn_zeros(c, 0, 5), "o", NULL)) == 0);
+}
+
+TEST_MAIN
