@@ -95,13 +95,13 @@ build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%)
 
 test:
 	-@$(MAKE) --no-print-directory -k -j$(JOBS) build-tests
-	@EXAMPLES=$(BUILD)/f32/quick sh tests/run.sh \
+	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick sh tests/run.sh \
 	    $(foreach r,f32 f64,$(TESTS:%=$(BUILD)/$(r)/%) "$(BUILD)/$(r)/golden -q tests/golden") \
 	    $(EXAMPLES:%=examples/%.c)
 
 # For sanitizers and for other lanes: the test programs in float only; and those that use threads.
 test-float: $(TESTS:%=$(BUILD)/f32/%) $(BUILD)/f32/golden
-	@sh tests/run.sh $(TESTS:%=$(BUILD)/f32/%) "$(BUILD)/f32/golden -q tests/golden"
+	@JOBS=$(JOBS) sh tests/run.sh $(TESTS:%=$(BUILD)/f32/%) "$(BUILD)/f32/golden -q tests/golden"
 
 test-threads: $(BUILD)/f32/threads
 	@sh tests/run.sh $<

@@ -1,20 +1,25 @@
-/* equiformer.c - the four programs of equiformer-pytorch's README, with the same settings
+/* equiformer.c - the four programs of equiformer-pytorch's README, and EquiformerV2 as published
 
    cc -O2 -I. examples/equiformer.c -lm -o equiformer && ./equiformer   (--help lists the options)
 
    YOU WILL SEE   for each program the sizes of its outputs, its number of weights (which is the
                   original's), seconds of a forward pass and of a step, memory, and how well it
-                  commutes with rotations. TEST: --nodes 12
+                  commutes with rotations. With --v2 31M,83M,153M the published models of
+                  EquiformerV2: settings, shapes, number of weights beside the published one, and
+                  the same measurements on a few atoms, which --dry-run leaves out. Rotations
+                  change its results by what the published grids of 18 x 18 points leave out.
+                  TEST: --example 0 --nodes 12 --v2 L2M1x1 --threads 1
    IT TEACHES     tokens, features, kinds of edges, bonds and neighbours go into one network; a
                   scalar and a vector for every node come out; a trunk of 48 blocks takes the memory
                   of one when it is reversible.
 
    The original: Phil Wang, equiformer-pytorch 0.5.4. The network: Liao and Smidt 2022,
-   arXiv:2206.11990. */
+   arXiv:2206.11990. EquiformerV2: Liao, Wood, Das, Smidt 2024, arXiv:2306.12059. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,41 +182,248 @@ static void show(eqnn_table *t, eqnn_ctx *c, int number, int nodes)
     free(in.example);
 }
 
+/* --- EquiformerV2 --- */
+
+/* Largest degree, largest order in the frame of an edge, blocks; the weights of the models that
+   were trained on OC20, whose other settings are the defaults, and whose elements are 90. */
+typedef struct model { const char *name; int lmax, mmax, blocks; double weights; } model;
+static const model models[] = {
+    { "31M", 4, 2, 8, 31058690 }, { "83M", 6, 2, 12, 83164802 }, { "153M", 6, 3, 20, 153602690 },
+    { "L8M2x12", 8, 2, 12, 134282242 }, { "L6M6x12", 6, 6, 12, 106627202 }
+};
+enum { ELEMENTS = 90, RINGS = 18, SMALL = 12 }; /* RINGS of a grid and points of a ring; atoms */
+
+/* The model of a name, or what "L2M1x3" says. */
+static int find_model(const char *word, int length, model *m)
+{
+    char name[32] = "", rest;
+    if (length < (int)sizeof name) memcpy(name, word, (size_t)length);
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
+        if (!strcmp(name, models[i].name)) return *m = models[i], 1;
+    m->name = word, m->weights = 0;
+    return sscanf(name, "L%2dM%2dx%3d%c", &m->lmax, &m->mmax, &m->blocks, &rest) == 3 &&
+           m->lmax > 0 && m->lmax < 12 && m->mmax >= 0 && m->mmax <= m->lmax && m->blocks > 0;
+}
+
+typedef struct atoms {
+    model m;
+    eqnn_ints *species;
+    const eqnn_graph *g;
+} atoms;
+
+/* Energy [1,1], and forces [nodes,3]. */
+static eqnn_tensor *run_v2(const atoms *a, eqnn_tensor *pos, eqnn_tensor **forces)
+{
+    eqnn_equiformer_v2_opts o = { .lmax = a->m.lmax, .mmax = a->m.mmax > 0 ? a->m.mmax : -1,
+                                  .blocks = a->m.blocks, .beta = RINGS, .points = RINGS,
+                                  .forces = forces };
+    return eqnn_equiformer_v2(a->species, pos, a->g, "", &o);
+}
+
+/* Atoms of many elements, all within the radius of each other. */
+static eqnn_tensor *make_atoms(eqnn_ctx *c, const model *m, int nodes, atoms *a)
+{
+    int *kind = (int *)malloc((size_t)nodes * sizeof(int));
+    eqnn_graph_opts keep = { .keep = 1 };
+    for (int i = 0; kind && i < nodes; i++) kind[i] = 7 * i % ELEMENTS;
+    a->m = *m;
+    a->species = kind ? eqnn_ints_make(c, nodes, kind, ELEMENTS, 1) : NULL;
+    a->g = eqnn_complete_graph(c, nodes, &keep);
+    free(kind);
+    return eqnn_keep(eqnn_scale(eqnn_normal(c, "positions", nodes, 3), 2));
+}
+
+/* How much of a weight's name says which part of the network it is in:
+   "blocks.0.ga.so2_conv_1.fc_m0.weight" is in "blocks.0.ga.so2_conv_1" */
+static int part_of(const char *name)
+{
+    int words = !strncmp(name, "blocks.0.ga.", 12) ? 4 : !strncmp(name, "blocks.", 7) ? 3 :
+                !strncmp(name, "force_block.", 12) ? 2 : 1, i = 0;
+    for (; name[i]; i++)
+        if (name[i] == '.' && --words == 0) break;
+    return i;
+}
+
+/* Lists the parts of a network of one block, which stands for all, and the shapes of their
+   matrices. Returns all blocks' weights. */
+static double show_parts(eqnn_ctx *c, const model *m)
+{
+    double sum = 0;
+    printf("%-30s %10s times  matrices\n", "part", "weights");
+    for (int i = 0, n = eqnn_parameter_count(c); i < n;) {
+        const char *first = eqnn_parameter_name(c, i);
+        int length = part_of(first), times = strncmp(first, "blocks.", 7) ? 1 : m->blocks;
+        char shapes[200] = "";
+        double own = 0;
+        for (; i < n; i++) {
+            const char *name = eqnn_parameter_name(c, i);
+            const eqnn_tensor *w = eqnn_parameter_at(c, i);
+            size_t used = strlen(shapes);
+            if (strncmp(name, first, (size_t)length) || part_of(name) != length) break;
+            own += (double)eqnn_rows(w) * eqnn_cols(w);
+            if (eqnn_rows(w) > 1)
+                snprintf(shapes + used, sizeof shapes - used, " %dx%d", eqnn_rows(w), eqnn_cols(w));
+        }
+        printf("%-30.*s %10.0f x %-4d%s\n", length, first, own, times, shapes);
+        sum += own * times;
+    }
+    return sum;
+}
+
+/* What the model is, counted on one block. Returns whether the weights are as many as published. */
+static int describe(const eqnn_opts *o, const model *m, int length)
+{
+    static const char *const about =
+        "degrees to %d; orders to %d in the frame of an edge; blocks: %d.\n"
+        "128 channels; attention: 64 channels within, 8 heads of 64 for logits and 16 for values;\n"
+        "networks 128 wide at %d x %d points of a sphere; 600 gaussians to 12 angstroms; "
+        "%d elements.\n"
+        "species [%d], positions [%d,3], edges [%d,600] -> features [%d,%d]\n"
+        "-> energy [1,1], forces [%d,3]\n\n";
+    int n = SMALL, cols = 128 * (m->lmax + 1) * (m->lmax + 1);
+    eqnn_ctx *c = eqnn_make(o);
+    model one = *m;
+    atoms a;
+    eqnn_tensor *forces;
+    if (!c) return 0;
+    one.blocks = 1;
+    eqnn_tensor *pos = make_atoms(c, &one, 2, &a);
+    eqnn_recording(c, 0);
+    run_v2(&a, pos, &forces);
+    printf("EquiformerV2 %.*s: ", length, m->name);
+    printf(about, m->lmax, m->mmax, m->blocks, RINGS, RINGS, ELEMENTS, n, n, n * (n - 1), n, cols,
+           n);
+    double weights = show_parts(c, m);
+    printf("\n%.0f weights, counted on a network of one block.", weights);
+    if (m->weights > 0) printf(" Published: %.0f.", m->weights);
+    printf("\n\n");
+    int good = !eqnn_error(c) && !(m->weights > 0 && fabs(weights - m->weights) > .5);
+    if (eqnn_error(c)) fprintf(stderr, "%s\n", eqnn_error(c));
+    eqnn_free(c);
+    return good;
+}
+
+static double largest_difference(eqnn_tensor *a, eqnn_tensor *b)
+{
+    double worst = 0, size = 0;
+    for (int i = 0; i < eqnn_rows(b); i++)
+        for (int k = 0; k < eqnn_cols(b); k++) {
+            worst = fmax(worst, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
+            size = fmax(size, fabs(eqnn_at(b, i, k)));
+        }
+    return worst / size;
+}
+
+/* One line of the table: the whole model on a few atoms. */
+static void show_v2(eqnn_table *t, eqnn_ctx *c, const model *m, int length, int nodes)
+{
+    atoms a;
+    double R[9];
+    eqnn_tensor *pos = make_atoms(c, m, nodes, &a), *f, *turned_f;
+    int recording = eqnn_recording(c, 0);
+    run_v2(&a, pos, &f); /* makes the weights and what is made once */
+    eqnn_recording(c, recording);
+    eqnn_reset(c);
+    double start = eqnn_clock();
+    eqnn_tensor *e = run_v2(&a, pos, &f);
+    double forward = eqnn_clock() - start;
+    eqnn_backward(eqnn_add(eqnn_square(e), eqnn_sum(eqnn_square(eqnn_as(f, NULL)))));
+    double step = eqnn_clock() - start;
+    eqnn_memory memory = eqnn_memory_use(c);
+    eqnn_reset(c);
+    eqnn_recording(c, 0);
+    eqnn_rotation_random(c, "turn", 0, R);
+    e = run_v2(&a, pos, &f);
+    eqnn_tensor *turn = eqnn_from_double(c, 3, 3, R);
+    eqnn_tensor *turned_e = run_v2(&a, eqnn_matmul_t(pos, turn, 0, 1), &turned_f);
+    f = eqnn_matmul_t(eqnn_as(f, NULL), turn, 0, 1);
+    eqnn_table_cell(t, "%.*s", length, m->name);
+    eqnn_table_cell(t, "%d", nodes);
+    eqnn_table_cell(t, "%zu", eqnn_parameter_size(c));
+    eqnn_table_cell(t, "%.2f s", forward);
+    eqnn_table_cell(t, "%.2f s", step);
+    eqnn_table_cell(t, "%.0f MB", (double)memory.lasting * 1e-6);
+    eqnn_table_cell(t, "%.0f MB", (double)memory.step_peak * 1e-6);
+    eqnn_table_number(t, "%.1e", largest_difference(turned_e, e));
+    eqnn_table_number(t, "%.1e", largest_difference(eqnn_as(turned_f, NULL), f));
+}
+
+/* All models of a list; 0 when one failed. */
+static int run_models(const eqnn_opts *o, eqnn_ctx *first, const char *list, int nodes, int dry)
+{
+    eqnn_table *t = eqnn_table_make(first, "EquiformerV2|atoms|weights|forward|and backward|"
+                                           "lasting memory|a step's|energy turned|forces turned");
+    const char *word;
+    int good = 1;
+    for (int length; (length = eqnn_next_word(&list, &word)) > 0;) {
+        model m;
+        if (!find_model(word, length, &m)) {
+            fprintf(stderr, "option --v2: there is no '%.*s'; there are 31M, 83M, 153M, and others "
+                            "like L4M2x8: degrees, orders, blocks\n", length, word);
+            good = 0;
+            continue;
+        }
+        good &= describe(o, &m, length);
+        eqnn_ctx *c = dry ? NULL : eqnn_make(o);
+        if (c) show_v2(t, c, &m, length, nodes);
+        if (c && eqnn_error(c)) good = 0, fprintf(stderr, "%s\n", eqnn_error(c));
+        eqnn_free(c);
+    }
+    if (!dry) eqnn_table_print(t, stdout);
+    eqnn_table_free(t);
+    return good;
+}
+
 static const eqnn_option options[] = {
-    { "example", "0", "1 to 4: that program of the README; 0: all" },
-    { "nodes", "0", "nodes of an example; 0: as the README has it" },
+    { "example", "0", "1 to 4: that program of the README; 0: all; none with --v2 alone" },
+    { "nodes", "0", "nodes of an example; 0: as the README has it, 12 for --v2" },
+    { "v2", "", "31M, 83M, 153M, L8M2x12, L6M6x12, any L2M1x3 (degrees, orders, blocks), a list" },
+    { "dry-run", "off", "of --v2 only what it is made of" },
     { "seed", "0", "of weights and positions" },
     { NULL, NULL, NULL }
 };
 
-int main(int argc, char **argv)
+/* The programs of the README, all or one; 0 when one failed. */
+static int run_programs(const eqnn_opts *o, eqnn_ctx *first, int only, int nodes)
 {
-    eqnn_args a;
-    int failed = 0;
-    int go = eqnn_args_read(&a, argc, argv, "the programs of equiformer-pytorch's README", options);
-    if (go == 0) return 0;
-    int only = eqnn_args_int(&a, "example", 0, PROGRAMS);
-    int nodes = eqnn_args_int(&a, "nodes", 0, 100000);
-    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
-    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
-    eqnn_ctx *first = eqnn_make(&o);
-    eqnn_table *t = first ? eqnn_table_make(first, "program|scalars|vectors|weights|forward|"
-                                                   "and backward|memory|rotation error") : NULL;
-    for (int k = 0; t && k < PROGRAMS; k++) {
+    eqnn_table *t = eqnn_table_make(first, "program|scalars|vectors|weights|forward|and backward|"
+                                           "memory|rotation error");
+    int good = 1;
+    for (int k = 0; k < PROGRAMS; k++) {
         if (only && k != only - 1) continue;
-        eqnn_ctx *c = eqnn_make(&o); /* one network, one context */
+        eqnn_ctx *c = eqnn_make(o); /* one network, one context */
         if (c) show(t, c, k, nodes);
         const char *error = c ? eqnn_error(c) : "no memory";
         printf("%d  %s\n", k + 1, programs[k].about);
         if (error) fprintf(stderr, "program %d: %s\n", k + 1, error);
-        failed |= error != NULL;
+        good &= error == NULL;
         eqnn_free(c);
     }
-    if (t) {
-        printf("\n");
-        eqnn_table_print(t, stdout);
-    }
+    printf("\n");
+    eqnn_table_print(t, stdout);
+    printf("\n");
     eqnn_table_free(t);
+    return good;
+}
+
+int main(int argc, char **argv)
+{
+    eqnn_args a;
+    int good = 1;
+    int go = eqnn_args_read(&a, argc, argv, "the programs of equiformer-pytorch's README, and "
+                                            "EquiformerV2", options);
+    if (go == 0) return 0;
+    int only = eqnn_args_int(&a, "example", 0, PROGRAMS);
+    int nodes = eqnn_args_int(&a, "nodes", 0, 100000);
+    const char *v2 = eqnn_args_text(&a, "v2");
+    int dry = eqnn_args_on(&a, "dry-run");
+    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
+    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
+    if (dry && !*v2) v2 = "31M,83M,153M";
+    eqnn_ctx *first = eqnn_make(&o);
+    if (!first) return fprintf(stderr, "no memory\n"), 1;
+    if (!*v2 || eqnn_args_given(&a, "example")) good &= run_programs(&o, first, only, nodes);
+    if (*v2) good &= run_models(&o, first, v2, nodes > 0 ? nodes : SMALL, dry);
     eqnn_free(first);
-    return failed || !t;
+    return !good;
 }

@@ -1,9 +1,9 @@
-/* qm9.c - properties of molecules by LieConv and LieTransformer: QM9
+/* qm9.c - properties of molecules by LieConv, LieTransformer and Equiformers: QM9
 
    A network sees where the atoms of a molecule are and which elements they are, and is asked for
    one of twelve properties (--task alpha gap homo lumo mu Cv G H r2 U U0 zpve). The molecule may
-   stand anywhere, turned in any way. Each atom is lifted to elements of a Lie group, and what the
-   network knows of two of them is what no element of the group changes:
+   stand anywhere, turned in any way. Two models lift each atom to elements of a Lie group, and what
+   they know of two of them is what no element of the group changes:
 
       --model lieconv         convolutions (Finzi, Stanton, Izmailov, Wilson 2020, arXiv:2002.12880)
       --model lietransformer  attention (Hutchinson et al. 2021, arXiv:2012.10885)
@@ -12,10 +12,22 @@
       --aug                   training turns and moves molecules at random, which teaches what the
                               group does not promise
 
-   Both options may be lists. You will see the mean absolute error of molecules never seen, as they
-   stand and turned at random, beside what the mean of all and a linear fit of the numbers of atoms
-   reach, and beside what the papers report of 100,000 training molecules and 500 epochs. --study
-   runs T(3) and SE(3) with both models.
+   Three more have numbers, vectors and higher irreps at the atoms, which turn with the molecule,
+   and attend to the atoms within 5 angstroms:
+
+      --model equiformer      as the package equiformer-pytorch has it
+      --model equiformer_v1   as the paper has it (Liao and Smidt 2023, arXiv:2206.11990)
+      --model equiformer_v2   its successor (Liao et al. 2024, arXiv:2306.12059)
+      --widths 32,16,8        channels of degrees 0, 1 and 2; equiformer_v2 takes the first for all
+                              degrees up to --lmax
+      --published             as large as the papers have them; without it they are small enough for
+                              an hour on two cores
+
+   --model and --group may be lists. You will see the mean absolute error of molecules never seen,
+   as they stand and turned at random, beside what the mean of all and a linear fit of the numbers
+   of atoms reach, and beside what the papers report of 100,000 training molecules and 500 epochs
+   (LieConv, LieTransformer) or 110,000 and 300 (Equiformer). --study runs T(3) and SE(3) with the
+   first two models, and the Equiformers.
 
    Training runs for --minutes, or for --epochs if those are given: Adam on the mean absolute error
    of (y - mean) / deviation, its rate min(100 t, 1) max((1 + cos(pi t)) / 2, .001) of --lr at the
@@ -53,7 +65,8 @@ typedef struct study {
     double minutes;
     int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
     double fill, rate, clip;                 /* the same                                         */
-    int k, layers, dim, heads, kernel_dim, feature_dim, squash;
+    int k, layers, dim, heads, kernel_dim, feature_dim, squash, lmax, published;
+    const char *widths;
     const char *kernel, *attention, *head, *norm;
     uint64_t data_seed;
     eqnn_opts context;
@@ -79,12 +92,16 @@ typedef struct batch {
 
 typedef struct run run;
 
+/* What an Equiformer's --widths, --num-layers, --lmax and --bs are where they are not asked for. */
+typedef struct sizes { const char *widths; int layers, lmax, batch; } sizes;
+
 /* A model is a function from molecules to one number each, [molecules,1]; grouped: of a --group. */
 typedef struct network {
     const char *name;
     int grouped;
     double rate, beta1, beta2;               /* of Adam                                          */
     eqnn_tensor *(*predict)(const run *r, const batch *b);
+    sizes size[2];                           /* of Equiformers: for an hour; with --published    */
 } network;
 
 /* What a worker needs for its part of a batch. */
@@ -102,7 +119,8 @@ struct run {
     eqnn_parts *workers;
     eqnn_run *run;
     part part[MOST_PARTS];
-    int samples, nbhd, batch, recenter;
+    int samples, nbhd, batch, recenter, layers, lmax;
+    const char *widths;
     double fill, rate;
     /* a batch */
     const int *items;
@@ -132,7 +150,7 @@ static eqnn_tensor *convolve(const run *r, const batch *b)
     double alpha;
     eqnn_lie_cloud cloud;
     eqnn_lie_resnet_opts o = { .conv = { .norm = 1, .fill = r->fill, .most = r->nbhd },
-                               .layers = r->s->layers, .width = r->s->k };
+                               .layers = r->layers, .width = r->s->k };
     if (!lift(r, b, &alpha, &cloud)) return NULL;
     return eqnn_lie_resnet(eqnn_repeat(b->features, r->samples), &cloud, "net", 1, &o);
 }
@@ -147,7 +165,7 @@ static eqnn_tensor *attend(const run *r, const batch *b)
     eqnn_lie_transformer_opts o = {
         .attention = { .kernel = s->kernel, .attention = s->attention, .heads = s->heads,
                        .kernel_dim = s->kernel_dim, .feature_dim = s->feature_dim },
-        .norm = s->norm, .cols = s->dim, .layers = s->layers, .head = s->head,
+        .norm = s->norm, .cols = s->dim, .layers = r->layers, .head = s->head,
         .squash = s->squash };
     if (!r->nbhd) {
         if (!lift(r, b, &alpha, &cloud)) return NULL;
@@ -166,15 +184,93 @@ static eqnn_tensor *attend(const run *r, const batch *b)
     return eqnn_lie_transformer(x, pairs, graph, "net", &o);
 }
 
+/* What QM9 has on average, as the Equiformers' papers count it, and how far their atoms hear. */
+static const double mean_atoms = 18.03065905448718, mean_neighbours = 15.57930850982666;
+static const double radius = 5;
+enum { HEADS = 4 }; /* of their attentions; a head has widths / HEADS channels */
+
+static const eqnn_graph *near(const batch *b)
+{
+    eqnn_graph_opts o = { .example = b->example, .examples = b->molecules };
+    return eqnn_radius_graph(b->pos, radius, &o);
+}
+
+/* 0 to 4: H, C, N, O, F */
+static eqnn_ints *elements(const batch *b)
+{
+    int *kind = malloc(((size_t)b->atoms + 1) * sizeof *kind);
+    for (int i = 0; kind && i < b->atoms; i++)
+        kind[i] = b->charge[i] == 1 ? 0 : b->charge[i] - 5;
+    eqnn_ints *ints = kind ? eqnn_ints_make(b->c, b->atoms, kind, ELEMENTS, 0) : NULL;
+    free(kind);
+    return ints;
+}
+
+/* Widths "128,64" as "128x0e+64x1e", or divided by HEADS as "32x0e+16x1e"; as a list "32,16". */
+static const char *widths_of(const run *r, const batch *b, int share, int list)
+{
+    const char *text = "", *widths = r->widths, *word;
+    for (int l = 0; eqnn_next_word(&widths, &word) > 0; l++) {
+        int n = (int)strtol(word, NULL, 10), own = share > 1 && n > 0 && n < share ? 1 : n / share;
+        text = list ? eqnn_format(b->c, "%s%s%d", text, l ? "," : "", own)
+                    : eqnn_format(b->c, "%s%s%dx%de", text, l ? "+" : "", own, l);
+    }
+    return text;
+}
+
+/* The package's network ends in features of the atoms; here numbers made of them are summed. */
+static eqnn_tensor *hear(const run *r, const batch *b)
+{
+    const eqnn_graph *g = near(b);
+    eqnn_equiformer_opts o = { .dim = widths_of(r, b, 1, 1), .dim_head = widths_of(r, b, HEADS, 1),
+                               .heads = "4", .depth = r->layers, .envelope = radius };
+    eqnn_tensor *x = eqnn_equiformer(NULL, elements(b), b->pos, g, "net", &o);
+    x = x ? eqnn_as(eqnn_extract_irrep(x, 0, 1), NULL) : NULL;
+    x = x ? eqnn_mlp(x, "head", eqnn_format(b->c, "%d,1", eqnn_cols(x)), NULL) : NULL;
+    return x ? eqnn_scale(eqnn_pool_sum(x, g), 1 / mean_atoms) : NULL;
+}
+
+static eqnn_tensor *hear_v1(const run *r, const batch *b)
+{
+    eqnn_equiformer_v1_opts o;
+    if (!eqnn_equiformer_v1_preset(b->c, "qm9", &o)) return NULL;
+    if (!r->s->published) o.alpha_drop = 0;
+    o.node = widths_of(r, b, 1, 0);
+    o.head = widths_of(r, b, HEADS, 0);
+    o.feature = eqnn_format(b->c, "%dx0e", 4 * (int)strtol(r->widths, NULL, 10));
+    o.layers = r->layers, o.heads = HEADS, o.radius = radius;
+    return eqnn_equiformer_v1(elements(b), b->pos, near(b), "net", &o);
+}
+
+/* With 96 channels, as published: 48 within an attention, 64 of a head's logits and 24 of its
+   values. */
+static eqnn_tensor *hear_v2(const run *r, const batch *b)
+{
+    int n = (int)strtol(r->widths, NULL, 10);
+    int grid = r->s->published ? 18 : 0;
+    eqnn_equiformer_v2_opts o = {
+        .lmax = r->lmax, .mmax = r->lmax, .blocks = r->layers, .channels = n, .hidden = (n + 1) / 2,
+        .heads = HEADS, .alpha = (2 * n + 2) / 3, .value = (n + 3) / 4, .ffn = n,
+        .edge_channels = (2 * n + 2) / 3, .gaussians = 128, .radius = radius, .beta = grid,
+        .points = grid, .nodes = mean_atoms, .neighbours = mean_neighbours };
+    return eqnn_equiformer_v2(elements(b), b->pos, near(b), "net", &o);
+}
+
 static const network networks[] = {
-    { "lieconv", 1, 3e-3, .9, .999, convolve },
-    { "lietransformer", 1, 1e-3, .5, .9, attend },
-    { NULL, 0, 0, 0, 0, NULL }
+    { "lieconv", 1, 3e-3, .9, .999, convolve, { { 0 } } },
+    { "lietransformer", 1, 1e-3, .5, .9, attend, { { 0 } } },
+    { "equiformer", 0, 5e-4, .9, .999, hear,
+      { { "32,16,8", 2, 2, 32 }, { "128,64,32", 6, 2, 128 } } },
+    { "equiformer_v1", 0, 5e-4, .9, .999, hear_v1,
+      { { "32,16,8", 3, 2, 32 }, { "128,64,32", 6, 2, 128 } } },
+    { "equiformer_v2", 0, 5e-4, .9, .999, hear_v2, { { "32", 2, 2, 32 }, { "96", 6, 4, 128 } } },
+    { NULL, 0, 0, 0, 0, NULL, { { 0 } } }
 };
 
 /* Test errors that the papers report (Hutchinson et al., table of QM9), without and with turned
    training molecules, in bohr^3, meV, meV, meV, debye, cal/(mol K), meV, meV, bohr^2, and meV;
-   LieConv with SO(3) and with no symmetry as Finzi et al. have it. 0: not reported. */
+   LieConv with SO(3) and with no symmetry as Finzi et al. have it; the Equiformers, which need no
+   turned molecules, as Liao et al. 2024 have them (table 5). 0: not reported. */
 static const char *const tasks[] = { "alpha", "gap", "homo", "lumo", "mu", "Cv", "G", "H", "r2",
                                      "U", "U0", "zpve" };
 static const struct reported { const char *model, *group; double error[2][12]; } papers[] = {
@@ -188,6 +284,10 @@ static const struct reported { const char *model, *group; double error[2][12]; }
                                 { .082, 51, 33, 27, .041, .035, 19, 17, .448, 16, 17, 2.10 } } },
     { "lietransformer", "SE3", { { .104, 52, 33, 29, .061, .041, 23, 27, 2.29, 26, 26, 3.55 },
                                  { .105, 52, 33, 29, .062, .041, 22, 25, 2.31, 24, 25, 3.67 } } },
+    { "equiformer_v1", "", { { .046, 30, 15, 14, .011, .023, 7.63, 6.63, .251, 6.74, 6.59, 1.26 },
+                             { 0 } } },
+    { "equiformer_v2", "", { { .050, 29, 14, 13, .010, .023, 7.57, 6.22, .186, 6.49, 6.17, 1.47 },
+                             { 0 } } },
 };
 
 /* Does the run's group, written in any way, begin so? */
@@ -206,7 +306,7 @@ static double paper(const run *r)
         for (int t = 0; t < 12 && !r->s->demo; t++)
             if (!strcmp(papers[i].model, r->net->name) && is_group(r, papers[i].group) &&
                 !strcmp(tasks[t], r->s->task))
-                return papers[i].error[r->s->aug][t];
+                return papers[i].error[r->s->aug && r->net->grouped][t];
     return 0;
 }
 
@@ -600,11 +700,15 @@ static void settle(run *r, const network *net, const char *group, int length)
     r->test = r->test_turned = NAN;
     snprintf(r->group, sizeof r->group, "%.*s", length, group);
     snprintf(r->name, sizeof r->name, "%s%s%s", net->name, length ? "-" : "", r->group);
+    const sizes *size = &net->size[s->published];
     int turns = is_group(r, "SE3") || is_group(r, "SO3");
     r->samples = s->samples > 0 ? s->samples : turns ? 4 : 1;
     r->nbhd = s->nbhd >= 0 ? s->nbhd : turns ? 25 : 0;
     r->fill = s->fill > 0 ? s->fill : turns ? .5 : 1;
-    r->batch = s->batch > 0 ? s->batch : turns ? 75 : 100;
+    r->batch = s->batch > 0 ? s->batch : !net->grouped ? size->batch : turns ? 75 : 100;
+    r->layers = s->layers > 0 ? s->layers : !net->grouped ? size->layers : 6;
+    r->lmax = s->lmax >= 0 ? s->lmax : size->lmax;
+    r->widths = *s->widths ? s->widths : size->widths;
     r->recenter = s->recenter >= 0 ? s->recenter : turns;
     r->rate = s->rate > 0 ? s->rate : net->rate;
 }
@@ -848,9 +952,9 @@ static void run_all(study *s)
 }
 
 static const eqnn_option options[] = {
-    { "model", "lieconv", "lieconv, lietransformer, or a list" },
+    { "model", "lieconv", "lieconv, lietransformer, equiformer, equiformer_v1, equiformer_v2" },
     { "group", "T(3)", "T(3), SE3(.2), SO3(.2), Trivial(3), or a list" },
-    { "study", "off", "both models with T(3) and SE3(.2)" },
+    { "study", "off", "all models, those that have a group with T(3) and SE3(.2)" },
     { "task", "homo", "alpha gap homo lumo mu Cv G H r2 U U0 zpve" },
     { "aug", "on", "training molecules are turned and moved" },
     { "demo", "off", "generated molecules in the place of QM9" },
@@ -858,9 +962,12 @@ static const eqnn_option options[] = {
     { "n-valid", "1000", "molecules that choose the weights" },
     { "n-test", "5000", "molecules to test" },
     { "minutes", "60", "of training each model; with --epochs: no limit" },
-    { "lr", "", "rate of Adam [lieconv 3e-3, lietransformer 1e-3]" },
-    { "bs", "", "molecules in a batch [100, SE3 and SO3 75]" },
-    { "num-layers", "6", "blocks" },
+    { "lr", "", "rate of Adam [lieconv 3e-3, lietransformer 1e-3, Equiformers 5e-4]" },
+    { "bs", "", "molecules in a batch [100, SE3 and SO3 75, Equiformers 32]" },
+    { "num-layers", "", "blocks [6; equiformer, equiformer_v2 2, equiformer_v1 3]" },
+    { "widths", "", "channels of an Equiformer's degrees [32,16,8; equiformer_v2 32]" },
+    { "lmax", "", "largest degree of equiformer_v2 [2]" },
+    { "published", "off", "Equiformers as large as the papers have them" },
     { "fill", "", "share of a molecule that is near [1, SE3 and SO3 1/2]" },
     { "nbhd", "", "most neighbours; 0: all [0, SE3 and SO3 25]" },
     { "liftsamples", "", "elements of an atom [1, SE3 and SO3 4]" },
@@ -905,7 +1012,10 @@ static void understand_model(study *s, eqnn_args *a)
     s->fill = maybe(a, "fill", 1e-3, 1);
     s->rate = maybe(a, "lr", 1e-12, 1e3);
     s->k = eqnn_args_int(a, "k", 4, 100000);
-    s->layers = eqnn_args_int(a, "num-layers", 1, 1000);
+    s->layers = (int)maybe(a, "num-layers", 1, 1000);
+    s->lmax = (int)maybe(a, "lmax", 1, 11);
+    s->widths = eqnn_args_text(a, "widths");
+    s->published = eqnn_args_on(a, "published");
     s->dim = eqnn_args_int(a, "dim-hidden", 1, 100000);
     s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
     s->kernel = eqnn_args_text(a, "kernel-type");
@@ -921,8 +1031,9 @@ static void understand(study *s, eqnn_args *a)
 {
     int all = eqnn_args_on(a, "study");
     understand_model(s, a);
-    s->models = all && !eqnn_args_given(a, "model") ? "lieconv,lietransformer"
-                                                    : eqnn_args_text(a, "model");
+    s->models = eqnn_args_text(a, "model");
+    if (all && !eqnn_args_given(a, "model"))
+        s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2";
     s->groups = all && !eqnn_args_given(a, "group") ? "T(3),SE3(.2)" : eqnn_args_text(a, "group");
     s->task = eqnn_args_text(a, "task");
     s->data = eqnn_args_text(a, "data");

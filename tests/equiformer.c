@@ -476,6 +476,7 @@ TEST(parameter_counts)
         { { .dim = "128", .reduce = 1 }, 128, 0, 0, 0, 16810656 }
     };
     for (size_t k = 0; k < sizeof list / sizeof list[0]; k++) {
+        if (list[k].numbers > 3000000 && sizeof(eqnn_real) == 8) continue; /* as in float */
         const count *a = &list[k];
         eqnn_ctx *c = test_context();
         int token[2] = { 0, 1 }, kind[2] = { 0, 1 };

@@ -1,22 +1,46 @@
 #!/bin/sh
 # run.sh command ... - runs each, shows what it prints, and ends with the sum "N passed, N failed"
 # A test program says at its end how many passed; an example (examples/NAME.c) counts as one: it is run
-# with the arguments of the line "TEST: ..." in its head, or with --epochs 1.
-passed=0 failed=0
+# with the arguments of the line "TEST: ..." in its head, or with --epochs 1. JOBS run side by side,
+# and what they print is shown in the order of the commands.
 work=${EXAMPLES:-build}/run
-mkdir -p "$work"
-for command in "$@"; do
-    case $command in
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that wait leave the core to others
+
+# run.sh --one NUMBER command: what it prints goes to $work/NUMBER.out, its exit status to NUMBER.status
+if [ "$1" = --one ]; then
+    timeout 600 $3 > "$work/$2.out" 2>&1
+    echo $? > "$work/$2.status"
+    exit 0
+fi
+
+# The command line of an argument, in $command.
+command_of() {
+    command=$1
+    case $1 in
     examples/*.c)
-        name=$(basename "$command" .c)
-        arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$command" | sed 's/ *\*\/.*//' | head -n 1)
+        name=$(basename "$1" .c)
+        arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$1" | sed 's/ *\*\/.*//' | head -n 1)
         [ -n "$arguments" ] || arguments="--epochs 1"
         mkdir -p "$work/$name"
         command="$EXAMPLES/$name $arguments --out $work/$name"
         ;;
     esac
-    output=$(timeout 600 $command 2>&1)
-    status=$?
+}
+
+mkdir -p "$work"
+number=0
+for argument in "$@"; do
+    command_of "$argument"
+    number=$((number + 1))
+    printf '%s\0%s\0' "$number" "$command"
+done | xargs -0 -n 2 -P "${JOBS:-1}" sh "$0" --one
+
+passed=0 failed=0 number=0
+for argument in "$@"; do
+    command_of "$argument"
+    number=$((number + 1))
+    output=$(cat "$work/$number.out")
+    status=$(cat "$work/$number.status")
     last=$(printf '%s\n' "$output" | tail -n 1)
     case $last in
     [0-9]*" passed, "[0-9]*" failed"*)
