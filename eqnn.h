@@ -5186,18 +5186,21 @@ static void EQNN__K(pack_rows)(size_t k, size_t n, const eqnn_real *from, size_t
         for (size_t j = 0; j < n; j++) to[p * stride + j] = from[p * ld + j];
 }
 
-/* to[p stride + j] = from[j ld + p] */
+/* to[p stride + j] = from[j ld + p]; the last square of vectors begins within the one before */
 static void EQNN__K(pack_turned)(size_t k, size_t n, const eqnn_real *from, size_t ld,
                                  eqnn_real *to, size_t stride)
 {
     size_t p = 0, out = (k - 1) * stride + n;
-    for (; p + EQNN__W <= k && (p + EQNN__W - 1) * stride + EQNN__W <= out; p += EQNN__W) {
+    while (p < k && k >= EQNN__W) {
+        size_t at = p + EQNN__W <= k ? p : k - EQNN__W;
         EQNN__VEC v[EQNN__W];
+        if ((at + EQNN__W - 1) * stride + EQNN__W > out) break;
         for (size_t j = 0; j < EQNN__W; j++)
-            v[j] = EQNN__K(load)(from + (j < n ? j : 0) * ld + p);
+            v[j] = EQNN__K(load)(from + (j < n ? j : 0) * ld + at);
         EQNN__K(turn)(v);
         EQNN__UNROLL(16)
-        for (size_t q = 0; q < EQNN__W; q++) EQNN__K(store)(to + (p + q) * stride, v[q]);
+        for (size_t q = 0; q < EQNN__W; q++) EQNN__K(store)(to + (at + q) * stride, v[q]);
+        p = at + EQNN__W;
     }
     for (; p < k; p++)
         for (size_t j = 0; j < n; j++) to[p * stride + j] = from[j * ld + p];

@@ -1015,6 +1015,12 @@ static void understand_model(study *s, eqnn_args *a)
     s->layers = (int)maybe(a, "num-layers", 1, 1000);
     s->lmax = (int)maybe(a, "lmax", 1, 11);
     s->widths = eqnn_args_text(a, "widths");
+    for (const char *list = s->widths, *word; eqnn_next_word(&list, &word) > 0 && !a->error[0];) {
+        long n = strtol(word, NULL, 10);
+        if (n < 1 || n > 10000)
+            snprintf(a->error, sizeof a->error, "option --widths: '%.80s' is no list of numbers "
+                     "like 32,16,8", s->widths);
+    }
     s->published = eqnn_args_on(a, "published");
     s->dim = eqnn_args_int(a, "dim-hidden", 1, 100000);
     s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
