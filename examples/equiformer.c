@@ -284,7 +284,7 @@ static int describe(const eqnn_opts *o, const model *m, int length)
     eqnn_ctx *c = eqnn_make(o);
     model one = *m;
     atoms a;
-    eqnn_tensor *forces;
+    eqnn_tensor *forces = NULL;
     if (!c) return 0;
     one.blocks = 1;
     eqnn_tensor *pos = make_atoms(c, &one, 2, &a);
@@ -319,7 +319,7 @@ static void show_v2(eqnn_table *t, eqnn_ctx *c, const model *m, int length, int 
 {
     atoms a;
     double R[9];
-    eqnn_tensor *pos = make_atoms(c, m, nodes, &a), *f, *turned_f;
+    eqnn_tensor *pos = make_atoms(c, m, nodes, &a), *f = NULL, *turned_f = NULL;
     int recording = eqnn_recording(c, 0);
     run_v2(&a, pos, &f); /* makes the weights and what is made once */
     eqnn_recording(c, recording);

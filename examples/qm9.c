@@ -92,8 +92,8 @@ typedef struct batch {
 
 typedef struct run run;
 
-/* What an Equiformer's --widths, --num-layers, --lmax and --bs are where they are not asked for. */
-typedef struct sizes { const char *widths; int layers, lmax, batch; } sizes;
+/* An Equiformer's --widths, --num-layers, --lmax, --bs and --lr where they are not asked for. */
+typedef struct sizes { const char *widths; int layers, lmax, batch; double rate; } sizes;
 
 /* A model is a function from molecules to one number each, [molecules,1]; grouped: of a --group. */
 typedef struct network {
@@ -259,11 +259,12 @@ static eqnn_tensor *hear_v2(const run *r, const batch *b)
 static const network networks[] = {
     { "lieconv", 1, 3e-3, .9, .999, convolve, { { 0 } } },
     { "lietransformer", 1, 1e-3, .5, .9, attend, { { 0 } } },
-    { "equiformer", 0, 5e-4, .9, .999, hear,
-      { { "32,16,8", 2, 2, 32 }, { "128,64,32", 6, 2, 128 } } },
-    { "equiformer_v1", 0, 5e-4, .9, .999, hear_v1,
-      { { "32,16,8", 3, 2, 32 }, { "128,64,32", 6, 2, 128 } } },
-    { "equiformer_v2", 0, 5e-4, .9, .999, hear_v2, { { "32", 2, 2, 32 }, { "96", 6, 4, 128 } } },
+    { "equiformer", 0, 0, .9, .999, hear,
+      { { "32,16,8", 2, 2, 32, 1e-3 }, { "128,64,32", 6, 2, 128, 5e-4 } } },
+    { "equiformer_v1", 0, 0, .9, .999, hear_v1,
+      { { "32,16,8", 3, 2, 32, 5e-4 }, { "128,64,32", 6, 2, 128, 5e-4 } } },
+    { "equiformer_v2", 0, 0, .9, .999, hear_v2,
+      { { "32", 2, 2, 32, 1e-3 }, { "96", 6, 4, 128, 5e-4 } } },
     { NULL, 0, 0, 0, 0, NULL, { { 0 } } }
 };
 
@@ -710,7 +711,7 @@ static void settle(run *r, const network *net, const char *group, int length)
     r->lmax = s->lmax >= 0 ? s->lmax : size->lmax;
     r->widths = *s->widths ? s->widths : size->widths;
     r->recenter = s->recenter >= 0 ? s->recenter : turns;
-    r->rate = s->rate > 0 ? s->rate : net->rate;
+    r->rate = s->rate > 0 ? s->rate : net->grouped ? net->rate : size->rate;
 }
 
 static int make_part(const run *r, part *p)
@@ -962,7 +963,7 @@ static const eqnn_option options[] = {
     { "n-valid", "1000", "molecules that choose the weights" },
     { "n-test", "5000", "molecules to test" },
     { "minutes", "60", "of training each model; with --epochs: no limit" },
-    { "lr", "", "rate of Adam [lieconv 3e-3, lietransformer 1e-3, Equiformers 5e-4]" },
+    { "lr", "", "rate of Adam [lieconv 3e-3, equiformer_v1 5e-4, others 1e-3]" },
     { "bs", "", "molecules in a batch [100, SE3 and SO3 75, Equiformers 32]" },
     { "num-layers", "", "blocks [6; equiformer, equiformer_v2 2, equiformer_v1 3]" },
     { "widths", "", "channels of an Equiformer's degrees [32,16,8; equiformer_v2 32]" },
