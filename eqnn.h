@@ -19025,7 +19025,8 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
     init.kind = EQNN_INIT_ZEROS;
     eqnn_tensor *bias = eqnn_param(x->ctx, a->bias, 1, a->scalars->count, &init);
     if (a->scalars->count == 0) return y;
-    return eqnn__tag(eqnn_add(eqnn__bare(y), eqnn_collect_columns(bias, a->scalars)), x->label);
+    bias = eqnn_collect_columns(bias, a->scalars);
+    return eqnn__tag(eqnn_add(eqnn__bare(y), bias), x->label);
 }
 
 /* Are the examples those of x's rows? */
