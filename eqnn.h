@@ -1222,6 +1222,25 @@ EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g);
 EQNN_API eqnn_tensor *eqnn_pool_sum(eqnn_tensor *x, const eqnn_graph *g);
 EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g);
 
+/* Who attends to whom, as equiformer-pytorch has it: a node hears the nodes that are bonded to it,
+   at any distance, and the nearest others. Bonds are a graph of their own (any list of edges, in
+   either direction or one; loops mean nothing); with .bond_degrees K nodes that at most K bonds in
+   a row lead to are bonded. Nothing depends on other examples of the batch. */
+typedef struct eqnn_neighbour_opts {
+    int neighbours;           /* nearest others; default all; negative: none, bonds only         */
+    double radius;            /* of those others; default no limit                               */
+    const eqnn_graph *bonds;  /* default none                                                    */
+    int bond_degrees;         /* default 1                                                       */
+    int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
+                                 between, then the nearest; in training a random choice, seeded.
+                                 Default no limit                                                */
+    const int *example;       /* [nodes] sorted, which example a node belongs to; default one    */
+    int examples;             /* default the last of example + 1                                 */
+    const char *name;         /* of the random choice; default "neighbours"                      */
+    eqnn_ints **bonded;       /* gets, for each edge, how many bonds lie between, 0: not bonded  */
+} eqnn_neighbour_opts;
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts);
+
 /* ----------------------------------------------------------------------------------------------
    13 >>models   Whole networks of the papers, under the names their state_dicts use.
    ---------------------------------------------------------------------------------------------- */
@@ -1410,25 +1429,6 @@ EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
 /* species of each node, whose range is their number: [examples,1], an energy. */
 EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v1_opts *opts);
-
-/* Who attends to whom, as equiformer-pytorch has it: a node hears the nodes that are bonded to it,
-   at any distance, and the nearest others. Bonds are a graph of their own (any list of edges, in
-   either direction or one; loops mean nothing); with .bond_degrees K nodes that at most K bonds in
-   a row lead to are bonded. Nothing depends on other examples of the batch. */
-typedef struct eqnn_neighbour_opts {
-    int neighbours;           /* nearest others; default all; negative: none, bonds only         */
-    double radius;            /* of those others; default no limit                               */
-    const eqnn_graph *bonds;  /* default none                                                    */
-    int bond_degrees;         /* default 1                                                       */
-    int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
-                                 between, then the nearest; in training a random choice, seeded.
-                                 Default no limit                                                */
-    const int *example;       /* [nodes] sorted, which example a node belongs to; default one    */
-    int examples;             /* default the last of example + 1                                 */
-    const char *name;         /* of the random choice; default "neighbours"                      */
-    eqnn_ints **bonded;       /* gets, for each edge, how many bonds lie between, 0: not bonded  */
-} eqnn_neighbour_opts;
-EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts);
 
 /* Equiformer as the package equiformer-pytorch 0.5.4 has it (after Liao and Smidt 2022,
    arXiv:2206.11990, with linear maps in the edge's frame, Passaro and Zitnick 2023,
@@ -10627,7 +10627,7 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 /* Code that runs once per layer, model or file: as a debugger likes it, and soon compiled. */
 #ifdef EQNN__QUICK
 #pragma GCC push_options
-#pragma GCC optimize("O0") /* calls of what stands above, not loops over numbers */
+#pragma GCC optimize("O0") /* calls of operations: time goes where those compute */
 #endif
 
 /* ----------------------------------------------------------------------------------------------
@@ -21671,6 +21671,192 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g)
     return eqnn_segment_mean(x, g->example_index);
 }
 
+/* --- neighbours by bonds and by distance --- */
+
+typedef struct eqnn__bond { int node, steps; double squared, order; } eqnn__bond;
+
+/* Fewer bonds in between first, then nearer, then the smaller index; in training by a random number
+   instead. */
+static int eqnn__bond_order(const void *a, const void *b)
+{
+    const eqnn__bond *p = (const eqnn__bond *)a, *q = (const eqnn__bond *)b;
+    if (p->order < q->order || p->order > q->order) return p->order < q->order ? -1 : 1;
+    if (p->steps != q->steps) return p->steps < q->steps ? -1 : 1;
+    if (p->squared < q->squared || p->squared > q->squared)
+        return p->squared < q->squared ? -1 : 1;
+    return (p->node > q->node) - (p->node < q->node);
+}
+
+/* The search for those bonded to one node after another. */
+typedef struct eqnn__bonds {
+    const eqnn_neighbour_opts *o;
+    const eqnn_real *pos;
+    const double *random;  /* a number for each node, or NULL                        */
+    int cols, *steps;      /* [nodes] bonds from the present node, 0: not reached    */
+    eqnn__bond *list;      /* [nodes]                                                */
+} eqnn__bonds;
+
+static double eqnn__bond_squared(const eqnn__bonds *s, int i, int j)
+{
+    size_t n = (size_t)s->cols;
+    return eqnn__distance2(s->pos + (size_t)i * n, s->pos + (size_t)j * n, s->cols);
+}
+
+/* Those that at most bond_degrees bonds in a row lead to node i; their number after the cap. */
+static int eqnn__bonds_of(eqnn__bonds *s, int i)
+{
+    const eqnn_graph *b = s->o->bonds;
+    int n = 0, from = 0, most = s->o->bond_degrees > 0 ? s->o->bond_degrees : 1;
+    for (int step = 1, at = i; at >= 0;) {
+        for (int e = b->first[at]; e < b->first[at + 1]; e++) {
+            int j = b->source[e];
+            if (j == i || s->steps[j]) continue;
+            s->steps[j] = step;
+            s->list[n].node = j;
+            s->list[n].steps = step;
+            s->list[n].squared = eqnn__bond_squared(s, i, j);
+            s->list[n].order = s->random ? s->random[j] : 0;
+            n++;
+        }
+        at = from < n ? s->list[from].node : -1;
+        step = from < n ? s->list[from++].steps + 1 : 0;
+        if (step > most) at = -1;
+    }
+    int cap = s->o->max_bonds;
+    if (cap <= 0 || n <= cap) return n;
+    qsort(s->list, (size_t)n, sizeof *s->list, eqnn__bond_order);
+    for (int k = cap; k < n; k++) s->steps[s->list[k].node] = 0;
+    return cap;
+}
+
+static int eqnn__neighbour_check(eqnn_tensor *pos, const eqnn_neighbour_opts *o)
+{
+    const eqnn_graph *b = o->bonds;
+    eqnn_ctx *c = pos->ctx;
+    if (b && (b->sources != pos->rows || b->targets != pos->rows)) {
+        eqnn__fail(c, "neighbour_graph: bonds between %d and %d nodes for %d positions", b->sources,
+                   b->targets, pos->rows);
+        return 0;
+    }
+    for (int e = 0; b && o->example && e < b->edges; e++)
+        if (o->example[b->source[e]] != o->example[b->target[e]]) {
+            eqnn__fail(c, "neighbour_graph: a bond between nodes %d and %d of two examples",
+                       b->source[e], b->target[e]);
+            return 0;
+        }
+    return 1;
+}
+
+/* The nearest others (within the radius): k more than needed, because bonded ones are left out. */
+static const eqnn_graph *eqnn__near_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *o,
+                                          const eqnn_graph_opts *nodes, int more)
+{
+    int64_t k = (int64_t)o->neighbours + more;
+    if (o->neighbours < 0) return eqnn_graph_make(pos->ctx, 0, NULL, NULL, nodes);
+    if (o->neighbours > 0 && k < pos->rows) return eqnn_knn_graph(pos, (int)k, nodes);
+    if (o->radius > 0) return eqnn_radius_graph(pos, o->radius, nodes);
+    return eqnn_complete_graph(pos->ctx, pos->rows, nodes);
+}
+
+/* Edges of the result as they are found. */
+typedef struct eqnn__hears { int n, *source, *target, *steps; } eqnn__hears;
+
+static void eqnn__hears_add(eqnn__hears *f, int source, int target, int steps)
+{
+    f->source[f->n] = source;
+    f->target[f->n] = target;
+    f->steps[f->n++] = steps;
+}
+
+/* Near nodes of i that are not bonded to it, at most .neighbours. */
+static void eqnn__near_of(eqnn__bonds *s, const eqnn_graph *near, int i, eqnn__bond *list,
+                          eqnn__hears *f)
+{
+    int n = 0, most = s->o->neighbours > 0 ? s->o->neighbours : near->targets;
+    double limit = s->o->radius > 0 ? s->o->radius : INFINITY;
+    for (int e = near->first[i]; e < near->first[i + 1]; e++) {
+        int j = near->source[e];
+        double r2 = eqnn__bond_squared(s, i, j);
+        if (s->steps[j] || !(sqrt(r2) <= limit)) continue;
+        memset(&list[n], 0, sizeof list[n]);
+        list[n].squared = r2;
+        list[n++].node = j;
+    }
+    if (n > most) qsort(list, (size_t)n, sizeof *list, eqnn__bond_order);
+    for (int k = 0; k < n && k < most; k++) eqnn__hears_add(f, list[k].node, i, 0);
+}
+
+/* The edges of all nodes: bonded ones, then near ones. */
+static int eqnn__neighbours_find(eqnn__bonds *s, const eqnn_graph *near, eqnn__hears *f)
+{
+    eqnn_ctx *c = near->ctx;
+    size_t N = (size_t)near->targets;
+    eqnn__bond *list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *list);
+    s->steps = eqnn__graph_room(c, N, 0);
+    s->list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *s->list);
+    if (!list || !s->steps || !s->list) return 0;
+    memset(s->steps, 0, N * sizeof *s->steps);
+    for (int pass = 0; pass < 2; pass++) {
+        size_t room = (size_t)near->edges;
+        for (int i = 0; i < near->targets; i++) {
+            int n = s->o->bonds ? eqnn__bonds_of(s, i) : 0;
+            room += (size_t)n;
+            for (int k = 0; k < n && pass; k++)
+                eqnn__hears_add(f, s->list[k].node, i, s->list[k].steps);
+            if (pass) eqnn__near_of(s, near, i, list, f);
+            for (int k = 0; k < n; k++) s->steps[s->list[k].node] = 0;
+        }
+        if (pass) break;
+        f->source = eqnn__graph_room(c, room, 0);
+        f->target = eqnn__graph_room(c, room, 0);
+        f->steps = eqnn__graph_room(c, room, 0);
+        if (!f->source || !f->target || !f->steps) return 0;
+    }
+    return 1;
+}
+
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+{
+    eqnn_neighbour_opts o;
+    eqnn_graph_opts nodes;
+    eqnn__bonds s;
+    eqnn__hears f = { 0, NULL, NULL, NULL };
+    int most = 0;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (eqnn__bad(pos, "neighbour_graph") || !eqnn__neighbour_check(pos, &o)) return NULL;
+    eqnn_ctx *c = pos->ctx;
+    memset(&nodes, 0, sizeof nodes);
+    nodes.sources = nodes.targets = pos->rows;
+    nodes.example = o.example;
+    nodes.examples = o.examples;
+    memset(&s, 0, sizeof s);
+    s.o = &o;
+    s.pos = pos->data;
+    s.cols = pos->cols;
+    if (o.bonds && o.max_bonds > 0 && c->training) {
+        double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
+        if (!random) return NULL;
+        eqnn_random(c, o.name ? o.name : "neighbours", 0, (size_t)pos->rows, random);
+        s.random = random;
+    }
+    for (int i = 0; o.bonds && i < pos->rows; i++) {
+        int n = o.bonds->first[i + 1] - o.bonds->first[i];
+        most = n > most ? n : most;
+    }
+    if (o.bonds && o.bond_degrees > 1) most = pos->rows;
+    if (o.max_bonds > 0 && o.max_bonds < most) most = o.max_bonds;
+    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, most), *g;
+    if (!near || !eqnn__neighbours_find(&s, near, &f)) return NULL;
+    g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
+    int *steps = g && o.bonded ? eqnn__graph_room(c, (size_t)f.n, 0) : NULL;
+    if (!g || (o.bonded && !steps)) return NULL;
+    for (int e = 0; steps && e < f.n; e++) steps[e] = f.steps[g->order[e]];
+    int rings = (o.bond_degrees > 1 ? o.bond_degrees : 1) + 1;
+    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, rings, 0);
+    return g;
+}
+
 #ifdef EQNN__QUICK
 #pragma GCC push_options
 #pragma GCC optimize("O0")
@@ -22349,196 +22535,6 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
         now = o.moves ? eqnn_add(now, y) : y;
     }
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
-}
-
-/* --- neighbours by bonds and by distance --- */
-
-typedef struct eqnn__bond { int node, steps; double squared, order; } eqnn__bond;
-
-/* Fewer bonds in between first, then nearer, then the smaller index; in training by a random number
-   instead. */
-static int eqnn__bond_order(const void *a, const void *b)
-{
-    const eqnn__bond *p = (const eqnn__bond *)a, *q = (const eqnn__bond *)b;
-    if (p->order < q->order || p->order > q->order) return p->order < q->order ? -1 : 1;
-    if (p->steps != q->steps) return p->steps < q->steps ? -1 : 1;
-    if (p->squared < q->squared || p->squared > q->squared)
-        return p->squared < q->squared ? -1 : 1;
-    return (p->node > q->node) - (p->node < q->node);
-}
-
-/* The search for those bonded to one node after another. */
-typedef struct eqnn__bonds {
-    const eqnn_neighbour_opts *o;
-    const eqnn_real *pos;
-    const double *random;  /* a number for each node, or NULL                        */
-    int cols, *steps;      /* [nodes] bonds from the present node, 0: not reached    */
-    eqnn__bond *list;      /* [nodes]                                                */
-} eqnn__bonds;
-
-/* Those that at most bond_degrees bonds in a row lead to node i; their number after the cap. */
-static int eqnn__bonds_of(eqnn__bonds *s, int i)
-{
-    const eqnn_graph *b = s->o->bonds;
-    int n = 0, from = 0, most = s->o->bond_degrees > 0 ? s->o->bond_degrees : 1;
-    for (int step = 1, at = i; at >= 0;) {
-        for (int e = b->first[at]; e < b->first[at + 1]; e++) {
-            int j = b->source[e];
-            if (j == i || s->steps[j]) continue;
-            s->steps[j] = step;
-            s->list[n].node = j;
-            s->list[n].steps = step;
-            s->list[n].squared = 0;
-            for (int k = 0; k < s->cols; k++) {
-                double d = (double)s->pos[(size_t)j * (size_t)s->cols + (size_t)k] -
-                           (double)s->pos[(size_t)i * (size_t)s->cols + (size_t)k];
-                s->list[n].squared += d * d;
-            }
-            s->list[n].order = s->random ? s->random[j] : 0;
-            n++;
-        }
-        at = from < n ? s->list[from].node : -1;
-        step = from < n ? s->list[from++].steps + 1 : 0;
-        if (step > most) at = -1;
-    }
-    int cap = s->o->max_bonds;
-    if (cap <= 0 || n <= cap) return n;
-    qsort(s->list, (size_t)n, sizeof *s->list, eqnn__bond_order);
-    for (int k = cap; k < n; k++) s->steps[s->list[k].node] = 0;
-    return cap;
-}
-
-static int eqnn__neighbour_check(eqnn_tensor *pos, const eqnn_neighbour_opts *o)
-{
-    const eqnn_graph *b = o->bonds;
-    eqnn_ctx *c = pos->ctx;
-    if (b && (b->sources != pos->rows || b->targets != pos->rows)) {
-        eqnn__fail(c, "neighbour_graph: bonds between %d and %d nodes for %d positions", b->sources,
-                   b->targets, pos->rows);
-        return 0;
-    }
-    for (int e = 0; b && o->example && e < b->edges; e++)
-        if (o->example[b->source[e]] != o->example[b->target[e]]) {
-            eqnn__fail(c, "neighbour_graph: a bond between nodes %d and %d of two examples",
-                       b->source[e], b->target[e]);
-            return 0;
-        }
-    return 1;
-}
-
-/* The nearest others (within the radius): k more than needed, because bonded ones are left out. */
-static const eqnn_graph *eqnn__near_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *o,
-                                          const eqnn_graph_opts *nodes, int more)
-{
-    int64_t k = (int64_t)o->neighbours + more;
-    if (o->neighbours < 0) return eqnn_graph_make(pos->ctx, 0, NULL, NULL, nodes);
-    if (o->neighbours > 0 && k < pos->rows) return eqnn_knn_graph(pos, (int)k, nodes);
-    if (o->radius > 0) return eqnn_radius_graph(pos, o->radius, nodes);
-    return eqnn_complete_graph(pos->ctx, pos->rows, nodes);
-}
-
-/* Edges of the result as they are found. */
-typedef struct eqnn__hears { int n, *source, *target, *steps; } eqnn__hears;
-
-static void eqnn__hears_add(eqnn__hears *f, int source, int target, int steps)
-{
-    f->source[f->n] = source;
-    f->target[f->n] = target;
-    f->steps[f->n++] = steps;
-}
-
-/* Near nodes of i that are not bonded to it, at most .neighbours. */
-static void eqnn__near_of(eqnn__bonds *s, const eqnn_graph *near, int i, eqnn__bond *list,
-                          eqnn__hears *f)
-{
-    int n = 0, most = s->o->neighbours > 0 ? s->o->neighbours : near->targets;
-    double limit = s->o->radius > 0 ? s->o->radius : INFINITY;
-    for (int e = near->first[i]; e < near->first[i + 1]; e++) {
-        int j = near->source[e];
-        double r2 = 0;
-        for (int k = 0; k < s->cols; k++) {
-            double d = (double)s->pos[(size_t)j * (size_t)s->cols + (size_t)k] -
-                       (double)s->pos[(size_t)i * (size_t)s->cols + (size_t)k];
-            r2 += d * d;
-        }
-        if (s->steps[j] || !(sqrt(r2) <= limit)) continue;
-        memset(&list[n], 0, sizeof list[n]);
-        list[n].squared = r2;
-        list[n++].node = j;
-    }
-    if (n > most) qsort(list, (size_t)n, sizeof *list, eqnn__bond_order);
-    for (int k = 0; k < n && k < most; k++) eqnn__hears_add(f, list[k].node, i, 0);
-}
-
-/* The edges of all nodes: bonded ones, then near ones. */
-static int eqnn__neighbours_find(eqnn__bonds *s, const eqnn_graph *near, eqnn__hears *f)
-{
-    eqnn_ctx *c = near->ctx;
-    size_t N = (size_t)near->targets;
-    eqnn__bond *list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *list);
-    s->steps = eqnn__graph_room(c, N, 0);
-    s->list = (eqnn__bond *)eqnn__step_alloc(c, (N + 1) * sizeof *s->list);
-    if (!list || !s->steps || !s->list) return 0;
-    memset(s->steps, 0, N * sizeof *s->steps);
-    for (int pass = 0; pass < 2; pass++) {
-        size_t room = (size_t)near->edges;
-        for (int i = 0; i < near->targets; i++) {
-            int n = s->o->bonds ? eqnn__bonds_of(s, i) : 0;
-            room += (size_t)n;
-            for (int k = 0; k < n && pass; k++)
-                eqnn__hears_add(f, s->list[k].node, i, s->list[k].steps);
-            if (pass) eqnn__near_of(s, near, i, list, f);
-            for (int k = 0; k < n; k++) s->steps[s->list[k].node] = 0;
-        }
-        if (pass) break;
-        f->source = eqnn__graph_room(c, room, 0);
-        f->target = eqnn__graph_room(c, room, 0);
-        f->steps = eqnn__graph_room(c, room, 0);
-        if (!f->source || !f->target || !f->steps) return 0;
-    }
-    return 1;
-}
-
-EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
-{
-    eqnn_neighbour_opts o;
-    eqnn_graph_opts nodes;
-    eqnn__bonds s;
-    eqnn__hears f = { 0, NULL, NULL, NULL };
-    int most = 0;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
-    if (eqnn__bad(pos, "neighbour_graph") || !eqnn__neighbour_check(pos, &o)) return NULL;
-    eqnn_ctx *c = pos->ctx;
-    memset(&nodes, 0, sizeof nodes);
-    nodes.sources = nodes.targets = pos->rows;
-    nodes.example = o.example;
-    nodes.examples = o.examples;
-    memset(&s, 0, sizeof s);
-    s.o = &o;
-    s.pos = pos->data;
-    s.cols = pos->cols;
-    if (o.bonds && o.max_bonds > 0 && c->training) {
-        double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
-        if (!random) return NULL;
-        eqnn_random(c, o.name ? o.name : "neighbours", 0, (size_t)pos->rows, random);
-        s.random = random;
-    }
-    for (int i = 0; o.bonds && i < pos->rows; i++) {
-        int n = o.bonds->first[i + 1] - o.bonds->first[i];
-        most = n > most ? n : most;
-    }
-    if (o.bonds && o.bond_degrees > 1) most = pos->rows;
-    if (o.max_bonds > 0 && o.max_bonds < most) most = o.max_bonds;
-    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, most), *g;
-    if (!near || !eqnn__neighbours_find(&s, near, &f)) return NULL;
-    g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
-    int *steps = g && o.bonded ? eqnn__graph_room(c, (size_t)f.n, 0) : NULL;
-    if (!g || (o.bonded && !steps)) return NULL;
-    for (int e = 0; steps && e < f.n; e++) steps[e] = f.steps[g->order[e]];
-    int rings = (o.bond_degrees > 1 ? o.bond_degrees : 1) + 1;
-    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, rings, 0);
-    return g;
 }
 
 /* --- Equiformer: plans --- */

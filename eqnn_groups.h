@@ -305,7 +305,8 @@ typedef struct eqnn_lie eqnn_lie;
 /* The table above; parentheses may be left out: "SE2". Lives as long as the context. */
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name);
 /* The same with alpha, see eqnn_lie_distance, behind it in parentheses, as the papers' commands
-   have it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is 0.2. */
+   have it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is
+   0.2. */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha);
 
 /* Your own: exp, log and lift are enough. n are rows; what is NULL is made of the others, taking an

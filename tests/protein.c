@@ -309,68 +309,93 @@ TEST(torsions)
     CHECK_NEAR(eqnn_torsion(p[0], p[1], p[2], p[3]), -1.5707963267948966, 1e-15);
 }
 
+/* What the generated chains hold: residues in the midst of helices and strands. */
+typedef struct tally {
+    int helix, strand, near; /* near: pairs of CA below 4 angstrom      */
+    double bond, reach;      /* sums: O..N of a hydrogen bond; CA..CA / 2 over two residues */
+} tally;
+
+/* Bonds and angles of residue j and to the next one. */
+static void check_peptide(const eqnn_proteins *m, int j)
+{
+    const double *N = atom(m, j, 0), *A = atom(m, j, 1), *C = atom(m, j, 2), *O = atom(m, j, 3),
+                 *next = atom(m, j + 1, 0);
+    CHECK_NEAR(distance(N, A), 1.458, 1e-11);
+    CHECK_NEAR(distance(A, C), 1.525, 1e-11);
+    CHECK_NEAR(distance(C, O), 1.231, 1e-11);
+    CHECK_NEAR(distance(C, next), 1.329, 1e-11);
+    CHECK_NEAR(angle(N, A, C), 111.2, 1e-9);
+    CHECK_NEAR(angle(A, C, next), 116.2, 1e-9);
+    CHECK_NEAR(angle(C, next, next + 3), 121.7, 1e-9);
+    CHECK_NEAR(fabs(eqnn_torsion(A, C, next, next + 3)) / degree, 180, 1e-9);
+    CHECK(fabs(distance(A, next + 3) - 3.8) < 0.03); /* a flat peptide group */
+}
+
+/* Are the five residues from j on of these kinds? */
+static int five_of(const eqnn_proteins *m, int j, const char *kinds)
+{
+    for (int k = 0; k < 5; k++)
+        if (!strchr(kinds, "ACDEFGHIKLMNPQRSTVWY"[m->kind[j + k]])) return 0;
+    return 1;
+}
+
+/* The torsions of residue j, which has neighbours on both sides. */
+static void check_structure(const eqnn_proteins *m, int j, tally *t)
+{
+    double phi = eqnn_torsion(atom(m, j - 1, 2), atom(m, j, 0), atom(m, j, 1), atom(m, j, 2));
+    double psi = eqnn_torsion(atom(m, j, 0), atom(m, j, 1), atom(m, j, 2), atom(m, j + 1, 0));
+    if (five_of(m, j, "AELKQR")) {
+        CHECK_NEAR(phi / degree, -57, 1e-9);
+        CHECK_NEAR(psi / degree, -47, 1e-9);
+        t->bond += distance(atom(m, j, 3), atom(m, j + 4, 0));
+        t->helix++;
+    } else if (five_of(m, j, "VITYFW")) {
+        CHECK_NEAR(phi / degree, -139, 1e-9);
+        CHECK_NEAR(psi / degree, 135, 1e-9);
+        t->reach += distance(atom(m, j, 1), atom(m, j + 2, 1)) / 2;
+        t->strand++;
+    }
+}
+
+static void check_chain(const eqnn_proteins *m, int first, int end, tally *t)
+{
+    for (int j = first; j + 1 < end; j++) {
+        check_peptide(m, j);
+        for (int k = first; k < j - 2; k++) t->near += distance(atom(m, j, 1), atom(m, k, 1)) < 4;
+        if (j > first && j + 4 < end) check_structure(m, j, t);
+    }
+}
+
 TEST(generated_backbones)
 {
     eqnn_ctx *c = test_context();
-    eqnn_backbone_opts o;
-    memset(&o, 0, sizeof o);
-    o.spread = -1;
+    eqnn_backbone_opts o = { .spread = -1 };
     eqnn_proteins *m = eqnn_backbones(c, &o, 5, 40), *again = eqnn_backbones(c, &o, 12, 1);
-    int helix = 0, strand = 0, near = 0;
-    double rise = 0, reach = 0, size = 0;
+    tally t = { 0, 0, 0, 0, 0 };
     CHECK(m && again && m->chains == 40 && again->chains == 1);
     if (!m || !again) return;
     for (int i = 0; i < m->chains; i++) {
         int n = m->first[i + 1] - m->first[i];
         CHECK(n >= 40 && n <= 80);
-        for (int j = m->first[i]; j + 1 < m->first[i + 1]; j++) {
-            const double *N = atom(m, j, 0), *A = atom(m, j, 1), *C = atom(m, j, 2),
-                         *O = atom(m, j, 3), *next = atom(m, j + 1, 0);
-            CHECK_NEAR(distance(N, A), 1.458, 1e-11);
-            CHECK_NEAR(distance(A, C), 1.525, 1e-11);
-            CHECK_NEAR(distance(C, O), 1.231, 1e-11);
-            CHECK_NEAR(distance(C, next), 1.329, 1e-11);
-            CHECK_NEAR(angle(N, A, C), 111.2, 1e-9);
-            CHECK_NEAR(angle(A, C, next), 116.2, 1e-9);
-            CHECK_NEAR(angle(C, next, next + 3), 121.7, 1e-9);
-            CHECK_NEAR(fabs(eqnn_torsion(A, C, next, next + 3)) / degree, 180, 1e-9);
-            CHECK(fabs(distance(A, next + 3) - 3.8) < 0.03); /* a flat peptide group */
-            for (int k = m->first[i]; k < j - 2; k++) near += distance(A, atom(m, k, 1)) < 4;
-            if (j == m->first[i] || j + 4 >= m->first[i + 1]) continue;
-            int same[2] = { 1, 1 };
-            for (int k = 0; k < 5; k++) {
-                same[0] = same[0] && strchr("AELKQR", "ACDEFGHIKLMNPQRSTVWY"[m->kind[j + k]]);
-                same[1] = same[1] && strchr("VITYFW", "ACDEFGHIKLMNPQRSTVWY"[m->kind[j + k]]);
-            }
-            double phi = eqnn_torsion(atom(m, j - 1, 2), N, A, C) / degree;
-            double psi = eqnn_torsion(N, A, C, next) / degree;
-            if (same[0]) {
-                CHECK_NEAR(phi, -57, 1e-9);
-                CHECK_NEAR(psi, -47, 1e-9);
-                rise += distance(O, atom(m, j + 4, 0)); /* the hydrogen bond's length */
-                helix++;
-            } else if (same[1]) {
-                CHECK_NEAR(phi, -139, 1e-9);
-                CHECK_NEAR(psi, 135, 1e-9);
-                reach += distance(A, atom(m, j + 2, 1)) / 2;
-                strand++;
-            }
-        }
-        size += sqrt(eqnn_rmsd(4 * n, m->pos + 12 * (size_t)m->first[i],
-                               m->pos + 12 * (size_t)m->first[i]) + n) / m->chains;
+        check_chain(m, m->first[i], m->first[i + 1], &t);
     }
-    test_note("%d in helices, O..N %.3f; %d in strands, %.3f a residue; %d contacts below 4", helix,
-              rise / helix, strand, reach / strand, near);
-    CHECK(helix > 100 && fabs(rise / helix - 3) < 0.2);
-    CHECK(strand > 30 && fabs(reach / strand - 3.4) < 0.15);
-    CHECK(near < 40 && size > 0);
+    test_note("%d in helices, O..N %.3f; %d in strands, %.3f a residue; %d contacts below 4",
+              t.helix, t.bond / t.helix, t.strand, t.reach / t.strand, t.near);
+    CHECK(t.helix > 100 && fabs(t.bond / t.helix - 3) < 0.2);
+    CHECK(t.strand > 30 && fabs(t.reach / t.strand - 3.4) < 0.15);
+    CHECK(t.near < 40);
     int n = m->first[8] - m->first[7];
     CHECK(again->residues == n && !memcmp(again->pos, m->pos + 12 * (size_t)m->first[7],
                                           12 * (size_t)n * sizeof(double)));
     eqnn_proteins_free(m);
     eqnn_proteins_free(again);
-    o.least = 1, o.most = 1;
-    m = eqnn_backbones(c, &o, 0, 3);
+}
+
+TEST(smallest_backbones)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_backbone_opts o = { .spread = -1, .least = 1, .most = 1 };
+    eqnn_proteins *m = eqnn_backbones(c, &o, 0, 3);
     CHECK(m && m->residues == 3);
     eqnn_proteins_free(m);
     m = eqnn_backbones(c, &o, 0, 0);
