@@ -32,6 +32,27 @@ endif
 ifeq ($(STRICT),1)
 FLAGS   += -DEQNN_STRICT
 endif
+# Programs of several processes are built by MPI's compiler, which calls ours; those of GPUs with CUDA.
+MPICC     ?= mpicc
+MPIRUN    ?= mpirun
+CUDA_HOME ?= /usr/local/cuda
+MPI       := OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC)
+HAVE_MPI  := $(shell command -v $(MPICC) 2>/dev/null)
+# CUDA=1: programs can run on a GPU; the kernels are an object of their own.
+NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(CUDA_HOME)/bin/nvcc)
+NVFLAGS   ?= -O3 -arch=native
+NV        := $(NVCC) -x cu -std=c++17 $(NVFLAGS) -Xcompiler -fno-threadsafe-statics,-fno-exceptions
+ifeq ($(STRICT),1)
+NV        += -DEQNN_STRICT -fmad=false
+endif
+ifeq ($(CUDA),1)
+FLAGS     += -DEQNN_CUDA
+LIBS      := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -lcublas $(LIBS)
+gpu        = $(BUILD)/$(1)/eqnn_cuda.o
+endif
+# The kernels run on a processor too (tests/cuda_emulate.h), with fibers that the sanitizers do not know.
+CUDA_TEST := $(if $(findstring -fsanitize,$(CFLAGS)),,$(shell echo 'int main() { return 0; }' | \
+               $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo $(CXX)))
 ifeq ($(DOUBLE),1)
 REAL    := f64
 else
@@ -41,7 +62,8 @@ f32     :=
 f64     := -DEQNN_DOUBLE
 
 HEADERS  := $(wildcard eqnn*.h eqnn*.cuh)
-EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
+DDP      := ddp_mpi ddp_nccl
+EXAMPLES := $(filter-out $(DDP),$(patsubst examples/%.c,%,$(wildcard examples/*.c)))
 TESTS    := $(patsubst tests/%.c,%,$(shell grep -l '^TEST_MAIN' tests/*.c))
 BENCHES  := $(patsubst tests/%.c,%,$(wildcard tests/bench*.c))
 FUZZERS  := $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
@@ -50,12 +72,14 @@ help:
 	@echo 'make run [ARGS="..."]       the trajectory experiment (ARGS="--help" lists its options)'
 	@echo 'make test                   every test in float and double; ends with "N passed, N failed"'
 	@echo 'make examples               all programs of examples/, into $(BUILD)/$(REAL)/examples/'
+	@echo 'make ddp                    examples/ddp_mpi.c: one network, several processes (needs mpicc)'
+	@echo 'make ddp_nccl               examples/ddp_nccl.c: the same on several GPUs (mpicc, CUDA and NCCL)'
 	@echo 'make bench                  how fast the kernels and the models are here'
 	@echo 'make golden DIRS="a b"      compares with folders of golden files of other programs'
 	@echo 'make fuzz [SECONDS=10]      random input for every reader (clang)'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'
-	@echo 'with CC= CXX= CFLAGS= DOUBLE=1 OMP=0 BLAS=1 ZLIB=1 STRICT=1'
+	@echo 'with CC= CXX= CFLAGS= DOUBLE=1 OMP=0 BLAS=1 ZLIB=1 STRICT=1 CUDA=1 MPICC= MPIRUN= CUDA_HOME='
 
 # What was built with other flags is built again.
 $(BUILD)/flags: FORCE
@@ -69,18 +93,46 @@ $(BUILD)/$(1)/eqnn.o: $(HEADERS) $(BUILD)/flags
 	@for h in $(filter %.h,$(HEADERS)); do echo "#include \"$$$$h\""; done | \
 	    $(CC) $(FLAGS) $($(1)) -I. -DEQNN_IMPLEMENTATION -x c -c - -o $$@
 
-$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h $(BUILD)/$(1)/eqnn.o
-	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o -o $$@ $(LIBS)
+$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
+	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
-$(BUILD)/$(1)/examples/%: examples/%.c $(HEADERS) $(BUILD)/flags
+$(BUILD)/$(1)/cuda: tests/cuda.c tests/cuda_emulate.h tests/test.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $$(@D)
-	@$(CC) $(FLAGS) $($(1)) -I. $$< -o $$@ $(LIBS)
+ifeq ($(CUDA_TEST),)
+	@printf '#!/bin/sh\necho "skipped: the kernels of a GPU (no C++ compiler, or a sanitizer)"\necho "0 passed, 0 failed"\n' > $$@
+	@chmod +x $$@
+else
+	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O1 -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
+endif
+
+$(BUILD)/$(1)/examples/%: examples/%.c $(HEADERS) $(BUILD)/flags $(call gpu,$(1))
+	@mkdir -p $$(@D)
+	@$(CC) $(FLAGS) $($(1)) -I. $$< $(call gpu,$(1)) -o $$@ $(LIBS)
 
 # For the tests: without the implementation, which is compiled already.
-$(BUILD)/$(1)/quick/%: examples/%.c $(BUILD)/$(1)/eqnn.o
+$(BUILD)/$(1)/quick/%: examples/%.c $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
 	@mkdir -p $$(@D)
 	@(echo '#line 1 "$$<"'; sed 's/^#define EQNN_IMPLEMENTATION.*//' $$<) | \
-	    $(CC) $(FLAGS) $($(1)) -I. -include stdlib.h -include string.h -include math.h -x c - -x none $(BUILD)/$(1)/eqnn.o -o $$@ $(LIBS)
+	    $(CC) $(FLAGS) $($(1)) -I. -include stdlib.h -include string.h -include math.h -x c - -x none $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
+
+$(BUILD)/$(1)/quick/ddp_mpi: examples/ddp_mpi.c examples/ddp.h $(BUILD)/$(1)/eqnn.o
+	@mkdir -p $$(@D)
+	@(echo '#line 1 "$$<"'; sed 's/^#define EQNN_IMPLEMENTATION.*//' $$<) | \
+	    $(MPI) $(FLAGS) $($(1)) -I. -Iexamples -x c - -x none $(BUILD)/$(1)/eqnn.o -o $$@ $(LIBS)
+
+# Several processes, and several GPUs.
+$(BUILD)/$(1)/examples/ddp_mpi: examples/ddp_mpi.c examples/ddp.h $(HEADERS) $(BUILD)/flags
+	@mkdir -p $$(@D)
+	@$(MPI) $(FLAGS) $($(1)) -I. $$< -o $$@ $(LIBS)
+
+$(BUILD)/$(1)/examples/ddp_nccl: examples/ddp_nccl.c examples/ddp.h $(HEADERS) $(BUILD)/$(1)/eqnn_cuda.o
+	@mkdir -p $$(@D)
+	@$(MPI) $(FLAGS) $($(1)) -DEQNN_CUDA -I. -isystem $(CUDA_HOME)/include $$< $(BUILD)/$(1)/eqnn_cuda.o \
+	    -o $$@ -L$(CUDA_HOME)/lib64 -lnccl -lcudart -lcublas -lstdc++ $(LIBS)
+
+$(BUILD)/$(1)/eqnn_cuda.o: eqnn_cuda.cuh eqnn.h $(BUILD)/flags
+	@mkdir -p $$(@D)
+	@$(NV) $($(1)) -c $$< -o $$@
 endef
 $(eval $(call rules,f32))
 $(eval $(call rules,f64))
@@ -88,16 +140,20 @@ $(eval $(call rules,f64))
 run: $(BUILD)/$(REAL)/examples/trajectory
 	@$< $(ARGS)
 
+ddp: $(BUILD)/$(REAL)/examples/ddp_mpi
+
+ddp_nccl: $(BUILD)/$(REAL)/examples/ddp_nccl
+
 examples: $(EXAMPLES:%=$(BUILD)/$(REAL)/examples/%)
 
 build-tests: $(foreach r,f32 f64,$(TESTS:%=$(BUILD)/$(r)/%) $(BUILD)/$(r)/golden)
-build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%)
+build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%) $(if $(HAVE_MPI),$(BUILD)/f32/quick/ddp_mpi)
 
 test:
 	-@$(MAKE) --no-print-directory -k -j$(JOBS) build-tests
-	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick sh tests/run.sh \
+	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick MPICC='$(MPICC)' MPIRUN='$(MPIRUN)' sh tests/run.sh \
 	    $(foreach r,f32 f64,$(TESTS:%=$(BUILD)/$(r)/%) "$(BUILD)/$(r)/golden -q tests/golden") \
-	    $(EXAMPLES:%=examples/%.c)
+	    $(EXAMPLES:%=examples/%.c) "sh tests/ddp.sh $(BUILD)/f32/quick/ddp_mpi"
 
 # For sanitizers and for other lanes: the test programs in float only; and those that use threads.
 test-float: $(TESTS:%=$(BUILD)/f32/%) $(BUILD)/f32/golden
@@ -135,5 +191,5 @@ clean:
 	@rm -rf $(BUILD)
 
 FORCE:
-.PHONY: help run test test-float test-threads build-tests examples golden bench fuzz install clean FORCE
+.PHONY: help run ddp ddp_nccl test test-float test-threads build-tests examples golden bench fuzz install clean FORCE
 .DELETE_ON_ERROR:

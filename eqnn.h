@@ -32,6 +32,7 @@
                             a*b+c, our own elementary functions; slower (but for
                             truncated normal weights, whose erfc is libm's)        default off
       EQNN_CBLAS            large matrix products go to a BLAS, which you link     default our own
+      EQNN_CUDA             eqnn_opts.device may be a GPU: link eqnn_cuda.o        default off
       EQNN_NO_VECTORS       plain loops instead of the compiler's vector types     default off
       EQNN_ASSERT(x)        checks of our own mistakes, for example assert         default nothing
       EQNN_FILE             the name of this file, if you rename it                "eqnn.h"
@@ -184,10 +185,16 @@ typedef struct eqnn_opts {
     void *alloc_user;     /* handed to alloc                                                      */
     void *buffer;         /* all memory comes from here and nothing from alloc; default none      */
     size_t buffer_size;   /* its size in bytes                                                    */
-    eqnn_ctx *weights_of; /* a worker: reads this context's parameters; default its own           */
+    eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
+                             before it; default its own                                           */
+    const char *device;   /* where numbers live: "cpu", "cuda", "cuda:1", ..; default "cpu" [1]   */
 } eqnn_opts;
+/* [1] The program is built with -DEQNN_CUDA and eqnn_cuda.o. On a GPU operations return before they
+   are done; what reads numbers waits (eqnn_value, eqnn_read, eqnn_data, saving, graphs from
+   positions). A context and its workers are used by one thread there. */
 
-/* A new context, or NULL when there is no memory for it. */
+/* A new context, or NULL when there is no memory for it. One whose device cannot be used has an
+   error that says why. */
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
 
@@ -205,6 +212,7 @@ EQNN_API void eqnn_tick(eqnn_ctx *c); /* new random numbers without a reset */
 typedef struct eqnn_mark {
     eqnn_ctx *ctx;
     size_t chunk, used, headers, nodes;
+    size_t number_chunk, number_used; /* where numbers live */
     int updates;
 } eqnn_mark;
 /* Forgets everything made since the mark except y, which is moved down and becomes a constant. */
@@ -219,7 +227,7 @@ EQNN_API int eqnn_recording(eqnn_ctx *c, int on);
 typedef struct eqnn_memory {
     size_t step, step_peak, step_reserved, lasting, tape_nodes;
 } eqnn_memory;
-EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c); /* bytes */
+EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c); /* bytes; on a GPU those of its memory */
 
 /* printf into the step's memory: for names made in loops. */
 EQNN_API const char *eqnn_format(eqnn_ctx *c, const char *format, ...) EQNN__PRINTF(2, 3);
@@ -273,7 +281,7 @@ EQNN_API eqnn_tensor *eqnn_keep(eqnn_tensor *x);
 
 EQNN_API int eqnn_rows(const eqnn_tensor *x); /* 0 of NULL */
 EQNN_API int eqnn_cols(const eqnn_tensor *x);
-EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x);
+EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x); /* on a GPU a copy, the step's */
 EQNN_API eqnn_ctx *eqnn_context(const eqnn_tensor *x);
 EQNN_API double eqnn_value(const eqnn_tensor *x); /* of a [1,1] tensor; NaN of NULL */
 EQNN_API double eqnn_at(const eqnn_tensor *x, int row, int col);
@@ -650,7 +658,8 @@ typedef struct eqnn_sgd_opts {
 EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts);
 EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts);
 /* One update from the summed gradients, which are zeroed. 0 when nothing was done because of an
-   error or a gradient that is not finite (then an error). */
+   error or a gradient that is not finite (then an error). A GPU tells of the latter when the next
+   number is read; from that step on nothing was updated. */
 EQNN_API int eqnn_adam_step(eqnn_adam *o);
 EQNN_API int eqnn_sgd_step(eqnn_sgd *o);
 EQNN_API void eqnn_adam_rate(eqnn_adam *o, double rate);
@@ -661,14 +670,17 @@ EQNN_API double eqnn_gradient_norm(eqnn_ctx *c);
 /* Uses the averaged weights from now on (on = 1) or the trained ones again (0). */
 EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
 /* Called with each gradient slab (and once with the filed updates) before an update; must replace
-   it by the mean over all ranks and return 1, or 0 when that fails. */
+   it by the mean over all ranks and return 1, or 0 when that fails. All ranks make the same weights
+   in the same order and file the same updates. A step of a context that has an error does not call
+   it: such a rank must end the others, which wait (examples/ddp.h). On a GPU values lie there and
+   may be still under way: f waits for them, and for its own work (examples/ddp_nccl.c). */
 typedef int (*eqnn_allreduce)(void *user, eqnn_real *values, size_t count);
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user);
 
 /* A batch in parts, each computed in a worker of its own and, with OpenMP, on a thread of its own,
    which gains more than threads inside of operations do (a single part has those). The bits depend
-   on the number of parts, not on that of threads (0: all there are). Threads call c's alloc. Free
-   the parts before c. */
+   on the number of parts, not on that of threads (0: all there are; on a GPU 1). Threads call c's
+   alloc. Free the parts before c. */
 typedef struct eqnn_parts eqnn_parts;
 typedef void (*eqnn_part)(eqnn_ctx *worker, int part, int parts, void *user);
 EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads);
@@ -1174,6 +1186,7 @@ struct eqnn_graph {
     const int *block;               /* [blocks+1] first node; then sources are targets          */
     const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL          */
     eqnn_ints *source_index, *target_index, *example_index, *pair_index, *pair_edge_index;
+    const struct eqnn_graph *there; /* for kernels: the same, arrays where numbers live         */
 };
 
 typedef struct eqnn_graph_opts {
@@ -1580,7 +1593,9 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
 #define EQNN__QUICK
 #pragma GCC push_options
 #pragma GCC optimize("O1", "align-functions", "align-loops", "no-tree-dominator-opts", \
-                     "no-tree-bit-ccp", "no-tree-copy-prop", "no-tree-dse", "no-dse", "no-tree-pta")
+                     "no-tree-bit-ccp", "no-tree-copy-prop", "no-tree-dse", "no-dse", \
+                     "no-tree-pta", "no-tree-slsr", "no-tree-sink", "no-ssa-backprop", "no-tree-phiprop", \
+                     "no-tree-scev-cprop", "ira-region=one")
 #endif
 
 #ifndef EQNN_FILE
@@ -1639,10 +1654,11 @@ typedef struct eqnn__sweep eqnn__sweep;
 typedef struct eqnn__arena {
     char *chunk[EQNN__CHUNKS];
     size_t size[EQNN__CHUNKS];
-    size_t chunks, at;       /* chunks there are; the one being filled   */
-    size_t used;             /* bytes of that chunk                      */
-    size_t below, reserved;  /* bytes of the chunks before it; of all    */
+    size_t chunks, at;       /* chunks there are; the one being filled          */
+    size_t used;             /* bytes of that chunk                             */
+    size_t below, reserved;  /* bytes of the chunks before it; of all           */
     size_t peak;
+    int away;                /* memory of a GPU: the host never looks into it   */
 } eqnn__arena;
 
 /* Records of one size (tensor headers, nodes), numbered; chunk k holds EQNN__FIRST << k of them. */
@@ -1654,16 +1670,24 @@ typedef struct eqnn__pool {
 
 /* Memory given back during an unrecorded sweep, by size. */
 #define EQNN__BINS 64
-typedef struct eqnn__free { struct eqnn__free *next; size_t bytes; } eqnn__free;
-typedef struct eqnn__recycler { eqnn__free *bin[EQNN__BINS]; } eqnn__recycler;
+typedef struct eqnn__free { struct eqnn__free *next; size_t bytes; void *p; } eqnn__free;
+typedef struct eqnn__recycler { eqnn__free *bin[EQNN__BINS], *spare; } eqnn__recycler;
 
 typedef struct eqnn__device {
-    int threads;         /* OpenMP threads that loops may use          */
-    int flag;            /* set by check when a number is not finite   */
-    void *scratch;       /* working memory for the call                */
-    size_t scratch_size; /* bytes                                      */
-    const struct eqnn__loops *loops; /* the processor's innermost loops */
+    int threads;         /* OpenMP threads that loops may use                                     */
+    int flag;            /* check found a number that is not finite; on a GPU known after wait    */
+    void *scratch;       /* working memory for the call                                           */
+    size_t scratch_size; /* bytes                                                                 */
+    const struct eqnn__loops *loops; /* the processor's innermost loops                           */
+    void *gpu;           /* the state of a table that is not the processor's, else NULL           */
+    const char *const *op; /* the operation at work, so that what fails late can be named         */
+    int64_t step;        /* the training step at work, for check                                  */
+    int64_t bad_step;    /* of a GPU, after wait: the first step in which check found something   */
+    const eqnn_real *bad; /* and which number it was, or NULL when that is not known              */
 } eqnn__device;
+
+/* Which way numbers are copied. */
+enum { EQNN__TO_DEVICE, EQNN__TO_HOST, EQNN__WITHIN };
 
 enum { EQNN__ALIVE = 0x51, EQNN__DEAD = 0xdd };
 
@@ -1701,7 +1725,10 @@ struct eqnn_ctx {
     void *alloc_user;
     char *buffer;                   /* the caller's buffer and how far it is used        */
     size_t buffer_size, buffer_used;
-    eqnn__arena step, lasting;
+    eqnn__arena step, lasting;      /* memory of the host                                */
+    eqnn__arena far_step, far_lasting;        /* and of a GPU                            */
+    eqnn__arena *numbers, *lasting_numbers;   /* where numbers live: here or there       */
+    double *sum, sum_here;          /* where numbers live, one of totals                 */
     eqnn__pool header[2], node;     /* headers alternate, so that stale ones are seen    */
     int side;                       /* which header pool this step uses                  */
     size_t slots;                   /* outputs of all nodes so far                       */
@@ -1824,6 +1851,19 @@ static char *eqnn__aligned(char *p)
     return p + (EQNN__ALIGN - (size_t)(uintptr_t)p % EQNN__ALIGN) % EQNN__ALIGN;
 }
 
+/* What section 4's table does. */
+static void *eqnn__reserve(eqnn_ctx *c, size_t bytes);
+static void eqnn__give_back(eqnn_ctx *c, void *p, size_t bytes);
+static void eqnn__copy(eqnn_ctx *c, void *to, const void *from, size_t bytes, int way);
+static void eqnn__fill(eqnn_ctx *c, size_t n, double value, eqnn_real *x);
+static int eqnn__wait(eqnn_ctx *c);
+static void eqnn__gradients_late(eqnn_ctx *c);
+
+static char *eqnn__chunk_get(eqnn_ctx *c, const eqnn__arena *a, size_t bytes)
+{
+    return (char *)(a->away ? eqnn__reserve(c, bytes) : eqnn__try_heap(c, NULL, 0, bytes));
+}
+
 /* A new chunk behind the last: half of what is reserved already, or what is asked for if that is
    more or if there is not so much. */
 static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
@@ -1835,11 +1875,12 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
         return 0;
     }
     if (want < need) want = need;
-    char *p = (char *)eqnn__try_heap(c, NULL, 0, want);
-    if (!p && want > need) p = (char *)eqnn__try_heap(c, NULL, 0, want = need);
+    char *p = eqnn__chunk_get(c, a, want);
+    if (!p && want > need) p = eqnn__chunk_get(c, a, want = need);
     if (!p) {
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for, %zu in use", c->op ? c->op : "eqnn",
-                   bytes, a->below + a->used);
+        eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
+                   c->op ? c->op : "eqnn", a->away ? " on the device" : "", bytes,
+                   a->below + a->used);
         return 0;
     }
     a->chunk[a->chunks] = p;
@@ -1862,7 +1903,7 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
                 a->used = start + need;
                 if (a->below + a->used > a->peak) a->peak = a->below + a->used;
 #ifdef EQNN__ASAN
-                __asan_unpoison_memory_region(base + start, need);
+                if (!a->away) __asan_unpoison_memory_region(base + start, need);
 #endif
                 return base + start;
             }
@@ -1884,7 +1925,7 @@ static void eqnn__arena_cut(eqnn__arena *a, size_t at, size_t used)
 #if defined(EQNN__ASAN) || defined(EQNN_DEBUG)
     for (size_t k = at; k <= a->at && k < a->chunks; k++) {
         size_t from = k == at ? used : 0, to = k == a->at ? a->used : a->size[k];
-        if (to <= from) continue;
+        if (to <= from || a->away) continue;
 #ifdef EQNN__ASAN
         __asan_unpoison_memory_region(a->chunk[k] + from, to - from);
 #endif
@@ -1902,6 +1943,10 @@ static void eqnn__arena_free(eqnn_ctx *c, eqnn__arena *a)
 {
     while (a->chunks > 0) {
         a->chunks--;
+        if (a->away) {
+            eqnn__give_back(c, a->chunk[a->chunks], a->size[a->chunks]);
+            continue;
+        }
 #ifdef EQNN__ASAN
         __asan_unpoison_memory_region(a->chunk[a->chunks], a->size[a->chunks]);
 #endif
@@ -1916,27 +1961,55 @@ static void *eqnn__keep_alloc(eqnn_ctx *c, size_t bytes)
     return p;
 }
 
-/* During an unrecorded sweep, memory of the right size that was given back is used first. */
-static void *eqnn__step_alloc(eqnn_ctx *c, size_t bytes)
+/* The same where numbers live. */
+static void *eqnn__keep_numbers(eqnn_ctx *c, size_t bytes)
+{
+    void *p = eqnn__arena_alloc(c, c->lasting_numbers, bytes);
+    if (p) eqnn__fill(c, bytes / sizeof(eqnn_real), 0, (eqnn_real *)p);
+    return p;
+}
+
+/* Numbers of this step. During an unrecorded sweep, memory of the right size that was given back is
+   used first. */
+static void *eqnn__step_numbers(eqnn_ctx *c, size_t bytes)
 {
     if (c->recycler) {
         size_t need = eqnn__round(bytes ? bytes : 1);
         eqnn__free **at = &c->recycler->bin[need / EQNN__ALIGN % EQNN__BINS];
         for (; *at; at = &(*at)->next)
             if ((*at)->bytes == need) {
-                void *p = *at;
-                *at = (*at)->next;
+                eqnn__free *f = *at;
+                void *p = f->p;
+                *at = f->next;
+                if (f == p) return p;
+                f->next = c->recycler->spare;
+                c->recycler->spare = f;
                 return p;
             }
     }
-    return eqnn__arena_alloc(c, &c->step, bytes);
+    return eqnn__arena_alloc(c, c->numbers, bytes);
 }
 
+/* Anything else: on a processor the same. */
+static void *eqnn__step_alloc(eqnn_ctx *c, size_t bytes)
+{
+    if (c->numbers->away) return eqnn__arena_alloc(c, &c->step, bytes);
+    return eqnn__step_numbers(c, bytes);
+}
+
+/* What is given back holds its own entry of the list, unless it is a GPU's. */
 static void eqnn__recycle(eqnn_ctx *c, void *p, size_t bytes)
 {
     size_t need = eqnn__round(bytes ? bytes : 1);
     eqnn__free *f = (eqnn__free *)p, **bin = &c->recycler->bin[need / EQNN__ALIGN % EQNN__BINS];
+    if (c->numbers->away) {
+        f = c->recycler->spare;
+        if (f) c->recycler->spare = f->next;
+        else f = (eqnn__free *)eqnn__arena_alloc(c, &c->step, sizeof *f);
+        if (!f) return;
+    }
     f->bytes = need;
+    f->p = p;
     f->next = *bin;
     *bin = f;
 }
@@ -2046,17 +2119,18 @@ EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c)
     eqnn_memory m;
     memset(&m, 0, sizeof m);
     if (!c) return m;
-    m.step = c->step.below + c->step.used;
-    m.step_peak = c->step.peak;
-    m.step_reserved = c->step.reserved;
-    m.lasting = c->lasting.below + c->lasting.used;
+    m.step = c->numbers->below + c->numbers->used;
+    m.step_peak = c->numbers->peak;
+    m.step_reserved = c->numbers->reserved;
+    m.lasting = c->lasting_numbers->below + c->lasting_numbers->used;
     m.tape_nodes = c->node.count;
     return m;
 }
 
 /* --- life of a context --- */
 
-static void eqnn__device_begin(eqnn_ctx *c, int lanes);
+static void eqnn__device_begin(eqnn_ctx *c, const char *name, int lanes);
+static void eqnn__device_end(eqnn_ctx *c);
 static void eqnn__params_free(eqnn_ctx *c);
 static void eqnn__params_reset(eqnn_ctx *c);
 static int eqnn__params_updates(const eqnn_ctx *c);
@@ -2104,7 +2178,12 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->node.item = sizeof(eqnn__node);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
     c->scope_hash[0] = EQNN__HASH;
-    eqnn__device_begin(c, o.lanes);
+    c->numbers = &c->step;
+    c->lasting_numbers = &c->lasting;
+    c->sum = &c->sum_here;
+    c->op = "make";
+    eqnn__device_begin(c, o.device, o.lanes);
+    c->op = NULL;
     return c;
 }
 
@@ -2118,6 +2197,9 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
     eqnn__pool_free(c, &c->header[0]);
     eqnn__arena_free(c, &c->step);
     eqnn__arena_free(c, &c->lasting);
+    eqnn__arena_free(c, &c->far_step);
+    eqnn__arena_free(c, &c->far_lasting);
+    eqnn__device_end(c);
     if (!c->buffer) c->alloc(c->alloc_user, c, sizeof *c, 0);
 }
 
@@ -2151,6 +2233,7 @@ EQNN_API void eqnn_reset(eqnn_ctx *c)
     eqnn__nodes_cut(c, 0);
     c->slots = 0;
     eqnn__arena_cut(&c->step, 0, 0);
+    if (c->numbers->away) eqnn__arena_cut(c->numbers, 0, 0);
     c->tick++;
 }
 
@@ -2162,10 +2245,30 @@ EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c)
     m.ctx = c;
     m.chunk = c->step.at;
     m.used = c->step.used;
+    m.number_chunk = c->numbers->at;
+    m.number_used = c->numbers->used;
     m.headers = c->header[c->side].count;
     m.nodes = c->node.count;
     m.updates = eqnn__params_updates(c);
     return m;
+}
+
+/* Numbers move down to where room was just made, which may overlap with where they are. Then a GPU
+   copies them in two steps, by way of memory behind both. */
+static int eqnn__numbers_down(eqnn_ctx *c, void *to, const void *from, size_t bytes)
+{
+    eqnn__arena *a = c->numbers;
+    size_t at = a->at, used = a->used, apart = (size_t)((uintptr_t)from - (uintptr_t)to);
+    if (!a->away || from == to || apart >= bytes) {
+        if (from != to) eqnn__copy(c, to, from, bytes, EQNN__WITHIN);
+        return 1;
+    }
+    char *p = (char *)eqnn__arena_alloc(c, a, apart + bytes);
+    if (!p) return 0;
+    eqnn__copy(c, p + apart, from, bytes, EQNN__WITHIN);
+    eqnn__copy(c, to, p + apart, bytes, EQNN__WITHIN);
+    eqnn__arena_cut(a, at, used);
+    return 1;
 }
 
 EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
@@ -2174,21 +2277,22 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
     if (!c) return NULL;
     eqnn_tensor old;
     int keep = y && y->state == EQNN__ALIVE;
+    memset(&old, 0, sizeof old);
     if (keep) old = *y;
     eqnn__params_rewind(c, m.updates);
     eqnn__headers_cut(c, m.headers);
     eqnn__onces_drop(c);
     eqnn__nodes_cut(c, m.nodes);
+    size_t bytes = keep ? (size_t)old.rows * (size_t)old.cols * sizeof *old.data : 0;
 #ifdef EQNN__ASAN
-    eqnn_real *copy = keep ? (eqnn_real *)malloc(
-                                 (size_t)old.rows * (size_t)old.cols * sizeof *copy + 1)
-                           : NULL;
-    if (copy) memcpy(copy, old.data, (size_t)old.rows * (size_t)old.cols * sizeof *copy);
-    if (copy) old.data = copy;
+    void *copy = keep && !c->numbers->away ? malloc(bytes + 1) : NULL;
+    if (copy) memcpy(copy, old.data, bytes);
+    if (copy) old.data = (eqnn_real *)copy;
 #endif
     eqnn__arena_cut(&c->step, m.chunk, m.used);
+    if (c->numbers->away) eqnn__arena_cut(c->numbers, m.number_chunk, m.number_used);
     eqnn_tensor *z = keep ? eqnn__new(c, old.rows, old.cols) : NULL;
-    if (z) memmove(z->data, old.data, (size_t)old.rows * (size_t)old.cols * sizeof *z->data);
+    if (z && !eqnn__numbers_down(c, z->data, old.data, bytes)) z = NULL;
     if (z) z->label = old.label;
 #ifdef EQNN__ASAN
     free(copy);
@@ -2206,6 +2310,7 @@ struct eqnn_ints {
     int *v;
     int *first, *list; /* the inverse: list[first[k]..first[k+1]-1] are the places of k, or NULL */
     int keep;
+    struct { const int *v, *first, *list; } there; /* the same for kernels, where numbers live */
 };
 
 /* --- checks at the door of every operation --- */
@@ -2274,7 +2379,7 @@ static eqnn_tensor *eqnn__new(eqnn_ctx *c, int rows, int cols)
 {
     size_t bytes = eqnn__bytes(c, rows, cols);
     if (!bytes || c->failed) return NULL;
-    eqnn_real *data = (eqnn_real *)eqnn__step_alloc(c, bytes);
+    eqnn_real *data = (eqnn_real *)eqnn__step_numbers(c, bytes);
     eqnn_tensor *x = data ? eqnn__header(c, rows, cols, data) : NULL;
     if (x) x->recyclable = c->recycler != NULL;
     return x;
@@ -2285,7 +2390,7 @@ static eqnn_tensor *eqnn__new_kept(eqnn_ctx *c, int rows, int cols)
 {
     size_t bytes = eqnn__bytes(c, rows, cols);
     if (!bytes || c->failed) return NULL;
-    eqnn_real *data = (eqnn_real *)eqnn__keep_alloc(c, bytes);
+    eqnn_real *data = (eqnn_real *)eqnn__keep_numbers(c, bytes);
     eqnn_tensor *x = data ? (eqnn_tensor *)eqnn__keep_alloc(c, sizeof *x) : NULL;
     if (!x) return NULL;
     x->ctx = c;
@@ -2296,6 +2401,58 @@ static eqnn_tensor *eqnn__new_kept(eqnn_ctx *c, int rows, int cols)
     return x;
 }
 
+/* --- between the host and where numbers live --- */
+
+/* Numbers to the host, which waits for them: 1, or 0 and an error of the device. */
+static int eqnn__copy_out(eqnn_ctx *c, void *to, const void *from, size_t bytes)
+{
+    eqnn__copy(c, to, from, bytes, EQNN__TO_HOST);
+    return !c->device.gpu || eqnn__wait(c);
+}
+
+static void eqnn__copy_in(eqnn_ctx *c, void *to, const void *from, size_t bytes)
+{
+    eqnn__copy(c, to, from, bytes, EQNN__TO_DEVICE);
+}
+
+/* To other numbers, which do not overlap with these or are the same. */
+static void eqnn__numbers_copy(eqnn_ctx *c, eqnn_real *to, const eqnn_real *from, size_t n)
+{
+    if (to != from) eqnn__copy(c, to, from, n * sizeof *to, EQNN__WITHIN);
+}
+
+/* n numbers that the host may look at: they themselves, or a copy in the step's memory. */
+static const eqnn_real *eqnn__to_read(eqnn_ctx *c, const eqnn_real *x, size_t n)
+{
+    if (!c->numbers->away || !x) return x;
+    eqnn_real *copy = (eqnn_real *)eqnn__arena_alloc(c, &c->step, n * sizeof *x);
+    return copy && eqnn__copy_out(c, copy, x, n * sizeof *x) ? copy : NULL;
+}
+
+/* Where the host writes n numbers that become x with eqnn__written: x itself, or room in the
+   step's memory. That, and what is taken of it in between, is given back then. */
+static eqnn_real *eqnn__to_write(eqnn_ctx *c, eqnn_real *x, size_t n)
+{
+    if (!c->numbers->away) return x;
+    return (eqnn_real *)eqnn__arena_alloc(c, &c->step, n * sizeof *x);
+}
+
+static void eqnn__written(eqnn_ctx *c, eqnn_real *x, const eqnn_real *room, size_t n)
+{
+    eqnn__arena *a = &c->step;
+    if (room == x || !room) return;
+    eqnn__copy_in(c, x, room, n * sizeof *x);
+    size_t used = (size_t)((uintptr_t)room - (uintptr_t)a->chunk[a->at]);
+    if (used < a->used) eqnn__arena_cut(a, a->at, used);
+}
+
+/* The sum that was made last. */
+static double eqnn__sum_read(eqnn_ctx *c)
+{
+    double sum = NAN;
+    return eqnn__copy_out(c, &sum, c->sum, sizeof sum) ? sum : NAN;
+}
+
 EQNN_API eqnn_tensor *eqnn_from(eqnn_ctx *c, int rows, int cols, const eqnn_real *values)
 {
     if (!c || c->failed) return NULL;
@@ -2303,7 +2460,7 @@ EQNN_API eqnn_tensor *eqnn_from(eqnn_ctx *c, int rows, int cols, const eqnn_real
     eqnn_tensor *x = eqnn__new(c, rows, cols);
     if (x && eqnn__count(x) && !values)
         return eqnn__fail(c, "from: the numbers are missing (NULL)");
-    if (x && values) memcpy(x->data, values, eqnn__count(x) * sizeof *values);
+    if (x && values) eqnn__copy_in(c, x->data, values, eqnn__count(x) * sizeof *values);
     return x;
 }
 
@@ -2314,7 +2471,10 @@ EQNN_API eqnn_tensor *eqnn_from_double(eqnn_ctx *c, int rows, int cols, const do
     eqnn_tensor *x = eqnn__new(c, rows, cols);
     if (x && eqnn__count(x) && !values)
         return eqnn__fail(c, "from_double: the numbers are missing (NULL)");
-    for (size_t i = 0; x && i < eqnn__count(x); i++) x->data[i] = (eqnn_real)values[i];
+    eqnn_real *v = x ? eqnn__to_write(c, x->data, eqnn__count(x)) : NULL;
+    if (!v) return NULL;
+    for (size_t i = 0; i < eqnn__count(x); i++) v[i] = (eqnn_real)values[i];
+    eqnn__written(c, x->data, v, eqnn__count(x));
     return x;
 }
 
@@ -2323,9 +2483,7 @@ EQNN_API eqnn_tensor *eqnn_full(eqnn_ctx *c, int rows, int cols, double value)
     if (!c || c->failed) return NULL;
     c->op = "full";
     eqnn_tensor *x = eqnn__new(c, rows, cols);
-    size_t n = x ? eqnn__count(x) : 0;
-    if (n && value == 0) memset(x->data, 0, n * sizeof *x->data);
-    for (size_t i = 0; i < n && value != 0; i++) x->data[i] = (eqnn_real)value;
+    if (x) eqnn__fill(c, eqnn__count(x), value, x->data);
     return x;
 }
 
@@ -2337,8 +2495,10 @@ EQNN_API eqnn_tensor *eqnn_zeros(eqnn_ctx *c, int rows, int cols)
 EQNN_API eqnn_tensor *eqnn_detach(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "detach")) return NULL;
-    eqnn_tensor *y = eqnn_from(x->ctx, x->rows, x->cols, x->data);
-    if (y) y->label = x->label;
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols);
+    if (!y) return NULL;
+    eqnn__numbers_copy(x->ctx, y->data, x->data, eqnn__count(x));
+    y->label = x->label;
     return y;
 }
 
@@ -2347,7 +2507,7 @@ EQNN_API eqnn_tensor *eqnn_keep(eqnn_tensor *x)
     if (eqnn__bad(x, "keep")) return NULL;
     eqnn_tensor *y = eqnn__new_kept(x->ctx, x->rows, x->cols);
     if (!y) return NULL;
-    memcpy(y->data, x->data, eqnn__count(x) * sizeof *x->data);
+    eqnn__numbers_copy(x->ctx, y->data, x->data, eqnn__count(x));
     y->label = x->label;
     return y;
 }
@@ -2356,9 +2516,21 @@ EQNN_API eqnn_tensor *eqnn_keep(eqnn_tensor *x)
 
 EQNN_API int eqnn_rows(const eqnn_tensor *x) { return x ? x->rows : 0; }
 EQNN_API int eqnn_cols(const eqnn_tensor *x) { return x ? x->cols : 0; }
-EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x) { return x ? x->data : NULL; }
 EQNN_API eqnn_ctx *eqnn_context(const eqnn_tensor *x) { return x ? x->ctx : NULL; }
 EQNN_API const eqnn_label *eqnn_label_of(const eqnn_tensor *x) { return x ? x->label : NULL; }
+
+/* On a GPU a copy in the step's memory. */
+EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x)
+{
+    return x ? eqnn__to_read(x->ctx, x->data, eqnn__count(x)) : NULL;
+}
+
+static double eqnn__number(const eqnn_tensor *x, size_t i)
+{
+    eqnn_real value;
+    if (!eqnn__copy_out(x->ctx, &value, x->data + i, sizeof value)) return NAN;
+    return (double)value;
+}
 
 EQNN_API double eqnn_at(const eqnn_tensor *x, int row, int col)
 {
@@ -2367,13 +2539,13 @@ EQNN_API double eqnn_at(const eqnn_tensor *x, int row, int col)
         eqnn__fail(x->ctx, "at: (%d,%d) lies outside [%d,%d]", row, col, x->rows, x->cols);
         return NAN;
     }
-    return (double)x->data[(size_t)row * (size_t)x->cols + (size_t)col];
+    return eqnn__number(x, (size_t)row * (size_t)x->cols + (size_t)col);
 }
 
 EQNN_API double eqnn_value(const eqnn_tensor *x)
 {
     if (eqnn__bad(x, "value")) return NAN;
-    if (x->rows == 1 && x->cols == 1) return (double)x->data[0];
+    if (x->rows == 1 && x->cols == 1) return eqnn__number(x, 0);
     eqnn__fail(x->ctx, "value: [%d,%d] is not one number; use eqnn_sum, eqnn_at or eqnn_read",
                x->rows, x->cols);
     return NAN;
@@ -2382,8 +2554,7 @@ EQNN_API double eqnn_value(const eqnn_tensor *x)
 EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out)
 {
     if (eqnn__bad(x, "read")) return 0;
-    memcpy(out, x->data, eqnn__count(x) * sizeof *out);
-    return 1;
+    return eqnn__copy_out(x->ctx, out, x->data, eqnn__count(x) * sizeof *out);
 }
 
 EQNN_API void eqnn_print(const eqnn_tensor *x, const char *title, FILE *file)
@@ -2392,10 +2563,11 @@ EQNN_API void eqnn_print(const eqnn_tensor *x, const char *title, FILE *file)
         fprintf(file, "%s: none\n", title);
         return;
     }
+    const eqnn_real *v = eqnn_data(x);
     fprintf(file, "%s [%d,%d] %s\n", title, x->rows, x->cols, x->label ? x->label->name : "");
-    for (int r = 0; r < x->rows && r < 8; r++) {
+    for (int r = 0; v && r < x->rows && r < 8; r++) {
         for (int k = 0; k < x->cols && k < 12; k++)
-            fprintf(file, " %10.5g", (double)x->data[(size_t)r * (size_t)x->cols + (size_t)k]);
+            fprintf(file, " %10.5g", (double)v[(size_t)r * (size_t)x->cols + (size_t)k]);
         fprintf(file, x->cols > 12 ? " ...\n" : "\n");
     }
     if (x->rows > 8) fprintf(file, " ...\n");
@@ -2406,6 +2578,17 @@ EQNN_API void eqnn_print(const eqnn_tensor *x, const char *title, FILE *file)
 static void *eqnn__ints_alloc(eqnn_ctx *c, size_t bytes, int keep)
 {
     return keep ? eqnn__keep_alloc(c, bytes) : eqnn__arena_alloc(c, &c->step, bytes);
+}
+
+/* n of these integers as kernels see them: they themselves, or a copy where numbers live. */
+static const int *eqnn__ints_there(const eqnn_ints *x, const int *v, size_t n)
+{
+    eqnn_ctx *c = x->ctx;
+    if (!c->device.gpu) return v;
+    int *copy = (int *)eqnn__arena_alloc(c, x->keep ? c->lasting_numbers : c->numbers,
+                                         n * sizeof *v);
+    if (copy) eqnn__copy_in(c, copy, v, n * sizeof *v);
+    return copy;
 }
 
 /* The inverse, by counting. */
@@ -2419,7 +2602,9 @@ static int eqnn__ints_invert(eqnn_ints *x)
     for (size_t i = 0; i < n; i++) x->first[x->v[i] + 2]++;
     for (size_t k = 2; k < m + 2; k++) x->first[k] += x->first[k - 1];
     for (size_t i = 0; i < n; i++) x->list[x->first[x->v[i] + 1]++] = (int)i;
-    return 1;
+    x->there.first = eqnn__ints_there(x, x->first, m + 1);
+    x->there.list = eqnn__ints_there(x, x->list, n);
+    return x->there.first && x->there.list;
 }
 
 EQNN_API eqnn_ints *eqnn_ints_make(eqnn_ctx *c, int count, const int *values, int range, int keep)
@@ -2445,6 +2630,8 @@ EQNN_API eqnn_ints *eqnn_ints_make(eqnn_ctx *c, int count, const int *values, in
     x->range = range;
     x->v = v;
     x->keep = keep;
+    x->there.v = eqnn__ints_there(x, v, (size_t)count);
+    if (!x->there.v) return NULL;
     return range == 0 || eqnn__ints_invert(x) ? x : NULL;
 }
 
@@ -2626,10 +2813,13 @@ enum { EQNN__SUM, EQNN__MAX };
 enum { EQNN__UNIFORM, EQNN__NORMAL, EQNN__MASK /* 1/(1-p) with probability 1-p, else 0 */ };
 enum { EQNN__SGD, EQNN__ADAM, EQNN__EMA };
 
-/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment. */
+/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment.
+   The gradient is multiplied by min(1, clip / (sqrt(squares) + 1e-6)), as torch's clip_grad_norm_
+   does; squares lies where numbers live, so that the host need not wait for it. */
 typedef struct eqnn__update {
     int kind, nesterov;
-    double rate, beta1, beta2, eps, decay, l2, correct1, correct2, momentum, grad_scale;
+    double rate, beta1, beta2, eps, decay, l2, correct1, correct2, momentum, clip;
+    const double *squares; /* of the whole gradient, summed; NULL: no clipping */
 } eqnn__update;
 
 /* A multilinear form L = sum over items e of product over slots s of v_s[row_s(e), ...], contracted
@@ -2678,13 +2868,31 @@ typedef struct eqnn__radial_plan { int d, U, V; } eqnn__radial_plan;
 /* poly, any slots: L += c product over s of v_s[col[s]] */
 typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_record;
 
+/* Numbers, and the integers that entries read, live in the device's memory: on a processor in the
+   host's, on a GPU in its own. Plans, forms and graph structs (not their arrays) are the host's. */
 typedef struct eqnn__kernels {
+    /* the device of that index gets ready, d->gpu is set; 1, or 0 and a sentence in why */
+    int (*begin)(eqnn__device *d, int index, char *why, size_t size);
+    void (*end)(eqnn__device *d);
+    /* memory of the device, aligned to 256 bytes; NULL when none is left. Never in a step like the
+       last. */
+    void *(*reserve)(eqnn__device *d, size_t bytes);
+    void (*release)(eqnn__device *d, void *p, size_t bytes);
+    /* TO_DEVICE returns at once, and the source may be overwritten then; TO_HOST waits; WITHIN
+       does not */
+    void (*copy)(eqnn__device *d, void *to, const void *from, size_t bytes, int way);
+    void (*fill)(eqnn__device *d, size_t n, double value, eqnn_real *x);
+    /* until all is done; 1, or 0 and the sentence of the first thing that went wrong since the last
+       wait. Tells in d->flag whether a check found something since, and forgets it. */
+    int (*wait)(eqnn__device *d, char *why, size_t size);
     /* pointwise: out [rows,cols] contiguous; order: which derivative of a function of one number */
     void (*map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
                 eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out);
     /* numbers first..first+n-1 of the stream that key and tick name */
     void (*random)(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n, double p,
                    eqnn_real *out);
+    /* sets d->flag when a number is not finite; on a GPU the flag stays there until the next wait,
+       and update does nothing while it is raised */
     void (*check)(eqnn__device *d, size_t n, const eqnn_real *x);
     /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order
        NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX; an empty MAX is 0
@@ -2695,7 +2903,9 @@ typedef struct eqnn__kernels {
                       eqnn_real *out);
     void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
                           size_t cols, const eqnn_real *x, eqnn_real *out);
-    void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out);
+    /* the sum of x, or of its squares, in out, which lies where numbers live; add: to what is there
+       */
+    void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out, int add);
     /* softmax over the rows of each segment, column by column; first NULL: over columns of n rows
        */
     void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
@@ -2757,14 +2967,27 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #define EQNN__VEC EQNN__K(vec)
 #define EQNN__BITS EQNN__K(bits)
 
+/* nvcc: functions of one number and tables serve both sides; vector types it has on the host only.
+   */
+#if defined(__CUDACC__) && defined(EQNN_NO_VECTORS)
+#define EQNN__HD __host__ __device__
+#else
+#define EQNN__HD
+#endif
+#if defined(__CUDA_ARCH__) && defined(EQNN_NO_VECTORS)
+#define EQNN__TABLE static __device__ const
+#else
+#define EQNN__TABLE static const
+#endif
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__OPTIMIZE__)
-#define EQNN__INLINE static inline __attribute__((unused)) /* four times sooner compiled at -O0 */
+#define EQNN__INLINE \
+    EQNN__HD static inline __attribute__((unused)) /* four times sooner compiled at -O0 */
 #define EQNN__NOINLINE __attribute__((noinline))
 #elif defined(__GNUC__) || defined(__clang__)
-#define EQNN__INLINE static inline __attribute__((always_inline, unused))
+#define EQNN__INLINE EQNN__HD static inline __attribute__((always_inline, unused))
 #define EQNN__NOINLINE __attribute__((noinline))
 #else
-#define EQNN__INLINE static inline
+#define EQNN__INLINE EQNN__HD static inline
 #define EQNN__NOINLINE
 #endif
 #define EQNN__PRAGMA(text) _Pragma(#text)
@@ -2790,7 +3013,7 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #ifdef EQNN_STRICT
 #if defined(__clang__)
 #pragma clang fp contract(off)
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && !defined(__CUDACC__) /* nvcc: -fmad=false */
 #pragma GCC optimize("fp-contract=off")
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
@@ -2836,7 +3059,7 @@ static size_t eqnn__blocks(size_t n, size_t grain)
 
 #ifdef EQNN_STRICT
 /* exp(x) = 2^k e^r, r = x - k ln 2, |r| <= ln(2)/2; e^r by its series. */
-static double eqnn__exp(double x)
+static EQNN__HD double eqnn__exp(double x)
 {
     if (!(x < 709.8)) return x > 0 ? HUGE_VAL : x;
     if (x < -745) return 0;
@@ -2847,7 +3070,7 @@ static double eqnn__exp(double x)
 }
 
 /* log(2^k m) = k ln 2 + 2 atanh(s), s = (m-1)/(m+1), m between sqrt(1/2) and sqrt(2). */
-static double eqnn__log(double x)
+static EQNN__HD double eqnn__log(double x)
 {
     if (!(x > 0)) return x < 0 || x != x ? (x - x) / (x - x) : -HUGE_VAL;
     if (x > 1.7976931348623157e308) return x;
@@ -2860,7 +3083,7 @@ static double eqnn__log(double x)
 }
 
 /* sin(x + quarter pi/2). Three-part reduction; above 1e9 digits are lost, the same everywhere. */
-static double eqnn__sin_quarter(double x, int quarter)
+static EQNN__HD double eqnn__sin_quarter(double x, int quarter)
 {
     double k = floor(x * (2 / EQNN__PI) + 0.5);
     if (!(fabs(k) < 1e15)) return k - k;
@@ -2872,28 +3095,28 @@ static double eqnn__sin_quarter(double x, int quarter)
     return q & 2 ? -y : y;
 }
 
-static double eqnn__power(double x, double p)
+static EQNN__HD double eqnn__power(double x, double p)
 {
     return eqnn__exp(p * eqnn__log(x));
 }
 #else
-static double eqnn__exp(double x)
+static EQNN__HD double eqnn__exp(double x)
 {
     return exp(x);
 }
 
-static double eqnn__log(double x)
+static EQNN__HD double eqnn__log(double x)
 {
     return log(x);
 }
 
-static double eqnn__sin_quarter(double x, int quarter)
+static EQNN__HD double eqnn__sin_quarter(double x, int quarter)
 {
     double y = quarter & 1 ? cos(x) : sin(x);
     return quarter & 2 ? -y : y;
 }
 
-static double eqnn__power(double x, double p)
+static EQNN__HD double eqnn__power(double x, double p)
 {
     return pow(x, p);
 }
@@ -2901,7 +3124,7 @@ static double eqnn__power(double x, double p)
 
 /* The angle of (x, y); 0 at the origin. In strict builds by halving the angle three times, then
    its series. */
-static double eqnn__atan2(double y, double x)
+static EQNN__HD double eqnn__atan2(double y, double x)
 {
     if (x == 0 && y == 0) return 0;
 #ifdef EQNN_STRICT
@@ -2920,7 +3143,7 @@ static double eqnn__atan2(double y, double x)
 /* ---- random numbers: the i-th of a stream is a hash of (key, tick, i), in any order ---- */
 
 /* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t eqnn__mix64(uint64_t z)
+static EQNN__HD uint64_t eqnn__mix64(uint64_t z)
 {
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -2932,19 +3155,19 @@ static uint64_t eqnn__stream(uint64_t key, uint64_t tick)
     return eqnn__mix64(key + eqnn__mix64(tick + UINT64_C(0x632be59bd9b4e019)));
 }
 
-static uint64_t eqnn__random_bits(uint64_t stream, uint64_t i)
+static EQNN__HD uint64_t eqnn__random_bits(uint64_t stream, uint64_t i)
 {
     return eqnn__mix64(stream + eqnn__mix64(i * UINT64_C(0x9e3779b97f4a7c15) + 1));
 }
 
 /* Uniform in [0,1): 53 bits. */
-static double eqnn__uniform(uint64_t stream, uint64_t i)
+static EQNN__HD double eqnn__uniform(uint64_t stream, uint64_t i)
 {
     return (double)(eqnn__random_bits(stream, i) >> 11) * (1.0 / 9007199254740992.0);
 }
 
 /* N(0,1), Box and Muller (1958): numbers 2j, 2j+1 are a radius sqrt(-2 log u) times sin, cos. */
-static double eqnn__normal(uint64_t stream, uint64_t i)
+static EQNN__HD double eqnn__normal(uint64_t stream, uint64_t i)
 {
     double u = 1 - eqnn__uniform(stream, i & ~(uint64_t)1), v = eqnn__uniform(stream, i | 1);
     return sqrt(-2 * eqnn__log(u)) * eqnn__sin_quarter(2 * EQNN__PI * v, (int)(i & 1));
@@ -2994,7 +3217,7 @@ static double eqnn__falling(double p, int n)
     return y;
 }
 
-static double eqnn__powi(double x, int n)
+static EQNN__HD double eqnn__powi(double x, int n)
 {
     double y = 1, b = n < 0 ? 1 / x : x;
     for (unsigned k = (unsigned)(n < 0 ? -n : n); k; k >>= 1, b *= b)
@@ -3036,7 +3259,7 @@ static void eqnn__gauss_poly(int n, double w, double *q)
 }
 
 /* The n-th derivative of exp(-u), u = 1/x, is exp(-u) P_n(u): P_{n+1} = u^2 (P_n - P_n'). */
-static void eqnn__sus_poly(int n, double *q)
+static EQNN__HD void eqnn__sus_poly(int n, double *q)
 {
     double t[EQNN__COEFFICIENTS];
     memset(q, 0, EQNN__COEFFICIENTS * sizeof *q);
@@ -3279,7 +3502,7 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
 
 /* sinc^(n), n >= 1. From x sinc = sin:  x f^(n) + n f^(n-1) = sin(x + n pi/2). Upwards the error
    grows by n/x a step, downwards by x/n: start where that is small. */
-static double eqnn__sinc(double x, int n)
+static EQNN__HD double eqnn__sinc(double x, int n)
 {
     double z = fabs(x), f = 0;
     if (x != x) return x;
@@ -3299,7 +3522,7 @@ static double eqnn__sinc(double x, int n)
 /* The n-th derivative of sin(sqrt x)/sqrt x is (-1/2)^n f_n, f_n = j_n(r)/r^n, r = sqrt x, of the
    spherical Bessel functions (DLMF 10.51, 10.53): upwards x f_(n+1) = (2n+1) f_n - f_(n-1), f_(-1)
    = cos r; where that loses digits, the series sum (-x/2)^k / (k! (2n+1)!! (2n+3)...(2n+2k+1)). */
-static double eqnn__sinc_root(double x, int n)
+static EQNN__HD double eqnn__sinc_root(double x, int n)
 {
     double f = 1, last, term;
     if (x > 0.5 * (n + 1) * (n + 1)) {
@@ -3322,7 +3545,7 @@ static double eqnn__sinc_root(double x, int n)
     return f * eqnn__powi(-0.5, n);
 }
 
-static double eqnn__arc(const eqnn__fn *f, double x)
+static EQNN__HD double eqnn__arc(const eqnn__fn *f, double x)
 {
     double even = 0, odd = 0, h = x - 0.5, h2 = h * h;
     if (!(fabs(h) <= 0.75)) return x != x ? x : NAN;
@@ -3333,7 +3556,7 @@ static double eqnn__arc(const eqnn__fn *f, double x)
     return even + odd * h;
 }
 
-static double eqnn__sus(double x, int n)
+static EQNN__HD double eqnn__sus(double x, int n)
 {
     double q[EQNN__COEFFICIENTS], u = x > 0 ? 1 / x : 800, y = 0;
     if (u > 745) return x == x ? 0 : x;
@@ -3342,7 +3565,7 @@ static double eqnn__sus(double x, int n)
     return y * eqnn__exp(-u);
 }
 
-static double eqnn__fn_scalar(const eqnn__fn *f, double x)
+static EQNN__HD double eqnn__fn_scalar(const eqnn__fn *f, double x)
 {
     if (f->op == EQNN_SINC) return eqnn__sinc(x, f->order);
     if (f->op == EQNN_SINC_ROOT) return eqnn__sinc_root(x, f->order);
@@ -3351,7 +3574,7 @@ static double eqnn__fn_scalar(const eqnn__fn *f, double x)
     if (x > 0) return f->c * eqnn__power(x, f->p);
     if (x == 0 || f->p != floor(f->p)) return x == x ? 0 : x;
     double y = f->c * eqnn__power(-x, f->p); /* a large whole exponent */
-    return fmod(f->p, 2) != 0 ? -y : y;
+    return fmod(f->p, 2.0) != 0 ? -y : y;
 }
 
 /* ---- coefficients of the vector functions, in the scalar type ---- */
@@ -3392,32 +3615,32 @@ typedef uint32_t eqnn__uint;
 
 /* (e^r - 1 - r) / r^2 = 1/2 + r/6 + ...: 1/(k+2)! */
 #define EQNN__EXP_TERMS EQNN__TERMS(6, 12)
-static const eqnn_real eqnn__exp_series[12] = {
+EQNN__TABLE eqnn_real eqnn__exp_series[12] = {
     EQNN__R(1. / 2), EQNN__R(1. / 6), EQNN__R(1. / 24), EQNN__R(1. / 120), EQNN__R(1. / 720),
     EQNN__R(1. / 5040), EQNN__R(1. / 40320), EQNN__R(1. / 362880), EQNN__R(1. / 3628800),
     EQNN__R(1. / 39916800), EQNN__R(1. / 479001600), EQNN__R(1. / 6227020800.)};
 /* atanh(s)/s = 1 + s^2/3 + s^4/5 + ... */
 #define EQNN__LOG_TERMS EQNN__TERMS(5, 11)
 #define EQNN__LOG1P_TERMS EQNN__TERMS(8, 17)
-static const eqnn_real eqnn__atanh_series[17] = {
+EQNN__TABLE eqnn_real eqnn__atanh_series[17] = {
     1, EQNN__R(1. / 3), EQNN__R(1. / 5), EQNN__R(1. / 7), EQNN__R(1. / 9), EQNN__R(1. / 11),
     EQNN__R(1. / 13), EQNN__R(1. / 15), EQNN__R(1. / 17), EQNN__R(1. / 19), EQNN__R(1. / 21),
     EQNN__R(1. / 23), EQNN__R(1. / 25), EQNN__R(1. / 27), EQNN__R(1. / 29), EQNN__R(1. / 31),
     EQNN__R(1. / 33)};
 /* (sin(r)/r - 1)/r^2 and (cos(r) - 1)/r^2 in powers of r^2 */
 #define EQNN__SIN_TERMS EQNN__TERMS(4, 8)
-static const eqnn_real eqnn__sin_series[8] = {
+EQNN__TABLE eqnn_real eqnn__sin_series[8] = {
     EQNN__R(-1. / 6), EQNN__R(1. / 120), EQNN__R(-1. / 5040), EQNN__R(1. / 362880),
     EQNN__R(-1. / 39916800), EQNN__R(1. / 6227020800.), EQNN__R(-1. / 1307674368000.),
     EQNN__R(1. / 355687428096000.)};
 #define EQNN__COS_TERMS EQNN__TERMS(5, 9)
-static const eqnn_real eqnn__cos_series[9] = {
+EQNN__TABLE eqnn_real eqnn__cos_series[9] = {
     EQNN__R(-1. / 2), EQNN__R(1. / 24), EQNN__R(-1. / 720), EQNN__R(1. / 40320),
     EQNN__R(-1. / 3628800), EQNN__R(1. / 479001600), EQNN__R(-1. / 87178291200.),
     EQNN__R(1. / 20922789888000.), EQNN__R(-1. / 6402373705728000.)};
 /* erf(x) sqrt(pi)/(2x) = sum of (-x^2)^k / (k! (2k+1)), for |x| < 1/2 */
 #define EQNN__ERF_TERMS EQNN__TERMS(7, 13)
-static const eqnn_real eqnn__erf_series[13] = {
+EQNN__TABLE eqnn_real eqnn__erf_series[13] = {
     1, EQNN__R(-1. / 3), EQNN__R(1. / 10), EQNN__R(-1. / 42), EQNN__R(1. / 216),
     EQNN__R(-1. / 1320), EQNN__R(1. / 9360), EQNN__R(-1. / 75600), EQNN__R(1. / 685440),
     EQNN__R(-1. / 6894720), EQNN__R(1. / 76204800), EQNN__R(-1. / 918086400),
@@ -3427,7 +3650,7 @@ static const eqnn_real eqnn__erf_series[13] = {
 #ifdef EQNN_DOUBLE
 #define EQNN__ERFC_T0 (1. / 16)
 #define EQNN__ERFC_TERMS 23
-static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
+EQNN__TABLE eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
     -0.629580539022418966, 0.635627456694998742, 0.0336980473943534233, -0.0403844187360497143,
     -0.00543201783016239345, 0.0067287823664279753, 0.000495681287375352838,
     -0.00148162565569015876, 0.000125175474929106165, 0.000325458221135546339,
@@ -3439,7 +3662,7 @@ static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
 #else
 #define EQNN__ERFC_T0 (1.f / 12)
 #define EQNN__ERFC_TERMS 10
-static const eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
+EQNN__TABLE eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
     -0.6154393619f, 0.6229080274f, 0.02963208584f, -0.03816875374f, -0.004310080076f,
     0.006035058164f, 0.0003299544115f, -0.001173579438f, 2.187617068e-5f, 0.0001648754412f};
 #endif
@@ -3641,7 +3864,7 @@ typedef struct eqnn__solid_job {
 } eqnn__solid_job;
 
 /* The three factors of the gradient of P^l_(+-m): of orders m + 1, m and m - 1 of degree l - 1. */
-static void eqnn__solid_factors(int l, int m, double f[3])
+static EQNN__HD void eqnn__solid_factors(int l, int m, double f[3])
 {
     double q = sqrt((2.0 * l + 1) / (2.0 * l - 1));
     double up = (double)(l - m) * (l - m - 1), down = (double)(l + m) * (l + m - 1);
@@ -3718,7 +3941,7 @@ typedef struct eqnn__loops {
 #else
 #define EQNN__LANES 1
 #endif
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC push_options
 #if defined(EQNN__QUICK) && defined(EQNN__X86)
 #pragma GCC optimize("Og") /* only processors older than 2013 have nothing wider */
@@ -3728,7 +3951,7 @@ typedef struct eqnn__loops {
 #endif
 #endif
 #include EQNN_FILE
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC pop_options
 #endif
 #undef EQNN__LANES
@@ -3776,8 +3999,8 @@ typedef struct eqnn__loops {
 /* The loops with at most so many lanes that this processor can run; 0: the widest. */
 static const eqnn__loops *eqnn__loops_pick(int lanes)
 {
-    int most = lanes > 0 ? lanes : 16;
 #ifdef EQNN__X86
+    int most = lanes > 0 ? lanes : 16;
     __builtin_cpu_init();
     if (most >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
@@ -3785,7 +4008,7 @@ static const eqnn__loops *eqnn__loops_pick(int lanes)
     if (most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &eqnn__loops_8;
 #endif
-    (void)most;
+    (void)lanes;
 #ifdef EQNN__VECTORS
     return &eqnn__loops_4;
 #else
@@ -3798,7 +4021,7 @@ static const eqnn__loops *eqnn__loops_pick(int lanes)
 #ifdef EQNN__KERNEL_PASS
 
 /* What a pass leaves to the one before it: channels that do not fill its vectors, and (16 lanes)
-   loops without vectors, which gain nothing from wider ones. */
+   loops without vectors or bound by memory, which gain nothing from wider ones. */
 #undef EQNN__NARROW
 #undef EQNN__PLAIN
 #undef EQNN__BRIEF
@@ -4327,7 +4550,7 @@ EQNN__INLINE void EQNN__K(unary_loop)(int kind, const eqnn__fn *f, size_t n, con
 }
 
 /* One argument that is too large for the vector sine, in double. */
-static EQNN__NOINLINE eqnn_real EQNN__K(sine_far)(const eqnn__fn *f, eqnn_real x)
+static EQNN__NOINLINE EQNN__HD eqnn_real EQNN__K(sine_far)(const eqnn__fn *f, eqnn_real x)
 {
     double z = (double)x;
     return (eqnn_real)(f->kind == EQNN__F_SINC ? eqnn__sin_quarter(z, 0) / z
@@ -4865,6 +5088,7 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
 
 /* ---- softmax: exp(x - max) / sum of the same ---- */
 
+#if EQNN__LANES < 16
 static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
@@ -4925,6 +5149,7 @@ static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
                                    j->x + c, j->out + c);
     }
 }
+#endif
 
 /* ---- moving rows and columns ---- */
 
@@ -5262,6 +5487,7 @@ static void EQNN__K(gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, siz
     }
 }
 
+#if EQNN__LANES < 16
 /* C = the parts in order + beta C. */
 static void EQNN__K(gemm_add_parts)(const eqnn__gemm_job *g)
 {
@@ -5285,6 +5511,7 @@ static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
         *c = g->beta != 0 ? sum + g->beta * *c : sum;
     }
 }
+#endif
 
 /* ---- couple: one path, at most EQNN__EDGES items ---- */
 
@@ -5664,6 +5891,7 @@ EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn
     for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
 }
 
+#if EQNN__LANES < 16
 /* The sums of rows[k][i] (times with[k][i], when given) over i < n of at most 16 rows at a
    distance, by the same tree as one sum; 16 trees at a time. */
 static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t ldx,
@@ -5723,6 +5951,7 @@ static void EQNN__K(standard_block)(const void *job, size_t block, int thread)
         }
     }
 }
+#endif
 
 /* ---- couple: fewer than 4 channels, or the last of them: items in the lanes ---- */
 
@@ -5803,6 +6032,7 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
 
 /* ---- poly: 16 items in the lanes ---- */
 
+#if EQNN__LANES < 16
 /* out[col of slot s] += c product over other slots a of in[a][col of a], over all records */
 static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[],
                                   eqnn_real *out)
@@ -5817,6 +6047,7 @@ static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eq
             EQNN__K(store)(to, EQNN__K(load)(to) + product);
         }
 }
+#endif
 
 /* ---- solid harmonics ----
 
@@ -6219,12 +6450,12 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(fold_cols_block),
     EQNN__K(fold_segments_block),
     EQNN__PLAIN(total_block),
-    EQNN__K(softmax_block),
-    EQNN__K(softmax_rows_block),
-    EQNN__K(standard_block),
+    EQNN__PLAIN(softmax_block),
+    EQNN__PLAIN(softmax_rows_block),
+    EQNN__PLAIN(standard_block),
     EQNN__K(move_block),
     EQNN__K(update_block),
-    EQNN__K(gemv_block),
+    EQNN__PLAIN(gemv_block),
     EQNN__K(solid_block),
     EQNN__PLAIN(solid_plain),
     EQNN__K(solid_pull_block),
@@ -6233,14 +6464,14 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(add_run),
     EQNN__PLAIN(gemm_plain),
     EQNN__K(gemm_block),
-    EQNN__K(gemm_add_parts),
+    EQNN__PLAIN(gemm_add_parts),
     EQNN__K(pack_turned),
     EQNN__K(couple_entries),
     EQNN__K(path_all),
     EQNN__K(few_channel),
     EQNN__K(matrix),
     EQNN__K(couple_fold),
-    EQNN__K(poly_records),
+    EQNN__PLAIN(poly_records),
     EQNN__PLAIN(mix_item),
     EQNN__PLAIN(copy_item),
     EQNN__K(lanes_product)};
@@ -6357,6 +6588,56 @@ static void eqnn__cpu_random(eqnn__device *d, int kind, uint64_t key, uint64_t t
     eqnn__parallel(d, (n + 4095) / 4096, eqnn__random_block, &j);
 }
 
+/* ---- memory: a processor's numbers lie in the host's arenas ---- */
+
+static int eqnn__cpu_begin(eqnn__device *d, int index, char *why, size_t size)
+{
+    (void)d;
+    (void)index;
+    if (size) *why = 0;
+    return 1;
+}
+
+static void eqnn__cpu_end(eqnn__device *d)
+{
+    (void)d;
+}
+
+static void *eqnn__cpu_reserve(eqnn__device *d, size_t bytes)
+{
+    (void)d;
+    (void)bytes;
+    return NULL;
+}
+
+static void eqnn__cpu_release(eqnn__device *d, void *p, size_t bytes)
+{
+    (void)d;
+    (void)p;
+    (void)bytes;
+}
+
+static void eqnn__cpu_copy(eqnn__device *d, void *to, const void *from, size_t bytes, int way)
+{
+    (void)d;
+    (void)way;
+    if (bytes) memmove(to, from, bytes);
+}
+
+static void eqnn__cpu_fill(eqnn__device *d, size_t n, double value, eqnn_real *x)
+{
+    (void)d;
+    if (n && value == 0) memset(x, 0, n * sizeof *x);
+    for (size_t i = 0; i < n && value != 0; i++) x[i] = (eqnn_real)value;
+}
+
+static int eqnn__cpu_wait(eqnn__device *d, char *why, size_t size)
+{
+    (void)d;
+    if (size) *why = 0;
+    return 1;
+}
+
 static void eqnn__cpu_check(eqnn__device *d, size_t n, const eqnn_real *x)
 {
     if (!d->loops->finite(n, x)) d->flag = 1;
@@ -6417,7 +6698,8 @@ static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t col
     eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, d->loops->fold_rows, &j);
 }
 
-static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out)
+static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out,
+                            int add)
 {
     eqnn__rows_job j;
     double partial[128], sum = 0;
@@ -6430,7 +6712,7 @@ static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_r
     blocks = (n + j.chunk - 1) / j.chunk;
     eqnn__parallel(d, blocks, d->loops->total, &j);
     for (size_t b = 0; b < blocks; b++) sum += partial[b];
-    *out = sum;
+    *out = add ? *out + sum : sum;
 }
 
 static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const int *order,
@@ -6560,7 +6842,8 @@ static eqnn__factors eqnn__update_factors(const eqnn__update *u)
     f.decay = (eqnn_real)u->decay;
     f.l2 = (eqnn_real)u->l2;
     f.momentum = (eqnn_real)u->momentum;
-    f.grad_scale = (eqnn_real)u->grad_scale;
+    double scale = u->squares ? u->clip / (sqrt(*u->squares) + 1e-6) : 1;
+    f.grad_scale = (eqnn_real)(scale > 1 ? 1 : scale);
     return f;
 }
 
@@ -7909,21 +8192,132 @@ static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_
 /* ---- the table ---- */
 
 static const eqnn__kernels eqnn__cpu = {
+    eqnn__cpu_begin,     eqnn__cpu_end,           eqnn__cpu_reserve,   eqnn__cpu_release,
+    eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
     eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
     eqnn__cpu_standard,  eqnn__cpu_take_rows,     eqnn__cpu_copy2d,    eqnn__cpu_transpose,
     eqnn__cpu_take_cols, eqnn__cpu_add_cols,      eqnn__cpu_gemm,      eqnn__cpu_form,
     eqnn__cpu_solid,     eqnn__cpu_solid_vjp,     eqnn__cpu_update};
 
-/* lanes: at most so many floats a vector; 0: what the processor has. */
-static void eqnn__device_begin(eqnn_ctx *c, int lanes)
+#ifdef EQNN_CUDA
+#ifdef EQNN_DOUBLE
+#define eqnn__cuda eqnn__cuda_f64
+#else
+#define eqnn__cuda eqnn__cuda_f32
+#endif
+EQNN__C const eqnn__kernels *eqnn__cuda(void); /* of eqnn_cuda.o */
+#endif
+
+/* From now on the numbers of c, which has none yet, live on that device of the table k. Sums that
+   the host need not see are made in c->sum. */
+static EQNN__MAYBE_UNUSED int eqnn__device_use(eqnn_ctx *c, const eqnn__kernels *k, int index)
 {
-    c->k = &eqnn__cpu;
-    c->device.loops = eqnn__loops_pick(lanes);
+    char why[320];
+    if (!k->begin(&c->device, index, why, sizeof why)) {
+        eqnn__fail(c, "make: device cuda:%d: %s; \"cpu\" works", index, why);
+        return 0;
+    }
+    c->k = k;
+    c->numbers = &c->far_step;
+    c->lasting_numbers = &c->far_lasting;
+    c->far_step.away = c->far_lasting.away = 1;
+    c->sum = (double *)eqnn__arena_alloc(c, c->lasting_numbers, sizeof *c->sum);
+    return c->sum != NULL;
 }
 
-/* ---- plans of the forms, made on the host
-   ------------------------------------------------------ */
+/* A worker's numbers live where those of the context are whose weights it reads. */
+static void eqnn__device_join(eqnn_ctx *c)
+{
+    const eqnn_ctx *owner = c->owner;
+    if (!owner->device.gpu) return;
+    c->k = owner->k;
+    c->device.gpu = owner->device.gpu;
+    c->numbers = &c->far_step;
+    c->lasting_numbers = &c->far_lasting;
+    c->far_step.away = c->far_lasting.away = 1;
+    c->sum = (double *)eqnn__arena_alloc(c, c->lasting_numbers, sizeof *c->sum);
+}
+
+/* "cpu" or none: -1; "cuda" and "cuda:3": the number; else -2. */
+static int eqnn__device_index(const char *name)
+{
+    int index = 0, digits = 0;
+    if (!name || !strcmp(name, "cpu")) return -1;
+    if (!strcmp(name, "cuda")) return 0;
+    if (strncmp(name, "cuda:", 5)) return -2;
+    for (name += 5; *name >= '0' && *name <= '9' && digits < 4; name++, digits++)
+        index = 10 * index + (*name - '0');
+    return digits && !*name ? index : -2;
+}
+
+/* lanes: at most so many floats a vector; 0: what the processor has. */
+static void eqnn__device_begin(eqnn_ctx *c, const char *name, int lanes)
+{
+    int index = eqnn__device_index(name);
+    c->k = &eqnn__cpu;
+    c->device.loops = eqnn__loops_pick(lanes);
+    c->device.op = &c->op;
+    if (c->owner != c) {
+        eqnn__device_join(c);
+    } else if (index == -2) {
+        eqnn__fail(c, "make: device \"%.40s\" is unknown; there are \"cpu\", \"cuda\" and "
+                   "\"cuda:0\", \"cuda:1\", ..", name);
+    } else if (index >= 0) {
+#ifdef EQNN_CUDA
+        eqnn__device_use(c, eqnn__cuda(), index);
+#else
+        eqnn__fail(c, "make: device cuda:%d: this program was built without -DEQNN_CUDA; \"cpu\" "
+                   "works", index);
+#endif
+    }
+}
+
+static void eqnn__device_end(eqnn_ctx *c)
+{
+    c->k->end(&c->device);
+}
+
+static void *eqnn__reserve(eqnn_ctx *c, size_t bytes)
+{
+    return c->k->reserve(&c->device, bytes);
+}
+
+static void eqnn__give_back(eqnn_ctx *c, void *p, size_t bytes)
+{
+    c->k->release(&c->device, p, bytes);
+}
+
+static void eqnn__copy(eqnn_ctx *c, void *to, const void *from, size_t bytes, int way)
+{
+    c->k->copy(&c->device, to, from, bytes, way);
+}
+
+static void eqnn__fill(eqnn_ctx *c, size_t n, double value, eqnn_real *x)
+{
+    c->k->fill(&c->device, n, value, x);
+}
+
+/* Until the device is done; 0 and an error when something has gone wrong there. Gradients that were
+   not finite are an error too, but what is there can be read. */
+static int eqnn__wait(eqnn_ctx *c)
+{
+    char why[400];
+    c->device.flag = 0;
+    if (!c->k->wait(&c->device, why, sizeof why)) {
+        eqnn__fail(c, "%s", why);
+        return 0;
+    }
+    if (c->device.flag) eqnn__gradients_late(c);
+    return 1;
+}
+
+/* ---- plans of the forms, made on the host ---- */
+
+#ifdef EQNN__QUICK
+#pragma GCC push_options
+#pragma GCC optimize("O0") /* once a context */
+#endif
 
 static int eqnn__couple_same(const eqnn__couple_path *a, const eqnn__couple_path *b)
 {
@@ -8229,6 +8623,10 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
     p->run = run;
     return p;
 }
+
+#ifdef EQNN__QUICK
+#pragma GCC pop_options
+#endif
 
 /* Working memory of the kernel `form`: per thread, and for sums that are folded afterwards. */
 static size_t eqnn__form_scratch(const eqnn__form *f, unsigned want, int tangents, int threads)
@@ -8835,8 +9233,8 @@ static void eqnn__checkpoint_backward(eqnn__sweep *s, const eqnn__node *n, eqnn_
     if (y) eqnn__backward(y, g, leaf, k->n, dx);
     for (int i = 0; y && i < k->n; i++) {
         if (!result[i]) continue;
-        if (dx[i]) memcpy(result[i]->data, dx[i]->data, eqnn__count(dx[i]) * sizeof(eqnn_real));
-        else memset(result[i]->data, 0, eqnn__count(result[i]) * sizeof(eqnn_real));
+        if (dx[i]) eqnn__numbers_copy(c, result[i]->data, dx[i]->data, eqnn__count(dx[i]));
+        else eqnn__fill(c, eqnn__count(result[i]), 0, result[i]->data);
     }
     eqnn_recording(c, recording);
     eqnn_rewind(m, NULL);
@@ -8920,7 +9318,7 @@ static eqnn_tensor *eqnn__reversible_trunk(eqnn_tensor *const *x, int n, void *u
         in[0] = s[!r.half];
         eqnn_tensor *h = eqnn__reversible_part(in, n, &r), *y = eqnn_add(s[r.half], h);
         if (y && !c->recording) {
-            memcpy(s[r.half]->data, y->data, eqnn__count(y) * sizeof *y->data);
+            eqnn__numbers_copy(c, s[r.half]->data, y->data, eqnn__count(y));
             eqnn_rewind(m, NULL);
         } else {
             s[r.half] = y;
@@ -8965,7 +9363,7 @@ static void eqnn__undo_half(eqnn__undo *u, int half)
     if (y) eqnn__backward(y, u->dx[half], want, count, d);
     eqnn_recording(c, 0);
     eqnn_tensor *was = y ? eqnn_sub(u->x[half], y) : NULL;
-    if (was) memcpy(u->x[half]->data, was->data, eqnn__count(was) * sizeof *was->data);
+    if (was) eqnn__numbers_copy(c, u->x[half]->data, was->data, eqnn__count(was));
     for (size_t i = n; was && i-- > 0;)
         if (u->sum[i] && d[--count]) eqnn__undo_add(c, u->sum[i], d[count]);
     eqnn_recording(c, recording);
@@ -8981,8 +9379,8 @@ static int eqnn__undo_start(eqnn__undo *u, const eqnn_tensor *y, const eqnn_tens
         u->dx[h] = eqnn__new(u->c, rows, y->cols);
         if (!u->x[h] || !u->dx[h]) return 0;
         size_t size = eqnn__count(u->x[h]), first = h ? size : 0;
-        memcpy(u->x[h]->data, y->data + first, size * sizeof *y->data);
-        memcpy(u->dx[h]->data, g->data + first, size * sizeof *g->data);
+        eqnn__numbers_copy(u->c, u->x[h]->data, y->data + first, size);
+        eqnn__numbers_copy(u->c, u->dx[h]->data, g->data + first, size);
         u->x[h]->label = u->in[0]->label;
     }
     return 1;
@@ -9265,21 +9663,21 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
    ---------------------------------------------------------------------------------------------- */
 
 /* Working memory for the kernel calls between begin and end: the top of the step's memory. */
-typedef struct eqnn__scratch_mark { size_t at, used; } eqnn__scratch_mark;
+typedef struct eqnn__scratch_mark { size_t at, used; } eqnn__scratch_mark; /* of the numbers */
 
 static eqnn__scratch_mark eqnn__scratch_begin(eqnn_ctx *c, size_t bytes)
 {
     eqnn__scratch_mark m;
-    m.at = c->step.at;
-    m.used = c->step.used;
-    c->device.scratch = bytes ? eqnn__arena_alloc(c, &c->step, bytes) : NULL;
+    m.at = c->numbers->at;
+    m.used = c->numbers->used;
+    c->device.scratch = bytes ? eqnn__arena_alloc(c, c->numbers, bytes) : NULL;
     c->device.scratch_size = c->device.scratch ? bytes : 0;
     return m;
 }
 
 static void eqnn__scratch_end(eqnn_ctx *c, eqnn__scratch_mark m)
 {
-    eqnn__arena_cut(&c->step, m.at, m.used);
+    eqnn__arena_cut(c->numbers, m.at, m.used);
     c->device.scratch = NULL;
     c->device.scratch_size = 0;
 }
@@ -9828,8 +10226,8 @@ EQNN_API eqnn_tensor *eqnn_take(eqnn_tensor *x, eqnn_ints *index)
                           x->rows);
     eqnn_tensor *y = eqnn__new(x->ctx, index->count, x->cols);
     if (!y) return NULL;
-    x->ctx->k->take_rows(&x->ctx->device, (size_t)index->count, (size_t)x->cols, index->v, x->data,
-                         y->data);
+    x->ctx->k->take_rows(&x->ctx->device, (size_t)index->count, (size_t)x->cols, index->there.v,
+                         x->data, y->data);
     if (!x->ctx->in_rule) y->label = x->label;
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_TAKE, &x, 1, &y, 1);
     if (n) n->aux = index;
@@ -9852,8 +10250,9 @@ EQNN_API eqnn_tensor *eqnn_collect(eqnn_tensor *x, eqnn_ints *index)
     eqnn_tensor *y = eqnn__new(x->ctx, index->range, x->cols);
     if (!y) return NULL;
     if (index->range)
-        x->ctx->k->fold_segments(&x->ctx->device, EQNN__SUM, (size_t)index->range, index->first,
-                                 index->list, (size_t)x->cols, x->data, y->data);
+        x->ctx->k->fold_segments(&x->ctx->device, EQNN__SUM, (size_t)index->range,
+                                 index->there.first, index->there.list, (size_t)x->cols, x->data,
+                                 y->data);
     if (!x->ctx->in_rule) y->label = x->label;
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_COLLECT, &x, 1, &y, 1);
     if (n) n->aux = index;
@@ -9868,12 +10267,14 @@ EQNN_API eqnn_tensor *eqnn_segment_sum(eqnn_tensor *x, eqnn_ints *segment)
 EQNN_API eqnn_tensor *eqnn_segment_mean(eqnn_tensor *x, eqnn_ints *segment)
 {
     eqnn_tensor *sum = eqnn_collect(x, segment);
-    eqnn_tensor *inverse = sum ? eqnn_zeros(x->ctx, segment->range, 1) : NULL;
-    for (int i = 0; inverse && i < segment->range; i++) {
+    eqnn_tensor *inverse = sum ? eqnn__new(x->ctx, segment->range, 1) : NULL;
+    eqnn_real *v = inverse ? eqnn__to_write(x->ctx, inverse->data, (size_t)segment->range) : NULL;
+    for (int i = 0; v && i < segment->range; i++) {
         int n = segment->first[i + 1] - segment->first[i];
-        inverse->data[i] = (eqnn_real)(1.0 / (n > 0 ? n : 1));
+        v[i] = (eqnn_real)(1.0 / (n > 0 ? n : 1));
     }
-    return eqnn_mul(sum, inverse);
+    if (v) eqnn__written(x->ctx, inverse->data, v, (size_t)segment->range);
+    return v ? eqnn_mul(sum, inverse) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_columns(eqnn_tensor *x, eqnn_ints *index)
@@ -9885,8 +10286,8 @@ EQNN_API eqnn_tensor *eqnn_columns(eqnn_tensor *x, eqnn_ints *index)
                           index->range, x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, index->count);
     if (!y) return NULL;
-    x->ctx->k->take_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->count, index->v, x->data,
-                         (size_t)x->cols, y->data);
+    x->ctx->k->take_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->count, index->there.v,
+                         x->data, (size_t)x->cols, y->data);
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_COLUMNS, &x, 1, &y, 1);
     if (n) n->aux = index;
     return y;
@@ -9902,8 +10303,8 @@ EQNN_API eqnn_tensor *eqnn_collect_columns(eqnn_tensor *x, eqnn_ints *index)
                           x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, index->range);
     if (!y) return NULL;
-    x->ctx->k->add_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->range, index->first,
-                        index->list, x->data, (size_t)x->cols, y->data);
+    x->ctx->k->add_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->range,
+                        index->there.first, index->there.list, x->data, (size_t)x->cols, y->data);
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_COLLECT_COLUMNS, &x, 1, &y, 1);
     if (n) n->aux = index;
     return y;
@@ -9951,13 +10352,15 @@ static eqnn_ints *eqnn__argmax(eqnn_tensor *x)
 {
     eqnn_ctx *c = x->ctx;
     int *at = (int *)eqnn__arena_alloc(c, &c->step, (size_t)x->rows * sizeof(int));
-    for (int r = 0; at && r < x->rows; r++) {
-        const eqnn_real *row = x->data + (size_t)r * (size_t)x->cols;
+    const eqnn_real *v = at ? eqnn__to_read(c, x->data, eqnn__count(x)) : NULL;
+    if (!v) return NULL;
+    for (int r = 0; r < x->rows; r++) {
+        const eqnn_real *row = v + (size_t)r * (size_t)x->cols;
         at[r] = 0;
         for (int k = 1; k < x->cols; k++)
             if (row[k] > row[at[r]]) at[r] = k;
     }
-    return at ? eqnn_ints_make(c, x->rows, at, x->cols, 0) : NULL;
+    return eqnn_ints_make(c, x->rows, at, x->cols, 0);
 }
 
 EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
@@ -9983,7 +10386,10 @@ EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x)
     if (x->cols == 0) return eqnn__fail(x->ctx, "argmax: no columns");
     eqnn_ints *at = eqnn__argmax(x);
     eqnn_tensor *y = at ? eqnn__new(x->ctx, x->rows, 1) : NULL;
-    for (int r = 0; y && r < x->rows; r++) y->data[r] = (eqnn_real)at->v[r];
+    eqnn_real *v = y ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
+    if (!v) return NULL;
+    for (int r = 0; r < x->rows; r++) v[r] = (eqnn_real)at->v[r];
+    eqnn__written(x->ctx, y->data, v, eqnn__count(y));
     return y;
 }
 
@@ -9996,20 +10402,22 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment)
     eqnn_ctx *c = x->ctx;
     size_t cols = (size_t)x->cols, n = (size_t)segment->range;
     int *at = (int *)eqnn__arena_alloc(c, &c->step, n * cols * sizeof(int));
-    eqnn_tensor *full = eqnn_zeros(c, segment->range, 1);
-    if (!at || !full) return NULL;
+    eqnn_tensor *full = eqnn__new(c, segment->range, 1);
+    const eqnn_real *v = eqnn__to_read(c, x->data, eqnn__count(x));
+    eqnn_real *some = full ? eqnn__to_write(c, full->data, n) : NULL;
+    if (!at || !v || !some) return NULL;
     for (size_t s = 0; s < n; s++)
         for (size_t k = 0; k < cols; k++) {
             const int *row = segment->list + segment->first[s],
                       *end = segment->list + segment->first[s + 1];
             size_t best = row < end ? (size_t)*row * cols + k : 0;
-            full->data[s] = row < end ? (eqnn_real)1 : (eqnn_real)0;
+            some[s] = row < end ? (eqnn_real)1 : (eqnn_real)0;
             for (; row < end; row++)
-                if (x->data[(size_t)*row * cols + k] > x->data[best])
-                    best = (size_t)*row * cols + k;
+                if (v[(size_t)*row * cols + k] > v[best]) best = (size_t)*row * cols + k;
             at[s * cols + k] = (int)best;
         }
     if (eqnn__count(x) == 0) return eqnn_zeros(c, segment->range, x->cols);
+    eqnn__written(c, full->data, some, n);
     eqnn_ints *index = eqnn_ints_make(c, (int)(n * cols), at, x->rows * x->cols, 0);
     eqnn_tensor *y = index ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), index) : NULL;
     return eqnn_mul(eqnn_reshape(y, segment->range, x->cols), full);
@@ -10065,8 +10473,8 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols);
     if (!y) return NULL;
     if (segment->range)
-        x->ctx->k->softmax(&x->ctx->device, (size_t)segment->range, segment->first, segment->list,
-                           (size_t)x->cols, x->data, y->data);
+        x->ctx->k->softmax(&x->ctx->device, (size_t)segment->range, segment->there.first,
+                           segment->there.list, (size_t)x->cols, x->data, y->data);
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_SEGMENT_SOFTMAX, &x, 1, &y, 1);
     if (n) n->aux = segment;
     return y;
@@ -10240,7 +10648,7 @@ EQNN_API eqnn_tensor *eqnn_slice_rows(eqnn_tensor *x, int first, int rows)
                           x->rows, x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, rows, x->cols);
     if (!y) return NULL;
-    memcpy(y->data, x->data + (size_t)first * (size_t)x->cols, eqnn__count(y) * sizeof *y->data);
+    eqnn__numbers_copy(x->ctx, y->data, x->data + (size_t)first * (size_t)x->cols, eqnn__count(y));
     if (!x->ctx->in_rule) y->label = x->label;
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_SLICE_ROWS, &x, 1, &y, 1);
     if (n) n->i[0] = first;
@@ -10252,7 +10660,7 @@ static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows)
     if (eqnn__bad(x, "pad_rows")) return NULL;
     eqnn_tensor *y = eqnn_zeros(x->ctx, rows, x->cols);
     if (!y) return NULL;
-    memcpy(y->data + (size_t)first * (size_t)x->cols, x->data, eqnn__count(x) * sizeof *y->data);
+    eqnn__numbers_copy(x->ctx, y->data + (size_t)first * (size_t)x->cols, x->data, eqnn__count(x));
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_PAD_ROWS, &x, 1, &y, 1);
     if (n) n->i[0] = first;
     return y;
@@ -10386,8 +10794,11 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
         eqnn_mark m = eqnn_mark_make(c);
         eqnn__leaves(c, x, n, moved);
         eqnn_tensor *y = eqnn__new(c, x[i]->rows, x[i]->cols);
-        for (size_t k = 0; y && k < eqnn__count(y); k++)
-            y->data[k] = (eqnn_real)((double)x[i]->data[k] + (side ? -h : h) * (double)d->data[k]);
+        const eqnn_real *a = eqnn_data(x[i]), *b = eqnn_data(d);
+        eqnn_real *v = y && a && b ? eqnn__to_write(c, y->data, eqnn__count(y)) : NULL;
+        for (size_t k = 0; v && k < eqnn__count(y); k++)
+            v[k] = (eqnn_real)((double)a[k] + (side ? -h : h) * (double)b[k]);
+        if (v) eqnn__written(c, y->data, v, eqnn__count(y));
         if (y) y->label = x[i]->label;
         moved[i] = y;
         value[side] = c->failed ? NAN : eqnn_value(eqnn__probed(f, moved, n, user, order));
@@ -10400,8 +10811,9 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
 static double eqnn__length(const eqnn_tensor *x)
 {
     double s = 0;
-    for (size_t i = 0; i < eqnn__count(x); i++) s += (double)x->data[i] * (double)x->data[i];
-    return sqrt(s);
+    const eqnn_real *v = eqnn_data(x);
+    for (size_t i = 0; v && i < eqnn__count(x); i++) s += (double)v[i] * (double)v[i];
+    return v ? sqrt(s) : NAN;
 }
 
 /* One order: slopes by the tape against differences, relative to the size of the gradient. */
@@ -10421,10 +10833,14 @@ static double eqnn__check_order(eqnn_function f, eqnn_tensor *const *x, int n, v
                                      x[i]->cols);
         if (!d || !eqnn__count(d)) continue;
         double slope = 0, length = eqnn__length(d), g = eqnn__length(dx[i]);
+        const eqnn_real *to = eqnn_data(d), *dy = eqnn_data(dx[i]);
+        eqnn_real *unit = to && dy ? eqnn__to_write(c, d->data, eqnn__count(d)) : NULL;
+        if (!unit) return NAN;
         for (size_t k = 0; k < eqnn__count(d); k++) {
-            d->data[k] = (eqnn_real)((double)d->data[k] / length);
-            slope += (double)d->data[k] * (double)dx[i]->data[k];
+            unit[k] = (eqnn_real)((double)to[k] / length);
+            slope += (double)unit[k] * (double)dy[k];
         }
+        eqnn__written(c, d->data, unit, eqnn__count(d));
         double scale = g > 0.01 * size ? g : 0.01 * size;
         double error = fabs(slope - eqnn__difference(f, x, n, user, order, i, d, h)) /
                        (scale > 1e-30 ? scale : 1);
@@ -10537,7 +10953,9 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
     }
     eqnn__scratch_mark mark =
         eqnn__scratch_begin(c, eqnn__form_scratch(f, want, t != NULL, c->device.threads));
-    if (!c->failed) c->k->form(&c->device, f, value, t ? tangent : NULL, to);
+    eqnn__form there = *f;
+    if (f->graph) there.graph = f->graph->there;
+    if (!c->failed) c->k->form(&c->device, &there, value, t ? tangent : NULL, to);
     eqnn__scratch_end(c, mark);
     for (int s = 0; s < f->slots && c->failed; s++) out[s] = NULL;
     if (!c->failed) eqnn__form_record(c, f, v, t, needed, want, out);
@@ -10681,6 +11099,8 @@ struct eqnn__weight {
     int used, used_before;          /* calls in this step; in the last     */
     int loaded;                     /* filled from a file                  */
     int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came */
+    eqnn_real *here;                /* of a buffer on a GPU: a copy for the host */
+    uint64_t changes, here_changes; /* of a buffer's numbers; when that was made */
 };
 typedef struct eqnn__weight eqnn__weight;
 
@@ -10943,7 +11363,7 @@ static size_t eqnn__weight_count(const eqnn__weight *w)
 
 static eqnn_real *eqnn__slab_array(eqnn_ctx *c, const eqnn__slab *s)
 {
-    return (eqnn_real *)eqnn__keep_alloc(c, s->size * sizeof(eqnn_real));
+    return (eqnn_real *)eqnn__keep_numbers(c, s->size * sizeof(eqnn_real));
 }
 
 static int eqnn__slab_add(eqnn_ctx *c, int buffer, size_t need)
@@ -11005,7 +11425,7 @@ static int eqnn__slab_state(eqnn_ctx *c, int at, int state)
     if (s->buffer || s->state[state]) return 1;
     s->state[state] = eqnn__slab_array(c, s);
     if (!s->state[state]) return 0;
-    if (state == EQNN__AVERAGE) memcpy(s->state[state], s->value, s->used * sizeof *s->value);
+    if (state == EQNN__AVERAGE) eqnn__numbers_copy(c, s->state[state], s->value, s->used);
     return 1;
 }
 
@@ -11081,7 +11501,6 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
     return 1;
 }
 
-/* Fills x from the stream of its full name: the tick does not matter, nor what was made before. */
 static void eqnn__init_parts(eqnn_real *x, size_t n, const eqnn_init_part *p)
 {
     for (; p && p->count > 0; p++)
@@ -11089,6 +11508,8 @@ static void eqnn__init_parts(eqnn_real *x, size_t n, const eqnn_init_part *p)
             *x = (eqnn_real)((double)*x * p->scale + p->shift);
 }
 
+/* Fills x from the stream of its full name: the tick does not matter, nor what was made before, nor
+   the device. */
 static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const eqnn_init *o,
                            uint64_t key)
 {
@@ -11102,7 +11523,7 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
         return 1;
     }
     int flat = uniform || o->kind == EQNN_INIT_LECUN_NORMAL;
-    c->k->random(&c->device, flat ? EQNN__UNIFORM : EQNN__NORMAL, key, 0, n, 0, x);
+    eqnn__cpu_random(&c->device, flat ? EQNN__UNIFORM : EQNN__NORMAL, key, 0, n, 0, x);
     if (o->kind == EQNN_INIT_ORTHOGONAL) return eqnn__init_orthogonal(c, x, rows, cols, size);
     for (size_t i = 0; i < n; i++) {
         double u = (double)x[i];
@@ -11218,6 +11639,7 @@ static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
     w->master = master;
     w->next = NULL;
     w->used = w->used_before = 0;
+    w->here = NULL;
     w->tensor = eqnn__weight_tensor(c, w, master->tensor->data);
     return w->tensor && eqnn__weight_list(c, w) ? w : NULL;
 }
@@ -11235,11 +11657,13 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     if (!eqnn__slab_place(c, w)) return 0;
     eqnn__slab *s = &p->slab[w->slab];
     w->tensor = eqnn__weight_tensor(c, w, s->value + w->offset);
-    if (!w->tensor || !eqnn__init_fill(c, w->tensor->data, w->rows, w->cols, &o, key)) return 0;
-    eqnn__init_parts(w->tensor->data, eqnn__weight_count(w), o.parts);
+    size_t n = eqnn__weight_count(w);
+    eqnn_real *x = w->tensor ? eqnn__to_write(c, w->tensor->data, n) : NULL;
+    if (!x || !eqnn__init_fill(c, x, w->rows, w->cols, &o, key)) return 0;
+    eqnn__init_parts(x, n, o.parts);
+    eqnn__written(c, w->tensor->data, x, n);
     if (s->state[EQNN__AVERAGE])
-        memcpy(s->state[EQNN__AVERAGE] + w->offset, w->tensor->data,
-               eqnn__weight_count(w) * sizeof(eqnn_real));
+        eqnn__numbers_copy(c, s->state[EQNN__AVERAGE] + w->offset, w->tensor->data, n);
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) w->born[k] = p->steps[k];
     return eqnn__weight_claim(c, w, NULL);
 }
@@ -11357,6 +11781,21 @@ static int eqnn__is_weight(const eqnn_tensor *x, const char *op)
     return x->weight != NULL;
 }
 
+/* A buffer's numbers for the host, which on a GPU are read again only when they have changed. */
+static const eqnn_real *eqnn__buffer_here(const eqnn_tensor *x)
+{
+    eqnn_ctx *c = x->ctx;
+    eqnn__weight *w = x->weight;
+    uint64_t changes = w->master ? w->master->changes : w->changes;
+    if (!c->numbers->away) return x->data;
+    if (w->here && w->here_changes == changes) return w->here;
+    size_t bytes = eqnn__count(x) * sizeof *x->data;
+    if (!w->here) w->here = (eqnn_real *)eqnn__keep_alloc(c, bytes);
+    if (!w->here || !eqnn__copy_out(c, w->here, x->data, bytes)) return NULL;
+    w->here_changes = changes;
+    return w->here;
+}
+
 EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values)
 {
     if (!eqnn__is_weight(parameter, "set")) return 0;
@@ -11364,7 +11803,10 @@ EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values)
     size_t n = eqnn__count(parameter);
     if (c->owner != c) eqnn__fail(c, "set: a worker only reads the weights");
     else if (n && !values) eqnn__fail(c, "set: the numbers are missing (NULL)");
-    for (size_t i = 0; !c->failed && i < n; i++) parameter->data[i] = (eqnn_real)values[i];
+    eqnn_real *x = c->failed ? NULL : eqnn__to_write(c, parameter->data, n);
+    for (size_t i = 0; x && i < n; i++) x[i] = (eqnn_real)values[i];
+    if (x) eqnn__written(c, parameter->data, x, n);
+    parameter->weight->changes++;
     if (c->params) c->params->version++;
     return !c->failed;
 }
@@ -11396,7 +11838,9 @@ EQNN_API eqnn_tensor *eqnn_gradient(eqnn_tensor *parameter)
     const struct eqnn__params *p = parameter->ctx->params;
     const eqnn_real *g = w->slab < p->slabs ? p->slab[w->slab].gradient : NULL;
     if (!g) return eqnn_zeros(parameter->ctx, w->rows, w->cols);
-    return eqnn_from(parameter->ctx, w->rows, w->cols, g + w->offset);
+    eqnn_tensor *y = eqnn__new(parameter->ctx, w->rows, w->cols);
+    if (y) eqnn__numbers_copy(y->ctx, y->data, g + w->offset, eqnn__count(y));
+    return y;
 }
 
 EQNN_API void eqnn_zero_gradients(eqnn_ctx *c)
@@ -11404,7 +11848,7 @@ EQNN_API void eqnn_zero_gradients(eqnn_ctx *c)
     if (!c || !c->params) return;
     for (int i = 0; i < c->params->slabs; i++) {
         eqnn__slab *s = &c->params->slab[i];
-        if (s->gradient) memset(s->gradient, 0, s->size * sizeof *s->gradient);
+        if (s->gradient) eqnn__fill(c, s->size, 0, s->gradient);
     }
 }
 
@@ -11423,7 +11867,7 @@ EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
         eqnn__pattern_apply(w, q);
         matches++;
         eqnn_real *g = c->params->slab[w->slab].gradient;
-        if (frozen && g) memset(g + w->offset, 0, eqnn__weight_count(w) * sizeof *g);
+        if (frozen && g) eqnn__fill(c, eqnn__weight_count(w), 0, g + w->offset);
     }
     return matches;
 }
@@ -11477,9 +11921,9 @@ static eqnn_real *eqnn__pending_room(eqnn_ctx *c, size_t n)
     struct eqnn__params *p = c->params;
     if (n > p->pending_room - p->pending_used) {
         size_t room = 2 * p->pending_room + n;
-        eqnn_real *more = (eqnn_real *)eqnn__keep_alloc(c, room * sizeof *more);
+        eqnn_real *more = (eqnn_real *)eqnn__keep_numbers(c, room * sizeof *more);
         if (!more) return NULL;
-        if (p->pending_used) memcpy(more, p->pending, p->pending_used * sizeof *more);
+        if (p->pending_used) eqnn__numbers_copy(c, more, p->pending, p->pending_used);
         p->pending = more;
         p->pending_room = room;
     }
@@ -11495,7 +11939,7 @@ static void eqnn__file(eqnn_ctx *c, eqnn__weight *w, const eqnn_real *value, dou
     p->filed = (eqnn__filed *)table;
     eqnn_real *copy = eqnn__pending_room(c, n);
     if (!copy) return;
-    memcpy(copy, value, n * sizeof *copy);
+    eqnn__numbers_copy(c, copy, value, n);
     p->filed[p->updates].buffer = w;
     p->filed[p->updates].momentum = momentum;
     p->filed[p->updates].offset = p->pending_used;
@@ -11531,6 +11975,7 @@ EQNN_API void eqnn_commit(eqnn_ctx *c)
         memset(&u, 0, sizeof u);
         u.kind = EQNN__EMA;
         u.beta1 = 1 - p->filed[i].momentum;
+        p->filed[i].buffer->changes++;
         c->k->update(&c->device, &u, eqnn__weight_count(p->filed[i].buffer), v, NULL, x, NULL);
     }
     eqnn__params_rewind(c, 0);
@@ -11601,10 +12046,10 @@ static void eqnn__params_free(eqnn_ctx *c)
 
 static double eqnn__weight_rms(eqnn_ctx *c, const eqnn__weight *w)
 {
-    double sum = 0;
     size_t n = eqnn__weight_count(w);
-    if (n) c->k->total(&c->device, 1, n, w->tensor->data, &sum);
-    return n ? sqrt(sum / (double)n) : 0;
+    if (!n) return 0;
+    c->k->total(&c->device, 1, n, w->tensor->data, c->sum, 0);
+    return sqrt(eqnn__sum_read(c) / (double)n);
 }
 
 static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, int width)
@@ -12367,7 +12812,8 @@ EQNN_API int eqnn_write_file(eqnn_ctx *c, const char *path, const void *bytes, s
 typedef struct eqnn__item {
     const char *prefix, *name;
     int rows, cols;
-    const eqnn_real *data;
+    const eqnn_real *data; /* where numbers of ctx live */
+    eqnn_ctx *ctx;
 } eqnn__item;
 typedef struct eqnn__archive {
     const eqnn__item *item;
@@ -12415,6 +12861,16 @@ static void eqnn__emit_header(eqnn__out *o, const eqnn__archive *a)
     eqnn__emit_text(o, "}");
 }
 
+static void eqnn__emit_item(eqnn__out *o, const eqnn__item *x)
+{
+    eqnn_ctx *c = x->ctx;
+    size_t n = (size_t)x->rows * (size_t)x->cols, at = c->step.at, used = c->step.used;
+    const eqnn_real *data = eqnn__to_read(c, x->data, n);
+    if (data) eqnn__emit_numbers(o, data, n);
+    else o->failed = 1;
+    if (data != x->data) eqnn__arena_cut(&c->step, at, used);
+}
+
 static void eqnn__emit_archive(eqnn__out *o, const void *user)
 {
     const eqnn__archive *a = (const eqnn__archive *)user;
@@ -12423,8 +12879,7 @@ static void eqnn__emit_archive(eqnn__out *o, const void *user)
     eqnn__emit(o, length, 8);
     eqnn__emit_header(o, a);
     while (o->length < 8 + a->header) eqnn__emit_text(o, " ");
-    for (int i = 0; i < a->items; i++)
-        eqnn__emit_numbers(o, a->item[i].data, (size_t)a->item[i].rows * (size_t)a->item[i].cols);
+    for (int i = 0; i < a->items; i++) eqnn__emit_item(o, &a->item[i]);
 }
 
 static int eqnn__archive_write(eqnn_ctx *c, const char *path, eqnn__archive *a)
@@ -12480,6 +12935,7 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         item[i].rows = tensors[i]->rows;
         item[i].cols = tensors[i]->cols;
         item[i].data = tensors[i]->data;
+        item[i].ctx = tensors[i]->ctx;
     }
     for (int i = 0; i < metas; i++) {
         if (!texts[i] || !eqnn__text_valid(texts[i]))
@@ -12613,6 +13069,7 @@ static int eqnn__save_items(eqnn_ctx *c, eqnn__item *x)
             x[n].rows = w->rows;
             x[n].cols = w->cols;
             x[n].data = k < 0 ? w->tensor->data : state + w->offset;
+            x[n].ctx = c;
             n++;
         }
     return n;
@@ -12650,6 +13107,7 @@ EQNN_API int eqnn_save(eqnn_ctx *c, const char *path)
                        "load with .partial",
                        first);
     if (c->failed || !eqnn__params_get(c)) return 0;
+    if (c->numbers->away && !eqnn__wait(c)) return 0;
     eqnn_mark mark = eqnn_mark_make(c);
     int good = eqnn__save(c, path);
     eqnn_rewind(mark, NULL);
@@ -12700,10 +13158,14 @@ static int eqnn__entry_check(eqnn_ctx *c, const eqnn_entry *e, const eqnn__weigh
     return 0;
 }
 
-static void eqnn__entry_fill(const eqnn_file *f, const eqnn_entry *e, eqnn_real *out)
+static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e, eqnn_real *out)
 {
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
-    for (size_t i = 0; i < e->count; i++) out[i] = (eqnn_real)eqnn__stored_value(f, s, i);
+    eqnn_real *x = eqnn__to_write(c, out, e->count);
+    if (!x) return 0;
+    for (size_t i = 0; i < e->count; i++) x[i] = (eqnn_real)eqnn__stored_value(f, s, i);
+    eqnn__written(c, out, x, e->count);
+    return 1;
 }
 
 /* What optimizers remember of w; a parameter that they have not seen starts now. */
@@ -12716,7 +13178,7 @@ static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
         const eqnn_entry *e = eqnn__load_find(l, eqnn__state_names[k], w->name);
         if (!e) continue;
         if (!eqnn__entry_check(c, e, w) || !eqnn__slab_state(c, w->slab, k)) return 0;
-        eqnn__entry_fill(l->file, e, p->slab[w->slab].state[k] + w->offset);
+        if (!eqnn__entry_fill(c, l->file, e, p->slab[w->slab].state[k] + w->offset)) return 0;
         seen[k] = 1;
     }
     for (int k = 0; l->optimizer && k < EQNN__OPTIMIZERS; k++) {
@@ -12736,13 +13198,14 @@ static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only)
         const eqnn_entry *e = eqnn__load_find(l, "", w->name);
         if (!e) continue;
         if (!eqnn__entry_check(c, e, w)) return 0;
-        eqnn__entry_fill(l->file, e, w->tensor->data);
+        if (!eqnn__entry_fill(c, l->file, e, w->tensor->data)) return 0;
+        w->changes++;
         c->params->version++;
         l->claimed[(const eqnn__stored *)(const void *)e - l->file->entry] = 1;
         w->loaded = 1;
         eqnn_real *average = c->params->slab[w->slab].state[EQNN__AVERAGE];
         if (average)
-            memcpy(average + w->offset, w->tensor->data, eqnn__weight_count(w) * sizeof *average);
+            eqnn__numbers_copy(c, average + w->offset, w->tensor->data, eqnn__weight_count(w));
         return l->weights_only || w->buffer || eqnn__claim_states(c, w, l);
     }
     return 1;
@@ -13121,6 +13584,7 @@ EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads)
     if (!p || !p->worker) return NULL;
     p->owner = c;
     p->threads = threads > 0 ? threads : eqnn__threads_default();
+    if (c->numbers->away) p->threads = 1; /* its work is in one queue */
     for (p->parts = 0; p->parts < parts; p->parts++) {
         eqnn_opts o;
         memset(&o, 0, sizeof o);
@@ -13194,8 +13658,8 @@ static void eqnn__optimizer_start(eqnn_ctx *c, eqnn__optimizer *o)
             eqnn__slab *s = &p->slab[i];
             if (!s->state[states[k]]) continue;
             if (states[k] == EQNN__AVERAGE)
-                memcpy(s->state[EQNN__AVERAGE], s->value, s->used * sizeof *s->value);
-            else memset(s->state[states[k]], 0, s->size * sizeof *s->value);
+                eqnn__numbers_copy(c, s->state[EQNN__AVERAGE], s->value, s->used);
+            else eqnn__fill(c, s->size, 0, s->state[states[k]]);
         }
     for (int i = 0; fresh && i < p->trained_count; i++) p->trained[i]->born[o->kind] = 0;
     if (fresh) p->steps[o->kind] = 0;
@@ -13275,23 +13739,26 @@ EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
 
 /* --- the gradient as a whole --- */
 
-/* Sum of the squares of all gradients, in double. */
-static double eqnn__gradient_squares(eqnn_ctx *c)
+/* Sum of the squares of all gradients, in double, where numbers live. */
+static const double *eqnn__gradient_squares(eqnn_ctx *c)
 {
-    double sum = 0;
+    int add = 0;
     for (int i = 0; i < c->params->slabs; i++) {
         const eqnn__slab *s = &c->params->slab[i];
-        double part = 0;
-        if (s->gradient && s->used) c->k->total(&c->device, 1, s->used, s->gradient, &part);
-        sum += part;
+        if (!s->gradient || !s->used) continue;
+        c->k->total(&c->device, 1, s->used, s->gradient, c->sum, add);
+        add = 1;
     }
-    return sum;
+    if (!add) c->k->total(&c->device, 1, 0, NULL, c->sum, 0);
+    return c->sum;
 }
 
 EQNN_API double eqnn_gradient_norm(eqnn_ctx *c)
 {
     if (!c || c->failed) return NAN;
-    return c->params ? sqrt(eqnn__gradient_squares(c)) : 0;
+    if (!c->params) return 0;
+    eqnn__gradient_squares(c);
+    return sqrt(eqnn__sum_read(c));
 }
 
 static int eqnn__finite(eqnn_ctx *c, const eqnn_real *x, size_t n)
@@ -13302,11 +13769,13 @@ static int eqnn__finite(eqnn_ctx *c, const eqnn_real *x, size_t n)
 }
 
 /* 1 when every gradient is finite; else an error that names a parameter, and all gradients and
-   filed updates of this step are dropped. */
-static int eqnn__gradients_finite(eqnn_ctx *c, int64_t step)
+   filed updates of this step are dropped. A GPU tells later; till then its updates do nothing. */
+static int eqnn__gradients_finite(eqnn_ctx *c, int kind)
 {
+    int64_t step = c->params->steps[kind];
     struct eqnn__params *p = c->params;
     int bad = 0;
+    c->device.step = step * EQNN__OPTIMIZERS + kind;
     for (int i = 0; i < p->slabs; i++)
         if (p->slab[i].gradient) bad |= !eqnn__finite(c, p->slab[i].gradient, p->slab[i].used);
     for (int i = 0; bad && i < p->trained_count; i++) {
@@ -13321,6 +13790,31 @@ static int eqnn__gradients_finite(eqnn_ctx *c, int64_t step)
     eqnn_zero_gradients(c);
     eqnn__params_rewind(c, 0);
     return 0;
+}
+
+/* What a GPU found in an earlier step: it is as if that step and those after had not been. */
+static void eqnn__gradients_late(eqnn_ctx *c)
+{
+    eqnn_ctx *owner = c->owner;
+    struct eqnn__params *p = owner->params;
+    const eqnn_real *bad = c->device.bad;
+    const char *name = "a parameter";
+    int kind = (int)(c->device.bad_step % EQNN__OPTIMIZERS);
+    int64_t step = c->device.bad_step / EQNN__OPTIMIZERS;
+    for (int i = 0; p && i < p->trained_count; i++) {
+        eqnn__weight *w = p->trained[i];
+        const eqnn_real *g = p->slab[w->slab].gradient;
+        size_t at = g ? ((uintptr_t)bad - (uintptr_t)g) / sizeof *g : SIZE_MAX;
+        if (at - w->offset < eqnn__weight_count(w)) name = w->name;
+        if (w->born[kind] > step) w->born[kind] = step;
+    }
+    if (p) p->steps[kind] = step;
+    for (int i = 0; i < 2; i++)
+        eqnn__fail(i ? owner : c,
+                   "%s: step %lld: the gradient of %.200s is not finite; nothing was updated",
+                   eqnn__optimizer_names[kind], (long long)step, name);
+    eqnn_zero_gradients(owner);
+    eqnn__params_rewind(owner, 0);
 }
 
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user)
@@ -13356,7 +13850,7 @@ static int eqnn__alike(const eqnn__weight *a, const eqnn__weight *b, int kind)
 
 /* Updates the parameters from first to last, which lie side by side. */
 static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
-                             const eqnn__weight *last, double scale)
+                             const eqnn__weight *last, const double *squares)
 {
     eqnn_ctx *c = o->ctx;
     const eqnn__slab *s = &c->params->slab[first->slab];
@@ -13364,7 +13858,8 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
     double t = (double)(c->params->steps[o->kind] + 1 - first->born[o->kind]);
     eqnn__update u = o->u;
     u.rate *= first->rate;
-    u.grad_scale = scale;
+    u.clip = o->clip;
+    u.squares = squares;
     u.correct1 = 1 - eqnn__power(u.beta1, t);
     u.correct2 = 1 - eqnn__power(u.beta2, t);
     eqnn_real *s1 = s->state[o->kind == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY];
@@ -13377,13 +13872,13 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
                         s2 ? s2 + at : NULL);
 }
 
-static void eqnn__update_all(eqnn__optimizer *o, double scale)
+static void eqnn__update_all(eqnn__optimizer *o, const double *squares)
 {
     const struct eqnn__params *p = o->ctx->params;
     for (int i = 0, j; i < p->trained_count; i = j) {
         j = i + 1;
         while (j < p->trained_count && eqnn__alike(p->trained[i], p->trained[j], o->kind)) j++;
-        if (!p->trained[i]->frozen) eqnn__update_run(o, p->trained[i], p->trained[j - 1], scale);
+        if (!p->trained[i]->frozen) eqnn__update_run(o, p->trained[i], p->trained[j - 1], squares);
     }
 }
 
@@ -13417,19 +13912,14 @@ static int eqnn__step_ready(eqnn__optimizer *o)
             if (!eqnn__slab_state(c, i, states[k])) return 0;
         if (!eqnn__slab_gradient(c, i)) return 0;
     }
-    return eqnn__allreduce_all(c) && eqnn__gradients_finite(c, c->params->steps[o->kind]);
+    return eqnn__allreduce_all(c) && eqnn__gradients_finite(c, o->kind);
 }
 
 static int eqnn__optimizer_step(eqnn__optimizer *o)
 {
-    double scale = 1;
     if (!eqnn__step_ready(o)) return 0;
     eqnn_ctx *c = o->ctx;
-    if (o->clip > 0) { /* torch's clip_grad_norm_ */
-        scale = o->clip / (sqrt(eqnn__gradient_squares(c)) + 1e-6);
-        if (scale > 1) scale = 1;
-    }
-    eqnn__update_all(o, scale);
+    eqnn__update_all(o, o->clip > 0 ? eqnn__gradient_squares(c) : NULL);
     if (o->average > 0) eqnn__update_average(o);
     c->params->steps[o->kind]++;
     c->params->version++;
@@ -13469,13 +13959,19 @@ EQNN_API int64_t eqnn_sgd_steps(const eqnn_sgd *o)
 /* --- the average --- */
 
 /* The numbers change places, so that every pointer to a weight stays good. */
-static void eqnn__swap(eqnn_real *a, eqnn_real *b, size_t n)
+static int eqnn__swap(eqnn_ctx *c, eqnn_real *a, eqnn_real *b, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        eqnn_real t = a[i];
-        a[i] = b[i];
-        b[i] = t;
+    const size_t most = 4096;
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn_tensor *t = eqnn__new(c, 1, (int)most);
+    for (size_t i = 0; t && i < n; i += most) {
+        size_t now = n - i < most ? n - i : most;
+        eqnn__numbers_copy(c, t->data, a + i, now);
+        eqnn__numbers_copy(c, a + i, b + i, now);
+        eqnn__numbers_copy(c, b + i, t->data, now);
     }
+    eqnn_rewind(m, NULL);
+    return t != NULL;
 }
 
 EQNN_API int eqnn_use_average(eqnn_ctx *c, int on)
@@ -13492,7 +13988,9 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on)
     if ((on != 0) == p->averaging) return 1;
     for (int i = 0; i < p->slabs; i++) {
         eqnn__slab *s = &p->slab[i];
-        if (s->state[EQNN__AVERAGE]) eqnn__swap(s->value, s->state[EQNN__AVERAGE], s->used);
+        if (s->state[EQNN__AVERAGE] &&
+            !eqnn__swap(c, s->value, s->state[EQNN__AVERAGE], s->used))
+            return 0;
     }
     p->averaging = on != 0;
     p->version++;
@@ -13633,16 +14131,16 @@ static void eqnn__ode_put(const eqnn__ode *s, eqnn_tensor **slot, eqnn_tensor *x
 {
     if (!x || !*slot) return;
     if (s->keep) *slot = x;
-    else memcpy((*slot)->data, x->data, eqnn__count(x) * sizeof *x->data);
+    else eqnn__numbers_copy(s->c, (*slot)->data, x->data, eqnn__count(x));
 }
 
 static double eqnn__ode_rms(eqnn_tensor *x)
 {
-    double sum = NAN;
     if (!x) return NAN;
     if (!eqnn__count(x)) return 0;
-    x->ctx->k->total(&x->ctx->device, 1, eqnn__count(x), x->data, &sum);
-    return sqrt(sum / (double)eqnn__count(x));
+    eqnn_ctx *c = x->ctx;
+    c->k->total(&c->device, 1, eqnn__count(x), x->data, c->sum, 0);
+    return sqrt(eqnn__sum_read(c) / (double)eqnn__count(x));
 }
 
 /* What an error is compared with: the numbers themselves, or the size of a row that turns. */
@@ -14829,7 +15327,9 @@ EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
     if (eqnn__bad(x, "rotate")) return NULL;
     if (!x->label) return eqnn_detach(x);
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols);
-    if (!y) return NULL;
+    const eqnn_real *from = y ? eqnn_data(x) : NULL;
+    eqnn_real *to = from ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
+    if (!to) return NULL;
     y->label = x->label;
     for (int i = 0; i < x->label->blocks; i++) {
         const eqnn_block *b = &x->label->block[i];
@@ -14842,8 +15342,9 @@ EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
         eqnn__strided v = { D, d, 1 };
         eqnn__irrep_D(b->type, R, v);
         for (size_t r = 0; r < (size_t)x->rows; r++)
-            eqnn__rotate_block(b, D, x->data + r * (size_t)x->cols, y->data + r * (size_t)x->cols);
+            eqnn__rotate_block(b, D, from + r * (size_t)x->cols, to + r * (size_t)x->cols);
     }
+    eqnn__written(x->ctx, y->data, to, eqnn__count(y));
     return y;
 }
 
@@ -14852,8 +15353,10 @@ static double eqnn__largest(const eqnn_tensor *a, const eqnn_tensor *b)
 {
     double most = 0;
     size_t n = (size_t)a->rows * (size_t)a->cols;
+    const eqnn_real *x = eqnn_data(a), *y = b ? eqnn_data(b) : NULL;
+    if (!x || (b && !y)) return NAN;
     for (size_t i = 0; i < n; i++) {
-        double e = fabs((double)a->data[i] - (b ? (double)b->data[i] : 0));
+        double e = fabs((double)x[i] - (y ? (double)y[i] : 0));
         if (!(e <= most)) most = e;
         if (e != e) break;
     }
@@ -19306,10 +19809,12 @@ static int eqnn__grid_fill(eqnn_ctx *c, eqnn__grid *g, const double *R)
     static const double one[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
     size_t n = (size_t)g->points * (size_t)g->terms, d = 2 * (size_t)g->lmax + 1;
     double *work = (double *)eqnn__temp(c, d * d, sizeof *work);
-    eqnn_real *to = (eqnn_real *)(R ? eqnn__step_alloc(c, 2 * n * sizeof *to)
-                                    : eqnn__keep_alloc(c, 2 * n * sizeof *to));
-    if (!work || !to) return 0;
-    (g->so3 ? eqnn__so3_tables : eqnn__s2_tables)(g, R ? R : one, work, to, to + n);
+    eqnn_real *to = (eqnn_real *)(R ? eqnn__step_numbers(c, 2 * n * sizeof *to)
+                                    : eqnn__keep_numbers(c, 2 * n * sizeof *to));
+    eqnn_real *v = to ? eqnn__to_write(c, to, 2 * n) : NULL;
+    if (!work || !v) return 0;
+    (g->so3 ? eqnn__so3_tables : eqnn__s2_tables)(g, R ? R : one, work, v, v + n);
+    eqnn__written(c, to, v, 2 * n);
     g->to = to;
     g->from = to + n;
     return 1;
@@ -19386,7 +19891,7 @@ static int eqnn__grid_channels(eqnn_ctx *c, const char *op, const eqnn_irreps *a
 /* y_r = M x_r, or M^T x_r, for every row r of x, a matrix [cols or rows of M][channels]. M is a
    constant, so the rule is the same with the other one of M and M^T: any order. */
 typedef struct eqnn__from_left {
-    const eqnn_real *M; /* [rows, cols] */
+    const eqnn_real *M; /* [rows, cols], where numbers live */
     int rows, cols, transposed;
 } eqnn__from_left;
 
@@ -19705,21 +20210,22 @@ static void eqnn__frame_step(int l, const eqnn__frame_terms *terms, const double
 static int eqnn__frame_fill(eqnn_frame *f, const double *given)
 {
     eqnn_ctx *c = f->ctx;
-    size_t most = 2 * (size_t)f->lmax + 1, cols = (size_t)f->D->cols;
+    size_t most = 2 * (size_t)f->lmax + 1;
     eqnn__frame_terms *term =
         (eqnn__frame_terms *)eqnn__temp(c, most * (size_t)(f->lmax + 1), sizeof *term);
     double *D[2], R[9];
     D[0] = (double *)eqnn__temp(c, most * most, sizeof(double));
     D[1] = (double *)eqnn__temp(c, most * most, sizeof(double));
-    if (!term || !D[0] || !D[1]) return 0;
+    const eqnn_real *r = eqnn_data(f->r);
+    eqnn_real *out = eqnn__to_write(c, f->D->data, eqnn__count(f->D)), *start = out;
+    if (!term || !D[0] || !D[1] || !r || !out) return 0;
     for (int l = 1; l <= f->lmax; l++)
         for (int m = -l; m <= l; m++) {
             eqnn__frame_terms *t = term + (size_t)l * most + l + m;
             t->n = eqnn__gradient_terms(l, m, t->t);
         }
     for (size_t e = 0; e < (size_t)f->edges; e++) {
-        eqnn_real *out = f->D->data + e * cols;
-        int there = eqnn__frame_rotation(f->r->data + 3 * e, R);
+        int there = eqnn__frame_rotation(r + 3 * e, R);
         if (given) memcpy(R, given + 9 * e, sizeof R);
         D[0][0] = 1;
         for (int l = 0; l <= f->lmax; l++) {
@@ -19731,6 +20237,7 @@ static int eqnn__frame_fill(eqnn_frame *f, const double *given)
                 *out++ = l == 0 || there ? (eqnn_real)from[i] : 0;
         }
     }
+    eqnn__written(c, f->D->data, start, eqnn__count(f->D));
     return 1;
 }
 
@@ -20256,8 +20763,12 @@ static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
     g.points = e->beta * e->alpha;
     g.terms = (L + 1) * (L + 1);
     int *term = (int *)eqnn__temp(c, (size_t)K, sizeof *term);
-    eqnn_real *to = (eqnn_real *)eqnn__keep_alloc(c, 2 * (size_t)g.points * (size_t)K * sizeof *to);
-    if (!term || !to || !eqnn__grid_find(c, &g, NULL)) return 0;
+    size_t size = (size_t)g.points * (size_t)K, grid = (size_t)g.points * (size_t)g.terms;
+    eqnn_real *M_to = (eqnn_real *)eqnn__keep_numbers(c, 2 * size * sizeof *M_to), *to;
+    if (!term || !M_to || !eqnn__grid_find(c, &g, NULL)) return 0;
+    const eqnn_real *g_to = eqnn__to_read(c, g.to, grid), *g_from = eqnn__to_read(c, g.from, grid);
+    eqnn_real *start = to = eqnn__to_write(c, M_to, 2 * size);
+    if (!g_to || !g_from || !to) return 0;
     for (int m = 0; m <= M && e->frame; m++)
         for (int s = m; s >= -m; s -= m ? 2 * m : 1)
             for (int l = m; l <= L; l++) term[at++] = l * l + l + s;
@@ -20268,11 +20779,12 @@ static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
             double n = sqrt(4 * EQNN__PI / ((2 * l + 1) * (L + 1.0)));
             double f = l > M ? sqrt((2 * l + 1) / (2 * M + 1.0)) : 1;
             size_t from = p * (size_t)g.terms + (size_t)term[k];
-            to[0] = (eqnn_real)((double)g.to[from] * n * f);
-            to[(size_t)g.points * (size_t)K] = (eqnn_real)((double)g.from[from] * f / n);
+            to[0] = (eqnn_real)((double)g_to[from] * n * f);
+            to[size] = (eqnn_real)((double)g_from[from] * f / n);
         }
-    eqnn__from_left there = {to - (size_t)g.points * (size_t)K, g.points, K, 0};
-    eqnn__from_left back = {to, g.points, K, 1};
+    eqnn__written(c, M_to, start, 2 * size);
+    eqnn__from_left there = {M_to, g.points, K, 0};
+    eqnn__from_left back = {M_to + size, g.points, K, 1};
     e->to = there;
     e->from = back;
     return 1;
@@ -20479,7 +20991,8 @@ static int eqnn__so2_product(eqnn_ctx *c, const char *name, const eqnn_product *
                               p->in1->name, p->out->name, m, rows, cols) != NULL;
         double *W = (double *)eqnn__temp(c, 2 * (size_t)rows * (size_t)cols, sizeof *W);
         if (!W) return 0;
-        for (size_t i = 0; !back && i < eqnn__count(P); i++) W[i] = (double)P->data[i];
+        const eqnn_real *P_data = back ? NULL : eqnn_data(P);
+        for (size_t i = 0; P_data && i < eqnn__count(P); i++) W[i] = (double)P_data[i];
         for (int i = 0; i < p->paths; i++) eqnn__so2_path(p, i, m, W, rows, cols, w, back);
         if (back && !eqnn_set(P, W)) return 0;
     }
@@ -20702,6 +21215,40 @@ static int eqnn__graph_blocks(eqnn_graph *g, int keep)
 
 /* --- graphs from lists --- */
 
+/* The integers of a graph that no index holds, where numbers live. */
+static const int *eqnn__graph_send(eqnn_ctx *c, const int *v, int n, int keep)
+{
+    size_t bytes = (size_t)n * sizeof *v;
+    int *copy = (int *)eqnn__arena_alloc(c, keep ? c->lasting_numbers : c->numbers, bytes);
+    if (copy) eqnn__copy_in(c, copy, v, bytes);
+    return copy;
+}
+
+/* The graph as kernels see it: itself, or its arrays where numbers live. */
+static int eqnn__graph_there(eqnn_graph *g, int keep)
+{
+    eqnn_ctx *c = g->ctx;
+    g->there = g;
+    if (!c->device.gpu) return 1;
+    eqnn_graph *t = (eqnn_graph *)(keep ? eqnn__keep_alloc(c, sizeof *t)
+                                        : eqnn__step_alloc(c, sizeof *t));
+    if (!t) return 0;
+    *t = *g;
+    t->there = g->there = t;
+    t->source = g->source_index->there.v;
+    t->target = g->target_index->there.v;
+    t->first = g->target_index->there.first;
+    t->first_by_source = g->source_index->there.first;
+    t->by_source = g->source_index->there.list;
+    t->order = eqnn__graph_send(c, g->order, g->edges, keep);
+    t->example = g->example ? g->example_index->there.v : NULL;
+    t->pair = g->pair ? g->pair_index->there.v : NULL;
+    t->pair_edge = g->pair_edge ? g->pair_edge_index->there.v : NULL;
+    if (g->block) t->block = eqnn__graph_send(c, g->block, g->blocks + 1, keep);
+    t->shift = NULL; /* edge_vectors have them as a tensor */
+    return t->order && (!g->block || t->block);
+}
+
 static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, const int *target,
                                      const eqnn_graph_opts *o)
 {
@@ -20719,6 +21266,7 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
     if (!eqnn__graph_examples(g, o->example, o->keep)) return NULL;
     if (o->shift && !eqnn__graph_shifts(g, o->shift, o->keep)) return NULL;
     if (!eqnn__graph_pairs(g, o->keep) || !eqnn__graph_blocks(g, o->keep)) return NULL;
+    if (!eqnn__graph_there(g, o->keep)) return NULL;
     if (o->keep && !c->recycler) eqnn__arena_cut(&c->step, at, used); /* working memory only */
     return g;
 }
@@ -21832,8 +22380,9 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
     nodes.examples = o.examples;
     memset(&s, 0, sizeof s);
     s.o = &o;
-    s.pos = pos->data;
+    s.pos = eqnn_data(pos);
     s.cols = pos->cols;
+    if (!s.pos) return NULL;
     if (o.bonds && o.max_bonds > 0 && c->training) {
         double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
         if (!random) return NULL;
@@ -21989,12 +22538,14 @@ static eqnn_tensor *eqnn__conv_mix(eqnn_tensor *s, eqnn_tensor *h, eqnn_tensor *
 {
     if (!s || !h || !a) return NULL;
     const eqnn_irreps *out = h->label;
-    eqnn_tensor *reached = eqnn_zeros(h->ctx, 1, out->copies);
-    if (!reached) return NULL;
+    eqnn_tensor *reached = eqnn__new(h->ctx, 1, out->copies);
+    eqnn_real *v = reached ? eqnn__to_write(h->ctx, reached->data, eqnn__count(reached)) : NULL;
+    if (!v) return NULL;
     for (int b = 0, at = 0; b < out->blocks; b++) {
         eqnn_real one = (eqnn_real)eqnn__self_reaches(x, z, out, b);
-        for (int u = 0; u < out->block[b].copies; u++) reached->data[at++] = one;
+        for (int u = 0; u < out->block[b].copies; u++) v[at++] = one;
     }
+    eqnn__written(h->ctx, reached->data, v, eqnn__count(reached));
     a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), reached), 1);
     return eqnn_add(s, eqnn_scale_copies(h, a));
 }
@@ -22886,15 +23437,16 @@ static int eqnn__path_numbers(int li, int lo, const eqnn_tensor *basis, double *
 {
     int low = li < lo ? li : lo, n = 2 * low + 1;
     double C[4 * EQNN__DEGREES * EQNN__DEGREES * (4 * EQNN__DEGREES + 1)];
+    const eqnn_real *v = basis ? eqnn__buffer_here(basis) : NULL;
     for (int f = 0; f < n; f++) {
         int J = li + lo - 2 * low + f, width = 2 * J + 1;
         w[f] = f % 2 ? -1 : low ? 1 : sqrt((double)width);
-        if (!basis) continue;
+        if (!v) continue;
         if (!eqnn_wigner_3j(lo, li, J, C)) return 0;
         w[f] = 0;
         for (int m = 0; m <= low; m++) {
             double sum = 0;
-            for (int k = f % 2; k < n; k += 2) sum += eqnn_at(basis, low + m, k);
+            for (int k = f % 2; k < n; k += 2) sum += (double)v[(low + m) * n + k];
             int out = lo + m, in = f % 2 ? li - m : li + m;
             w[f] += (m ? 2 : 1) * width * sum * C[(out * (2 * li + 1) + in) * width + J];
         }
@@ -22911,7 +23463,8 @@ static eqnn_tensor *eqnn__path_basis(eqnn_ctx *c, int li, int lo)
     if (!low) return NULL;
     int n = 2 * low + 1, all = 1;
     eqnn_tensor *b = eqnn_buffer(c, eqnn_format(c, "basis:(%d,%d)", li, lo), n, n, NULL);
-    for (int i = 0; b && i < n * n; i++) all = all && b->data[i] == 0;
+    const eqnn_real *now = b ? eqnn__buffer_here(b) : NULL;
+    for (int i = 0; now && i < n * n; i++) all = all && now[i] == 0;
     if (!b || !all) return b;
     for (int f = 0; f < n; f++) {
         int J = li + lo - 2 * low + f, width = 2 * J + 1;
@@ -23168,10 +23721,13 @@ static eqnn_tensor *eqnn__head_scale(eqnn_tensor *x, eqnn_tensor *s, const void 
 static eqnn_tensor *eqnn__head_factors(eqnn_ctx *c, const eqnn__former *a, double sign)
 {
     int n = eqnn__head_count(a);
-    eqnn_tensor *s = eqnn_zeros(c, 1, n);
-    for (int l = 0, k = 0; s && l < a->heads.degrees; l++)
+    eqnn_tensor *s = eqnn__new(c, 1, n);
+    eqnn_real *v = s ? eqnn__to_write(c, s->data, (size_t)n) : NULL;
+    if (!v) return NULL;
+    for (int l = 0, k = 0; l < a->heads.degrees; l++)
         for (int h = 0; h < a->heads.of[l]; h++)
-            s->data[k++] = (eqnn_real)(sign / sqrt((double)a->dim_head.of[l]));
+            v[k++] = (eqnn_real)(sign / sqrt((double)a->dim_head.of[l]));
+    eqnn__written(c, s->data, v, (size_t)n);
     return s;
 }
 
@@ -23463,9 +24019,10 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
     if (a->o.envelope > 0) {
         eqnn_tensor *u = eqnn_map(eqnn_scale(length, 1 / a->o.envelope), EQNN_POLY_CUTOFF, 3, 0);
         if (u && a->o.bonded) {
-            eqnn_tensor *near = eqnn_zeros(c, g->edges, 1);
-            for (int e = 0; near && e < g->edges; e++)
-                near->data[e] = (eqnn_real)(a->o.bonded->v[e] > 0);
+            eqnn_tensor *near = eqnn__new(c, g->edges, 1);
+            eqnn_real *v = near ? eqnn__to_write(c, near->data, (size_t)g->edges) : NULL;
+            for (int e = 0; v && e < g->edges; e++) v[e] = (eqnn_real)(a->o.bonded->v[e] > 0);
+            if (v) eqnn__written(c, near->data, v, (size_t)g->edges);
             u = eqnn_where(near, eqnn_full(c, 1, 1, 1), u);
         }
         w = w ? eqnn_mul(w, u) : u;
@@ -23825,8 +24382,11 @@ static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
 /* 1 for an edge between two nodes, 0 for a loop. */
 static eqnn_tensor *eqnn__no_loop(const eqnn_graph *g)
 {
-    eqnn_tensor *x = eqnn_zeros(g->ctx, g->edges, 1);
-    for (int e = 0; x && e < g->edges; e++) x->data[e] = (eqnn_real)(g->source[e] != g->target[e]);
+    eqnn_tensor *x = eqnn__new(g->ctx, g->edges, 1);
+    eqnn_real *v = x ? eqnn__to_write(g->ctx, x->data, (size_t)g->edges) : NULL;
+    if (!v) return NULL;
+    for (int e = 0; e < g->edges; e++) v[e] = (eqnn_real)(g->source[e] != g->target[e]);
+    eqnn__written(g->ctx, x->data, v, (size_t)g->edges);
     return x;
 }
 
@@ -23897,9 +24457,12 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;
-    eqnn_tensor *V = eqnn_zeros(c, head->range, head->count);
-    if (!p || !V) return NULL;
-    for (int i = 0; i < head->count; i++) V->data[head->v[i] * head->count + i] = 1;
+    eqnn_tensor *V = eqnn__new(c, head->range, head->count);
+    eqnn_real *v = p && V ? eqnn__to_write(c, V->data, eqnn__count(V)) : NULL;
+    if (!v) return NULL;
+    memset(v, 0, eqnn__count(V) * sizeof *v);
+    for (int i = 0; i < head->count; i++) v[head->v[i] * head->count + i] = 1;
+    eqnn__written(c, V->data, v, eqnn__count(V));
     eqnn_tensor *ones = eqnn_as(eqnn_full(c, g->edges, 1, 1), one);
     return eqnn__bare(eqnn_message(h, ones, alpha, V, p, g));
 }

@@ -467,7 +467,7 @@ EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
-/* Seed and threads of a context, as they were asked for; a --device other than cpu is an error. */
+/* Seed, threads and device of a context, as they were asked for. */
 EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a);
 /* The next word of a list "a,b", and how long it is; 0 at the end. The list moves on behind it. */
 EQNN_API int eqnn_next_word(const char **list, const char **word);
@@ -4093,7 +4093,7 @@ EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *abo
         { "data", "", "file or folder to read" },
         { "out", "", "folder for logs, pictures and models" },
         { "resume", "off", "continue from the checkpoint in --out" },
-        { "device", "cpu", "where to compute" },
+        { "device", "cpu", "where to compute: cpu, cuda, cuda:1, .." },
         { NULL, NULL, NULL }
     };
     memset(a, 0, sizeof *a);
@@ -4199,8 +4199,7 @@ EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a)
     memset(&o, 0, sizeof o);
     o.seed = eqnn_args_seed(a);
     o.threads = eqnn_args_int(a, "threads", 0, 1024);
-    if (strcmp(eqnn_args_text(a, "device"), "cpu"))
-        eqnn__args_fail(a, "option --device: this program uses the cpu only");
+    o.device = eqnn_args_text(a, "device");
     return o;
 }
 
@@ -4226,6 +4225,11 @@ EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts)
     int help = a->help;
     eqnn_ctx *c = help || a->error[0] ? NULL : eqnn_make(opts);
     eqnn_interrupt_catch();
+    if (c && eqnn_error(c)) { /* the device cannot be used */
+        snprintf(a->error, sizeof a->error, "%.220s (--device cpu)", eqnn_error(c));
+        eqnn_free(c);
+        c = NULL;
+    }
     a->status = c || help ? 0 : a->error[0] ? 2 : 1;
     if (a->status) eqnn__program_complain(a, a->error[0] ? a->error : "no memory");
     return c;
@@ -4586,8 +4590,9 @@ static void eqnn__run_keep(eqnn_run *r)
     if (!r->weights) eqnn_fail(r->ctx, "run '%s': no memory for the best weights", r->title);
     for (int i = 0; i < r->kept; i++) {
         const eqnn_tensor *w = p->all[i]->tensor;
-        n = eqnn__run_numbers(w);
-        for (size_t k = 0; k < n; k++) r->weights[at++] = (double)eqnn_data(w)[k];
+        const eqnn_real *v = eqnn_data(w);
+        n = v ? eqnn__run_numbers(w) : 0;
+        for (size_t k = 0; k < n; k++) r->weights[at++] = (double)v[k];
     }
 }
 

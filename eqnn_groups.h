@@ -4487,7 +4487,7 @@ EQNN_API eqnn_tensor *eqnn_to_rep(eqnn_tensor *x, const eqnn_rep *r)
 
 /* One block of all rows: [dim][copies] a row, as it stands. */
 static int eqnn__turn_block(const eqnn_block *b, eqnn__action *s, const eqnn_tensor *x,
-                            eqnn_real *out)
+                            const eqnn_real *from, eqnn_real *out)
 {
     const eqnn__monomial *m = (const eqnn__monomial *)b->type->user;
     size_t n = (size_t)b->copies * (size_t)b->type->dim, cols = (size_t)x->cols;
@@ -4495,7 +4495,7 @@ static int eqnn__turn_block(const eqnn_block *b, eqnn__action *s, const eqnn_ten
     int good = v != NULL;
     for (size_t r = 0; good && r < (size_t)x->rows; r++) {
         size_t at = r * cols + (size_t)b->start;
-        for (size_t i = 0; i < n; i++) v[i] = (double)x->data[at + i];
+        for (size_t i = 0; i < n; i++) v[i] = (double)from[at + i];
         good = eqnn__monomial_apply(m, s, (size_t)b->copies, v, v + n);
         for (size_t i = 0; good && i < n; i++) out[at + i] = (eqnn_real)v[i];
     }
@@ -4520,14 +4520,18 @@ EQNN_API eqnn_tensor *eqnn_rep_turn(eqnn_tensor *x, const eqnn_group *const *gro
     eqnn__action s;
     if (eqnn__bad(x, "rep_turn")) return NULL;
     eqnn_tensor *y = eqnn_detach(x);
-    int good = y != NULL;
+    const eqnn_real *from = y ? eqnn_data(x) : NULL;
+    eqnn_real *to = from ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
+    int good = to != NULL;
+    if (to && to != y->data) memcpy(to, from, eqnn__count(y) * sizeof *to);
     eqnn__action_start(&s, x->ctx, groups, elements, n);
     for (int i = 0; good && x->label && i < x->label->blocks; i++) {
         const eqnn_block *b = &x->label->block[i];
         good = eqnn__turns(x, b, "rep_turn");
-        if (good && b->type->kind == EQNN_TYPE_REP) good = eqnn__turn_block(b, &s, x, y->data);
+        if (good && b->type->kind == EQNN_TYPE_REP) good = eqnn__turn_block(b, &s, x, from, to);
     }
     eqnn__action_free(&s);
+    if (good) eqnn__written(x->ctx, y->data, to, eqnn__count(y));
     return good ? y : NULL;
 }
 
@@ -4549,8 +4553,10 @@ static double eqnn__rep_error(const eqnn_tensor *a, const eqnn_tensor *b, double
 {
     double d = 0, size_a = 0, size_b = 0;
     size_t n = eqnn__count(a);
+    const eqnn_real *p = eqnn_data(a), *q = eqnn_data(b);
+    if (!p || !q) return NAN;
     for (size_t i = 0; i < n; i++) {
-        double x = (double)a->data[i], y = (double)b->data[i];
+        double x = (double)p[i], y = (double)q[i];
         d += (x - y) * (x - y);
         size_a += x * x;
         size_b += y * y;
@@ -7504,9 +7510,11 @@ static int **eqnn__rep_choice(eqnn_ctx *c, const eqnn_label *in, uint64_t *hash)
         double *first = (double *)eqnn__temp(c, (size_t)n, sizeof *first);
         if (!kept || !first) return NULL;
         for (int j = 0; j < n; j++) first[j] = 1 + (int)((int64_t)j * k->copies / n);
-        if (eqnn_at(kept, 0, 0) == 0 && !eqnn_set(kept, first)) return NULL;
+        const eqnn_real *v = eqnn__buffer_here(kept);
+        if (v && *v == 0 && eqnn_set(kept, first)) v = eqnn__buffer_here(kept);
+        if (!v || c->failed) return NULL;
         for (int j = 0; j < n; j++) {
-            serving[b][j] = (int)eqnn_at(kept, 0, j);
+            serving[b][j] = (int)v[j];
             if (serving[b][j] >= 1 && serving[b][j] <= k->copies) continue;
             eqnn__fail(c, "rep_bilinear%s: copies.%d names copy %d of %d", eqnn__place(c), b,
                        serving[b][j], k->copies);
@@ -9491,9 +9499,9 @@ static int eqnn__lie_ball(const eqnn_lie_cloud *a, const eqnn_lie_conv_opts *o,
     if (c->failed || (!r && o->most <= 0)) return !c->failed;
     int *list = (int *)eqnn__take(c, 3 * (size_t)E, sizeof *list);
     const eqnn_real *d = r ? eqnn_data(a->distance) : NULL;
-    eqnn_real limit = r ? eqnn_data(r)[0] : 0;
-    for (int e = 0; list && e < E; e++)
-        if (!d || d[e] < limit) list[n++] = e;
+    const eqnn_real *limit = r ? eqnn__buffer_here(r) : NULL;
+    for (int e = 0; list && (limit || !r) && e < E; e++)
+        if (!d || d[e] < *limit) list[n++] = e;
     if (list && r && c->training) eqnn__lie_radius_update(r, graph, n, o->fill);
     if (list && o->most > 0) n = eqnn__lie_draw(graph, o->most, list, n);
     for (int i = 0; list && i < n; i++) {
@@ -10143,8 +10151,12 @@ static eqnn_tensor *eqnn__heads_rows(eqnn_tensor *W, int heads, int first, int w
 /* [heads*width, heads]: 1 where the row is the head's */
 static eqnn_tensor *eqnn__heads_mask(eqnn_ctx *c, int heads, int width)
 {
-    eqnn_tensor *x = eqnn_zeros(c, heads * width, heads);
-    for (int i = 0; x && i < heads * width; i++) x->data[i * heads + i / width] = 1;
+    eqnn_tensor *x = eqnn__new(c, heads * width, heads);
+    eqnn_real *v = x ? eqnn__to_write(c, x->data, eqnn__count(x)) : NULL;
+    if (!v) return NULL;
+    memset(v, 0, eqnn__count(x) * sizeof *v);
+    for (int i = 0; i < heads * width; i++) v[i * heads + i / width] = 1;
+    eqnn__written(c, x->data, v, eqnn__count(x));
     return x;
 }
 

@@ -226,7 +226,7 @@ int main(int argc, char **argv)
                             "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"",
                             options);
     if (go == 0) return 0;
-    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
+    eqnn_opts o = eqnn_args_context(&a);
     const char *folder = eqnn_args_text(&a, "out");
     int all = eqnn_args_on(&a, "demo");
     if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;

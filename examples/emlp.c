@@ -43,7 +43,7 @@ typedef struct examples {
 
 typedef struct settings {
     const eqnn_task *task;
-    const char *network, *group, *folder;
+    const char *network, *group, *folder, *device;
     int n, channels, layers, epochs, trials, aug, resume, test, threads, projected;
     double rate, average;
     uint64_t seed;
@@ -323,7 +323,7 @@ static int run_trial(const settings *s, int number, eqnn_csv *log, result *r, ch
 {
     trial t = { .s = s, .number = number, .best = INFINITY, .test = NAN };
     uint64_t seed = s->seed + (uint64_t)number;
-    t.c = eqnn_make(&(eqnn_opts){ .seed = seed, .threads = s->threads });
+    t.c = eqnn_make(&(eqnn_opts){ .seed = seed, .threads = s->threads, .device = s->device });
     choose_group(&t);
     int done = !eqnn_error(t.c) && make_examples(&t, seed) && train(&t, log);
     if (done) {
@@ -433,8 +433,8 @@ int main(int argc, char **argv)
                    .resume = eqnn_args_on(&a, "resume"), .test = eqnn_args_int(&a, "test", 100,
                    1000000), .rate = eqnn_args_number(&a, "rate"),
                    .average = eqnn_args_number(&a, "average"), .seed = o.seed,
-                   .threads = o.threads };
-    eqnn_ctx *c = eqnn_program_start(&a, NULL);
+                   .threads = o.threads, .device = o.device };
+    eqnn_ctx *c = eqnn_program_start(&a, &(eqnn_opts){ .device = o.device });
     if (c) s.task = eqnn_task_find(c, eqnn_args_text(&a, "dataset"));
     if (c && strcmp(s.network, "mlp") && strcmp(s.network, "emlp"))
         eqnn_fail(c, "--network %s: there are emlp and mlp", s.network);

@@ -417,7 +417,7 @@ int main(int argc, char **argv)
     int nodes = eqnn_args_int(&a, "nodes", 0, 100000);
     const char *v2 = eqnn_args_text(&a, "v2");
     int dry = eqnn_args_on(&a, "dry-run");
-    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
+    eqnn_opts o = eqnn_args_context(&a);
     if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
     if (dry && !*v2) v2 = "31M,83M,153M";
     eqnn_ctx *first = eqnn_make(&o);

@@ -272,7 +272,7 @@ int main(int argc, char **argv)
     int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation",
                             options);
     if (go == 0) return 0;
-    eqnn_opts o = { .seed = eqnn_args_seed(&a), .threads = eqnn_args_int(&a, "threads", 0, 1024) };
+    eqnn_opts o = eqnn_args_context(&a);
     int epochs = eqnn_args_int(&a, "epochs", 1, 1000000), failed = 0;
     if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
 

@@ -530,8 +530,12 @@ TEST(programs)
     eqnn_ctx *c = eqnn_program_start(&a, &o);
     CHECK(c && eqnn_seed(c) == 7 && eqnn_program_end(&a, c) == 0);
     CHECK(read_args(&a, "--device gpu") == 1);
-    eqnn_args_context(&a);
-    CHECK_TEXT(a.error, "option --device: this program uses the cpu only");
+    o = eqnn_args_context(&a);
+    CHECK_TEXT(o.device, "gpu");
+    c = eqnn_make(&o);
+    CHECK_ERROR(c, "make: device \"gpu\" is unknown; there are \"cpu\", \"cuda\" and "
+                   "\"cuda:0\", \"cuda:1\", ..");
+    eqnn_free(c);
     CHECK(read_args(&a, "--epochs 7") == 1 && eqnn_args_within(&a, "epochs", 0, 7) == 7);
     CHECK(!a.error[0] && eqnn_args_within(&a, "epochs", 0, 6) == 7);
     CHECK_TEXT(a.error, "option --epochs: 7 is not in 0..6");

@@ -246,8 +246,10 @@ TEST(folds)
                 cpu->fold_rows(&d, op, 0, cols, A, Y);
                 CHECK((double)Y[0] == 0);
             }
-            cpu->total(&d, 1, rows * cols, A, &sum);
-            for (size_t i = 0; i < rows * cols; i++) sum -= (double)A[i] * (double)A[i];
+            cpu->total(&d, 1, rows * cols, A, &sum, 0);
+            cpu->total(&d, 0, rows * cols, A, &sum, 1);
+            for (size_t i = 0; i < rows * cols; i++)
+                sum -= (double)A[i] * (double)A[i] + (double)A[i];
             CHECK_NEAR(sum, 0, 1e-9);
         }
 }
@@ -421,12 +423,14 @@ TEST(training_step)
                 enum { n = 43 };
                 eqnn_real w[n], g[n], m[n], v[n], w0[n];
                 eqnn__device d = device(k, 1);
+                double squares = 4;
                 eqnn__update u;
                 memset(&u, 0, sizeof u);
                 u.kind = kind, u.nesterov = nesterov;
                 u.rate = 0.01, u.beta1 = 0.9, u.beta2 = 0.99, u.eps = 1e-8, u.decay = 0.1,
                 u.l2 = 0.01;
-                u.correct1 = 0.1, u.correct2 = 0.01, u.momentum = 0.8, u.grad_scale = 0.5;
+                u.correct1 = 0.1, u.correct2 = 0.01, u.momentum = 0.8;
+                u.squares = &squares, u.clip = 1; /* the gradient times 1/2 */
                 fill(w, n, 1), fill(g, n, 2), fill(m, n, 3), fill(v, n, 4);
                 for (int i = 0; i < n; i++) v[i] = (eqnn_real)fabs((double)v[i]);
                 memcpy(w0, w, sizeof w);

@@ -1,0 +1,3760 @@
+/* eqnn_cuda.cuh - v0.1 - the kernels of eqnn.h on a GPU - licence at the end of this file
+
+   The table of kernels (eqnn.h, section 4) filled for CUDA. Compiled once, to an object that
+   exports one symbol; programs stay C and say which device they want:
+
+      nvcc -x cu -std=c++17 -O3 -arch=native -c eqnn_cuda.cuh -o eqnn_cuda.o \
+           -Xcompiler -fno-threadsafe-statics,-fno-exceptions
+      cc -O2 -DEQNN_CUDA prog.c eqnn_cuda.o -lcudart -lcublas -lm
+
+   (The flags of -Xcompiler spare the program a C++ library.) In the program:
+
+      eqnn_opts o = { .device = "cuda:0" };
+      eqnn_ctx *c = eqnn_make(&o);
+
+   OPTIONS       Macros of the nvcc line.
+
+      EQNN_DOUBLE      eqnn_real is double, as in the program that is linked      default float
+      EQNN_STRICT      our own elementary functions; with -fmad=false             default off
+      EQNN_LAUNCH      how a kernel is started                                    default <<<...>>>
+      EQNN_SHARED      how a block's shared memory is declared                    default __shared__
+
+   IS / IS NOT   Every entry works on one stream, in order, and returns at once. Only wait, copies
+                 to the host and growing working memory wait for the GPU. A sum has one owner and a
+                 tree that depends on sizes alone: the same bits from run to run (to rounding those
+                 of a processor). No CUDA, cuBLAS or C++ header is needed by the program itself.
+
+   CONVENTIONS   Pointers to numbers, indices and graphs are device memory; plans and structs lie on
+                 the host. Grids and blocks have one dimension; blocks are multiples of 32 threads;
+                 all threads of a block meet every barrier, all lanes of a warp every shuffle.
+
+   CONTENTS      1  >>runtime      State of a device, its memory, its first error; launches.
+                 2  >>plans        What lasts on the device: copies of plans, made at first use.
+                 3  >>plain        Pointwise functions, random numbers, folds, moving rows, matrix
+                                   products, harmonics, the training step.
+                 4  >>forms        The multilinear forms.
+                 5  >>neighbours   Who is near whom.
+                 6  >>table        The one symbol. */
+
+#ifndef EQNN_CUDA_CUH
+#define EQNN_CUDA_CUH
+
+/* ----------------------------------------------------------------------------------------------
+   1 >>runtime   One struct holds what a context has of a GPU. Nothing here exits: what CUDA refuses
+                 is kept with the name of the operation, entries do nothing from then on, and wait
+                 tells it.
+   ---------------------------------------------------------------------------------------------- */
+
+#ifndef EQNN_IMPLEMENTATION
+#define EQNN_IMPLEMENTATION
+#endif
+#ifndef EQNN_STATIC
+#define EQNN_STATIC
+#endif
+#ifndef EQNN_NO_VECTORS
+#define EQNN_NO_VECTORS
+#endif
+#ifndef EQNN_CUDA
+#define EQNN_CUDA
+#endif
+#include "eqnn.h"
+
+/* tests/cuda_emulate.h brings its own CUDA. */
+#ifndef EQNN_LAUNCH
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#define EQNN_LAUNCH(kernel, grid, block, shared, stream, ...) \
+    kernel<<<(unsigned)(grid), (unsigned)(block), shared, stream>>>(__VA_ARGS__)
+#define EQNN_SHARED(type, name)                                     \
+    extern __shared__ __align__(16) unsigned char eqnn__shared[];   \
+    type *name = (type *)(void *)eqnn__shared
+#endif
+
+#define EQNN__BLOCK 256         /* threads of most blocks                                       */
+#define EQNN__ALL 0xffffffffu   /* all lanes of a warp                                          */
+#define EQNN__STAGES 16         /* pieces of the pinned ring, and their size                    */
+#define EQNN__STAGE ((size_t)1 << 18)
+#ifndef EQNN__WORKSPACE
+#define EQNN__WORKSPACE ((size_t)32 << 20) /* cuBLAS's: fixed, so that its sums are the same    */
+#endif
+
+/* Working memory, one piece for each use that another may hold at the same time. */
+enum {
+    EQNN__SCRATCH_FOLD,  /* partial sums of folds and totals           */
+    EQNN__SCRATCH_GEMM,  /* products that are summed over batches      */
+    EQNN__SCRATCH_FORM,  /* a form's tiles                             */
+    EQNN__SCRATCH_PART,  /* a form's partial sums                      */
+    EQNN__SCRATCH_INDEX, /* lists of integers                          */
+    EQNN__SCRATCHES
+};
+
+typedef struct eqnn__piece { char *p; size_t size; } eqnn__piece;
+
+/* A copy of a plan: made is a host struct whose pointers are device memory; of whose plan, NULL:
+   gone. */
+typedef struct eqnn__made {
+    const void *plan;
+    const eqnn__device *of;
+    void *made;
+} eqnn__made;
+
+typedef struct eqnn__gpu {
+    int index, processors;              /* which device; how many multiprocessors it has      */
+    size_t shared;                      /* bytes of shared memory that a block may ask for    */
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    void *workspace;
+    char *stage;                        /* pinned memory: a ring of EQNN__STAGES pieces       */
+    size_t at, used;                    /* the piece being filled; bytes of it                */
+    cudaEvent_t gone[EQNN__STAGES];     /* all copies out of a piece are through              */
+    eqnn__piece scratch[EQNN__SCRATCHES];
+    unsigned long long *mark;           /* device memory: what check found                    */
+    unsigned long long *told;           /* pinned memory: what it was at the last wait        */
+    uint64_t checks;                    /* since the last wait                                */
+    int64_t first_step;                 /* of these                                           */
+    const eqnn__device *owner;          /* which made it; its workers share it                */
+    int failed;
+    char why[256];                      /* the first failure's sentence                       */
+    eqnn__piece *slab;                  /* lasting device memory: all pieces, room in the last */
+    size_t slabs, slab_room, slab_used;
+    eqnn__made *made;                   /* hash table of plans                                */
+    size_t mades, made_room;
+} eqnn__gpu;
+
+#define EQNN__UNMARKED 0xffffffffffffffffull
+#define EQNN__ADDRESS 0x0000ffffffffffffull /* bits of a device address */
+
+static eqnn__gpu *eqnn__gpu_of(const eqnn__device *d)
+{
+    return (eqnn__gpu *)d->gpu;
+}
+
+/* Keeps the first failure, with the operation at work. */
+static void eqnn__gpu_fail(eqnn__device *d, const char *what)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    const char *op = d->op ? *d->op : NULL;
+    if (g->failed) return;
+    g->failed = 1;
+    snprintf(g->why, sizeof g->why, "%s: cuda:%d: %s", op ? op : "device", g->index, what);
+}
+
+/* Looks at what CUDA returned: 1 when all is well. */
+static int eqnn__look(eqnn__device *d, cudaError_t e)
+{
+    if (e == cudaSuccess) return 1;
+    eqnn__gpu_fail(d, cudaGetErrorString(e));
+    return 0;
+}
+
+static int eqnn__look_blas(eqnn__device *d, cublasStatus_t s)
+{
+    if (s == CUBLAS_STATUS_SUCCESS) return 1;
+    eqnn__gpu_fail(d, cublasGetStatusString(s));
+    return 0;
+}
+
+/* Starts a kernel unless something failed before; blocks may ask for more shared memory than the
+   48 KB that need no asking. */
+#define EQNN__RUN(d, kernel, grid, block, shared, ...)                                             \
+    do {                                                                                           \
+        eqnn__gpu *gpu_ = eqnn__gpu_of(d);                                                         \
+        if (gpu_->failed || (grid) == 0) break;                                                    \
+        if ((shared) > 49152 &&                                                                    \
+            !eqnn__look(d, cudaFuncSetAttribute((const void *)kernel,                              \
+                                                cudaFuncAttributeMaxDynamicSharedMemorySize,       \
+                                                (int)(shared))))                                   \
+            break;                                                                                 \
+        EQNN_LAUNCH(kernel, grid, block, shared, gpu_->stream, __VA_ARGS__);                       \
+        eqnn__look(d, cudaGetLastError());                                                         \
+    } while (0)
+
+/* Blocks for n threads that stride over the rest: enough to fill a large device several times,
+   the same on every device. */
+static size_t eqnn__grid_of(size_t n)
+{
+    size_t blocks = (n + EQNN__BLOCK - 1) / EQNN__BLOCK;
+    return blocks < 16384 ? blocks : 16384;
+}
+
+/* for (i of this thread; i < n; ...) */
+#define EQNN__STRIDE(i, n)                                                                         \
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                        \
+         i += (size_t)gridDim.x * blockDim.x)
+
+/* At least so many bytes of device memory, until the next call for the same use. Growing waits;
+   NULL: a failure was or is kept. */
+static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    eqnn__piece *s = g->scratch + use;
+    void *p = NULL;
+    if (g->failed) return NULL;
+    if (bytes <= s->size) return s->p;
+    size_t want = s->size / 2 + s->size > bytes ? s->size / 2 + s->size : bytes;
+    want = (want + 65535) / 65536 * 65536;
+    if (!eqnn__look(d, cudaStreamSynchronize(g->stream)) || !eqnn__look(d, cudaFree(s->p)))
+        return NULL;
+    s->p = NULL;
+    s->size = 0;
+    if (cudaMalloc(&p, want) != cudaSuccess) {
+        char what[128];
+        (void)cudaGetLastError(); /* not a failure of the device */
+        snprintf(what, sizeof what, "out of memory: %zu bytes of working memory asked for", want);
+        eqnn__gpu_fail(d, what);
+        return NULL;
+    }
+    s->p = (char *)p;
+    s->size = want;
+    return p;
+}
+
+/* ---- begin and end ---- */
+
+static int eqnn__gpu_open(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    int shared = 0;
+    void *p = NULL;
+    if (!eqnn__look(d, cudaSetDevice(g->index)) ||
+        !eqnn__look(d, cudaDeviceGetAttribute(&g->processors, cudaDevAttrMultiProcessorCount,
+                                              g->index)) ||
+        !eqnn__look(d, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                              g->index)) ||
+        !eqnn__look(d, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking)))
+        return 0;
+    g->shared = (size_t)shared;
+    for (int i = 0; i < EQNN__STAGES; i++)
+        if (!eqnn__look(d, cudaEventCreateWithFlags(&g->gone[i], cudaEventDisableTiming)) ||
+            !eqnn__look(d, cudaEventRecord(g->gone[i], g->stream)))
+            return 0;
+    if (!eqnn__look(d, cudaMallocHost(&p, EQNN__STAGES * EQNN__STAGE))) return 0;
+    g->stage = (char *)p;
+    if (!eqnn__look(d, cudaMallocHost(&p, sizeof *g->told))) return 0;
+    g->told = (unsigned long long *)p;
+    if (!eqnn__look(d, cudaMalloc(&p, sizeof *g->mark))) return 0;
+    g->mark = (unsigned long long *)p;
+    if (!eqnn__look(d, cudaMemsetAsync(g->mark, 0xff, sizeof *g->mark, g->stream)) ||
+        !eqnn__look(d, cudaMalloc(&g->workspace, EQNN__WORKSPACE)) ||
+        !eqnn__look_blas(d, cublasCreate(&g->blas)) ||
+        !eqnn__look_blas(d, cublasSetStream(g->blas, g->stream)) ||
+        !eqnn__look_blas(d, cublasSetWorkspace(g->blas, g->workspace, EQNN__WORKSPACE)))
+        return 0;
+    return eqnn__look(d, cudaStreamSynchronize(g->stream));
+}
+
+/* A worker's plans go with it: their addresses may come again. */
+static void eqnn__gpu_forget(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    for (size_t i = 0; i < g->made_room; i++)
+        if (g->made[i].of == d) g->made[i].of = NULL;
+}
+
+static void eqnn__cuda_end(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (!g) return;
+    if (g->owner != d) {
+        eqnn__gpu_forget(d);
+        d->gpu = NULL;
+        return;
+    }
+    (void)cudaSetDevice(g->index); /* nobody is left to hear what fails from here on */
+    if (g->stream) (void)cudaStreamSynchronize(g->stream);
+    if (g->blas) (void)cublasDestroy(g->blas);
+    for (int i = 0; i < EQNN__SCRATCHES; i++) (void)cudaFree(g->scratch[i].p);
+    for (size_t i = 0; i < g->slabs; i++) (void)cudaFree(g->slab[i].p);
+    for (size_t i = 0; i < g->made_room; i++) free(g->made[i].made);
+    (void)cudaFree(g->workspace);
+    (void)cudaFree(g->mark);
+    (void)cudaFreeHost(g->told);
+    (void)cudaFreeHost(g->stage);
+    for (int i = 0; i < EQNN__STAGES; i++)
+        if (g->gone[i]) (void)cudaEventDestroy(g->gone[i]);
+    if (g->stream) (void)cudaStreamDestroy(g->stream);
+    free(g->slab);
+    free(g->made);
+    free(g);
+    d->gpu = NULL;
+}
+
+static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
+{
+    int count = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    d->gpu = NULL;
+    if (e != cudaSuccess || count == 0) {
+        snprintf(why, size, "no GPU can be used here (%s)",
+                 e == cudaSuccess ? "none was found" : cudaGetErrorString(e));
+        return 0;
+    }
+    if (index < 0 || index >= count) {
+        snprintf(why, size, "there %s %d, counted from 0", count == 1 ? "is" : "are", count);
+        return 0;
+    }
+    eqnn__gpu *g = (eqnn__gpu *)calloc(1, sizeof *g);
+    if (!g) {
+        snprintf(why, size, "out of memory on the host");
+        return 0;
+    }
+    d->gpu = g;
+    g->owner = d;
+    g->index = index;
+    if (eqnn__gpu_open(d)) return 1;
+    snprintf(why, size, "%s", g->why);
+    eqnn__cuda_end(d);
+    return 0;
+}
+
+/* ---- memory ---- */
+
+static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
+{
+    void *p = NULL;
+    if (cudaMalloc(&p, bytes ? bytes : 1) == cudaSuccess) return p;
+    (void)cudaGetLastError(); /* the caller says what there was no room for */
+    (void)d;
+    return NULL;
+}
+
+static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
+{
+    (void)bytes;
+    eqnn__look(d, cudaFree(p)); /* waits for what still works on it */
+}
+
+/* The part of a copy that fits what is left of the ring's piece; a full piece is left behind with
+   an event, and taken again when that has passed. Returns bytes staged, 0 on failure. */
+static size_t eqnn__stage(eqnn__device *d, char *to, const char *from, size_t bytes)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (g->used == EQNN__STAGE) {
+        if (!eqnn__look(d, cudaEventRecord(g->gone[g->at], g->stream))) return 0;
+        g->at = (g->at + 1) % EQNN__STAGES;
+        g->used = 0;
+        if (!eqnn__look(d, cudaEventSynchronize(g->gone[g->at]))) return 0;
+    }
+    size_t n = bytes < EQNN__STAGE - g->used ? bytes : EQNN__STAGE - g->used;
+    char *p = g->stage + g->at * EQNN__STAGE + g->used;
+    memcpy(p, from, n);
+    size_t next = (g->used + n + 63) / 64 * 64;
+    g->used = next < EQNN__STAGE ? next : EQNN__STAGE;
+    return eqnn__look(d, cudaMemcpyAsync(to, p, n, cudaMemcpyHostToDevice, g->stream)) ? n : 0;
+}
+
+static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t bytes, int way)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    char *p = (char *)to;
+    const char *q = (const char *)from;
+    if (bytes == 0) return;
+    if (g->failed) {
+        if (way == EQNN__TO_HOST) memset(to, 0xff, bytes); /* NaN: nobody computes with that */
+        return;
+    }
+    if (way == EQNN__WITHIN) {
+        eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, g->stream));
+    } else if (way == EQNN__TO_HOST) {
+        if (!eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
+            !eqnn__look(d, cudaStreamSynchronize(g->stream)))
+            memset(to, 0xff, bytes);
+    } else {
+        for (size_t n; bytes > 0; bytes -= n, p += n, q += n)
+            if ((n = eqnn__stage(d, p, q, bytes)) == 0) return;
+    }
+}
+
+static __global__ void eqnn__fill_kernel(size_t n, eqnn_real value, eqnn_real *x)
+{
+    EQNN__STRIDE(i, n) x[i] = value;
+}
+
+static void eqnn__cuda_fill(eqnn__device *d, size_t n, double value, eqnn_real *x)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (n == 0 || g->failed) return;
+    if (value == 0 && !signbit(value))
+        eqnn__look(d, cudaMemsetAsync(x, 0, n * sizeof *x, g->stream));
+    else EQNN__RUN(d, eqnn__fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, (eqnn_real)value, x);
+}
+
+/* What check found, for the host; the mark is taken away. */
+static void eqnn__gpu_told(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    g->checks = 0;
+    if (*g->told == EQNN__UNMARKED) return;
+    d->flag = 1;
+    d->bad_step = g->first_step + (int64_t)(*g->told >> 48);
+    d->bad = (const eqnn_real *)(uintptr_t)(*g->told & EQNN__ADDRESS);
+    eqnn__look(d, cudaMemsetAsync(g->mark, 0xff, sizeof *g->mark, g->stream));
+}
+
+/* Waits for all that was begun. A failure is told once: if the device still answers afterwards
+   (memory ran out, a launch was refused), work goes on. */
+static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (!g->failed && g->checks > 0 &&
+        eqnn__look(d, cudaMemcpyAsync(g->told, g->mark, sizeof *g->told, cudaMemcpyDeviceToHost,
+                                      g->stream)) &&
+        eqnn__look(d, cudaStreamSynchronize(g->stream)))
+        eqnn__gpu_told(d);
+    else if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
+    if (!g->failed) return 1;
+    snprintf(why, size, "%s", g->why);
+    (void)cudaGetLastError();
+    if (cudaStreamSynchronize(g->stream) == cudaSuccess) g->failed = 0;
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------------------------
+   2 >>plans   Plans are made on the host and last as long as the context. Their arrays are copied
+               to the device when a kernel first needs them.
+   ---------------------------------------------------------------------------------------------- */
+
+/* Lasting device memory, 256-byte aligned; NULL: a failure is kept. */
+static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    size_t need = (bytes + 255) / 256 * 256, size = need > (size_t)1 << 20 ? need : (size_t)1 << 20;
+    void *p = NULL;
+    if (g->failed) return NULL;
+    if (g->slabs == 0 || g->slab[g->slabs - 1].size - g->slab_used < need) {
+        if (g->slabs == g->slab_room) {
+            size_t room = g->slab_room ? 2 * g->slab_room : 16;
+            eqnn__piece *more = (eqnn__piece *)realloc(g->slab, room * sizeof *more);
+            if (!more) return eqnn__gpu_fail(d, "out of memory on the host"), (void *)NULL;
+            g->slab = more;
+            g->slab_room = room;
+        }
+        if (!eqnn__look(d, cudaMalloc(&p, size))) return NULL;
+        g->slab[g->slabs].p = (char *)p;
+        g->slab[g->slabs++].size = size;
+        g->slab_used = 0;
+    }
+    p = g->slab[g->slabs - 1].p + g->slab_used;
+    g->slab_used += need;
+    return p;
+}
+
+/* A lasting copy of an array of the host; NULL: a failure is kept. */
+static void *eqnn__gpu_upload(eqnn__device *d, const void *from, size_t bytes)
+{
+    void *p = eqnn__gpu_keep(d, bytes);
+    if (p) eqnn__cuda_copy(d, p, from, bytes, EQNN__TO_DEVICE);
+    return p;
+}
+
+static eqnn__made *eqnn__made_find(eqnn__made *table, size_t room, const void *plan)
+{
+    size_t i = (size_t)eqnn__mix64((uint64_t)(uintptr_t)plan) & (room - 1);
+    while (table[i].plan && table[i].plan != plan) i = (i + 1) & (room - 1);
+    return table + i;
+}
+
+static int eqnn__made_grow(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    size_t room = g->made_room ? 2 * g->made_room : 64;
+    if (2 * (g->mades + 1) < g->made_room) return 1;
+    eqnn__made *table = (eqnn__made *)calloc(room, sizeof *table);
+    if (!table) {
+        eqnn__gpu_fail(d, "out of memory on the host");
+        return 0;
+    }
+    for (size_t i = 0; i < g->made_room; i++)
+        if (g->made[i].plan) *eqnn__made_find(table, room, g->made[i].plan) = g->made[i];
+    free(g->made);
+    g->made = table;
+    g->made_room = room;
+    return 1;
+}
+
+/* What make() made of a plan when it was first asked for: a zeroed host struct of so many bytes
+   that make fills with lasting device memory (eqnn__gpu_upload). NULL: a failure is kept. */
+static const void *eqnn__gpu_plan(eqnn__device *d, const void *plan, size_t bytes,
+                                  void (*make)(eqnn__device *d, const void *plan, void *made))
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (g->failed || !eqnn__made_grow(d)) return NULL;
+    eqnn__made *m = eqnn__made_find(g->made, g->made_room, plan);
+    if (m->plan && m->of) return m->made;
+    void *made = calloc(1, bytes);
+    if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const void *)NULL;
+    make(d, plan, made);
+    if (g->failed) {
+        free(made);
+        return NULL;
+    }
+    g->mades += m->plan == NULL;
+    free(m->made); /* of another plan that lay there before */
+    m->plan = plan;
+    m->of = d;
+    m->made = made;
+    return made;
+}
+
+/* ----------------------------------------------------------------------------------------------
+   3 >>plain   What works on rows and columns. Most of it is bound by memory: neighbouring threads
+               read neighbouring numbers, 16 bytes each where rows allow it.
+   ---------------------------------------------------------------------------------------------- */
+
+/* 16 bytes, which a thread reads at once. */
+#define EQNN__PACK ((int)(16 / sizeof(eqnn_real)))
+typedef struct __align__(16) eqnn__pack { eqnn_real v[16 / sizeof(eqnn_real)]; } eqnn__pack;
+
+static int eqnn__packs(const void *p, size_t stride)
+{
+    return (uintptr_t)p % 16 == 0 && stride % (size_t)EQNN__PACK == 0;
+}
+
+/* i / n; half the instructions where 32 bits are enough, which is the same for all threads. */
+static __device__ __forceinline__ size_t eqnn__over(size_t i, size_t n, int few)
+{
+    return few ? (size_t)((uint32_t)i / (uint32_t)n) : i / n;
+}
+
+static int eqnn__few(size_t n)
+{
+    return n <= 0xffffffffu;
+}
+
+/* ---- functions of one, two and three numbers ---- */
+
+typedef struct eqnn__map_args {
+    eqnn__in in[3];
+    size_t rows, cols, n, width, units; /* numbers a thread takes at a time; how many such are */
+    int operands, few, packs;           /* bit s: operand s is read 16 bytes at a time         */
+    eqnn_real p0, p1, *out;
+} eqnn__map_args;
+
+/* The first m numbers of operand s from (r, c) on. */
+static __device__ __forceinline__ eqnn__pack eqnn__map_load(const eqnn__map_args &j, int s,
+                                                            size_t r, size_t c, int m)
+{
+    const eqnn__in in = j.in[s];
+    const eqnn_real *p = in.p + r * in.rs + c * in.cs;
+    eqnn__pack v;
+    if ((j.packs >> s & 1) && m == EQNN__PACK) return *(const eqnn__pack *)(const void *)p;
+#pragma unroll
+    for (int k = 0; k < EQNN__PACK; k++) v.v[k] = p[k < m ? (size_t)k * in.cs : 0];
+    return v;
+}
+
+static __device__ __forceinline__ void eqnn__map_store(const eqnn__pack &v, int m, eqnn_real *p)
+{
+    if (m == EQNN__PACK) {
+        *(eqnn__pack *)(void *)p = v;
+        return;
+    }
+#pragma unroll
+    for (int k = 0; k < EQNN__PACK; k++)
+        if (k < m) p[k] = v.v[k];
+}
+
+/* One function of one number; KIND is known, so that one case of the switch is left. */
+template <int KIND>
+static __device__ __forceinline__ eqnn_real eqnn__map_one(const eqnn__fn &f, eqnn_real x)
+{
+    if (KIND == EQNN__F_SCALAR) return (eqnn_real)eqnn__fn_scalar(&f, (double)x);
+    if ((KIND == EQNN__F_SINE || KIND == EQNN__F_SINC) && !(f.high < HUGE_VAL) &&
+        eqnn__fabs_1(x) > EQNN__SINE_LIMIT)
+        return eqnn__sine_far_1(&f, x);
+    return eqnn__unary_1(KIND, &f, x);
+}
+
+/* f(a), times b where there is one. */
+template <int KIND>
+static __global__ void eqnn__map_kernel(const __grid_constant__ eqnn__map_args j,
+                                        const __grid_constant__ eqnn__fn f)
+{
+    EQNN__STRIDE(q, j.units) {
+        size_t i = q * j.width, r = j.rows > 1 ? eqnn__over(i, j.cols, j.few) : 0;
+        int m = j.n - i < j.width ? (int)(j.n - i) : (int)j.width;
+        eqnn__pack a = eqnn__map_load(j, 0, r, i - r * j.cols, m), b;
+        if (j.operands > 1) b = eqnn__map_load(j, 1, r, i - r * j.cols, m);
+#pragma unroll
+        for (int k = 0; k < EQNN__PACK; k++) {
+            if (k >= m) continue;
+            a.v[k] = eqnn__map_one<KIND>(f, a.v[k]);
+            if (j.operands > 1) a.v[k] *= b.v[k];
+        }
+        eqnn__map_store(a, m, j.out + i);
+    }
+}
+
+template <int OP>
+static __device__ __forceinline__ eqnn_real eqnn__nary_one(const eqnn__map_args &j, eqnn_real a,
+                                                           eqnn_real b, eqnn_real c)
+{
+    if (OP == EQNN__ATAN2) return (eqnn_real)eqnn__atan2((double)a, (double)b);
+    return eqnn__nary_1(OP, a, b, c, j.p0, j.p1);
+}
+
+template <int OP>
+static __global__ void eqnn__nary_kernel(const __grid_constant__ eqnn__map_args j)
+{
+    const int operands = OP == EQNN__SCALE ? 1 : OP < EQNN__WHERE ? 2 : 3;
+    EQNN__STRIDE(q, j.units) {
+        size_t i = q * j.width, r = j.rows > 1 ? eqnn__over(i, j.cols, j.few) : 0;
+        size_t c = i - r * j.cols;
+        int m = j.n - i < j.width ? (int)(j.n - i) : (int)j.width;
+        eqnn__pack v[3];
+#pragma unroll
+        for (int s = 0; s < 3; s++) v[s] = s < operands ? eqnn__map_load(j, s, r, c, m) : v[0];
+#pragma unroll
+        for (int k = 0; k < EQNN__PACK; k++)
+            if (k < m) v[0].v[k] = eqnn__nary_one<OP>(j, v[0].v[k], v[1].v[k], v[2].v[k]);
+        eqnn__map_store(v[0], m, j.out + i);
+    }
+}
+
+static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eqnn__fn *f)
+{
+    size_t grid = eqnn__grid_of(j->units);
+#define EQNN__CASE(kind) \
+    case kind: EQNN__RUN(d, eqnn__map_kernel<kind>, grid, EQNN__BLOCK, 0, *j, *f); break;
+    switch (f->kind) {
+    EQNN__CASE(EQNN__F_POLY)
+    EQNN__CASE(EQNN__F_PIECES)
+    EQNN__CASE(EQNN__F_EXP)
+    EQNN__CASE(EQNN__F_ELU)
+    EQNN__CASE(EQNN__F_LOG)
+    EQNN__CASE(EQNN__F_SINE)
+    EQNN__CASE(EQNN__F_SINC)
+    EQNN__CASE(EQNN__F_TANH)
+    EQNN__CASE(EQNN__F_SIGMOID)
+    EQNN__CASE(EQNN__F_LOGISTIC)
+    EQNN__CASE(EQNN__F_SILU)
+    EQNN__CASE(EQNN__F_SILU_1)
+    EQNN__CASE(EQNN__F_SILU_N)
+    EQNN__CASE(EQNN__F_SOFTPLUS)
+    EQNN__CASE(EQNN__F_ERF)
+    EQNN__CASE(EQNN__F_GELU)
+    EQNN__CASE(EQNN__F_GELU_1)
+    EQNN__CASE(EQNN__F_GAUSS)
+    EQNN__CASE(EQNN__F_SUS)
+    EQNN__CASE(EQNN__F_ROOT)
+    EQNN__CASE(EQNN__F_SCALAR)
+    }
+#undef EQNN__CASE
+}
+
+static void eqnn__nary_run(eqnn__device *d, int op, const eqnn__map_args *j)
+{
+    size_t grid = eqnn__grid_of(j->units);
+#define EQNN__CASE(op) \
+    case op: EQNN__RUN(d, eqnn__nary_kernel<op>, grid, EQNN__BLOCK, 0, *j); break;
+    switch (op) {
+    EQNN__CASE(EQNN__ADD)
+    EQNN__CASE(EQNN__SUB)
+    EQNN__CASE(EQNN__MUL)
+    EQNN__CASE(EQNN__DIV)
+    EQNN__CASE(EQNN__AXPBY)
+    EQNN__CASE(EQNN__SCALE)
+    EQNN__CASE(EQNN__ATAN2)
+    EQNN__CASE(EQNN__LESS)
+    EQNN__CASE(EQNN__EQUAL)
+    EQNN__CASE(EQNN__WHERE)
+    EQNN__CASE(EQNN__FMA)
+    }
+#undef EQNN__CASE
+}
+
+static void eqnn__cuda_map(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
+                           eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
+{
+    eqnn__map_args j;
+    eqnn__fn f;
+    if (rows == 0 || cols == 0) return;
+    j.operands = op < EQNN__WHERE ? 2 : 3;
+    if (op == EQNN__SCALE || (op < EQNN__ADD && !b.p)) j.operands = 1;
+    j.in[0] = a;
+    j.in[1] = j.operands > 1 ? b : a;
+    j.in[2] = j.operands > 2 ? c : a;
+    for (int s = 0; s < 3 && cols == 1; s++) j.in[s].cs = j.in[s].rs; /* a column is a row */
+    if (cols == 1) cols = rows, rows = 1;
+    if (eqnn__map_plain(&j.in[0], rows, cols) && eqnn__map_plain(&j.in[1], rows, cols) &&
+        eqnn__map_plain(&j.in[2], rows, cols))
+        cols *= rows, rows = 1;
+    j.rows = rows;
+    j.cols = cols;
+    j.n = rows * cols;
+    j.few = eqnn__few(j.n);
+    j.width = (rows == 1 || cols % (size_t)EQNN__PACK == 0) && eqnn__packs(out, 0)
+                  ? (size_t)EQNN__PACK : 1;
+    j.units = (j.n + j.width - 1) / j.width;
+    j.packs = 0;
+    for (int s = 0; s < j.operands; s++)
+        if (j.in[s].cs == 1 && eqnn__packs(j.in[s].p, rows == 1 ? 0 : j.in[s].rs))
+            j.packs |= 1 << s;
+    j.p0 = (eqnn_real)p0;
+    j.p1 = (eqnn_real)p1;
+    j.out = out;
+    if (op >= EQNN__ADD) {
+        eqnn__nary_run(d, op, &j);
+        return;
+    }
+    memset(&f, 0, sizeof f);
+    eqnn__fn_make(&f, op, order, p0);
+    eqnn__map_one_run(d, &j, &f);
+}
+
+/* ---- random numbers, check ---- */
+
+static __global__ void eqnn__random_kernel(int kind, uint64_t stream, size_t n, double p,
+                                           eqnn_real *out)
+{
+    EQNN__STRIDE(i, n) {
+        if (kind == EQNN__NORMAL) {
+            out[i] = (eqnn_real)eqnn__normal(stream, i);
+        } else {
+            double u = (double)(eqnn__random_bits(stream, i) >> EQNN__TERMS(40, 11));
+            u *= EQNN__TERMS(1.0 / 16777216.0, 1.0 / 9007199254740992.0);
+            out[i] = (eqnn_real)(kind == EQNN__UNIFORM ? u : u < p ? 0 : 1 / (1 - p));
+        }
+    }
+}
+
+static void eqnn__cuda_random(eqnn__device *d, int kind, uint64_t key, uint64_t tick, size_t n,
+                              double p, eqnn_real *out)
+{
+    uint64_t stream = eqnn__stream(key, tick);
+    EQNN__RUN(d, eqnn__random_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, kind, stream, n, p, out);
+}
+
+/* The mark is the smallest of (step << 48 | address) of numbers that are not finite, so it does not
+   depend on who comes first; all bits set: there was none. */
+static __global__ void eqnn__check_kernel(size_t n, const eqnn_real *x, unsigned long long step,
+                                          unsigned long long *mark)
+{
+    unsigned long long first = EQNN__UNMARKED;
+    EQNN__STRIDE(i, n) {
+        eqnn_real v = x[i];
+        unsigned long long at = step | ((unsigned long long)(uintptr_t)(x + i) & EQNN__ADDRESS);
+        if (!(v - v == 0) && at < first) first = at;
+    }
+    if (first != EQNN__UNMARKED) atomicMin(mark, first);
+}
+
+static void eqnn__cuda_check(eqnn__device *d, size_t n, const eqnn_real *x)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    int64_t later = 0;
+    if (g->checks++ == 0) g->first_step = d->step;
+    if (d->step > g->first_step) later = d->step - g->first_step;
+    if (later > 0xfffe) later = 0xfffe;
+    EQNN__RUN(d, eqnn__check_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, x,
+              (unsigned long long)later << 48, g->mark);
+}
+
+/* ---- folds ----
+
+   A block's threads form teams. A team owns `wide` neighbouring columns of one segment and goes
+   through its rows `deep` at a time; both are powers of two, chosen by sizes alone. Its threads'
+   results meet by shuffles, then, where a team is more than a warp, in shared memory. */
+
+typedef struct eqnn__fold_args {
+    int op, wide, deep;
+    size_t n, cols, groups;       /* segments, columns, teams that share a segment */
+    const int *first, *order;     /* given segments; or first NULL: the runs       */
+    size_t length, chunk, per;    /* of at most chunk rows, per to each of length  */
+    const eqnn_real *x;
+    eqnn_real *out;
+} eqnn__fold_args;
+
+/* Where this thread stands: the rows begin <= r < end of its segment, its column; none: there is
+   no such segment or column (it goes along, because all meet at barriers). */
+typedef struct eqnn__spot { size_t segment, begin, end, column; int row, none; } eqnn__spot;
+
+static __device__ __forceinline__ eqnn__spot eqnn__fold_place(const eqnn__fold_args &j)
+{
+    eqnn__spot p;
+    int size = j.wide * j.deep, t = (int)threadIdx.x;
+    size_t unit = (size_t)blockIdx.x * (size_t)(EQNN__BLOCK / size) + (size_t)(t / size);
+    p.segment = unit / j.groups;
+    p.column = unit % j.groups * (size_t)j.wide + (size_t)(t % j.wide);
+    p.row = t / j.wide % j.deep;
+    p.none = p.segment >= j.n || p.column >= j.cols;
+    p.begin = p.end = 0;
+    if (p.none) return p;
+    if (j.first) {
+        p.begin = (size_t)j.first[p.segment];
+        p.end = (size_t)j.first[p.segment + 1];
+    } else {
+        size_t start = p.segment / j.per * j.length, at = p.segment % j.per * j.chunk;
+        p.begin = start + at;
+        p.end = start + (j.length - at < j.chunk ? j.length : at + j.chunk);
+    }
+    return p;
+}
+
+static __device__ __forceinline__ size_t eqnn__fold_at(const eqnn__fold_args &j, size_t row,
+                                                       size_t column)
+{
+    return (j.order ? (size_t)j.order[row] : row) * j.cols + column;
+}
+
+template <typename T>
+static __device__ __forceinline__ T eqnn__fold_two(int op, T a, T b)
+{
+    return op == EQNN__MAX ? (a < b ? b : a) : a + b;
+}
+
+/* The fold of what the threads of a column hold, to all of them. shared: EQNN__BLOCK numbers. */
+template <typename T>
+static __device__ __forceinline__ T eqnn__team(int op, int wide, int deep, T v, T *shared)
+{
+    int t = (int)threadIdx.x, size = wide * deep;
+    for (int k = wide; k < size && k < 32; k *= 2)
+        v = eqnn__fold_two(op, v, __shfl_xor_sync(EQNN__ALL, v, k));
+    if (size <= 32) return v;
+    shared[t] = v;
+    __syncthreads();
+    int at = t / size * size + t % 32;
+    v = shared[at];
+    for (int k = 32; k < size; k += 32) v = eqnn__fold_two(op, v, shared[at + k]);
+    __syncthreads();
+    return v;
+}
+
+/* Sums are taken in blocks of 64, so that their error does not grow with the number of rows. */
+static __device__ __forceinline__ eqnn_real eqnn__fold_mine(const eqnn__fold_args &j,
+                                                            const eqnn__spot &p)
+{
+    eqnn_real all = j.op == EQNN__MAX ? -(eqnn_real)HUGE_VAL : 0;
+    size_t step = (size_t)j.deep;
+    for (size_t r = p.begin + (size_t)p.row; r < p.end;) {
+        size_t stop = (p.end - r) / step > 63 ? r + 64 * step : p.end;
+        eqnn_real part = j.op == EQNN__MAX ? all : 0;
+#pragma unroll 4
+        for (; r < stop; r += step)
+            part = eqnn__fold_two(j.op, part, j.x[eqnn__fold_at(j, r, p.column)]);
+        all = j.op == EQNN__MAX ? part : all + part;
+    }
+    return all;
+}
+
+static __global__ void eqnn__fold_kernel(const __grid_constant__ eqnn__fold_args j)
+{
+    EQNN_SHARED(eqnn_real, shared);
+    eqnn__spot p = eqnn__fold_place(j);
+    eqnn_real v = eqnn__team(j.op, j.wide, j.deep, eqnn__fold_mine(j, p), shared);
+    if (p.none || p.row > 0) return;
+    j.out[p.segment * j.cols + p.column] = p.begin == p.end ? 0 : v;
+}
+
+/* Columns of a team; and how many rows at a time it takes when a segment has that many, more where
+   there are few columns in all. */
+static void eqnn__fold_shape(eqnn__fold_args *j, size_t rows)
+{
+    size_t threads = (size_t)1 << 17;
+    for (j->wide = 1; j->wide < 32 && (size_t)j->wide < j->cols;) j->wide *= 2;
+    j->groups = (j->cols + (size_t)j->wide - 1) / (size_t)j->wide;
+    for (j->deep = 1; j->deep * j->wide < EQNN__BLOCK && (size_t)j->deep * 2 <= rows;) {
+        if (j->deep * j->wide >= 32 && j->n * j->groups * (size_t)(j->wide * j->deep) >= threads)
+            break;
+        j->deep *= 2;
+    }
+}
+
+static size_t eqnn__fold_grid(const eqnn__fold_args *j)
+{
+    size_t teams = (size_t)(EQNN__BLOCK / (j->wide * j->deep));
+    return (j->n * j->groups + teams - 1) / teams;
+}
+
+static void eqnn__fold_run(eqnn__device *d, const eqnn__fold_args *j)
+{
+    size_t grid = eqnn__fold_grid(j);
+    EQNN__RUN(d, eqnn__fold_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), *j);
+}
+
+/* rows runs of length rows each -> a row for each; long runs in two stages. */
+static void eqnn__fold_runs(eqnn__device *d, int op, size_t rows, size_t length, size_t cols,
+                            const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__fold_args j;
+    memset(&j, 0, sizeof j);
+    j.op = op, j.cols = cols, j.x = x, j.out = out;
+    j.length = length;
+    j.chunk = length / 1024 > 512 ? (length + 1023) / 1024 : 512;
+    j.per = length > 2 * j.chunk ? (length + j.chunk - 1) / j.chunk : 1;
+    if (j.per > 1 && rows * cols > 65536) j.per = 1; /* there is work enough without cutting */
+    if (j.per == 1) {
+        j.chunk = length;
+        j.n = rows;
+        eqnn__fold_shape(&j, length);
+        eqnn__fold_run(d, &j);
+        return;
+    }
+    eqnn_real *part = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FOLD,
+                                                 rows * j.per * cols * sizeof *part);
+    size_t per = j.per;
+    if (!part) return;
+    j.n = rows * per;
+    j.out = part;
+    eqnn__fold_shape(&j, j.chunk);
+    eqnn__fold_run(d, &j);
+    j.x = part, j.out = out;
+    j.n = rows;
+    j.length = j.chunk = per;
+    j.per = 1;
+    eqnn__fold_shape(&j, per);
+    eqnn__fold_run(d, &j);
+}
+
+static void eqnn__cuda_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
+                                 const eqnn_real *x, eqnn_real *out)
+{
+    if (cols > 0) eqnn__fold_runs(d, op, 1, rows, cols, x, out);
+}
+
+static void eqnn__cuda_fold_cols(eqnn__device *d, int op, size_t rows, size_t cols,
+                                 const eqnn_real *x, eqnn_real *out)
+{
+    if (rows > 0) eqnn__fold_runs(d, op, rows, cols, 1, x, out);
+}
+
+/* How long segments are is known on the device only: many of them are taken to be short. */
+static void eqnn__segments(eqnn__fold_args *j, size_t n, const int *first, const int *order,
+                           size_t cols, const eqnn_real *x, eqnn_real *out)
+{
+    memset(j, 0, sizeof *j);
+    j->n = n, j->first = first, j->order = order;
+    j->cols = cols, j->x = x, j->out = out;
+    eqnn__fold_shape(j, n > 65536 ? 4 : 256);
+}
+
+static void eqnn__cuda_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
+                                     const int *order, size_t cols, const eqnn_real *x,
+                                     eqnn_real *out)
+{
+    eqnn__fold_args j;
+    if (n == 0 || cols == 0) return;
+    eqnn__segments(&j, n, first, order, cols, x, out);
+    j.op = op;
+    eqnn__fold_run(d, &j);
+}
+
+/* Sums in double: at most 1024 blocks of a fixed share each, then one block for their sums. */
+static __global__ void eqnn__total_kernel(int squares, size_t n, size_t share, const eqnn_real *x,
+                                          double *part)
+{
+    EQNN_SHARED(double, shared);
+    size_t begin = (size_t)blockIdx.x * share, end = n - begin < share ? n : begin + share;
+    double sum = 0;
+#pragma unroll 4
+    for (size_t i = begin + threadIdx.x; i < end; i += EQNN__BLOCK) {
+        double v = (double)x[i];
+        sum += squares ? v * v : v;
+    }
+    sum = eqnn__team(EQNN__SUM, 1, EQNN__BLOCK, sum, shared);
+    if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+
+static __global__ void eqnn__total_end_kernel(size_t n, const double *part, double *out, int add)
+{
+    EQNN_SHARED(double, shared);
+    double sum = 0;
+    for (size_t i = threadIdx.x; i < n; i += EQNN__BLOCK) sum += part[i];
+    sum = eqnn__team(EQNN__SUM, 1, EQNN__BLOCK, sum, shared);
+    if (threadIdx.x == 0) *out = add ? *out + sum : sum;
+}
+
+static void eqnn__cuda_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x,
+                             double *out, int add)
+{
+    size_t share = n / 1024 > 4096 ? (n + 1023) / 1024 : 4096, parts = (n + share - 1) / share;
+    double *part = (double *)eqnn__scratch(d, EQNN__SCRATCH_FOLD, 1025 * sizeof *part);
+    size_t shared = EQNN__BLOCK * sizeof(double);
+    if (!part) return;
+    EQNN__RUN(d, eqnn__total_kernel, parts, EQNN__BLOCK, shared, squares, n, share, x, part);
+    EQNN__RUN(d, eqnn__total_end_kernel, 1, EQNN__BLOCK, shared, parts, (const double *)part, out,
+              add);
+}
+
+/* exp(x - max) / sum of the same, over each segment. */
+static __global__ void eqnn__softmax_kernel(const __grid_constant__ eqnn__fold_args j)
+{
+    EQNN_SHARED(eqnn_real, shared);
+    eqnn__spot p = eqnn__fold_place(j);
+    size_t from = p.begin + (size_t)p.row, step = (size_t)j.deep;
+    eqnn_real most = eqnn__team((int)EQNN__MAX, j.wide, j.deep, eqnn__fold_mine(j, p), shared);
+    eqnn_real sum = 0;
+    for (size_t r = from; r < p.end; r += step) {
+        size_t at = eqnn__fold_at(j, r, p.column);
+        eqnn_real y = eqnn__exp_down_1(j.x[at] - most);
+        j.out[at] = y;
+        sum += y;
+    }
+    sum = 1 / eqnn__team((int)EQNN__SUM, j.wide, j.deep, sum, shared);
+    for (size_t r = from; r < p.end; r += step) j.out[eqnn__fold_at(j, r, p.column)] *= sum;
+}
+
+static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, const int *order,
+                               size_t cols, const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__fold_args j;
+    if (n == 0 || cols == 0) return;
+    eqnn__segments(&j, n, first, order, first ? cols : 1, x, out);
+    j.op = EQNN__MAX;
+    if (!first) { /* a row is a segment of numbers */
+        j.length = j.chunk = cols;
+        j.per = 1;
+        eqnn__fold_shape(&j, cols);
+    }
+    size_t grid = eqnn__fold_grid(&j);
+    EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
+}
+
+/* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
+static __global__ void eqnn__standard_kernel(const __grid_constant__ eqnn__fold_args j, size_t ldg,
+                                             size_t ldo, eqnn_real eps, const eqnn_real *g)
+{
+    EQNN_SHARED(eqnn_real, shared);
+    eqnn__spot p = eqnn__fold_place(j);
+    size_t n = j.length, from = (size_t)p.row, end = p.none ? 0 : n, step = (size_t)j.deep;
+    const eqnn_real *x = j.x + p.segment * n, *u = g ? g + p.segment * ldg : NULL;
+    eqnn_real over = 1 / (eqnn_real)n, sum = 0, v = 0, a = 0, b = 0;
+    for (size_t i = from; i < end; i += step) sum += x[i];
+    eqnn_real mean = eqnn__team((int)EQNN__SUM, 1, j.deep, sum, shared) * over;
+    for (size_t i = from; i < end; i += step) {
+        eqnn_real c = x[i] - mean;
+        v += c * c;
+        if (u) a += u[i], b += u[i] * c;
+    }
+    v = eqnn__team((int)EQNN__SUM, 1, j.deep, v, shared);
+    eqnn_real r = 1 / (eqnn_real)sqrt((double)(v * over + eps));
+    if (g) {
+        a = eqnn__team((int)EQNN__SUM, 1, j.deep, a, shared) * over * r;
+        b = eqnn__team((int)EQNN__SUM, 1, j.deep, b, shared) * over * r * r * r;
+    }
+    eqnn_real *y = j.out + p.segment * ldo;
+    for (size_t i = from; i < end; i += step)
+        y[i] = u ? u[i] * r - ((x[i] - mean) * b + a) : (x[i] - mean) * r;
+    if (!g && ldo > n && end > 0 && from == 0) y[n] = 1;
+}
+
+static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
+                                const eqnn_real *x, const eqnn_real *g, eqnn_real *out)
+{
+    eqnn__fold_args j;
+    size_t wide = cols + (size_t)one;
+    if (rows == 0 || cols == 0) return;
+    eqnn__segments(&j, rows, NULL, NULL, 1, x, out);
+    j.length = j.chunk = cols;
+    j.per = 1;
+    eqnn__fold_shape(&j, cols);
+    size_t grid = eqnn__fold_grid(&j);
+    EQNN__RUN(d, eqnn__standard_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j, wide,
+              g ? cols : wide, (eqnn_real)eps, g);
+}
+
+/* ---- moving rows and columns ---- */
+
+typedef struct eqnn__move_args {
+    size_t n, per, width, ldx, ldo; /* takings in all, in a row; numbers of one */
+    int few;
+    const int *first, *list;
+    const eqnn_real *x;
+    eqnn_real *out;
+} eqnn__move_args;
+
+template <int OP>
+static __device__ __forceinline__ void eqnn__move_one(const eqnn__move_args &j, const eqnn_real *x,
+                                                      size_t c, eqnn_real *y)
+{
+    eqnn_real sum = 0;
+    if (OP == EQNN__MOVE_TAKE_COLS) {
+        y[c] = x[j.list[c]];
+    } else if (OP == EQNN__MOVE_ADD_COLS) {
+        for (int k = j.first[c]; k < j.first[c + 1]; k++) sum += x[j.list[k]];
+        y[c] = sum;
+    } else if (j.width == 1) {
+        y[c] = OP == EQNN__MOVE_ADD ? y[c] + x[c] : x[c];
+    } else {
+        eqnn__pack v = *(const eqnn__pack *)(const void *)(x + c);
+        eqnn__pack *to = (eqnn__pack *)(void *)(y + c);
+        if (OP == EQNN__MOVE_ADD)
+            for (int k = 0; k < EQNN__PACK; k++) v.v[k] += to->v[k];
+        *to = v;
+    }
+}
+
+template <int OP>
+static __global__ void eqnn__move_kernel(const __grid_constant__ eqnn__move_args j)
+{
+    EQNN__STRIDE(q, j.n) {
+        size_t r = eqnn__over(q, j.per, j.few), c = (q - r * j.per) * j.width;
+        const eqnn_real *x = j.x + (OP == EQNN__MOVE_TAKE ? (size_t)j.list[r] : r) * j.ldx;
+        eqnn__move_one<OP>(j, x, c, j.out + r * j.ldo);
+    }
+}
+
+static void eqnn__cuda_move(eqnn__device *d, int op, size_t rows, size_t cols, const int *first,
+                            const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out,
+                            size_t ldo)
+{
+    eqnn__move_args j;
+    if (rows == 0 || cols == 0) return;
+    j.first = first, j.list = list;
+    j.x = x, j.ldx = ldx, j.out = out, j.ldo = ldo;
+    int whole = cols % (size_t)EQNN__PACK == 0 && op <= EQNN__MOVE_ADD;
+    j.width = whole && eqnn__packs(x, ldx) && eqnn__packs(out, ldo) ? (size_t)EQNN__PACK : 1;
+    j.per = cols / j.width;
+    j.n = rows * j.per;
+    j.few = eqnn__few(j.n);
+    size_t grid = eqnn__grid_of(j.n);
+#define EQNN__CASE(op) \
+    case op: EQNN__RUN(d, eqnn__move_kernel<op>, grid, EQNN__BLOCK, 0, j); break;
+    switch (op) {
+    EQNN__CASE(EQNN__MOVE_TAKE)
+    EQNN__CASE(EQNN__MOVE_COPY)
+    EQNN__CASE(EQNN__MOVE_ADD)
+    EQNN__CASE(EQNN__MOVE_TAKE_COLS)
+    EQNN__CASE(EQNN__MOVE_ADD_COLS)
+    }
+#undef EQNN__CASE
+}
+
+static void eqnn__cuda_take_rows(eqnn__device *d, size_t n, size_t cols, const int *index,
+                                 const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__cuda_move(d, EQNN__MOVE_TAKE, n, cols, NULL, index, x, cols, out, cols);
+}
+
+static void eqnn__cuda_copy2d(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *src,
+                              size_t lds, eqnn_real *dst, size_t ldd, int add)
+{
+    int op = add ? EQNN__MOVE_ADD : EQNN__MOVE_COPY;
+    size_t n = rows * cols, rest = n % (size_t)EQNN__PACK;
+    if (n == 0) return;
+    if (rows > 1 && (lds != cols || ldd != cols)) {
+        eqnn__cuda_move(d, op, rows, cols, NULL, NULL, src, lds, dst, ldd);
+    } else if (!add) {
+        eqnn__cuda_copy(d, dst, src, n * sizeof *dst, EQNN__WITHIN);
+    } else {
+        eqnn__cuda_move(d, op, 1, n - rest, NULL, NULL, src, 0, dst, 0);
+        eqnn__cuda_move(d, op, 1, rest, NULL, NULL, src + n - rest, 0, dst + n - rest, 0);
+    }
+}
+
+static void eqnn__cuda_take_cols(eqnn__device *d, size_t rows, size_t n, const int *map,
+                                 const eqnn_real *x, size_t ldx, eqnn_real *out)
+{
+    eqnn__cuda_move(d, EQNN__MOVE_TAKE_COLS, rows, n, NULL, map, x, ldx, out, n);
+}
+
+static void eqnn__cuda_add_cols(eqnn__device *d, size_t rows, size_t n, const int *first,
+                                const int *list, const eqnn_real *x, size_t ldx, eqnn_real *out)
+{
+    eqnn__cuda_move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
+}
+
+/* A block turns a square of 32 by 32 in shared memory; rows of 33 keep its columns in different
+   banks. */
+static __global__ void eqnn__transpose_kernel(size_t rows, size_t cols, size_t across,
+                                              const eqnn_real *x, eqnn_real *out)
+{
+    EQNN_SHARED(eqnn_real, tile);
+    size_t r0 = blockIdx.x / across * 32, c0 = blockIdx.x % across * 32;
+    unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32;
+    for (unsigned k = row; k < 32; k += EQNN__BLOCK / 32)
+        if (r0 + k < rows && c0 + lane < cols) tile[k * 33 + lane] = x[(r0 + k) * cols + c0 + lane];
+    __syncthreads();
+    for (unsigned k = row; k < 32; k += EQNN__BLOCK / 32)
+        if (c0 + k < cols && r0 + lane < rows)
+            out[(c0 + k) * rows + r0 + lane] = tile[lane * 33 + k];
+}
+
+static void eqnn__cuda_transpose(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                                 eqnn_real *out)
+{
+    size_t across = (cols + 31) / 32, grid = across * ((rows + 31) / 32);
+    EQNN__RUN(d, eqnn__transpose_kernel, grid, EQNN__BLOCK, 32 * 33 * sizeof *x, rows, cols, across,
+              x, out);
+}
+
+/* ---- matrix product ---- */
+
+typedef struct eqnn__product {
+    int ta, tb;
+    size_t m, n, k, lda, sa, ldb, sb, ldc, sc, batch;
+    double alpha, beta;
+    const eqnn_real *A, *B;
+    eqnn_real *C;
+} eqnn__product;
+
+/* The definition; for what cuBLAS does not take: nothing to sum, and rows that overlap. */
+static __global__ void eqnn__gemm_kernel(const __grid_constant__ eqnn__product p)
+{
+    size_t ai = p.ta ? 1 : p.lda, ak = p.ta ? p.lda : 1, bk = p.tb ? 1 : p.ldb;
+    size_t bj = p.tb ? p.ldb : 1, area = p.m * p.n, sums = p.sc == 0 ? p.batch : 1;
+    EQNN__STRIDE(q, area * (p.batch / sums)) {
+        size_t b = q / area, i = q % area / p.n, j = q % area % p.n;
+        eqnn_real *c = p.C + b * p.sc + i * p.ldc + j;
+        eqnn_real all = p.beta != 0 ? (eqnn_real)p.beta * *c : 0;
+        for (size_t s = b * sums; s < (b + 1) * sums; s++) {
+            const eqnn_real *A = p.A + s * p.sa + i * ai, *B = p.B + s * p.sb + j * bj;
+            eqnn_real sum = 0;
+            for (size_t k = 0; k < p.k; k++) sum += A[k * ak] * B[k * bk];
+            all += (eqnn_real)p.alpha * sum;
+        }
+        *c = all;
+    }
+}
+
+/* cuBLAS counts columns first: in its eyes our matrices are transposed, and C' = B' A'. */
+static void eqnn__gemm_blas(eqnn__device *d, const eqnn__product *p)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    cublasOperation_t ta = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t tb = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
+    eqnn_real alpha = (eqnn_real)p->alpha, beta = (eqnn_real)p->beta;
+    int m = (int)p->m, n = (int)p->n, k = (int)p->k;
+    int lda = (int)p->lda, ldb = (int)p->ldb, ldc = (int)p->ldc;
+    if (g->failed) return;
+#ifdef EQNN_DOUBLE
+#define EQNN__BLAS(name) cublasD##name
+#else
+#define EQNN__BLAS(name) cublasS##name
+#endif
+    if (p->batch == 1)
+        eqnn__look_blas(d, EQNN__BLAS(gemm)(g->blas, tb, ta, n, m, k, &alpha, p->B, ldb, p->A, lda,
+                                            &beta, p->C, ldc));
+    else
+        eqnn__look_blas(d, EQNN__BLAS(gemmStridedBatched)(
+            g->blas, tb, ta, n, m, k, &alpha, p->B, ldb, (long long)p->sb, p->A, lda,
+            (long long)p->sa, &beta, p->C, ldc, (long long)p->sc, (int)p->batch));
+#undef EQNN__BLAS
+}
+
+/* C = beta C + the sum over b of the products in part[b], in order. */
+static __global__ void eqnn__gemm_sum_kernel(size_t batch, size_t m, size_t n,
+                                             const eqnn_real *part, eqnn_real beta, eqnn_real *C,
+                                             size_t ldc)
+{
+    EQNN__STRIDE(q, m * n) {
+        eqnn_real *c = C + q / n * ldc + q % n, sum = 0;
+#pragma unroll 4
+        for (size_t b = 0; b < batch; b++) sum += part[b * m * n + q];
+        *c = beta != 0 ? sum + beta * *c : sum;
+    }
+}
+
+/* The rows' distance as cuBLAS wants it: at least a row's length; a single row has any. */
+static int eqnn__gemm_distance(size_t *ld, size_t rows, size_t length)
+{
+    if (*ld < length && rows > 1) return 0;
+    if (*ld < length) *ld = length;
+    return *ld <= INT_MAX;
+}
+
+/* All products as one with a longer sum, where the matrices lie so. */
+static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
+{
+    size_t k = p.k * p.batch;
+    if (p.sa != (p.ta ? p.k * p.lda : p.k) || p.sb != (p.tb ? p.k : p.k * p.ldb) || k > INT_MAX ||
+        !eqnn__gemm_distance(&p.lda, p.ta ? k : p.m, p.ta ? p.m : k) ||
+        !eqnn__gemm_distance(&p.ldb, p.tb ? p.n : k, p.tb ? k : p.n))
+        return 0;
+    p.k = k;
+    p.batch = 1;
+    eqnn__gemm_blas(d, &p);
+    return 1;
+}
+
+/* One C for all batches: as one longer sum where the matrices lie so, else one after the other when
+   they are few or large, else into working memory. */
+static void eqnn__gemm_into_one(eqnn__device *d, eqnn__product p)
+{
+    size_t area = p.m * p.n, batch = p.batch, room = ((size_t)1 << 24) / area, done = 0;
+    if (eqnn__gemm_joined(d, p)) return;
+    eqnn_real *C = p.C, *part = NULL, beta = (eqnn_real)p.beta;
+    size_t ldc = p.ldc, at_once = batch < room ? batch : room;
+    if (batch > 8 && at_once > 8)
+        part = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_GEMM, at_once * area * sizeof *part);
+    for (; done < batch && !eqnn__gpu_of(d)->failed; done += p.batch, beta = 1) {
+        p.batch = !part ? 1 : batch - done < at_once ? batch - done : at_once;
+        p.beta = part ? 0 : (double)beta;
+        p.C = part ? part : C;
+        p.ldc = part ? p.n : ldc;
+        p.sc = part ? area : 0;
+        eqnn__gemm_blas(d, &p);
+        if (part)
+            EQNN__RUN(d, eqnn__gemm_sum_kernel, eqnn__grid_of(area), EQNN__BLOCK, 0, p.batch, p.m,
+                      p.n, (const eqnn_real *)part, beta, C, ldc);
+        p.A += p.batch * p.sa;
+        p.B += p.batch * p.sb;
+    }
+}
+
+static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
+                            double alpha, const eqnn_real *A, size_t lda, size_t sa,
+                            const eqnn_real *B, size_t ldb, size_t sb, double beta, eqnn_real *C,
+                            size_t ldc, size_t sc, size_t batch)
+{
+    eqnn__product p;
+    if (m == 0 || n == 0 || batch == 0) return;
+    p.ta = ta, p.tb = tb;
+    p.m = m, p.n = n, p.k = k, p.batch = batch;
+    p.A = A, p.lda = lda, p.sa = sa;
+    p.B = B, p.ldb = ldb, p.sb = sb;
+    p.C = C, p.ldc = ldc, p.sc = sc;
+    p.alpha = alpha, p.beta = beta;
+    int small = m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && batch <= INT_MAX;
+    if (!small || k == 0 || !eqnn__gemm_distance(&p.lda, ta ? k : m, ta ? m : k) ||
+        !eqnn__gemm_distance(&p.ldb, tb ? n : k, tb ? k : n) ||
+        !eqnn__gemm_distance(&p.ldc, m, n)) {
+        p.lda = lda, p.ldb = ldb, p.ldc = ldc;
+        size_t units = m * n * (sc == 0 ? 1 : batch);
+        EQNN__RUN(d, eqnn__gemm_kernel, eqnn__grid_of(units), EQNN__BLOCK, 0, p);
+    } else if (batch > 1 && sc == 0) {
+        eqnn__gemm_into_one(d, p);
+    } else {
+        eqnn__gemm_blas(d, &p);
+    }
+}
+
+/* ---- solid harmonics ----
+
+   A thread makes a point's row in registers (degrees up to 6 are straight code); the block's rows
+   go out through shared memory, so that writes are contiguous. Rows there have an odd length, which
+   keeps 32 threads that write the same column in 32 banks. */
+
+#define EQNN__SOLID_FACTORS (3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2)
+typedef struct eqnn__solid_args {
+    int lmax;
+    size_t n;
+    const eqnn_real *xyz, *g;
+    eqnn_real *Y, *J;
+    eqnn_real factors[EQNN__SOLID_FACTORS]; /* of gradients */
+} eqnn__solid_args;
+
+/* Points of a block: as many as fit 40 KB with so many numbers each. */
+static constexpr int eqnn__solid_points(int numbers)
+{
+    return numbers * 128 * (int)sizeof(eqnn_real) <= 40960 ? 128
+         : numbers * 64 * (int)sizeof(eqnn_real) <= 40960 ? 64 : 32;
+}
+
+/* count contiguous numbers at out from rows of ROW numbers, odd distance apart, and back. */
+template <int ROW>
+static __device__ __forceinline__ void eqnn__rows_out(const eqnn_real *tile, size_t count,
+                                                      eqnn_real *out)
+{
+    const unsigned odd = ROW | 1, row = ROW;
+    unsigned n = (unsigned)count, packs = (uintptr_t)out % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
+        eqnn__pack v;
+#pragma unroll
+        for (int k = 0; k < EQNN__PACK; k++) {
+            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
+            v.v[k] = tile[i / row * odd + i % row];
+        }
+        *(eqnn__pack *)(void *)(out + (size_t)q * EQNN__PACK) = v;
+    }
+    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
+        out[i] = tile[i / row * odd + i % row];
+}
+
+template <int ROW>
+static __device__ __forceinline__ void eqnn__rows_in(const eqnn_real *in, size_t count,
+                                                     eqnn_real *tile)
+{
+    const unsigned odd = ROW | 1, row = ROW;
+    unsigned n = (unsigned)count, packs = (uintptr_t)in % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
+        eqnn__pack v = *(const eqnn__pack *)(const void *)(in + (size_t)q * EQNN__PACK);
+#pragma unroll
+        for (int k = 0; k < EQNN__PACK; k++) {
+            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
+            tile[i / row * odd + i % row] = v.v[k];
+        }
+    }
+    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
+        tile[i / row * odd + i % row] = in[i];
+}
+
+/* The block's points from `first` on through the tile to r; returns how many there are. All threads
+   come here; the tile can be used again when it returns. */
+static __device__ __forceinline__ size_t eqnn__points_in(const eqnn__solid_args &j, size_t first,
+                                                         eqnn_real *tile, eqnn_real r[3])
+{
+    size_t points = j.n - first < blockDim.x ? j.n - first : blockDim.x;
+    eqnn__rows_in<3>(j.xyz + 3 * first, 3 * points, tile);
+    __syncthreads();
+    for (int axis = 0; axis < 3; axis++)
+        r[axis] = threadIdx.x < points ? tile[3 * threadIdx.x + (unsigned)axis] : 0;
+    __syncthreads();
+    return points;
+}
+
+template <int L>
+static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_args j)
+{
+    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    EQNN_SHARED(eqnn_real, tile);
+    eqnn_real P[cols], r[3];
+    for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
+         first += (size_t)gridDim.x * blockDim.x) {
+        size_t points = eqnn__points_in(j, first, tile, r);
+        eqnn__solid_low_1(L, L, r, P);
+#pragma unroll
+        for (int c = 0; c < cols; c++) tile[(int)threadIdx.x * odd + c] = P[c];
+        __syncthreads();
+        eqnn__rows_out<cols>(tile, points * cols, j.Y + first * cols);
+        __syncthreads();
+    }
+}
+
+/* The gradient of degree l of P, straight code when l is known. */
+#define EQNN__GRADIENT(l, P, G)                                                                \
+    eqnn__solid_gradient_1(l, j.factors + 3 * ((l) * ((l) + 1) / 2), (P) + (l) * (l) - (l), \
+                           (G) + 3 * (l))
+
+template <int L>
+static __global__ void eqnn__jacobian_kernel(const __grid_constant__ eqnn__solid_args j)
+{
+    constexpr int cols = (L + 1) * (L + 1), row = 3 * cols, odd = row | 1;
+    EQNN_SHARED(eqnn_real, tile);
+    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3], *mine = tile + (int)threadIdx.x * odd;
+    for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
+         first += (size_t)gridDim.x * blockDim.x) {
+        size_t points = eqnn__points_in(j, first, tile, r);
+        eqnn__solid_low_1(L, L, r, P);
+        for (int axis = 0; axis < 3; axis++) mine[axis] = 0;
+#pragma unroll
+        for (int l = 1; l <= L; l++) {
+            EQNN__GRADIENT(l, P, G);
+#pragma unroll
+            for (int c = 0; c < 3 * (2 * l + 1); c++) mine[3 * l * l + c] = G[c];
+        }
+        __syncthreads();
+        eqnn__rows_out<row>(tile, points * row, j.J + first * row);
+        __syncthreads();
+    }
+}
+
+template <int L>
+static __global__ void eqnn__solid_vjp_kernel(const __grid_constant__ eqnn__solid_args j)
+{
+    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    EQNN_SHARED(eqnn_real, tile);
+    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3];
+    for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
+         first += (size_t)gridDim.x * blockDim.x) {
+        size_t points = eqnn__points_in(j, first, tile, r);
+        eqnn_real d[3] = {0, 0, 0};
+        eqnn__rows_in<cols>(j.g + first * cols, points * cols, tile);
+        __syncthreads();
+        eqnn__solid_low_1(L - 1, L - 1, r, P);
+        const eqnn_real *g = tile + (int)threadIdx.x * odd;
+#pragma unroll
+        for (int l = 1; l <= L; l++) {
+            EQNN__GRADIENT(l, P, G);
+#pragma unroll
+            for (int c = 0; c < 3 * (2 * l + 1); c++)
+                if (threadIdx.x < points) d[c % 3] += g[l * l + c / 3] * G[c];
+        }
+        __syncthreads();
+        for (int axis = 0; axis < 3; axis++) tile[3 * threadIdx.x + (unsigned)axis] = d[axis];
+        __syncthreads();
+        eqnn__rows_out<3>(tile, 3 * points, j.Y + 3 * first);
+        __syncthreads();
+    }
+}
+
+/* The gradient of P^l_m from Q, degree l - 1 (its middle); f: the three factors of l and |m|. */
+static __device__ __forceinline__ void eqnn__solid_terms(int l, int m, const eqnn_real *f,
+                                                         const eqnn_real *Q, eqnn_real v[3])
+{
+    int k = m < 0 ? -m : m, s = m < 0 ? -1 : 1;
+    eqnn_real sign = (eqnn_real)s;
+    v[0] = v[1] = v[2] = 0;
+    if (k + 1 < l) v[2] -= f[0] * Q[s * (k + 1)];
+    if (k + 1 < l) v[0] -= sign * f[0] * Q[-s * (k + 1)];
+    if (k < l) v[1] = f[1] * Q[m];
+    if (k > 1 || m == 1) v[2] += f[2] * Q[s * (k - 1)];
+    if (k > 1 || m == -1) v[0] -= sign * f[2] * Q[-s * (k - 1)];
+}
+
+/* One point, any degree: every P^l from P^(l-1); J, g NULL or the point's rows. d += g dP/dr. */
+static __device__ void eqnn__solid_row(const eqnn__solid_args &j, const eqnn_real *r, eqnn_real *P,
+                                       eqnn_real *J, const eqnn_real *g, eqnn_real d[3])
+{
+    P[0] = 1;
+    for (int axis = 0; J && axis < 3; axis++) J[axis] = 0;
+    for (int l = 1; l <= j.lmax; l++)
+        for (int m = -l; m <= l; m++) {
+            int k = m < 0 ? -m : m, at = l * l + l + m;
+            const eqnn_real *f = j.factors + 3 * (l * (l + 1) / 2 + k);
+            eqnn_real v[3], here[3];
+            if (l > EQNN__SOLID_LMAX) {
+                double exact[3];
+                eqnn__solid_factors(l, k, exact);
+                for (int axis = 0; axis < 3; axis++) here[axis] = (eqnn_real)exact[axis];
+                f = here;
+            }
+            eqnn__solid_terms(l, m, f, P + l * l - l, v);
+            P[at] = (r[0] * v[0] + r[1] * v[1] + r[2] * v[2]) * (eqnn_real)(1.0 / l);
+            for (int axis = 0; J && axis < 3; axis++) J[3 * at + axis] = v[axis];
+            for (int axis = 0; g && axis < 3; axis++) d[axis] += g[at] * v[axis];
+        }
+}
+
+/* A warp takes 32 points. Their rows lie in shared memory where it is large enough (staged), else
+   in rows. g NULL: values, which go to Y (and J); else its contraction with the gradient does. */
+static __global__ void eqnn__solid_any_kernel(const __grid_constant__ eqnn__solid_args j,
+                                              int staged, eqnn_real *rows)
+{
+    EQNN_SHARED(eqnn_real, tile);
+    size_t cols = (size_t)(j.lmax + 1) * (size_t)(j.lmax + 1), odd = cols | 1;
+    for (size_t first = (size_t)blockIdx.x * 32; first < j.n; first += (size_t)gridDim.x * 32) {
+        size_t i = first + threadIdx.x, points = j.n - first < 32 ? j.n - first : 32;
+        eqnn_real d[3] = {0, 0, 0};
+        if (i < j.n)
+            eqnn__solid_row(j, j.xyz + 3 * i, staged ? tile + threadIdx.x * odd : rows + i * cols,
+                            j.J ? j.J + 3 * i * cols : NULL, j.g ? j.g + i * cols : NULL, d);
+        for (int axis = 0; j.g && i < j.n && axis < 3; axis++) j.Y[3 * i + (size_t)axis] = d[axis];
+        __syncthreads();
+        for (size_t p = 0; p < points && staged && !j.g; p++)
+            for (size_t c = threadIdx.x; c < cols; c += 32)
+                j.Y[(first + p) * cols + c] = tile[p * odd + c];
+        __syncthreads();
+    }
+}
+
+enum { EQNN__SOLID_VALUES, EQNN__SOLID_JACOBIAN, EQNN__SOLID_VJP };
+
+template <int L>
+static void eqnn__solid_low_run(eqnn__device *d, const eqnn__solid_args *j, int what)
+{
+    const int row = ((L + 1) * (L + 1)) | 1, rows3 = (3 * (L + 1) * (L + 1)) | 1;
+    int numbers = what == EQNN__SOLID_JACOBIAN ? rows3 : row > 3 ? row : 3;
+    size_t threads = (size_t)eqnn__solid_points(numbers), most = (size_t)1 << 20;
+    size_t shared = threads * (size_t)numbers * sizeof(eqnn_real);
+    size_t grid = (j->n + threads - 1) / threads < most ? (j->n + threads - 1) / threads : most;
+    if (what == EQNN__SOLID_JACOBIAN)
+        EQNN__RUN(d, eqnn__jacobian_kernel<L>, grid, threads, shared, *j);
+    else if (what == EQNN__SOLID_VALUES)
+        EQNN__RUN(d, eqnn__solid_kernel<L>, grid, threads, shared, *j);
+    else EQNN__RUN(d, eqnn__solid_vjp_kernel<L>, grid, threads, shared, *j);
+}
+
+static void eqnn__solid_high_run(eqnn__device *d, const eqnn__solid_args *j, int what)
+{
+    size_t cols = (size_t)(j->lmax + 1) * (size_t)(j->lmax + 1);
+    size_t shared = 32 * (cols | 1) * sizeof(eqnn_real), blocks = (j->n + 31) / 32;
+    int staged = shared <= eqnn__gpu_of(d)->shared;
+    eqnn_real *rows = j->Y;
+    if (!staged && what == EQNN__SOLID_VJP) {
+        rows = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FOLD, j->n * cols * sizeof *rows);
+        if (!rows) return;
+    }
+    if (!staged) shared = 0;
+    if (blocks > 65536) blocks = 65536;
+    EQNN__RUN(d, eqnn__solid_any_kernel, blocks, 32, shared, *j, staged, rows);
+}
+
+static void eqnn__solid_run(eqnn__device *d, eqnn__solid_args *j, int what)
+{
+    double f[3];
+    for (int l = 1; l <= j->lmax && l <= EQNN__SOLID_LMAX; l++)
+        for (int m = 0; m <= l; m++) {
+            eqnn__solid_factors(l, m, f);
+            for (int k = 0; k < 3; k++) j->factors[3 * (l * (l + 1) / 2 + m) + k] = (eqnn_real)f[k];
+        }
+    switch (j->lmax) {
+    case 0: eqnn__solid_low_run<0>(d, j, what); break;
+    case 1: eqnn__solid_low_run<1>(d, j, what); break;
+    case 2: eqnn__solid_low_run<2>(d, j, what); break;
+    case 3: eqnn__solid_low_run<3>(d, j, what); break;
+    case 4: eqnn__solid_low_run<4>(d, j, what); break;
+    case 5: eqnn__solid_low_run<5>(d, j, what); break;
+    case 6: eqnn__solid_low_run<6>(d, j, what); break;
+    default: eqnn__solid_high_run(d, j, what);
+    }
+}
+
+static void eqnn__cuda_solid(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
+                             eqnn_real *Y, eqnn_real *jacobian)
+{
+    eqnn__solid_args j;
+    memset(&j, 0, sizeof j);
+    j.lmax = lmax, j.n = n, j.xyz = xyz, j.Y = Y, j.J = jacobian;
+    if (n == 0) return;
+    if (lmax <= 6 && jacobian) eqnn__solid_run(d, &j, EQNN__SOLID_JACOBIAN);
+    eqnn__solid_run(d, &j, EQNN__SOLID_VALUES);
+}
+
+static void eqnn__cuda_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz,
+                                 const eqnn_real *g, eqnn_real *dxyz)
+{
+    eqnn__solid_args j;
+    memset(&j, 0, sizeof j);
+    j.lmax = lmax, j.n = n, j.xyz = xyz, j.g = g, j.Y = dxyz;
+    if (n > 0) eqnn__solid_run(d, &j, EQNN__SOLID_VJP);
+}
+
+/* ---- training step ---- */
+
+typedef struct eqnn__update_args {
+    eqnn__factors f;
+    double clip;
+    const double *squares;
+    const unsigned long long *mark;
+    size_t n, width, units;
+    eqnn_real *p[4]; /* weights, gradient, moments */
+} eqnn__update_args;
+
+/* One number: v holds weight, gradient and moments. */
+static __device__ __forceinline__ void eqnn__update_one(const eqnn__factors *f, eqnn_real scale,
+                                                        int moments, eqnn_real v[4])
+{
+    if (f->kind == EQNN__EMA) {
+        v[2] = v[2] * f->b1 + v[0] * f->c1;
+        return;
+    }
+    eqnn_real g = v[1] * scale + v[0] * f->l2;
+    v[0] = f->kind == EQNN__ADAM ? eqnn__adam_1(f, v[0], g, v + 2, v + 3)
+                                 : eqnn__sgd_1(f, v[0], g, moments ? v + 2 : NULL);
+}
+
+/* Nothing changes while check's mark is set. */
+static __global__ void eqnn__update_kernel(const __grid_constant__ eqnn__update_args j)
+{
+    double scale = j.squares ? j.clip / (sqrt(*j.squares) + 1e-6) : 1;
+    eqnn_real factor = (eqnn_real)(scale > 1 ? 1 : scale);
+    int has[4], writes[4];
+    for (int s = 0; s < 4; s++) has[s] = writes[s] = j.p[s] != NULL;
+    writes[1] = 0;
+    if (j.f.kind == EQNN__EMA) has[1] = has[3] = writes[0] = writes[3] = 0;
+    if (*j.mark != EQNN__UNMARKED) return;
+    EQNN__STRIDE(q, j.units) {
+        size_t i = q * j.width;
+        eqnn__pack v[4];
+        if (j.width == 1) {
+            eqnn_real one[4];
+            for (int s = 0; s < 4; s++) one[s] = has[s] ? j.p[s][i] : 0;
+            eqnn__update_one(&j.f, factor, has[2], one);
+            for (int s = 0; s < 4; s++)
+                if (writes[s]) j.p[s][i] = one[s];
+            continue;
+        }
+#pragma unroll
+        for (int s = 0; s < 4; s++)
+            if (has[s]) v[s] = *(const eqnn__pack *)(const void *)(j.p[s] + i);
+            else
+                for (int k = 0; k < EQNN__PACK; k++) v[s].v[k] = 0;
+#pragma unroll
+        for (int k = 0; k < EQNN__PACK; k++) {
+            eqnn_real one[4] = {v[0].v[k], v[1].v[k], v[2].v[k], v[3].v[k]};
+            eqnn__update_one(&j.f, factor, has[2], one);
+            for (int s = 0; s < 4; s++) v[s].v[k] = one[s];
+        }
+#pragma unroll
+        for (int s = 0; s < 4; s++)
+            if (writes[s]) *(eqnn__pack *)(void *)(j.p[s] + i) = v[s];
+    }
+}
+
+static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
+                              eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+{
+    eqnn__update_args j;
+    eqnn__update host = *u;
+    host.squares = NULL; /* it lies on the device: the kernel reads it */
+    j.f = eqnn__update_factors(&host);
+    j.clip = u->clip;
+    j.squares = u->squares;
+    j.mark = eqnn__gpu_of(d)->mark;
+    j.p[0] = w, j.p[1] = g, j.p[2] = s1, j.p[3] = s2;
+    j.width = (size_t)EQNN__PACK;
+    for (int s = 0; s < 4; s++)
+        if (!eqnn__packs(j.p[s], 0)) j.width = 1;
+    size_t rest = n % j.width;
+    j.n = n - rest;
+    j.units = j.n / j.width;
+    EQNN__RUN(d, eqnn__update_kernel, eqnn__grid_of(j.units), EQNN__BLOCK, 0, j);
+    if (rest == 0) return;
+    for (int s = 0; s < 4; s++)
+        if (j.p[s]) j.p[s] += j.n;
+    j.width = 1;
+    j.n = j.units = rest;
+    EQNN__RUN(d, eqnn__update_kernel, 1, EQNN__BLOCK, 0, j);
+}
+
+/* ----------------------------------------------------------------------------------------------
+   4 >>forms   The multilinear forms. Every output row has one owner, who adds its items in a fixed
+               order: no atomics, the same bits from run to run. What all rows share is summed in
+               fixed chunks of items, whose partial sums are added in order.
+   ---------------------------------------------------------------------------------------------- */
+
+#ifndef EQNN__FORM_TILE
+#define EQNN__FORM_TILE 16384 /* most items whose weights are made at a time                 */
+#endif
+#ifndef EQNN__FORM_BYTES
+#define EQNN__FORM_BYTES ((size_t)24 << 20) /* of such a tile: it stays in the second cache  */
+#endif
+#ifndef EQNN__FORM_EDGES
+#define EQNN__FORM_EDGES 16 /* items of a block whose M are made at a time                   */
+#endif
+#ifndef EQNN__FORM_ENTRIES
+#define EQNN__FORM_ENTRIES 1024 /* most numbers of the M of one item in shared memory        */
+#endif
+#define EQNN__FORM_BLOCKS(T) (sizeof(eqnn_real) == 4 && !(T) ? 2 : 1) /* at once, by registers  */
+#define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
+#define EQNN__FORM_CHUNKS 512                /* most partial sums of what all rows share     */
+#define EQNN__FORM_PARTIAL ((size_t)1 << 23) /* and their numbers altogether                 */
+
+/* ---- owners ---- */
+
+/* The arrays of a graph. */
+typedef struct eqnn__arcs {
+    const int *source, *target, *first, *by_source, *first_by_source, *pair, *pair_edge;
+} eqnn__arcs;
+
+/* Owners 0..owners-1 have the positions of their items one owner after the other. With map EACH an
+   item is its own owner, with ONE an owner is a chunk of items, with PAIR an owner has two
+   positions: its first edge and the reverse of it, which may be missing. */
+typedef struct eqnn__owners {
+    eqnn__arcs g;
+    int map, items, owners, positions, chunk;
+} eqnn__owners;
+
+static eqnn__arcs eqnn__form_arcs(const eqnn__form *f)
+{
+    eqnn__arcs a;
+    const eqnn_graph *g = f->graph;
+    memset(&a, 0, sizeof a);
+    if (!g) return a;
+    a.source = g->source, a.target = g->target, a.first = g->first, a.by_source = g->by_source;
+    a.first_by_source = g->first_by_source, a.pair = g->pair, a.pair_edge = g->pair_edge;
+    return a;
+}
+
+static eqnn__owners eqnn__form_owners(const eqnn__form *f, int slot, int map)
+{
+    eqnn__owners o;
+    memset(&o, 0, sizeof o);
+    o.g = eqnn__form_arcs(f);
+    o.map = map;
+    o.items = o.owners = o.positions = f->items;
+    o.chunk = 1;
+    if (map == EQNN__TARGET) o.owners = f->graph->targets;
+    if (map == EQNN__SOURCE) o.owners = f->graph->sources;
+    if (map == EQNN__PAIR) o.owners = f->graph->pairs, o.positions = 2 * o.owners;
+    if (map != EQNN__ONE) return o;
+    size_t cols = f->cols[slot] > 0 ? (size_t)f->cols[slot] : 1, most = EQNN__FORM_PARTIAL / cols;
+    most = most < 1 ? 1 : most < EQNN__FORM_CHUNKS ? most : EQNN__FORM_CHUNKS;
+    o.chunk = (int)(((size_t)f->items + most - 1) / most);
+    o.chunk = o.chunk < 32 ? 32 : o.chunk;
+    o.owners = (int)(((size_t)f->items + (size_t)o.chunk - 1) / (size_t)o.chunk);
+    return o;
+}
+
+static __device__ inline int eqnn__arc_row(const eqnn__arcs *g, int map, int item)
+{
+    switch (map) {
+    case EQNN__SOURCE: return g->source[item];
+    case EQNN__TARGET: return g->target[item];
+    case EQNN__PAIR: return g->pair[item];
+    case EQNN__ONE: return 0;
+    default: return item;
+    }
+}
+
+/* The other edge of a pair, -1 when there is none. Place q of by_source is the reverse of edge q,
+   up to the order of edges between the same two nodes. */
+static __device__ inline int eqnn__arc_partner(const eqnn__arcs *g, int edges, int pair)
+{
+    int e = g->pair_edge[pair], s = g->source[e], t = g->target[e];
+    for (int q = e; q >= 0 && g->source[q] == s && g->target[q] == t; q--)
+        if (g->by_source[q] != e && g->pair[g->by_source[q]] == pair) return g->by_source[q];
+    for (int q = e + 1; q < edges && g->source[q] == s && g->target[q] == t; q++)
+        if (g->by_source[q] != e && g->pair[g->by_source[q]] == pair) return g->by_source[q];
+    return -1;
+}
+
+static __device__ inline int eqnn__order_item(const eqnn__owners *o, int position)
+{
+    if (o->map == EQNN__SOURCE) return o->g.by_source[position];
+    if (o->map != EQNN__PAIR) return position;
+    return position & 1 ? eqnn__arc_partner(&o->g, o->items, position / 2)
+                        : o->g.pair_edge[position / 2];
+}
+
+static __device__ inline int eqnn__order_owner(const eqnn__owners *o, int position)
+{
+    switch (o->map) {
+    case EQNN__SOURCE: return o->g.source[o->g.by_source[position]];
+    case EQNN__TARGET: return o->g.target[position];
+    case EQNN__PAIR: return position / 2;
+    default: return position / o->chunk;
+    }
+}
+
+static __device__ inline int eqnn__order_first(const eqnn__owners *o, int owner)
+{
+    switch (o->map) {
+    case EQNN__SOURCE: return o->g.first_by_source[owner];
+    case EQNN__TARGET: return o->g.first[owner];
+    case EQNN__PAIR: return 2 * owner;
+    default: return owner < o->owners ? owner * o->chunk : o->positions;
+    }
+}
+
+/* Where the owner of the last position before p ends, at most at `to`; `from` is a border. */
+static __device__ inline int eqnn__order_border(const eqnn__owners *o, int p, int from, int to)
+{
+    if (p <= from) return from;
+    if (p >= to) return to;
+    int end = eqnn__order_first(o, eqnn__order_owner(o, p - 1) + 1);
+    return end < to ? end : to;
+}
+
+/* out[owner] = sum of the rows of its items, in the order of its positions; a row of `from` per
+   item. Reads every row once and writes the sums. */
+static __global__ void eqnn__rows_kernel(const eqnn__owners o, size_t cols, const eqnn_real *from,
+                                         eqnn_real *out)
+{
+    EQNN__STRIDE(n, (size_t)o.owners * cols) {
+        int owner = (int)(n / cols), end = eqnn__order_first(&o, owner + 1);
+        size_t c = n % cols;
+        eqnn_real sum = 0;
+        for (int p = eqnn__order_first(&o, owner); p < end; p++) {
+            int item = eqnn__order_item(&o, p);
+            if (item >= 0) sum += from[(size_t)item * cols + c];
+        }
+        out[n] = sum;
+    }
+}
+
+/* Rows of items become rows of a slot. */
+static void eqnn__form_rows(eqnn__device *d, const eqnn__form *f, int slot, const eqnn_real *from,
+                            eqnn_real *out)
+{
+    size_t cols = (size_t)f->cols[slot];
+    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
+    if (o.map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)f->items, cols, from, out);
+    else
+        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * cols), EQNN__BLOCK, 0, o,
+                  cols, from, out);
+}
+
+/* Where the owners of a slot put their sums: its own rows, or a row per chunk, which is folded
+   afterwards. */
+static size_t eqnn__form_partials(const eqnn__form *f, int slot)
+{
+    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
+    return o.map == EQNN__ONE && o.owners > 1 ? (size_t)o.owners * (size_t)f->cols[slot] : 0;
+}
+
+static void eqnn__form_fold_chunks(eqnn__device *d, const eqnn__form *f, int slot,
+                                   const eqnn_real *from, eqnn_real *out)
+{
+    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
+    if (from != out)
+        eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)o.owners, (size_t)f->cols[slot], from, out);
+}
+
+static void eqnn__form_clear(eqnn__device *d, const eqnn__form *f, int slot, eqnn_real *out)
+{
+    eqnn__cuda_fill(d, (size_t)f->rows[slot] * (size_t)f->cols[slot], 0, out);
+}
+
+/* ---- poly, mix and copy: an owner's column is a thread's ----
+
+   The loops a reader would write. Bytes: an item's rows are read once for each thread of its owner,
+   that is from the first cache for all but the first of them. */
+
+typedef struct eqnn__plain_args {
+    eqnn__owners order;
+    int slots, slot, map[EQNN__SLOTS];
+    unsigned has;                         /* tangents that are there, 0: values */
+    size_t cols[EQNN__SLOTS];
+    const eqnn_real *v[EQNN__SLOTS], *t[EQNN__SLOTS];
+    eqnn_real *out;
+} eqnn__plain_args;
+
+/* Rows of an item; with tangents, t_a in the place of v_a. */
+static __device__ inline void eqnn__plain_rows(const eqnn__plain_args *a, int item, int tangent,
+                                               const eqnn_real *row[])
+{
+#pragma unroll
+    for (int s = 0; s < EQNN__SLOTS; s++) { /* with known places, rows stay in registers */
+        const eqnn_real *from = s == tangent ? a->t[s] : a->v[s];
+        row[s] = NULL;
+        if (s < a->slots && from && a->cols[s] > 0)
+            row[s] = from + (size_t)eqnn__arc_row(&a->order.g, a->map[s], item) * a->cols[s];
+    }
+}
+
+/* The sum of term(plan, slot, column, rows) over the items of an owner and, with tangents, over the
+   slots that have one. */
+template <class P>
+__device__ inline eqnn_real eqnn__plain_sum(const eqnn__plain_args *a, const P *plan, int owner,
+                                            int column)
+{
+    const eqnn_real *row[EQNN__SLOTS];
+    eqnn_real sum = 0;
+    int end = eqnn__order_first(&a->order, owner + 1);
+    for (int p = eqnn__order_first(&a->order, owner); p < end; p++) {
+        int item = eqnn__order_item(&a->order, p);
+        if (item < 0) continue;
+        for (int t = a->has ? 0 : -1; t < (a->has ? a->slots : 0); t++) {
+            if (t >= 0 && (t == a->slot || !(a->has >> t & 1))) continue;
+            eqnn__plain_rows(a, item, t, row);
+            sum += eqnn__plain_term(plan, a->slot, a->slots, column, row);
+        }
+    }
+    return sum;
+}
+
+template <class P> __global__ void eqnn__plain_kernel(const eqnn__plain_args a, const P plan)
+{
+    size_t cols = a.cols[a.slot];
+    EQNN__STRIDE(n, (size_t)a.order.owners * cols)
+        a.out[n] = eqnn__plain_sum(&a, &plan, (int)(n / cols), (int)(n % cols));
+}
+
+/* All wanted slots, one after the other; what all rows share, by way of partial sums. */
+template <class P>
+static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan,
+                             const eqnn_real *const v[], const eqnn_real *const t[],
+                             eqnn_real *const out[])
+{
+    for (int s = 0; s < f->slots; s++) {
+        eqnn__plain_args a;
+        size_t part = eqnn__form_partials(f, s);
+        if (!out[s] || f->cols[s] <= 0 || f->rows[s] <= 0) continue;
+        memset(&a, 0, sizeof a);
+        a.order = eqnn__form_owners(f, s, f->map[s]);
+        a.slots = f->slots;
+        a.slot = s;
+        for (int k = 0; k < f->slots; k++) {
+            a.map[k] = f->map[k];
+            a.cols[k] = f->cols[k] > 0 ? (size_t)f->cols[k] : 0;
+            a.v[k] = v[k];
+            a.t[k] = t ? t[k] : NULL;
+            if (t && t[k] && f->cols[k] > 0) a.has |= 1u << k;
+        }
+        if (f->items == 0 || (t && !(a.has & ~(1u << s)))) {
+            eqnn__form_clear(d, f, s, out[s]);
+            continue;
+        }
+        a.out = part ? (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part * sizeof(eqnn_real))
+                     : out[s];
+        if (!a.out) return;
+        EQNN__RUN(d, eqnn__plain_kernel<P>, eqnn__grid_of((size_t)a.order.owners * a.cols[s]),
+                  EQNN__BLOCK, 0, a, *plan);
+        eqnn__form_fold_chunks(d, f, s, a.out, out[s]);
+    }
+}
+
+/* poly: the records of a column of slot s are list[s][first[s][column]..]; record r reads column
+   at[r slots + s] of slot s. */
+typedef struct eqnn__poly_copy {
+    int columns[EQNN__SLOTS];
+    const int *first[EQNN__SLOTS], *list[EQNN__SLOTS], *at;
+    const eqnn_real *c;
+} eqnn__poly_copy;
+
+static __device__ inline eqnn_real eqnn__plain_term(const eqnn__poly_copy *p, int slot, int slots,
+                                                    int column, const eqnn_real *const row[])
+{
+    eqnn_real sum = 0;
+    if (column >= p->columns[slot]) return 0;
+    for (int n = p->first[slot][column]; n < p->first[slot][column + 1]; n++) {
+        int r = p->list[slot][n];
+        const int *at = p->at + (size_t)r * (size_t)slots;
+        eqnn_real product = p->c[r];
+#pragma unroll
+        for (int s = 0; s < EQNN__SLOTS; s++)
+            if (s < slots && s != slot && row[s]) product *= row[s][at[s]];
+        sum += product;
+    }
+    return sum;
+}
+
+/* first and list of records (or columns) 0..n-1 by what key[i step] says, on the device. */
+static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t step, int *columns,
+                              const int **first, const int **list)
+{
+    int most = 0;
+    for (int i = 0; i < n; i++)
+        most = key[(size_t)i * step] >= most ? key[(size_t)i * step] + 1 : most;
+    size_t words = (size_t)most + 2 + (size_t)n;
+    int *a = (int *)calloc(words, sizeof *a), *to = a ? a + most + 2 : NULL;
+    if (!a) return eqnn__gpu_fail(d, "out of memory on the host"), 0;
+    for (int i = 0; i < n; i++) a[key[(size_t)i * step] + 2]++;
+    for (int i = 0; i <= most; i++) a[i + 1] += a[i];
+    for (int i = 0; i < n; i++) to[a[key[(size_t)i * step] + 1]++] = i;
+    int *there = (int *)eqnn__gpu_upload(d, a, words * sizeof *a);
+    free(a);
+    *columns = most;
+    *first = there;
+    *list = there ? there + most + 2 : NULL;
+    return there != NULL;
+}
+
+static void eqnn__poly_make(eqnn__device *d, const void *plan, void *made)
+{
+    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)plan;
+    eqnn__poly_copy *to = (eqnn__poly_copy *)made;
+    size_t S = (size_t)p->slots, n = (size_t)p->records * S;
+    int *at = (int *)malloc((n ? n : 1) * sizeof *at);
+    if (!at) {
+        eqnn__gpu_fail(d, "out of memory on the host");
+        return;
+    }
+    for (size_t i = 0; i < n; i++) at[i] = p->column[i % S][p->col[i]];
+    to->at = (const int *)eqnn__gpu_upload(d, at, (n ? n : 1) * sizeof *at);
+    to->c = (const eqnn_real *)eqnn__gpu_upload(d, p->c, (size_t)p->records * sizeof *p->c);
+    for (int s = 0; s < p->slots; s++)
+        if (!eqnn__form_inverse(d, p->records, at + s, S, to->columns + s, to->first + s,
+                                to->list + s))
+            break;
+    free(at);
+}
+
+static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                            const eqnn_real *const t[], eqnn_real *const out[])
+{
+    const eqnn__poly_copy *p = (const eqnn__poly_copy *)eqnn__gpu_plan(
+        d, f->plan, sizeof(eqnn__poly_copy), eqnn__poly_make);
+    if (p) eqnn__plain_form(d, f, p, v, t, out);
+}
+
+/* copy: g[c] = a[c] b[map[c]]; list[first[b]..] are the columns that read column b */
+typedef struct eqnn__copy_copy {
+    int columns;
+    const int *map, *first, *list;
+} eqnn__copy_copy;
+
+static __device__ inline eqnn_real eqnn__plain_term(const eqnn__copy_copy *p, int slot, int slots,
+                                                    int column, const eqnn_real *const row[])
+{
+    eqnn_real sum = 0;
+    (void)slots;
+    if (slot == 0) return row[2][column] * row[1][p->map[column]];
+    if (slot == 2) return row[0][column] * row[1][p->map[column]];
+    if (column >= p->columns) return 0;
+    for (int n = p->first[column]; n < p->first[column + 1]; n++)
+        sum += row[2][p->list[n]] * row[0][p->list[n]];
+    return sum;
+}
+
+static void eqnn__copy_make(eqnn__device *d, const void *plan, void *made)
+{
+    const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)plan;
+    eqnn__copy_copy *to = (eqnn__copy_copy *)made;
+    int n = p->runs ? p->run[p->runs - 1].first + p->run[p->runs - 1].count : 0;
+    int *map = (int *)malloc(((size_t)n + 1) * sizeof *map);
+    if (!map) {
+        eqnn__gpu_fail(d, "out of memory on the host");
+        return;
+    }
+    for (int r = 0; r < p->runs; r++)
+        for (int c = 0; c < p->run[r].count; c++)
+            map[p->run[r].first + c] = p->run[r].b + c * p->run[r].step;
+    to->map = (const int *)eqnn__gpu_upload(d, map, ((size_t)n + 1) * sizeof *map);
+    eqnn__form_inverse(d, n, map, 1, &to->columns, &to->first, &to->list);
+    free(map);
+}
+
+static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                              const eqnn_real *const t[], eqnn_real *const out[])
+{
+    const eqnn__copy_copy *p = (const eqnn__copy_copy *)eqnn__gpu_plan(
+        d, f->plan, sizeof(eqnn__copy_copy), eqnn__copy_make);
+    if (p) eqnn__plain_form(d, f, p, v, t, out);
+}
+
+/* mix, slots x w g, where rows are not their items' own: block by block */
+typedef struct eqnn__mix_copy {
+    int blocks;
+    const eqnn__mix_block *block;
+} eqnn__mix_copy;
+
+static __device__ inline eqnn_real eqnn__mix_dot(const eqnn_real *a, int as, const eqnn_real *b,
+                                                 int bs, int n)
+{
+    eqnn_real sum = 0;
+    for (int i = 0; i < n; i++) sum += a[i * as] * b[i * bs];
+    return sum;
+}
+
+static __device__ inline eqnn_real eqnn__plain_term(const eqnn__mix_copy *p, int slot, int slots,
+                                                    int column, const eqnn_real *const row[])
+{
+    eqnn_real sum = 0;
+    (void)slots;
+    for (int b = 0; b < p->blocks; b++) {
+        const eqnn__mix_block m = p->block[b];
+        eqnn_real scale = (eqnn_real)m.scale;
+        int n = column - m.w;
+        if (slot == 1 && n >= 0 && n < m.U * m.V)
+            sum += scale * eqnn__mix_dot(row[0] + m.x + n / m.V, m.xs, row[2] + m.g + n % m.V, m.gs,
+                                         m.d);
+        for (int i = 0; i < m.d && slot != 1; i++) {
+            n = column - (slot ? m.g + i * m.gs : m.x + i * m.xs);
+            if (n < 0 || n >= (slot ? m.V : m.U)) continue;
+            sum += scale * (slot ? eqnn__mix_dot(row[0] + m.x + i * m.xs, 1, row[1] + m.w + n, m.V,
+                                                 m.U)
+                                 : eqnn__mix_dot(row[2] + m.g + i * m.gs, 1,
+                                                 row[1] + m.w + n * m.V, 1, m.V));
+        }
+    }
+    return sum;
+}
+
+static void eqnn__mix_make(eqnn__device *d, const void *plan, void *made)
+{
+    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)plan;
+    eqnn__mix_copy *to = (eqnn__mix_copy *)made;
+    to->blocks = p->blocks;
+    to->block = (const eqnn__mix_block *)eqnn__gpu_upload(
+        d, p->block, (size_t)(p->blocks > 0 ? p->blocks : 1) * sizeof *p->block);
+}
+
+/* Where rows are their items' own and weights all share, or every row has its own: plain matrix
+   products, a batch of components or of rows (the loops of the processor's eqnn__mix_products). */
+static void eqnn__mix_gemm(eqnn__device *d, const eqnn__form *f, const eqnn__mix_block *m, int slot,
+                           const eqnn_real *const v[], eqnn_real *out, double beta)
+{
+    size_t U = (size_t)m->U, V = (size_t)m->V, xs = (size_t)m->xs, gs = (size_t)m->gs;
+    size_t x = (size_t)m->x, w = (size_t)m->w, g = (size_t)m->g, n = (size_t)f->items;
+    size_t rows = n, ldx = (size_t)f->cols[0], ldg = (size_t)f->cols[2], sx = xs, sg = gs, sw = 0;
+    size_t batch = (size_t)m->d;
+    if (f->map[1] == EQNN__EACH) {
+        rows = batch, batch = n;
+        sx = ldx, sg = ldg, sw = (size_t)f->cols[1];
+        ldx = xs, ldg = gs;
+    }
+    if (slot == 0)
+        eqnn__cuda_gemm(d, 0, 1, rows, U, V, m->scale, v[2] + g, ldg, sg, v[1] + w, V, sw, beta,
+                        out + x, ldx, sx, batch);
+    else if (slot == 1)
+        eqnn__cuda_gemm(d, 1, 0, U, V, rows, m->scale, v[0] + x, ldx, sx, v[2] + g, ldg, sg, beta,
+                        out + w, V, sw, batch);
+    else
+        eqnn__cuda_gemm(d, 0, 0, rows, V, U, m->scale, v[0] + x, ldx, sx, v[1] + w, V, sw, beta,
+                        out + g, ldg, sg, batch);
+}
+
+static void eqnn__mix_slot(eqnn__device *d, const eqnn__form *f, int slot,
+                           const eqnn_real *const v[], const eqnn_real *const t[], eqnn_real *out)
+{
+    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)f->plan;
+    int add = 0, whole = p->covered[slot] == f->cols[slot];
+    for (int a = t ? 0 : -1; a < (t ? 3 : 0); a++) {
+        const eqnn_real *u[3] = { v[0], v[1], v[2] };
+        if (a >= 0 && (a == slot || !t[a])) continue;
+        if (a >= 0) u[a] = t[a];
+        if (!add && !whole) eqnn__form_clear(d, f, slot, out);
+        for (int b = 0; b < p->blocks; b++)
+            eqnn__mix_gemm(d, f, p->block + b, slot, u, out, add || !p->fresh[3 * b + slot]);
+        add = 1;
+    }
+    if (!add) eqnn__form_clear(d, f, slot, out);
+}
+
+static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                           const eqnn_real *const t[], eqnn_real *const out[])
+{
+    if (eqnn__mix_is_products(f)) {
+        for (int s = 0; s < 3; s++)
+            if (out[s] && f->cols[s] > 0 && f->rows[s] > 0 && f->items == 0)
+                eqnn__form_clear(d, f, s, out[s]);
+            else if (out[s] && f->cols[s] > 0 && f->rows[s] > 0)
+                eqnn__mix_slot(d, f, s, v, t, out[s]);
+        return;
+    }
+    const eqnn__mix_copy *p = (const eqnn__mix_copy *)eqnn__gpu_plan(
+        d, f->plan, sizeof(eqnn__mix_copy), eqnn__mix_make);
+    if (p) eqnn__plain_form(d, f, p, v, t, out);
+}
+
+/* ---- radial: matrices R = h V of a tile of rows, then a small product for each row ----
+
+   Bytes: x, h and g or their gradients once; R is written and read within the second cache. */
+
+static size_t eqnn__form_tile_rows(size_t reals, int items)
+{
+    size_t rows = EQNN__FORM_BYTES / (reals * sizeof(eqnn_real));
+    rows = rows < 256 ? 256 : rows;
+    rows = rows < EQNN__FORM_TILE ? rows : EQNN__FORM_TILE;
+    return rows < (size_t)items ? rows : (size_t)items;
+}
+
+/* Rows p..p+n-1 of the slots in want, from v: = or, where added says so, += */
+static void eqnn__radial_rows(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                              size_t p, size_t n, eqnn_real *const out[], unsigned want,
+                              unsigned added, eqnn_real *R)
+{
+    const eqnn__radial_plan *q = (const eqnn__radial_plan *)f->plan;
+    size_t D = (size_t)q->d, U = (size_t)q->U, V = (size_t)q->V, UV = U * V;
+    size_t H = (size_t)f->cols[1], X = D * U, G = D * V;
+    eqnn_real *dR = R;
+    double keep[4];
+    for (int s = 0; s < 4; s++) keep[s] = (added >> s & 1) || (s == 2 && p > 0) ? 1 : 0;
+    if (want & 9)
+        eqnn__cuda_gemm(d, 0, 0, n, UV, H, 1, v[1] + p * H, H, 0, v[2], UV, 0, 0, R, UV, 0, 1);
+    if (want & 8)
+        eqnn__cuda_gemm(d, 0, 0, D, V, U, 1, v[0] + p * X, U, X, R, V, UV, keep[3],
+                        out[3] + p * G, V, G, n);
+    if (want & 1)
+        eqnn__cuda_gemm(d, 0, 1, D, U, V, 1, v[3] + p * G, V, G, R, V, UV, keep[0],
+                        out[0] + p * X, U, X, n);
+    if (want & 6)
+        eqnn__cuda_gemm(d, 1, 0, U, V, D, 1, v[0] + p * X, U, X, v[3] + p * G, V, G, 0, dR, V, UV,
+                        n);
+    if (want & 2)
+        eqnn__cuda_gemm(d, 0, 1, n, H, UV, 1, dR, UV, 0, v[2], UV, 0, keep[1], out[1] + p * H, H, 0,
+                        1);
+    if (want & 4)
+        eqnn__cuda_gemm(d, 1, 0, H, UV, n, 1, v[1] + p * H, H, 0, dR, UV, 0, keep[2],
+                        out[2], UV, 0, 1);
+}
+
+static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                              const eqnn_real *const t[], eqnn_real *const out[])
+{
+    const eqnn__radial_plan *q = (const eqnn__radial_plan *)f->plan;
+    size_t UV = (size_t)q->U * (size_t)q->V, items = (size_t)f->items;
+    unsigned want = 0, made = 0;
+    for (int s = 0; s < 4; s++)
+        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) want |= 1u << s;
+    if (items && UV && q->d > 0) {
+        size_t rows = eqnn__form_tile_rows(UV, f->items);
+        eqnn_real *R = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM,
+                                                  rows * UV * sizeof(eqnn_real));
+        for (int a = t ? 0 : -1; a < (t ? 4 : 0) && R; a++) {
+            const eqnn_real *u[4] = { v[0], v[1], v[2], v[3] };
+            unsigned now = a >= 0 ? want & ~(1u << a) : want;
+            if (a >= 0 && !t[a]) continue;
+            if (a >= 0) u[a] = t[a];
+            for (size_t p = 0; p < items; p += rows)
+                eqnn__radial_rows(d, f, u, p, items - p < rows ? items - p : rows, out, now, made,
+                                  R);
+            made |= now;
+        }
+    }
+    for (int s = 0; s < 4; s++)
+        if ((want & ~made) >> s & 1) eqnn__form_clear(d, f, s, out[s]);
+}
+
+/* ---- couple ----
+
+   A block has some owners; it takes their items EQNN__FORM_EDGES at a time, makes M = C y of these
+   in shared memory (a path's matrix once, for all its channels), and its warps share the paths: a
+   task is what writes one run of components and channels, with the lanes on the channels and the
+   sums in registers over the items of an owner:
+
+       G   dg[k] = sum w M[i][k] x[i]            W   dw = sum x[i] M[i][k] g[k]
+       X   dx[i] = sum w M[i][k] g[k]            Y   dy[j] = sum C[i][j][k] (sum_u w x[i] g[k])
+
+   Bytes a pass must move: x (or g) gathered, and dg (dx) once for every owner; y, and w or dw, once
+   for every item. When w = h V is made here, h is what is read for every item instead: w and dw are
+   made a tile at a time, in working memory that stays in the second cache. */
+
+enum { EQNN__ROLE_G, EQNN__ROLE_X, EQNN__ROLE_W, EQNN__ROLE_Y, EQNN__ROLES };
+
+/* A piece of a path, at most 7 by 7 components, both odd, so that sixteen loops do for all sizes.
+   M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8; diagonal: M[k][k] at m + k. */
+typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m; } eqnn__part;
+
+/* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them. */
+typedef struct eqnn__bundle { int part, parts, channels, add; } eqnn__bundle;
+typedef struct eqnn__task { int bundle, first, wide; } eqnn__task; /* 32 (wide: 64) channels */
+
+/* An entry of M and its records; a column of y and what adds to it. */
+typedef struct eqnn__entry { int to, first, count; } eqnn__entry;
+typedef struct eqnn__sum { int column, add, first, count; } eqnn__sum;
+typedef struct eqnn__summand { int at; eqnn_real c; } eqnn__summand;
+
+/* Bundles that may be worked on at the same time, and whose M fit shared memory. */
+typedef struct eqnn__phase {
+    int task, tasks, bundle, bundles, entry, entries, sum, sums;
+} eqnn__phase;
+
+typedef struct eqnn__role {
+    int phases, tasks, size; /* most tasks of a phase; numbers of an item's M             */
+    int covered;             /* columns that are written; -1: some are added to unwritten */
+    int alone;               /* no two pieces have a weight in common                     */
+    const eqnn__part *part;
+    const eqnn__bundle *bundle;
+    const eqnn__task *task;
+    const eqnn__phase *phase;
+    const eqnn__entry *entry;
+    const eqnn__sum *sum;
+    const eqnn__summand *term, *record; /* of sums; of entries */
+} eqnn__role;
+
+typedef struct eqnn__couple_copy { eqnn__role role[EQNN__ROLES]; } eqnn__couple_copy;
+
+/* -- the copy of a plan -- */
+
+/* A growing array of the host; n stays 0 when memory runs out. */
+typedef struct eqnn__list { char *p; size_t n, room, size; int bad; } eqnn__list;
+
+static void *eqnn__list_add(eqnn__list *a, const void *item)
+{
+    if (a->n == a->room && !a->bad) {
+        size_t room = a->room ? 2 * a->room : 64;
+        char *p = (char *)realloc(a->p, room * a->size);
+        if (p) a->p = p, a->room = room;
+        else a->bad = 1;
+    }
+    if (a->bad) return NULL;
+    memcpy(a->p + a->n * a->size, item, a->size);
+    return a->p + a->n++ * a->size;
+}
+
+/* A piece while the copy is made: of which path, from which components on; then where it went. */
+typedef struct eqnn__cut { eqnn__part part; int step, i, k, bundle; } eqnn__cut;
+
+/* The M of a piece in a phase. */
+typedef struct eqnn__placed { int phase, block, i, k, d1, d3, m, cut; } eqnn__placed;
+
+typedef struct eqnn__draft { /* of a role */
+    const eqnn__couple_plan_t *plan;
+    int role, phases, *fill, *mark;     /* numbers of each phase; last bundle of a column, + 1 */
+    eqnn__list cut, bundle, placed, in; /* in: the phase of each bundle                        */
+} eqnn__draft;
+
+static int eqnn__cut_size(int n)
+{
+    return n >= EQNN__D ? EQNN__D : (n - 1) / 2 * 2 + 1;
+}
+
+/* Channels that share a weight are taken one at a time. */
+static void eqnn__cut_path(eqnn__list *cuts, const eqnn__couple_plan_t *p, int step)
+{
+    const eqnn__step *s = p->path + step;
+    int each = s->w >= 0 && s->ws == 0 ? 1 : s->channels;
+    for (int u = 0; u < s->channels; u += each)
+        for (int i = 0, d1; i < s->d1; i += d1) {
+            d1 = eqnn__cut_size(s->d1 - i);
+            for (int k = s->diagonal ? i : 0, d3; k < (s->diagonal ? i + d1 : s->d3); k += d3) {
+                eqnn__cut c;
+                d3 = s->diagonal ? d1 : eqnn__cut_size(s->d3 - k);
+                memset(&c, 0, sizeof c);
+                c.step = step, c.i = i, c.k = k;
+                c.part.d1 = d1, c.part.d3 = d3, c.part.diagonal = s->diagonal;
+                c.part.channels = each;
+                c.part.x = s->x + i * s->xs + u, c.part.xs = s->xs;
+                c.part.g = s->g + k * s->gs + u, c.part.gs = s->gs;
+                c.part.w = s->w, c.part.ws = s->ws;
+                eqnn__list_add(cuts, &c);
+            }
+        }
+}
+
+static int eqnn__part_row(const eqnn__part *p)
+{
+    return p->d3 == 1 ? 1 : p->d3 == 3 ? 4 : 8;
+}
+
+/* Numbers of its M in shared memory, whole quadruples. */
+static int eqnn__part_size(const eqnn__part *p)
+{
+    int n = p->diagonal ? p->d3 : (p->d1 - 1) * eqnn__part_row(p) + p->d3;
+    return (n + 3) / 4 * 4;
+}
+
+/* What a piece writes in a role: components at a distance, of so many channels. */
+static void eqnn__part_target(const eqnn__part *p, int role, int to[4])
+{
+    to[0] = role == EQNN__ROLE_G ? p->g : role == EQNN__ROLE_X ? p->x : p->w;
+    to[1] = role == EQNN__ROLE_G ? p->gs : role == EQNN__ROLE_X ? p->xs : 0;
+    to[2] = role == EQNN__ROLE_G ? p->d3 : role == EQNN__ROLE_X ? p->d1 : 1;
+    to[3] = role == EQNN__ROLE_W ? p->ws : 1;
+}
+
+static int eqnn__part_column(const eqnn__part *p, const int to[4], int n)
+{
+    return to[0] + n / p->channels * to[1] + n % p->channels * to[3];
+}
+
+static int eqnn__part_same(const eqnn__draft *a, const eqnn__cut *b, const eqnn__cut *c)
+{
+    int s[4], t[4];
+    if (a->role == EQNN__ROLE_Y)
+        return a->plan->path[b->step].block == a->plan->path[c->step].block && b->i == c->i &&
+               b->k == c->k && b->part.d1 == c->part.d1 && b->part.d3 == c->part.d3;
+    eqnn__part_target(&b->part, a->role, s);
+    eqnn__part_target(&c->part, a->role, t);
+    return b->part.channels == c->part.channels && s[0] == t[0] && s[1] == t[1] && s[2] == t[2] &&
+           s[3] == t[3];
+}
+
+/* The M of a piece in a phase: its place, -1 when there is no room. */
+static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int keep)
+{
+    eqnn__placed p = { phase, a->plan->path[c->step].block, c->i, c->k, c->part.d1, c->part.d3,
+                       a->fill[phase], 0 };
+    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    int size = eqnn__part_size(&c->part);
+    for (size_t n = 0; n < a->placed.n; n++)
+        if (all[n].phase == phase && all[n].block == p.block && all[n].i == p.i &&
+            all[n].k == p.k && all[n].d1 == p.d1 && all[n].d3 == p.d3)
+            return all[n].m;
+    if (p.m && p.m + size > EQNN__FORM_ENTRIES) return -1;
+    if (keep) {
+        a->fill[phase] += size;
+        p.cut = (int)(c - (const eqnn__cut *)(void *)a->cut.p);
+        eqnn__list_add(&a->placed, &p);
+    }
+    return p.m;
+}
+
+/* Puts a piece into the bundle that writes what it writes, else into a new one: of a phase after
+   all that write something of it. */
+static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *r)
+{
+    eqnn__cut *c = cuts + n;
+    int to[4], size = 0, phase = 0, join = -1, last = 0, fresh = 0, seen = 0;
+    const int *in = (const int *)(void *)a->in.p;
+    eqnn__part_target(&c->part, a->role, to);
+    if (a->role != EQNN__ROLE_Y) size = to[2] * c->part.channels;
+    for (int i = 0; i < size; i++) {
+        int b = a->mark[eqnn__part_column(&c->part, to, i)] - 1;
+        join = i == 0 || join == b ? b : -1;
+        fresh += b < 0;
+        seen += b >= 0;
+        if (b >= 0 && in[b] >= phase) phase = in[b] + 1;
+    }
+    for (int i = 0; i < n && a->role == EQNN__ROLE_Y && join < 0; i++)
+        if (eqnn__part_same(a, cuts + i, c)) join = cuts[i].bundle;
+    for (int i = 0; i < n && join >= 0 && !last; i++)
+        last = cuts[i].bundle == join && eqnn__part_same(a, cuts + i, c) &&
+               eqnn__draft_place(a, c, in[join], 0) >= 0;
+    if (last) {
+        eqnn__bundle *b = (eqnn__bundle *)(void *)a->bundle.p + join;
+        if (b->channels < c->part.channels) b->channels = c->part.channels;
+        c->bundle = join;
+        eqnn__draft_place(a, c, in[join], 1);
+        return;
+    }
+    while (eqnn__draft_place(a, c, phase, 1) < 0) phase++;
+    if (phase >= a->phases) a->phases = phase + 1;
+    eqnn__bundle b = { 0, 0, c->part.channels, seen > 0 };
+    if (seen && fresh) r->covered = -1;
+    c->bundle = (int)a->bundle.n;
+    eqnn__list_add(&a->bundle, &b);
+    eqnn__list_add(&a->in, &phase);
+    for (int i = 0; i < size; i++) {
+        int *mark = a->mark + eqnn__part_column(&c->part, to, i);
+        if (!*mark && r->covered >= 0) r->covered++;
+        *mark = (int)a->bundle.n;
+    }
+}
+
+/* Lists that a role uploads. */
+typedef struct eqnn__sheet { eqnn__list part, bundle, task, phase, entry, sum, term; } eqnn__sheet;
+
+/* Entries of M of a phase, with their records in the plan. */
+static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
+{
+    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    for (size_t n = 0; n < a->placed.n; n++) {
+        const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + all[n].cut;
+        const eqnn__step *s = a->plan->path + c->step;
+        if (all[n].phase != phase) continue;
+        for (int i = 0; i < c->part.d1; i++)
+            for (int k = 0; k < (c->part.diagonal ? 1 : c->part.d3); k++) {
+                int from = s->m + (s->diagonal ? c->i + i : (c->i + i) * s->d3 + c->k + k);
+                eqnn__entry e;
+                e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+                e.first = a->plan->first[from];
+                e.count = a->plan->first[from + 1] - e.first;
+                eqnn__list_add(&o->entry, &e);
+            }
+    }
+}
+
+/* What a placed M adds to a column of y. */
+static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__placed *placed,
+                              int column)
+{
+    const eqnn__couple_plan_t *p = a->plan;
+    const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + placed->cut;
+    const eqnn__step *s = p->path + c->step;
+    const eqnn__span back = p->back[placed->block];
+    for (int q = back.first; q < back.first + back.count; q++)
+        for (int r = p->group[q].first; r < p->group[q].first + p->group[q].count; r++) {
+            int e = p->back_entry[r], i = (s->diagonal ? e : e / s->d3) - c->i;
+            int k = (s->diagonal ? e : e % s->d3) - c->k;
+            eqnn__summand t;
+            memset(&t, 0, sizeof t);
+            if (p->group[q].column != column || i < 0 || k < 0 || i >= c->part.d1 ||
+                k >= c->part.d3)
+                continue;
+            t.at = placed->m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+            t.c = p->back_c[r];
+            eqnn__list_add(&o->term, &t);
+        }
+}
+
+/* Columns of y that a phase adds to. */
+static void eqnn__sheet_sums(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__role *r)
+{
+    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    for (int c = 0; c < a->plan->columns; c++) {
+        eqnn__sum s = { a->plan->column[c], a->mark[c], (int)o->term.n, 0 };
+        for (size_t n = 0; n < a->placed.n; n++)
+            if (all[n].phase == phase) eqnn__sheet_terms(o, a, all + n, c);
+        s.count = (int)o->term.n - s.first;
+        if (!s.count) continue;
+        if (!a->mark[c]) r->covered++;
+        a->mark[c] = 1;
+        eqnn__list_add(&o->sum, &s);
+    }
+}
+
+/* The bundles of a phase, their pieces and tasks. */
+static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
+{
+    const int *in = (const int *)(void *)a->in.p;
+    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
+    for (int b = 0; b < (int)a->bundle.n; b++) {
+        eqnn__bundle q = ((const eqnn__bundle *)(void *)a->bundle.p)[b];
+        if (in[b] != phase) continue;
+        q.part = (int)o->part.n;
+        for (size_t n = 0; n < a->cut.n; n++) {
+            if (cuts[n].bundle != b) continue;
+            cuts[n].part.m = eqnn__draft_place(a, cuts + n, phase, 0);
+            eqnn__list_add(&o->part, &cuts[n].part);
+        }
+        q.parts = (int)o->part.n - q.part;
+        eqnn__task t = { (int)o->bundle.n, 0, q.channels > 32 };
+        for (int n = q.part; n < q.part + q.parts && t.wide && !o->part.bad; n++) {
+            const eqnn__part *p = (const eqnn__part *)(void *)o->part.p + n;
+            t.wide = p->d1 < EQNN__D && p->d3 < EQNN__D; /* else registers run out */
+        }
+        for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += t.wide ? 64 : 32)
+            eqnn__list_add(&o->task, &t);
+        eqnn__list_add(&o->bundle, &q);
+    }
+}
+
+static void eqnn__sheet_phase(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__role *r)
+{
+    eqnn__phase p;
+    p.task = (int)o->task.n, p.bundle = (int)o->bundle.n;
+    p.entry = (int)o->entry.n, p.sum = (int)o->sum.n;
+    eqnn__sheet_bundles(o, a, phase);
+    if (a->role == EQNN__ROLE_Y) eqnn__sheet_sums(o, a, phase, r);
+    else eqnn__sheet_entries(o, a, phase);
+    p.tasks = (int)o->task.n - p.task, p.bundles = (int)o->bundle.n - p.bundle;
+    p.entries = (int)o->entry.n - p.entry, p.sums = (int)o->sum.n - p.sum;
+    r->tasks = p.tasks > r->tasks ? p.tasks : r->tasks;
+    r->size = a->fill[phase] > r->size ? a->fill[phase] : r->size;
+    eqnn__list_add(&o->phase, &p);
+}
+
+/* Uploads a list and forgets it; an empty one is a number. */
+static const void *eqnn__sheet_up(eqnn__device *d, eqnn__list *a)
+{
+    const void *there = NULL;
+    if (a->bad) eqnn__gpu_fail(d, "out of memory on the host");
+    else there = a->n ? eqnn__gpu_upload(d, a->p, a->n * a->size) : eqnn__gpu_keep(d, 16);
+    free(a->p);
+    return there;
+}
+
+static void eqnn__sheet_upload(eqnn__device *d, eqnn__sheet *o, eqnn__role *r)
+{
+    r->part = (const eqnn__part *)eqnn__sheet_up(d, &o->part);
+    r->bundle = (const eqnn__bundle *)eqnn__sheet_up(d, &o->bundle);
+    r->task = (const eqnn__task *)eqnn__sheet_up(d, &o->task);
+    r->phase = (const eqnn__phase *)eqnn__sheet_up(d, &o->phase);
+    r->entry = (const eqnn__entry *)eqnn__sheet_up(d, &o->entry);
+    r->sum = (const eqnn__sum *)eqnn__sheet_up(d, &o->sum);
+    r->term = (const eqnn__summand *)eqnn__sheet_up(d, &o->term);
+}
+
+static eqnn__list eqnn__list_of(size_t size)
+{
+    eqnn__list a = { NULL, 0, 0, size, 0 };
+    return a;
+}
+
+/* Columns that pieces of a role may write, at least those of y. */
+static int eqnn__draft_columns(const eqnn__draft *a)
+{
+    int most = a->plan->columns;
+    const eqnn__cut *cuts = (const eqnn__cut *)(void *)a->cut.p;
+    for (size_t n = 0; n < a->cut.n && a->role != EQNN__ROLE_Y; n++) {
+        int to[4], last;
+        eqnn__part_target(&cuts[n].part, a->role, to);
+        last = to[0] + (to[2] - 1) * to[1] + (cuts[n].part.channels - 1) * to[3];
+        most = last >= most ? last + 1 : most;
+    }
+    return most;
+}
+
+static void eqnn__draft_role(eqnn__device *d, eqnn__draft *a, eqnn__role *r)
+{
+    eqnn__sheet o;
+    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
+    for (size_t n = 0; n < a->cut.n; n++) {
+        if (a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad) break;
+        eqnn__draft_put(a, cuts, (int)n, r);
+    }
+    o.part = eqnn__list_of(sizeof(eqnn__part)), o.bundle = eqnn__list_of(sizeof(eqnn__bundle));
+    o.task = eqnn__list_of(sizeof(eqnn__task)), o.phase = eqnn__list_of(sizeof(eqnn__phase));
+    o.entry = eqnn__list_of(sizeof(eqnn__entry)), o.sum = eqnn__list_of(sizeof(eqnn__sum));
+    o.term = eqnn__list_of(sizeof(eqnn__summand));
+    o.part.bad = a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
+    for (int p = 0; p < a->phases && !o.part.bad; p++) eqnn__sheet_phase(&o, a, p, r);
+    r->phases = a->phases;
+    r->alone = a->bundle.n == a->cut.n && r->covered >= 0;
+    for (size_t n = 0; n < a->bundle.n; n++)
+        r->alone &= !((const eqnn__bundle *)(void *)a->bundle.p)[n].add;
+    eqnn__sheet_upload(d, &o, r);
+}
+
+static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int role,
+                              eqnn__role *r)
+{
+    eqnn__draft a;
+    memset(&a, 0, sizeof a);
+    a.plan = p;
+    a.role = role;
+    a.cut = eqnn__list_of(sizeof(eqnn__cut)), a.bundle = eqnn__list_of(sizeof(eqnn__bundle));
+    a.placed = eqnn__list_of(sizeof(eqnn__placed)), a.in = eqnn__list_of(sizeof(int));
+    for (int s = 0; s < p->paths; s++)
+        if (role != EQNN__ROLE_W || p->path[s].w >= 0) eqnn__cut_path(&a.cut, p, s);
+    a.fill = (int *)calloc(a.cut.n + 2, sizeof *a.fill);
+    a.mark = (int *)calloc((size_t)eqnn__draft_columns(&a) + 1, sizeof *a.mark);
+    if (a.fill && a.mark) eqnn__draft_role(d, &a, r);
+    else eqnn__gpu_fail(d, "out of memory on the host");
+    free(a.fill);
+    free(a.mark);
+    free(a.cut.p);
+    free(a.bundle.p);
+    free(a.placed.p);
+    free(a.in.p);
+}
+
+static void eqnn__couple_make(eqnn__device *d, const void *plan, void *made)
+{
+    const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)plan;
+    eqnn__couple_copy *to = (eqnn__couple_copy *)made;
+    eqnn__list record = eqnn__list_of(sizeof(eqnn__summand));
+    for (int r = 0; p->entries && r < p->first[p->entries]; r++) {
+        eqnn__summand s;
+        memset(&s, 0, sizeof s);
+        s.at = p->column[p->j[r]], s.c = p->c[r];
+        eqnn__list_add(&record, &s);
+    }
+    const eqnn__summand *there = (const eqnn__summand *)eqnn__sheet_up(d, &record);
+    for (int role = 0; role < EQNN__ROLES; role++) {
+        eqnn__couple_role(d, p, role, to->role + role);
+        to->role[role].record = there;
+    }
+}
+
+/* -- the kernels -- */
+
+/* An item in shared memory: where its rows begin, in reals. The items of its owner that are there
+   end before `end`; begin: the owner has none before this one. */
+typedef struct eqnn__member { size_t x, y, w, g, out, dw; int item, end, begin, pad; } eqnn__member;
+
+typedef struct eqnn__couple_args {
+    eqnn__owners order;
+    eqnn__role role;
+    int from, to, span, edges; /* positions; of a block; most items in shared memory            */
+    int each;                  /* every item is an owner                                        */
+    int tile, tile_out;        /* rows of w and dw, of out, are positions from `from` on        */
+    int weighted, weights;     /* leave out paths without weights; there are weights            */
+    int map[5];
+    size_t cols[5], out_cols;
+    const eqnn_real *v[5], *t[5]; /* v[2], t[2]: w itself; NULL: nothing asks for it, or zero   */
+    eqnn_real *out, *out0;        /* out0: of role W with tangents, dw from the values          */
+    eqnn_real *dw, *dw0;          /* of role X                                                  */
+} eqnn__couple_args;
+
+/* The rows of n items from position p on. */
+static __device__ inline void eqnn__couple_items(const eqnn__couple_args *a, int p, int n,
+                                                 eqnn__member *items)
+{
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        eqnn__member t;
+        int item = eqnn__order_item(&a->order, p + j), at = item < 0 ? 0 : item;
+        int owner = a->each ? 0 : eqnn__order_owner(&a->order, p + j), row = p + j - a->from;
+        const eqnn__arcs *g = &a->order.g;
+        t.item = item;
+        t.x = (size_t)eqnn__arc_row(g, a->map[0], at) * a->cols[0];
+        t.y = (size_t)eqnn__arc_row(g, a->map[1], at) * a->cols[1];
+        t.g = (size_t)eqnn__arc_row(g, a->map[4], at) * a->cols[4];
+        t.w = (size_t)(a->tile ? row : eqnn__arc_row(g, a->map[2], at)) * a->cols[2];
+        t.dw = (size_t)(a->tile ? row : at) * a->cols[2];
+        t.out = (size_t)(!a->each ? owner : a->tile_out ? row : at) * a->out_cols;
+        t.end = a->each ? j + 1 : eqnn__order_first(&a->order, owner + 1) - p;
+        t.end = t.end < n ? t.end : n;
+        t.begin = a->each || eqnn__order_first(&a->order, owner) == p + j;
+        t.pad = 0;
+        items[j] = t;
+    }
+}
+
+/* M[item][entry] = sum of c y over the records */
+static __device__ inline void eqnn__couple_matrices(const eqnn__couple_args *a,
+                                                    const eqnn__phase *phase, int n,
+                                                    const eqnn__member *items, const eqnn_real *y,
+                                                    eqnn_real *M)
+{
+    int entries = phase->entries;
+    for (int i = (int)threadIdx.x; i < n * entries; i += (int)blockDim.x) {
+        int j = i / entries;
+        eqnn__entry e = a->role.entry[phase->entry + i - j * entries];
+        const eqnn_real *row = y ? y + items[j].y : NULL;
+        eqnn_real sum = 0;
+        for (int r = e.first; r < e.first + e.count && row; r++)
+            sum += a->role.record[r].c * __ldg(row + a->role.record[r].at);
+        M[(size_t)j * (size_t)a->role.size + (size_t)e.to] = sum;
+    }
+}
+
+/* 16 bytes of numbers: what a lane reads at a time. */
+enum { EQNN__QUAD = 16 / (int)sizeof(eqnn_real) };
+struct alignas(16) eqnn__quad { eqnn_real x[EQNN__QUAD]; };
+
+/* N numbers from shared memory, aligned to 16 bytes when there are several. */
+template <int N> __device__ __forceinline__ void eqnn__row(const eqnn_real *m, eqnn_real (&row)[N])
+{
+    if constexpr (N == 1) {
+        row[0] = m[0];
+    } else {
+#pragma unroll
+        for (int q = 0; q < N; q += EQNN__QUAD) {
+            eqnn__quad v = *(const eqnn__quad *)(const void *)(m + q);
+#pragma unroll
+            for (int n = 0; n < EQNN__QUAD; n++)
+                if (q + n < N) row[q + n < N ? q + n : 0] = v.x[n];
+        }
+    }
+}
+
+/* Row i of M of a piece. */
+template <int D3>
+__device__ __forceinline__ void eqnn__part_entries(const eqnn_real *m, int i, eqnn_real (&row)[D3])
+{
+    eqnn__row<D3>(m + i * (D3 == 1 ? 1 : D3 == 3 ? 4 : 8), row);
+}
+
+/* C numbers of the lane's channels, or zeros. */
+template <int C>
+__device__ __forceinline__ void eqnn__channels(const eqnn_real *p, const int (&u)[C],
+                                               eqnn_real (&x)[C])
+{
+#pragma unroll
+    for (int c = 0; c < C; c++) x[c] = p ? __ldg(p + u[c]) : (eqnn_real)0;
+}
+
+/* Row `at` of an operand, NULL when that is not there. */
+static __device__ __forceinline__ const eqnn_real *eqnn__operand(const eqnn_real *p, size_t at)
+{
+    return p ? p + at : NULL;
+}
+
+/* What a lane needs of a piece: its channels, of x, g and w each. */
+template <int C> struct eqnn__lane {
+    int x[C], g[C], w[C];
+    const eqnn__part *part;
+};
+
+/* Weights of an item: 1 and no tangent where the path has none. */
+template <int T, int C>
+__device__ __forceinline__ void eqnn__lane_weights(const eqnn__couple_args *a,
+                                                   const eqnn__lane<C> *l, const eqnn__member *t,
+                                                   eqnn_real (&w)[C], eqnn_real (&w1)[C])
+{
+    int weights = a->weights && l->part->w >= 0;
+#pragma unroll
+    for (int c = 0; c < C; c++) w[c] = 1, w1[c] = 0;
+    if (weights) eqnn__channels<C>(eqnn__operand(a->v[2], t->w), l->w, w);
+    if (weights && T) eqnn__channels<C>(eqnn__operand(a->t[2], t->w), l->w, w1);
+}
+
+/* dg[k] += w sum_i M[i][k] x[i] of one item; with tangents w M x1 + w1 M x + w M1 x */
+template <int T, int C, int D1, int D3, int DIAGONAL>
+__device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, const eqnn__lane<C> *l,
+                                                const eqnn__member *t, const eqnn_real *m,
+                                                const eqnn_real *m1, eqnn_real (&sum)[D3][C])
+{
+    eqnn_real w[C], w1[C], row[D3], row1[D3];
+    const eqnn_real *px = eqnn__operand(a->v[0], t->x), *px1 = eqnn__operand(a->t[0], t->x);
+    int xs = l->part->xs;
+    eqnn__lane_weights<T, C>(a, l, t, w, w1);
+    if (DIAGONAL) eqnn__row<D3>(m, row);
+    if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
+#pragma unroll
+    for (int i = 0; i < D1; i++) {
+        eqnn_real x[C], x1[C];
+        eqnn__channels<C>(eqnn__operand(px, (size_t)(i * xs)), l->x, x);
+        if (T) eqnn__channels<C>(eqnn__operand(px1, (size_t)(i * xs)), l->x, x1);
+        if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
+        if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            eqnn_real b = w[c] * x[c], b1 = T ? w[c] * x1[c] + w1[c] * x[c] : b;
+#pragma unroll
+            for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
+                sum[k][c] += row[k] * b1;
+                if (T) sum[k][c] += row1[k] * b;
+            }
+        }
+    }
+}
+
+/* dx[i] += w sum_k M[i][k] g[k] of one item, and dw = sum_i x[i] sum_k M[i][k] g[k]; with tangents
+   of all, and in dw0 what dw is without. */
+template <int T, int C, int D1, int D3, int DIAGONAL, int X>
+__device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, const eqnn__lane<C> *l,
+                                                const eqnn__member *t, const eqnn_real *m,
+                                                const eqnn_real *m1, int with_dw,
+                                                eqnn_real (&sum)[X ? D1 : 1][C],
+                                                eqnn_real (&dw)[C], eqnn_real (&dw0)[C])
+{
+    eqnn_real w[C], w1[C], row[D3], row1[D3], g[D3][C], g1[D3][C];
+    const eqnn_real *pg = eqnn__operand(a->v[4], t->g), *pg1 = eqnn__operand(a->t[4], t->g);
+    const eqnn_real *px = eqnn__operand(a->v[0], t->x), *px1 = eqnn__operand(a->t[0], t->x);
+    int xs = l->part->xs, gs = l->part->gs;
+    if (X) eqnn__lane_weights<T, C>(a, l, t, w, w1);
+    if (DIAGONAL) eqnn__row<D3>(m, row);
+    if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
+#pragma unroll
+    for (int k = 0; k < D3; k++) {
+        eqnn__channels<C>(eqnn__operand(pg, (size_t)(k * gs)), l->g, g[k]);
+        if (T) eqnn__channels<C>(eqnn__operand(pg1, (size_t)(k * gs)), l->g, g1[k]);
+    }
+#pragma unroll
+    for (int i = 0; i < D1; i++) {
+        eqnn_real x[C], x1[C];
+        if (with_dw) eqnn__channels<C>(eqnn__operand(px, (size_t)(i * xs)), l->x, x);
+        if (with_dw && T) eqnn__channels<C>(eqnn__operand(px1, (size_t)(i * xs)), l->x, x1);
+        if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
+        if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            eqnn_real r = 0, r1 = 0;
+#pragma unroll
+            for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
+                r += row[k] * g[k][c];
+                if (T) r1 += row[k] * g1[k][c] + row1[k] * g[k][c];
+            }
+            if (X) sum[X ? i : 0][c] += T ? w[c] * r1 + w1[c] * r : w[c] * r;
+            if (with_dw) dw[c] += T ? x1[c] * r + x[c] * r1 : x[c] * r;
+            if (with_dw && T) dw0[c] += x[c] * r;
+        }
+    }
+}
+
+/* The sums of a task in registers: D components (role W with tangents: dw and dw0). */
+template <int ROLE, int T, int C, int D1, int D3, int DIAGONAL, int D>
+__device__ __forceinline__ void eqnn__couple_item(const eqnn__couple_args *a,
+                                                  const eqnn__lane<C> *l, const eqnn__member *t,
+                                                  const eqnn_real *m, const eqnn_real *m1,
+                                                  const int (&live)[C], eqnn_real (&sum)[D][C])
+{
+    if constexpr (ROLE == EQNN__ROLE_G) {
+        eqnn__couple_dg<T, C, D1, D3, DIAGONAL>(a, l, t, m, m1, sum);
+    } else if constexpr (ROLE == EQNN__ROLE_W) {
+        eqnn_real none[1][C];
+        eqnn__couple_dx<T, C, D1, D3, DIAGONAL, 0>(a, l, t, m, m1, 1, none, sum[0], sum[D - 1]);
+    } else {
+        eqnn_real dw[C], dw0[C];
+        int with_dw = a->dw && l->part->w >= 0;
+#pragma unroll
+        for (int c = 0; c < C; c++) dw[c] = dw0[c] = 0;
+        eqnn__couple_dx<T, C, D1, D3, DIAGONAL, 1>(a, l, t, m, m1, with_dw, sum, dw, dw0);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            if (with_dw && live[c]) a->dw[t->dw + (size_t)l->w[c]] = dw[c];
+            if (T && a->dw0 && with_dw && live[c]) a->dw0[t->dw + (size_t)l->w[c]] = dw0[c];
+        }
+    }
+}
+
+/* What a warp does on a task: lanes on `wide` channels of 32/wide items at a time. */
+template <int C> struct eqnn__warp {
+    int wide, sub, step, live[C];
+    const eqnn__bundle *bundle;
+    int first; /* channel of lane 0 */
+    const eqnn__member *items;
+    const eqnn_real *M;
+    size_t tangents; /* M1 stands so far behind M */
+};
+
+/* Writes or adds the sums of an owner whose first item here is q. */
+template <int ROLE, int T, int C, int D>
+__device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a,
+                                                   const eqnn__warp<C> *b, const eqnn__lane<C> *l,
+                                                   int q, eqnn_real (&sum)[D][C])
+{
+    const eqnn__member *t = b->items + q;
+    int add = b->bundle->add || !t->begin;
+    if (!a->each)
+        for (int far = b->wide; far < 32; far *= 2)
+#pragma unroll
+            for (int k = 0; k < D; k++)
+#pragma unroll
+                for (int c = 0; c < C; c++) sum[k][c] += __shfl_xor_sync(EQNN__ALL, sum[k][c], far);
+    if (!a->each && b->sub) return;
+#pragma unroll
+    for (int k = 0; k < D; k++)
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            eqnn_real *to = ROLE == EQNN__ROLE_W && T && k ? a->out0 : a->out;
+            size_t at = t->out;
+            if (!b->live[c] || !to) continue;
+            at += ROLE == EQNN__ROLE_G ? (size_t)(k * l->part->gs + l->g[c])
+                : ROLE == EQNN__ROLE_X ? (size_t)(k * l->part->xs + l->x[c]) : (size_t)l->w[c];
+            to[at] = add ? to[at] + sum[k][c] : sum[k][c];
+        }
+}
+
+/* A piece of a bundle, of the items s..e-1: sums begin with the first piece and are stored with the
+   last. */
+template <int ROLE, int T, int C, int D1, int D3, int DIAGONAL, int D>
+__device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
+                                                  const eqnn__warp<C> *b, const eqnn__lane<C> *l,
+                                                  int s, int e, int first, int last,
+                                                  eqnn_real (&sum)[D][C])
+{
+    int skip = a->weighted && l->part->w < 0, next;
+    for (int q = a->each ? s + b->sub : s; q < e; q = next) {
+        int end = a->each ? q + 1 : b->items[q].end;
+        next = a->each ? q + b->step : end;
+#pragma unroll
+        for (int k = 0; k < D; k++)
+#pragma unroll
+            for (int c = 0; c < C; c++)
+                if (first) sum[k][c] = 0;
+        for (int j = a->each ? q : q + b->sub; j < end && !skip; j += b->step) {
+            const eqnn_real *m = b->M + (size_t)j * (size_t)a->role.size + (size_t)l->part->m;
+            if (b->items[j].item >= 0)
+                eqnn__couple_item<ROLE, T, C, D1, D3, DIAGONAL, D>(
+                    a, l, b->items + j, m, m + b->tangents, b->live, sum);
+        }
+        if (last) eqnn__couple_store<ROLE, T, C, D>(a, b, l, q, sum);
+    }
+}
+
+/* The loop for the sizes of a piece: those of the sums are known, D in roles G and X. */
+template <int ROLE, int T, int C, int D>
+__device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
+                                                   const eqnn__warp<C> *b, const eqnn__lane<C> *l,
+                                                   int s, int e, int first, int last,
+                                                   eqnn_real (&sum)[D][C])
+{
+#define EQNN__SIZED(d1, d3, diagonal)                                                              \
+    eqnn__couple_part<ROLE, T, C, d1, d3, diagonal, D>(a, b, l, s, e, first, last, sum)
+    const eqnn__part *p = l->part;
+    const int G = ROLE == EQNN__ROLE_G, most = C > 1 ? 5 : 7; /* sizes of a wide task's pieces */
+    if constexpr (ROLE == EQNN__ROLE_W) {
+        switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
+        case 8: case 9: EQNN__SIZED(1, 1, 0); break;
+        case 11: EQNN__SIZED(3, 1, 0); break;
+        case 13: EQNN__SIZED(5, 1, 0); break;
+        case 15: EQNN__SIZED(most, 1, 0); break;
+        case 24: EQNN__SIZED(3, 3, 1); break;
+        case 25: EQNN__SIZED(1, 3, 0); break;
+        case 27: EQNN__SIZED(3, 3, 0); break;
+        case 29: EQNN__SIZED(5, 3, 0); break;
+        case 31: EQNN__SIZED(most, 3, 0); break;
+        case 40: EQNN__SIZED(5, 5, 1); break;
+        case 41: EQNN__SIZED(1, 5, 0); break;
+        case 43: EQNN__SIZED(3, 5, 0); break;
+        case 45: EQNN__SIZED(5, 5, 0); break;
+        case 47: EQNN__SIZED(most, 5, 0); break;
+        case 56: EQNN__SIZED(most, most, 1); break;
+        case 57: EQNN__SIZED(1, most, 0); break;
+        case 59: EQNN__SIZED(3, most, 0); break;
+        case 61: EQNN__SIZED(5, most, 0); break;
+        default: EQNN__SIZED(most, most, 0); break;
+        }
+    } else {
+        switch (p->diagonal ? 0 : G ? p->d1 : p->d3) {
+        case 0: EQNN__SIZED(D, D, 1); break;
+        case 1: EQNN__SIZED(G ? 1 : D, G ? D : 1, 0); break;
+        case 3: EQNN__SIZED(G ? 3 : D, G ? D : 3, 0); break;
+        case 5: EQNN__SIZED(G ? 5 : D, G ? D : 5, 0); break;
+        default: EQNN__SIZED(G ? most : D, G ? D : most, 0); break;
+        }
+    }
+#undef EQNN__SIZED
+}
+
+/* Places of the lane's channels in the rows of x, g and w; the last channel again where there are
+   no more. */
+template <int C>
+__device__ __forceinline__ void eqnn__lane_at(const eqnn__warp<C> *b, const eqnn__part *p,
+                                              eqnn__lane<C> *l)
+{
+    l->part = p;
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int u = b->first + (int)threadIdx.x % b->wide + 32 * c;
+        u = u < p->channels ? u : p->channels - 1;
+        l->x[c] = p->x + u, l->g[c] = p->g + u, l->w[c] = p->w + u * p->ws;
+    }
+}
+
+/* A task: all pieces of a bundle. A single piece goes through all items at once. */
+template <int ROLE, int T, int C, int D>
+__device__ __forceinline__ void eqnn__couple_bundle(const eqnn__couple_args *a,
+                                                    const eqnn__warp<C> *b, int n)
+{
+    eqnn_real sum[D][C];
+    eqnn__lane<C> l;
+    int parts = b->bundle->parts;
+    for (int s = 0, e; s < n; s = e) {
+        e = n;
+        if (parts > 1) e = a->each ? s + b->step : b->items[s].end;
+        e = e < n ? e : n;
+        for (int p = 0; p < parts; p++) {
+            eqnn__lane_at<C>(b, a->role.part + b->bundle->part + p, &l);
+            eqnn__couple_sized<ROLE, T, C, D>(a, b, &l, s, e, p == 0, p == parts - 1, sum);
+        }
+    }
+}
+
+template <int ROLE, int T, int C>
+__device__ __forceinline__ void eqnn__couple_task(const eqnn__couple_args *a,
+                                                  const eqnn__task *task, int n,
+                                                  const eqnn__member *items, const eqnn_real *M)
+{
+    eqnn__warp<C> b;
+    b.bundle = a->role.bundle + task->bundle;
+    b.first = task->first;
+    b.wide = 32;
+    while (b.wide / 2 >= b.bundle->channels) b.wide /= 2;
+    b.sub = (int)threadIdx.x % 32 / b.wide;
+    b.step = 32 / b.wide;
+    b.items = items;
+    b.M = M;
+    b.tangents = (size_t)a->edges * (size_t)a->role.size;
+#pragma unroll
+    for (int c = 0; c < C; c++)
+        b.live[c] = b.first + (int)threadIdx.x % b.wide + 32 * c < b.bundle->channels;
+    const eqnn__part *p = a->role.part + b.bundle->part;
+    if constexpr (ROLE == EQNN__ROLE_W) {
+        eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, n);
+        return;
+    }
+    switch (ROLE == EQNN__ROLE_G ? p->d3 : p->d1) {
+    case 1: eqnn__couple_bundle<ROLE, T, C, 1>(a, &b, n); break;
+    case 3: eqnn__couple_bundle<ROLE, T, C, 3>(a, &b, n); break;
+    case 5: eqnn__couple_bundle<ROLE, T, C, 5>(a, &b, n); break;
+    default: eqnn__couple_bundle<ROLE, T, C, (C > 1 ? 5 : 7)>(a, &b, n); break;
+    }
+}
+
+/* Two channels a lane share the reading of M; where registers would run out, one after the
+   other. */
+template <int ROLE, int T>
+__device__ __forceinline__ void eqnn__couple_lanes(const eqnn__couple_args *a,
+                                                   const eqnn__task *task, int n,
+                                                   const eqnn__member *items, const eqnn_real *M)
+{
+    eqnn__task half = *task;
+    if constexpr (!T && ROLE != EQNN__ROLE_W) {
+        if (task->wide) {
+            eqnn__couple_task<ROLE, T, 2>(a, task, n, items, M);
+            return;
+        }
+    }
+    int end = task->first + (task->wide ? 64 : 32), most = a->role.bundle[task->bundle].channels;
+    for (; half.first < end && half.first < most; half.first += 32)
+        eqnn__couple_task<ROLE, T, 1>(a, &half, n, items, M);
+}
+
+/* The positions of a block: whole owners. */
+static __device__ inline void eqnn__couple_range(const eqnn__couple_args *a, int *from, int *to)
+{
+    int64_t p = a->from + (int64_t)blockIdx.x * a->span, q = p + a->span;
+    *from = p < a->to ? (int)p : a->to;
+    *to = q < a->to ? (int)q : a->to;
+    if (a->each) return;
+    *from = eqnn__order_border(&a->order, *from, a->from, a->to);
+    *to = eqnn__order_border(&a->order, *to, a->from, a->to);
+}
+
+/* Roles G, X and W. */
+template <int ROLE, int T>
+__global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+    eqnn__couple_kernel(const eqnn__couple_args a)
+{
+    EQNN_SHARED(eqnn__member, items);
+    eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
+    int from, to, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    eqnn__couple_range(&a, &from, &to);
+    for (int p = from; p < to; p += a.edges) {
+        int n = to - p < a.edges ? to - p : a.edges;
+        eqnn__couple_items(&a, p, n, items);
+        __syncthreads();
+        for (int f = 0; f < a.role.phases; f++) {
+            const eqnn__phase phase = a.role.phase[f];
+            eqnn__couple_matrices(&a, &phase, n, items, a.v[1], M);
+            if (T)
+                eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
+                                      M + (size_t)a.edges * (size_t)a.role.size);
+            __syncthreads();
+            for (int k = warp; k < phase.tasks; k += warps) {
+                const eqnn__task task = a.role.task[phase.task + k];
+                eqnn__couple_lanes<ROLE, T>(&a, &task, n, items, M);
+            }
+            __syncthreads();
+        }
+    }
+}
+
+/* -- role Y: T[i][k] = sum over pieces and channels of w x[i] g[k], one item after the other -- */
+
+/* N sums over 32 lanes in about N shuffles: half of the numbers go to half of the lanes, again and
+   again. In the end a lane has the sums index.. of which `left` are real. */
+template <int N, int FAR>
+__device__ __forceinline__ void eqnn__halve(eqnn_real *t, int *index, int *left)
+{
+    const int M = (N + 1) / 2;
+    int upper = ((int)threadIdx.x & FAR) != 0;
+#pragma unroll
+    for (int n = 0; n < M; n++) {
+        eqnn_real low = t[n], high = n + M < N ? t[n + M < N ? n + M : 0] : (eqnn_real)0;
+        eqnn_real give = upper ? low : high;
+        t[n] = (upper ? high : low) + __shfl_xor_sync(EQNN__ALL, give, FAR);
+    }
+    *index += upper ? M : 0;
+    *left = upper ? *left - M : *left < M ? *left : M;
+    if constexpr (FAR > 1) eqnn__halve<M, FAR / 2>(t, index, left);
+}
+
+/* The sums over `wide` lanes, to their places in shared memory; D3 1: of a column or a diagonal. */
+template <int N, int D3>
+__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide, int store,
+                                                    eqnn_real *to)
+{
+    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8;
+    if (wide == 32) {
+        int index = 0, left = N;
+        eqnn__halve<N, 16>(t, &index, &left);
+#pragma unroll
+        for (int n = 0; n < (N + 31) / 32; n++)
+            if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        for (int far = wide / 2; far > 0; far /= 2) t[n] += __shfl_xor_sync(EQNN__ALL, t[n], far);
+        if (store && (int)threadIdx.x % wide == 0) to[n / D3 * ld + n % D3] = t[n];
+    }
+}
+
+/* Adds one channel of a piece; with tangents of x, g and w. */
+template <int T, int D1, int D3, int DIAGONAL>
+__device__ __forceinline__ void eqnn__couple_products(const eqnn__couple_args *a,
+                                                      const eqnn__part *p, const eqnn__member *e,
+                                                      int u,
+                                                      eqnn_real (&t)[DIAGONAL ? D3 : D1 * D3])
+{
+    eqnn__lane<1> l;
+    eqnn_real w[1], w1[1], g[D3], g1[D3], x[1], x1[1];
+    const int at[1] = { 0 };
+    l.part = p;
+    l.x[0] = p->x + u, l.g[0] = p->g + u, l.w[0] = p->w + u * p->ws;
+    eqnn__lane_weights<T, 1>(a, &l, e, w, w1);
+#pragma unroll
+    for (int k = 0; k < D3; k++) {
+        size_t n = e->g + (size_t)(l.g[0] + k * p->gs);
+        eqnn__channels<1>(eqnn__operand(a->v[4], n), at, x), g[k] = x[0];
+        if (T) eqnn__channels<1>(eqnn__operand(a->t[4], n), at, x), g1[k] = x[0];
+    }
+#pragma unroll
+    for (int i = 0; i < D1; i++) {
+        size_t n = e->x + (size_t)(l.x[0] + i * p->xs);
+        eqnn__channels<1>(eqnn__operand(a->v[0], n), at, x);
+        if (T) eqnn__channels<1>(eqnn__operand(a->t[0], n), at, x1);
+        eqnn_real b = w[0] * x[0], b1 = T ? w[0] * x1[0] + w1[0] * x[0] : b;
+#pragma unroll
+        for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
+            const int to = DIAGONAL ? i : i * D3 + k;
+            t[to] += b1 * g[k];
+            if (T) t[to] += b * g1[k];
+        }
+    }
+}
+
+/* T of one M and of `step` items from the j-th on. */
+template <int T, int D1, int D3, int DIAGONAL>
+__device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
+                                                const eqnn__bundle *b, int j, int n,
+                                                const eqnn__member *items, eqnn_real *M)
+{
+    const int N = DIAGONAL ? D3 : D1 * D3;
+    eqnn_real t[N];
+    int wide = 32, lane = (int)threadIdx.x % 32;
+    while (wide / 2 >= b->channels) wide /= 2;
+    j += lane / wide;
+    int store = j < n;
+    if (!store) j = n - 1;
+#pragma unroll
+    for (int k = 0; k < N; k++) t[k] = 0;
+    for (int q = b->part; q < b->part + b->parts; q++) {
+        const eqnn__part *p = a->role.part + q;
+        if (a->weighted && p->w < 0) continue;
+        for (int u = lane % wide; u < p->channels; u += wide)
+            eqnn__couple_products<T, D1, D3, DIAGONAL>(a, p, items + j, u, t);
+    }
+    eqnn__couple_gather<N, DIAGONAL ? 1 : D3>(
+        t, wide, store, M + (size_t)j * (size_t)a->role.size + (size_t)a->role.part[b->part].m);
+}
+
+template <int T>
+__device__ __forceinline__ void eqnn__couple_dm_sized(const eqnn__couple_args *a,
+                                                      const eqnn__bundle *b, int j, int n,
+                                                      const eqnn__member *items, eqnn_real *M)
+{
+#define EQNN__SIZED(d1, d3, diagonal) eqnn__couple_dm<T, d1, d3, diagonal>(a, b, j, n, items, M)
+    const eqnn__part *p = a->role.part + b->part;
+    switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
+    case 8: case 9: EQNN__SIZED(1, 1, 0); break;
+    case 11: EQNN__SIZED(3, 1, 0); break;
+    case 13: EQNN__SIZED(5, 1, 0); break;
+    case 15: EQNN__SIZED(7, 1, 0); break;
+    case 24: EQNN__SIZED(3, 3, 1); break;
+    case 25: EQNN__SIZED(1, 3, 0); break;
+    case 27: EQNN__SIZED(3, 3, 0); break;
+    case 29: EQNN__SIZED(5, 3, 0); break;
+    case 31: EQNN__SIZED(7, 3, 0); break;
+    case 40: EQNN__SIZED(5, 5, 1); break;
+    case 41: EQNN__SIZED(1, 5, 0); break;
+    case 43: EQNN__SIZED(3, 5, 0); break;
+    case 45: EQNN__SIZED(5, 5, 0); break;
+    case 47: EQNN__SIZED(7, 5, 0); break;
+    case 56: EQNN__SIZED(7, 7, 1); break;
+    case 57: EQNN__SIZED(1, 7, 0); break;
+    case 59: EQNN__SIZED(3, 7, 0); break;
+    case 61: EQNN__SIZED(5, 7, 0); break;
+    default: EQNN__SIZED(7, 7, 0); break;
+    }
+#undef EQNN__SIZED
+}
+
+/* dy of n items: the columns of y that a phase adds to. */
+static __device__ inline void eqnn__couple_dy(const eqnn__couple_args *a, const eqnn__phase *phase,
+                                              int n, const eqnn__member *items, const eqnn_real *M)
+{
+    for (int i = (int)threadIdx.x; i < n * phase->sums; i += (int)blockDim.x) {
+        int j = i / phase->sums;
+        eqnn__sum s = a->role.sum[phase->sum + i - j * phase->sums];
+        eqnn_real *to = a->out + items[j].out + s.column, sum = s.add ? *to : (eqnn_real)0;
+        const eqnn_real *m = M + (size_t)j * (size_t)a->role.size;
+        for (int k = s.first; k < s.first + s.count; k++)
+            sum += a->role.term[k].c * m[a->role.term[k].at];
+        *to = sum;
+    }
+}
+
+template <int T>
+__global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+    eqnn__couple_y_kernel(const eqnn__couple_args a)
+{
+    EQNN_SHARED(eqnn__member, items);
+    eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
+    int from, to, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    eqnn__couple_range(&a, &from, &to);
+    for (int p = from; p < to; p += a.edges) {
+        int n = to - p < a.edges ? to - p : a.edges;
+        eqnn__couple_items(&a, p, n, items);
+        __syncthreads();
+        for (int f = 0; f < a.role.phases; f++) {
+            const eqnn__phase phase = a.role.phase[f];
+            for (int k = warp; k < phase.bundles * n; k += warps) {
+                const eqnn__bundle b = a.role.bundle[phase.bundle + k / n];
+                int j = k % n, step = 1;
+                while (step < 32 && 32 / (2 * step) >= b.channels) step *= 2;
+                if (j * step < n) eqnn__couple_dm_sized<T>(&a, &b, j * step, n, items, M);
+            }
+            __syncthreads();
+            eqnn__couple_dy(&a, &phase, n, items, M);
+            __syncthreads();
+        }
+    }
+}
+
+/* -- the passes -- */
+
+static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role, int tangents)
+{
+    size_t bytes = (size_t)a->role.size * sizeof(eqnn_real), n = (size_t)(a->to - a->from);
+    size_t edges, warps, grid;
+    if (role != EQNN__ROLE_Y && tangents) bytes *= 2;
+    bytes += sizeof(eqnn__member);
+    edges = EQNN__FORM_SHARED / bytes;
+    edges = edges < 1 ? 1 : edges < EQNN__FORM_EDGES ? edges : EQNN__FORM_EDGES;
+    a->edges = (int)edges;
+    a->span = (int)((n + 1023) / 1024);
+    a->span = a->span < 4 * a->edges ? a->span : 4 * a->edges;
+    warps = role == EQNN__ROLE_Y ? 8 : (size_t)a->role.tasks;
+    warps = warps < 1 ? 1 : warps < 8 ? warps : 8;
+    if (!n || !a->role.phases) return;
+    grid = (n + (size_t)a->span - 1) / (size_t)a->span;
+    bytes *= edges;
+    switch (2 * role + (tangents != 0)) {
+    case 2 * EQNN__ROLE_G:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 0>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_G + 1:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 1>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_X:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 0>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_X + 1:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 1>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_W:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 0>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_W + 1:
+        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 1>), grid, 32 * warps, bytes, *a);
+        break;
+    case 2 * EQNN__ROLE_Y:
+        EQNN__RUN(d, eqnn__couple_y_kernel<0>, grid, 32 * warps, bytes, *a);
+        break;
+    default: EQNN__RUN(d, eqnn__couple_y_kernel<1>, grid, 32 * warps, bytes, *a); break;
+    }
+}
+
+/* A pass over couple: what it was asked for, and its working memory. */
+typedef struct eqnn__couple_pass {
+    eqnn__device *d;
+    const eqnn__form *f;
+    const eqnn__couple_copy *plan;
+    const eqnn_real *const *v, *const *t; /* t NULL: values                                    */
+    eqnn_real *const *out;
+    unsigned want, has;                   /* outputs; tangents that are there                  */
+    size_t H, width, rows;                /* V: rows of h; numbers of a row of w; of a tile    */
+    int whole;                            /* one tile is all there is: w has the rows of h     */
+    int dw0;                              /* dw of the values is asked for as well             */
+    eqnn_real *part[5];                   /* sums that are folded afterwards; else the output  */
+    eqnn_real *w, *w1, *dw, *dw0_rows;    /* of a tile                                         */
+    eqnn_real *h, *h1, *dh, *pairs, *pairs0;
+} eqnn__couple_pass;
+
+/* The next piece of working memory: `used` reals are taken so far. Without a base, only counts. */
+static eqnn_real *eqnn__carve(eqnn_real *base, size_t *used, size_t reals)
+{
+    eqnn_real *at = base ? base + *used : NULL;
+    *used += (reals + 63) / 64 * 64;
+    return at;
+}
+
+/* Working memory that lasts over all tiles; returns its reals. A row per item for dy and dh when
+   their rows are others', chunks of what all rows share. */
+static size_t eqnn__couple_parts(eqnn__couple_pass *q, eqnn_real *base)
+{
+    const eqnn__form *f = q->f;
+    size_t n = 0;
+    for (int s = 0; s < 5; s++) {
+        size_t cols = f->cols[s] > 0 ? (size_t)f->cols[s] : 0, part = eqnn__form_partials(f, s);
+        int rows = s == 1 ? f->map[1] != EQNN__EACH : s != 2 && f->map[s] == EQNN__PAIR;
+        if (s == 2 && q->H && f->map[2] != EQNN__EACH && f->map[2] != EQNN__ONE) rows = !q->whole;
+        q->part[s] = q->out[s];
+        if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H && f->map[2] == EQNN__ONE)) continue;
+        if (rows) q->part[s] = eqnn__carve(base, &n, (size_t)f->items * cols);
+        else if (part && (s != 2 || !q->H)) q->part[s] = eqnn__carve(base, &n, part);
+    }
+    return n;
+}
+
+/* Working memory of a tile; returns its reals. */
+static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, eqnn_real *base)
+{
+    const eqnn__form *f = q->f;
+    size_t n = 0;
+    size_t items = q->rows, rows = q->rows, H = q->H, W = q->width;
+    int dw = (q->want & 12) != 0;
+    if (q->whole) rows = (size_t)f->rows[2];
+    if (!H) return n;
+    q->w = eqnn__carve(base, &n, rows * W);
+    q->w1 = q->has & 12 ? eqnn__carve(base, &n, rows * W) : NULL;
+    if (q->whole && f->map[2] == EQNN__ONE) {
+        size_t part = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners * W;
+        q->dw = dw ? eqnn__carve(base, &n, part) : NULL;
+        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, part) : NULL;
+    } else {
+        q->dw = dw ? eqnn__carve(base, &n, items * W) : NULL;
+        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, items * W) : NULL;
+    }
+    if (q->whole && f->map[2] != EQNN__EACH) {
+        q->pairs = dw ? eqnn__carve(base, &n, rows * W) : NULL;
+        q->pairs0 = q->dw0 ? eqnn__carve(base, &n, rows * W) : NULL;
+    } else if (!q->whole) {
+        q->h = eqnn__carve(base, &n, rows * H);
+        q->h1 = q->has & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
+        q->dh = q->want & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
+    }
+    return n;
+}
+
+static int eqnn__couple_map(const eqnn__form *f, int slot)
+{
+    return f->map[slot] == EQNN__PAIR ? EQNN__EACH : f->map[slot];
+}
+
+/* A role over the positions from..to-1 of an order. */
+static void eqnn__couple_role_run(eqnn__couple_pass *q, int role, const eqnn__owners *order,
+                                  int from, int to, int each, eqnn_real *out)
+{
+    static const int slot[EQNN__ROLES] = { 4, 0, 2, 1 };
+    const eqnn__form *f = q->f;
+    eqnn__couple_args a;
+    memset(&a, 0, sizeof a);
+    a.order = *order;
+    a.role = q->plan->role[role];
+    a.from = from, a.to = to;
+    a.each = each;
+    a.tile = q->H && !q->whole;
+    a.tile_out = a.tile && role == EQNN__ROLE_W;
+    a.weighted = f->weighted, a.weights = f->cols[2] > 0;
+    for (int s = 0; s < 5; s++) {
+        a.map[s] = f->map[s];
+        a.cols[s] = f->cols[s] > 0 ? (size_t)f->cols[s] : 0;
+        a.v[s] = q->v[s];
+        a.t[s] = q->has >> s & 1 ? q->t[s] : NULL;
+    }
+    a.cols[2] = q->width;
+    a.out_cols = a.cols[slot[role]];
+    if (q->H) a.v[2] = q->v[2] && q->v[3] ? q->w : NULL;
+    if (q->H) a.t[2] = q->has & 12 ? q->w1 : NULL;
+    a.out = out;
+    if (role == EQNN__ROLE_W) a.out0 = q->dw0_rows;
+    if (role == EQNN__ROLE_X && q->plan->role[EQNN__ROLE_W].alone) {
+        if (q->H && f->map[2] != EQNN__ONE) a.dw = q->dw, a.dw0 = q->dw0_rows;
+        else if (!q->H && f->map[2] == EQNN__EACH && (q->want & 4)) a.dw = q->out[2];
+    }
+    eqnn__couple_launch(q->d, &a, role, q->t != NULL);
+}
+
+/* Zeros where no sum is written: columns without a path, owners without items. */
+static void eqnn__couple_clear(eqnn__couple_pass *q, int role, int slot, size_t rows, size_t cols,
+                               eqnn_real *out)
+{
+    int map = slot < 0 ? EQNN__EACH : q->f->map[slot];
+    if (q->plan->role[role].covered != (int)cols || map == EQNN__TARGET || map == EQNN__SOURCE)
+        eqnn__cuda_fill(q->d, rows * cols, 0, out);
+}
+
+static size_t eqnn__couple_rows_of(const eqnn__couple_pass *q, int slot)
+{
+    const eqnn__form *f = q->f;
+    if (q->part[slot] == q->out[slot]) return (size_t)f->rows[slot];
+    if (slot == 1 || f->map[slot] == EQNN__PAIR) return (size_t)f->items;
+    return (size_t)eqnn__form_owners(f, slot, EQNN__ONE).owners;
+}
+
+/* Rows of a slot by the items at the positions from.. of an order, and back. */
+static __global__ void eqnn__take_kernel(const eqnn__owners o, int map, int from, int n,
+                                         size_t cols, const eqnn_real *x, eqnn_real *out)
+{
+    EQNN__STRIDE(i, (size_t)n * cols) {
+        int item = eqnn__order_item(&o, from + (int)(i / cols));
+        out[i] = x[(size_t)eqnn__arc_row(&o.g, map, item) * cols + i % cols];
+    }
+}
+
+static __global__ void eqnn__give_kernel(const eqnn__owners o, int from, int n, size_t cols,
+                                         const eqnn_real *x, eqnn_real *out)
+{
+    EQNN__STRIDE(i, (size_t)n * cols)
+        out[(size_t)eqnn__order_item(&o, from + (int)(i / cols)) * cols + i % cols] = x[i];
+}
+
+/* The rows of h (or its tangent) of a tile: where they are, or gathered into `to`. */
+static const eqnn_real *eqnn__couple_take(eqnn__couple_pass *q, const eqnn__owners *o, int from,
+                                          int n, const eqnn_real *h, eqnn_real *to)
+{
+    if (!h || q->whole) return h;
+    if (o->map != EQNN__SOURCE && q->f->map[2] == EQNN__EACH) return h + (size_t)from * q->H;
+    EQNN__RUN(q->d, eqnn__take_kernel, eqnn__grid_of((size_t)n * q->H), EQNN__BLOCK, 0, *o,
+              q->f->map[2], from, n, q->H, h, to);
+    return to;
+}
+
+static void eqnn__couple_product(eqnn__couple_pass *q, int ta, int tb, size_t m, size_t n, size_t k,
+                                 const eqnn_real *A, size_t lda, const eqnn_real *B, size_t ldb,
+                                 int add, eqnn_real *C, size_t ldc)
+{
+    eqnn__cuda_gemm(q->d, ta, tb, m, n, k, 1, A, lda, 0, B, ldb, 0, add, C, ldc, 0, 1);
+}
+
+/* w = h V of a tile and its tangent h1 V + h V1 */
+static void eqnn__couple_weights_of(eqnn__couple_pass *q, size_t rows, const eqnn_real *h,
+                                    const eqnn_real *h1)
+{
+    const eqnn_real *V = q->v[3], *V1 = q->has & 8 ? q->t[3] : NULL;
+    size_t H = q->H, W = q->width;
+    if (h && V) eqnn__couple_product(q, 0, 0, rows, W, H, h, H, V, W, 0, q->w, W);
+    if (!(q->has & 12)) return;
+    if (h1 && V) eqnn__couple_product(q, 0, 0, rows, W, H, h1, H, V, W, 0, q->w1, W);
+    if (h && V1) eqnn__couple_product(q, 0, 0, rows, W, H, h, H, V1, W, h1 && V, q->w1, W);
+    if (!(h1 && V) && !(h && V1)) eqnn__cuda_fill(q->d, rows * W, 0, q->w1);
+}
+
+/* dh = dw V' + dw0 V1' and dV (added to what earlier tiles gave) = h' dw + h1' dw0 */
+static void eqnn__couple_last_layer(eqnn__couple_pass *q, size_t rows, const eqnn_real *h,
+                                    const eqnn_real *h1, const eqnn_real *dw, const eqnn_real *dw0,
+                                    eqnn_real *dh, int later)
+{
+    const eqnn_real *V = q->v[3], *V1 = q->has & 8 ? q->t[3] : NULL;
+    size_t H = q->H, W = q->width;
+    eqnn_real *dV = q->out[3];
+    if (q->want & 4) {
+        if (V) eqnn__couple_product(q, 0, 1, rows, H, W, dw, W, V, W, 0, dh, H);
+        if (V1) eqnn__couple_product(q, 0, 1, rows, H, W, dw0, W, V1, W, V != NULL, dh, H);
+        if (!V && !V1) eqnn__cuda_fill(q->d, rows * H, 0, dh);
+    }
+    if (!(q->want & 8)) return;
+    if (h) eqnn__couple_product(q, 1, 0, H, W, rows, h, H, dw, W, later, dV, W);
+    if (h1) eqnn__couple_product(q, 1, 0, H, W, rows, h1, H, dw0, W, later || h, dV, W);
+    if (!h && !h1 && !later) eqnn__cuda_fill(q->d, H * W, 0, dV);
+}
+
+/* Gradients of weights that a tile, or all items, gave to h and V. */
+static void eqnn__couple_tile_back(eqnn__couple_pass *q, const eqnn__owners *o, int from, int n,
+                                   const eqnn_real *h, const eqnn_real *h1)
+{
+    const eqnn__form *f = q->f;
+    int direct = o->map != EQNN__SOURCE && f->map[2] == EQNN__EACH;
+    eqnn_real *dh = q->out[2] ? direct ? q->out[2] + (size_t)from * q->H : q->dh : NULL;
+    eqnn_real *to = f->map[2] == EQNN__EACH ? q->out[2] : q->part[2];
+    eqnn__couple_last_layer(q, (size_t)n, h, h1, q->dw, q->dw0_rows, dh, from > 0);
+    if ((q->want & 4) && !direct)
+        EQNN__RUN(q->d, eqnn__give_kernel, eqnn__grid_of((size_t)n * q->H), EQNN__BLOCK, 0, *o,
+                  from, n, q->H, q->dh, to);
+}
+
+static void eqnn__couple_whole_back(eqnn__couple_pass *q)
+{
+    const eqnn__form *f = q->f;
+    size_t rows = (size_t)f->rows[2], W = q->width;
+    const eqnn_real *h1 = q->has & 4 ? q->t[2] : NULL;
+    eqnn_real *from[2] = { q->dw, q->dw0_rows }, *to[2] = { q->dw, q->dw0_rows };
+    for (int i = 0; i < 2 && f->map[2] != EQNN__EACH; i++) {
+        to[i] = i ? q->pairs0 : q->pairs;
+        if (!from[i]) continue;
+        eqnn__owners o = eqnn__form_owners(f, 3, f->map[2]);
+        if (o.map == EQNN__ONE)
+            eqnn__cuda_fold_rows(q->d, EQNN__SUM, (size_t)o.owners, W, from[i], to[i]);
+        else
+            EQNN__RUN(q->d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * W), EQNN__BLOCK, 0,
+                      o, W, from[i], to[i]);
+    }
+    eqnn__couple_last_layer(q, rows, q->v[2], h1, to[0], to[1], q->out[2], 0);
+}
+
+/* The roles that an order serves, over a tile: X and what has a row per item; or G. */
+static void eqnn__couple_tile_roles(eqnn__couple_pass *q, const eqnn__owners *o, int from, int to,
+                                    unsigned want)
+{
+    const eqnn__form *f = q->f;
+    int with = (q->want & 1) && q->plan->role[EQNN__ROLE_W].alone, each = o->map == EQNN__EACH;
+    int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
+    size_t n = (size_t)(to - from);
+    if (want & 16) eqnn__couple_role_run(q, EQNN__ROLE_G, o, from, to, each, q->part[4]);
+    if (!one && q->H && (want & 12)) {
+        eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw);
+        if (q->dw0) eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw0_rows);
+    }
+    if (want & 1) eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, each, q->part[0]);
+    if (!one && !with && (want & (q->H ? 12 : 4)))
+        eqnn__couple_role_run(q, EQNN__ROLE_W, o, from, to, 1, q->H ? q->dw : q->out[2]);
+    if (want & 2) eqnn__couple_role_run(q, EQNN__ROLE_Y, o, from, to, 1, q->part[1]);
+}
+
+/* All positions of an order, tile by tile. */
+static void eqnn__couple_tiles(eqnn__couple_pass *q, const eqnn__owners *o, unsigned want)
+{
+    int n = o->positions, step = q->H && !q->whole ? (int)q->rows : n;
+    const eqnn_real *h1 = q->has & 4 ? q->t[2] : NULL;
+    for (int from = 0, to; from < n && want; from = to) {
+        const eqnn_real *h = NULL, *t = NULL;
+        to = n - from < step ? n : from + step;
+        if (q->H && !q->whole) {
+            h = eqnn__couple_take(q, o, from, to - from, q->v[2], q->h);
+            t = eqnn__couple_take(q, o, from, to - from, h1, q->h1);
+            eqnn__couple_weights_of(q, (size_t)(to - from), h, t);
+        }
+        eqnn__couple_tile_roles(q, o, from, to, want);
+        if (q->H && !q->whole && (want & 12)) eqnn__couple_tile_back(q, o, from, to - from, h, t);
+    }
+}
+
+/* Rows that are summed afterwards. */
+static void eqnn__couple_folds(eqnn__couple_pass *q)
+{
+    const eqnn__form *f = q->f;
+    for (int s = 0; s < 5; s++) {
+        if (!(q->want >> s & 1) || q->part[s] == q->out[s]) continue;
+        if (s == 1 || f->map[s] != EQNN__ONE)
+            eqnn__form_rows(q->d, f, s, q->part[s], q->out[s]);
+        else eqnn__form_fold_chunks(q->d, f, s, q->part[s], q->out[s]);
+    }
+}
+
+/* The passes in the orders of dg and of dx, in one where these are the same; then the sums of
+   shared weights. */
+static void eqnn__couple_passes(eqnn__couple_pass *q)
+{
+    const eqnn__form *f = q->f;
+    static const int role[5] = { EQNN__ROLE_X, EQNN__ROLE_Y, EQNN__ROLE_W, 0, EQNN__ROLE_G };
+    int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
+    eqnn__owners g = eqnn__form_owners(f, 4, eqnn__couple_map(f, 4));
+    eqnn__owners x = eqnn__form_owners(f, 0, q->want & 1 ? eqnn__couple_map(f, 0) : EQNN__EACH);
+    unsigned rest = q->want & 15;
+    for (int s = 0; s < 5; s++) {
+        if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H)) continue;
+        eqnn__couple_clear(q, role[s], s, eqnn__couple_rows_of(q, s), (size_t)f->cols[s],
+                           q->part[s]);
+    }
+    if (q->H && q->whole)
+        eqnn__couple_weights_of(q, (size_t)f->rows[2], q->v[2], q->has & 4 ? q->t[2] : NULL);
+    if (one) rest &= q->H ? ~12u : ~4u;
+    if (g.map == x.map && g.map != EQNN__ONE) {
+        eqnn__couple_tiles(q, &g, rest | (q->want & 16));
+    } else {
+        if (q->want & 16) eqnn__couple_tiles(q, &g, 16);
+        eqnn__couple_tiles(q, &x, rest);
+    }
+    if (one && (q->want & (q->H ? 12 : 4))) {
+        eqnn__owners o = eqnn__form_owners(f, q->H ? 3 : 2, f->map[2]);
+        if (q->H) {
+            eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw);
+            if (q->dw0)
+                eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw0_rows);
+        }
+        eqnn__couple_role_run(q, EQNN__ROLE_W, &o, 0, o.positions, 0, q->H ? q->dw : q->part[2]);
+    }
+    if (q->H && q->whole && (q->want & 12)) eqnn__couple_whole_back(q);
+    eqnn__couple_folds(q);
+}
+
+static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                              const eqnn_real *const t[], eqnn_real *const out[])
+{
+    eqnn__couple_pass q;
+    memset(&q, 0, sizeof q);
+    q.d = d, q.f = f, q.v = v, q.t = t, q.out = out;
+    for (int s = 0; s < 5; s++) {
+        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) q.want |= 1u << s;
+        if (t && t[s] && f->cols[s] > 0) q.has |= 1u << s;
+    }
+    for (int s = 0; s < 5 && f->items == 0; s++)
+        if (q.want >> s & 1) eqnn__form_clear(d, f, s, out[s]);
+    if (f->items == 0) return;
+    q.plan = (const eqnn__couple_copy *)eqnn__gpu_plan(d, f->plan, sizeof(eqnn__couple_copy),
+                                                       eqnn__couple_make);
+    if (!q.plan) return;
+    q.H = f->cols[3] > 0 && f->cols[2] > 0 ? (size_t)f->cols[2] : 0;
+    q.width = (size_t)(q.H ? f->cols[3] : f->cols[2] > 0 ? f->cols[2] : 0);
+    q.dw0 = q.H && ((q.want & 4 && q.has & 8) || (q.want & 8 && q.has & 4));
+    if (q.H) {
+        size_t matrices = 1 + (q.has & 12 ? 1 : 0) + (q.want & 12 ? 1 : 0) + (q.dw0 ? 1 : 0);
+        q.rows = eqnn__form_tile_rows(matrices * q.width, f->items);
+        q.whole = f->map[2] == EQNN__ONE || q.rows >= (size_t)f->items;
+    }
+    size_t part = (eqnn__couple_parts(&q, NULL) + 1) * sizeof(eqnn_real);
+    size_t tile = (eqnn__couple_tile_room(&q, NULL) + 1) * sizeof(eqnn_real);
+    eqnn_real *p = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part);
+    eqnn_real *w = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM, tile);
+    if (!p || !w) return;
+    eqnn__couple_parts(&q, p);
+    eqnn__couple_tile_room(&q, w);
+    eqnn__couple_passes(&q);
+}
+
+static void eqnn__cuda_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
+                            const eqnn_real *const t[], eqnn_real *const out[])
+{
+    if (eqnn__gpu_of(d)->failed) return;
+    switch (f->kind) {
+    case EQNN__COUPLE: eqnn__cuda_couple(d, f, v, t, out); break;
+    case EQNN__MIX: eqnn__cuda_mix(d, f, v, t, out); break;
+    case EQNN__POLY: eqnn__cuda_poly(d, f, v, t, out); break;
+    case EQNN__COPY: eqnn__cuda_copies(d, f, v, t, out); break;
+    default: eqnn__cuda_radial(d, f, v, t, out); break;
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------
+   6 >>table   The only symbol that is seen from outside; its name carries the scalar type.
+   ---------------------------------------------------------------------------------------------- */
+
+static const eqnn__kernels eqnn__cuda_kernels = {
+    eqnn__cuda_begin,    eqnn__cuda_end,          eqnn__cuda_reserve,   eqnn__cuda_release,
+    eqnn__cuda_copy,     eqnn__cuda_fill,         eqnn__cuda_wait,      eqnn__cuda_map,
+    eqnn__cuda_random,   eqnn__cuda_check,        eqnn__cuda_fold_rows, eqnn__cuda_fold_cols,
+    eqnn__cuda_fold_segments, eqnn__cuda_total,   eqnn__cuda_softmax,   eqnn__cuda_standard,
+    eqnn__cuda_take_rows, eqnn__cuda_copy2d,      eqnn__cuda_transpose, eqnn__cuda_take_cols,
+    eqnn__cuda_add_cols, eqnn__cuda_gemm,         eqnn__cuda_form,      eqnn__cuda_solid,
+    eqnn__cuda_solid_vjp, eqnn__cuda_update
+};
+
+const eqnn__kernels *eqnn__cuda(void)
+{
+    return &eqnn__cuda_kernels;
+}
+
+#endif /* EQNN_CUDA_CUH */
+
+/* ----------------------------------------------------------------------------------------------
+   LICENCE       Take this file under either of the two, whichever suits you.
+
+   A  Public domain (Unlicense, unlicense.org)
+
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or
+   as a compiled binary, for any purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate
+   any and all copyright interest in the software to the public domain. We make this dedication for
+   the benefit of the public at large and to the detriment of our heirs and successors. We intend
+   this dedication to be an overt act of relinquishment in perpetuity of all present and future
+   rights to this software under copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+   LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B  MIT License, Copyright (c) the eqnn authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   CHANGES       0.1   first version
+   ---------------------------------------------------------------------------------------------- */
