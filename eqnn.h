@@ -1151,7 +1151,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
 typedef enum { EQNN_SEPARABLE_S2, EQNN_S2, EQNN_DEGREE_GATE } eqnn_sphere_act;
 typedef struct eqnn_sphere_opts {
     eqnn_sphere_act act;  /* default separable                                                    */
-    int beta, alpha;      /* rings, points of a ring; default as many as leave an error of 1e-4   */
+    int beta, alpha;      /* rings, points of a ring; default as many as leave an error of 1e-5   */
 } eqnn_sphere_opts;
 EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tensor *scalars,
                                              const eqnn_sphere_opts *opts);
@@ -6032,7 +6032,6 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
 
 /* ---- poly: 16 items in the lanes ---- */
 
-#if EQNN__LANES < 16
 /* out[col of slot s] += c product over other slots a of in[a][col of a], over all records */
 static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[],
                                   eqnn_real *out)
@@ -6047,7 +6046,6 @@ static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eq
             EQNN__K(store)(to, EQNN__K(load)(to) + product);
         }
 }
-#endif
 
 /* ---- solid harmonics ----
 
@@ -6471,7 +6469,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(few_channel),
     EQNN__K(matrix),
     EQNN__K(couple_fold),
-    EQNN__PLAIN(poly_records),
+    EQNN__K(poly_records),
     EQNN__PLAIN(mix_item),
     EQNN__PLAIN(copy_item),
     EQNN__K(lanes_product)};
@@ -20744,12 +20742,12 @@ struct eqnn__sphere_entry {
 };
 
 /* Sizes that leave silu of random functions (components of variance 1) with a relative error of
-   1e-4 under rotations, by trial up to degree 8; of a frame under rolls, for which the points of a
-   ring count alone. */
+   1e-5 under rotations, by trial up to degree 8, so that a network of several, with larger numbers,
+   keeps within 1e-4; of a frame under rolls, for which the points of a ring count alone. */
 static void eqnn__sphere_defaults(int lmax, int mmax, int frame, int *beta, int *alpha)
 {
-    if (*beta == 0) *beta = frame ? 2 * lmax + 2 : 6 * lmax + 2;
-    if (*alpha == 0) *alpha = frame ? 5 * mmax + 7 : 6 * lmax + 2;
+    if (*beta == 0) *beta = frame ? 2 * lmax + 2 : 6 * lmax + 6;
+    if (*alpha == 0) *alpha = frame ? 6 * mmax + 10 : 6 * lmax + 6;
 }
 
 static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
