@@ -188,10 +188,16 @@ typedef struct eqnn_opts {
     eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
                              before it; default its own                                           */
     const char *device;   /* where numbers live: "cpu", "cuda", "cuda:1", ..; default "cpu" [1]   */
+    int tf32;             /* on a GPU matrix products of floats keep 10 of 23 bits of what they
+                             multiply (faster, errors near 1e-3); default all of them             */
 } eqnn_opts;
 /* [1] The program is built with -DEQNN_CUDA and eqnn_cuda.o. On a GPU operations return before they
    are done; what reads numbers waits (eqnn_value, eqnn_read, eqnn_data, saving, graphs from
    positions). A context and its workers are used by one thread there. */
+
+/* The stream on which a GPU does this context's work, a cudaStream_t, for work of your own between
+   its operations (examples/ddp_nccl.c); NULL on the processor. */
+EQNN_API void *eqnn_stream(const eqnn_ctx *c);
 
 /* A new context, or NULL when there is no memory for it. One whose device cannot be used has an
    error that says why. */
@@ -199,7 +205,8 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
 
 /* The first thing that went wrong, as a sentence, or NULL. Until eqnn_clear every operation returns
-   NULL at once, and steps and saves do nothing. */
+   NULL at once, and steps and saves do nothing. The error of a device that could not be had stays.
+   */
 EQNN_API const char *eqnn_error(const eqnn_ctx *c);
 EQNN_API void eqnn_clear(eqnn_ctx *c);
 /* Records an error of your own layer (only the first is kept); returns NULL. */
@@ -673,7 +680,8 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
    it by the mean over all ranks and return 1, or 0 when that fails. All ranks make the same weights
    in the same order and file the same updates. A step of a context that has an error does not call
    it: such a rank must end the others, which wait (examples/ddp.h). On a GPU values lie there and
-   may be still under way: f waits for them, and for its own work (examples/ddp_nccl.c). */
+   may be still under way: f works on eqnn_stream(c), or waits for them and for its own work
+   (examples/ddp_nccl.c). */
 typedef int (*eqnn_allreduce)(void *user, eqnn_real *values, size_t count);
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user);
 
@@ -1680,6 +1688,8 @@ typedef struct eqnn__device {
     size_t scratch_size; /* bytes                                                                 */
     const struct eqnn__loops *loops; /* the processor's innermost loops                           */
     void *gpu;           /* the state of a table that is not the processor's, else NULL           */
+    int tf32;            /* products may round what they multiply to 10 bits (begin looks at it)  */
+    void *stream;        /* of a GPU: on which it works                                           */
     const char *const *op; /* the operation at work, so that what fails late can be named         */
     int64_t step;        /* the training step at work, for check                                  */
     int64_t bad_step;    /* of a GPU, after wait: the first step in which check found something   */
@@ -1720,6 +1730,7 @@ typedef struct eqnn__node {
 struct eqnn_ctx {
     char error[512];
     int failed;
+    int homeless;                   /* its device could not be had: the error stays      */
     const char *op;                 /* the operation at work, for sentences              */
     eqnn_alloc alloc;
     void *alloc_user;
@@ -1790,7 +1801,7 @@ EQNN_API const char *eqnn_error(const eqnn_ctx *c)
 
 EQNN_API void eqnn_clear(eqnn_ctx *c)
 {
-    if (!c) return;
+    if (!c || c->homeless) return;
     c->failed = 0;
     c->error[0] = 0;
     c->scope_depth = 0;
@@ -2177,6 +2188,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->header[0].item = c->header[1].item = sizeof(eqnn_tensor);
     c->node.item = sizeof(eqnn__node);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
+    c->device.tf32 = o.tf32 != 0;
     c->scope_hash[0] = EQNN__HASH;
     c->numbers = &c->step;
     c->lasting_numbers = &c->lasting;
@@ -2592,47 +2604,59 @@ static const int *eqnn__ints_there(const eqnn_ints *x, const int *v, size_t n)
 }
 
 /* The inverse, by counting. */
-static int eqnn__ints_invert(eqnn_ints *x)
+static void eqnn__ints_invert(eqnn_ints *x)
 {
     size_t n = (size_t)x->count, m = (size_t)x->range;
-    x->first = (int *)eqnn__ints_alloc(x->ctx, (m + 2) * sizeof(int), x->keep);
-    x->list = (int *)eqnn__ints_alloc(x->ctx, n * sizeof(int), x->keep);
-    if (!x->first || !x->list) return 0;
     memset(x->first, 0, (m + 2) * sizeof(int));
     for (size_t i = 0; i < n; i++) x->first[x->v[i] + 2]++;
     for (size_t k = 2; k < m + 2; k++) x->first[k] += x->first[k - 1];
     for (size_t i = 0; i < n; i++) x->list[x->first[x->v[i] + 1]++] = (int)i;
-    x->there.first = eqnn__ints_there(x, x->first, m + 1);
-    x->there.list = eqnn__ints_there(x, x->list, n);
-    return x->there.first && x->there.list;
 }
 
-EQNN_API eqnn_ints *eqnn_ints_make(eqnn_ctx *c, int count, const int *values, int range, int keep)
+/* The integers and, where there is one, their inverse (first, list) stand one behind the other, so
+   that one copy brings them to a GPU. */
+static eqnn_ints *eqnn__ints_make(eqnn_ctx *c, int count, const int *values, int range, int keep,
+                                  int inverse)
 {
-    if (!c || c->failed) return NULL;
-    c->op = "ints";
-    if (count < 0 || range < 0 || (count > 0 && !values)) {
-        eqnn__fail(c, "ints: %d integers of range %d make no sense", count, range);
-        return NULL;
-    }
-    for (int i = 0; range > 0 && i < count; i++)
-        if (values[i] < 0 || values[i] >= range) {
-            eqnn__fail(c, "ints: number %d is %d, outside 0..%d", i, values[i], range - 1);
-            return NULL;
-        }
+    size_t n = (size_t)count, list = n + (size_t)range + 2, all = inverse ? list + n : n;
     eqnn_ints *x = (eqnn_ints *)eqnn__ints_alloc(c, sizeof *x, keep);
-    int *v = (int *)eqnn__ints_alloc(c, (size_t)count * sizeof(int), keep);
+    int *v = (int *)eqnn__ints_alloc(c, all * sizeof(int), keep);
     if (!x || !v) return NULL;
     memset(x, 0, sizeof *x);
-    if (count) memcpy(v, values, (size_t)count * sizeof(int));
+    if (count) memcpy(v, values, n * sizeof(int));
     x->ctx = c;
     x->count = count;
     x->range = range;
     x->v = v;
     x->keep = keep;
-    x->there.v = eqnn__ints_there(x, v, (size_t)count);
+    if (inverse) {
+        x->first = v + n;
+        x->list = v + list;
+        eqnn__ints_invert(x);
+    }
+    x->there.v = eqnn__ints_there(x, v, all);
     if (!x->there.v) return NULL;
-    return range == 0 || eqnn__ints_invert(x) ? x : NULL;
+    x->there.first = inverse ? x->there.v + n : NULL;
+    x->there.list = inverse ? x->there.v + list : NULL;
+    return x;
+}
+
+static int eqnn__ints_good(eqnn_ctx *c, int count, const int *values, int range)
+{
+    if (!c || c->failed) return 0;
+    c->op = "ints";
+    if (count < 0 || range < 0 || (count > 0 && !values))
+        eqnn__fail(c, "ints: %d integers of range %d make no sense", count, range);
+    for (int i = 0; range > 0 && i < count && !c->failed; i++)
+        if (values[i] < 0 || values[i] >= range)
+            eqnn__fail(c, "ints: number %d is %d, outside 0..%d", i, values[i], range - 1);
+    return !c->failed;
+}
+
+EQNN_API eqnn_ints *eqnn_ints_make(eqnn_ctx *c, int count, const int *values, int range, int keep)
+{
+    if (!eqnn__ints_good(c, count, values, range)) return NULL;
+    return eqnn__ints_make(c, count, values, range, keep, range > 0);
 }
 
 EQNN_API int eqnn_ints_count(const eqnn_ints *i) { return i ? i->count : 0; }
@@ -2868,6 +2892,41 @@ typedef struct eqnn__radial_plan { int d, U, V; } eqnn__radial_plan;
 /* poly, any slots: L += c product over s of v_s[col[s]] */
 typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_record;
 
+/* frame, which is no form: in matrices of edge frames degree l follows from degree l - 1 by the
+   terms of gradients (section 10, eqnn__gradient_terms), those of order m at [l^2 + l + m]. */
+typedef struct eqnn__gradient_term { int axis, n; double g; } eqnn__gradient_term;
+typedef struct eqnn__frame_terms { int n; eqnn__gradient_term t[5]; } eqnn__frame_terms;
+typedef struct eqnn__frame_plan {
+    struct eqnn__frame_plan *next;
+    int lmax;
+    eqnn__frame_terms *terms;
+} eqnn__frame_plan;
+
+/* A periodic cell: lattice vectors a row; fractions of them are x . inverse. It is cut into slabs
+   along each, and near points are at most reach slabs away. */
+typedef struct eqnn__box { double cell[9], inverse[9]; int slabs[3], reach[3]; } eqnn__box;
+
+/* The arrays of a graph in one piece of memory, here or there: those of eqnn_graph, the inverse of
+   pair, the number of pairs that begin before an edge (the inverse of pair_edge), 0 1 2 .. for what
+   is sorted already, and whether some edge has no reverse of its own. */
+typedef struct eqnn__lists {
+    int *lone, *first, *source, *target, *by_source, *same;
+    int *pair, *pair_number, *pair_list, *pair_edge, *pair_first;
+    eqnn_real *shift;
+} eqnn__lists;
+
+/* Points among which neighbours are sought, and what was found. */
+typedef struct eqnn__cloud {
+    int n, examples, loops;
+    const eqnn_real *pos;   /* [n, 3]                                                          */
+    const int *example;     /* [n], or NULL: one                                               */
+    const eqnn__box *box;   /* [examples], of the host; NULL: not periodic                     */
+    double width, r2;       /* cells are so wide; the radius squared                           */
+    int64_t edges;          /* loops included                                                  */
+    int64_t bad, away;      /* the first row that is not finite, too many boxes away, or -1    */
+    eqnn__lists to;         /* where numbers live; NULL: only count                            */
+} eqnn__cloud;
+
 /* Numbers, and the integers that entries read, live in the device's memory: on a processor in the
    host's, on a GPU in its own. Plans, forms and graph structs (not their arrays) are the host's. */
 typedef struct eqnn__kernels {
@@ -2910,6 +2969,11 @@ typedef struct eqnn__kernels {
        */
     void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
                     const eqnn_real *x, eqnn_real *out);
+    /* the first of the largest of the same: its place in its segment in at [n,cols] or, in its row,
+       [n,1], 0 where a segment is empty; 1 there and 0 elsewhere in mask, as large as x; one of the
+       two may be NULL. NaN counts as the largest where it comes first, else it is passed over. */
+    void (*largest)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
+                    const eqnn_real *x, eqnn_real *at, eqnn_real *mask);
     /* each row with mean 0 and variance 1, (x - mean) / sqrt(variance + eps), and a 1 behind it
        when one is set; or, g [rows][cols + one] given, the cotangent of x */
     void (*standard)(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
@@ -2940,8 +3004,17 @@ typedef struct eqnn__kernels {
     /* dxyz = sum over components of g dY/dxyz, made anew from xyz; 1 <= lmax <= EQNN__SOLID_LMAX */
     void (*solid_vjp)(eqnn__device *d, int lmax, size_t n, const eqnn_real *xyz, const eqnn_real *g,
                       eqnn_real *dxyz);
+    /* D [n, columns] of eqnn_frame for the vectors r [n,3]; given: rotations [n][9], where numbers
+       live, in place of the shortest ones, or NULL */
+    void (*frame)(eqnn__device *d, const eqnn__frame_plan *plan, int mmax, size_t n,
+                  const eqnn_real *r, const double *given, eqnn_real *D);
+    /* the graph of all ordered pairs within a radius, in two calls: first edges, bad and away are
+       found, and the call waits for them; then, with room for the lists, they are filled. NULL:
+       positions are read and eqnn_radius_graph searches on the host. */
+    void (*neighbours)(eqnn__device *d, eqnn__cloud *q);
     void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g,
                    eqnn_real *s1, eqnn_real *s2);
+    int own_scratch; /* entries have their own working memory: d->scratch is not theirs */
 } eqnn__kernels;
 
 /* Plans last as long as the context; NULL and an error when memory runs out. copy, slots a b g:
@@ -3826,7 +3899,7 @@ typedef struct eqnn__rows_job {
     size_t rows, cols, chunk, ldx, ldo; /* chunk: rows (fold_rows: columns) of a block */
     const int *first, *list;
     const eqnn_real *x, *g;
-    eqnn_real *out, eps;
+    eqnn_real *out, *at, eps;
     double *partial;
 } eqnn__rows_job;
 
@@ -3871,6 +3944,84 @@ static EQNN__HD void eqnn__solid_factors(int l, int m, double f[3])
     f[0] = q * sqrt(m ? up / 4 : up / 2);
     f[1] = q * sqrt((double)(l - m) * (l + m));
     f[2] = m ? q * sqrt(m > 1 ? down / 4 : down / 2) : 0;
+}
+
+/* ---- edge frames: what both sides do ---- */
+
+/* The rotation with R r = |r| y, by the shortest way: with u = r/|r|, k = u x y,
+
+       R = 1 + [k] + [k]^2 / (1 + u_y)
+
+   which fails at u = -y; there the pi rotation about x, (x,-y,-z), comes first. 0 for r = 0. */
+static EQNN__HD int eqnn__frame_rotation(const eqnn_real *r, double R[9])
+{
+    double big = fmax(fabs((double)r[0]), fmax(fabs((double)r[1]), fabs((double)r[2])));
+    if (!(big > 0)) return 0;
+    double x = r[0] / big, y = r[1] / big, z = r[2] / big, n = sqrt(x * x + y * y + z * z);
+    double s = y / n < -0.5 ? -1 : 1;
+    x /= n;
+    y *= s / n;
+    z *= s / n;
+    double h = 1 / (1 + y);
+    double shortest[9] = {1 - x * x * h, -x, -x * z * h, x, y, z, -x * z * h, -z, 1 - z * z * h};
+    for (int i = 0; i < 9; i++) R[i] = i % 3 ? s * shortest[i] : shortest[i];
+    return 1;
+}
+
+/* D^l [2l+1][2l+1] from D^(l-1), as eqnn__wigner_step, with a fifth of its terms. In
+
+       sum over c of g(c; b, a) D^l[k][c] = sum over i, j of g(k; j, i) R[j][b] D^(l-1)[i][a]
+
+   b = y leaves one c, c = a, so that all columns |c| < l follow; for c = +-l take b = z, a = l - 1
+   and b = x, a = l - 1, where one other column, which is known, stands beside c. */
+static EQNN__HD double eqnn__frame_sum(const eqnn__frame_terms *t, const double R[9], int b,
+                                       const double *lower, int l, int a)
+{
+    double sum = 0;
+    for (int i = 0; i < t->n; i++)
+        sum += t->t[i].g * R[3 * t->t[i].axis + b] *
+               lower[(t->t[i].n + l - 1) * (2 * l - 1) + a + l - 1];
+    return sum;
+}
+
+static EQNN__HD double eqnn__frame_g(const eqnn__frame_terms *t, int axis, int n)
+{
+    for (int i = 0; i < t->n; i++)
+        if (t->t[i].axis == axis && t->t[i].n == n) return t->t[i].g;
+    return 0;
+}
+
+/* D^l[k][c], |c| < l; at: the terms of order 0 */
+static EQNN__HD double eqnn__frame_inner(int l, const eqnn__frame_terms *at, const double R[9],
+                                         const double *lower, int k, int c)
+{
+    return eqnn__frame_sum(at + k, R, 1, lower, l, c) / at[c].t[0].g;
+}
+
+/* 1 / g of c = -l (s = 0) or l (s = 1), and g of the column beside it */
+static EQNN__HD void eqnn__frame_side(int l, const eqnn__frame_terms *at, int s, double side[2])
+{
+    int axis = s ? 2 : 0, c = s ? l : -l, beside = s ? l - 2 : 2 - l;
+    side[0] = 1 / eqnn__frame_g(at + c, axis, l - 1);
+    side[1] = l > 1 ? eqnn__frame_g(at + beside, axis, l - 1) : 0;
+}
+
+/* D^l[k][-l] (s = 0) or D^l[k][l] (s = 1); row: D^l[k] from c = 0 on */
+static EQNN__HD double eqnn__frame_outer(int l, const eqnn__frame_terms *at, const double R[9],
+                                         const double *lower, int k, int s, const double side[2],
+                                         const double *row)
+{
+    double sum = eqnn__frame_sum(at + k, R, s ? 2 : 0, lower, l, l - 1);
+    double other = l > 1 ? row[s ? l - 2 : 2 - l] * side[1] : 0;
+    return (sum - other) * side[0];
+}
+
+/* Where degree l begins in a row of eqnn_frame's D. */
+static int eqnn__frame_column(int l, int mmax)
+{
+    int n = 0;
+    for (int k = 0; k < l; k++) n += (2 * k + 1) * (2 * (k < mmax ? k : mmax) + 1);
+    return n;
 }
 
 /* A small matrix product whose entries are n numbers each. */
@@ -5891,7 +6042,6 @@ EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn
     for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
 }
 
-#if EQNN__LANES < 16
 /* The sums of rows[k][i] (times with[k][i], when given) over i < n of at most 16 rows at a
    distance, by the same tree as one sum; 16 trees at a time. */
 static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t ldx,
@@ -5951,7 +6101,6 @@ static void EQNN__K(standard_block)(const void *job, size_t block, int thread)
         }
     }
 }
-#endif
 
 /* ---- couple: fewer than 4 channels, or the last of them: items in the lanes ---- */
 
@@ -6450,7 +6599,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__PLAIN(total_block),
     EQNN__PLAIN(softmax_block),
     EQNN__PLAIN(softmax_rows_block),
-    EQNN__PLAIN(standard_block),
+    EQNN__K(standard_block),
     EQNN__K(move_block),
     EQNN__K(update_block),
     EQNN__PLAIN(gemv_block),
@@ -6726,6 +6875,73 @@ static void eqnn__cpu_softmax(eqnn__device *d, size_t n, const int *first, const
     j.out = out;
     size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
     eqnn__by_rows(d, &j, n, 4 * work, first ? d->loops->softmax : d->loops->softmax_rows);
+}
+
+static void eqnn__largest_rows(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t r = block * j->chunk, end = j->rows - r < j->chunk ? j->rows : r + j->chunk;
+    (void)thread;
+    for (; r < end; r++) {
+        const eqnn_real *x = j->x + r * j->cols;
+        eqnn_real *mask = j->out ? j->out + r * j->cols : NULL;
+        size_t best = 0;
+        for (size_t k = 1; k < j->cols; k++)
+            if (x[k] > x[best]) best = k;
+        if (j->at) j->at[r] = (eqnn_real)best;
+        if (mask) memset(mask, 0, j->cols * sizeof *mask);
+        if (mask) mask[best] = 1;
+    }
+}
+
+/* Up to 64 columns of segment s, from column k on; neighbouring ones at a time. */
+static void eqnn__largest_columns(const eqnn__rows_job *j, size_t s, size_t k, size_t width)
+{
+    size_t begin = (size_t)j->first[s], end = (size_t)j->first[s + 1];
+    eqnn_real best[64];
+    int at[64] = {0};
+    for (size_t i = begin; i < end; i++) {
+        size_t row = j->list ? (size_t)j->list[i] : i;
+        const eqnn_real *x = j->x + row * j->cols + k;
+        if (i == begin) memcpy(best, x, width * sizeof *best);
+        for (size_t u = 0; u < width; u++) {
+            int more = x[u] > best[u];
+            best[u] = more ? x[u] : best[u];
+            at[u] = more ? (int)(i - begin) : at[u];
+        }
+        if (j->out) memset(j->out + row * j->cols + k, 0, width * sizeof *j->out);
+    }
+    for (size_t u = 0; u < width; u++) {
+        size_t i = begin + (size_t)at[u];
+        if (j->at) j->at[s * j->cols + k + u] = (eqnn_real)at[u];
+        if (j->out && i < end) j->out[(j->list ? (size_t)j->list[i] : i) * j->cols + k + u] = 1;
+    }
+}
+
+static void eqnn__largest_segments(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t s = block * j->chunk, end = j->rows - s < j->chunk ? j->rows : s + j->chunk;
+    (void)thread;
+    for (; s < end; s++)
+        for (size_t k = 0; k < j->cols; k += 64)
+            eqnn__largest_columns(j, s, k, j->cols - k < 64 ? j->cols - k : 64);
+}
+
+static void eqnn__cpu_largest(eqnn__device *d, size_t n, const int *first, const int *order,
+                              size_t cols, const eqnn_real *x, eqnn_real *at, eqnn_real *mask)
+{
+    eqnn__rows_job j;
+    if (n == 0 || cols == 0) return;
+    j.rows = n;
+    j.cols = cols;
+    j.first = first;
+    j.list = order;
+    j.x = x;
+    j.at = at;
+    j.out = mask;
+    size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
+    eqnn__by_rows(d, &j, n, 2 * work, first ? eqnn__largest_segments : eqnn__largest_rows);
 }
 
 static void eqnn__cpu_standard(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
@@ -8187,6 +8403,76 @@ static void eqnn__cpu_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_
     eqnn__parallel(d, (n + job.block - 1) / job.block, d->loops->solid_vjp, &job);
 }
 
+/* ---- edge frames ---- */
+
+typedef struct eqnn__frame_job {
+    const eqnn__frame_plan *plan;
+    int mmax;
+    size_t n, chunk, cols;
+    const eqnn_real *r;
+    const double *given;
+    eqnn_real *D;
+    double *work; /* of each thread two matrices */
+} eqnn__frame_job;
+
+static size_t eqnn__frame_scratch(const eqnn__device *d, int lmax)
+{
+    size_t w = 2 * (size_t)lmax + 1;
+    return (size_t)d->threads * 2 * w * w * sizeof(double);
+}
+
+static void eqnn__frame_step(int l, const eqnn__frame_terms *at, const double R[9],
+                             const double *lower, double *D)
+{
+    double side[2][2];
+    eqnn__frame_side(l, at, 0, side[0]);
+    eqnn__frame_side(l, at, 1, side[1]);
+    for (int k = -l; k <= l; k++) {
+        double *row = D + (k + l) * (2 * l + 1) + l;
+        for (int c = 1 - l; c < l; c++) row[c] = eqnn__frame_inner(l, at, R, lower, k, c);
+        row[-l] = eqnn__frame_outer(l, at, R, lower, k, 0, side[0], row);
+        row[l] = eqnn__frame_outer(l, at, R, lower, k, 1, side[1], row);
+    }
+}
+
+static void eqnn__frame_block(const void *job, size_t block, int thread)
+{
+    const eqnn__frame_job *j = (const eqnn__frame_job *)job;
+    int lmax = j->plan->lmax, most = 2 * lmax + 1;
+    double R[9], *D[2];
+    size_t e = block * j->chunk, end = j->n - e < j->chunk ? j->n : e + j->chunk;
+    D[0] = j->work + (size_t)thread * 2 * (size_t)(most * most);
+    D[1] = D[0] + most * most;
+    for (; e < end; e++) {
+        int there = eqnn__frame_rotation(j->r + 3 * e, R);
+        eqnn_real *out = j->D + e * j->cols;
+        if (j->given) memcpy(R, j->given + 9 * e, sizeof R);
+        D[0][0] = 1;
+        for (int l = 0; l <= lmax; l++) {
+            int M = l < j->mmax ? l : j->mmax, w = 2 * l + 1;
+            const double *from = D[l % 2] + (l - M) * w;
+            if (l > 0 && there)
+                eqnn__frame_step(l, j->plan->terms + l * l + l, R, D[(l + 1) % 2], D[l % 2]);
+            for (int i = 0; i < (2 * M + 1) * w; i++)
+                *out++ = l == 0 || there ? (eqnn_real)from[i] : 0;
+        }
+    }
+}
+
+static void eqnn__cpu_frame(eqnn__device *d, const eqnn__frame_plan *plan, int mmax, size_t n,
+                            const eqnn_real *r, const double *given, eqnn_real *D)
+{
+    eqnn__frame_job j;
+    if (n == 0) return;
+    j.plan = plan, j.mmax = mmax, j.n = n;
+    j.cols = (size_t)eqnn__frame_column(plan->lmax + 1, mmax);
+    j.r = r, j.given = given, j.D = D;
+    j.work = (double *)d->scratch;
+    size_t grain = 4096 / j.cols + 1;
+    j.chunk = eqnn__blocks(n, grain) == 1 ? n : grain;
+    eqnn__parallel(d, (n + j.chunk - 1) / j.chunk, eqnn__frame_block, &j);
+}
+
 /* ---- the table ---- */
 
 static const eqnn__kernels eqnn__cpu = {
@@ -8194,9 +8480,10 @@ static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
     eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
-    eqnn__cpu_standard,  eqnn__cpu_take_rows,     eqnn__cpu_copy2d,    eqnn__cpu_transpose,
-    eqnn__cpu_take_cols, eqnn__cpu_add_cols,      eqnn__cpu_gemm,      eqnn__cpu_form,
-    eqnn__cpu_solid,     eqnn__cpu_solid_vjp,     eqnn__cpu_update};
+    eqnn__cpu_largest,   eqnn__cpu_standard,      eqnn__cpu_take_rows, eqnn__cpu_copy2d,
+    eqnn__cpu_transpose, eqnn__cpu_take_cols,     eqnn__cpu_add_cols,  eqnn__cpu_gemm,
+    eqnn__cpu_form,      eqnn__cpu_solid,         eqnn__cpu_solid_vjp, eqnn__cpu_frame,
+    NULL,                eqnn__cpu_update,    0};
 
 #ifdef EQNN_CUDA
 #ifdef EQNN_DOUBLE
@@ -8214,6 +8501,7 @@ static EQNN__MAYBE_UNUSED int eqnn__device_use(eqnn_ctx *c, const eqnn__kernels 
     char why[320];
     if (!k->begin(&c->device, index, why, sizeof why)) {
         eqnn__fail(c, "make: device cuda:%d: %s; \"cpu\" works", index, why);
+        c->homeless = 1;
         return 0;
     }
     c->k = k;
@@ -8228,9 +8516,14 @@ static EQNN__MAYBE_UNUSED int eqnn__device_use(eqnn_ctx *c, const eqnn__kernels 
 static void eqnn__device_join(eqnn_ctx *c)
 {
     const eqnn_ctx *owner = c->owner;
+    if (owner->homeless) {
+        eqnn__fail(c, "%s", owner->error);
+        c->homeless = 1;
+    }
     if (!owner->device.gpu) return;
     c->k = owner->k;
     c->device.gpu = owner->device.gpu;
+    c->device.stream = owner->device.stream;
     c->numbers = &c->far_step;
     c->lasting_numbers = &c->far_lasting;
     c->far_step.away = c->far_lasting.away = 1;
@@ -8261,14 +8554,21 @@ static void eqnn__device_begin(eqnn_ctx *c, const char *name, int lanes)
     } else if (index == -2) {
         eqnn__fail(c, "make: device \"%.40s\" is unknown; there are \"cpu\", \"cuda\" and "
                    "\"cuda:0\", \"cuda:1\", ..", name);
+        c->homeless = 1;
     } else if (index >= 0) {
 #ifdef EQNN_CUDA
         eqnn__device_use(c, eqnn__cuda(), index);
 #else
         eqnn__fail(c, "make: device cuda:%d: this program was built without -DEQNN_CUDA; \"cpu\" "
                    "works", index);
+        c->homeless = 1;
 #endif
     }
+}
+
+EQNN_API void *eqnn_stream(const eqnn_ctx *c)
+{
+    return c ? c->device.stream : NULL;
 }
 
 static void eqnn__device_end(eqnn_ctx *c)
@@ -9668,6 +9968,7 @@ static eqnn__scratch_mark eqnn__scratch_begin(eqnn_ctx *c, size_t bytes)
     eqnn__scratch_mark m;
     m.at = c->numbers->at;
     m.used = c->numbers->used;
+    if (c->k->own_scratch) bytes = 0;
     c->device.scratch = bytes ? eqnn__arena_alloc(c, c->numbers, bytes) : NULL;
     c->device.scratch_size = c->device.scratch ? bytes : 0;
     return m;
@@ -10344,21 +10645,21 @@ EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols)
     return at ? eqnn_reshape(eqnn_collect(x, at), x->rows, cols) : NULL;
 }
 
-/* --- maxima: where they are is a constant, then one entry is picked --- */
+/* --- maxima: where they are is a constant, then what stands there is summed --- */
 
-static eqnn_ints *eqnn__argmax(eqnn_tensor *x)
+/* x where it is the first of the largest of its segment (NULL: of its row), else 0. */
+static eqnn_tensor *eqnn__only_largest(eqnn_tensor *x, const eqnn_ints *segment)
 {
     eqnn_ctx *c = x->ctx;
-    int *at = (int *)eqnn__arena_alloc(c, &c->step, (size_t)x->rows * sizeof(int));
-    const eqnn_real *v = at ? eqnn__to_read(c, x->data, eqnn__count(x)) : NULL;
-    if (!v) return NULL;
-    for (int r = 0; r < x->rows; r++) {
-        const eqnn_real *row = v + (size_t)r * (size_t)x->cols;
-        at[r] = 0;
-        for (int k = 1; k < x->cols; k++)
-            if (row[k] > row[at[r]]) at[r] = k;
-    }
-    return eqnn_ints_make(c, x->rows, at, x->cols, 0);
+    eqnn_tensor *mask = eqnn__new(c, x->rows, x->cols), *zero = eqnn_zeros(c, 1, 1);
+    if (!mask || !zero) return NULL;
+    if (!segment)
+        c->k->largest(&c->device, (size_t)x->rows, NULL, NULL, (size_t)x->cols, x->data, NULL,
+                      mask->data);
+    else if (x->rows > 0)
+        c->k->largest(&c->device, (size_t)segment->range, segment->there.first, segment->there.list,
+                      (size_t)x->cols, x->data, NULL, mask->data);
+    return eqnn_where(mask, x, zero);
 }
 
 EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
@@ -10366,8 +10667,7 @@ EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
     if (eqnn__bad(x, "max_cols") || eqnn__refuse(x, "max_cols", "take invariants first"))
         return NULL;
     if (x->cols == 0) return eqnn__fail(x->ctx, "max_cols: no columns");
-    eqnn_ints *at = eqnn__argmax(x);
-    return at ? eqnn_pick(x, at) : NULL;
+    return eqnn_sum_cols(eqnn__only_largest(x, NULL));
 }
 
 EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x)
@@ -10382,12 +10682,10 @@ EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "argmax") || eqnn__refuse(x, "argmax", "take invariants first")) return NULL;
     if (x->cols == 0) return eqnn__fail(x->ctx, "argmax: no columns");
-    eqnn_ints *at = eqnn__argmax(x);
-    eqnn_tensor *y = at ? eqnn__new(x->ctx, x->rows, 1) : NULL;
-    eqnn_real *v = y ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
-    if (!v) return NULL;
-    for (int r = 0; r < x->rows; r++) v[r] = (eqnn_real)at->v[r];
-    eqnn__written(x->ctx, y->data, v, eqnn__count(y));
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, 1);
+    if (y)
+        x->ctx->k->largest(&x->ctx->device, (size_t)x->rows, NULL, NULL, (size_t)x->cols, x->data,
+                           y->data, NULL);
     return y;
 }
 
@@ -10397,28 +10695,7 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment)
         !eqnn__collect_fits(x, segment, "segment_max"))
         return NULL;
     if (eqnn__refuse(x, "segment_max", "take invariants first")) return NULL;
-    eqnn_ctx *c = x->ctx;
-    size_t cols = (size_t)x->cols, n = (size_t)segment->range;
-    int *at = (int *)eqnn__arena_alloc(c, &c->step, n * cols * sizeof(int));
-    eqnn_tensor *full = eqnn__new(c, segment->range, 1);
-    const eqnn_real *v = eqnn__to_read(c, x->data, eqnn__count(x));
-    eqnn_real *some = full ? eqnn__to_write(c, full->data, n) : NULL;
-    if (!at || !v || !some) return NULL;
-    for (size_t s = 0; s < n; s++)
-        for (size_t k = 0; k < cols; k++) {
-            const int *row = segment->list + segment->first[s],
-                      *end = segment->list + segment->first[s + 1];
-            size_t best = row < end ? (size_t)*row * cols + k : 0;
-            some[s] = row < end ? (eqnn_real)1 : (eqnn_real)0;
-            for (; row < end; row++)
-                if (v[(size_t)*row * cols + k] > v[best]) best = (size_t)*row * cols + k;
-            at[s * cols + k] = (int)best;
-        }
-    if (eqnn__count(x) == 0) return eqnn_zeros(c, segment->range, x->cols);
-    eqnn__written(c, full->data, some, n);
-    eqnn_ints *index = eqnn_ints_make(c, (int)(n * cols), at, x->rows * x->cols, 0);
-    eqnn_tensor *y = index ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), index) : NULL;
-    return eqnn_mul(eqnn_reshape(y, segment->range, x->cols), full);
+    return eqnn_collect(eqnn__only_largest(x, segment), segment);
 }
 
 /* --- softmax --- */
@@ -15157,8 +15434,6 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y)
        (d/dz - i d/dx) S_m =  q sqrt((l+m)(l+m-1)) S_m-1
 
    The numbers g are the coupling tensor of (l, 1, l-1) times (2l+1) sqrt(l). */
-typedef struct eqnn__gradient_term { int axis, n; double g; } eqnn__gradient_term;
-
 static int eqnn__gradient_terms(int l, int m, eqnn__gradient_term t[5])
 {
     int s = m < 0 ? -1 : 1, M = m * s, count = 0;
@@ -15435,6 +15710,7 @@ struct eqnn__tables {
     eqnn__contraction *contractions;
     eqnn__grid_entry *grids;
     eqnn__frame_entry *frames;
+    eqnn__frame_plan *frame_plans;
     eqnn__so2_entry *so2;
     eqnn__sphere_entry *spheres;
     eqnn__spread_entry *spreads;
@@ -20127,116 +20403,45 @@ struct eqnn_frame {
     const eqnn_graph *graph;
 };
 
-/* Where degree l begins in a row of D */
-static int eqnn__frame_column(int l, int mmax)
+/* The terms of all degrees up to lmax, made once. */
+static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
 {
-    int n = 0;
-    for (int k = 0; k < l; k++) n += (2 * k + 1) * (2 * (k < mmax ? k : mmax) + 1);
-    return n;
-}
-
-/* The rotation with R r = |r| y, by the shortest way: with u = r/|r|, k = u x y,
-
-       R = 1 + [k] + [k]^2 / (1 + u_y)
-
-   which fails at u = -y; there the pi rotation about x, (x,-y,-z), comes first. 0 for r = 0. */
-static int eqnn__frame_rotation(const eqnn_real *r, double R[9])
-{
-    double big = fmax(fabs((double)r[0]), fmax(fabs((double)r[1]), fabs((double)r[2])));
-    if (!(big > 0)) return 0;
-    double x = r[0] / big, y = r[1] / big, z = r[2] / big, n = sqrt(x * x + y * y + z * z);
-    double s = y / n < -0.5 ? -1 : 1;
-    x /= n;
-    y *= s / n;
-    z *= s / n;
-    double h = 1 / (1 + y);
-    double shortest[9] = {1 - x * x * h, -x, -x * z * h, x, y, z, -x * z * h, -z, 1 - z * z * h};
-    for (int i = 0; i < 9; i++) R[i] = i % 3 ? s * shortest[i] : shortest[i];
-    return 1;
-}
-
-/* D^l [2l+1][2l+1] from D^(l-1), as eqnn__wigner_step, with a fifth of its terms. In
-
-       sum over c of g(c; b, a) D^l[k][c] = sum over i, j of g(k; j, i) R[j][b] D^(l-1)[i][a]
-
-   b = y leaves one c, c = a, so that all columns |c| < l follow; for c = +-l take b = z, a = l - 1
-   and b = x, a = l - 1, where one other column, which is known, stands beside c. */
-typedef struct eqnn__frame_terms { int n; eqnn__gradient_term t[5]; } eqnn__frame_terms;
-
-static double eqnn__frame_sum(const eqnn__frame_terms *t, const double R[9], int b,
-                              const double *lower, int l, int a)
-{
-    double sum = 0;
-    for (int i = 0; i < t->n; i++)
-        sum += t->t[i].g * R[3 * t->t[i].axis + b] *
-               lower[(t->t[i].n + l - 1) * (2 * l - 1) + a + l - 1];
-    return sum;
-}
-
-static double eqnn__frame_g(const eqnn__frame_terms *t, int axis, int n)
-{
-    for (int i = 0; i < t->n; i++)
-        if (t->t[i].axis == axis && t->t[i].n == n) return t->t[i].g;
-    return 0;
-}
-
-/* terms: of m = -l..l */
-static void eqnn__frame_step(int l, const eqnn__frame_terms *terms, const double R[9],
-                             const double *lower, double *D)
-{
-    const eqnn__frame_terms *at = terms + l;
-    int w = 2 * l + 1;
-    double side[2][2]; /* g of c = +-l, and of the column beside */
-    for (int s = 0; s < 2; s++) {
-        int axis = s ? 2 : 0, c = s ? l : -l, beside = s ? l - 2 : 2 - l;
-        side[s][0] = 1 / eqnn__frame_g(at + c, axis, l - 1);
-        side[s][1] = l > 1 ? eqnn__frame_g(at + beside, axis, l - 1) : 0;
-    }
-    for (int k = -l; k <= l; k++) {
-        double *row = D + (k + l) * w + l;
-        for (int c = 1 - l; c < l; c++)
-            row[c] = eqnn__frame_sum(at + k, R, 1, lower, l, c) / at[c].t[0].g;
-        for (int s = 0; s < 2; s++) {
-            double sum = eqnn__frame_sum(at + k, R, s ? 2 : 0, lower, l, l - 1);
-            double other = l > 1 ? row[s ? l - 2 : 2 - l] * side[s][1] : 0;
-            row[s ? l : -l] = (sum - other) * side[s][0];
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    for (eqnn__frame_plan *p = t ? t->frame_plans : NULL; p; p = p->next)
+        if (p->lmax == lmax) return p;
+    size_t n = (size_t)(lmax + 1) * (size_t)(lmax + 1);
+    eqnn__frame_plan *p = t ? (eqnn__frame_plan *)eqnn__keep_alloc(c, sizeof *p) : NULL;
+    if (p) p->terms = (eqnn__frame_terms *)eqnn__keep_alloc(c, n * sizeof *p->terms);
+    if (!p || !p->terms) return NULL;
+    for (int l = 1; l <= lmax; l++)
+        for (int m = -l; m <= l; m++) {
+            eqnn__frame_terms *at = p->terms + l * l + l + m;
+            at->n = eqnn__gradient_terms(l, m, at->t);
         }
-    }
+    p->lmax = lmax;
+    p->next = t->frame_plans;
+    t->frame_plans = p;
+    return p;
 }
 
 /* All degrees of all edges; given: rotations instead of the shortest ones. */
 static int eqnn__frame_fill(eqnn_frame *f, const double *given)
 {
     eqnn_ctx *c = f->ctx;
-    size_t most = 2 * (size_t)f->lmax + 1;
-    eqnn__frame_terms *term =
-        (eqnn__frame_terms *)eqnn__temp(c, most * (size_t)(f->lmax + 1), sizeof *term);
-    double *D[2], R[9];
-    D[0] = (double *)eqnn__temp(c, most * most, sizeof(double));
-    D[1] = (double *)eqnn__temp(c, most * most, sizeof(double));
-    const eqnn_real *r = eqnn_data(f->r);
-    eqnn_real *out = eqnn__to_write(c, f->D->data, eqnn__count(f->D)), *start = out;
-    if (!term || !D[0] || !D[1] || !r || !out) return 0;
-    for (int l = 1; l <= f->lmax; l++)
-        for (int m = -l; m <= l; m++) {
-            eqnn__frame_terms *t = term + (size_t)l * most + l + m;
-            t->n = eqnn__gradient_terms(l, m, t->t);
-        }
-    for (size_t e = 0; e < (size_t)f->edges; e++) {
-        int there = eqnn__frame_rotation(r + 3 * e, R);
-        if (given) memcpy(R, given + 9 * e, sizeof R);
-        D[0][0] = 1;
-        for (int l = 0; l <= f->lmax; l++) {
-            int M = l < f->mmax ? l : f->mmax, w = 2 * l + 1;
-            const double *from = D[l % 2] + (l - M) * w;
-            if (l > 0 && there)
-                eqnn__frame_step(l, term + (size_t)l * most, R, D[(l + 1) % 2], D[l % 2]);
-            for (int i = 0; i < (2 * M + 1) * w; i++)
-                *out++ = l == 0 || there ? (eqnn_real)from[i] : 0;
-        }
+    const eqnn__frame_plan *plan = eqnn__frame_plan_of(c, f->lmax);
+    size_t n = (size_t)f->edges, bytes = 9 * n * sizeof(double);
+    double *there = NULL;
+    if (given && c->device.gpu) {
+        there = (double *)eqnn__arena_alloc(c, c->numbers, bytes);
+        if (there) eqnn__copy_in(c, there, given, bytes);
+        given = there;
     }
-    eqnn__written(c, f->D->data, start, eqnn__count(f->D));
-    return 1;
+    eqnn__scratch_mark mark =
+        eqnn__scratch_begin(c, eqnn__frame_scratch(&c->device, f->lmax));
+    if (!c->failed && plan)
+        c->k->frame(&c->device, plan, f->mmax, n, f->r->data, given, f->D->data);
+    eqnn__scratch_end(c, mark);
+    return !c->failed;
 }
 
 EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
@@ -21062,9 +21267,8 @@ static void eqnn__count_sort(int n, const int *in, const int *key, int keys, int
 /* An index with its inverse; of a graph without nodes, too, where a range of 0 is meant. */
 static eqnn_ints *eqnn__graph_index(eqnn_ctx *c, int count, const int *values, int range, int keep)
 {
-    eqnn_ints *x = eqnn_ints_make(c, count, values, range, keep);
-    if (!x || (range == 0 && !eqnn__ints_invert(x))) return NULL;
-    return x;
+    if (!eqnn__ints_good(c, count, values, range)) return NULL;
+    return eqnn__ints_make(c, count, values, range, keep, 1);
 }
 
 /* The list sorted by (target, source), equal edges in the order given. The inverses of the two
@@ -21222,8 +21426,9 @@ static const int *eqnn__graph_send(eqnn_ctx *c, const int *v, int n, int keep)
     return copy;
 }
 
-/* The graph as kernels see it: itself, or its arrays where numbers live. */
-static int eqnn__graph_there(eqnn_graph *g, int keep)
+/* The graph as kernels see it: itself, or its arrays where numbers live. Shifts that are there
+   serve eqnn_edge_vectors; else those of the host are sent. */
+static int eqnn__graph_there(eqnn_graph *g, const eqnn_real *shift, int keep)
 {
     eqnn_ctx *c = g->ctx;
     g->there = g;
@@ -21238,12 +21443,13 @@ static int eqnn__graph_there(eqnn_graph *g, int keep)
     t->first = g->target_index->there.first;
     t->first_by_source = g->source_index->there.first;
     t->by_source = g->source_index->there.list;
-    t->order = eqnn__graph_send(c, g->order, g->edges, keep);
+    t->order = g->order == g->target_index->list ? g->target_index->there.list
+                                                 : eqnn__graph_send(c, g->order, g->edges, keep);
     t->example = g->example ? g->example_index->there.v : NULL;
     t->pair = g->pair ? g->pair_index->there.v : NULL;
     t->pair_edge = g->pair_edge ? g->pair_edge_index->there.v : NULL;
     if (g->block) t->block = eqnn__graph_send(c, g->block, g->blocks + 1, keep);
-    t->shift = NULL; /* edge_vectors have them as a tensor */
+    t->shift = shift;
     return t->order && (!g->block || t->block);
 }
 
@@ -21264,7 +21470,7 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
     if (!eqnn__graph_examples(g, o->example, o->keep)) return NULL;
     if (o->shift && !eqnn__graph_shifts(g, o->shift, o->keep)) return NULL;
     if (!eqnn__graph_pairs(g, o->keep) || !eqnn__graph_blocks(g, o->keep)) return NULL;
-    if (!eqnn__graph_there(g, o->keep)) return NULL;
+    if (!eqnn__graph_there(g, NULL, o->keep)) return NULL;
     if (o->keep && !c->recycler) eqnn__arena_cut(&c->step, at, used); /* working memory only */
     return g;
 }
@@ -21363,32 +21569,56 @@ typedef struct eqnn__search {
     size_t pairs, room, limit;
 } eqnn__search;
 
+/* A GPU decides with the functions below, too, to the same bits: there nothing may be contracted
+   into a multiply-add. (In float squares are exact, and it would make no difference.) */
+#ifdef __CUDA_ARCH__
+#define EQNN__TIMES(a, b) __dmul_rn(a, b)
+#define EQNN__PLUS(a, b) __dadd_rn(a, b)
+#else
+#define EQNN__TIMES(a, b) ((a) * (b))
+#define EQNN__PLUS(a, b) ((a) + (b))
+#endif
+
+/* Images are searched as if the radius were longer by this: positions and lattice vectors of their
+   own precision may be 10^4 radii long before rounding moves an image by as much. */
+#define EQNN__SLACK 1.01
+
 /* Component k of the lattice vector n. */
-static double eqnn__lattice(const double *cell, const int *n, int k)
+static EQNN__HD double eqnn__lattice(const double *cell, const int *n, int k)
 {
-    return n[0] * cell[k] + n[1] * cell[3 + k] + n[2] * cell[6 + k];
+    return EQNN__PLUS(EQNN__PLUS(EQNN__TIMES(n[0], cell[k]), EQNN__TIMES(n[1], cell[3 + k])),
+                      EQNN__TIMES(n[2], cell[6 + k]));
 }
 
-/* Differences are taken in the positions' own precision, as eqnn_edge_vectors does, and squared in
-   double, so that nothing overflows; both directions agree to the last bit. */
-static int eqnn__near(const eqnn__search *s, int i, int j, const int *n)
+/* Is image n of atom j near atom i <= j? Differences are taken in the positions' own precision, as
+   eqnn_edge_vectors does, and squared in double, so that nothing overflows; both directions agree
+   to the last bit. */
+static EQNN__HD int eqnn__near_by(const eqnn_real *pos, const double *cell, double r2, int i, int j,
+                                  const int *n)
 {
-    const eqnn_real *a = s->pos + 3 * (size_t)i, *b = s->pos + 3 * (size_t)j;
+    const eqnn_real *a = pos + 3 * (size_t)i, *b = pos + 3 * (size_t)j;
     eqnn_real d[3];
     for (int k = 0; k < 3; k++) d[k] = b[k] - a[k];
-    for (int k = 0; k < 3 && s->cell; k++) d[k] += (eqnn_real)eqnn__lattice(s->cell, n, k);
+    for (int k = 0; k < 3 && cell; k++) d[k] += (eqnn_real)eqnn__lattice(cell, n, k);
     double x = (double)d[0], y = (double)d[1], z = (double)d[2];
-    return x * x + y * y + z * z < s->r2;
+    return EQNN__PLUS(EQNN__PLUS(EQNN__TIMES(x, x), EQNN__TIMES(y, y)), EQNN__TIMES(z, z)) < r2;
+}
+
+static int eqnn__near(const eqnn__search *s, int i, int j, const int *n)
+{
+    return eqnn__near_by(s->pos, s->cell, s->r2, i, j, n);
+}
+
+static int eqnn__too_many_edges(const eqnn__search *s)
+{
+    return eqnn__fail(s->ctx, "radius_graph: too many edges within %g: more than %zu", s->radius,
+                      2 * s->limit) != NULL;
 }
 
 /* Keeps a pair: atom i and the image n of atom j. */
 static int eqnn__pair_found(eqnn__search *s, int i, int j, const int *n)
 {
-    if (s->pairs == s->limit) {
-        eqnn__fail(s->ctx, "radius_graph: too many edges within %g: more than %zu", s->radius,
-                   2 * s->limit);
-        return 0;
-    }
+    if (s->pairs == s->limit) return eqnn__too_many_edges(s);
     if (s->pairs == s->room) {
         size_t room = 2 * s->room + 256;
         int *grown = eqnn__graph_room(s->ctx, s->width * room, 0);
@@ -21445,7 +21675,7 @@ static void eqnn__search_keys(eqnn__search *s, int from, int to)
             if (v > hi) hi = v;
         }
         low[k] = lo;
-        width[k] = 0.5 * s->radius * (1 + 1e-6); /* more than any rounding */
+        width[k] = 0.5 * s->radius * (s->cell ? EQNN__SLACK : 1 + 1e-6);
         if ((hi - lo) / 1048576 > width[k]) width[k] = (hi - lo) / 1048576;
         s->cells[k] = (uint64_t)((hi - lo) / width[k]) + 1;
     }
@@ -21532,10 +21762,10 @@ typedef struct eqnn__images {
 
 /* Heights of the cell and the inverse of its matrix: columns a2 x a3, a3 x a1, a1 x a2 over the
  * volume. */
-static int eqnn__cell_inverse(eqnn__images *m, double radius, int example)
+static int eqnn__cell_inverse(eqnn__images *m, double radius, int example, int atoms)
 {
     const double *a = m->cell;
-    double volume = 0;
+    double volume = 0, many = atoms;
     for (int k = 0; k < 3; k++) {
         const double *b = a + 3 * ((k + 1) % 3), *c = a + 3 * ((k + 2) % 3);
         m->inverse[k] = b[1] * c[2] - b[2] * c[1];
@@ -21546,7 +21776,7 @@ static int eqnn__cell_inverse(eqnn__images *m, double radius, int example)
     for (int i = 0; i < 9; i++) m->inverse[i] /= volume;
     for (int k = 0; k < 3; k++) {
         double x = m->inverse[k], y = m->inverse[3 + k], z = m->inverse[6 + k];
-        m->reach[k] = radius * sqrt(x * x + y * y + z * z) * (1 + 1e-6) + 1e-9;
+        m->reach[k] = radius * sqrt(x * x + y * y + z * z) * EQNN__SLACK + 1e-9;
         if (!(fabs(volume) > 0) || !(m->reach[k] < 1000)) {
             eqnn__fail(
                 m->ctx,
@@ -21555,8 +21785,10 @@ static int eqnn__cell_inverse(eqnn__images *m, double radius, int example)
                 example, radius);
             return 0;
         }
+        many *= 1 + 2 * m->reach[k];
     }
-    return 1;
+    if (many <= 1e8) return 1;
+    return eqnn__fail(m->ctx, "radius_graph: the radius reaches %.0e images", many) != NULL;
 }
 
 static int eqnn__image_add(eqnn__images *m, const eqnn_real *pos, int atom, const int *n)
@@ -21583,6 +21815,11 @@ static int eqnn__image_add(eqnn__images *m, const eqnn_real *pos, int atom, cons
     return 1;
 }
 
+static void eqnn__too_far(eqnn_ctx *c, int row)
+{
+    eqnn__fail(c, "radius_graph: row %d of the positions lies too many cells away", row);
+}
+
 /* The first image of atom i at or above a fraction of each lattice vector, and where it is. */
 static int eqnn__image_first(eqnn__images *m, const eqnn_real *pos, int i, const double low[3],
                              int n[3], double at[3])
@@ -21593,7 +21830,7 @@ static int eqnn__image_first(eqnn__images *m, const eqnn_real *pos, int i, const
             f += (double)pos[3 * (size_t)i + (size_t)c] * m->inverse[3 * c + k];
         double steps = ceil(low[k] - f);
         if (!(fabs(steps) < 1e8)) {
-            eqnn__fail(m->ctx, "radius_graph: row %d of the positions lies too many cells away", i);
+            eqnn__too_far(m->ctx, i);
             return 0;
         }
         n[k] = (int)steps;
@@ -21627,10 +21864,7 @@ static int eqnn__search_periodic(eqnn__search *s, const double *cell, int exampl
     memset(&m, 0, sizeof m);
     m.ctx = s->ctx;
     m.cell = cell;
-    if (!eqnn__cell_inverse(&m, s->radius, example)) return 0;
-    double many = (1 + 2 * m.reach[0]) * (1 + 2 * m.reach[1]) * (1 + 2 * m.reach[2]) * (to - from);
-    if (many > 1e8)
-        return eqnn__fail(s->ctx, "radius_graph: the radius reaches %.0e images", many) != NULL;
+    if (!eqnn__cell_inverse(&m, s->radius, example, to - from)) return 0;
     for (int i = from; i < to; i++)
         if (!eqnn__image_first(&m, s->pos, i, zero, n, at) || !eqnn__image_add(&m, s->pos, i, n))
             return 0;
@@ -21663,10 +21897,46 @@ static int eqnn__search_examples(eqnn__search *s, const eqnn_graph_opts *o)
     return 1;
 }
 
+static int eqnn__image_order(const void *a, const void *b)
+{
+    const int *p = (const int *)a, *q = (const int *)b;
+    for (int k = 2; k < 5; k++)
+        if (p[k] != q[k]) return p[k] < q[k] ? -1 : 1;
+    return 0;
+}
+
+/* Sorts pairs by atoms and image, so that the order of edges does not tell how they were found. */
+static int eqnn__pairs_sort(eqnn__search *s, int atoms)
+{
+    size_t n = s->pairs, width = s->width;
+    int *order = eqnn__graph_room(s->ctx, 4 * n, 0);
+    int *first = eqnn__graph_room(s->ctx, (size_t)atoms + 1, 0);
+    int *sorted = eqnn__graph_room(s->ctx, width * n, 0);
+    if (!order || !first || !sorted) return 0;
+    for (size_t p = 0; p < n; p++) {
+        order[2 * n + p] = s->pair[width * p];
+        order[3 * n + p] = s->pair[width * p + 1];
+    }
+    eqnn__count_sort((int)n, NULL, order + 3 * n, atoms, first, order + n);
+    eqnn__count_sort((int)n, order + n, order + 2 * n, atoms, first, order);
+    for (size_t p = 0; p < n; p++)
+        memcpy(sorted + width * p, s->pair + width * (size_t)order[p], width * sizeof *sorted);
+    for (size_t p = 0, end; p < n; p = end) {
+        const int *f = sorted + width * p;
+        for (end = p + 1; end < n; end++)
+            if (sorted[width * end] != f[0] || sorted[width * end + 1] != f[1]) break;
+        if (end > p + 1)
+            qsort(sorted + width * p, end - p, width * sizeof *sorted, eqnn__image_order);
+    }
+    s->pair = sorted;
+    return 1;
+}
+
 /* Both directions of every pair, and loops where asked for. The shift leads the source to its
  * image. */
-static eqnn_graph *eqnn__graph_of_pairs(const eqnn__search *s, const eqnn_graph_opts *opts)
+static eqnn_graph *eqnn__graph_of_pairs(eqnn__search *s, const eqnn_graph_opts *opts)
 {
+    if (opts->cell && !eqnn__pairs_sort(s, opts->targets)) return NULL;
     eqnn_graph_opts o = *opts;
     size_t loops = o.loops ? (size_t)o.targets : 0, edges = 2 * s->pairs + loops;
     int *source = eqnn__graph_room(s->ctx, 2 * edges, 0);
@@ -21690,6 +21960,12 @@ static eqnn_graph *eqnn__graph_of_pairs(const eqnn__search *s, const eqnn_graph_
     return eqnn__graph_build(s->ctx, (int)edges, source, target, &o);
 }
 
+static int eqnn__row_not_finite(eqnn_ctx *c, size_t row, const eqnn_real *x)
+{
+    return eqnn__fail(c, "radius_graph: row %zu of the positions is not finite (%g, %g, %g)", row,
+                      (double)x[0], (double)x[1], (double)x[2]) != NULL;
+}
+
 /* The numbers of pos, all finite, twice: as they are and in double. 0 and an error otherwise. */
 static int eqnn__positions(eqnn__search *s, eqnn_tensor *pos)
 {
@@ -21700,14 +21976,185 @@ static int eqnn__positions(eqnn__search *s, eqnn_tensor *pos)
     for (size_t i = 0; i < n; i++) {
         wide[i] = (double)x[i];
         if (fabs(wide[i]) <= DBL_MAX) continue;
-        size_t row = i / 3;
-        eqnn__fail(s->ctx, "radius_graph: row %zu of the positions is not finite (%g, %g, %g)", row,
-                   (double)x[3 * row], (double)x[3 * row + 1], (double)x[3 * row + 2]);
-        return 0;
+        return eqnn__row_not_finite(s->ctx, i / 3, x + i / 3 * 3);
     }
     s->pos = x;
     s->x = wide;
     return 1;
+}
+
+/* --- who is near, where numbers live --- */
+
+/* Positions that live elsewhere are searched there. The host learns how many edges there are, as it
+   has to find room, and then gets copies of all arrays, which a graph shows to everybody. */
+
+/* The cell of an example, cut into slabs that are no thinner than the radius. */
+static void eqnn__box_slabs(eqnn__box *box, const eqnn__images *m)
+{
+    memcpy(box->cell, m->cell, sizeof box->cell);
+    memcpy(box->inverse, m->inverse, sizeof box->inverse);
+    for (int k = 0; k < 3; k++) {
+        double most = 1 / m->reach[k];
+        box->slabs[k] = most < 1 ? 1 : most < 1048576 ? (int)most : 1048576;
+        box->reach[k] = most < 1 ? (int)m->reach[k] + 1 : 1;
+    }
+}
+
+/* Those of all examples that have atoms. */
+static eqnn__box *eqnn__boxes(const eqnn__search *s, const eqnn_graph_opts *o)
+{
+    size_t bytes = (size_t)o->examples * sizeof(eqnn__box);
+    eqnn__box *box = (eqnn__box *)eqnn__step_alloc(s->ctx, bytes);
+    eqnn__images m;
+    if (!box) return NULL;
+    memset(box, 0, bytes);
+    memset(&m, 0, sizeof m);
+    m.ctx = s->ctx;
+    for (int from = 0, to; from < o->targets; from = to) {
+        int example = o->example ? o->example[from] : 0;
+        for (to = from + 1; to < o->targets; to++)
+            if (o->example && o->example[to] != example) break;
+        m.cell = o->cell + 9 * (size_t)example;
+        if (!eqnn__cell_inverse(&m, s->radius, example, to - from)) return NULL;
+        eqnn__box_slabs(box + example, &m);
+    }
+    return box;
+}
+
+/* How many edges: q->edges, of which there are not too many. */
+static int eqnn__cloud_count(const eqnn__search *s, const eqnn_tensor *pos, eqnn__cloud *q)
+{
+    eqnn_ctx *c = s->ctx;
+    eqnn_real x[3];
+    c->k->neighbours(&c->device, q);
+    if (!eqnn__wait(c) || c->failed) return 0;
+    if (q->bad >= 0) {
+        size_t row = (size_t)q->bad;
+        if (!eqnn__copy_out(c, x, pos->data + 3 * row, sizeof x)) return 0;
+        return eqnn__row_not_finite(c, row, x);
+    }
+    if (q->away >= 0) eqnn__too_far(c, (int)q->away);
+    else if ((uint64_t)q->edges > 2 * (uint64_t)s->limit + (q->loops ? (uint64_t)q->n : 0))
+        return eqnn__too_many_edges(s);
+    return q->away < 0;
+}
+
+/* The lists of a graph in memory from p on; how many bytes they take. */
+static size_t eqnn__lists_place(eqnn__lists *l, char *p, size_t nodes, size_t edges, size_t pairs,
+                                int periodic)
+{
+    int **list[11];
+    size_t count[11], at = 0;
+    list[0] = &l->lone, count[0] = 1;
+    list[1] = &l->first, count[1] = nodes + 1;
+    list[2] = &l->source, count[2] = edges;
+    list[3] = &l->target, count[3] = edges;
+    list[4] = &l->by_source, count[4] = edges;
+    list[5] = &l->same, count[5] = edges;
+    list[6] = &l->pair, count[6] = edges;
+    list[7] = &l->pair_number, count[7] = edges + 1;
+    list[8] = &l->pair_list, count[8] = edges;
+    list[9] = &l->pair_edge, count[9] = pairs;
+    list[10] = &l->pair_first, count[10] = pairs + 1;
+    for (int i = 0; i < 11; i++) {
+        if (p) *list[i] = (int *)(void *)(p + at);
+        at += eqnn__round(count[i] * sizeof(int));
+    }
+    if (p) l->shift = (eqnn_real *)(void *)(p + at);
+    return at + (periodic ? eqnn__round(3 * edges * sizeof(eqnn_real)) : 0);
+}
+
+/* An index from arrays that are here and there; its inverse is (first, list). */
+static eqnn_ints *eqnn__index_of(const eqnn_graph *g, int count, int range, int *const here[3],
+                                 int *const there[3], int keep)
+{
+    eqnn_ints *x = (eqnn_ints *)eqnn__ints_alloc(g->ctx, sizeof *x, keep);
+    if (!x) return NULL;
+    x->ctx = g->ctx;
+    x->count = count;
+    x->range = range;
+    x->keep = keep;
+    x->v = here[0], x->first = here[1], x->list = here[2];
+    x->there.v = there[0], x->there.first = there[1], x->there.list = there[2];
+    return x;
+}
+
+/* The graph's arrays and indices. Who enters a node is who leaves it: first serves both. */
+static int eqnn__graph_lists(eqnn_graph *g, const eqnn__lists *h, const eqnn__lists *t, int keep)
+{
+    int *source[2][3] = { { h->source, h->first, h->by_source },
+                          { t->source, t->first, t->by_source } };
+    int *target[2][3] = { { h->target, h->first, h->same }, { t->target, t->first, t->same } };
+    int *pair[2][3] = { { h->pair, h->pair_first, h->pair_list },
+                        { t->pair, t->pair_first, t->pair_list } };
+    int *edge[2][3] = { { h->pair_edge, h->pair_number, h->same },
+                        { t->pair_edge, t->pair_number, t->same } };
+    g->source_index = eqnn__index_of(g, g->edges, g->sources, source[0], source[1], keep);
+    g->target_index = eqnn__index_of(g, g->edges, g->targets, target[0], target[1], keep);
+    if (!g->source_index || !g->target_index) return 0;
+    g->source = h->source;
+    g->target = h->target;
+    g->first = g->first_by_source = h->first;
+    g->by_source = h->by_source;
+    g->order = h->same;
+    if (!g->pairs) return 1;
+    g->pair_index = eqnn__index_of(g, g->edges, g->pairs, pair[0], pair[1], keep);
+    g->pair_edge_index = eqnn__index_of(g, g->pairs, g->edges, edge[0], edge[1], keep);
+    g->pair = h->pair;
+    g->pair_edge = h->pair_edge;
+    return g->pair_index && g->pair_edge_index;
+}
+
+/* The lists of q's graph, there and here. */
+static int eqnn__cloud_fill(eqnn_graph *g, eqnn__cloud *q, eqnn__lists *here, int keep)
+{
+    eqnn_ctx *c = g->ctx;
+    size_t n = (size_t)q->n, edges = (size_t)q->edges, loops = q->loops ? n : 0;
+    size_t pairs = (edges - loops) / 2 + loops;
+    size_t bytes = eqnn__lists_place(here, NULL, n, edges, pairs, q->box != NULL);
+    char *there = (char *)eqnn__arena_alloc(c, keep ? c->lasting_numbers : c->numbers, bytes);
+    char *mine = there ? (char *)eqnn__ints_alloc(c, bytes, keep) : NULL;
+    if (!mine) return 0;
+    eqnn__lists_place(here, mine, n, edges, pairs, q->box != NULL);
+    eqnn__lists_place(&q->to, there, n, edges, pairs, q->box != NULL);
+    c->k->neighbours(&c->device, q);
+    if (!eqnn__copy_out(c, mine, there, bytes) || c->failed) return 0;
+    g->edges = (int)edges;
+    g->pairs = *here->lone ? 0 : (int)pairs;
+    if (q->box) g->shift = here->shift;
+    return 1;
+}
+
+static const eqnn_graph *eqnn__graph_away(const eqnn__search *s, eqnn_tensor *pos,
+                                          const eqnn_graph_opts *o)
+{
+    eqnn_ctx *c = s->ctx;
+    size_t at = c->step.at, used = c->step.used;
+    eqnn_graph *g = (eqnn_graph *)eqnn__ints_alloc(c, sizeof *g, o->keep);
+    eqnn__cloud q;
+    eqnn__lists here;
+    if (!g) return NULL;
+    memset(g, 0, sizeof *g);
+    memset(&q, 0, sizeof q);
+    memset(&here, 0, sizeof here);
+    g->ctx = c;
+    g->sources = g->targets = q.n = o->targets;
+    g->examples = q.examples = o->examples;
+    if (!eqnn__graph_examples(g, o->example, o->keep)) return NULL;
+    q.loops = o->loops;
+    q.pos = pos->data;
+    q.example = o->example ? g->example_index->there.v : NULL;
+    q.box = o->cell ? eqnn__boxes(s, o) : NULL;
+    q.width = s->radius * (1 + 1e-6);
+    q.r2 = s->r2;
+    if (o->cell && !q.box) return NULL;
+    c->op = "radius_graph";
+    if (!eqnn__cloud_count(s, pos, &q) || !eqnn__cloud_fill(g, &q, &here, o->keep)) return NULL;
+    if (!eqnn__graph_lists(g, &here, &q.to, o->keep)) return NULL;
+    if (!eqnn__graph_blocks(g, o->keep)) return NULL;
+    if (!eqnn__graph_there(g, q.box ? q.to.shift : NULL, o->keep)) return NULL;
+    if (o->keep && !c->recycler) eqnn__arena_cut(&c->step, at, used);
+    return g;
 }
 
 static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *o)
@@ -21746,6 +22193,7 @@ EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
     s.r2 = s.radius * s.radius;
     int most = o.max_edges > 0 ? o.max_edges : INT_MAX, loops = o.loops ? o.targets : 0;
     s.limit = most > loops ? (size_t)(most - loops) / 2 : 0;
+    if (s.ctx->k->neighbours) return eqnn__graph_away(&s, pos, &o);
     if (!eqnn__positions(&s, pos) || !eqnn__search_examples(&s, &o)) return NULL;
     return eqnn__graph_of_pairs(&s, &o);
 }
@@ -22186,6 +22634,15 @@ EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g)
     return eqnn_segment_softmax(x, g->target_index);
 }
 
+/* The shifts as a tensor, from where they are. */
+static eqnn_tensor *eqnn__edge_shifts(const eqnn_graph *g)
+{
+    if (g->there == g || !g->there->shift) return eqnn_from(g->ctx, g->edges, 3, g->shift);
+    eqnn_tensor *x = g->ctx->failed ? NULL : eqnn__new(g->ctx, g->edges, 3);
+    if (x) eqnn__numbers_copy(g->ctx, x->data, g->there->shift, 3 * (size_t)g->edges);
+    return x;
+}
+
 /* r = pos[source] + shift - pos[target] */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g)
 {
@@ -22200,7 +22657,8 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g)
     eqnn_tensor *from = eqnn_take(p, g->source_index), *to = eqnn_take(p, g->target_index);
     eqnn_tensor *r = eqnn_sub(from, to);
     if (!g->shift) return r;
-    return eqnn_add(r, eqnn_as(eqnn_from(pos->ctx, g->edges, 3, g->shift), vector));
+    eqnn_tensor *shift = eqnn__edge_shifts(g);
+    return eqnn_add(r, eqnn_as(shift, vector));
 }
 
 /* --- whole examples --- */
