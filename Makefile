@@ -96,13 +96,16 @@ $(BUILD)/$(1)/eqnn.o: $(HEADERS) $(BUILD)/flags
 $(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
-$(BUILD)/$(1)/cuda: tests/cuda.c tests/cuda_emulate.h tests/test.h $(HEADERS) $(BUILD)/flags
+$(BUILD)/$(1)/device: tests/device.h
+
+# Not optimized: that would take longer than it saves.
+$(BUILD)/$(1)/cuda: tests/cuda.c tests/cuda_forms.h tests/cuda_emulate.h tests/test.h $(HEADERS) $(BUILD)/flags
 	@mkdir -p $$(@D)
 ifeq ($(CUDA_TEST),)
 	@printf '#!/bin/sh\necho "skipped: the kernels of a GPU (no C++ compiler, or a sanitizer)"\necho "0 passed, 0 failed"\n' > $$@
 	@chmod +x $$@
 else
-	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O1 -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
+	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O0 -g0 -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
 endif
 
 $(BUILD)/$(1)/examples/%: examples/%.c $(HEADERS) $(BUILD)/flags $(call gpu,$(1))

@@ -196,8 +196,9 @@ typedef struct eqnn_opts {
    positions). A context and its workers are used by one thread there. */
 
 /* The stream on which a GPU does this context's work, a cudaStream_t, for work of your own between
-   its operations (examples/ddp_nccl.c); NULL on the processor. */
-EQNN_API void *eqnn_stream(const eqnn_ctx *c);
+   its operations (examples/ddp_nccl.c); NULL on the processor. Ask for it each time: operations are
+   put on the stream several at once, and this call puts those before it there. */
+EQNN_API void *eqnn_stream(eqnn_ctx *c);
 
 /* A new context, or NULL when there is no memory for it. One whose device cannot be used has an
    error that says why. */
@@ -1177,7 +1178,8 @@ EQNN_API int eqnn_so2_from_product(eqnn_ctx *c, const char *name, const eqnn_pro
                  in one graph.
    ---------------------------------------------------------------------------------------------- */
 
-/* Read only. Edges are sorted by (target, source). */
+/* Read only. Edges are sorted by (target, source), those of a periodic radius graph then by image.
+   */
 struct eqnn_graph {
     eqnn_ctx *ctx;
     int sources, targets, edges, examples;
@@ -1602,8 +1604,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
 #pragma GCC push_options
 #pragma GCC optimize("O1", "align-functions", "align-loops", "no-tree-dominator-opts", \
                      "no-tree-bit-ccp", "no-tree-copy-prop", "no-tree-dse", "no-dse", \
-                     "no-tree-pta", "no-tree-slsr", "no-tree-sink", "no-ssa-backprop", "no-tree-phiprop", \
-                     "no-tree-scev-cprop", "ira-region=one")
+                     "no-tree-pta", "no-tree-slsr", "no-tree-sink", "no-ssa-backprop", \
+                     "no-tree-phiprop", "no-tree-scev-cprop", "ira-region=one")
 #endif
 
 #ifndef EQNN_FILE
@@ -1868,6 +1870,7 @@ static void eqnn__give_back(eqnn_ctx *c, void *p, size_t bytes);
 static void eqnn__copy(eqnn_ctx *c, void *to, const void *from, size_t bytes, int way);
 static void eqnn__fill(eqnn_ctx *c, size_t n, double value, eqnn_real *x);
 static int eqnn__wait(eqnn_ctx *c);
+static void eqnn__send(eqnn_ctx *c);
 static void eqnn__gradients_late(eqnn_ctx *c);
 
 static char *eqnn__chunk_get(eqnn_ctx *c, const eqnn__arena *a, size_t bytes)
@@ -2238,6 +2241,7 @@ EQNN_API void eqnn_tick(eqnn_ctx *c)
 EQNN_API void eqnn_reset(eqnn_ctx *c)
 {
     if (!c) return;
+    eqnn__send(c);
     eqnn__params_reset(c);
     eqnn__headers_cut(c, 0);
     eqnn__onces_drop(c);
@@ -2944,6 +2948,9 @@ typedef struct eqnn__kernels {
     /* until all is done; 1, or 0 and the sentence of the first thing that went wrong since the last
        wait. Tells in d->flag whether a check found something since, and forgets it. */
     int (*wait)(eqnn__device *d, char *why, size_t size);
+    /* begins what was asked for and was put off until now: at the end of a step, and before others
+       touch numbers */
+    void (*send)(eqnn__device *d);
     /* pointwise: out [rows,cols] contiguous; order: which derivative of a function of one number */
     void (*map)(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
                 eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out);
@@ -6785,6 +6792,11 @@ static int eqnn__cpu_wait(eqnn__device *d, char *why, size_t size)
     return 1;
 }
 
+static void eqnn__cpu_send(eqnn__device *d)
+{
+    (void)d;
+}
+
 static void eqnn__cpu_check(eqnn__device *d, size_t n, const eqnn_real *x)
 {
     if (!d->loops->finite(n, x)) d->flag = 1;
@@ -8477,7 +8489,7 @@ static void eqnn__cpu_frame(eqnn__device *d, const eqnn__frame_plan *plan, int m
 
 static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_begin,     eqnn__cpu_end,           eqnn__cpu_reserve,   eqnn__cpu_release,
-    eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,
+    eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,      eqnn__cpu_send,
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
     eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
     eqnn__cpu_largest,   eqnn__cpu_standard,      eqnn__cpu_take_rows, eqnn__cpu_copy2d,
@@ -8566,8 +8578,9 @@ static void eqnn__device_begin(eqnn_ctx *c, const char *name, int lanes)
     }
 }
 
-EQNN_API void *eqnn_stream(const eqnn_ctx *c)
+EQNN_API void *eqnn_stream(eqnn_ctx *c)
 {
+    if (c) eqnn__send(c);
     return c ? c->device.stream : NULL;
 }
 
@@ -8594,6 +8607,11 @@ static void eqnn__copy(eqnn_ctx *c, void *to, const void *from, size_t bytes, in
 static void eqnn__fill(eqnn_ctx *c, size_t n, double value, eqnn_real *x)
 {
     c->k->fill(&c->device, n, value, x);
+}
+
+static void eqnn__send(eqnn_ctx *c)
+{
+    c->k->send(&c->device);
 }
 
 /* Until the device is done; 0 and an error when something has gone wrong there. Gradients that were
@@ -14105,6 +14123,7 @@ static int eqnn__allreduce_all(eqnn_ctx *c)
     struct eqnn__params *p = c->params;
     int good = 1;
     if (!p->allreduce) return 1;
+    eqnn__send(c);
     for (int i = 0; good && i < p->slabs; i++)
         if (!p->slab[i].buffer && p->slab[i].used)
             good = p->allreduce(p->allreduce_user, p->slab[i].gradient, p->slab[i].used);

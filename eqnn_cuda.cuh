@@ -16,11 +16,12 @@
 
       EQNN_DOUBLE      eqnn_real is double, as in the program that is linked      default float
       EQNN_STRICT      our own elementary functions; with -fmad=false             default off
-      EQNN_LAUNCH      how a kernel is started                                    default <<<...>>>
+      EQNN_KERNEL      how a kernel that is started is named                      default its name
       EQNN_SHARED      how a block's shared memory is declared                    default __shared__
 
    IS / IS NOT   Every entry works on one stream, in order, and returns at once. Only wait, copies
-                 to the host and growing working memory wait for the GPU. A sum has one owner and a
+                 to the host and growing working memory wait for the GPU. A step like the last is
+                 replayed as a few CUDA graphs. A sum has one owner and a
                  tree that depends on sizes alone: the same bits from run to run (to rounding those
                  of a processor). No CUDA, cuBLAS or C++ header is needed by the program itself.
 
@@ -60,11 +61,10 @@
 #include "eqnn.h"
 
 /* tests/cuda_emulate.h brings its own CUDA. */
-#ifndef EQNN_LAUNCH
+#ifndef EQNN_KERNEL
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
-#define EQNN_LAUNCH(kernel, grid, block, shared, stream, ...) \
-    kernel<<<(unsigned)(grid), (unsigned)(block), shared, stream>>>(__VA_ARGS__)
+#define EQNN_KERNEL(kernel) kernel
 #define EQNN_SHARED(type, name)                                     \
     extern __shared__ __align__(16) unsigned char eqnn__shared[];   \
     type *name = (type *)(void *)eqnn__shared
@@ -85,6 +85,8 @@ enum {
     EQNN__SCRATCH_FORM,  /* a form's tiles                             */
     EQNN__SCRATCH_PART,  /* a form's partial sums                      */
     EQNN__SCRATCH_INDEX, /* lists of integers                          */
+    EQNN__SCRATCH_NEAR,  /* points in cells, from one call to the next */
+    EQNN__SCRATCH_EDGES, /* edges that are not sorted yet              */
     EQNN__SCRATCHES
 };
 
@@ -97,6 +99,47 @@ typedef struct eqnn__made {
     const eqnn__device *of;
     void *made;
 } eqnn__made;
+
+
+/* What entries ask for, in order, until it is sent off. */
+#define EQNN__QUEUE 64                     /* things on a list, and bytes of their arguments      */
+#define EQNN__QUEUE_BYTES ((size_t)1 << 15)
+#define EQNN__ARGS 24                     /* arguments of a kernel                               */
+#define EQNN__REPLAYS 128                 /* lists that are remembered                           */
+#ifndef EQNN__GRAPH_LEAST
+#define EQNN__GRAPH_LEAST 3               /* length that is worth a graph; 65: no graphs         */
+#endif
+
+enum { EQNN__KERNEL, EQNN__COPY_WITHIN, EQNN__COPY_STAGED, EQNN__CALL };
+
+/* Any function has a place in this. */
+typedef void (*eqnn__any)(void);
+typedef struct eqnn__queued {
+    int kind;
+    unsigned grid, block, args;
+    size_t shared;                        /* bytes; of a copy: how many it moves                 */
+    eqnn__any what;                       /* the kernel, or the function of a CALL               */
+    size_t at, bytes;                     /* arguments: those of a kernel one by one, a copy's
+                                             addresses, or the struct of a CALL                  */
+    unsigned short arg[EQNN__ARGS];       /* where each argument of a kernel begins there        */
+    const char *op;
+} eqnn__queued;
+
+typedef struct eqnn__queue {
+    eqnn__queued item[EQNN__QUEUE];
+    size_t count, used;
+    unsigned char *bytes;
+} eqnn__queue;
+
+/* A list that came before, and the graph that was made of it when it came again. */
+typedef struct eqnn__again {
+    eqnn__queue *list;                     /* as it came last; NULL: this place is free           */
+    uint64_t hash, used;                  /* of what must be equal; when it came last            */
+    int plain;                            /* CUDA makes no graph of it                           */
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cudaGraphNode_t node[EQNN__QUEUE];
+} eqnn__again;
 
 typedef struct eqnn__gpu {
     int index, processors;              /* which device; how many multiprocessors it has      */
@@ -119,6 +162,12 @@ typedef struct eqnn__gpu {
     size_t slabs, slab_room, slab_used;
     eqnn__made *made;                   /* hash table of plans                                */
     size_t mades, made_room;
+    eqnn__queue list;                    /* what was asked for and is not sent off yet         */
+    eqnn__again replay[EQNN__REPLAYS]; /* lists that came before                             */
+    uint64_t sent;                      /* lists so far                                       */
+    unsigned left;                      /* bit i: piece i of the ring is full, and copies out
+                                           of it are on the list                              */
+    const char *op;                     /* of what is being sent off; NULL: nothing is        */
 } eqnn__gpu;
 
 #define EQNN__UNMARKED 0xffffffffffffffffull
@@ -133,7 +182,7 @@ static eqnn__gpu *eqnn__gpu_of(const eqnn__device *d)
 static void eqnn__gpu_fail(eqnn__device *d, const char *what)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
-    const char *op = d->op ? *d->op : NULL;
+    const char *op = g->op ? g->op : d->op ? *d->op : NULL;
     if (g->failed) return;
     g->failed = 1;
     snprintf(g->why, sizeof g->why, "%s: cuda:%d: %s", op ? op : "device", g->index, what);
@@ -154,19 +203,313 @@ static int eqnn__look_blas(eqnn__device *d, cublasStatus_t s)
     return 0;
 }
 
-/* Starts a kernel unless something failed before; blocks may ask for more shared memory than the
-   48 KB that need no asking. */
+/* ---- the list ----
+
+   To start a kernel costs the host some microseconds, which a small model's kernels do not take.
+   So entries do not start them: they put them on a list, as they do copies and matrix products.
+   It is sent off when something waits, at the end of a step, and when it is full, so that a GPU is
+   at work while the host goes on with a large step.
+
+   A list that comes a second time becomes a CUDA graph, which costs one start. The same list: the
+   same kernels and calls, with the same grids and sizes, in the same order. Arguments may differ
+   where there are few that do (an optimizer's corrections, random numbers, pieces of the ring):
+   they are changed in the graph, by one call each. Otherwise everything on the list is started by
+   itself, as are lists that come once. */
+
+/* Runs one thing on the list by itself: 1 when CUDA took it. */
+static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__queued *t)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    unsigned char *p = l->bytes + t->at;
+    void *args[EQNN__ARGS], *address[2];
+    if (t->kind == EQNN__CALL)
+        return ((int (*)(eqnn__device *, const void *))t->what)(d, p);
+    if (t->kind != EQNN__KERNEL) {
+        memcpy(address, p, sizeof address);
+        return eqnn__look(d, cudaMemcpyAsync(address[0], address[1], t->shared,
+                                             t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice
+                                                                          : cudaMemcpyHostToDevice,
+                                             g->stream));
+    }
+    for (unsigned i = 0; i < t->args; i++) args[i] = p + t->arg[i];
+    return eqnn__look(d, cudaLaunchKernel((const void *)t->what, dim3(t->grid), dim3(t->block),
+                                          args, t->shared, g->stream));
+}
+
+static cudaKernelNodeParams eqnn__queued_kernel(const eqnn__queue *l, const eqnn__queued *t,
+                                                void **args)
+{
+    cudaKernelNodeParams p = cudaKernelNodeParams();
+    for (unsigned i = 0; i < t->args; i++) args[i] = l->bytes + t->at + t->arg[i];
+    p.func = (void *)t->what;
+    p.gridDim = dim3(t->grid);
+    p.blockDim = dim3(t->block);
+    p.sharedMemBytes = (unsigned)t->shared;
+    p.kernelParams = args;
+    return p;
+}
+
+/* What a CALL does is captured, and is one node. */
+static int eqnn__again_call(eqnn__device *d, eqnn__again *r, const eqnn__queued *t,
+                             cudaGraphNode_t *node, const cudaGraphNode_t *after, size_t n)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    cudaGraph_t part = NULL;
+    if (!eqnn__look(d, cudaStreamBeginCapture(g->stream, cudaStreamCaptureModeRelaxed))) return 0;
+    int good = eqnn__queued_run(d, r->list, t);
+    good = eqnn__look(d, cudaStreamEndCapture(g->stream, &part)) && good;
+    good = good && eqnn__look(d, cudaGraphAddChildGraphNode(node, r->graph, after, n, part));
+    if (part) good = eqnn__look(d, cudaGraphDestroy(part)) && good;
+    return good;
+}
+
+/* Adds thing i of the list to the graph, behind the one before it. */
+static int eqnn__again_add(eqnn__device *d, eqnn__again *r, size_t i)
+{
+    const eqnn__queued *t = r->list->item + i;
+    const cudaGraphNode_t *after = i ? &r->node[i - 1] : NULL;
+    void *args[EQNN__ARGS], *address[2];
+    if (t->kind == EQNN__CALL) return eqnn__again_call(d, r, t, &r->node[i], after, i > 0);
+    if (t->kind == EQNN__KERNEL) {
+        cudaKernelNodeParams p = eqnn__queued_kernel(r->list, t, args);
+        return eqnn__look(d, cudaGraphAddKernelNode(&r->node[i], r->graph, after, i > 0, &p));
+    }
+    memcpy(address, r->list->bytes + t->at, sizeof address);
+    return eqnn__look(d, cudaGraphAddMemcpyNode1D(
+        &r->node[i], r->graph, after, i > 0, address[0], address[1], t->shared,
+        t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+}
+
+static void eqnn__again_drop(eqnn__again *r)
+{
+    if (r->exec) (void)cudaGraphExecDestroy(r->exec);
+    if (r->graph) (void)cudaGraphDestroy(r->graph);
+    free(r->list);
+    memset(r, 0, sizeof *r);
+}
+
+/* Makes the graph. When CUDA refuses, for lack of memory or because a call cannot be captured, the
+   list is plain from now on: it runs without a graph as well. */
+static void eqnn__again_build(eqnn__device *d, eqnn__again *r)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    int good = eqnn__look(d, cudaGraphCreate(&r->graph, 0));
+    for (size_t i = 0; i < r->list->count && good; i++) good = eqnn__again_add(d, r, i);
+    good = good && eqnn__look(d, cudaGraphInstantiateWithFlags(&r->exec, r->graph, 0));
+    if (good) return;
+    r->plain = 1;
+    g->failed = 0;
+    (void)cudaGetLastError();
+}
+
+/* Which arguments of thing i are not those of last time? */
+static int eqnn__again_differs(const eqnn__again *r, const eqnn__queue *l, size_t i)
+{
+    const eqnn__queued *t = l->item + i;
+    return memcmp(r->list->bytes + t->at, l->bytes + t->at, t->bytes) != 0;
+}
+
+/* Gives thing i of the graph the arguments it has on this list. */
+static int eqnn__again_change(eqnn__device *d, eqnn__again *r, const eqnn__queue *l, size_t i)
+{
+    const eqnn__queued *t = l->item + i;
+    void *args[EQNN__ARGS], *address[2];
+    int good;
+    eqnn__gpu_of(d)->op = t->op;
+    if (t->kind == EQNN__KERNEL) {
+        cudaKernelNodeParams p = eqnn__queued_kernel(l, t, args);
+        good = eqnn__look(d, cudaGraphExecKernelNodeSetParams(r->exec, r->node[i], &p));
+    } else {
+        memcpy(address, l->bytes + t->at, sizeof address);
+        good = eqnn__look(d, cudaGraphExecMemcpyNodeSetParams1D(
+            r->exec, r->node[i], address[0], address[1], t->shared,
+            t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+    }
+    if (good) memcpy(r->list->bytes + t->at, l->bytes + t->at, t->bytes);
+    return good;
+}
+
+/* Sends the list off as that graph. */
+static void eqnn__again_run(eqnn__device *d, eqnn__again *r, const eqnn__queue *l)
+{
+    for (size_t i = 0; i < l->count; i++)
+        if (eqnn__again_differs(r, l, i) && !eqnn__again_change(d, r, l, i)) return;
+    eqnn__gpu_of(d)->op = l->item[0].op;
+    eqnn__look(d, cudaGraphLaunch(r->exec, eqnn__gpu_of(d)->stream));
+}
+
+/* Of all that must be equal; what a CALL is given cannot be changed in a graph. */
+static uint64_t eqnn__queue_hash(const eqnn__queue *l)
+{
+    uint64_t h = l->count;
+    for (size_t i = 0; i < l->count; i++) {
+        const eqnn__queued *t = l->item + i;
+        h = eqnn__mix64(h ^ (uint64_t)(uintptr_t)t->what) + (uint64_t)t->kind;
+        h = eqnn__mix64(h ^ ((uint64_t)t->grid << 32 | t->block));
+        h = eqnn__mix64(h ^ ((uint64_t)t->shared << 16 ^ t->bytes));
+        for (size_t k = 0; t->kind == EQNN__CALL && k + 8 <= t->bytes; k += 8) {
+            uint64_t word;
+            memcpy(&word, l->bytes + t->at + k, 8);
+            h = eqnn__mix64(h ^ word);
+        }
+    }
+    return h;
+}
+
+/* The same list but for at most so many arguments? The hash was found equal. */
+static int eqnn__again_is(const eqnn__again *r, const eqnn__queue *l)
+{
+    size_t differ = 0;
+    if (r->list->count != l->count || r->list->used != l->used) return 0;
+    for (size_t i = 0; i < l->count; i++) {
+        const eqnn__queued *a = r->list->item + i, *b = l->item + i;
+        int other = eqnn__again_differs(r, l, i);
+        if (a->kind != b->kind || a->what != b->what || a->grid != b->grid ||
+            a->block != b->block || a->shared != b->shared || a->at != b->at ||
+            a->bytes != b->bytes || (other && a->kind == EQNN__CALL))
+            return 0;
+        differ += (size_t)other;
+    }
+    return differ <= 4 + l->count / 4;
+}
+
+/* The list as it came before; else NULL, and it takes the place of what came longest ago. */
+static eqnn__again *eqnn__again_find(eqnn__device *d, const eqnn__queue *l)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    uint64_t hash = eqnn__queue_hash(l);
+    eqnn__again *oldest = g->replay;
+    g->sent++;
+    for (eqnn__again *r = g->replay; r < g->replay + EQNN__REPLAYS; r++) {
+        if (r->used < oldest->used) oldest = r;
+        if (!r->list || r->hash != hash || !eqnn__again_is(r, l)) continue;
+        r->used = g->sent;
+        return r;
+    }
+    if (oldest->exec && !eqnn__look(d, cudaStreamSynchronize(g->stream))) return NULL;
+    eqnn__again_drop(oldest);
+    oldest->list = (eqnn__queue *)malloc(sizeof *l + l->used);
+    if (!oldest->list) return NULL; /* it is not remembered */
+    *oldest->list = *l;
+    oldest->list->bytes = (unsigned char *)(oldest->list + 1);
+    memcpy(oldest->list->bytes, l->bytes, l->used);
+    oldest->hash = hash;
+    oldest->used = g->sent;
+    return NULL;
+}
+
+/* Everything on the list by itself. What comes behind a failure is not begun. */
+static void eqnn__queue_run(eqnn__device *d, const eqnn__queue *l)
+{
+    int good = 1;
+    for (size_t i = 0; i < l->count && good; i++) {
+        eqnn__gpu_of(d)->op = l->item[i].op;
+        good = eqnn__queued_run(d, l, l->item + i);
+    }
+}
+
+static void eqnn__queue_begin(eqnn__device *d, const eqnn__queue *l)
+{
+    eqnn__again *r = NULL;
+    if (l->count >= EQNN__GRAPH_LEAST && !eqnn__gpu_of(d)->failed) r = eqnn__again_find(d, l);
+    if (r && !r->exec && !r->plain) eqnn__again_build(d, r);
+    if (r && !r->plain) eqnn__again_run(d, r, l);
+    else eqnn__queue_run(d, l);
+}
+
+/* Sends off what is on the list; then the ring's full pieces are free when that is through. */
+static void eqnn__cuda_send(eqnn__device *d)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    if (g->list.count == 0 && !g->left) return;
+    if (g->list.count) eqnn__queue_begin(d, &g->list);
+    g->op = NULL;
+    for (int i = 0; i < EQNN__STAGES; i++)
+        if (g->left >> i & 1) eqnn__look(d, cudaEventRecord(g->gone[i], g->stream));
+    g->left = 0;
+    g->list.count = g->list.used = 0;
+}
+
+/* Room on the list for something with so many bytes of arguments; NULL: something failed before. */
+static eqnn__queued *eqnn__queue_add(eqnn__device *d, int kind, eqnn__any what, size_t bytes)
+{
+    eqnn__gpu *g = eqnn__gpu_of(d);
+    eqnn__queue *l = &g->list;
+    if (l->count == EQNN__QUEUE || l->used + bytes > EQNN__QUEUE_BYTES) eqnn__cuda_send(d);
+    if (g->failed) return NULL;
+    eqnn__queued *t = l->item + l->count++;
+    memset(t, 0, sizeof *t);
+    t->kind = kind;
+    t->what = what;
+    t->at = l->used;
+    t->bytes = bytes;
+    t->op = d->op ? *d->op : NULL;
+    l->used += (bytes + 15) / 16 * 16;
+    memset(l->bytes + t->at, 0, l->used - t->at);
+    return t;
+}
+
+static void eqnn__queue_copy(eqnn__device *d, int kind, void *to, const void *from, size_t bytes)
+{
+    const void *address[2] = {to, from};
+    eqnn__queued *t = eqnn__queue_add(d, kind, NULL, sizeof address);
+    if (!t) return;
+    t->shared = bytes;
+    memcpy(eqnn__gpu_of(d)->list.bytes + t->at, address, sizeof address);
+}
+
+/* call(d, a copy of those bytes), which puts work on the stream and returns 1 when all is well. */
+static void eqnn__queue_call(eqnn__device *d, int (*call)(eqnn__device *, const void *),
+                            const void *args, size_t bytes)
+{
+    eqnn__queued *t = eqnn__queue_add(d, EQNN__CALL, (eqnn__any)call, bytes);
+    if (t) memcpy(eqnn__gpu_of(d)->list.bytes + t->at, args, bytes);
+}
+
+static constexpr size_t eqnn__arg_room(size_t bytes)
+{
+    return (bytes + 15) / 16 * 16;
+}
+
+template <class P>
+static void eqnn__queued_arg(eqnn__queue *l, eqnn__queued *t, size_t *at, const P &v)
+{
+    memcpy(l->bytes + t->at + *at, &v, sizeof v);
+    t->arg[t->args++] = (unsigned short)*at;
+    *at += eqnn__arg_room(sizeof v);
+}
+
+/* Arguments become what the kernel takes, as in a call. */
+template <class... P, class... A>
+static void eqnn__queue_kernel(eqnn__device *d, void (*kernel)(P...), size_t grid, size_t block,
+                              size_t shared, const A &...args)
+{
+    static_assert(sizeof...(P) == sizeof...(A) && sizeof...(P) <= EQNN__ARGS, "arguments");
+    static_assert((eqnn__arg_room(sizeof(P)) + ...) <= EQNN__QUEUE_BYTES / 8, "large arguments");
+    size_t at = 0;
+    eqnn__queued *t = eqnn__queue_add(d, EQNN__KERNEL, (eqnn__any)kernel,
+                                   (eqnn__arg_room(sizeof(P)) + ...));
+    if (!t) return;
+    t->grid = (unsigned)grid;
+    t->block = (unsigned)block;
+    t->shared = shared;
+    (eqnn__queued_arg<P>(&eqnn__gpu_of(d)->list, t, &at, (P)args), ...);
+}
+
+/* Blocks may ask for more shared memory than the 48 KB that need no asking. All there is, so that
+   what is on the list does not depend on what comes later. */
+static int eqnn__shared_allow(eqnn__device *d, const void *kernel)
+{
+    return eqnn__look(d, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              (int)eqnn__gpu_of(d)->shared));
+}
+
+/* Puts a kernel on the list unless something failed before. */
 #define EQNN__RUN(d, kernel, grid, block, shared, ...)                                             \
     do {                                                                                           \
-        eqnn__gpu *gpu_ = eqnn__gpu_of(d);                                                         \
-        if (gpu_->failed || (grid) == 0) break;                                                    \
-        if ((shared) > 49152 &&                                                                    \
-            !eqnn__look(d, cudaFuncSetAttribute((const void *)kernel,                              \
-                                                cudaFuncAttributeMaxDynamicSharedMemorySize,       \
-                                                (int)(shared))))                                   \
-            break;                                                                                 \
-        EQNN_LAUNCH(kernel, grid, block, shared, gpu_->stream, __VA_ARGS__);                       \
-        eqnn__look(d, cudaGetLastError());                                                         \
+        if (eqnn__gpu_of(d)->failed || (grid) == 0) break;                                         \
+        if ((shared) > 49152 && !eqnn__shared_allow(d, (const void *)kernel)) break;               \
+        eqnn__queue_kernel(d, EQNN_KERNEL(kernel), grid, block, shared, __VA_ARGS__);              \
     } while (0)
 
 /* Blocks for n threads that stride over the rest: enough to fill a large device several times,
@@ -193,6 +536,7 @@ static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
     if (bytes <= s->size) return s->p;
     size_t want = s->size / 2 + s->size > bytes ? s->size / 2 + s->size : bytes;
     want = (want + 65535) / 65536 * 65536;
+    eqnn__cuda_send(d); /* what is on the list may use it */
     if (!eqnn__look(d, cudaStreamSynchronize(g->stream)) || !eqnn__look(d, cudaFree(s->p)))
         return NULL;
     s->p = NULL;
@@ -238,6 +582,8 @@ static int eqnn__gpu_open(eqnn__device *d)
         !eqnn__look(d, cudaMalloc(&g->workspace, EQNN__WORKSPACE)) ||
         !eqnn__look_blas(d, cublasCreate(&g->blas)) ||
         !eqnn__look_blas(d, cublasSetStream(g->blas, g->stream)) ||
+        !eqnn__look_blas(d, cublasSetMathMode(g->blas, d->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH
+                                                               : CUBLAS_DEFAULT_MATH)) ||
         !eqnn__look_blas(d, cublasSetWorkspace(g->blas, g->workspace, EQNN__WORKSPACE)))
         return 0;
     return eqnn__look(d, cudaStreamSynchronize(g->stream));
@@ -262,6 +608,7 @@ static void eqnn__cuda_end(eqnn__device *d)
     }
     (void)cudaSetDevice(g->index); /* nobody is left to hear what fails from here on */
     if (g->stream) (void)cudaStreamSynchronize(g->stream);
+    for (int i = 0; i < EQNN__REPLAYS; i++) eqnn__again_drop(&g->replay[i]);
     if (g->blas) (void)cublasDestroy(g->blas);
     for (int i = 0; i < EQNN__SCRATCHES; i++) (void)cudaFree(g->scratch[i].p);
     for (size_t i = 0; i < g->slabs; i++) (void)cudaFree(g->slab[i].p);
@@ -293,15 +640,19 @@ static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
         snprintf(why, size, "there %s %d, counted from 0", count == 1 ? "is" : "are", count);
         return 0;
     }
-    eqnn__gpu *g = (eqnn__gpu *)calloc(1, sizeof *g);
+    eqnn__gpu *g = (eqnn__gpu *)calloc(1, sizeof *g + EQNN__QUEUE_BYTES);
     if (!g) {
         snprintf(why, size, "out of memory on the host");
         return 0;
     }
     d->gpu = g;
+    g->list.bytes = (unsigned char *)(g + 1);
     g->owner = d;
     g->index = index;
-    if (eqnn__gpu_open(d)) return 1;
+    if (eqnn__gpu_open(d)) {
+        d->stream = g->stream;
+        return 1;
+    }
     snprintf(why, size, "%s", g->why);
     eqnn__cuda_end(d);
     return 0;
@@ -321,28 +672,33 @@ static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
 static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
 {
     (void)bytes;
+    eqnn__cuda_send(d);
     eqnn__look(d, cudaFree(p)); /* waits for what still works on it */
 }
 
-/* The part of a copy that fits what is left of the ring's piece; a full piece is left behind with
-   an event, and taken again when that has passed. Returns bytes staged, 0 on failure. */
+/* The part of a copy that fits what is left of the ring's piece (a small copy is not parted). A
+   full piece is left behind, and taken again when what uses it has passed. Returns bytes staged, 0
+   on failure. */
 static size_t eqnn__stage(eqnn__device *d, char *to, const char *from, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
-    if (g->used == EQNN__STAGE) {
-        if (!eqnn__look(d, cudaEventRecord(g->gone[g->at], g->stream))) return 0;
+    size_t room = EQNN__STAGE - g->used;
+    if (room == 0 || (room < bytes && bytes <= EQNN__STAGE)) {
+        g->left |= 1u << g->at;
         g->at = (g->at + 1) % EQNN__STAGES;
         g->used = 0;
-        if (!eqnn__look(d, cudaEventSynchronize(g->gone[g->at]))) return 0;
+        if (g->left >> g->at & 1) eqnn__cuda_send(d);
+        if (g->failed || !eqnn__look(d, cudaEventSynchronize(g->gone[g->at]))) return 0;
+        room = EQNN__STAGE;
     }
-    size_t n = bytes < EQNN__STAGE - g->used ? bytes : EQNN__STAGE - g->used;
+    size_t n = bytes < room ? bytes : room;
     char *p = g->stage + g->at * EQNN__STAGE + g->used;
     memcpy(p, from, n);
     size_t next = (g->used + n + 63) / 64 * 64;
     g->used = next < EQNN__STAGE ? next : EQNN__STAGE;
-    return eqnn__look(d, cudaMemcpyAsync(to, p, n, cudaMemcpyHostToDevice, g->stream)) ? n : 0;
+    eqnn__queue_copy(d, EQNN__COPY_STAGED, to, p, n);
+    return g->failed ? 0 : n;
 }
-
 static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t bytes, int way)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
@@ -354,15 +710,28 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
         return;
     }
     if (way == EQNN__WITHIN) {
-        eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, g->stream));
+        eqnn__queue_copy(d, EQNN__COPY_WITHIN, to, from, bytes);
     } else if (way == EQNN__TO_HOST) {
-        if (!eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
+        eqnn__cuda_send(d);
+        if (g->failed ||
+            !eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
             !eqnn__look(d, cudaStreamSynchronize(g->stream)))
             memset(to, 0xff, bytes);
     } else {
         for (size_t n; bytes > 0; bytes -= n, p += n, q += n)
             if ((n = eqnn__stage(d, p, q, bytes)) == 0) return;
     }
+}
+
+static __global__ void eqnn__fill_ints_kernel(size_t n, int value, int *x)
+{
+    EQNN__STRIDE(i, n) x[i] = value;
+}
+
+/* What lies on the list stays in order: nothing else may work on the stream. */
+static void eqnn__fill_ints(eqnn__device *d, size_t n, int value, void *x)
+{
+    EQNN__RUN(d, eqnn__fill_ints_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, value, (int *)x);
 }
 
 static __global__ void eqnn__fill_kernel(size_t n, eqnn_real value, eqnn_real *x)
@@ -372,11 +741,7 @@ static __global__ void eqnn__fill_kernel(size_t n, eqnn_real value, eqnn_real *x
 
 static void eqnn__cuda_fill(eqnn__device *d, size_t n, double value, eqnn_real *x)
 {
-    eqnn__gpu *g = eqnn__gpu_of(d);
-    if (n == 0 || g->failed) return;
-    if (value == 0 && !signbit(value))
-        eqnn__look(d, cudaMemsetAsync(x, 0, n * sizeof *x, g->stream));
-    else EQNN__RUN(d, eqnn__fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, (eqnn_real)value, x);
+    EQNN__RUN(d, eqnn__fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, (eqnn_real)value, x);
 }
 
 /* What check found, for the host; the mark is taken away. */
@@ -396,6 +761,7 @@ static void eqnn__gpu_told(eqnn__device *d)
 static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
+    eqnn__cuda_send(d);
     if (!g->failed && g->checks > 0 &&
         eqnn__look(d, cudaMemcpyAsync(g->told, g->mark, sizeof *g->told, cudaMemcpyDeviceToHost,
                                       g->stream)) &&
@@ -803,13 +1169,34 @@ static __device__ __forceinline__ T eqnn__fold_two(int op, T a, T b)
     return op == EQNN__MAX ? (a < b ? b : a) : a + b;
 }
 
+template <typename T>
+static __device__ __forceinline__ T eqnn__shuffle(T v, int k)
+{
+    return __shfl_xor_sync(EQNN__ALL, v, k);
+}
+
+/* A number and its place in a segment, which decides between equals. */
+typedef struct eqnn__peak { eqnn_real v; int at; } eqnn__peak;
+
+static __device__ __forceinline__ eqnn__peak eqnn__fold_two(int, eqnn__peak a, eqnn__peak b)
+{
+    return b.v > a.v || (!(a.v > b.v) && b.at < a.at) ? b : a;
+}
+
+static __device__ __forceinline__ eqnn__peak eqnn__shuffle(eqnn__peak p, int k)
+{
+    p.v = eqnn__shuffle(p.v, k);
+    p.at = eqnn__shuffle(p.at, k);
+    return p;
+}
+
 /* The fold of what the threads of a column hold, to all of them. shared: EQNN__BLOCK numbers. */
 template <typename T>
 static __device__ __forceinline__ T eqnn__team(int op, int wide, int deep, T v, T *shared)
 {
     int t = (int)threadIdx.x, size = wide * deep;
     for (int k = wide; k < size && k < 32; k *= 2)
-        v = eqnn__fold_two(op, v, __shfl_xor_sync(EQNN__ALL, v, k));
+        v = eqnn__fold_two(op, v, eqnn__shuffle(v, k));
     if (size <= 32) return v;
     shared[t] = v;
     __syncthreads();
@@ -1010,6 +1397,47 @@ static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, cons
     EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
 }
 
+/* NaN is passed over by comparisons; one that begins the segment is looked at in the end. */
+static __global__ void eqnn__largest_kernel(const __grid_constant__ eqnn__fold_args j,
+                                            eqnn_real *at, eqnn_real *mask)
+{
+    EQNN_SHARED(eqnn__peak, shared);
+    eqnn__spot p = eqnn__fold_place(j);
+    eqnn__peak best = {-(eqnn_real)HUGE_VAL, INT_MAX};
+    size_t from = p.begin + (size_t)p.row, step = (size_t)j.deep;
+    for (size_t r = from; r < p.end; r += step) {
+        eqnn_real v = j.x[eqnn__fold_at(j, r, p.column)];
+        int here = (int)(r - p.begin);
+        if (v > best.v || (v >= best.v && here < best.at)) best.v = v, best.at = here;
+    }
+    best = eqnn__team(0, j.wide, j.deep, best, shared);
+    if (p.none) return;
+    if (p.begin < p.end) {
+        eqnn_real v = j.x[eqnn__fold_at(j, p.begin, p.column)];
+        if (v != v) best.at = 0;
+    }
+    for (size_t r = from; mask && r < p.end; r += step)
+        mask[eqnn__fold_at(j, r, p.column)] = (int)(r - p.begin) == best.at ? 1 : 0;
+    if (at && p.row == 0)
+        at[p.segment * j.cols + p.column] = p.begin < p.end ? (eqnn_real)best.at : 0;
+}
+
+static void eqnn__cuda_largest(eqnn__device *d, size_t n, const int *first, const int *order,
+                               size_t cols, const eqnn_real *x, eqnn_real *at, eqnn_real *mask)
+{
+    eqnn__fold_args j;
+    if (n == 0 || cols == 0) return;
+    eqnn__segments(&j, n, first, order, first ? cols : 1, x, NULL);
+    if (!first) { /* a row is a segment of numbers */
+        j.length = j.chunk = cols;
+        j.per = 1;
+        eqnn__fold_shape(&j, cols);
+    }
+    size_t grid = eqnn__fold_grid(&j);
+    EQNN__RUN(d, eqnn__largest_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn__peak), j, at,
+              mask);
+}
+
 /* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
 static __global__ void eqnn__standard_kernel(const __grid_constant__ eqnn__fold_args j, size_t ldg,
                                              size_t ldo, eqnn_real eps, const eqnn_real *g)
@@ -1208,28 +1636,32 @@ static __global__ void eqnn__gemm_kernel(const __grid_constant__ eqnn__product p
 }
 
 /* cuBLAS counts columns first: in its eyes our matrices are transposed, and C' = B' A'. */
-static void eqnn__gemm_blas(eqnn__device *d, const eqnn__product *p)
+static int eqnn__gemm_call(eqnn__device *d, const void *product)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
+    const eqnn__product *p = (const eqnn__product *)product;
     cublasOperation_t ta = p->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t tb = p->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
     eqnn_real alpha = (eqnn_real)p->alpha, beta = (eqnn_real)p->beta;
     int m = (int)p->m, n = (int)p->n, k = (int)p->k;
     int lda = (int)p->lda, ldb = (int)p->ldb, ldc = (int)p->ldc;
-    if (g->failed) return;
 #ifdef EQNN_DOUBLE
 #define EQNN__BLAS(name) cublasD##name
 #else
 #define EQNN__BLAS(name) cublasS##name
 #endif
     if (p->batch == 1)
-        eqnn__look_blas(d, EQNN__BLAS(gemm)(g->blas, tb, ta, n, m, k, &alpha, p->B, ldb, p->A, lda,
-                                            &beta, p->C, ldc));
-    else
-        eqnn__look_blas(d, EQNN__BLAS(gemmStridedBatched)(
-            g->blas, tb, ta, n, m, k, &alpha, p->B, ldb, (long long)p->sb, p->A, lda,
-            (long long)p->sa, &beta, p->C, ldc, (long long)p->sc, (int)p->batch));
+        return eqnn__look_blas(d, EQNN__BLAS(gemm)(g->blas, tb, ta, n, m, k, &alpha, p->B, ldb,
+                                                   p->A, lda, &beta, p->C, ldc));
+    return eqnn__look_blas(d, EQNN__BLAS(gemmStridedBatched)(
+        g->blas, tb, ta, n, m, k, &alpha, p->B, ldb, (long long)p->sb, p->A, lda,
+        (long long)p->sa, &beta, p->C, ldc, (long long)p->sc, (int)p->batch));
 #undef EQNN__BLAS
+}
+
+static void eqnn__gemm_blas(eqnn__device *d, const eqnn__product *p)
+{
+    eqnn__queue_call(d, eqnn__gemm_call, p, sizeof *p);
 }
 
 /* C = beta C + the sum over b of the products in part[b], in order. */
@@ -1598,6 +2030,87 @@ static void eqnn__cuda_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn
     memset(&j, 0, sizeof j);
     j.lmax = lmax, j.n = n, j.xyz = xyz, j.g = g, j.Y = dxyz;
     if (n > 0) eqnn__solid_run(d, &j, EQNN__SOLID_VJP);
+}
+
+/* ---- edge frames ---- */
+
+typedef struct eqnn__frame_args {
+    int lmax, mmax, warps; /* warps of a block */
+    size_t n, cols;
+    const eqnn__frame_terms *terms;
+    const eqnn_real *r;
+    const double *given;
+    eqnn_real *D;
+} eqnn__frame_args;
+
+static void eqnn__frame_copy(eqnn__device *d, const void *plan, void *made)
+{
+    const eqnn__frame_plan *p = (const eqnn__frame_plan *)plan;
+    size_t n = (size_t)(p->lmax + 1) * (size_t)(p->lmax + 1);
+    eqnn__frame_plan *q = (eqnn__frame_plan *)made;
+    q->lmax = p->lmax;
+    q->terms = (eqnn__frame_terms *)eqnn__gpu_upload(d, p->terms, n * sizeof *p->terms);
+}
+
+/* D^l from D^(l-1) by the lanes of a warp: the inner columns, then the outer ones. */
+static __device__ __forceinline__ void eqnn__frame_warp(int l, const eqnn__frame_terms *at,
+                                                        const double R[9], const double *lower,
+                                                        double *D)
+{
+    int lane = (int)(threadIdx.x % 32), w = 2 * l + 1;
+    double side[2];
+    for (int i = lane; i < w * (w - 2); i += 32) {
+        int k = i / (w - 2), c = i % (w - 2) + 1;
+        D[k * w + c] = eqnn__frame_inner(l, at, R, lower, k - l, c - l);
+    }
+    __syncwarp();
+    for (int i = lane; i < 2 * w; i += 32) {
+        int k = i / 2, s = i % 2;
+        eqnn__frame_side(l, at, s, side);
+        D[k * w + s * 2 * l] = eqnn__frame_outer(l, at, R, lower, k - l, s, side, D + k * w + l);
+    }
+    __syncwarp();
+}
+
+/* A warp makes the matrices of an edge, in shared memory the last two in double. */
+static __global__ void eqnn__frame_kernel(const __grid_constant__ eqnn__frame_args j)
+{
+    EQNN_SHARED(double, shared);
+    int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32), most = 2 * j.lmax + 1;
+    size_t e = (size_t)blockIdx.x * (size_t)j.warps + (size_t)warp;
+    double R[9], *D = shared + (size_t)warp * 2 * (size_t)(most * most);
+    if (e >= j.n) return; /* all lanes of the warp */
+    int there = eqnn__frame_rotation(j.r + 3 * e, R);
+    eqnn_real *out = j.D + e * j.cols;
+    for (int i = 0; i < 9 && j.given; i++) R[i] = j.given[9 * e + (size_t)i];
+    if (lane == 0) D[0] = 1, out[0] = 1;
+    out++;
+    __syncwarp();
+    for (int l = 1; l <= j.lmax; l++) {
+        int M = l < j.mmax ? l : j.mmax, w = 2 * l + 1, n = (2 * M + 1) * w;
+        double *now = D + l % 2 * most * most, *lower = D + (l + 1) % 2 * most * most;
+        if (there) eqnn__frame_warp(l, j.terms + l * l + l, R, lower, now);
+        for (int i = lane; i < n; i += 32) out[i] = there ? (eqnn_real)now[(l - M) * w + i] : 0;
+        out += n;
+    }
+}
+
+static void eqnn__cuda_frame(eqnn__device *d, const eqnn__frame_plan *plan, int mmax, size_t n,
+                             const eqnn_real *r, const double *given, eqnn_real *D)
+{
+    eqnn__frame_args j;
+    const eqnn__frame_plan *there = (const eqnn__frame_plan *)eqnn__gpu_plan(
+        d, plan, sizeof *plan, eqnn__frame_copy);
+    if (!there || n == 0) return;
+    size_t most = 2 * (size_t)plan->lmax + 1, room = 2 * most * most * sizeof(double);
+    j.lmax = plan->lmax, j.mmax = mmax;
+    for (j.warps = 8; j.warps > 1 && (size_t)j.warps * room > 49152;) j.warps /= 2;
+    j.n = n;
+    j.cols = (size_t)eqnn__frame_column(plan->lmax + 1, mmax);
+    j.terms = there->terms;
+    j.r = r, j.given = given, j.D = D;
+    size_t grid = (n + (size_t)j.warps - 1) / (size_t)j.warps, shared = (size_t)j.warps * room;
+    EQNN__RUN(d, eqnn__frame_kernel, grid, 32 * (size_t)j.warps, shared, j);
 }
 
 /* ---- training step ---- */
@@ -2840,6 +3353,8 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] = x1[c] = 0;
         if (with_dw) eqnn__channels<C>(eqnn__operand(px, (size_t)(i * xs)), l->x, x);
         if (with_dw && T) eqnn__channels<C>(eqnn__operand(px1, (size_t)(i * xs)), l->x, x1);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
@@ -3698,17 +4213,457 @@ static void eqnn__cuda_form(eqnn__device *d, const eqnn__form *f, const eqnn_rea
 }
 
 /* ----------------------------------------------------------------------------------------------
+   5 >>neighbours   Who is near whom. Points lie in cells at least as wide as the radius (of a
+                    periodic example: in slabs of its cell), and cells are hashed, so that memory
+                    is linear however far apart the points are. How points stand within a bucket
+                    depends on who came first; nothing else does: edges are counted, get their
+                    places by sums, and are sorted by source and image. Whether a distance is below
+                    the radius is decided by the processor's own function (eqnn.h, eqnn__near_by).
+   ---------------------------------------------------------------------------------------------- */
+
+#define EQNN__SHARES 8       /* threads that share the cells around a point      */
+#define EQNN__SCAN 2048      /* numbers of a block of running sums               */
+#define EQNN__SIDE 1048576.0 /* cells from the origin; those beyond are one cell */
+
+typedef struct eqnn__crowd {
+    size_t n, edges;
+    int loops, bits, examples;
+    int width;                    /* of a record: 1, or 5 when periodic                       */
+    const eqnn_real *pos;         /* [n, 3]                                                   */
+    const int *example;           /* [n] or NULL                                              */
+    const eqnn__box *box;         /* [examples] or NULL                                       */
+    double cell, r2;              /* the width of cells, the radius squared                   */
+    unsigned long long *told;     /* first row that is not finite, or too far; edges          */
+    unsigned long long *key;      /* [n] the cell                                             */
+    int *home;                    /* [n, 3] lattice vectors that lead into the cell           */
+    int *bucket, *list;           /* [n]; [n] points by bucket                                */
+    int *count, *start;           /* [2^bits], [2^bits + 1]                                   */
+    int *found;                   /* [n EQNN__SHARES + 1] edges, then those before            */
+    int *record;                  /* [edges, width] source; image seen from the smaller point,
+                                     whether the target is the larger; INT_MAX, 2: a loop     */
+    int *reverse, *leads;         /* [edges]; is it its pair's first?                         */
+    eqnn__lists to;
+} eqnn__crowd;
+
+/* ---- running sums ---- */
+
+/* The sum of v over the threads before this one, and over all. */
+static __device__ __forceinline__ unsigned long long eqnn__block_scan(unsigned long long v,
+                                                                      unsigned long long *all)
+{
+    EQNN_SHARED(unsigned long long, sum);
+    unsigned t = threadIdx.x;
+    sum[t] = v;
+    __syncthreads();
+    for (unsigned by = 1; by < EQNN__BLOCK; by *= 2) {
+        unsigned long long w = t >= by ? sum[t - by] : 0;
+        __syncthreads();
+        sum[t] += w;
+        __syncthreads();
+    }
+    unsigned long long before = sum[t] - v;
+    *all = sum[EQNN__BLOCK - 1];
+    __syncthreads();
+    return before;
+}
+
+/* Where this thread's numbers begin. */
+static __device__ __forceinline__ size_t eqnn__scan_at(void)
+{
+    return (size_t)blockIdx.x * EQNN__SCAN + (size_t)threadIdx.x * (EQNN__SCAN / EQNN__BLOCK);
+}
+
+static __global__ void eqnn__scan_sums_kernel(size_t n, const int *x, unsigned long long *part)
+{
+    unsigned long long sum = 0, all;
+    size_t at = eqnn__scan_at();
+    for (size_t i = at; i < at + EQNN__SCAN / EQNN__BLOCK && i < n; i++)
+        sum += (unsigned long long)x[i];
+    eqnn__block_scan(sum, &all);
+    if (threadIdx.x == 0) part[blockIdx.x] = all;
+}
+
+/* One block: part becomes the sum of the parts before. */
+static __global__ void eqnn__scan_parts_kernel(size_t parts, unsigned long long *part,
+                                               unsigned long long *total)
+{
+    unsigned long long carry = 0, all;
+    for (size_t from = 0; from < parts; from += EQNN__BLOCK) {
+        size_t i = from + threadIdx.x;
+        unsigned long long before = eqnn__block_scan(i < parts ? part[i] : 0, &all);
+        if (i < parts) part[i] = carry + before;
+        carry += all;
+    }
+    if (threadIdx.x == 0 && total) *total = carry;
+}
+
+static __global__ void eqnn__scan_kernel(size_t n, const int *x, const unsigned long long *part,
+                                         int *out)
+{
+    int v[EQNN__SCAN / EQNN__BLOCK];
+    unsigned long long sum = 0, all;
+    size_t at = eqnn__scan_at();
+    for (int k = 0; k < EQNN__SCAN / EQNN__BLOCK; k++) {
+        v[k] = at + (size_t)k < n ? x[at + (size_t)k] : 0;
+        sum += (unsigned long long)v[k];
+    }
+    sum = part[blockIdx.x] + eqnn__block_scan(sum, &all);
+    for (int k = 0; k < EQNN__SCAN / EQNN__BLOCK; k++) {
+        if (at + (size_t)k <= n) out[at + (size_t)k] = (int)sum;
+        sum += (unsigned long long)v[k];
+    }
+}
+
+/* out[i] = x[0] + .. + x[i-1] for i = 0..n, which may be x with room for one more; total, when
+   given, is the last, where int may be too small. */
+static void eqnn__cuda_scan(eqnn__device *d, size_t n, const int *x, int *out,
+                            unsigned long long *total)
+{
+    size_t parts = n / EQNN__SCAN + 1, room = EQNN__BLOCK * sizeof(unsigned long long);
+    unsigned long long *part = (unsigned long long *)eqnn__scratch(d, EQNN__SCRATCH_PART,
+                                                                   parts * sizeof *part);
+    EQNN__RUN(d, eqnn__scan_sums_kernel, parts, EQNN__BLOCK, room, n, x, part);
+    EQNN__RUN(d, eqnn__scan_parts_kernel, 1, EQNN__BLOCK, room, parts, part, total);
+    EQNN__RUN(d, eqnn__scan_kernel, parts, EQNN__BLOCK, room, n, x, part, out);
+}
+
+/* ---- cells ---- */
+
+static __device__ __forceinline__ int eqnn__crowd_example(const eqnn__crowd &j, size_t i)
+{
+    return j.example ? j.example[i] : 0;
+}
+
+static __device__ __forceinline__ int eqnn__crowd_bucket(const eqnn__crowd &j,
+                                                         unsigned long long key, int example)
+{
+    unsigned long long h = key + (unsigned long long)example * 0xd1342543de82ef95ull;
+    return (int)((h * 0x9e3779b97f4a7c15ull) >> (64 - j.bits));
+}
+
+/* Along an axis of space, from 1 on, so that the cell before has a number, too. */
+static __device__ __forceinline__ unsigned long long eqnn__crowd_axis(double x, double width)
+{
+    double cell = floor(x / width), most = EQNN__SIDE - 2;
+    if (!(cell > -most)) cell = -most;
+    if (cell > most) cell = most;
+    return (unsigned long long)(cell + EQNN__SIDE);
+}
+
+/* Along a lattice vector; home leads the point into the cell. */
+static __device__ __forceinline__ unsigned long long
+eqnn__crowd_slab(const eqnn__crowd &j, const eqnn__box *box, size_t i, int k, int *home)
+{
+    double f = 0;
+    for (int c = 0; c < 3; c++) f += (double)j.pos[3 * i + (size_t)c] * box->inverse[3 * c + k];
+    double steps = ceil(-f);
+    if (!(fabs(steps) < 1e8)) {
+        if (f - f == 0) atomicMin(j.told + 1, (unsigned long long)i);
+        steps = f = 0;
+    }
+    int slab = (int)((f + steps) * box->slabs[k]);
+    *home = (int)steps;
+    return (unsigned long long)(slab < box->slabs[k] ? slab : box->slabs[k] - 1);
+}
+
+static __global__ void eqnn__crowd_cells_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.n) {
+        int example = eqnn__crowd_example(j, i);
+        const eqnn__box *box = j.box ? j.box + example : NULL;
+        unsigned long long key = 0;
+        for (int k = 0; k < 3; k++) {
+            double x = (double)j.pos[3 * i + (size_t)k];
+            if (!(x - x == 0)) atomicMin(j.told, (unsigned long long)i);
+            key |= (box ? eqnn__crowd_slab(j, box, i, k, j.home + 3 * i + k)
+                        : eqnn__crowd_axis(x, j.cell)) << (21 * k);
+        }
+        j.key[i] = key;
+        j.bucket[i] = eqnn__crowd_bucket(j, key, example);
+        atomicAdd(j.count + j.bucket[i], 1);
+    }
+}
+
+/* A bucket is filled from its end. */
+static __global__ void eqnn__crowd_fill_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.n) {
+        int b = j.bucket[i], left = atomicAdd(j.count + b, -1);
+        j.list[j.start[b] + left - 1] = (int)i;
+    }
+}
+
+/* ---- edges ---- */
+
+/* The d-th cell around that of point t, and w, the image of the box in which it lies; 0: there is
+   none. */
+static __device__ __forceinline__ int eqnn__crowd_cell(const eqnn__crowd &j, const eqnn__box *box,
+                                                       size_t t, long long d, int w[3],
+                                                       unsigned long long *key)
+{
+    *key = 0;
+    for (int k = 0; k < 3; k++) {
+        int reach = box ? box->reach[k] : 1, n = box ? box->slabs[k] : 1 << 21;
+        int at = (int)(j.key[t] >> (21 * k) & 0x1fffff) + (int)(d % (2 * reach + 1)) - reach;
+        d /= 2 * reach + 1;
+        w[k] = at >= 0 ? at / n : -((n - 1 - at) / n);
+        *key |= (unsigned long long)(at - w[k] * n) << (21 * k);
+        if (!box && w[k] != 0) return 0;
+    }
+    return 1;
+}
+
+/* Is source s, moved by w boxes from where it is at home, near target t? Then 1, and the record. */
+static __device__ __forceinline__ int eqnn__crowd_try(const eqnn__crowd &j, const eqnn__box *box,
+                                                      int t, int s, const int w[3], int *record)
+{
+    int n[3] = {0, 0, 0}, sign = 0;
+    if (!box && s == t) return 0;
+    for (int k = 0; box && k < 3; k++) {
+        n[k] = w[k] + j.home[3 * (size_t)s + (size_t)k] - j.home[3 * (size_t)t + (size_t)k];
+        if (!sign) sign = (n[k] > 0) - (n[k] < 0);
+    }
+    if (s == t && !sign) return 0;
+    int back = s < t || (s == t && sign < 0);
+    for (int k = 0; back && k < 3; k++) n[k] = -n[k];
+    if (!eqnn__near_by(j.pos, box ? box->cell : NULL, j.r2, s < t ? s : t, s < t ? t : s, n))
+        return 0;
+    if (!record) return 1;
+    record[0] = s;
+    for (int k = 0; box && k < 3; k++) record[1 + k] = n[k];
+    if (box) record[4] = back;
+    return 1;
+}
+
+/* This share of the edges that enter t; record NULL: only how many. */
+static __device__ __forceinline__ int eqnn__crowd_look(const eqnn__crowd &j, size_t t, int share,
+                                                       int *record)
+{
+    int example = eqnn__crowd_example(j, t), n = 0, w[3];
+    const eqnn__box *box = j.box ? j.box + example : NULL;
+    long long cells = 1;
+    unsigned long long key;
+    for (int k = 0; k < 3; k++) cells *= box ? 2 * box->reach[k] + 1 : 3;
+    for (long long d = share; d < cells; d += EQNN__SHARES) {
+        if (!eqnn__crowd_cell(j, box, t, d, w, &key)) continue;
+        int b = eqnn__crowd_bucket(j, key, example);
+        for (int q = j.start[b]; q < j.start[b + 1]; q++) {
+            int s = j.list[q];
+            if (j.key[s] != key || eqnn__crowd_example(j, (size_t)s) != example) continue;
+            n += eqnn__crowd_try(j, box, (int)t, s, w,
+                                 record ? record + (size_t)j.width * (size_t)n : NULL);
+        }
+    }
+    if (share > 0 || !j.loops) return n;
+    for (int k = 0; record && k < j.width; k++)
+        record[(size_t)j.width * (size_t)n + (size_t)k] = k == 0 ? (int)t : k < 4 ? INT_MAX : 2;
+    return n + 1;
+}
+
+static __global__ void eqnn__crowd_count_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.n * EQNN__SHARES)
+        j.found[i] = eqnn__crowd_look(j, i / EQNN__SHARES, (int)(i % EQNN__SHARES), NULL);
+}
+
+static __global__ void eqnn__crowd_edges_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.n * EQNN__SHARES) {
+        size_t t = i / EQNN__SHARES;
+        if (i % EQNN__SHARES == 0) j.to.first[t] = j.found[i];
+        if (i + 1 == j.n * EQNN__SHARES) j.to.first[t + 1] = j.found[i + 1];
+        if (j.found[i] == j.found[i + 1]) continue;
+        eqnn__crowd_look(j, t, (int)(i % EQNN__SHARES),
+                         j.record + (size_t)j.width * (size_t)j.found[i]);
+        for (int e = j.found[i]; e < j.found[i + 1]; e++) j.to.target[e] = (int)t;
+    }
+}
+
+/* ---- order ---- */
+
+static __device__ __forceinline__ int eqnn__record_less(const int *a, const int *b, int width)
+{
+    for (int k = 0; k < width; k++)
+        if (a[k] != b[k]) return a[k] < b[k];
+    return 0;
+}
+
+/* An edge goes behind all of its target that are less. The shift leads the source to its image,
+   with the signs of zeros that the processor gives. */
+static __global__ void eqnn__crowd_sort_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(e, j.edges) {
+        int t = j.to.target[e], at = j.to.first[t];
+        const int *mine = j.record + (size_t)j.width * e;
+        for (int f = j.to.first[t]; f < j.to.first[t + 1]; f++)
+            at += eqnn__record_less(j.record + (size_t)j.width * (size_t)f, mine, j.width);
+        j.to.source[at] = mine[0];
+        j.to.same[e] = (int)e;
+        for (int k = 0; j.box && k < 3; k++) {
+            const double *cell = j.box[eqnn__crowd_example(j, (size_t)t)].cell;
+            double x = mine[4] == 2 ? 0 : eqnn__lattice(cell, mine + 1, k);
+            j.to.shift[3 * (size_t)at + (size_t)k] = (eqnn_real)(mine[4] == 1 ? -x : x);
+        }
+    }
+}
+
+/* The first edge of from..to-1 whose source is not below s. */
+static __device__ __forceinline__ int eqnn__crowd_find(const eqnn__crowd &j, int from, int to,
+                                                       int s)
+{
+    while (from < to) {
+        int middle = from + (to - from) / 2;
+        if (j.to.source[middle] < s) from = middle + 1;
+        else to = middle;
+    }
+    return from;
+}
+
+/* Edges s -> t and t -> s are runs of the same length, and the q-th by source out of one is the
+   q-th of the other by target. What leads back along an edge is found as on the processor
+   (eqnn__reverses): among up to 64, the one with the opposite shift. */
+static __global__ void eqnn__crowd_reverse_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.edges) {
+        int e = (int)i, t = j.to.target[e], s = j.to.source[e], back = e, matches = 0;
+        int start = eqnn__crowd_find(j, j.to.first[t], j.to.first[t + 1], s);
+        int from = eqnn__crowd_find(j, j.to.first[s], j.to.first[s + 1], t);
+        int to = eqnn__crowd_find(j, from, j.to.first[s + 1], t + 1);
+        j.to.by_source[from + e - start] = e;
+        for (int f = from; f < to && to - from <= 64; f++) {
+            int opposite = 1;
+            for (size_t k = 0; j.box && k < 3; k++)
+                opposite &= j.to.shift[3 * i + k] == -j.to.shift[3 * (size_t)f + k];
+            if (!opposite) continue;
+            back = f;
+            matches++;
+        }
+        if (matches != 1) *j.to.lone = 1; /* all who write write the same */
+        j.reverse[e] = back;
+        j.leads[e] = back >= e;
+    }
+}
+
+/* A pair has the number of the pairs that begin before its first edge, and two edges unless it is a
+   loop. */
+static __global__ void eqnn__crowd_pair_kernel(eqnn__crowd j)
+{
+    EQNN__STRIDE(i, j.edges) {
+        int e = (int)i, f = j.reverse[e], t = j.to.target[e];
+        int pair = j.to.pair_number[f < e ? f : e];
+        if (*j.to.lone) continue;
+        j.to.pair[e] = pair;
+        if (i + 1 == j.edges) j.to.pair_first[j.to.pair_number[j.edges]] = e + 1;
+        if (f < e) continue;
+        int first = 2 * pair - (j.loops ? t + (j.to.source[e] > t) : 0);
+        j.to.pair_edge[pair] = e;
+        j.to.pair_first[pair] = first;
+        j.to.pair_list[first] = e;
+        if (f > e) j.to.pair_list[first + 1] = f;
+    }
+}
+
+/* ---- the entry ---- */
+
+/* The next piece of working memory at p; p is NULL while it is measured. */
+static void *eqnn__crowd_piece(char *p, size_t *at, size_t bytes)
+{
+    size_t start = *at;
+    *at += (bytes + 255) / 256 * 256;
+    return p ? p + start : NULL;
+}
+
+static size_t eqnn__crowd_place(eqnn__crowd *j, char *p)
+{
+    size_t at = 0, n = j->n, buckets = (size_t)1 << j->bits;
+    j->told = (unsigned long long *)eqnn__crowd_piece(p, &at, 3 * sizeof *j->told);
+    j->key = (unsigned long long *)eqnn__crowd_piece(p, &at, n * sizeof *j->key);
+    if (j->box)
+        j->box = (eqnn__box *)eqnn__crowd_piece(p, &at, (size_t)j->examples * sizeof *j->box);
+    j->home = (int *)eqnn__crowd_piece(p, &at, 3 * n * sizeof(int));
+    j->bucket = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
+    j->list = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
+    j->count = (int *)eqnn__crowd_piece(p, &at, buckets * sizeof(int));
+    j->start = (int *)eqnn__crowd_piece(p, &at, (buckets + 1) * sizeof(int));
+    j->found = (int *)eqnn__crowd_piece(p, &at, (n * EQNN__SHARES + 1) * sizeof(int));
+    return at;
+}
+
+static void eqnn__crowd_count(eqnn__device *d, const eqnn__crowd *j, eqnn__cloud *q)
+{
+    size_t buckets = (size_t)1 << j->bits, n = j->n;
+    unsigned long long told[3];
+    eqnn__fill_ints(d, 3 * sizeof *j->told / sizeof(int), -1, j->told);
+    eqnn__fill_ints(d, buckets, 0, j->count);
+    if (q->box)
+        eqnn__cuda_copy(d, (void *)(uintptr_t)j->box, q->box,
+                        (size_t)q->examples * sizeof *q->box, EQNN__TO_DEVICE);
+    EQNN__RUN(d, eqnn__crowd_cells_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, *j);
+    eqnn__cuda_scan(d, buckets, j->count, j->start, NULL);
+    EQNN__RUN(d, eqnn__crowd_fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, *j);
+    EQNN__RUN(d, eqnn__crowd_count_kernel, eqnn__grid_of(n * EQNN__SHARES), EQNN__BLOCK, 0, *j);
+    eqnn__cuda_scan(d, n * EQNN__SHARES, j->found, j->found, j->told + 2);
+    eqnn__cuda_copy(d, told, j->told, sizeof told, EQNN__TO_HOST);
+    q->bad = told[0] == EQNN__UNMARKED ? -1 : (int64_t)told[0];
+    q->away = told[1] == EQNN__UNMARKED ? -1 : (int64_t)told[1];
+    q->edges = (int64_t)told[2];
+}
+
+static void eqnn__crowd_fill(eqnn__device *d, eqnn__crowd *j, const eqnn__cloud *q)
+{
+    size_t edges = j->edges = (size_t)q->edges, grid = eqnn__grid_of(edges);
+    j->to = q->to;
+    j->record = (int *)eqnn__scratch(d, EQNN__SCRATCH_EDGES,
+                                     (edges * ((size_t)j->width + 2) + 1) * sizeof(int));
+    if (!j->record) return;
+    j->reverse = j->record + edges * (size_t)j->width;
+    j->leads = j->reverse + edges;
+    eqnn__fill_ints(d, 1, 0, j->to.lone);
+    if (j->n == 0) eqnn__fill_ints(d, 1, 0, j->to.first);
+    EQNN__RUN(d, eqnn__crowd_edges_kernel, eqnn__grid_of(j->n * EQNN__SHARES), EQNN__BLOCK, 0, *j);
+    EQNN__RUN(d, eqnn__crowd_sort_kernel, grid, EQNN__BLOCK, 0, *j);
+    EQNN__RUN(d, eqnn__crowd_reverse_kernel, grid, EQNN__BLOCK, 0, *j);
+    eqnn__cuda_scan(d, edges, j->leads, j->to.pair_number, NULL);
+    EQNN__RUN(d, eqnn__crowd_pair_kernel, grid, EQNN__BLOCK, 0, *j);
+}
+
+static void eqnn__cuda_neighbours(eqnn__device *d, eqnn__cloud *q)
+{
+    eqnn__crowd j;
+    memset(&j, 0, sizeof j);
+    j.n = (size_t)q->n;
+    j.loops = q->loops;
+    j.examples = q->examples;
+    j.width = q->box ? 5 : 1;
+    j.pos = q->pos;
+    j.example = q->example;
+    j.box = q->box;
+    j.cell = q->width;
+    j.r2 = q->r2;
+    j.bits = 1;
+    while (j.bits < 30 && (size_t)1 << j.bits < j.n) j.bits++;
+    char *p = (char *)eqnn__scratch(d, EQNN__SCRATCH_NEAR, eqnn__crowd_place(&j, NULL));
+    if (!p) return;
+    j.box = q->box;
+    eqnn__crowd_place(&j, p);
+    if (q->to.first) eqnn__crowd_fill(d, &j, q);
+    else eqnn__crowd_count(d, &j, q);
+}
+
+/* ----------------------------------------------------------------------------------------------
    6 >>table   The only symbol that is seen from outside; its name carries the scalar type.
    ---------------------------------------------------------------------------------------------- */
 
 static const eqnn__kernels eqnn__cuda_kernels = {
     eqnn__cuda_begin,    eqnn__cuda_end,          eqnn__cuda_reserve,   eqnn__cuda_release,
-    eqnn__cuda_copy,     eqnn__cuda_fill,         eqnn__cuda_wait,      eqnn__cuda_map,
+    eqnn__cuda_copy,     eqnn__cuda_fill,         eqnn__cuda_wait,      eqnn__cuda_send,
+    eqnn__cuda_map,
     eqnn__cuda_random,   eqnn__cuda_check,        eqnn__cuda_fold_rows, eqnn__cuda_fold_cols,
-    eqnn__cuda_fold_segments, eqnn__cuda_total,   eqnn__cuda_softmax,   eqnn__cuda_standard,
+    eqnn__cuda_fold_segments, eqnn__cuda_total,   eqnn__cuda_softmax,   eqnn__cuda_largest,
+    eqnn__cuda_standard,
     eqnn__cuda_take_rows, eqnn__cuda_copy2d,      eqnn__cuda_transpose, eqnn__cuda_take_cols,
     eqnn__cuda_add_cols, eqnn__cuda_gemm,         eqnn__cuda_form,      eqnn__cuda_solid,
-    eqnn__cuda_solid_vjp, eqnn__cuda_update
+    eqnn__cuda_solid_vjp, eqnn__cuda_frame,       eqnn__cuda_neighbours, eqnn__cuda_update,    1
 };
 
 const eqnn__kernels *eqnn__cuda(void)

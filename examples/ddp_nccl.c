@@ -10,10 +10,9 @@
                   and the callback hands the slab's address there to ncclAllReduce. MPI only starts
                   the processes, tells them how to find each other, and adds the printed errors up.
 
-   The network and its training are those of ddp.h, which knows nothing of GPUs. The callback waits
-   twice, until the gradients are there and until they are exchanged, as it does not know which
-   stream eqnn works on; a network worth several GPUs takes far longer than that for a step. Another
-   number of GPUs gives other weights, to rounding. */
+   The network and its training are those of ddp.h, which knows nothing of GPUs. The exchange is put
+   on the stream that eqnn works on (eqnn_stream), behind the gradients and before the optimizer's
+   step: nobody waits for it. Another number of GPUs gives other weights, to rounding. */
 #define EQNN_IMPLEMENTATION
 #include "ddp.h"
 #include <cuda_runtime.h>
@@ -22,7 +21,6 @@
 typedef struct gpus {
     ddp *d;
     ncclComm_t all;
-    cudaStream_t stream; /* of the exchange */
 } gpus;
 
 /* 1 when all went well; else 0, and the context has the sentence. */
@@ -44,10 +42,9 @@ static int mean_over_gpus(void *user, eqnn_real *values, size_t count)
 {
     const gpus *g = user;
     ncclDataType_t type = sizeof *values == sizeof(double) ? ncclDouble : ncclFloat;
-    return cuda_good(g, cudaDeviceSynchronize(), "the step before the exchange") &&
-           nccl_good(g, ncclAllReduce(values, values, count, type, ncclAvg, g->all, g->stream),
-                     "ncclAllReduce") &&
-           cuda_good(g, cudaStreamSynchronize(g->stream), "the exchange of gradients");
+    cudaStream_t stream = eqnn_stream(g->d->c);
+    return nccl_good(g, ncclAllReduce(values, values, count, type, ncclAvg, g->all, stream),
+                     "ncclAllReduce");
 }
 
 /* Which process this is of those on its machine, and so which GPU it takes. */
@@ -71,13 +68,12 @@ static void meet(gpus *g, int device)
     ddp_check(d);
     MPI_Bcast(&name, sizeof name, MPI_BYTE, 0, MPI_COMM_WORLD);
     nccl_good(g, ncclCommInitRank(&g->all, d->ranks, name, d->rank), "ncclCommInitRank");
-    cuda_good(g, cudaStreamCreate(&g->stream), "cudaStreamCreate");
     ddp_check(d);
 }
 
 static void part(gpus *g)
 {
-    if (g->stream) cuda_good(g, cudaStreamDestroy(g->stream), "cudaStreamDestroy");
+    cuda_good(g, cudaStreamSynchronize(eqnn_stream(g->d->c)), "the last exchange");
     if (g->all) nccl_good(g, ncclCommDestroy(g->all), "ncclCommDestroy");
     ddp_check(g->d);
 }
@@ -95,7 +91,7 @@ static const eqnn_option options[] = {
 int main(int argc, char **argv)
 {
     ddp d;
-    gpus g = { &d, NULL, NULL };
+    gpus g = { &d, NULL };
     if (ddp_start(&d, &argc, &argv, "the forces of springs, learned on several GPUs", options)) {
         char device[32];
         int k = rank_on_machine();

@@ -1,10 +1,12 @@
 /* The table of eqnn_cuda.cuh against the processor's, entry by entry, on small and odd shapes. The
    kernels run through tests/cuda_emulate.h, each twice, with threads in opposite orders: a missing
    barrier shows as other bits. */
+#define EQNN__FORM_TILE 50 /* small forms take several tiles */
 #include "cuda_emulate.h"
 #include "../eqnn_cuda.cuh"
 #include "test.h"
 #include <sys/wait.h>
+#include "cuda_forms.h"
 
 /* 0: a processor; 1, 2: the GPU, threads in both orders. */
 enum { SIDES = 3 };
@@ -354,12 +356,12 @@ TEST(no_columns_to_fold)
 
 TEST(segments)
 {
-    static const size_t segments[] = {1, 2, 37, 500, 70000};
-    static const size_t cols_of[] = {1, 4, 5, 33, 64};
+    static const size_t segments[] = {1, 2, 19, 2000};
+    static const size_t cols_of[] = {1, 4, 33};
     char what[200];
     open_sides();
     EVERY(n, segments) EVERY(cols, cols_of) for (int ordered = 0; ordered < 2; ordered++) {
-        size_t items = n > 1000 ? n + n / 2 : 4 * n + 300;
+        size_t items = n > 1000 ? n + n / 2 : 2 * n + 200;
         if (n > 1000 && (cols > 1 || ordered)) continue;
         copies first = borders(n, (int)items), order = permutation(items);
         copies x = reals(items * cols, -1, 1), y = reals(n * cols, 0, 0);
@@ -387,6 +389,55 @@ TEST(softmax_of_rows)
         EACH(softmax, rows, NULL, NULL, cols, p(x), p(y));
         CHECK_REALS(y, near_bits(1e-13, 1e-6));
         copies_free(&x), copies_free(&y);
+    }
+    close_sides();
+}
+
+/* Many equals, so that who is first matters; NaN and infinities in all places. */
+static copies levels(size_t n, int awkward)
+{
+    static const eqnn_real odd[4] = {(eqnn_real)NAN, -(eqnn_real)HUGE_VAL, (eqnn_real)HUGE_VAL, 1};
+    eqnn_real *v = (eqnn_real *)malloc((n + 1) * sizeof *v);
+    uint64_t stream = eqnn__stream(side_serial++, 4);
+    for (size_t i = 0; i < n; i++) {
+        int k = (int)(eqnn__uniform(stream, i) * 5);
+        v[i] = awkward && k < 4 ? odd[awkward == 1 ? k : 1 - k % 2] : (eqnn_real)(k - 3);
+    }
+    copies x = copies_make(v, n * sizeof *v);
+    free(v);
+    return x;
+}
+
+TEST(largest)
+{
+    static const size_t segments[] = {1, 2, 19, 2000};
+    static const size_t cols_of[] = {1, 4, 33};
+    char what[200];
+    open_sides();
+    EVERY(rows, some_rows) EVERY(cols, cols_of) for (int awkward = 0; awkward < 3; awkward++) {
+        if (rows * cols > 10000) continue;
+        copies x = levels(rows * cols, awkward), at = reals(rows, 5, 6);
+        copies mask = reals(rows * cols, 5, 6);
+        WHAT("largest of %zu by %zu, awkward %d", rows, cols, awkward);
+        EACH(largest, rows, NULL, NULL, cols, p(x), p(at), p(mask));
+        CHECK_REALS(at, 0);
+        CHECK_REALS(mask, 0);
+        copies_free(&x), copies_free(&at), copies_free(&mask);
+    }
+    EVERY(n, segments) EVERY(cols, cols_of) for (int way = 0; way < 6; way++) {
+        size_t items = n > 1000 ? n + n / 2 : 2 * n + 200;
+        int ordered = way % 2;
+        if (n > 1000 && (cols > 1 || way)) continue;
+        copies first = borders(n, (int)items), order = permutation(items);
+        copies x = levels(items * cols, way / 2), at = reals(n * cols, 5, 6);
+        copies mask = reals(items * cols, 5, 6);
+        WHAT("largest of %zu segments by %zu, way %d", n, cols, way);
+        EACH(largest, n, pi(first), ordered ? pi(order) : NULL, cols, p(x), NULL, p(mask));
+        EACH(largest, n, pi(first), ordered ? pi(order) : NULL, cols, p(x), p(at), NULL);
+        CHECK_REALS(at, 0);
+        CHECK_REALS(mask, 0);
+        copies_free(&first), copies_free(&order);
+        copies_free(&x), copies_free(&at), copies_free(&mask);
     }
     close_sides();
 }
@@ -471,7 +522,7 @@ TEST(rows_and_columns)
 TEST(copies_and_fills)
 {
     char what[200];
-    size_t sizes[] = {0, 1, 100, 70000, 1500000};
+    size_t sizes[] = {0, 1, 100, 70000, 150000}; /* nine of the last fill the ring */
     open_sides();
     EVERY(n, sizes) {
         copies x = reals(n, -1, 1), y = reals(n, 0, 0), z = reals(n, 0, 1);
@@ -618,6 +669,87 @@ static eqnn__update some_update(int kind)
     return u;
 }
 
+static eqnn__frame_plan frame_plan(int lmax)
+{
+    eqnn__frame_plan f;
+    f.next = NULL;
+    f.lmax = lmax;
+    f.terms = (eqnn__frame_terms *)calloc((size_t)(lmax + 1) * (size_t)(lmax + 1), sizeof *f.terms);
+    for (int l = 1; l <= lmax; l++)
+        for (int m = -l; m <= l; m++) {
+            eqnn__frame_terms *t = f.terms + l * l + l + m;
+            t->n = eqnn__gradient_terms(l, m, t->t);
+        }
+    return f;
+}
+
+/* No direction, all axes both ways, nearly those that the two charts begin at, and any; of all
+   lengths that a number can have. */
+static copies directions(size_t n)
+{
+    eqnn_real *v = (eqnn_real *)malloc((3 * n + 1) * sizeof *v);
+    uint64_t stream = eqnn__stream(side_serial++, 5);
+    for (size_t e = 0; e < n; e++) {
+        double scale = e % 5 == 3 ? 1e-30 : e % 5 == 4 ? 1e30 : 1;
+        for (size_t k = 0; k < 3; k++) {
+            double u = e < 7 ? 0 : 2 * eqnn__uniform(stream, 3 * e + k) - 1;
+            if (e > 0 && e < 7 && k == (e - 1) / 2) u = e % 2 ? 1 : -1;
+            if (e >= 7 && e < 15 && k != 1) u *= 1e-4;
+            if (e >= 15 && e < 19 && k == 1) u = -0.5;
+            v[3 * e + k] = (eqnn_real)(u * scale);
+        }
+    }
+    copies x = copies_make(v, 3 * n * sizeof *v);
+    free(v);
+    return x;
+}
+
+/* A turn about x, about y or about z for every edge. */
+static copies turns(size_t n)
+{
+    double *v = (double *)calloc(9 * n + 1, sizeof *v);
+    uint64_t stream = eqnn__stream(side_serial++, 6);
+    for (size_t e = 0; e < n; e++) {
+        size_t a = e % 3, b = (a + 1) % 3, c = (a + 2) % 3;
+        double angle = 7 * eqnn__uniform(stream, e), *R = v + 9 * e;
+        R[4 * a] = 1;
+        R[4 * b] = R[4 * c] = cos(angle);
+        R[3 * b + c] = -sin(angle);
+        R[3 * c + b] = sin(angle);
+    }
+    copies x = copies_make(v, 9 * n * sizeof *v);
+    free(v);
+    return x;
+}
+
+TEST(frames)
+{
+    static const int degrees[] = {0, 1, 2, 6, 11, 32};
+    static const size_t edges[] = {0, 1, 19, 101};
+    char what[200];
+    eqnn__frame_plan plan[6];
+    open_sides();
+    for (int i = 0; i < 6; i++) plan[i] = frame_plan(degrees[i]);
+    for (int i = 0; i < 6; i++) EVERY(n, edges) for (int way = 0; way < 3; way++) {
+        int lmax = degrees[i], mmax = way == 1 && lmax > 1 ? 1 : lmax;
+        if (lmax == 32 && n > 19) continue;
+        copies r = directions(n), given = turns(n);
+        copies D = reals(n * (size_t)eqnn__frame_column(lmax + 1, mmax), 5, 6);
+        WHAT("frames of %zu edges, lmax %d, mmax %d, way %d", n, lmax, mmax, way);
+        for (side = 0; side < SIDES; side++) {
+            emulate_backwards = side == 2;
+            side_table[side]->frame(side_device + side, plan + i, mmax, n, p(r),
+                                    way == 2 ? (const double *)given.p[side] : NULL, p(D));
+            wait_sides();
+        }
+        side = emulate_backwards = 0;
+        CHECK_REALS(D, near_bits(1e-13, 1e-6));
+        copies_free(&r), copies_free(&given), copies_free(&D);
+    }
+    for (int i = 0; i < 6; i++) free(plan[i].terms);
+    close_sides();
+}
+
 TEST(updates)
 {
     static const size_t shapes[] = {0, 1, 3, 4, 130, 2047};
@@ -659,6 +791,354 @@ TEST(updates_stop)
     CHECK(memcmp(before, after, sizeof after));
     copies_free(&w), copies_free(&g), copies_free(&h);
     close_sides();
+}
+
+/* ---- neighbours ---- */
+
+/* A context whose numbers live on the emulated GPU, and whose own memory no kernel may touch. */
+static eqnn_ctx *gpu_context(void)
+{
+    eqnn_opts o = test_opts();
+    o.device = "cuda:0";
+    o.alloc = emulate_alloc;
+    eqnn_ctx *c = eqnn_make(&o);
+    CHECK_OK(c);
+    return test_contexts[test_context_count++] = c;
+}
+
+/* n of these, equal here and there to the processor's? */
+static int same_ints(eqnn_ctx *c, const int *want, const int *here, const int *there, int n)
+{
+    std::vector<int> copy((size_t)n + 1);
+    if (!want || !here || !there) return !want && !here && !there;
+    c->k->copy(&c->device, copy.data(), there, (size_t)n * sizeof(int), EQNN__TO_HOST);
+    return !memcmp(want, here, (size_t)n * sizeof(int)) &&
+           !memcmp(want, copy.data(), (size_t)n * sizeof(int));
+}
+
+static int same_index(const eqnn_ints *want, const eqnn_ints *x)
+{
+    if (!want || !x) return !want && !x;
+    eqnn_ctx *c = x->ctx;
+    return want->count == x->count && want->range == x->range && want->keep == x->keep &&
+           same_ints(c, want->v, x->v, x->there.v, x->count) &&
+           same_ints(c, want->first, x->first, x->there.first, x->range + 1) &&
+           same_ints(c, want->list, x->list, x->there.list, x->count);
+}
+
+static int same_shifts(const eqnn_graph *want, const eqnn_graph *g)
+{
+    size_t bytes = 3 * (size_t)want->edges * sizeof(eqnn_real);
+    std::vector<char> copy(bytes + 1);
+    if (!want->shift) return !g->shift && !g->there->shift;
+    g->ctx->k->copy(&g->ctx->device, copy.data(), g->there->shift, bytes, EQNN__TO_HOST);
+    return !memcmp(want->shift, g->shift, bytes) && !memcmp(want->shift, copy.data(), bytes);
+}
+
+static int same_graphs(const eqnn_graph *want, const eqnn_graph *g)
+{
+    const eqnn_graph *t = g->there;
+    eqnn_ctx *c = g->ctx;
+    int n = want->targets, edges = want->edges;
+    return g->targets == n && g->sources == n && g->edges == edges && g->pairs == want->pairs &&
+           g->examples == want->examples && g->blocks == want->blocks && t != g &&
+           t->edges == edges && t->pairs == g->pairs && t->blocks == g->blocks &&
+           same_ints(c, want->source, g->source, t->source, edges) &&
+           same_ints(c, want->target, g->target, t->target, edges) &&
+           same_ints(c, want->first, g->first, t->first, n + 1) &&
+           same_ints(c, want->by_source, g->by_source, t->by_source, edges) &&
+           same_ints(c, want->first_by_source, g->first_by_source, t->first_by_source, n + 1) &&
+           same_ints(c, want->example, g->example, t->example, n) &&
+           same_ints(c, want->pair, g->pair, t->pair, edges) &&
+           same_ints(c, want->pair_edge, g->pair_edge, t->pair_edge, want->pairs) &&
+           same_ints(c, want->block, g->block, t->block, want->blocks + 1) &&
+           same_ints(c, g->order, g->order, t->order, edges) &&
+           same_index(want->source_index, g->source_index) &&
+           same_index(want->target_index, g->target_index) &&
+           same_index(want->example_index, g->example_index) &&
+           same_index(want->pair_index, g->pair_index) &&
+           same_index(want->pair_edge_index, g->pair_edge_index) && same_shifts(want, g);
+}
+
+/* A cloud of points, and the contexts that search it: a processor, a GPU. */
+typedef struct cloud {
+    eqnn_ctx *c[2];
+    std::vector<eqnn_real> x;
+    eqnn_graph_opts o;
+} cloud;
+
+static cloud cloud_make(void)
+{
+    cloud q;
+    q.c[0] = test_context();
+    q.c[1] = gpu_context();
+    memset(&q.o, 0, sizeof q.o);
+    return q;
+}
+
+static void cloud_fill(cloud *q, size_t n, double low, double high)
+{
+    uint64_t stream = eqnn__stream(side_serial++, 4);
+    q->x.resize(3 * n);
+    for (size_t i = 0; i < 3 * n; i++)
+        q->x[i] = (eqnn_real)(low + (high - low) * eqnn__uniform(stream, i));
+}
+
+static eqnn_tensor *cloud_points(const cloud *q, int where)
+{
+    static const eqnn_real none[1] = { 0 };
+    return eqnn_from(q->c[where], (int)(q->x.size() / 3), 3, q->x.empty() ? none : q->x.data());
+}
+
+/* Both find the same graph, kept or not, threads in either order; its edges, -1: an error. */
+static int check_cloud(const cloud *q, double radius, const char *what)
+{
+    eqnn_graph_opts o = q->o;
+    const eqnn_graph *want = eqnn_radius_graph(cloud_points(q, 0), radius, &o);
+    int edges = want ? want->edges : -1;
+    for (int way = 0; way < 2; way++) {
+        emulate_backwards = way;
+        eqnn_tensor *pos = cloud_points(q, 1);
+        long waits = emulate_waits;
+        const eqnn_graph *g = eqnn_radius_graph(pos, radius, &o);
+        waits = emulate_waits - waits;
+        if (!want && eqnn_error(q->c[0])) {
+            CHECK_TEXT(eqnn_error(q->c[1]) ? eqnn_error(q->c[1]) : "none", eqnn_error(q->c[0]));
+            eqnn_clear(q->c[1]);
+            continue;
+        }
+        int good = g && same_graphs(want, g);
+        if (!good)
+            printf("    %s, way %d: %d edges, %d pairs, %d blocks (%d, %d, %d) %s\n", what, way,
+                   edges, want->pairs, want->blocks, g ? g->edges : -1, g ? g->pairs : -1,
+                   g ? g->blocks : -1, eqnn_error(q->c[1]) ? eqnn_error(q->c[1]) : "");
+        CHECK(good && waits <= 8);
+        if (g && o.cell) {
+            eqnn_tensor *r = eqnn_edge_vectors(pos, g);
+            eqnn_tensor *s = eqnn_edge_vectors(cloud_points(q, 0), want);
+            CHECK(r && s && !memcmp(eqnn_data(r), eqnn_data(s),
+                                    3 * (size_t)edges * sizeof(eqnn_real)));
+        }
+        eqnn_reset(q->c[1]);
+    }
+    emulate_backwards = 0;
+    if (!want) eqnn_clear(q->c[0]);
+    eqnn_reset(q->c[0]);
+    return edges;
+}
+
+TEST(neighbours)
+{
+    static const size_t sizes[] = { 0, 1, 2, 3, 31, 33, 200, 700 };
+    static const double radii[] = { 1e-3, 0.6, 1.3, 5, 1e300, INFINITY };
+    char what[200];
+    cloud q = cloud_make();
+    int most = 0;
+    EVERY(n, sizes) for (double radius : radii) for (int loops = 0; loops < 2; loops++) {
+        if (n > 200 && radius > 2) continue;
+        WHAT("%zu points, radius %g, loops %d", n, radius, loops);
+        cloud_fill(&q, n, -3, 4);
+        q.o.loops = loops;
+        q.o.keep = n == 31;
+        int edges = check_cloud(&q, radius, what);
+        CHECK(edges >= (loops ? (int)n : 0));
+        if (edges > most) most = edges;
+    }
+    CHECK(most >= 200 * 200); /* everybody hears everybody */
+}
+
+/* Two clusters far apart, points at the end of what fits a number, and clusters of one point. */
+TEST(neighbours_far_and_together)
+{
+    static const double gaps[] = { 0, 1e3, 1e7, 1e12, 1e30 };
+    char what[200];
+    cloud q = cloud_make();
+    for (double gap : gaps) {
+        cloud_fill(&q, 80, -1, 1);
+        for (size_t i = 120; i < 240; i++) q.x[i] = (eqnn_real)((double)q.x[i] + gap);
+        for (size_t i = 0; i < 30; i++) q.x[i] = q.x[i % 3];
+        WHAT("gap %g", gap);
+        CHECK(check_cloud(&q, 0.7, what) > 90);
+    }
+    for (size_t i = 0; i < q.x.size(); i++) q.x[i] = (eqnn_real)(i % 2 ? 1e38 : -1e38);
+    CHECK(check_cloud(&q, 0.7, "far points") == 2 * 40 * 39);
+    for (size_t i = 0; i < q.x.size(); i++) q.x[i] = (eqnn_real)0.25;
+    CHECK(check_cloud(&q, 0.01, "one place") == 80 * 79);
+}
+
+/* Distances that are the radius to the last bit or next to it: a lattice, and its multiples. */
+TEST(neighbours_at_the_border)
+{
+    static const double steps[] = { 1, 0.1, 0.7, 1.0 / 3, 1e-20, 123456.7 };
+    static const double factors[] = { 1, 1.41421356237309505, 1.73205080756887729, 2, 3 };
+    char what[200];
+    cloud q = cloud_make();
+    q.x.resize(375);
+    for (double step : steps) for (double factor : factors) for (int way = 0; way < 2; way++) {
+        double cell[9] = { 5 * step, 0, 0, 0, 5 * step, 0, 0, 0, 5 * step };
+        for (size_t i = 0; i < 125; i++) {
+            q.x[3 * i] = (eqnn_real)((double)(i % 5) * step);
+            q.x[3 * i + 1] = (eqnn_real)((double)(i / 5 % 5) * step);
+            q.x[3 * i + 2] = (eqnn_real)((double)(i / 25) * step);
+        }
+        q.o.cell = way ? cell : NULL;
+        if (way && step < 1e-9) continue; /* below what reach allows for */
+        WHAT("steps of %g, radius %g, way %d", step, factor * step, way);
+        check_cloud(&q, factor * step, what);
+        q.o.cell = NULL;
+    }
+}
+
+/* Examples of mixed sizes, some of them empty, on top of each other. */
+TEST(neighbours_of_examples)
+{
+    static const int sizes[] = { 3, 0, 40, 1, 0, 33, 2, 100, 0 };
+    char what[200];
+    cloud q = cloud_make();
+    std::vector<int> example;
+    std::vector<double> cell;
+    for (int e = 0; e < 9; e++) {
+        example.insert(example.end(), (size_t)sizes[e], e);
+        for (int k = 0; k < 9; k++) cell.push_back(k % 4 ? 0.3 * (e % 3) : 1.5 + 0.4 * e);
+    }
+    cell[9] = cell[10] = cell[11] = 0; /* nobody lives there */
+    cloud_fill(&q, example.size(), -2, 2);
+    for (int way = 0; way < 8; way++) {
+        q.o.example = example.data();
+        q.o.examples = way & 1 ? 9 : 0;
+        q.o.cell = way & 2 ? cell.data() : NULL;
+        q.o.loops = way >> 2;
+        WHAT("examples, way %d", way);
+        CHECK(check_cloud(&q, 1.1, what) > (q.o.cell ? 1500 : 700));
+    }
+}
+
+/* Cells of all shapes: wide, thin, skewed, left-handed, smaller than the radius; points outside. */
+TEST(neighbours_in_cells)
+{
+    static const double cells[][9] = {
+        { 6, 0, 0, 0, 6, 0, 0, 0, 6 },          { 3, 0, 0, 0, 30, 0, 0, 0, 3 },
+        { 1, 0, 0, 0.3, 0.9, 0, 0.2, -0.1, 1 }, { 5, 0, 0, 4.5, 2, 0, -4, 1.5, 2.5 },
+        { -4, 0, 0, 0, -3, 0.5, 0, -1, -5 },    { 0, 3, 0, 3, 0, 0, 0, 0, 3 },
+        { 40, 0, 0, 0, 0.7, 0, 0, 0, 12 },      { 5, 0, 0, 4.9, 0.4, 0, 0, 0.2, 6 }
+    };
+    static const size_t sizes[] = { 0, 1, 2, 7, 60 };
+    static const double radii[] = { 0.4, 1, 2.3 };
+    char what[200];
+    cloud q = cloud_make();
+    int most = 0;
+    for (int k = 0; k < 8; k++)
+        EVERY(n, sizes) for (double radius : radii) {
+            double wide = k % 2 ? 50 : 4;
+            if (n > 7 && k == 2 && radius > 1) continue;
+            cloud_fill(&q, n, -wide, wide);
+            q.o.cell = cells[k];
+            q.o.loops = n == 7;
+            WHAT("cell %d, %zu points, radius %g", k, n, radius);
+            int edges = check_cloud(&q, radius, what);
+            if (edges > most) most = edges;
+        }
+    CHECK(most > 3000);
+}
+
+/* One atom and all its images: more than 64 edges between a node and itself are not paired. */
+TEST(neighbours_of_one)
+{
+    static const double cell[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 };
+    cloud q = cloud_make();
+    cloud_fill(&q, 1, 20, 30);
+    q.o.cell = cell;
+    CHECK(check_cloud(&q, 1.5, "18 images") == 18);
+    CHECK(check_cloud(&q, 6.1, "many images") > 900);
+    cloud_fill(&q, 2, -1, 1);
+    q.o.loops = 1;
+    CHECK(check_cloud(&q, 2.2, "images of two") > 100);
+}
+
+TEST(neighbours_refused)
+{
+    static const double flat[9] = { 1, 0, 0, 0, 1, 0, 1, 1, 0 };
+    static const double small[9] = { 0.001, 0, 0, 0, 1, 0, 0, 0, 1 };
+    static const double cell[9] = { 2, 0, 0, 0, 2, 0, 0, 0, 2 };
+    cloud q = cloud_make();
+    cloud_fill(&q, 50, -1, 1);
+    int edges = check_cloud(&q, 1, "all");
+    q.o.max_edges = edges;
+    CHECK(check_cloud(&q, 1, "as many as allowed") == edges);
+    q.o.max_edges = edges - 1;
+    CHECK(check_cloud(&q, 1, "one too many") == -1);
+    q.o.loops = 1;
+    q.o.max_edges = edges + 49;
+    CHECK(check_cloud(&q, 1, "too many with loops") == -1);
+    q.o.max_edges = 20;
+    CHECK(check_cloud(&q, 1, "fewer than loops") == -1);
+    memset(&q.o, 0, sizeof q.o);
+    q.o.cell = flat;
+    CHECK(check_cloud(&q, 1, "flat") == -1);
+    q.o.cell = small;
+    CHECK(check_cloud(&q, 3, "small") == -1);
+    for (int way = 0; way < 4; way++) {
+        q.o.cell = way & 1 ? cell : NULL;
+        q.x[101] = (eqnn_real)(way & 2 ? -HUGE_VAL : NAN);
+        q.x[141] = (eqnn_real)NAN;
+        CHECK(check_cloud(&q, 1, "not finite") == -1);
+    }
+    q.o.cell = cell;
+    q.x[101] = (eqnn_real)1e20;
+    q.x[141] = 0;
+    CHECK(check_cloud(&q, 1, "far away") == -1);
+    q.x[101] = 0;
+    CHECK(check_cloud(&q, 1, "good again") > 0);
+}
+
+/* Steps like the last take no more memory, and wait twice, however many edges there are. */
+TEST(neighbours_in_steps)
+{
+    static const double cell[9] = { 5, 0, 0, 1, 5, 0, 0, 0, 5 };
+    cloud q = cloud_make();
+    eqnn_graph_opts o = q.o;
+    size_t used = 0;
+    o.cell = cell;
+    cloud_fill(&q, 150, -3, 3);
+    for (int step = 0; step < 5; step++) {
+        for (size_t i = 0; i < q.x.size(); i++)
+            q.x[i] += (eqnn_real)(step == 1 ? 0 : 1e-3 * (double)(i % 7));
+        eqnn_tensor *pos = cloud_points(&q, 1);
+        const eqnn_graph *g = eqnn_radius_graph(pos, 2, &o);
+        eqnn_tensor *r = eqnn_norm(eqnn_edge_vectors(pos, g));
+        eqnn_tensor *sum = eqnn_sum(eqnn_scatter(r, g));
+        CHECK(eqnn_value(sum) > 1000);
+        eqnn_reset(q.c[1]);
+        if (step == 2) used = emulate_device.used;
+    }
+    CHECK(used > 0 && emulate_device.used == used);
+}
+
+/* Whichever call of CUDA fails, there is a sentence and no graph. */
+TEST(neighbours_fail)
+{
+    static const double cell[9] = { 3, 0, 0, 0, 3, 0, 0, 0, 3 };
+    cloud q = cloud_make();
+    eqnn_graph_opts o = q.o;
+    int refused = 0, good = 0;
+    o.cell = cell;
+    for (int n = 1; n < 400 && !good; n++) {
+        cloud_fill(&q, (size_t)n + 20, -3, 3); /* another number, so that no step is replayed */
+        eqnn_tensor *pos = cloud_points(&q, 1);
+        CHECK(eqnn_value(eqnn_sum(pos)) != 0);
+        emulate_refuse = n;
+        const eqnn_graph *g = eqnn_radius_graph(pos, 1, &o);
+        good = emulate_refuse > 0;
+        emulate_refuse = 0;
+        (void)cudaGetLastError();
+        eqnn_at(pos, 0, 0); /* what fails behind the last copy is told at the next */
+        CHECK(good ? g && !eqnn_error(q.c[1]) : eqnn_error(q.c[1]) != NULL);
+        refused += !good;
+        eqnn_clear(q.c[1]);
+        eqnn_reset(q.c[1]);
+    }
+    test_note("%d calls refused", refused);
+    CHECK(good && refused > 20);
 }
 
 /* ---- errors ---- */
@@ -732,6 +1212,21 @@ TEST(sentences)
     (void)cudaGetLastError();
 }
 
+/* Products round what they multiply only where that is asked for. */
+TEST(rounding_is_asked_for)
+{
+    char why[400];
+    for (int tf32 = 0; tf32 < 2; tf32++) {
+        eqnn__device d;
+        memset(&d, 0, sizeof d);
+        d.op = &side_op;
+        d.tf32 = tf32;
+        if (!CHECK(eqnn__cuda()->begin(&d, 0, why, sizeof why))) return;
+        CHECK((eqnn__gpu_of(&d)->blas->math == CUBLAS_TF32_TENSOR_OP_MATH) == (tf32 == 1));
+        eqnn__cuda()->end(&d);
+    }
+}
+
 /* Memory that runs out is told with its size; the device goes on afterwards. */
 TEST(memory_runs_out)
 {
@@ -754,6 +1249,244 @@ TEST(memory_runs_out)
     CHECK(k->wait(d, why, sizeof why));
     copies_free(&x), copies_free(&y);
     close_sides();
+}
+
+/* ---- steps that repeat ---- */
+
+/* What a step of training asks for; gently: waits after each entry, so that nothing repeats. */
+enum { SMALL_DATA = 4000, SMALL_WEIGHTS = 300 };
+typedef struct small {
+    eqnn__device d;
+    eqnn_real *x, *y, *w, *g, *s1, *s2;
+    double *squares;
+    int step, gently;
+    const char *op;
+} small;
+
+static eqnn_real *small_numbers(small *s, size_t n)
+{
+    const eqnn__kernels *k = eqnn__cuda();
+    eqnn_real *x = (eqnn_real *)k->reserve(&s->d, n * sizeof *x);
+    k->fill(&s->d, n, 0.01, x);
+    return x;
+}
+
+static void small_open(small *s, int gently)
+{
+    char why[400];
+    memset(s, 0, sizeof *s);
+    s->d.op = &s->op;
+    s->gently = gently;
+    CHECK(eqnn__cuda()->begin(&s->d, 0, why, sizeof why));
+    s->x = small_numbers(s, SMALL_DATA), s->y = small_numbers(s, SMALL_DATA);
+    s->w = small_numbers(s, SMALL_WEIGHTS), s->g = small_numbers(s, SMALL_WEIGHTS);
+    s->s1 = small_numbers(s, SMALL_WEIGHTS), s->s2 = small_numbers(s, SMALL_WEIGHTS);
+    s->squares = (double *)eqnn__cuda()->reserve(&s->d, sizeof *s->squares);
+    eqnn__cuda()->total(&s->d, 1, SMALL_DATA, s->x, s->squares, 0); /* has its working memory now */
+    CHECK(eqnn__cuda()->wait(&s->d, why, sizeof why));
+}
+
+static void small_close(small *s)
+{
+    eqnn_real *x[6] = {s->x, s->y, s->w, s->g, s->s1, s->s2};
+    for (int i = 0; i < 6; i++) eqnn__cuda()->release(&s->d, x[i], 0);
+    eqnn__cuda()->release(&s->d, s->squares, 0);
+    eqnn__cuda()->end(&s->d);
+}
+
+/* The next entry's operation is this. */
+static void small_next(small *s, const char *op)
+{
+    char why[400];
+    s->op = op;
+    if (s->gently) CHECK(eqnn__cuda()->wait(&s->d, why, sizeof why));
+}
+
+static void small_layers(small *s, size_t rows)
+{
+    const eqnn__kernels *k = eqnn__cuda();
+    eqnn__in a = {s->y, 0, 1}, b = {s->x, 0, 1}, none = {NULL, 0, 0};
+    for (int layer = 0; layer < 25; layer++) {
+        small_next(s, "matmul");
+        k->gemm(&s->d, 0, 0, rows, 10, 10, 1, s->x, 10, 0, s->w + 10 * (layer % 5), 10, 0, 0, s->y,
+                10, 0, 1);
+        small_next(s, "tanh");
+        k->map(&s->d, EQNN_TANH, 0, 1, rows * 10, a, none, none, 0, 0, s->y);
+        small_next(s, "add");
+        k->map(&s->d, EQNN__AXPBY, 0, 1, rows * 10, a, b, none, 0.5, 0.5, s->x);
+    }
+}
+
+/* One step with a batch of so many rows; reads: looks at numbers in its middle. */
+static void small_step(small *s, size_t rows, int reads)
+{
+    const eqnn__kernels *k = eqnn__cuda();
+    eqnn__update u = some_update(EQNN__ADAM);
+    eqnn_real batch[SMALL_DATA], back;
+    uint64_t stream = eqnn__stream(77, (uint64_t)++s->step);
+    for (size_t i = 0; i < 10 * rows; i++) batch[i] = (eqnn_real)eqnn__uniform(stream, i);
+    small_next(s, "from");
+    k->copy(&s->d, s->x, batch, 10 * rows * sizeof *batch, EQNN__TO_DEVICE);
+    small_next(s, "dropout");
+    k->random(&s->d, EQNN__NORMAL, 5, (uint64_t)s->step, 10 * rows, 0, s->y);
+    small_layers(s, rows);
+    small_next(s, "gradient");
+    k->fold_rows(&s->d, EQNN__SUM, rows / 30, SMALL_WEIGHTS, s->x, s->g);
+    if (reads) k->copy(&s->d, &back, s->g, sizeof back, EQNN__TO_HOST);
+    small_next(s, "norm");
+    k->total(&s->d, 1, SMALL_WEIGHTS, s->g, s->squares, 0);
+    small_next(s, "adam");
+    s->d.step = s->step;
+    k->check(&s->d, SMALL_WEIGHTS, s->g);
+    small_next(s, "adam");
+    u.correct1 = 1 - pow(0.9, s->step), u.correct2 = 1 - pow(0.99, s->step);
+    u.squares = s->squares;
+    k->update(&s->d, &u, SMALL_WEIGHTS, s->w, s->g, s->s1, s->s2);
+    s->op = "reset";
+    k->send(&s->d);
+}
+
+static int small_same(small *a, small *b)
+{
+    eqnn_real v[2][SMALL_WEIGHTS];
+    eqnn__cuda()->copy(&a->d, v[0], a->w, sizeof v[0], EQNN__TO_HOST);
+    eqnn__cuda()->copy(&b->d, v[1], b->w, sizeof v[1], EQNN__TO_HOST);
+    return !memcmp(v[0], v[1], sizeof v[0]) && v[0][7] < 1 && v[0][7] > -1 && v[0][0] < v[0][7] + 1;
+}
+
+/* Kernels started one by one, graphs, and what was changed in these, since the last call. */
+typedef struct counts { long launches, replays, changes; } counts;
+static counts count(void)
+{
+    counts c = {emulate_launches, emulate_replays, emulate_changes};
+    emulate_launches = emulate_replays = emulate_changes = 0;
+    return c;
+}
+
+/* Every step's bits are those of a step that is never replayed. */
+TEST(steps_are_replayed)
+{
+    static const int rows[14] = {60, 60, 60, 60, 60, 90, 60, 60, 60, 90, 90, 30, 60, 60};
+    static const int reads[14] = {0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1};
+    small a, b;
+    small_open(&a, 0);
+    small_open(&b, 1);
+    for (int i = 0; i < 14; i++) {
+        (void)count();
+        small_step(&a, (size_t)rows[i], reads[i]);
+        counts c = count();
+        if (i == 0 || i == 5 || i == 11) CHECK(c.launches > 50 && c.replays == 0);
+        if (i == 1) CHECK(c.launches == 0 && c.replays == 2); /* two lists: a step is 82 long */
+        if ((i > 1 && i < 5) || i == 6 || i == 12) {
+            CHECK(c.launches == 0 && c.replays == 2);
+            CHECK(c.changes >= 3 && c.changes <= 5); /* the batch, noise, check, corrections */
+        }
+        if (i == 7) CHECK(c.launches > 0 && c.replays == 1); /* the second is cut in two */
+        if (i == 8 || i == 13) CHECK(c.launches == 0 && c.replays == 3);
+        small_step(&b, (size_t)rows[i], 0);
+        CHECK(small_same(&a, &b));
+    }
+    small_close(&a), small_close(&b);
+    CHECK(emulate_device.used == 0);
+}
+
+/* Copies that are most of a piece of the ring, a few of them and then some more than it has. */
+static void small_ring(small *s)
+{
+    static eqnn_real v[EQNN__STAGE / sizeof(eqnn_real)];
+    const size_t most = EQNN__STAGE / sizeof *v;
+    size_t n = 16000 / sizeof *v;
+    s->step++;
+    for (size_t i = 0; i < most; i++) v[i] = (eqnn_real)(1e-6 * (double)(i + (size_t)s->step));
+    for (size_t at = 0; at + n <= most; at += n)
+        eqnn__cuda()->copy(&s->d, s->x, v + at, n * sizeof *v, EQNN__TO_DEVICE);
+    eqnn__cuda()->copy(&s->d, s->w, s->x, SMALL_WEIGHTS * sizeof *v, EQNN__WITHIN);
+    small_next(s, "ring");
+}
+
+/* Steps of many sizes take each other's places; copies that nobody waits for use the ring up. */
+TEST(steps_are_forgotten)
+{
+    small a, b;
+    small_open(&a, 0);
+    small_open(&b, 1);
+    for (int i = 0; i < 80; i++) {
+        size_t rows = (size_t)(30 + (i < 3 ? 0 : i));
+        small_step(&a, rows, 0);
+        small_step(&b, rows, 0);
+        if (i % 11 == 0) CHECK(small_same(&a, &b));
+    }
+    (void)count();
+    small_step(&a, 30, 0);
+    CHECK(count().replays == 0);
+    small_step(&b, 30, 0);
+    for (int i = 0; i < 20; i++) small_ring(&a), small_ring(&b);
+    CHECK(small_same(&a, &b));
+    small_close(&a), small_close(&b);
+}
+
+/* Does step number `before` + 1 hear of it when its n-th call is refused, as *refuse says? -1: it
+   makes fewer. */
+static int small_refused(small *a, int before, int *refuse, int n, char *why, size_t size)
+{
+    small_open(a, 0);
+    for (int i = 0; i < before; i++) small_step(a, 60, 0);
+    CHECK(eqnn__cuda()->wait(&a->d, why, size));
+    *refuse = n;
+    small_step(a, 60, 0);
+    int reached = *refuse == 0;
+    *refuse = 0;
+    int good = eqnn__cuda()->wait(&a->d, why, size);
+    CHECK(good || reached);
+    return reached ? !good : -1;
+}
+
+/* A failure has the name of the operation that asked, and later steps go well. */
+TEST(steps_that_fail)
+{
+    char why[400];
+    small a;
+    for (int before = 0; before < 4; before += 3)
+        for (int n = 1, heard = 1; heard > 0; n += before ? 1 : 9) {
+            heard = small_refused(&a, before, &emulate_refuse, n, why, sizeof why);
+            CHECK(heard && (n > 1 || heard > 0));
+            if (n == 1) CHECK(!strncmp(why, "from: cuda:0: ", 14));
+            if (before == 0 && n == 10) CHECK(!strncmp(why, "tanh: cuda:0: ", 14));
+            if (before == 3 && n == 2) CHECK(!strncmp(why, "dropout: cuda:0: ", 17));
+            if (before == 3 && heard < 0) CHECK(n == 7); /* four changes and two graphs */
+            (void)count();
+            small_step(&a, 60, 0);
+            small_step(&a, 60, 0);
+            CHECK(eqnn__cuda()->wait(&a.d, why, sizeof why) && count().replays > 1);
+            small_close(&a);
+        }
+}
+
+/* A list of which CUDA makes no graph runs without one. */
+TEST(steps_without_graphs)
+{
+    char why[400];
+    int plain = 0;
+    small a, b;
+    for (int n = 1, heard = 0; heard >= 0; n += 11) {
+        heard = small_refused(&a, 1, &emulate_refuse_graph, n, why, sizeof why);
+        CHECK(heard < 1);
+        if (heard == 0) {
+            small_open(&b, 1);
+            for (int i = 0; i < 2; i++) small_step(&b, 60, 0);
+            CHECK(small_same(&a, &b));
+            (void)count();
+            small_step(&a, 60, 0);
+            counts c = count();
+            CHECK(c.launches > 0 && c.replays == 1); /* the other list has its graph */
+            small_step(&b, 60, 0);
+            CHECK(small_same(&a, &b));
+            small_close(&b);
+            plain++;
+        }
+        small_close(&a);
+    }
+    CHECK(plain > 8);
 }
 
 /* ---- plans ---- */
@@ -896,6 +1629,29 @@ static int ends_with(int which, const char *sentence)
     int good = n > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 99 && strstr(text, sentence);
     if (!good) printf("    wanted \"%s\", got \"%s\"\n", sentence, text);
     return good;
+}
+
+/* A context tells its stream, and its workers' is the same. */
+TEST(streams)
+{
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.device = "cuda:0";
+    eqnn_ctx *c = eqnn_make(&o);
+    CHECK_OK(c);
+    CHECK(eqnn_stream(c) != NULL && eqnn_stream(c) == eqnn__gpu_of(&c->device)->stream);
+    CHECK(eqnn_full(c, 5, 5, 2) && eqnn__gpu_of(&c->device)->list.count > 0);
+    CHECK(eqnn_stream(c) && eqnn__gpu_of(&c->device)->list.count == 0);
+    o.weights_of = c;
+    eqnn_ctx *worker = eqnn_make(&o);
+    CHECK(eqnn_stream(worker) == eqnn_stream(c));
+    eqnn_free(worker);
+    eqnn_free(c);
+    o.device = "cpu";
+    o.weights_of = NULL;
+    c = eqnn_make(&o);
+    CHECK(eqnn_stream(c) == NULL);
+    eqnn_free(c);
 }
 
 TEST(emulator_finds)

@@ -17,7 +17,8 @@
    their source too late, and results that are read too early, show. Blocks and threads run one
    after the other, on one fiber until a barrier makes each thread need its own; with
    emulate_backwards set they run in the opposite order, which must give the same bits. With
-   emulate_refuse = n, the n-th call of CUDA from now on fails. */
+   emulate_refuse = n, the n-th call of CUDA from now on fails; those that make graphs, without
+   which things work as well, have emulate_refuse_graph. */
 #ifndef CUDA_EMULATE_H
 #define CUDA_EMULATE_H
 
@@ -61,6 +62,7 @@ static emulate_index threadIdx, blockIdx, blockDim, gridDim;
 enum { EMULATE_THREADS = 1024 };
 static int emulate_backwards EMULATE_UNUSED; /* threads and blocks run in the opposite order     */
 static int emulate_refuse EMULATE_UNUSED;    /* n > 0: the n-th call fails, counted from now     */
+static int emulate_refuse_graph EMULATE_UNUSED, emulate_building; /* of calls that make graphs   */
 static const char *emulate_kernel;           /* the one that runs, or NULL                       */
 
 EMULATE_UNUSED __attribute__((noreturn, format(printf, 1, 2)))
@@ -86,14 +88,22 @@ enum : size_t { EMULATE_REGION = (size_t)1 << 33, EMULATE_ZONE = 256 };
 struct emulate_region {
     char *base = NULL;
     size_t high = 0, limit = EMULATE_REGION, used = 0;
+    int opened = 0; /* may be touched now */
     std::map<size_t, size_t> piece; /* start -> bytes */
 };
 static emulate_region emulate_device, emulate_host;
 
+static void emulate_pages(emulate_region &r, size_t at, size_t bytes, int open)
+{
+    size_t first = at / 65536 * 65536, end = (at + bytes + 65535) / 65536 * 65536;
+    if (bytes && mprotect(r.base + first, end - first, open ? PROT_READ | PROT_WRITE : PROT_NONE))
+        emulate_fail("mprotect fails");
+}
+
 static void emulate_open(emulate_region &r, int open)
 {
-    if (r.high && mprotect(r.base, r.high, open ? PROT_READ | PROT_WRITE : PROT_NONE))
-        emulate_fail("mprotect fails");
+    if (r.opened != open) emulate_pages(r, 0, r.high, open);
+    r.opened = open;
 }
 
 static size_t emulate_round(size_t n)
@@ -101,8 +111,8 @@ static size_t emulate_round(size_t n)
     return (n + EMULATE_ZONE - 1) / EMULATE_ZONE * EMULATE_ZONE;
 }
 
-/* open: whether the region may be touched now. New memory is all ones (NaN). */
-static void *emulate_take(emulate_region &r, size_t bytes, int open)
+/* New memory is all ones (NaN). */
+static void *emulate_take(emulate_region &r, size_t bytes)
 {
     size_t need = emulate_round(bytes) + EMULATE_ZONE, at = 0;
     if (!r.base) {
@@ -119,31 +129,34 @@ static void *emulate_take(emulate_region &r, size_t bytes, int open)
     r.high = at + need > r.high ? (at + need + 65535) / 65536 * 65536 : r.high;
     r.used += bytes;
     r.piece[at] = bytes;
-    emulate_open(r, 1);
+    emulate_pages(r, at, need, 1);
     memset(r.base + at, 0xff, bytes);
     memset(r.base + at + bytes, 0xa5, need - bytes);
-    if (!open) emulate_open(r, 0);
+    if (!r.opened) emulate_pages(r, at, need, 0);
     return r.base + at;
 }
 
 static void emulate_zone(emulate_region &r, size_t at, size_t bytes)
 {
+    static char zone[2 * EMULATE_ZONE];
     size_t end = emulate_round(bytes) + EMULATE_ZONE;
+    if (!zone[0]) memset(zone, 0xa5, sizeof zone);
+    if (!memcmp(r.base + at + bytes, zone, end - bytes)) return;
     for (size_t i = bytes; i < end; i++)
-        if ((unsigned char)r.base[at + i] != 0xa5)
-            emulate_fail("byte %zu of %zu was written", i, bytes);
+        if (r.base[at + i] != zone[0]) emulate_fail("byte %zu of %zu was written", i, bytes);
 }
 
 /* Returns whether p is the start of a piece. */
-static int emulate_give(emulate_region &r, void *p, int open)
+static int emulate_give(emulate_region &r, void *p)
 {
     auto q = r.piece.end();
     if (r.base && (char *)p >= r.base) q = r.piece.find((size_t)((char *)p - r.base));
     if (q == r.piece.end()) return 0;
-    emulate_open(r, 1);
+    size_t need = emulate_round(q->second) + EMULATE_ZONE;
+    emulate_pages(r, q->first, need, 1);
     emulate_zone(r, q->first, q->second);
     memset(p, 0xdd, q->second);
-    if (!open) emulate_open(r, 0);
+    if (!r.opened) emulate_pages(r, q->first, need, 0);
     r.used -= q->second;
     r.piece.erase(q);
     r.high = 0; /* what has to be locked and unlocked becomes less */
@@ -161,11 +174,12 @@ EMULATE_UNUSED static void *emulate_alloc(void *user, void *old, size_t old_size
     void *p = NULL;
     (void)user;
     if (new_size) {
-        p = emulate_take(emulate_host, new_size, 1);
+        emulate_open(emulate_host, 1);
+        p = emulate_take(emulate_host, new_size);
         if (p && old) memcpy(p, old, old_size < new_size ? old_size : new_size);
         if (!p) return NULL;
     }
-    if (old) emulate_give(emulate_host, old, 1);
+    if (old) emulate_give(emulate_host, old);
     return p;
 }
 
@@ -226,6 +240,12 @@ static void emulate_begin(emulate_fiber &f)
     f.at.uc_link = NULL;
     makecontext(&f.at, emulate_threads, 0);
 }
+#endif
+
+/* Threads change places millions of times: that is optimized also where nothing else is. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("O2")
 #endif
 
 /* ---- a block ---- */
@@ -403,10 +423,21 @@ static inline unsigned long long atomicMin(unsigned long long *p, unsigned long 
     return old;
 }
 
+static inline int atomicAdd(int *p, int v)
+{
+    int old = *p;
+    *p = old + v;
+    return old;
+}
+
 template <class T> static inline T __ldg(const T *p)
 {
     return *p;
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
 
 /* ---- launches ---- */
 
@@ -480,8 +511,6 @@ static void emulate_grid(const char *name, size_t grid, size_t block, size_t sha
         emulate_block();
     }
     for (auto &q : emulate_device.piece) emulate_zone(emulate_device, q.first, q.second);
-    emulate_open(emulate_device, 0);
-    emulate_open(emulate_host, 1);
     emulate_kernel = NULL;
 }
 
@@ -499,28 +528,135 @@ enum cudaDeviceAttr {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum : size_t { EMULATE_SHARED = 99 << 10 }; /* bytes that a block may ask for */
 
-struct emulate_event { int pending; };
-typedef struct emulate_event *cudaEvent_t;
 typedef struct emulate_stream *cudaStream_t;
-struct emulate_stream { std::deque<std::function<void()>> work; };
+struct emulate_event { int pending; cudaStream_t stream; };
+typedef struct emulate_event *cudaEvent_t;
+
+/* A graph: work in a line. A node knows its place; a kernel or a copy there can be changed. */
+enum { EMULATE_GRAPH_KERNEL, EMULATE_GRAPH_COPY, EMULATE_GRAPH_CHILD };
+struct emulate_node { struct emulate_graph *graph; size_t place; int kind; };
+typedef struct emulate_node *cudaGraphNode_t;
+typedef struct emulate_graph *cudaGraph_t;
+typedef struct emulate_executable *cudaGraphExec_t;
+struct emulate_graph {
+    std::vector<std::function<void()>> work;
+    std::deque<emulate_node> node;
+};
+struct emulate_executable {
+    emulate_graph *graph;
+    std::vector<std::function<void()>> work;
+    int pending;
+};
+struct emulate_stream {
+    std::deque<std::function<void()>> work;
+    emulate_graph *capture = NULL;
+};
 
 static cudaError_t emulate_last;
 static int emulate_devices EMULATE_UNUSED = 1;
 static long emulate_launches, emulate_waits; /* counted, for tests */
+static long emulate_replays EMULATE_UNUSED, emulate_changes EMULATE_UNUSED; /* graphs; nodes */
 static std::map<const void *, size_t> emulate_allowed;
+static std::vector<cudaStream_t> emulate_streams; /* all that there are: one for each context */
 
 static cudaError_t emulate_return(cudaError_t e)
 {
-    if (emulate_refuse > 0 && --emulate_refuse == 0) e = cudaErrorUnknown;
+    int *refuse = emulate_building ? &emulate_refuse_graph : &emulate_refuse;
+    if (*refuse > 0 && --*refuse == 0) e = cudaErrorUnknown;
     if (e != cudaSuccess) emulate_last = e;
     return e;
 }
 
-static void emulate_step(cudaStream_t s)
+/* Work until the stream is empty or, with an event, until that has passed; then the device's memory
+   is locked again, once for all of it. */
+static void emulate_work(cudaStream_t s, const int *pending)
 {
-    std::function<void()> f = s->work.front();
-    s->work.pop_front();
-    f();
+    while (!s->work.empty() && (!pending || *pending > 0)) {
+        std::function<void()> f = std::move(s->work.front());
+        s->work.pop_front();
+        f();
+    }
+    emulate_open(emulate_device, 0);
+    emulate_open(emulate_host, 1);
+}
+
+/* On the stream, or in the graph that captures it. */
+static void emulate_put(cudaStream_t s, const std::function<void()> &work)
+{
+    if (s->capture) s->capture->work.push_back(work);
+    else s->work.push_back(work);
+}
+
+static void emulate_not_captured(const emulate_stream *s, const char *what)
+{
+    if (s && s->capture) emulate_fail("%s: its stream is being captured", what);
+}
+
+/* Kernels that were named, by their address: from where arguments lie to what runs. */
+struct emulate_known {
+    const char *name;
+    std::function<std::function<void()>(void **)> bind;
+};
+static std::map<const void *, emulate_known> emulate_kernels;
+
+template <class P> static P emulate_argument(const void *p)
+{
+    alignas(P) unsigned char v[sizeof(P)];
+    memcpy(v, p, sizeof v);
+    return *(const P *)(const void *)v;
+}
+
+template <class... P, size_t... i>
+static std::function<void()> emulate_bind(void (*kernel)(P...), void **args,
+                                          std::index_sequence<i...>)
+{
+    std::tuple<P...> given(emulate_argument<P>(args[i])...);
+    return [=] { std::apply(kernel, given); };
+}
+
+template <class... P>
+static auto emulate_know(const char *name, void (*kernel)(P...)) -> void (*)(P...)
+{
+    emulate_known &known = emulate_kernels[(const void *)kernel];
+    if (!known.name) {
+        known.name = name;
+        known.bind = [=](void **args) {
+            return emulate_bind(kernel, args, std::index_sequence_for<P...>());
+        };
+    }
+    return kernel;
+}
+
+/* What a launch puts on a stream; none when the device would refuse it. */
+static std::function<void()> emulate_kernel_work(const void *kernel, size_t grid, size_t block,
+                                          size_t shared, void **args)
+{
+    auto known = emulate_kernels.find(kernel);
+    auto allowed = emulate_allowed.find(kernel);
+    size_t most = allowed == emulate_allowed.end() ? 49152 : allowed->second;
+    if (known == emulate_kernels.end()) emulate_fail("an unknown kernel is launched");
+    const char *name = known->second.name;
+    if (block % 32 != 0) emulate_fail("%s: blocks of %zu threads", name, block);
+    if (grid == 0 || grid > 0x7fffffff || block == 0 || block > EMULATE_THREADS || shared > most)
+        return std::function<void()>();
+    std::function<void()> body = known->second.bind(args);
+    return [=] { emulate_grid(name, grid, block, shared, body); };
+}
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+
+static cudaError_t emulate_launch_now(const void *kernel, dim3 grid, dim3 block, void **args,
+                                      size_t shared, cudaStream_t s)
+{
+    emulate_launches++;
+    std::function<void()> work = emulate_kernel_work(kernel, grid.x, block.x, shared, args);
+    if (!work) return emulate_return(cudaErrorInvalidConfiguration);
+    cudaError_t e = emulate_return(cudaSuccess);
+    if (e == cudaSuccess) emulate_put(s, work);
+    return e;
 }
 
 template <class... P, class... A>
@@ -528,25 +664,26 @@ static void emulate_launch(const char *name, void (*kernel)(P...), size_t grid, 
                            size_t shared, cudaStream_t s, A... args)
 {
     std::tuple<P...> given(args...);
-    auto allowed = emulate_allowed.find((const void *)kernel);
-    size_t most = allowed == emulate_allowed.end() ? 49152 : allowed->second;
-    emulate_launches++;
-    if (block % 32 != 0) emulate_fail("%s: blocks of %zu threads", name, block);
-    if (grid == 0 || grid > 0x7fffffff || block == 0 || block > EMULATE_THREADS || shared > most) {
-        emulate_return(cudaErrorInvalidConfiguration);
-        return;
-    }
-    if (emulate_return(cudaSuccess) != cudaSuccess) return;
-    s->work.push_back([=] {
-        emulate_grid(name, grid, block, shared, [&] { std::apply(kernel, given); });
-    });
+    void *at[sizeof...(P)];
+    std::apply([&](P &...v) { size_t n = 0; ((at[n++] = &v), ...); }, given);
+    emulate_know(name, kernel);
+    emulate_launch_now((const void *)kernel, dim3((unsigned)grid), dim3((unsigned)block), at,
+                       shared, s);
 }
 
 #define EQNN__WORKSPACE ((size_t)1 << 16) /* nobody uses it, and locking memory takes time */
 #define EQNN_LAUNCH(kernel, grid, block, shared, stream, ...) \
     emulate_launch(#kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
 
+#define EQNN_KERNEL(kernel) emulate_know(#kernel, kernel)
+
 #define EMULATE_API EMULATE_UNUSED static inline
+
+EMULATE_API cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args,
+                                         size_t shared, cudaStream_t s)
+{
+    return emulate_launch_now(kernel, grid, block, args, shared, s);
+}
 
 EMULATE_API cudaError_t cudaGetLastError(void)
 {
@@ -594,20 +731,25 @@ EMULATE_API cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flag
     (void)flags;
     *s = NULL;
     cudaError_t e = emulate_return(cudaSuccess);
-    if (e == cudaSuccess) *s = new emulate_stream;
+    if (e != cudaSuccess) return e;
+    *s = new emulate_stream;
+    emulate_streams.push_back(*s);
     return e;
 }
 
 EMULATE_API cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     emulate_waits++;
-    while (!s->work.empty()) emulate_step(s);
+    emulate_not_captured(s, "a wait");
+    emulate_work(s, NULL);
     return emulate_return(cudaSuccess);
 }
 
 EMULATE_API cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
-    while (!s->work.empty()) emulate_step(s);
+    emulate_work(s, NULL);
+    for (size_t i = 0; i < emulate_streams.size(); i++)
+        if (emulate_streams[i] == s) emulate_streams.erase(emulate_streams.begin() + (long)i--);
     delete s;
     return emulate_return(cudaSuccess);
 }
@@ -621,19 +763,18 @@ EMULATE_API cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
     return result;
 }
 
-static cudaStream_t emulate_stream_of_events; /* one stream is all there is */
-
 EMULATE_API cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    emulate_not_captured(s, "an event");
     e->pending++;
-    emulate_stream_of_events = s;
+    e->stream = s;
     s->work.push_back([=] { e->pending--; });
     return emulate_return(cudaSuccess);
 }
 
 EMULATE_API cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
-    while (e->pending > 0) emulate_step(emulate_stream_of_events);
+    if (e->pending > 0) emulate_work(e->stream, &e->pending);
     return emulate_return(cudaSuccess);
 }
 
@@ -649,16 +790,15 @@ template <class T> EMULATE_API cudaError_t cudaMalloc(T **p, size_t bytes)
     cudaError_t e = emulate_return(cudaSuccess);
     if (e != cudaSuccess) return e;
     emulate_prepare();
-    *p = (T *)emulate_take(emulate_device, bytes, 0);
+    *p = (T *)emulate_take(emulate_device, bytes);
     return *p ? cudaSuccess : emulate_return(cudaErrorMemoryAllocation);
 }
 
 /* Work that may still use the memory is done first, as cudaFree does. */
 EMULATE_API cudaError_t cudaFree(void *p)
 {
-    if (p && emulate_stream_of_events)
-        while (!emulate_stream_of_events->work.empty()) emulate_step(emulate_stream_of_events);
-    if (p && !emulate_give(emulate_device, p, 0)) return emulate_return(cudaErrorInvalidValue);
+    for (size_t i = 0; p && i < emulate_streams.size(); i++) emulate_work(emulate_streams[i], NULL);
+    if (p && !emulate_give(emulate_device, p)) return emulate_return(cudaErrorInvalidValue);
     return emulate_return(cudaSuccess);
 }
 
@@ -682,18 +822,22 @@ static void emulate_check(const void *p, size_t bytes, int device, const char *w
         emulate_fail("%s: memory of the wrong side", what);
 }
 
+static std::function<void()> emulate_moving(void *to, const void *from, size_t bytes)
+{
+    return [=] {
+        emulate_open(emulate_device, 1);
+        emulate_open(emulate_host, 1);
+        memcpy(to, from, bytes);
+    };
+}
+
 EMULATE_API cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int way,
                                         cudaStream_t s)
 {
     emulate_check(to, bytes, way != cudaMemcpyDeviceToHost, "copy to");
     emulate_check(from, bytes, way != cudaMemcpyHostToDevice, "copy from");
     cudaError_t e = emulate_return(cudaSuccess);
-    if (e == cudaSuccess)
-        s->work.push_back([=] {
-            emulate_open(emulate_device, 1);
-            memcpy(to, from, bytes);
-            emulate_open(emulate_device, 0);
-        });
+    if (e == cudaSuccess) emulate_put(s, emulate_moving(to, from, bytes));
     return e;
 }
 
@@ -702,12 +846,173 @@ EMULATE_API cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaSt
     emulate_check(p, bytes, 1, "set");
     cudaError_t e = emulate_return(cudaSuccess);
     if (e == cudaSuccess)
-        s->work.push_back([=] {
+        emulate_put(s, [=] {
             emulate_open(emulate_device, 1);
             memset(p, value, bytes);
-            emulate_open(emulate_device, 0);
         });
     return e;
+}
+
+/* ---- graphs ---- */
+
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
+struct cudaKernelNodeParams {
+    void *func;
+    dim3 gridDim, blockDim;
+    unsigned sharedMemBytes;
+    void **kernelParams, **extra;
+};
+
+static cudaError_t emulate_built(cudaError_t e)
+{
+    emulate_building++;
+    e = emulate_return(e);
+    emulate_building--;
+    return e;
+}
+
+EMULATE_API cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode)
+{
+    (void)mode;
+    emulate_not_captured(s, "a capture");
+    cudaError_t e = emulate_built(cudaSuccess);
+    if (e != cudaSuccess) return e;
+    s->capture = new emulate_graph;
+    emulate_building++;
+    return e;
+}
+
+EMULATE_API cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
+{
+    if (!s->capture) emulate_fail("nothing is being captured");
+    *g = s->capture;
+    s->capture = NULL;
+    emulate_building--;
+    cudaError_t e = emulate_built(cudaSuccess);
+    if (e == cudaSuccess) return e;
+    delete *g;
+    *g = NULL;
+    return e;
+}
+
+EMULATE_API cudaError_t cudaGraphCreate(cudaGraph_t *g, unsigned flags)
+{
+    (void)flags;
+    *g = NULL;
+    cudaError_t e = emulate_built(cudaSuccess);
+    if (e == cudaSuccess) *g = new emulate_graph;
+    return e;
+}
+
+/* Each node must come behind the one before it: there is one stream's work to keep in order. */
+static cudaError_t emulate_add(cudaGraphNode_t *node, cudaGraph_t g, const cudaGraphNode_t *after,
+                               size_t n, int kind, const std::function<void()> &work)
+{
+    size_t place = g->work.size();
+    if (place == 0 ? n != 0 : n != 1 || after[0] != &g->node.back())
+        emulate_fail("node %zu of a graph is not behind the one before it", place);
+    cudaError_t e = emulate_built(work ? cudaSuccess : cudaErrorInvalidValue);
+    if (e != cudaSuccess) return e;
+    g->work.push_back(work);
+    g->node.push_back(emulate_node{g, place, kind});
+    *node = &g->node.back();
+    return e;
+}
+
+static std::function<void()> emulate_node_work(const cudaKernelNodeParams *p)
+{
+    return emulate_kernel_work(p->func, p->gridDim.x, p->blockDim.x, p->sharedMemBytes,
+                               p->kernelParams);
+}
+
+EMULATE_API cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
+                                               const cudaGraphNode_t *after, size_t n,
+                                               const cudaKernelNodeParams *p)
+{
+    return emulate_add(node, g, after, n, EMULATE_GRAPH_KERNEL, emulate_node_work(p));
+}
+
+EMULATE_API cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t *node, cudaGraph_t g,
+                                                 const cudaGraphNode_t *after, size_t n, void *to,
+                                                 const void *from, size_t bytes, int way)
+{
+    emulate_check(to, bytes, way != cudaMemcpyDeviceToHost, "copy to");
+    emulate_check(from, bytes, way != cudaMemcpyHostToDevice, "copy from");
+    return emulate_add(node, g, after, n, EMULATE_GRAPH_COPY, emulate_moving(to, from, bytes));
+}
+
+EMULATE_API cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t *node, cudaGraph_t g,
+                                                   const cudaGraphNode_t *after, size_t n,
+                                                   cudaGraph_t child)
+{
+    std::vector<std::function<void()>> work = child->work;
+    return emulate_add(node, g, after, n, EMULATE_GRAPH_CHILD, [=] {
+        for (auto &f : work) f();
+    });
+}
+
+EMULATE_API cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    delete g;
+    return emulate_built(cudaSuccess);
+}
+
+EMULATE_API cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *x, cudaGraph_t g,
+                                                      unsigned long long flags)
+{
+    (void)flags;
+    *x = NULL;
+    cudaError_t e = emulate_built(cudaSuccess);
+    if (e == cudaSuccess) *x = new emulate_executable{g, g->work, 0};
+    return e;
+}
+
+/* What is on its way keeps what it was launched with. */
+static cudaError_t emulate_change(cudaGraphExec_t x, cudaGraphNode_t node, int kind,
+                                  const std::function<void()> &work)
+{
+    if (node->graph != x->graph || node->kind != kind) emulate_fail("a node of another graph");
+    emulate_changes++;
+    cudaError_t e = emulate_return(work ? cudaSuccess : cudaErrorInvalidValue);
+    if (e == cudaSuccess) x->work[node->place] = work;
+    return e;
+}
+
+EMULATE_API cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t x, cudaGraphNode_t node,
+                                                         const cudaKernelNodeParams *p)
+{
+    return emulate_change(x, node, EMULATE_GRAPH_KERNEL, emulate_node_work(p));
+}
+
+EMULATE_API cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t x, cudaGraphNode_t node,
+                                                           void *to, const void *from,
+                                                           size_t bytes, int way)
+{
+    emulate_check(to, bytes, way != cudaMemcpyDeviceToHost, "copy to");
+    emulate_check(from, bytes, way != cudaMemcpyHostToDevice, "copy from");
+    return emulate_change(x, node, EMULATE_GRAPH_COPY, emulate_moving(to, from, bytes));
+}
+
+EMULATE_API cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
+{
+    std::vector<std::function<void()>> work = x->work;
+    emulate_not_captured(s, "a graph");
+    cudaError_t e = emulate_return(cudaSuccess);
+    if (e != cudaSuccess) return e;
+    emulate_replays++;
+    x->pending++;
+    s->work.push_back([=] {
+        for (auto &f : work) f();
+        x->pending--;
+    });
+    return e;
+}
+
+EMULATE_API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x)
+{
+    if (x->pending) emulate_fail("a graph is destroyed while it runs");
+    delete x;
+    return emulate_return(cudaSuccess);
 }
 
 /* ---- cuBLAS ---- */
@@ -716,7 +1021,8 @@ enum cublasStatus_t {
     CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_INTERNAL_ERROR = 14
 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
-typedef struct emulate_blas { cudaStream_t stream; } *cublasHandle_t;
+enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
+typedef struct emulate_blas { cudaStream_t stream; cublasMath_t math; } *cublasHandle_t;
 
 /* Row-major, C = alpha op(A) op(B) + beta C; beta 0: C is not read. */
 template <class T> struct emulate_product {
@@ -777,6 +1083,12 @@ EMULATE_API cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t s)
     return emulate_status();
 }
 
+EMULATE_API cublasStatus_t cublasSetMathMode(cublasHandle_t h, cublasMath_t math)
+{
+    h->math = math;
+    return emulate_status();
+}
+
 EMULATE_API cublasStatus_t cublasSetWorkspace(cublasHandle_t h, void *p, size_t bytes)
 {
     (void)h;
@@ -801,10 +1113,9 @@ static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cubla
     emulate_check(C, 1, 1, "cuBLAS's C");
     cublasStatus_t s = emulate_status();
     if (s == CUBLAS_STATUS_SUCCESS)
-        h->stream->work.push_back([=] {
+        emulate_put(h->stream, [=] {
             emulate_open(emulate_device, 1);
             for (int b = 0; b < batch; b++) emulate_multiply(p, B + b * sb, A + b * sa, C + b * sc);
-            emulate_open(emulate_device, 0);
         });
     return s;
 }

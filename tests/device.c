@@ -268,11 +268,11 @@ TEST(same_bits)
     }
 }
 
-/* A step waits for nothing but maxima, graphs that are made from positions, frames of edges, steps
-   of an integrator that follow the error and, in LieConv, a radius that the last step changed. */
+/* A step waits for nothing but graphs that are made from positions, steps of an integrator that
+   follow the error and, in LieConv, a radius that the last step changed. */
 TEST(steps_do_not_wait)
 {
-    static const int reads[FAMILIES] = { 2, 1, 1, 0, 0, 4, 2, 1, 2, 0, -1 };
+    static const int reads[FAMILIES] = { 0, 1, 1, 0, 0, 4, 2, 1, 1, 0, -1 };
     for (int k = 0; k < FAMILIES; k++) {
         eqnn_ctx *c = far_context();
         eqnn_adam *adam = optimizer(c);
@@ -287,7 +287,7 @@ TEST(steps_do_not_wait)
         }
         test_note("%s: %d reads", families[k].name, s->reads - now);
         CHECK(s->reads - now == reads[k] || reads[k] < 0);
-        CHECK(s->waits >= s->reads);
+        CHECK(s->waits >= s->reads && s->sends >= 4);
         check_places(c);
     }
 }
@@ -371,6 +371,7 @@ TEST(reading_and_writing)
     CHECK(v && v[1] == 2 && v[5] == 6);
     CHECK(eqnn_value(eqnn_sum(eqnn_full(c, 3, 3, 2))) == 18);
     CHECK(eqnn_value(eqnn_sum(eqnn_argmax(x))) == 3);
+    CHECK(eqnn_stream(c) == NULL && eqnn_stream(NULL) == NULL);
     eqnn_tensor *p = eqnn_param(c, "p", 2, 3, NULL);
     CHECK(eqnn_set(p, values) && eqnn_at(p, 1, 1) == 5);
     CHECK(eqnn_backward(eqnn_sum(eqnn_square(p))));
@@ -546,6 +547,44 @@ TEST(kept_graphs)
     check_places(c);
 }
 
+/* Integers and their inverse take one copy. */
+TEST(integers)
+{
+    static const int kinds[5] = { 2, 0, 2, 4, 0 };
+    eqnn_ctx *c = far_context();
+    device_state *s = device_of(&c->device);
+    for (int keep = 0; keep < 2; keep++) {
+        int before = s->writes;
+        eqnn_ints *i = eqnn_ints_make(c, 5, kinds, 5, keep);
+        CHECK(i && s->writes == before + 1);
+        eqnn_tensor *x = eqnn_full(c, 5, 2, 3), *sum = eqnn_segment_sum(x, i);
+        CHECK(eqnn_at(sum, 0, 1) == 6 && eqnn_at(sum, 1, 0) == 0 && eqnn_at(sum, 4, 0) == 3);
+        CHECK(eqnn_value(eqnn_sum(eqnn_take(sum, i))) == 54);
+        before = s->writes;
+        eqnn_ints *none = eqnn_ints_make(c, 5, kinds, 0, keep);
+        CHECK(none && s->writes == before + 1);
+    }
+    check_places(c);
+}
+
+/* A table that needs no working memory of ours gets none. */
+TEST(working_memory)
+{
+    static eqnn__kernels table[2];
+    size_t peak[2];
+    for (int i = 0; i < 2; i++) {
+        eqnn_ctx *c = test_context();
+        table[i] = device_table;
+        table[i].own_scratch = i;
+        CHECK(eqnn__device_use(c, &table[i], 0));
+        eqnn_tensor *a = eqnn_full(c, 100, 3000, 1), *b = eqnn_full(c, 3000, 100, 1);
+        CHECK(eqnn_at(eqnn_matmul(a, b), 99, 99) == 3000);
+        peak[i] = eqnn_memory_use(c).step_peak;
+    }
+    test_note("%zu and %zu bytes", peak[0], peak[1]);
+    CHECK(peak[0] >= peak[1] + EQNN__GEMM_PARTS * 100 * 100 * sizeof(eqnn_real));
+}
+
 /* --- making --- */
 
 TEST(choosing_a_device)
@@ -563,7 +602,13 @@ TEST(choosing_a_device)
     CHECK(!eqnn_error(c) && c->k == &eqnn__cpu);
     CHECK(!eqnn__device_use(c, &device_table, 1));
     CHECK_ERROR(c, "make: device cuda:1: there is 1 device; \"cpu\" works");
-    CHECK(eqnn_value(eqnn_full(c, 1, 1, 2)) == 2);
+    CHECK(!eqnn_full(c, 1, 1, 2)); /* no clearing makes it compute elsewhere, nor its workers */
+    o.weights_of = c;
+    eqnn_ctx *worker = eqnn_make(&o);
+    CHECK_ERROR(worker, "make: device cuda:1: there is 1 device; \"cpu\" works");
+    CHECK(!eqnn_full(worker, 1, 1, 2));
+    eqnn_free(worker);
+    o.weights_of = NULL;
     eqnn_free(c);
 #ifndef EQNN_CUDA
     o.device = "cuda:1";

@@ -31,7 +31,8 @@ typedef struct device_state {
     char *base;
     size_t used, limit;       /* bytes given out, and that may be                     */
     int reserves, releases;   /* calls                                                */
-    int waits, reads;         /* calls of wait; copies to the host                    */
+    int sends;                /* the same                                             */
+    int waits, reads, writes; /* calls of wait; copies to the host, and from it       */
     int flag;                 /* raised by check, until the next wait                 */
     int64_t step;
     const eqnn_real *bad;
@@ -152,7 +153,8 @@ static void device_copy(eqnn__device *d, void *to, const void *from, size_t byte
         device_fault(d, "copy", "a way that it is not");
     if (way == EQNN__WITHIN && bytes && (a < b ? b - a : a - b) < bytes)
         device_fault(d, "copy", "the two places overlap");
-    if (way == EQNN__TO_HOST) device_of(d)->reads++;
+    device_of(d)->reads += way == EQNN__TO_HOST;
+    device_of(d)->writes += way == EQNN__TO_DEVICE;
     device_pages(d, to, bytes, PROT_READ | PROT_WRITE);
     device_pages(d, from, bytes, PROT_READ | PROT_WRITE);
     eqnn__cpu.copy(d, to, from, bytes, way);
@@ -180,6 +182,11 @@ static int device_wait(eqnn__device *d, char *why, size_t size)
     s->broken = NULL;
     if (broken) snprintf(why, size, "%s", broken);
     return !broken;
+}
+
+static void device_send(eqnn__device *d)
+{
+    device_of(d)->sends++;
 }
 
 /* --- kernels: those of the processor, between opening and closing --- */
@@ -274,6 +281,19 @@ static void device_softmax(eqnn__device *d, size_t n, const int *first, const in
     device_array(d, "softmax", out);
     device_open(d);
     eqnn__cpu.softmax(d, n, first, order, cols, x, out);
+    device_close(d);
+}
+
+static void device_largest(eqnn__device *d, size_t n, const int *first, const int *order,
+                           size_t cols, const eqnn_real *x, eqnn_real *at, eqnn_real *mask)
+{
+    device_array(d, "largest", first);
+    device_array(d, "largest", order);
+    device_array(d, "largest", x);
+    device_array(d, "largest", at);
+    device_array(d, "largest", mask);
+    device_open(d);
+    eqnn__cpu.largest(d, n, first, order, cols, x, at, mask);
     device_close(d);
 }
 
@@ -399,6 +419,18 @@ static void device_solid_vjp(eqnn__device *d, int lmax, size_t n, const eqnn_rea
     device_close(d);
 }
 
+static void device_frame(eqnn__device *d, const eqnn__frame_plan *plan, int mmax, size_t n,
+                         const eqnn_real *r, const double *given, eqnn_real *D)
+{
+    device_array(d, "frame", r);
+    device_array(d, "frame", given);
+    device_array(d, "frame", D);
+    device_array(d, "frame", d->scratch);
+    device_open(d);
+    eqnn__cpu.frame(d, plan, mmax, n, r, given, D);
+    device_close(d);
+}
+
 static void device_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
                           eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
 {
@@ -415,12 +447,13 @@ static void device_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn
 
 static const eqnn__kernels device_table = {
     device_begin,     device_end,           device_reserve,   device_release,
-    device_copy,      device_fill,          device_wait,
+    device_copy,      device_fill,          device_wait,      device_send,
     device_map,       device_random,        device_check,     device_fold_rows,
     device_fold_cols, device_fold_segments, device_total,     device_softmax,
-    device_standard,  device_take_rows,     device_copy2d,    device_transpose,
-    device_take_cols, device_add_cols,      device_gemm,      device_form,
-    device_solid,     device_solid_vjp,     device_update};
+    device_largest,   device_standard,      device_take_rows, device_copy2d,
+    device_transpose, device_take_cols,     device_add_cols,  device_gemm,
+    device_form,      device_solid,         device_solid_vjp, device_frame,
+    NULL,            device_update,    0};
 
 /* --- what happens when the host touches that memory --- */
 

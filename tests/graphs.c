@@ -576,6 +576,25 @@ TEST(periodic_moves)
     CHECK_ERROR(c, "more than 1000");
 }
 
+/* Edges between the same atoms stand in the order of the larger one's images. */
+TEST(order_of_images)
+{
+    static const double cell[9] = { 3, 0, 0, 0, 4, 0, 0, 0, 5 };
+    eqnn_ctx *c = test_context();
+    eqnn_graph_opts o = { .cell = cell };
+    const eqnn_graph *g = eqnn_radius_graph(test_normal(c, 9, 3), 6.5, &o);
+    int runs = 0;
+    for (int e = 1; e < g->edges; e++) {
+        const eqnn_real *a = g->shift + 3 * (e - 1), *b = a + 3;
+        int t = g->target[e], s = g->source[e], k = 0;
+        if (t == s || g->target[e - 1] != t || g->source[e - 1] != s) continue;
+        while (k < 2 && a[k] == b[k]) k++;
+        CHECK(t < s ? a[k] < b[k] : b[k] < a[k]);
+        runs++;
+    }
+    CHECK(runs > 1000);
+}
+
 /* --- sums over edges --- */
 
 static const eqnn_graph *small_graph(eqnn_ctx *c)

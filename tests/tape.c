@@ -435,6 +435,35 @@ TEST(same_numbers_for_the_same_name)
     CHECK(a != eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1));
 }
 
+static int is(eqnn_tensor *x, const double *values)
+{
+    int same = eqnn_rows(x) > 0;
+    for (int i = 0; i < eqnn_rows(x) * eqnn_cols(x); i++)
+        same &= eqnn_at(x, i / eqnn_cols(x), i % eqnn_cols(x)) == values[i];
+    return same;
+}
+
+/* The first of equals, infinities beside it, a segment of nothing. */
+TEST(maxima)
+{
+    static const double values[12] = { 1, 3, 3, -HUGE_VAL, 2, -HUGE_VAL, 5, 5, -1, 0, -2, 0 };
+    static const double cols[4] = { 3, 2, 5, 0 }, places[4] = { 1, 1, 0, 0 };
+    static const double rows[3] = { 5, 5, 3 }, parts[9] = { 1, 3, 3, 0, 0, 0, 5, 5, 0 };
+    static const double dcols[12] = { 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0 };
+    static const double drows[12] = { 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0 };
+    static const double dparts[12] = { 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 1 };
+    static const int segment[4] = { 0, 0, 2, 2 };
+    eqnn_ctx *c = test_context();
+    eqnn_ints *s = eqnn_ints_make(c, 4, segment, 3, 0);
+    eqnn_tensor *x = eqnn_from_double(c, 4, 3, values);
+    eqnn_tensor *a = eqnn_max_cols(x), *b = eqnn_max_rows(x), *d = eqnn_segment_max(x, s);
+    CHECK(is(a, cols) && is(b, rows) && is(d, parts) && is(eqnn_argmax(x), places));
+    CHECK(is(eqnn_grad(eqnn_sum(a), x), dcols));
+    CHECK(is(eqnn_grad(eqnn_sum(b), x), drows));
+    CHECK(is(eqnn_grad(eqnn_sum(d), x), dparts));
+    CHECK_OK(c);
+}
+
 TEST(nothing_of_nothing)
 {
     eqnn_ctx *c = test_context();

@@ -12,8 +12,8 @@
 
    ./program runs every test, ./program name ... only those named; -v prints numbers as well. A test
    that passes prints nothing; an error that is left in a context fails its test. The environment's
-   EQNN_LANES and EQNN_THREADS choose what test_context() makes. A program that tests private
-   functions defines EQNN_STATIC and EQNN_IMPLEMENTATION before it includes this file. */
+   EQNN_LANES, EQNN_THREADS and EQNN_DEVICE choose what test_context() makes. A program that tests
+   private functions defines EQNN_STATIC and EQNN_IMPLEMENTATION before it includes this file. */
 #ifndef EQNN_TEST_H
 #define EQNN_TEST_H
 
@@ -149,6 +149,7 @@ static eqnn_opts test_opts(void)
     o.seed = 1;
     o.lanes = lanes ? atoi(lanes) : 0;
     o.threads = threads ? atoi(threads) : 0;
+    o.device = getenv("EQNN_DEVICE");
     return o;
 }
 
