@@ -19,11 +19,13 @@
       EQNN_KERNEL      how a kernel that is started is named                      default its name
       EQNN_SHARED      how a block's shared memory is declared                    default __shared__
 
-   IS / IS NOT   Every entry works on one stream, in order, and returns at once. Only wait, copies
-                 to the host and growing working memory wait for the GPU. A step like the last is
-                 replayed as a few CUDA graphs. A sum has one owner and a
-                 tree that depends on sizes alone: the same bits from run to run (to rounding those
-                 of a processor). No CUDA, cuBLAS or C++ header is needed by the program itself.
+   IS / IS NOT   Every entry works on one stream, in order, and returns at once. What waits for the
+                 GPU is wait, copies to the host, neighbours (for the number of edges), memory that
+                 grows or is released, a full ring of copies, and forgetting a graph. A step like
+                 the last is replayed as a few CUDA graphs. A sum has one owner and a tree that
+                 depends on sizes alone: the same bits from run to run (to rounding those of a
+                 processor). A thread works with one GPU: what makes a context chooses it. No CUDA,
+                 cuBLAS or C++ header is needed by the program itself.
 
    CONVENTIONS   Pointers to numbers, indices and graphs are device memory; plans and structs lie on
                  the host. Grids and blocks have one dimension; blocks are multiples of 32 threads;
@@ -99,7 +101,6 @@ typedef struct eqnn__made {
     const eqnn__device *of;
     void *made;
 } eqnn__made;
-
 
 /* What entries ask for, in order, until it is sent off. */
 #define EQNN__QUEUE 64                     /* things on a list, and bytes of their arguments      */
