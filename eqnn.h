@@ -9418,12 +9418,12 @@ static int eqnn__leaves(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor *
     return 1;
 }
 
-/* f again, under the names, tick and mode of the first time. */
+/* f again, under the names, tick and mode of the first time; what it files was filed then. */
 static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_tensor *const *x)
 {
     eqnn__scope now;
     uint64_t tick = c->tick;
-    int training = c->training, rule = c->in_rule;
+    int training = c->training, rule = c->in_rule, updates = eqnn__params_updates(c);
     eqnn__scope_get(c, &now);
     eqnn__scope_set(c, &k->scope);
     c->tick = k->tick;
@@ -9436,6 +9436,7 @@ static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_te
     c->training = training;
     c->in_rule = rule;
     eqnn__scope_set(c, &now);
+    eqnn__params_rewind(c, updates);
     if (!y && !c->failed) eqnn__fail(c, "checkpoint: the block returned NULL");
     return y;
 }

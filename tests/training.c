@@ -311,6 +311,33 @@ TEST(batch_norm)
     CHECK(eqnn_parameter_count(c) == 2); /* buffers are not parameters */
 }
 
+static eqnn_tensor *batched_block(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_silu(batched(x[0]));
+}
+
+/* A block that is computed again, once for its gradient and once for that gradient's own, has seen
+   one batch. */
+TEST(batch_norm_recomputed)
+{
+    double mean[4], user = 0;
+    for (int way = 0; way < 4; way++) {
+        eqnn_ctx *c = test_context();
+        eqnn_training(c, 1);
+        eqnn_tensor *x = eqnn_shift(eqnn_normal(c, "x", 5, 3), 1);
+        eqnn_tensor *y = way & 1 ? eqnn_checkpoint(batched_block, &x, 1, &user, sizeof user)
+                                 : batched_block(&x, 1, &user);
+        eqnn_tensor *loss = eqnn_sum(eqnn_square(y));
+        if (way & 2) loss = eqnn_add(loss, eqnn_sum(eqnn_square(eqnn_grad(eqnn_sum(y), x))));
+        eqnn_backward(loss);
+        eqnn_commit(c);
+        mean[way] = entry(c, "bn.running_mean", 1);
+        CHECK(mean[way] != 0);
+        CHECK_NEAR(mean[way], mean[0], 0);
+    }
+}
+
 /* ---- optimizers against the formulas -----------------------------------------------------------
    */
 
