@@ -8724,14 +8724,23 @@ static void eqnn__lie_canonical(eqnn_lie *g, int turns)
     g->f.act = eqnn__canonical_act;
 }
 
-/* "SE(2)_canonical(4)" is "SE2_canonical" and 4: the parentheses go, the last number is told from
-   the word; -1 when there is none. Gives the number. */
+/* "SE(2)_canonical(4)" is "SE2_canonical" and 4: parentheses go, in pairs; the last number is told
+   from the word; -1 when there is none. Gives the number. */
 static int eqnn__lie_word(const char *name, char word[32])
 {
     size_t n = 0, digits;
     int number = -1;
-    for (; *name && n < 31; name++)
-        if (*name != '(' && *name != ')') word[n++] = *name;
+    for (; *name && *name != ')' && n < 31; name++) {
+        if (*name != '(') {
+            word[n++] = *name;
+            continue;
+        }
+        digits = strspn(name + 1, "0123456789");
+        if (!digits || name[digits + 1] != ')' || n + digits > 31) break;
+        memcpy(word + n, name + 1, digits);
+        n += digits;
+        name += digits + 1;
+    }
     word[*name ? 0 : n] = 0;
     for (digits = strlen(word); digits > 0 && isdigit((unsigned char)word[digits - 1]);) digits--;
     if (word[digits] && strlen(word + digits) < 4) {

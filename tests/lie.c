@@ -738,9 +738,9 @@ TEST(bad_input)
     eqnn_ctx *c = test_context();
     eqnn_tensor *u, *q, *x = test_normal(c, 4, 3);
     const eqnn_lie *g = eqnn_lie_make(c, "SO(3)");
-    static const char *const wrong[] = { "SO(4)", "T",  "T(0)",  "Trivial(99)",
-                                         "SE",    "",   "Rx(3)", "Ty(1)" };
-    for (int k = 0; k < 8; k++) {
+    static const char *const wrong[] = { "SO(4)", "T",     "T(0)", "Trivial(99)", "SE", "",
+                                         "Rx(3)", "Ty(1)", "T(7",  "T2)",         "SE()2" };
+    for (int k = 0; k < 11; k++) {
         CHECK(!eqnn_lie_make(c, wrong[k]));
         CHECK_ERROR(c, "is not known; known are");
     }
