@@ -251,7 +251,9 @@ EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const 
 EQNN_API const eqnn_label *eqnn_rep_gated(eqnn_ctx *c, const eqnn_label *label);
 EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out);
 
-/* gate(a + 0.1 W(a) a), a = linear(x). Names: linear, bilinear. */
+/* gate(a + 0.1 W(a) a), a = linear(x). Names: linear, bilinear. The weights of W(a) are kept three
+   times as large as they act, so that a step of Adam changes them by a third of what it changes
+   those of linear: products amplify every step. */
 typedef struct eqnn_emlp_opts {
     int channels;                /* numbers in a hidden layer (eqnn_rep_uniform); default 384    */
     int layers;                  /* blocks before the last linear map; default 3                 */
@@ -7578,8 +7580,9 @@ static eqnn_tensor *eqnn__rep_term_value(eqnn_tensor *R, eqnn_tensor *xs, const 
     return eqnn_reshape(eqnn_matmul(eqnn_reshape(U, N * dt, J * S), theta), N, dt * T);
 }
 
-EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out,
-                                        const eqnn_init *init)
+/* gain: what the first weights are multiplied with where init is NULL */
+static eqnn_tensor *eqnn__rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                       const eqnn_init *init, double gain)
 {
     if (eqnn__bad(x, "rep_bilinear") || !eqnn__rep_label_fits(x->ctx, out, "rep_bilinear"))
         return NULL;
@@ -7595,8 +7598,10 @@ EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const 
         block[s] = eqnn_slice(x, in->block[s].start, in->block[s].type->dim * in->block[s].copies);
     for (int i = 0; i < m->terms; i++) {
         const eqnn__rep_term *q = &m->term[i];
+        eqnn_init start = m->init[q->t];
+        start.scale *= gain;
         eqnn_tensor *y = eqnn__rep_term_value(block[q->block], block[q->s], q, &in->block[q->s],
-                                              &out->block[q->t], init ? init : &m->init[q->t]);
+                                              &out->block[q->t], init ? init : &start);
         part[q->t] = part[q->t] ? eqnn_add(part[q->t], y) : y;
     }
     for (int t = 0; t < out->blocks; t++)
@@ -7604,6 +7609,12 @@ EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const 
             part[t] = eqnn_zeros(c, x->rows, out->block[t].copies * out->block[t].type->dim);
     eqnn_tensor *y = out->blocks ? eqnn_concat_n(part, out->blocks) : eqnn_zeros(c, x->rows, 0);
     return eqnn__tag(eqnn_leave(y), out);
+}
+
+EQNN_API eqnn_tensor *eqnn_rep_bilinear(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                        const eqnn_init *init)
+{
+    return eqnn__rep_bilinear(x, name, out, init, 1);
 }
 
 /* --- gates --- */
@@ -7728,8 +7739,10 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
     x = x ? eqnn_rep_linear(x, "linear", gated, opts ? &opts->linear : NULL) : NULL;
+    double gain = init ? 1 : 3;
     if (x && !(opts && opts->no_bilinear))
-        x = eqnn_add(x, eqnn_scale(eqnn_rep_bilinear(x, "bilinear", gated, init), 0.1));
+        x = eqnn_add(x, eqnn_scale(eqnn__rep_bilinear(x, "bilinear", gated, init, gain),
+                                   0.1 / gain));
     return eqnn_leave(eqnn_rep_gate(x, out));
 }
 
