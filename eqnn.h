@@ -1178,8 +1178,8 @@ EQNN_API int eqnn_so2_from_product(eqnn_ctx *c, const char *name, const eqnn_pro
                  in one graph.
    ---------------------------------------------------------------------------------------------- */
 
-/* Read only. Edges are sorted by (target, source), those of a periodic radius graph then by image.
-   */
+/* Read only. Edges are sorted by (target, source), those of a periodic radius graph by the image
+   after that. */
 struct eqnn_graph {
     eqnn_ctx *ctx;
     int sources, targets, edges, examples;

@@ -105,10 +105,10 @@ typedef struct eqnn__made {
 /* What entries ask for, in order, until it is sent off. */
 #define EQNN__QUEUE 64                     /* things on a list, and bytes of their arguments      */
 #define EQNN__QUEUE_BYTES ((size_t)1 << 15)
-#define EQNN__ARGS 24                     /* arguments of a kernel                               */
-#define EQNN__REPLAYS 128                 /* lists that are remembered                           */
+#define EQNN__ARGS 24                      /* arguments of a kernel                               */
+#define EQNN__REPLAYS 128                  /* lists that are remembered                           */
 #ifndef EQNN__GRAPH_LEAST
-#define EQNN__GRAPH_LEAST 3               /* length that is worth a graph; 65: no graphs         */
+#define EQNN__GRAPH_LEAST 3                /* length that is worth a graph; 65: no graphs         */
 #endif
 
 enum { EQNN__KERNEL, EQNN__COPY_WITHIN, EQNN__COPY_STAGED, EQNN__CALL };
@@ -134,7 +134,7 @@ typedef struct eqnn__queue {
 
 /* A list that came before, and the graph that was made of it when it came again. */
 typedef struct eqnn__again {
-    eqnn__queue *list;                     /* as it came last; NULL: this place is free           */
+    eqnn__queue *list;                    /* as it came last; NULL: this place is free            */
     uint64_t hash, used;                  /* of what must be equal; when it came last            */
     int plain;                            /* CUDA makes no graph of it                           */
     cudaGraph_t graph;
@@ -163,8 +163,8 @@ typedef struct eqnn__gpu {
     size_t slabs, slab_room, slab_used;
     eqnn__made *made;                   /* hash table of plans                                */
     size_t mades, made_room;
-    eqnn__queue list;                    /* what was asked for and is not sent off yet         */
-    eqnn__again replay[EQNN__REPLAYS]; /* lists that came before                             */
+    eqnn__queue list;                   /* what was asked for and is not sent off yet         */
+    eqnn__again replay[EQNN__REPLAYS];  /* lists that came before                             */
     uint64_t sent;                      /* lists so far                                       */
     unsigned left;                      /* bit i: piece i of the ring is full, and copies out
                                            of it are on the list                              */
@@ -700,6 +700,7 @@ static size_t eqnn__stage(eqnn__device *d, char *to, const char *from, size_t by
     eqnn__queue_copy(d, EQNN__COPY_STAGED, to, p, n);
     return g->failed ? 0 : n;
 }
+
 static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t bytes, int way)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
@@ -4656,15 +4657,14 @@ static void eqnn__cuda_neighbours(eqnn__device *d, eqnn__cloud *q)
    ---------------------------------------------------------------------------------------------- */
 
 static const eqnn__kernels eqnn__cuda_kernels = {
-    eqnn__cuda_begin,    eqnn__cuda_end,          eqnn__cuda_reserve,   eqnn__cuda_release,
-    eqnn__cuda_copy,     eqnn__cuda_fill,         eqnn__cuda_wait,      eqnn__cuda_send,
-    eqnn__cuda_map,
-    eqnn__cuda_random,   eqnn__cuda_check,        eqnn__cuda_fold_rows, eqnn__cuda_fold_cols,
-    eqnn__cuda_fold_segments, eqnn__cuda_total,   eqnn__cuda_softmax,   eqnn__cuda_largest,
-    eqnn__cuda_standard,
-    eqnn__cuda_take_rows, eqnn__cuda_copy2d,      eqnn__cuda_transpose, eqnn__cuda_take_cols,
-    eqnn__cuda_add_cols, eqnn__cuda_gemm,         eqnn__cuda_form,      eqnn__cuda_solid,
-    eqnn__cuda_solid_vjp, eqnn__cuda_frame,       eqnn__cuda_neighbours, eqnn__cuda_update,    1
+    eqnn__cuda_begin,      eqnn__cuda_end,           eqnn__cuda_reserve,   eqnn__cuda_release,
+    eqnn__cuda_copy,       eqnn__cuda_fill,          eqnn__cuda_wait,      eqnn__cuda_send,
+    eqnn__cuda_map,        eqnn__cuda_random,        eqnn__cuda_check,     eqnn__cuda_fold_rows,
+    eqnn__cuda_fold_cols,  eqnn__cuda_fold_segments, eqnn__cuda_total,     eqnn__cuda_softmax,
+    eqnn__cuda_largest,    eqnn__cuda_standard,      eqnn__cuda_take_rows, eqnn__cuda_copy2d,
+    eqnn__cuda_transpose,  eqnn__cuda_take_cols,     eqnn__cuda_add_cols,  eqnn__cuda_gemm,
+    eqnn__cuda_form,       eqnn__cuda_solid,         eqnn__cuda_solid_vjp, eqnn__cuda_frame,
+    eqnn__cuda_neighbours, eqnn__cuda_update,        1
 };
 
 const eqnn__kernels *eqnn__cuda(void)

@@ -23,59 +23,48 @@ typedef struct definition {
     double C[8][11 * 5 * 11];
 } definition;
 
-static uint64_t state;
-
-static int pick(int n)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (int)(state >> 33) % n;
-}
-
-static double number(void)
-{
-    return pick(2000) / 1000.0 - 1;
-}
-
 /* Components of 1 to 11, channels of 1 to 200; blocks of x and g that others use too, that overlap
    by chance, and whose channels are further apart; weights that all channels or paths share. */
 static void random_paths(definition *d, int *cols)
 {
     static const int channels[] = { 1, 2, 3, 8, 20, 32, 33, 70, 200 };
-    int x = 0, y = 0, w = 0, g = 0, widest = pick(8), none = !pick(5);
-    d->paths = pick(12) ? 1 + pick(6) : 0;
+    int x = 0, y = 0, w = 0, g = 0, widest = test_pick(8), none = !test_pick(5);
+    d->paths = test_pick(12) ? 1 + test_pick(6) : 0;
     for (int i = 0; i < d->paths; i++) {
-        eqnn__couple_path *p = d->path + i, *before = d->path + (i ? pick(i) : 0);
-        p->channels = channels[pick(widest + 2)];
-        p->d1 = 1 + pick(pick(4) ? 7 : 11), p->d2 = 1 + pick(5), p->d3 = 1 + pick(pick(4) ? 7 : 11);
-        if (!pick(3)) p->d3 = p->d1, p->d2 = pick(2) ? 1 : p->d2;
-        p->xs = p->channels + (pick(4) ? 0 : pick(3));
-        p->gs = p->channels + (pick(4) ? 0 : pick(3));
-        p->ys = 1 + !pick(4), p->ws = pick(4) ? 1 : pick(3), p->scale = 0.5 + pick(2);
+        eqnn__couple_path *p = d->path + i, *before = d->path + (i ? test_pick(i) : 0);
+        p->channels = channels[test_pick(widest + 2)];
+        p->d1 = 1 + test_pick(test_pick(4) ? 7 : 11), p->d2 = 1 + test_pick(5);
+        p->d3 = 1 + test_pick(test_pick(4) ? 7 : 11);
+        if (!test_pick(3)) p->d3 = p->d1, p->d2 = test_pick(2) ? 1 : p->d2;
+        p->xs = p->channels + (test_pick(4) ? 0 : test_pick(3));
+        p->gs = p->channels + (test_pick(4) ? 0 : test_pick(3));
+        p->ys = 1 + !test_pick(4), p->ws = test_pick(4) ? 1 : test_pick(3);
+        p->scale = 0.5 + test_pick(2);
         for (int n = 0; n < p->d1 * p->d2 * p->d3; n++)
             d->C[i][n] = p->d2 == 1 && p->d1 == p->d3 && n % (p->d1 + 1) ? 0
-                         : pick(3)                                       ? number()
+                         : test_pick(3)                                       ? test_number()
                                                                          : 0;
         p->C = d->C[i];
-        p->x = x, p->y = y, p->w = pick(6) && !none ? w : -1, p->g = g;
-        if (i && !pick(3)) { /* the same coupling of the same y; other weights and channels */
+        p->x = x, p->y = y, p->w = test_pick(6) && !none ? w : -1, p->g = g;
+        if (i && !test_pick(3)) { /* the same coupling of the same y; other weights and channels */
             int weight = p->w;
             *p = *before;
             p->w = weight, p->g = g;
-        } else if (i && !pick(3)) { /* the same block of x, and perhaps of g */
+        } else if (i && !test_pick(3)) { /* the same block of x, and perhaps of g */
             p->x = before->x, p->channels = before->channels;
             if (p->xs < p->channels) p->xs = p->channels;
             if (p->gs < p->channels) p->gs = p->channels;
-            if (pick(2)) p->xs = before->xs, p->d1 = before->d1;
-            if (pick(2)) p->g = before->g, p->gs = before->gs, p->d3 = before->d3;
-            else if (pick(2)) p->g = before->g + pick(2);
-            if (pick(2) && before->w >= 0) p->w = before->w, p->ws = before->ws;
+            if (test_pick(2)) p->xs = before->xs, p->d1 = before->d1;
+            if (test_pick(2)) p->g = before->g, p->gs = before->gs, p->d3 = before->d3;
+            else if (test_pick(2)) p->g = before->g + test_pick(2);
+            if (test_pick(2) && before->w >= 0) p->w = before->w, p->ws = before->ws;
         }
         if (p->d2 == 1 && p->d1 == p->d3)
             for (int n = 0; n < p->d1 * p->d3; n++)
                 if (n % (p->d1 + 1)) d->C[i][n] = 0;
         if (p->C != d->C[i]) p->C = memcpy(d->C[i], p->C, sizeof d->C[i]) ? d->C[i] : NULL;
-        if (!pick(6) && p->d3 == 1) p->gs = pick(2);
-        if (!pick(6) && p->d1 == 1) p->xs = pick(2);
+        if (!test_pick(6) && p->d3 == 1) p->gs = test_pick(2);
+        if (!test_pick(6) && p->d1 == 1) p->xs = test_pick(2);
         x = 0, y = 0, w = 0, g = 0;
         for (int k = 0; k <= i; k++) { /* where columns end */
             const eqnn__couple_path *q = d->path + k;
@@ -86,30 +75,31 @@ static void random_paths(definition *d, int *cols)
             w = end[2] > w ? end[2] : w, g = end[3] > g ? end[3] : g;
         }
     }
-    cols[0] = x + pick(2) + !x, cols[1] = y + pick(2) + !y, cols[4] = g + pick(2) + !g;
-    cols[3] = pick(3) ? w + 1 : 0;
-    cols[2] = cols[3] ? 1 + pick(5) : pick(4) ? w + pick(2) : 0;
+    cols[0] = x + test_pick(2) + !x, cols[1] = y + test_pick(2) + !y;
+    cols[4] = g + test_pick(2) + !g;
+    cols[3] = test_pick(3) ? w + 1 : 0;
+    cols[2] = cols[3] ? 1 + test_pick(5) : test_pick(4) ? w + test_pick(2) : 0;
 }
 
 static void random_blocks(definition *d, int *cols)
 {
     int x = 0, w = 0, g = 0;
-    d->paths = 1 + pick(3);
+    d->paths = 1 + test_pick(3);
     for (int i = 0; i < d->paths; i++) {
         eqnn__mix_block *m = d->block + i;
-        m->d = 1 + pick(3), m->U = 1 + pick(40), m->V = 1 + pick(40), m->scale = 1.5;
+        m->d = 1 + test_pick(3), m->U = 1 + test_pick(40), m->V = 1 + test_pick(40), m->scale = 1.5;
         m->x = x, m->xs = m->U, m->w = w, m->g = g, m->gs = m->V;
         x += m->d * m->U, w += m->U * m->V;
         if (i && m->d <= d->block[i - 1].d && m->V == d->block[i - 1].V) m->g = d->block[i - 1].g;
         else g += m->d * m->V;
     }
-    cols[0] = x + pick(2), cols[1] = w + pick(2), cols[2] = g + pick(2);
+    cols[0] = x + test_pick(2), cols[1] = w + test_pick(2), cols[2] = g + test_pick(2);
 }
 
 static int random_map(int slot, const eqnn_graph *g)
 {
-    int map = pick(5);
-    if (!g) return slot && !pick(3) ? EQNN__ONE : EQNN__EACH;
+    int map = test_pick(5);
+    if (!g) return slot && !test_pick(3) ? EQNN__ONE : EQNN__EACH;
     return map == EQNN__PAIR && !g->pairs ? EQNN__EACH : map;
 }
 
@@ -119,34 +109,35 @@ static void random_kind(eqnn_ctx *c, definition *d, eqnn__form *f)
         random_paths(d, f->cols);
         f->plan = eqnn__couple_plan(c, d->path, d->paths);
         f->map[3] = EQNN__ONE;
-        f->weighted = !pick(4);
+        f->weighted = !test_pick(4);
     } else if (f->kind == EQNN__MIX) {
         random_blocks(d, f->cols);
-        if (pick(2)) { /* plain matrix products */
+        if (test_pick(2)) { /* plain matrix products */
             f->map[0] = f->map[2] = EQNN__EACH;
-            f->map[1] = pick(2) ? EQNN__ONE : EQNN__EACH;
+            f->map[1] = test_pick(2) ? EQNN__ONE : EQNN__EACH;
         }
         f->plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (f->kind == EQNN__POLY) {
-        d->paths = 1 + pick(40);
+        d->paths = 1 + test_pick(40);
         for (int s = 0; s < f->slots; s++)
-            f->cols[s] = s && s < f->slots - 1 && !pick(4) ? 0 : 1 + pick(6);
+            f->cols[s] = s && s < f->slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(6);
         for (int r = 0; r < d->paths; r++) {
-            d->record[r].c = number();
+            d->record[r].c = test_number();
             for (int s = 0; s < f->slots; s++)
-                d->record[r].col[s] = f->cols[s] ? pick(f->cols[s]) : 0;
+                d->record[r].col[s] = f->cols[s] ? test_pick(f->cols[s]) : 0;
         }
         f->plan = eqnn__poly_plan(c, f->slots, d->record, d->paths);
     } else if (f->kind == EQNN__COPY) {
-        d->paths = 1 + pick(200);
-        f->cols[0] = f->cols[2] = d->paths, f->cols[1] = 1 + pick(9);
+        d->paths = 1 + test_pick(200);
+        f->cols[0] = f->cols[2] = d->paths, f->cols[1] = 1 + test_pick(9);
         for (int k = 0; k < d->paths; k++)
-            d->map[k] = pick(2) && k ? (d->map[k - 1] + 1) % f->cols[1] : pick(f->cols[1]);
+            d->map[k] = test_pick(2) && k ? (d->map[k - 1] + 1) % f->cols[1]
+                                          : test_pick(f->cols[1]);
         f->plan = eqnn__copy_plan(c, d->map, d->paths, f->cols[1]);
     } else {
         eqnn__radial_plan *p = &d->radial;
-        p->d = 1 + pick(5), p->U = 1 + pick(20), p->V = 1 + pick(20);
-        f->cols[0] = p->d * p->U, f->cols[1] = 1 + pick(9), f->cols[2] = p->U * p->V;
+        p->d = 1 + test_pick(5), p->U = 1 + test_pick(20), p->V = 1 + test_pick(20);
+        f->cols[0] = p->d * p->U, f->cols[1] = 1 + test_pick(9), f->cols[2] = p->U * p->V;
         f->cols[3] = p->d * p->V;
         for (int s = 0; s < 4; s++) f->map[s] = s == 2 ? EQNN__ONE : EQNN__EACH;
         f->plan = p;
@@ -161,7 +152,7 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
     f.kind = kind, f.graph = g, f.items = g ? g->edges : items;
     f.slots = kind == EQNN__COUPLE   ? 5
               : kind == EQNN__RADIAL ? 4
-              : kind == EQNN__POLY   ? 2 + pick(4)
+              : kind == EQNN__POLY   ? 2 + test_pick(4)
                                      : 3;
     for (int s = 0; s < f.slots; s++) f.map[s] = random_map(s, g);
     random_kind(c, d, &f);
@@ -192,10 +183,10 @@ static const eqnn_graph *random_graph(eqnn_ctx *c, int kind, int atoms)
     opts.sources = opts.targets = examples * atoms;
     for (int i = 0; i < examples * atoms && kind < 4; i++) {
         example[i] = i / atoms;
-        if (kind == 2 && !pick(3)) source[n] = target[n] = i, n++;
+        if (kind == 2 && !test_pick(3)) source[n] = target[n] = i, n++;
         for (int j = i / atoms * atoms; j < i; j++)
-            for (int image = 0; image < (kind == 2 && !pick(5) ? 3 : 1); image++) {
-                if (!pick(4)) continue;
+            for (int image = 0; image < (kind == 2 && !test_pick(5) ? 3 : 1); image++) {
+                if (!test_pick(4)) continue;
                 shift[3 * n] = image, source[n] = i, target[n++] = j;
                 if (kind > 1) shift[3 * n] = -image, source[n] = j, target[n++] = i;
             }
@@ -203,7 +194,7 @@ static const eqnn_graph *random_graph(eqnn_ctx *c, int kind, int atoms)
     if (kind == 4) {
         opts.sources = 3 * atoms, opts.targets = 2 * atoms;
         for (n = 0; n < 5 * atoms; n++)
-            source[n] = pick(3 * atoms), target[n] = pick(atoms) * pick(2);
+            source[n] = test_pick(3 * atoms), target[n] = test_pick(atoms) * test_pick(2);
     } else {
         opts.example = example, opts.examples = examples;
         if (kind == 2) opts.shift = shift;
@@ -328,17 +319,19 @@ static void compare_kind(int kind, int trials)
     if (!CHECK(eqnn__cuda_begin(&d, 0, why, sizeof why))) return;
     for (int trial = 0; trial < trials && good; trial++) {
         definition *def = (definition *)calloc(1, sizeof *def);
-        state = (uint64_t)trial * 17 + 1;
-        const eqnn_graph *g = random_graph(c, trial % 5, 2 + pick(trial % 7 ? 10 : 40));
-        int items = trial < 10 ? trial / 5 : 1 + pick(150);
+        test_choices = (uint64_t)trial * 17 + 1;
+        const eqnn_graph *g = random_graph(c, trial % 5, 2 + test_pick(trial % 7 ? 10 : 40));
+        int items = trial < 10 ? trial / 5 : 1 + test_pick(150);
         eqnn__form f = random_form(c, def, kind, g, items);
         unsigned all = (1u << f.slots) - 1;
         for (int s = 0; s < f.slots; s++) pairs += f.map[s] == EQNN__PAIR && f.cols[s] > 0;
         good &= compare(&d, c, &f, 1u << (f.slots - 1), 0);
         good &= compare(&d, c, &f, all >> 1, 0);
         good &= compare(&d, c, &f, all, all);
-        good &= compare(&d, c, &f, 1 + (unsigned)pick((int)all), (unsigned)pick((int)all));
-        good &= compare(&d, c, &f, 1 + (unsigned)pick((int)all), (unsigned)pick((int)all));
+        for (int k = 0; k < 2; k++) {
+            unsigned want = 1 + (unsigned)test_pick((int)all);
+            good &= compare(&d, c, &f, want, (unsigned)test_pick((int)all));
+        }
         if (!good) printf("    trial %d\n", trial);
         for (int p = 0; p < def->paths && !good && kind == EQNN__COUPLE; p++) {
             const eqnn__couple_path *q = def->path + p;

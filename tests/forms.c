@@ -92,39 +92,27 @@ static void all_terms(expected *x, const definition *d)
 
 /* --- random forms --- */
 
-static uint64_t state;
-
-static int pick(int n)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (int)(state >> 33) % n;
-}
-
-static double number(void)
-{
-    return pick(2000) / 1000.0 - 1;
-}
-
 static void random_paths(definition *d, int *cols, int small)
 {
     static const int channels[] = { 1, 3, 8, 16, 20, 45 };
     int x = 0, y = 0, w = 0, g = 0;
-    d->paths = 1 + pick(small ? 3 : 6);
+    d->paths = 1 + test_pick(small ? 3 : 6);
     for (int i = 0; i < d->paths; i++) {
         eqnn__couple_path *p = d->path + i;
         memset(p, 0, sizeof *p);
-        p->channels = small ? 1 + pick(3) : channels[pick(6)];
-        p->d1 = 1 + pick(small ? 3 : 7), p->d2 = 1 + pick(3), p->d3 = 1 + pick(small ? 3 : 7);
-        if (!pick(3)) p->d2 = 1, p->d3 = p->d1; /* diagonal: coupling with a scalar */
-        p->xs = p->gs = p->channels, p->ys = 1, p->ws = pick(5) ? 1 : pick(3),
-        p->scale = 0.5 + pick(2);
+        p->channels = small ? 1 + test_pick(3) : channels[test_pick(6)];
+        p->d1 = 1 + test_pick(small ? 3 : 7), p->d2 = 1 + test_pick(3);
+        p->d3 = 1 + test_pick(small ? 3 : 7);
+        if (!test_pick(3)) p->d2 = 1, p->d3 = p->d1; /* diagonal: coupling with a scalar */
+        p->xs = p->gs = p->channels, p->ys = 1, p->ws = test_pick(5) ? 1 : test_pick(3),
+        p->scale = 0.5 + test_pick(2);
         for (int n = 0; n < p->d1 * p->d2 * p->d3; n++)
             d->C[i][n] = p->d2 == 1 && p->d1 == p->d3 && n % (p->d1 + 1) ? 0
-                         : pick(3)                                       ? number()
+                         : test_pick(3)                                       ? test_number()
                                                                          : 0;
         p->C = d->C[i];
-        p->x = x, p->y = y, p->w = pick(6) ? w : -1, p->g = g;
-        if (i && !pick(3)) { /* the same coupling of the same y; other weights and channels */
+        p->x = x, p->y = y, p->w = test_pick(6) ? w : -1, p->g = g;
+        if (i && !test_pick(3)) { /* the same coupling of the same y; other weights and channels */
             int weight = p->w;
             *p = d->path[i - 1];
             p->w = weight, p->g = g;
@@ -132,34 +120,35 @@ static void random_paths(definition *d, int *cols, int small)
         x += p->d1 * p->channels, y += p->d2, g += p->d3 * p->channels;
         if (p->w >= 0) w += (p->channels - 1) * p->ws + 1;
     }
-    cols[0] = x + pick(2), cols[1] = y + pick(2), cols[4] = g + pick(2);
-    cols[3] = pick(3) ? w + 1 : 0;
-    cols[2] = cols[3] ? 1 + pick(5) : pick(4) ? w + 1 : 0;
+    cols[0] = x + test_pick(2), cols[1] = y + test_pick(2), cols[4] = g + test_pick(2);
+    cols[3] = test_pick(3) ? w + 1 : 0;
+    cols[2] = cols[3] ? 1 + test_pick(5) : test_pick(4) ? w + 1 : 0;
 }
 
 static void random_blocks(definition *d, int *cols, int small)
 {
     int x = 0, w = 0, g = 0;
-    d->paths = 1 + pick(3);
+    d->paths = 1 + test_pick(3);
     for (int i = 0; i < d->paths; i++) {
         eqnn__mix_block *m = d->block + i;
-        m->d = 1 + pick(3), m->U = 1 + pick(small ? 3 : 40), m->V = 1 + pick(small ? 3 : 40),
+        m->d = 1 + test_pick(3), m->U = 1 + test_pick(small ? 3 : 40),
+        m->V = 1 + test_pick(small ? 3 : 40),
         m->scale = 1.5;
         m->x = x, m->xs = m->U, m->w = w, m->g = g, m->gs = m->V;
         x += m->d * m->U, w += m->U * m->V;
         if (i && m->d <= d->block[i - 1].d && m->V == d->block[i - 1].V) m->g = d->block[i - 1].g;
         else g += m->d * m->V;
     }
-    cols[0] = x, cols[1] = w, cols[2] = g + pick(2);
+    cols[0] = x, cols[1] = w, cols[2] = g + test_pick(2);
 }
 
 static int random_map(int slot, int slots, const eqnn_graph *g)
 {
-    if (!g) return slot && !pick(4) ? EQNN__ONE : EQNN__EACH;
-    if (slot == slots - 1) return pick(4) ? EQNN__TARGET : EQNN__EACH;
-    if (slot == 0) return pick(4) ? EQNN__SOURCE : pick(2) ? EQNN__TARGET : EQNN__EACH;
-    if (slot == 2 && g->pairs && pick(2)) return EQNN__PAIR;
-    return pick(3) ? EQNN__EACH : EQNN__ONE;
+    if (!g) return slot && !test_pick(4) ? EQNN__ONE : EQNN__EACH;
+    if (slot == slots - 1) return test_pick(4) ? EQNN__TARGET : EQNN__EACH;
+    if (slot == 0) return test_pick(4) ? EQNN__SOURCE : test_pick(2) ? EQNN__TARGET : EQNN__EACH;
+    if (slot == 2 && g->pairs && test_pick(2)) return EQNN__PAIR;
+    return test_pick(3) ? EQNN__EACH : EQNN__ONE;
 }
 
 static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_graph *g, int items,
@@ -169,7 +158,7 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
     memset(&f, 0, sizeof f);
     memset(d, 0, sizeof *d);
     f.kind = kind, f.graph = g, f.items = g ? g->edges : items;
-    f.slots = kind == EQNN__COUPLE ? 5 : kind == EQNN__POLY ? 2 + pick(3) : 3;
+    f.slots = kind == EQNN__COUPLE ? 5 : kind == EQNN__POLY ? 2 + test_pick(3) : 3;
     for (int s = 0; s < f.slots; s++) f.map[s] = random_map(s, f.slots, g);
     if (kind == EQNN__COUPLE) {
         random_paths(d, f.cols, small);
@@ -177,22 +166,23 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
         f.map[3] = EQNN__ONE;
     } else if (kind == EQNN__MIX) {
         random_blocks(d, f.cols, small);
-        f.map[1] = pick(3) ? EQNN__ONE : EQNN__EACH;
+        f.map[1] = test_pick(3) ? EQNN__ONE : EQNN__EACH;
         f.plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (kind == EQNN__POLY) {
-        d->paths = 1 + pick(40);
+        d->paths = 1 + test_pick(40);
         for (int s = 0; s < f.slots; s++)
-            f.cols[s] = s && s < f.slots - 1 && !pick(4) ? 0 : 1 + pick(6);
+            f.cols[s] = s && s < f.slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(6);
         for (int r = 0; r < d->paths; r++) {
-            d->record[r].c = number();
-            for (int s = 0; s < f.slots; s++) d->record[r].col[s] = f.cols[s] ? pick(f.cols[s]) : 0;
+            d->record[r].c = test_number();
+            for (int s = 0; s < f.slots; s++)
+                d->record[r].col[s] = f.cols[s] ? test_pick(f.cols[s]) : 0;
         }
         f.plan = eqnn__poly_plan(c, f.slots, d->record, d->paths);
     } else {
-        d->paths = 1 + pick(small ? 6 : 64);
-        f.cols[0] = f.cols[2] = d->paths, f.cols[1] = 1 + pick(9);
+        d->paths = 1 + test_pick(small ? 6 : 64);
+        f.cols[0] = f.cols[2] = d->paths, f.cols[1] = 1 + test_pick(9);
         for (int k = 0; k < d->paths; k++)
-            d->map[k] = pick(2) && k ? (d->map[k - 1] + 1) % f.cols[1] : pick(f.cols[1]);
+            d->map[k] = test_pick(2) && k ? (d->map[k - 1] + 1) % f.cols[1] : test_pick(f.cols[1]);
         f.plan = eqnn__copy_plan(c, d->map, d->paths, f.cols[1]);
     }
     for (int s = 0; s < f.slots; s++) {
@@ -218,7 +208,7 @@ static const eqnn_graph *random_graph(eqnn_ctx *c, int kind, int atoms)
     for (int i = 0; i < examples * atoms; i++) {
         example[i] = i / atoms;
         for (int j = i / atoms * atoms; j < i; j++) {
-            if (!pick(4)) continue;
+            if (!test_pick(4)) continue;
             source[n] = i, target[n++] = j;
             if (kind > 1) source[n] = j, target[n++] = i;
         }
@@ -266,16 +256,16 @@ static void check_values(int kind)
 {
     eqnn_ctx *c = test_context();
     definition d;
-    state = 1;
+    test_choices = 1;
     for (int trial = 0; trial < 60; trial++) {
-        const eqnn_graph *g = random_graph(c, trial % 4, 2 + pick(10));
-        int items = trial < 8 ? trial / 4 : 1 + pick(150);
+        const eqnn_graph *g = random_graph(c, trial % 4, 2 + test_pick(10));
+        int items = trial < 8 ? trial / 4 : 1 + test_pick(150);
         eqnn__form f = random_form(c, &d, kind, g, items, 0);
         unsigned all = (1u << f.slots) - 1;
         check_value(c, &f, &d, 1u << (f.slots - 1), 0);
         check_value(c, &f, &d, all >> 1, 0);
         check_value(c, &f, &d, all, all);
-        check_value(c, &f, &d, 1 + (unsigned)pick((int)all), (unsigned)pick((int)all));
+        check_value(c, &f, &d, 1 + (unsigned)test_pick((int)all), (unsigned)test_pick((int)all));
         eqnn_reset(c);
     }
     CHECK_OK(c);
@@ -319,13 +309,13 @@ static void check_chain(int kind)
 {
     eqnn_ctx *c = test_context();
     definition d;
-    state = 7;
+    test_choices = 7;
     for (int trial = 0; trial < 12; trial++) {
-        const eqnn_graph *g = random_graph(c, trial % 4, 2 + pick(2));
+        const eqnn_graph *g = random_graph(c, trial % 4, 2 + test_pick(2));
         chain k;
         eqnn_tensor *x[EQNN__SLOTS];
         int n = 0;
-        k.f = random_form(c, &d, kind, g, 1 + pick(3), 1);
+        k.f = random_form(c, &d, kind, g, 1 + test_pick(3), 1);
         for (int s = 0; s < k.f.slots - 1; s++)
             if (k.f.cols[s])
                 x[n++] = eqnn_detach(eqnn_scale(test_normal(c, k.f.rows[s], k.f.cols[s]), 0.7));
@@ -362,7 +352,7 @@ static void compare_contexts(int kind, int trial, eqnn_ctx *const c[3], double *
     for (int i = 0; i < 3; i++) {
         const eqnn_graph *g;
         eqnn_tensor *v[EQNN__SLOTS] = { 0 }, *t[EQNN__SLOTS] = { 0 };
-        state = (uint64_t)trial + 100;
+        test_choices = (uint64_t)trial + 100;
         test_serial = serial;
         g = random_graph(c[i], trial % 4, 12);
         f = random_form(c[i], &d, kind, g, 300, 0);

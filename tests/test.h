@@ -141,6 +141,20 @@ TEST__UNUSED static void test_show(const char *title, const char *const *names, 
     printf("\n");
 }
 
+/* Choices of a trial, which begins with a test_choices of its own: 0..n-1, and from -1 to 1. */
+static uint64_t test_choices;
+
+TEST__UNUSED static int test_pick(int n)
+{
+    test_choices = test_choices * 6364136223846793005u + 1442695040888963407u;
+    return (int)(test_choices >> 33) % n;
+}
+
+TEST__UNUSED static double test_number(void)
+{
+    return test_pick(2000) / 1000.0 - 1;
+}
+
 static eqnn_opts test_opts(void)
 {
     eqnn_opts o;
