@@ -24,8 +24,8 @@
                  grows or is released, a full ring of copies, and forgetting a graph. A step like
                  the last is replayed as a few CUDA graphs. A sum has one owner and a tree that
                  depends on sizes alone: the same bits from run to run (to rounding those of a
-                 processor). A thread works with one GPU: what makes a context chooses it. No CUDA,
-                 cuBLAS or C++ header is needed by the program itself.
+                 processor). Contexts of one thread may live on several GPUs: each chooses its own
+                 when it calls CUDA. No CUDA, cuBLAS or C++ header is needed by the program itself.
 
    CONVENTIONS   Pointers to numbers, indices and graphs are device memory; plans and structs lie on
                  the host. Grids and blocks have one dimension; blocks are multiples of 32 threads;
@@ -195,6 +195,13 @@ static int eqnn__look(eqnn__device *d, cudaError_t e)
     if (e == cudaSuccess) return 1;
     eqnn__gpu_fail(d, cudaGetErrorString(e));
     return 0;
+}
+
+/* CUDA keeps one device for each thread of the host, and this thread may have worked with another
+   one since: called before whatever concerns the present device. */
+static int eqnn__gpu_choose(eqnn__device *d)
+{
+    return eqnn__look(d, cudaSetDevice(eqnn__gpu_of(d)->index));
 }
 
 static int eqnn__look_blas(eqnn__device *d, cublasStatus_t s)
@@ -423,7 +430,7 @@ static void eqnn__cuda_send(eqnn__device *d)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     if (g->list.count == 0 && !g->left) return;
-    if (g->list.count) eqnn__queue_begin(d, &g->list);
+    if (eqnn__gpu_choose(d) && g->list.count) eqnn__queue_begin(d, &g->list);
     g->op = NULL;
     for (int i = 0; i < EQNN__STAGES; i++)
         if (g->left >> i & 1) eqnn__look(d, cudaEventRecord(g->gone[i], g->stream));
@@ -501,7 +508,8 @@ static void eqnn__queue_kernel(eqnn__device *d, void (*kernel)(P...), size_t gri
    what is on the list does not depend on what comes later. */
 static int eqnn__shared_allow(eqnn__device *d, const void *kernel)
 {
-    return eqnn__look(d, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    return eqnn__gpu_choose(d) &&
+           eqnn__look(d, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               (int)eqnn__gpu_of(d)->shared));
 }
 
@@ -538,7 +546,8 @@ static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
     size_t want = s->size / 2 + s->size > bytes ? s->size / 2 + s->size : bytes;
     want = (want + 65535) / 65536 * 65536;
     eqnn__cuda_send(d); /* what is on the list may use it */
-    if (!eqnn__look(d, cudaStreamSynchronize(g->stream)) || !eqnn__look(d, cudaFree(s->p)))
+    if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaStreamSynchronize(g->stream)) ||
+        !eqnn__look(d, cudaFree(s->p)))
         return NULL;
     s->p = NULL;
     s->size = 0;
@@ -561,7 +570,7 @@ static int eqnn__gpu_open(eqnn__device *d)
     eqnn__gpu *g = eqnn__gpu_of(d);
     int shared = 0;
     void *p = NULL;
-    if (!eqnn__look(d, cudaSetDevice(g->index)) ||
+    if (!eqnn__gpu_choose(d) ||
         !eqnn__look(d, cudaDeviceGetAttribute(&g->processors, cudaDevAttrMultiProcessorCount,
                                               g->index)) ||
         !eqnn__look(d, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
@@ -664,9 +673,9 @@ static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
 static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
 {
     void *p = NULL;
+    if (!eqnn__gpu_choose(d)) return NULL;
     if (cudaMalloc(&p, bytes ? bytes : 1) == cudaSuccess) return p;
     (void)cudaGetLastError(); /* the caller says what there was no room for */
-    (void)d;
     return NULL;
 }
 
@@ -674,6 +683,7 @@ static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
 {
     (void)bytes;
     eqnn__cuda_send(d);
+    eqnn__gpu_choose(d);
     eqnn__look(d, cudaFree(p)); /* waits for what still works on it */
 }
 
@@ -715,7 +725,7 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
         eqnn__queue_copy(d, EQNN__COPY_WITHIN, to, from, bytes);
     } else if (way == EQNN__TO_HOST) {
         eqnn__cuda_send(d);
-        if (g->failed ||
+        if (g->failed || !eqnn__gpu_choose(d) ||
             !eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
             !eqnn__look(d, cudaStreamSynchronize(g->stream)))
             memset(to, 0xff, bytes);
@@ -764,6 +774,7 @@ static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     eqnn__cuda_send(d);
+    eqnn__gpu_choose(d);
     if (!g->failed && g->checks > 0 &&
         eqnn__look(d, cudaMemcpyAsync(g->told, g->mark, sizeof *g->told, cudaMemcpyDeviceToHost,
                                       g->stream)) &&
@@ -797,7 +808,7 @@ static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
             g->slab = more;
             g->slab_room = room;
         }
-        if (!eqnn__look(d, cudaMalloc(&p, size))) return NULL;
+        if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaMalloc(&p, size))) return NULL;
         g->slab[g->slabs].p = (char *)p;
         g->slab[g->slabs++].size = size;
         g->slab_used = 0;

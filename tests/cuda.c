@@ -1447,13 +1447,13 @@ TEST(steps_that_fail)
     char why[400];
     small a;
     for (int before = 0; before < 4; before += 3)
-        for (int n = 1, heard = 1; heard > 0; n += before ? 1 : 9) {
+        for (int n = 2, heard = 1; heard > 0; n += before ? 1 : 9) { /* 1: choosing the device */
             heard = small_refused(&a, before, &emulate_refuse, n, why, sizeof why);
-            CHECK(heard && (n > 1 || heard > 0));
-            if (n == 1) CHECK(!strncmp(why, "from: cuda:0: ", 14));
-            if (before == 0 && n == 10) CHECK(!strncmp(why, "tanh: cuda:0: ", 14));
-            if (before == 3 && n == 2) CHECK(!strncmp(why, "dropout: cuda:0: ", 17));
-            if (before == 3 && heard < 0) CHECK(n == 7); /* four changes and two graphs */
+            CHECK(heard && (n > 2 || heard > 0));
+            if (n == 2) CHECK(!strncmp(why, "from: cuda:0: ", 14));
+            if (before == 0 && n == 11) CHECK(!strncmp(why, "tanh: cuda:0: ", 14));
+            if (before == 3 && n == 3) CHECK(!strncmp(why, "dropout: cuda:0: ", 17));
+            if (before == 3 && heard < 0) CHECK(n == 9); /* 2 devices, 4 changes, 2 graphs */
             (void)count();
             small_step(&a, 60, 0);
             small_step(&a, 60, 0);
@@ -1652,6 +1652,55 @@ TEST(streams)
     c = eqnn_make(&o);
     CHECK(eqnn_stream(c) == NULL);
     eqnn_free(c);
+}
+
+/* A number after some steps on a device: plans, a graph of edges, products, the optimizer. */
+static double device_step(eqnn_ctx *c, eqnn_adam *opt, int step)
+{
+    eqnn_tensor *x = eqnn_normal(c, "x", 40, 3);
+    const eqnn_graph *g = eqnn_radius_graph(x, 1.5, NULL);
+    eqnn_tensor *h = eqnn_spherical_harmonics(eqnn_edge_vectors(x, g), 4, NULL);
+    h = eqnn_tanh(eqnn_linear(eqnn_as(eqnn_scatter(h, g), NULL), "out", 5, NULL));
+    eqnn_tensor *loss = eqnn_mean(eqnn_mul(h, h));
+    double v = step % 3 ? 0 : eqnn_value(loss); /* steps that wait, and steps that do not */
+    eqnn_backward(loss);
+    eqnn_adam_step(opt);
+    eqnn_reset(c);
+    return v;
+}
+
+/* Contexts on two GPUs, and a worker on one of them, in turn in one thread: the emulator stops a
+   program that mixes devices. */
+TEST(two_devices)
+{
+    eqnn_ctx *c[3];
+    eqnn_adam *opt[3];
+    eqnn_opts o = test_opts();
+    double v[3];
+    emulate_devices = 2;
+    for (int i = 0; i < 3; i++) {
+        o.device = i == 0 ? "cuda:0" : "cuda:1";
+        o.weights_of = NULL;
+        c[i] = eqnn_make(&o);
+        CHECK_OK(c[i]);
+        opt[i] = eqnn_adam_make(c[i], NULL);
+    }
+    for (int step = 0; step < 7; step++) {
+        for (int i = 0; i < 3; i++) v[i] = device_step(c[i], opt[i], step);
+        CHECK((v[0] > 0) == (step % 3 == 0) && v[0] == v[1] && v[0] == v[2]);
+    }
+    o.weights_of = c[2];
+    eqnn_ctx *worker = eqnn_make(&o);
+    eqnn_tensor *y = eqnn_linear(eqnn_full(worker, 4, 25, 1), "out", 5, NULL);
+    CHECK(eqnn_value(eqnn_sum(eqnn_full(c[0], 3, 3, 1))) == 9); /* the other device is chosen now */
+    CHECK(eqnn_value(eqnn_sum(y)) != 0 && !eqnn_error(worker));
+    eqnn_free(worker);
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(c[i]);
+        eqnn_free(c[i]);
+    }
+    emulate_devices = 1;
+    CHECK(emulate_device.used == 0);
 }
 
 TEST(emulator_finds)

@@ -514,7 +514,8 @@ static void emulate_grid(const char *name, size_t grid, size_t block, size_t sha
     emulate_kernel = NULL;
 }
 
-/* ---- the runtime: one device, work put off until something waits ---- */
+/* ---- the runtime: devices that share the emulated memory but may not touch each other's, and work
+   put off until something waits ---- */
 
 enum cudaError_t {
     cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation,
@@ -550,13 +551,16 @@ struct emulate_executable {
 struct emulate_stream {
     std::deque<std::function<void()>> work;
     emulate_graph *capture = NULL;
+    int device = 0;
 };
 
 static cudaError_t emulate_last;
 static int emulate_devices EMULATE_UNUSED = 1;
+static int emulate_present;                  /* the device that was chosen last */
+static std::map<const void *, int> emulate_owner; /* of pieces of device memory */
 static long emulate_launches, emulate_waits; /* counted, for tests */
 static long emulate_replays EMULATE_UNUSED, emulate_changes EMULATE_UNUSED; /* graphs; nodes */
-static std::map<const void *, size_t> emulate_allowed;
+static std::map<std::pair<int, const void *>, size_t> emulate_allowed; /* by device and kernel */
 static std::vector<cudaStream_t> emulate_streams; /* all that there are: one for each context */
 
 static cudaError_t emulate_return(cudaError_t e)
@@ -580,9 +584,16 @@ static void emulate_work(cudaStream_t s, const int *pending)
     emulate_open(emulate_host, 1);
 }
 
+static void emulate_chosen(int device, const char *what)
+{
+    if (device != emulate_present)
+        emulate_fail("%s of device %d while device %d is chosen", what, device, emulate_present);
+}
+
 /* On the stream, or in the graph that captures it. */
 static void emulate_put(cudaStream_t s, const std::function<void()> &work)
 {
+    emulate_chosen(s->device, "a stream");
     if (s->capture) s->capture->work.push_back(work);
     else s->work.push_back(work);
 }
@@ -632,7 +643,7 @@ static std::function<void()> emulate_kernel_work(const void *kernel, size_t grid
                                           size_t shared, void **args)
 {
     auto known = emulate_kernels.find(kernel);
-    auto allowed = emulate_allowed.find(kernel);
+    auto allowed = emulate_allowed.find(std::make_pair(emulate_present, kernel));
     size_t most = allowed == emulate_allowed.end() ? 49152 : allowed->second;
     if (known == emulate_kernels.end()) emulate_fail("an unknown kernel is launched");
     const char *name = known->second.name;
@@ -708,7 +719,9 @@ EMULATE_API cudaError_t cudaGetDeviceCount(int *n)
 
 EMULATE_API cudaError_t cudaSetDevice(int index)
 {
-    return emulate_return(index < emulate_devices ? cudaSuccess : cudaErrorInvalidValue);
+    cudaError_t e = emulate_return(index < emulate_devices ? cudaSuccess : cudaErrorInvalidValue);
+    if (e == cudaSuccess) emulate_present = index;
+    return e;
 }
 
 EMULATE_API cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int index)
@@ -722,7 +735,7 @@ EMULATE_API cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribu
 {
     (void)what;
     if ((size_t)bytes > EMULATE_SHARED) return emulate_return(cudaErrorInvalidValue);
-    emulate_allowed[kernel] = (size_t)bytes;
+    emulate_allowed[std::make_pair(emulate_present, kernel)] = (size_t)bytes;
     return emulate_return(cudaSuccess);
 }
 
@@ -733,6 +746,7 @@ EMULATE_API cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flag
     cudaError_t e = emulate_return(cudaSuccess);
     if (e != cudaSuccess) return e;
     *s = new emulate_stream;
+    (*s)->device = emulate_present;
     emulate_streams.push_back(*s);
     return e;
 }
@@ -741,6 +755,7 @@ EMULATE_API cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     emulate_waits++;
     emulate_not_captured(s, "a wait");
+    emulate_chosen(s->device, "a stream");
     emulate_work(s, NULL);
     return emulate_return(cudaSuccess);
 }
@@ -768,7 +783,7 @@ EMULATE_API cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     emulate_not_captured(s, "an event");
     e->pending++;
     e->stream = s;
-    s->work.push_back([=] { e->pending--; });
+    emulate_put(s, [=] { e->pending--; });
     return emulate_return(cudaSuccess);
 }
 
@@ -791,6 +806,7 @@ template <class T> EMULATE_API cudaError_t cudaMalloc(T **p, size_t bytes)
     if (e != cudaSuccess) return e;
     emulate_prepare();
     *p = (T *)emulate_take(emulate_device, bytes);
+    if (*p) emulate_owner[*p] = emulate_present;
     return *p ? cudaSuccess : emulate_return(cudaErrorMemoryAllocation);
 }
 
@@ -799,6 +815,7 @@ EMULATE_API cudaError_t cudaFree(void *p)
 {
     for (size_t i = 0; p && i < emulate_streams.size(); i++) emulate_work(emulate_streams[i], NULL);
     if (p && !emulate_give(emulate_device, p)) return emulate_return(cudaErrorInvalidValue);
+    emulate_owner.erase(p);
     return emulate_return(cudaSuccess);
 }
 
@@ -820,6 +837,8 @@ static void emulate_check(const void *p, size_t bytes, int device, const char *w
 {
     if (emulate_within(emulate_device, p, bytes) != device)
         emulate_fail("%s: memory of the wrong side", what);
+    auto piece = emulate_owner.upper_bound(p);
+    if (device && piece != emulate_owner.begin()) emulate_chosen((--piece)->second, "memory");
 }
 
 static std::function<void()> emulate_moving(void *to, const void *from, size_t bytes)
@@ -1001,7 +1020,7 @@ EMULATE_API cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
     if (e != cudaSuccess) return e;
     emulate_replays++;
     x->pending++;
-    s->work.push_back([=] {
+    emulate_put(s, [=] {
         for (auto &f : work) f();
         x->pending--;
     });
@@ -1022,7 +1041,7 @@ enum cublasStatus_t {
 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
-typedef struct emulate_blas { cudaStream_t stream; cublasMath_t math; } *cublasHandle_t;
+typedef struct emulate_blas { cudaStream_t stream; cublasMath_t math; int device; } *cublasHandle_t;
 
 /* Row-major, C = alpha op(A) op(B) + beta C; beta 0: C is not read. */
 template <class T> struct emulate_product {
@@ -1067,7 +1086,9 @@ EMULATE_API cublasStatus_t cublasCreate(cublasHandle_t *h)
 {
     *h = NULL;
     cublasStatus_t s = emulate_status();
-    if (s == CUBLAS_STATUS_SUCCESS) *h = new emulate_blas();
+    if (s != CUBLAS_STATUS_SUCCESS) return s;
+    *h = new emulate_blas();
+    (*h)->device = emulate_present;
     return s;
 }
 
@@ -1108,6 +1129,7 @@ static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cubla
     if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < (p.tb ? k : m) || ldb < (p.ta ? n : k) ||
         ldc < m || (batch > 1 && sc == 0))
         return CUBLAS_STATUS_INVALID_VALUE;
+    emulate_chosen(h->device, "cuBLAS");
     emulate_check(A, 1, 1, "cuBLAS's A");
     emulate_check(B, 1, 1, "cuBLAS's B");
     emulate_check(C, 1, 1, "cuBLAS's C");
