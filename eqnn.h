@@ -183,7 +183,8 @@ typedef struct eqnn_opts {
     int lanes;            /* 16, 8, 4 floats a vector or 1 (plain loops); default the widest here */
     eqnn_alloc alloc;     /* default malloc and free                                              */
     void *alloc_user;     /* handed to alloc                                                      */
-    void *buffer;         /* all memory comes from here and nothing from alloc; default none      */
+    void *buffer;         /* all memory comes from here and nothing from alloc; default none. What
+                             is given back is used again only when it lies on top: load once  */
     size_t buffer_size;   /* its size in bytes                                                    */
     eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
                              before it; default its own                                           */
@@ -206,8 +207,8 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
 
 /* The first thing that went wrong, as a sentence, or NULL. Until eqnn_clear every operation returns
-   NULL at once, and steps and saves do nothing. The error of a device that could not be had stays.
-   */
+   NULL at once, and steps and saves do nothing (a step drops the gradients). eqnn_clear leaves all
+   scopes that were entered. The error of a device that could not be had stays. */
 EQNN_API const char *eqnn_error(const eqnn_ctx *c);
 EQNN_API void eqnn_clear(eqnn_ctx *c);
 /* Records an error of your own layer (only the first is kept); returns NULL. */
@@ -551,9 +552,11 @@ EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix);
 EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file); /* a table of the weights and their use */
 
 /* safetensors. What is saved: parameters, buffers, optimizers ("eqnn.adam.m.NAME", ...), steps,
-   tick and notes. Written beside the old file and renamed over it. Save right after eqnn_reset, and
-   a run that loads the file continues bit for bit. While averaged weights are in use they are what
-   is saved, alone. Loading puts entries aside until the first calls claim them. */
+   tick and notes. Written beside the old file and renamed over it (behind a link; never over what
+   is not a file). Save right after eqnn_reset, and a run that loads the file continues bit for bit.
+   While averaged weights are in use they are what is saved, alone. Loading puts entries aside until
+   the first calls claim them; after the first optimizer step a file that does not fit is an error
+   at once, and changes nothing. */
 typedef struct eqnn_load_opts {
     int partial;        /* entries may be left over or missing; default an error          */
     const char *prefix; /* put before every name in the file; default none                */
@@ -899,7 +902,8 @@ EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_ir
 EQNN_API const eqnn_product *eqnn_product_square(eqnn_ctx *c, const eqnn_irreps *in,
                                                  const eqnn_irreps *filter,
                                                  const eqnn_product_opts *opts);
-/* The square mixed into the irreps of out by weights (TensorSquare with irreps_out). */
+/* The square mixed into the irreps of out by weights (TensorSquare with irreps_out); equal neighbours
+   in out are merged too. */
 EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_irreps *in,
                                                       const eqnn_irreps *out,
                                                       const eqnn_product_opts *opts);
@@ -2576,6 +2580,7 @@ EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out)
 
 EQNN_API void eqnn_print(const eqnn_tensor *x, const char *title, FILE *file)
 {
+    if (!file) return;
     if (!x) {
         fprintf(file, "%s: none\n", title);
         return;
@@ -9277,7 +9282,7 @@ static int eqnn__grads_end(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tenso
     for (int i = 0; i < n; i++) {
         if (!dx[i] && !c->failed) dx[i] = eqnn_zeros(c, x[i]->rows, x[i]->cols);
         if (!dx[i] || c->failed) break;
-        if (x[i]->label && !c->in_rule) dx[i] = eqnn_as(dx[i], x[i]->label);
+        if (!c->in_rule) dx[i] = eqnn_as(dx[i], x[i]->label);
     }
     for (int i = 0; c->failed && i < n; i++) dx[i] = NULL;
     return !c->failed;
@@ -9295,6 +9300,12 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
     }
     for (int i = 0; i < n; i++)
         if (eqnn__bad2(y, x[i], "grad")) return 0;
+    int known = y->node || y->ctx->recording;
+    for (int i = 0; i < n; i++) known |= x[i] == y;
+    if (!known && n) { /* zeros would be the forces of nothing */
+        eqnn__fail(y->ctx, "grad: y was not recorded: recording is off (eqnn_recording)");
+        return 0;
+    }
     eqnn__sweep s;
     memset(&s, 0, sizeof s);
     s.c = y->ctx;
@@ -11349,6 +11360,7 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 
 #include <errno.h>
 #if defined(__unix__) || defined(__APPLE__)
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 #if defined(_WIN32)
@@ -11413,7 +11425,8 @@ typedef struct eqnn__load {
     eqnn_file *file;
     unsigned char *claimed;  /* a flag per entry */
     char *prefix;
-    int partial, weights_only, optimizer; /* optimizer: the file has steps of one */
+    int partial, weights_only, optimizer; /* optimizer: the file has steps of one    */
+    int told;                /* the caller knows that entries are left over          */
 } eqnn__load;
 
 struct eqnn__params {
@@ -13026,6 +13039,9 @@ static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
 extern int fileno(FILE *file); /* what -std=c99 hides */
 extern int fsync(int descriptor);
 #endif
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(__cplusplus)
+extern char *realpath(const char *path, char *resolved);
+#endif
 static int eqnn__file_sync(FILE *file)
 {
     if (fflush(file)) return 0;
@@ -13054,16 +13070,45 @@ static int eqnn__file_replace(const char *from, const char *to)
 }
 #endif
 
+/* The file that is to be replaced, behind links; it keeps its permissions. What is no file (a
+   device, a pipe, a folder) is not replaced: NULL. The string is the caller's to free. */
+static char *eqnn__write_target(eqnn_ctx *c, const char *path, int *mode)
+{
+    *mode = -1;
+#if defined(__unix__) || defined(__APPLE__)
+    struct stat old;
+    if (stat(path, &old) == 0) {
+        char *real = realpath(path, NULL);
+        if ((old.st_mode & 0170000) != 0100000) {
+            eqnn__fail(c, "%s: %.300s exists and is not a file", c->op, path);
+            free(real);
+            return NULL;
+        }
+        *mode = (int)(old.st_mode & 07777);
+        char *copy = real ? eqnn__heap_string(c, real) : NULL;
+        free(real);
+        if (copy || c->failed) return copy;
+    }
+#endif
+    return eqnn__heap_string(c, path);
+}
+
 /* Writes path.part, then renames it to path: a crash, a full disk or Ctrl-C leaves the old file. */
 static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, const void *user)
 {
-    size_t n = path ? strlen(path) : 0;
-    char *part = n ? (char *)eqnn__heap(c, NULL, 0, n + 6) : NULL;
-    if (!part) {
+    int mode;
+    if (!path || !*path) {
         eqnn__fail(c, "%s: no path", c->op);
         return 0;
     }
-    memcpy(part, path, n);
+    char *target = eqnn__write_target(c, path, &mode);
+    size_t n = target ? strlen(target) : 0;
+    char *part = n ? (char *)eqnn__heap(c, NULL, 0, n + 6) : NULL;
+    if (!part) {
+        eqnn__heap_string_free(c, target);
+        return 0;
+    }
+    memcpy(part, target, n);
     memcpy(part + n, ".part", 6);
     eqnn__out o;
     memset(&o, 0, sizeof o);
@@ -13074,12 +13119,16 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     good = good && !o.failed && eqnn__file_sync(o.file);
     int problem = errno;
     if (o.file && fclose(o.file) && good) good = 0, problem = errno;
-    if (good && !eqnn__file_replace(part, path)) good = 0, problem = errno;
+#if defined(__unix__) || defined(__APPLE__)
+    if (good && mode >= 0) (void)chmod(part, (unsigned)mode);
+#endif
+    if (good && !eqnn__file_replace(part, target)) good = 0, problem = errno;
     if (!good && o.file) remove(part);
     if (!good)
         eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
                    problem ? strerror(problem) : "unknown");
     eqnn__heap(c, part, n + 6, 0);
+    eqnn__heap_string_free(c, target);
     return good;
 }
 
@@ -13313,8 +13362,10 @@ static int eqnn__load_left(const eqnn__load *l, const char **first)
     for (int i = 0; !l->partial && i < l->file->count; i++) {
         const char *name = l->file->entry[i].e.name, *last = strrchr(name, '.');
         if (l->claimed[i] || !strncmp(name, "eqnn.", 5)) continue;
-        if (!strcmp(last ? last + 1 : name, "num_batches_tracked")) continue; /* PyTorch's */
-        if (!left++) *first = name;
+        last = last ? last + 1 : name;
+        if (!strcmp(last, "num_batches_tracked")) continue;                       /* PyTorch's */
+        if (!strcmp(last, "output_mask") || !strncmp(last, "_w3j_", 5)) continue; /* e3nn's    */
+        if (l->file->entry[i].e.count && !left++) *first = name;
     }
     return left;
 }
@@ -13576,6 +13627,79 @@ static int eqnn__load_apply(eqnn_ctx *c, eqnn__load *l)
 
 static int eqnn__loads_check(eqnn_ctx *c);
 
+/* May a parameter still claim what the newer load, which is asked first, does not have? */
+static int eqnn__load_needed(const eqnn__load *l, const eqnn__load *newer)
+{
+    char full[1100];
+    for (int i = 0; i < l->file->count; i++) {
+        const char *name = l->file->entry[i].e.name;
+        if (l->claimed[i] || !strncmp(name, "eqnn.", 5)) continue;
+        snprintf(full, sizeof full, "%s%s", l->prefix, name);
+        if (!eqnn__load_find(newer, "", full)) return 1;
+    }
+    return 0;
+}
+
+/* Lets go of older loads that are not needed any more, or whose caller was told of what is left. */
+static void eqnn__loads_replace(eqnn_ctx *c, const eqnn__load *newer)
+{
+    for (eqnn__load **at = &c->params->loads; *at;) {
+        eqnn__load *l = *at;
+        if (!l->told && eqnn__load_needed(l, newer)) {
+            at = &l->next;
+            continue;
+        }
+        *at = l->next;
+        eqnn__load_free(c, l);
+    }
+}
+
+/* How many entries belong to no parameter; an error when some do. */
+static int eqnn__load_surplus(eqnn_ctx *c, eqnn__load *l)
+{
+    const char *first = NULL;
+    int left = eqnn__load_left(l, &first);
+    l->told = left > 0;
+    if (left)
+        eqnn__fail(c,
+                   "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
+                   "allows it)",
+                   l->file->path, left, first);
+    return left;
+}
+
+/* A prefix that was opened: names may come at any time. */
+static int eqnn__names_open(const struct eqnn__params *p)
+{
+    for (const eqnn__pattern *q = p->patterns; q; q = q->next)
+        if (q->kind == 2) return 1;
+    return !p->closed;
+}
+
+/* Once names are closed it is known at once what a file lacks or has too much: then nothing is
+   changed and nothing put aside. Parameters outside of the load's prefix are not its business. */
+static int eqnn__load_whole(eqnn_ctx *c, eqnn__load *l)
+{
+    struct eqnn__params *p = c->params;
+    const char *first = NULL;
+    int missing = 0;
+    if (eqnn__names_open(p) || l->partial) return 1;
+    for (int i = 0; i < p->count; i++) {
+        const char *name = p->all[i]->name;
+        const eqnn_entry *e = eqnn__load_find(l, "", name);
+        if (e) l->claimed[(const eqnn__stored *)(const void *)e - l->file->entry] = 1;
+        else if (!strncmp(name, l->prefix, strlen(l->prefix)) && !missing++) first = name;
+    }
+    if (missing)
+        eqnn__fail(c,
+                   "load: %d parameters are not in %.200s, the first is %.200s (.partial allows "
+                   "it)",
+                   missing, l->file->path, first);
+    else eqnn__load_surplus(c, l);
+    memset(l->claimed, 0, (size_t)l->file->count + 1);
+    return !c->failed;
+}
+
 EQNN_API int eqnn_load(eqnn_ctx *c, const char *path, const eqnn_load_opts *opts)
 {
     eqnn_load_opts o;
@@ -13589,10 +13713,11 @@ EQNN_API int eqnn_load(eqnn_ctx *c, const char *path, const eqnn_load_opts *opts
     if (c->failed || !eqnn__params_get(c)) return 0;
     eqnn__load *l = eqnn__load_make(c, path, &o);
     if (!l) return 0;
-    if (!eqnn__load_apply(c, l)) {
+    if (!eqnn__load_whole(c, l) || !eqnn__load_apply(c, l)) {
         eqnn__load_free(c, l);
         return 0;
     }
+    eqnn__loads_replace(c, l);
     l->next = c->params->loads;
     c->params->loads = l;
     return !c->params->closed || eqnn__loads_check(c);
@@ -13604,24 +13729,15 @@ static int eqnn__loads_check(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
     const char *first = NULL;
-    int missing = 0, open = 0;
-    for (eqnn__load *l = p->loads; l; l = l->next) {
-        int left = eqnn__load_left(l, &first);
-        if (left)
-            eqnn__fail(
-                c,
-                "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
-                "allows it)",
-                l->file->path, left, first);
-    }
+    int missing = 0;
+    for (eqnn__load *l = p->loads; l; l = l->next) eqnn__load_surplus(c, l);
     for (int i = 0; p->strict && !p->lenient && i < p->count; i++)
         if (!p->all[i]->loaded && !missing++) first = p->all[i]->name;
     if (missing)
         eqnn__fail(c,
                    "load: %d parameters were in no file, the first is %.200s (.partial allows it)",
                    missing, first);
-    for (const eqnn__pattern *q = p->patterns; q; q = q->next) open |= q->kind == 2;
-    while (!c->failed && p->closed && !open && p->loads) {
+    while (!c->failed && !eqnn__names_open(p) && p->loads) {
         eqnn__load *next = p->loads->next;
         eqnn__load_free(c, p->loads);
         p->loads = next;
@@ -13910,6 +14026,7 @@ EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user)
     for (int i = 0; i < p->parts; i++) {
         eqnn_add_gradients(p->owner, p->worker[i]);
         eqnn_clear(p->worker[i]);
+        if (p->owner->failed) eqnn_zero_gradients(p->worker[i]); /* they would come with the next */
         eqnn_reset(p->worker[i]);
     }
     return !p->owner->failed;
@@ -13922,7 +14039,7 @@ static eqnn_adam_opts eqnn__adam_defaults(const eqnn_adam_opts *opts)
     eqnn_adam_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!(o.rate < 0 || o.rate > 0)) o.rate = 1e-3;
+    if (o.rate == 0) o.rate = 1e-3; /* not for NaN, which is refused */
     if (!(o.beta1 < 0 || o.beta1 > 0)) o.beta1 = 0.9;
     if (!(o.beta2 < 0 || o.beta2 > 0)) o.beta2 = 0.999;
     if (!(o.eps < 0 || o.eps > 0)) o.eps = 1e-8;
@@ -14008,7 +14125,7 @@ EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
     eqnn_sgd_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!(o.rate < 0 || o.rate > 0)) o.rate = 1e-2;
+    if (o.rate == 0) o.rate = 1e-2;
     if (!eqnn__optimizer_ready(c, "sgd")) return NULL;
     if (!(o.rate > 0 && o.momentum >= 0 && o.momentum < 1 && o.l2 >= 0 && o.clip >= 0 &&
           o.average >= 0 && o.average < 1)) {
@@ -14213,8 +14330,9 @@ static int eqnn__step_ready(eqnn__optimizer *o)
 
 static int eqnn__optimizer_step(eqnn__optimizer *o)
 {
-    if (!eqnn__step_ready(o)) return 0;
     eqnn_ctx *c = o->ctx;
+    if (c->failed) eqnn_zero_gradients(c); /* half a step's must not come into the next one */
+    if (!eqnn__step_ready(o)) return 0;
     eqnn__update_all(o, o->clip > 0 ? eqnn__gradient_squares(c) : NULL);
     if (o->average > 0) eqnn__update_average(o);
     c->params->steps[o->kind]++;
@@ -14904,6 +15022,10 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
     s.f = f;
     s.user = user;
     s.o = eqnn__ode_defaults(opts);
+    if (s.o.method < EQNN_DOPRI5 || s.o.method > EQNN_RK38) {
+        eqnn__fail(y0->ctx, "ode: there is no method %d", (int)s.o.method);
+        return 0;
+    }
     y[0] = y0;
     int good = s.o.adjoint && y0->ctx->recording ? eqnn__ode_adjoint(&s, times, n, y)
                                                  : eqnn__ode_run(&s, times, n, y);
@@ -16457,6 +16579,8 @@ static double eqnn__term_scale(const eqnn_product *p, int i)
 static int eqnn__term_group(const eqnn__term *t)
 {
     if (t->scale == 0 || t->u == 0 || t->v == 0 || t->w == 0) return -1;
+    int pairs = t->mode == EQNN_UVU_LESS || t->mode == EQNN_U_LESS_VW;
+    if (pairs && t->u < 2) return -1; /* there is none */
     if (t->mode == EQNN_UVW) return EQNN__FULL;
     if (t->mode == EQNN_UVU || (t->mode == EQNN_UVUV && t->v == 1) ||
         (t->mode == EQNN_UUU && t->u == 1))
@@ -17359,8 +17483,10 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
 {
     eqnn__call a;
     const char *op = "message";
-    if (eqnn__bad2(x, y, op) || !p || !g || !eqnn__factors_fit(p, x, y, op) ||
-        !eqnn__weights_fit(p, &h, V, op))
+    if (eqnn__bad2(x, y, op) || !p || !g) return NULL;
+    x = eqnn__recut(x, p->in1);
+    y = eqnn__recut(y, p->in2);
+    if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &h, V, op))
         return NULL;
     memset(&a, 0, sizeof a);
     a.p = p;
@@ -19675,6 +19801,7 @@ EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_ir
                                                       const eqnn_product_opts *opts)
 {
     eqnn_product key;
+    if (out) out = eqnn_irreps_simplify(c, out);
     if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_SQUARE_FULL, in, in, out, opts)) return NULL;
     const eqnn_product *p = eqnn__product_find(c, &key, NULL, 0);
     if (p || c->failed) return p;

@@ -799,4 +799,43 @@ TEST(steady_state)
     CHECK(eqnn_memory_use(c).lasting == lasting);
 }
 
+/* Paths over pairs of copies where there is one copy: zeros, and nothing is reached. */
+TEST(no_pairs)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *in = eqnn_irreps_make(c, "1x1o"), *out = eqnn_irreps_make(c, "2x1e");
+    const eqnn_path path = { 0, 0, 0, EQNN_U_LESS_VW, 0, 0 };
+    const eqnn_product *p = eqnn_product_make(c, in, in, out, &path, 1, NULL);
+    eqnn_tensor *x = eqnn_as(test_normal(c, 4, 3), in), *y = eqnn_tensor_product(x, x, NULL, p);
+    CHECK(!eqnn_product_reaches(p, 0) && eqnn_product_weights(p) == 0);
+    CHECK_SAME(eqnn_as(y, NULL), eqnn_zeros(c, 4, 6), 0);
+    CHECK_OK(c);
+}
+
+/* Labels with equal neighbours are cut as the product has them, in messages too. */
+TEST(messages_recut)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *a = eqnn_irreps_make(c, "2x0e+2x1o"), *b = eqnn_irreps_make(c, "3x1e+1x1e");
+    const eqnn_product *p = eqnn_product_elementwise(c, a, b, NULL, NULL);
+    const eqnn_graph *g = eqnn_radius_graph(test_normal(c, 6, 3), 2, NULL);
+    eqnn_tensor *x = eqnn_as(test_normal(c, 6, 8), a);
+    eqnn_tensor *y = eqnn_as(test_normal(c, g->edges, 12), b);
+    eqnn_tensor *z = eqnn_tensor_product(eqnn_gather(x, g), y, NULL, p);
+    CHECK(g->edges > 3);
+    CHECK_SAME(eqnn_message(x, y, NULL, NULL, p, g), eqnn_scatter(z, g), test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
+/* The gradient of plain numbers is plain, whatever labels their views have. */
+TEST(gradient_has_the_label_of_x)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 2, 4);
+    eqnn_tensor *y = eqnn_norm_copies(eqnn_from_e3nn(x, eqnn_irreps_make(c, "1x0e+1x1o")));
+    eqnn_tensor *dx = eqnn_grad(eqnn_sum(y), x);
+    CHECK(dx && !eqnn_label_of(dx) && eqnn_sin(dx));
+    CHECK_OK(c);
+}
+
 TEST_MAIN

@@ -1,5 +1,10 @@
 /* files.c - safetensors: reading, writing, saving, loading, resuming */
+#define _XOPEN_SOURCE 700 /* links, pipes */
 #include "test.h"
+#if defined(__unix__)
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
 
 static char path_store[8][256];
 
@@ -278,7 +283,7 @@ TEST(write_is_whole_or_nothing)
     CHECK(!eqnn_write_file(c, "/nowhere/at/all", "x", 1));
     CHECK_ERROR(c, "/nowhere/at/all is not written: ");
     CHECK(!eqnn_write_file(c, "/tmp", "x", 1)); /* a folder is in the way */
-    CHECK_ERROR(c, "write_file: /tmp is not written: ");
+    CHECK_ERROR(c, "write_file: /tmp exists and is not a file");
     CHECK(!exists("/tmp.part"));
     if (exists("/dev/full")) {
         CHECK(!eqnn_write_file(c, "/dev/full/x", "x", 1));
@@ -288,6 +293,28 @@ TEST(write_is_whole_or_nothing)
     CHECK_ERROR(c, "no path");
     remove(path);
 }
+
+#if defined(__unix__)
+/* A link stays a link, permissions stay, and what is no file is not replaced. */
+TEST(write_to_what_exists)
+{
+    eqnn_ctx *c = test_context();
+    const char *path = temporary(0, "real");
+    char link[300], pipe[300];
+    struct stat now;
+    snprintf(link, sizeof link, "%s.link", path);
+    snprintf(pipe, sizeof pipe, "%s.pipe", path);
+    CHECK(eqnn_write_file(c, path, "old", 3) && chmod(path, 0600) == 0);
+    CHECK(symlink(path, link) == 0 && mkfifo(pipe, 0600) == 0);
+    CHECK(eqnn_write_file(c, link, "newer", 5));
+    CHECK(lstat(link, &now) == 0 && S_ISLNK(now.st_mode));
+    CHECK(stat(path, &now) == 0 && now.st_size == 5 && (now.st_mode & 0777) == 0600);
+    CHECK(!eqnn_write_file(c, pipe, "x", 1));
+    CHECK_ERROR(c, ".pipe exists and is not a file");
+    CHECK(lstat(pipe, &now) == 0 && S_ISFIFO(now.st_mode));
+    remove(link), remove(pipe), remove(path);
+}
+#endif
 
 /* ---- save and load -------------------------------------------------------------------------- */
 
@@ -427,6 +454,64 @@ TEST(load_refuses)
     remove(path);
 }
 
+/* In a context that has trained a file that does not fit changes nothing and is forgotten. */
+TEST(load_refuses_later)
+{
+    const char *good = temporary(0, "good"), *bad = temporary(1, "bad");
+    eqnn_ctx *c = test_context();
+    eqnn_adam *adam = adam_of(c);
+    train(c, adam, NULL, 2);
+    CHECK(eqnn_save(c, good));
+    eqnn_ctx *more = test_context(); /* two names too many */
+    net(eqnn_full(more, 2, 3, 1));
+    eqnn_linear(eqnn_full(more, 2, 3, 1), "typo", 2, NULL);
+    CHECK(eqnn_save(more, bad));
+    double before = eqnn_value(eqnn_sum(net(eqnn_full(c, 2, 3, 1))));
+    CHECK(!eqnn_load(c, bad, NULL));
+    CHECK_ERROR(c, "2 entries belong to no parameter, the first is typo.weight");
+    CHECK_NEAR(eqnn_value(eqnn_sum(net(eqnn_full(c, 2, 3, 1)))), before, 0);
+    CHECK(eqnn_load(c, good, NULL) && eqnn_save(c, good));
+    eqnn_ctx *less = test_context(); /* the head is missing, after a file that had it */
+    eqnn_mlp(eqnn_full(less, 2, 3, 1), "net", "8,8", NULL);
+    CHECK(eqnn_save(less, bad));
+    CHECK(!eqnn_load(c, bad, NULL));
+    CHECK_ERROR(c, "parameters are not in ");
+    CHECK_NEAR(eqnn_value(eqnn_sum(net(eqnn_full(c, 2, 3, 1)))), before, 0);
+    train(c, adam, NULL, 1);
+    CHECK_OK(c);
+    remove(good), remove(bad);
+}
+
+static void *counted(void *user, void *old, size_t old_size, size_t new_size)
+{
+    *(size_t *)user += new_size - old_size;
+    if (new_size) return realloc(old, new_size);
+    free(old);
+    return NULL;
+}
+
+/* A program that only predicts may load again and again. */
+TEST(load_again)
+{
+    const char *path = temporary(0, "again");
+    size_t held = 0, first = 0;
+    eqnn_ctx *a = test_context(),
+             *c = eqnn_make(&(eqnn_opts){ .alloc = counted, .alloc_user = &held });
+    net(eqnn_full(a, 2, 3, 1));
+    CHECK(eqnn_save(a, path));
+    for (int i = 0; i < 5; i++) {
+        CHECK(eqnn_load(c, path, NULL));
+        net(eqnn_full(c, 2, 3, 1));
+        CHECK(eqnn_loaded(c));
+        eqnn_reset(c);
+        if (i == 1) first = held;
+    }
+    CHECK(held == first);
+    eqnn_free(c);
+    CHECK(held == 0);
+    remove(path);
+}
+
 TEST(load_parts)
 {
     const char *path = temporary(0, "model");
@@ -467,16 +552,19 @@ TEST(save_average)
     remove(path);
 }
 
-/* What PyTorch writes: any order, other types and shapes, num_batches_tracked. */
+/* What PyTorch and e3nn write: any order, other types and shapes, num_batches_tracked, tables. */
 TEST(load_foreign)
 {
     const char *path = temporary(0, "foreign");
     const char *json =
         "{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[2,2,1],\"data_offsets\":[8,12]},"
         "\"a.num_batches_tracked\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"a.tp.output_mask\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[14,15]},"
+        "\"a.tp._w3j_1_1_0\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[15,16]},"
+        "\"a.tp.weight\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[16,16]},"
         "\"a.bias\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[12,14]}}";
     eqnn_ctx *c = test_context();
-    size_t n = make_file(json, 0, 14);
+    size_t n = make_file(json, 0, 16);
     CHECK(eqnn_write_file(c, path, made, n) && eqnn_load(c, path, NULL));
     eqnn_linear(eqnn_full(c, 1, 2, 1), "a", 2, NULL);
     CHECK(eqnn_loaded(c));

@@ -267,6 +267,21 @@ TEST(made_once)
     CHECK_OK(c);
 }
 
+/* What was not recorded has no gradient; zeros would be forces of nothing. */
+TEST(grad_of_what_was_not_recorded)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 3, 2), *plain = eqnn_full(c, 1, 1, 2);
+    eqnn_recording(c, 0);
+    eqnn_tensor *y = eqnn_sum(eqnn_square(x));
+    CHECK(!eqnn_grad(y, x));
+    CHECK_ERROR(c, "grad: y was not recorded: recording is off");
+    CHECK_NEAR(eqnn_at(eqnn_grad(plain, plain), 0, 0), 1, 0);
+    eqnn_recording(c, 1);
+    CHECK_NEAR(eqnn_at(eqnn_grad(plain, x), 1, 1), 0, 0); /* does not depend on x */
+    CHECK_OK(c);
+}
+
 /* --- checkpoints --- */
 
 static eqnn_tensor *block(eqnn_tensor *const *x, int n, void *user)

@@ -457,6 +457,14 @@ TEST(not_finite)
     eqnn_fail(c, "mine");
     CHECK(!eqnn_adam_step(adam) && eqnn_adam_steps(adam) == 1);
     CHECK_ERROR(c, "mine");
+    pull(c, "a", 1, 0, 3);
+    CHECK(eqnn_gradient_norm(c) > 0);
+    eqnn_fail(c, "mine again");
+    CHECK(!eqnn_adam_step(adam));
+    CHECK_ERROR(c, "mine again");
+    CHECK_NEAR(eqnn_gradient_norm(c), 0, 0); /* half a step's gradients are dropped */
+    CHECK(!eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = NAN }));
+    CHECK_ERROR(c, "rate nan");
 }
 
 TEST(average)
@@ -591,6 +599,14 @@ TEST(parts_of_a_batch)
         u.fails = 2;
         CHECK(!eqnn_parts_run(p, one_part, &u));
         CHECK_ERROR(c, "the worker failed: not this one");
+        u.fails = -1; /* of the failed run nothing is left */
+        eqnn_zero_gradients(c);
+        eqnn_reset(c);
+        CHECK(eqnn_parts_run(p, one_part, &u));
+        double after = eqnn_gradient_norm(c);
+        eqnn_zero_gradients(c);
+        CHECK(eqnn_parts_run(p, one_part, &u));
+        CHECK_NEAR(eqnn_gradient_norm(c), after, 0);
         CHECK(!eqnn_parts_make(c, 0, 1));
         CHECK_ERROR(c, "parts: 0 parts; possible are");
         eqnn_parts_free(p);
