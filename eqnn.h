@@ -61,7 +61,8 @@
                  Harmonics are "component" normalised: sum over m of Y_lm^2 = 2l+1 on the sphere.
 
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
-                 NULL in gives NULL out, so write whole expressions and look once a step.
+                 NULL in gives NULL out, so write whole expressions and look once a step. In a
+                 debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
 
    COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
                  numbers that stay in the step's memory until the backward pass, the result
@@ -634,6 +635,10 @@ typedef struct eqnn_norm_opts {
     int no_affine;    /* default weight and bias         */
     int clamp;        /* batch norm only: max(var, eps) in the place of var + eps */
     int together;     /* irreps_layer_norm only: one divisor for all blocks       */
+    double floor;     /* the same: a block's mean square is raised by floor^2 times that of all
+                         copies, so that one which symmetry makes vanish (degree 2 of CH4) stays
+                         small: its rounding errors would come out as large as the rest; default 0
+                         */
 } eqnn_norm_opts;
 /* Each row with mean 0 and variance 1, times "weight", plus "bias". */
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
@@ -902,8 +907,8 @@ EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_ir
 EQNN_API const eqnn_product *eqnn_product_square(eqnn_ctx *c, const eqnn_irreps *in,
                                                  const eqnn_irreps *filter,
                                                  const eqnn_product_opts *opts);
-/* The square mixed into the irreps of out by weights (TensorSquare with irreps_out); equal neighbours
-   in out are merged too. */
+/* The square mixed into the irreps of out by weights (TensorSquare with irreps_out); equal
+   neighbours in out are merged too. */
 EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_irreps *in,
                                                       const eqnn_irreps *out,
                                                       const eqnn_product_opts *opts);
@@ -1250,12 +1255,13 @@ EQNN_API eqnn_tensor *eqnn_pool_sum(eqnn_tensor *x, const eqnn_graph *g);
 EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g);
 
 /* Who attends to whom, as equiformer-pytorch has it: a node hears the nodes that are bonded to it,
-   at any distance, and the nearest others. Bonds are a graph of their own (any list of edges, in
-   either direction or one; loops mean nothing); with .bond_degrees K nodes that at most K bonds in
-   a row lead to are bonded. Nothing depends on other examples of the batch. */
+   at any distance, and the nearest others. Bonds are a graph of their own, any list of edges: a
+   target hears its source, so that a bond which both ends hear is two edges; loops mean nothing.
+   With .bond_degrees K nodes that at most K bonds in a row lead to are bonded. Nothing depends on
+   other examples of the batch. */
 typedef struct eqnn_neighbour_opts {
     int neighbours;           /* nearest others; default all; negative: none, bonds only         */
-    double radius;            /* of those others; default no limit                               */
+    double radius;            /* those others are nearer than this; default no limit              */
     const eqnn_graph *bonds;  /* default none                                                    */
     int bond_degrees;         /* default 1                                                       */
     int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
@@ -1419,8 +1425,9 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
    messages W t_ij itself; with dot products alpha_ij = softmax(q_i . k_ij), k_ij and v_ij being
    linear in t_ij. Blocks add this, and a gated feed-forward network, to their features. Labels of e
    only: turns alone are symmetries (SE(3)); natural parities make reflections symmetries too
-   (E(3)). There, a block that vanishes by symmetry (odd numbers of atoms in a line) is normalised
-   as well, and rounding errors with it: in float the energy of two atoms is off by 3e-4.
+   (E(3)). A block that vanishes by symmetry (atoms in a line, CH4) is normalised as well, in every
+   layer, and rounding errors with it: turned, CH4 with six layers of random weights has another
+   energy by 30 % in float, with .norm_floor 0.1 by 0.1 %, with two layers by 2e-6.
    Names: atom_embed.atom_type_lin.tp.weight ... blocks.0.ga.sep_act.dtp_rad.net.0.weight ...
    head.2.bias.0. */
 typedef enum {
@@ -1448,6 +1455,7 @@ typedef struct eqnn_equiformer_v1_opts {
     int rescale_degree;     /* attention times the number of edges; default not                  */
     int checkpoint;         /* blocks are computed again in backward; default remembered        */
     int each_node;          /* a row for each node, neither summed nor divided; default examples */
+    double norm_floor;      /* eqnn_norm_opts.floor of all norms, see eqnn_equiformer; default 0 */
 } eqnn_equiformer_v1_opts;
 /* The configurations of the paper: "qm9" (which is the default with alpha_drop 0.2), "qm9 linear",
    "qm9 dot", "qm9 e3", "md17" and "md17 l3"; others are an error. */
@@ -1510,7 +1518,11 @@ typedef struct eqnn_equiformer_opts {
                                  default 0.5 as the original has it; 1: the true gradient        */
     int full;                 /* a radial matrix for every J; default one for all                */
     int parity;               /* keeps parity: leaves out odd li + lo + J; commutes with O(3)    */
-    double envelope;          /* edges fade out up to this length (bonds do not); default not    */
+    double envelope;          /* edges fade out up to this length (bonds do not); default not. Only
+                                 with norm_floor, and self, nothing jumps where an edge comes     */
+    double norm_floor;        /* eqnn_norm_opts.floor of all norms; 0.1 keeps symmetric molecules
+                                 (CO2, CH4) equivariant; default 0, as the original: there their
+                                 rounding errors may come out as large as the features            */
     eqnn_tensor *edge_weight; /* [edges,1] how much edges count, 0: not at all; default 1        */
     int original;             /* as the original where it is wrong: 1e-6 is added to q - k, edges
                                  of weight 0 still count for degree 0 of distance attention      */
@@ -13875,6 +13887,8 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     if (index->range > entries)
         return eqnn__fail(c, "embedding in %s%s: the index goes to %d, there are %d entries",
                           c->scope, name, index->range - 1, entries);
+    if (index->range < entries) /* entries that no index names */
+        index = eqnn_ints_make(c, index->count, eqnn_ints_data(index), entries, 0);
     if (!eqnn__scope_push(c, name)) return NULL;
     return eqnn_leave(eqnn_take(eqnn_param(c, "weight", entries, cols, init), index));
 }
@@ -20042,7 +20056,9 @@ EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
                                                    scalars));
     if (o.together) copies[0] = a.in->copies;
     eqnn_tensor *power = x ? eqnn__copy_power(&a, x) : NULL;
+    eqnn_tensor *all = power && o.floor > 0 ? eqnn_mean_cols(power) : NULL;
     power = eqnn__block_means(power, copies, o.together ? 1 : a.in->blocks);
+    if (all) power = eqnn_add(power, eqnn_scale(all, o.floor * o.floor));
     return eqnn_leave(eqnn__normalised(&a, x, power));
 }
 
@@ -23923,7 +23939,7 @@ static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
 /* Each degree divided by s = sqrt(sum over channels and components of x^2 / channels) and times a
    gain for each channel, "name.transforms.l". Degrees that vanish (all of them do but 0 for a lone
    node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2. */
-static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name)
+static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name, double floor)
 {
     eqnn_tensor *gain[EQNN__DEGREES];
     double over[EQNN__DEGREES];
@@ -23945,7 +23961,10 @@ static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name)
     eqnn_ints *degree = eqnn__copy_degrees(c, a);
     if (!degree) return NULL;
     eqnn_tensor *s = eqnn_collect_columns(eqnn_square_copies(x), degree);
-    s = eqnn_rsqrt(eqnn_shift(eqnn_mul(s, eqnn_from_double(c, 1, a->blocks, over)), 1e-12));
+    eqnn_tensor *all = floor > 0 && a->copies ? eqnn_sum_cols(s) : NULL;
+    s = eqnn_mul(s, eqnn_from_double(c, 1, a->blocks, over));
+    if (all) s = eqnn_add(s, eqnn_scale(all, floor * floor / a->copies));
+    s = eqnn_rsqrt(eqnn_shift(s, 1e-12));
     s = eqnn_mul(eqnn_columns(s, degree), eqnn_concat_n(gain, a->blocks));
     return eqnn_scale_copies(x, s);
 }
@@ -24524,7 +24543,7 @@ static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 0; l < kv.degrees; l++) kv.of[l] *= 2;
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
-    x = eqnn__fiber_norm(x, "prenorm");
+    x = eqnn__fiber_norm(x, "prenorm", a->o.norm_floor);
     eqnn_tensor *q = eqnn__fiber_linear(x, "to_q", head, 0);
     eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fiber_irreps(c, &kv), a, &self);
     eqnn_ints *keys = eqnn__head_take(c, a, 2, 0, a->o.single_kv);
@@ -24564,7 +24583,7 @@ static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 1; l < v.degrees; l++) all.of[0] += v.of[l];
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
-    x = eqnn__fiber_norm(x, "prenorm");
+    x = eqnn__fiber_norm(x, "prenorm", a->o.norm_floor);
     const eqnn_irreps *both = eqnn__fiber_irreps(c, &all);
     eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", both, a, &self);
     if (!e || !head) return NULL;
@@ -24588,7 +24607,7 @@ static eqnn_tensor *eqnn__former_attention(eqnn_tensor *x, const char *name, con
 
 /* Norm, linear to gates and four times the channels, gate, linear. */
 static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
-                                      int type_norms)
+                                      int type_norms, double floor)
 {
     x = eqnn_enter(x, name);
     if (!x) return NULL;
@@ -24597,7 +24616,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
-    x = eqnn__fiber_norm(x, "prenorm");
+    x = eqnn__fiber_norm(x, "prenorm", floor);
     const eqnn_irreps *rest = x ? eqnn__fiber_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
         eqnn_tensor *length = eqnn_norm_copies(eqnn__fiber_part(x, in.of[0], rest));
@@ -24660,6 +24679,12 @@ static eqnn_tensor *eqnn__former_seen(const eqnn__former *a)
     eqnn_tensor *x = NULL;
     int kinds = o->edge_tokens, rings = o->bond_degrees > 0 ? o->bond_degrees + 1 : 2;
     if (o->edge_token && kinds <= 0) kinds = o->edge_token->range;
+    if (!o->edge_token && (kinds > 0 || (o->edge_dim > 0 && !o->edges)))
+        return eqnn__fail(c, "equiformer: .edge_tokens and .edge_dim need .edge_token, which kind "
+                             "each edge is of");
+    if (!o->edge_token && o->edges && o->edge_dim > 0 && o->edge_dim != o->edges->cols)
+        return eqnn__fail(c, "equiformer: .edge_dim is %d, .edges has %d columns", o->edge_dim,
+                          o->edges->cols);
     if (o->edge_token && o->edge_dim <= 0)
         return eqnn__fail(c, "equiformer: kinds of edges need .edge_dim, their table's columns");
     x = eqnn__former_table(a, o->edge_token, "edge_emb", kinds, o->edge_dim, NULL);
@@ -24670,9 +24695,9 @@ static eqnn_tensor *eqnn__former_seen(const eqnn__former *a)
                               o->edges->rows, o->edges->cols);
         x = x ? eqnn_concat(x, eqnn__bare(o->edges)) : eqnn__bare(o->edges);
     }
-    if (o->bond_dim > 0 && !o->bonded)
-        return eqnn__fail(c, "equiformer: .bond_dim needs .bonded, how many bonds lie between the "
-                             "ends of each edge (eqnn_neighbour_graph)");
+    if ((o->bond_dim > 0 || o->bond_degrees > 0) && !o->bonded)
+        return eqnn__fail(c, "equiformer: .bond_dim and .bond_degrees need .bonded, how many bonds "
+                             "lie between the ends of each edge (eqnn_neighbour_graph)");
     if (o->bond_dim > 0)
         x = eqnn__former_table(a, o->bonded, "adj_emb", rings, o->bond_dim, x);
     return x ? x : eqnn_zeros(c, a->g->edges, 0);
@@ -24783,7 +24808,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
     if (!x) return NULL;
     if (out && !eqnn__fiber_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
     const eqnn_irreps *irreps = out ? eqnn__fiber_irreps(x->ctx, &to) : x->label;
-    return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0);
+    return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0,
+                             opts ? opts->norm_floor : 0);
 }
 
 /* --- Equiformer: the network --- */
@@ -24842,7 +24868,7 @@ static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, cons
     const char *net = where[a->o.reversible ? 1 : 0][part];
     if (!x) return NULL;
     const char *name = eqnn_format(x->ctx, "layers.blocks.%d.%s", block, net);
-    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms);
+    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms, a->o.norm_floor);
     return eqnn__former_attention(x, name, a);
 }
 
@@ -24912,11 +24938,11 @@ static eqnn_tensor *eqnn__former_end(eqnn_tensor *x, const eqnn__former *a)
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
     eqnn__fiber out = eqnn__label_fiber(x->label);
-    x = eqnn__fiber_norm(x, "norm");
+    x = eqnn__fiber_norm(x, "norm", a->o.norm_floor);
     if (a->o.reduce) {
         for (int l = 0; l < out.degrees; l++) out.of[l] = out.of[l] > 0;
         const eqnn_irreps *one = eqnn__fiber_irreps(c, &out);
-        x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1)
+        x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1, a->o.norm_floor)
                                : eqnn__fiber_linear(x, "ff_out", one, 0);
     }
     if (!a->o.all_degrees && out.degrees > 2) {
@@ -25551,14 +25577,23 @@ static eqnn_tensor *eqnn__v1_feed_forward(const eqnn__v1 *m, eqnn_tensor *x, con
     return eqnn_leave(x ? eqnn_irreps_dropout(x, "drop", m->o.drop, NULL) : NULL);
 }
 
+static eqnn_norm_opts eqnn__v1_norm(const eqnn__v1 *m)
+{
+    eqnn_norm_opts o;
+    memset(&o, 0, sizeof o);
+    o.floor = m->o.norm_floor;
+    return o;
+}
+
 static eqnn_tensor *eqnn__v1_block(const eqnn__v1 *m, eqnn_tensor *x, int k)
 {
     int last = k + 1 == m->o.layers;
+    eqnn_norm_opts o = eqnn__v1_norm(m);
     x = x ? eqnn_enter(x, eqnn_format(m->c, "blocks.%d", k)) : NULL;
-    eqnn_tensor *y = x ? eqnn__v1_attention(m, eqnn_irreps_layer_norm(x, "norm_1", NULL)) : NULL;
+    eqnn_tensor *y = x ? eqnn__v1_attention(m, eqnn_irreps_layer_norm(x, "norm_1", &o)) : NULL;
     if (!y) return NULL;
     x = eqnn_add(x, eqnn_drop_path(y, "drop_path_1", m->o.drop_path, m->g->example_index));
-    y = x ? eqnn_irreps_layer_norm(x, "norm_2", NULL) : NULL;
+    y = x ? eqnn_irreps_layer_norm(x, "norm_2", &o) : NULL;
     y = eqnn__v1_feed_forward(m, y, last ? m->feature : m->node);
     if (!y) return NULL;
     if (last) x = eqnn__v1_linear(x, "ffn_shortcut", m->feature, m->one);
@@ -25621,7 +25656,8 @@ static eqnn_tensor *eqnn__v1_edges(const eqnn__v1 *m)
 static eqnn_tensor *eqnn__v1_head(const eqnn__v1 *m, eqnn_tensor *x)
 {
     const eqnn_irreps *one = eqnn_irreps_make(m->c, "1x0e");
-    x = x ? eqnn_irreps_layer_norm(x, "norm", NULL) : NULL;
+    eqnn_norm_opts o = eqnn__v1_norm(m);
+    x = x ? eqnn_irreps_layer_norm(x, "norm", &o) : NULL;
     x = x ? eqnn_irreps_dropout(x, "out_drop", m->o.out_drop, NULL) : NULL;
     x = x ? eqnn_enter(eqnn_extract_irrep(x, 0, 1), "head") : NULL;
     x = eqnn__v1_linear(x, "0", x ? x->label : NULL, m->one);
@@ -25720,9 +25756,14 @@ static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
     return m->enter && m->one && m->Y && m->b;
 }
 
-static int eqnn__v1_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g)
+static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tensor *pos,
+                          const eqnn_graph *g)
 {
     if (eqnn__bad(pos, "equiformer_v1")) return 0;
+    if (m->o.messages < EQNN_MESSAGES_NONLINEAR || m->o.messages > EQNN_MESSAGES_DOT) {
+        eqnn__fail(pos->ctx, "equiformer_v1: there are no messages %d", (int)m->o.messages);
+        return 0;
+    }
     if (species && g && species->count == pos->rows && g->targets == pos->rows &&
         g->sources == pos->rows && (species->range > 0 || species->count == 0))
         return 1;
@@ -25737,9 +25778,9 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
                                          const char *name, const eqnn_equiformer_v1_opts *opts)
 {
     eqnn__v1 m;
-    if (!eqnn__v1_check(species, pos, g)) return NULL;
     memset(&m, 0, sizeof m);
     eqnn__v1_defaults(&m.o, opts);
+    if (!eqnn__v1_check(&m, species, pos, g)) return NULL;
     m.c = pos->ctx;
     m.g = g;
     pos = eqnn_enter(pos, name ? name : "");
@@ -25832,7 +25873,7 @@ static eqnn_tensor *eqnn__v2_linear(const eqnn__v2 *m, eqnn_tensor *x, const cha
     zeros.kind = EQNN_INIT_ZEROS;
     o.path_kind = EQNN_PLAIN;
     o.biases = 1;
-    x = eqnn_enter(x, name);
+    x = eqnn__with_label(eqnn_enter(x, name)); /* of lmax 0 none is needed elsewhere */
     if (!x) return NULL;
     eqnn__v2_map k = {m->o.lmax + 1, x->label->block[0].copies, out};
     eqnn_tensor *w = eqnn_once(m->c, "weights", eqnn__v2_weights, &k);
@@ -26020,6 +26061,17 @@ static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
     return m->source && m->target && m->node && m->frame && m->basis;
 }
 
+static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o)
+{
+    if (o->norm < EQNN_V2_SEPARABLE_NORM || o->norm > EQNN_V2_RMS_NORM)
+        eqnn__fail(c, "equiformer_v2: there is no norm %d", (int)o->norm);
+    else if (o->act < EQNN_SEPARABLE_S2 || o->act > EQNN_DEGREE_GATE)
+        eqnn__fail(c, "equiformer_v2: there is no act %d", (int)o->act);
+    else if (o->lmax == 0 && (o->forces || o->act == EQNN_DEGREE_GATE))
+        eqnn__fail(c, "equiformer_v2: lmax 0 has no degree 1: no forces, and no gates of degrees");
+    return !c->failed;
+}
+
 static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                           const eqnn_equiformer_v2_opts *o)
 {
@@ -26034,7 +26086,7 @@ static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn
     }
     if (o->blocks > 0 && o->channels > 0 && o->hidden > 0 && o->heads > 0 && o->alpha > 0 &&
         o->value > 0 && o->ffn > 0 && o->edge_channels > 0 && o->gaussians > 0)
-        return 1;
+        return eqnn__v2_check_kinds(c, o);
     eqnn__fail(c, "equiformer_v2: no size may be negative");
     return 0;
 }
@@ -26056,7 +26108,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
     for (int i = 0; i < m.o.blocks && x; i++) x = eqnn__v2_block(&m, x, i);
     x = x ? eqnn__v2_norm(&m, x, "norm") : NULL;
     eqnn_tensor *e = x ? eqnn__v2_ffn(&m, x, "energy_block", 1) : NULL;
-    if (e && m.o.forces && m.o.lmax > 0) {
+    if (e && m.o.forces) {
         eqnn_tensor *f = eqnn__v2_attention(&m, x, "force_block", 1);
         *m.o.forces = f ? eqnn_slice(f, 1, 3) : NULL;
     }

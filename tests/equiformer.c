@@ -91,6 +91,27 @@ TEST(rotations)
     }
 }
 
+/* Methane: what its symmetry makes vanish is rounding errors, which norms must not blow up. */
+TEST(symmetric_molecules)
+{
+    static const double at[15] = { 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, 1, -1, -1, -1, 1 };
+    static const double kind[10] = { 0.3, -1, 0.8, 0.5, 0.8, 0.5, 0.8, 0.5, 0.8, 0.5 };
+    double error[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        double R[9];
+        s.o.norm_floor = k ? 0.1 : 0;
+        eqnn_rotation_random(c, "first", 0, R); /* so that numbers are not exact */
+        eqnn_tensor *x[2] = { eqnn_as(eqnn_from_double(c, 5, 3, at), eqnn_irreps_make(c, "1x1o")),
+                              eqnn_from_double(c, 5, 2, kind) };
+        x[0] = eqnn_rotate(x[0], R);
+        error[k] = rotation_error(&s, x, 0);
+    }
+    test_note("CH4 turned: %.1e, with a floor of the norms %.1e", error[0], error[1]);
+    CHECK(error[1] <= test_eps(1e-12, 3e-4) && error[0] > 100 * error[1]);
+}
+
 TEST(reflections)
 {
     eqnn_ctx *c = test_context();
@@ -423,7 +444,8 @@ TEST(embeddings)
     near.bonds = eqnn_graph_make(c, 3, a, b, &nodes);
     const eqnn_graph *g = eqnn_neighbour_graph(pos, &near);
     for (int e = 0; e < g->edges; e++) kind[e] = e % 3;
-    o.tokens = 3, o.positions = 4, o.bond_degrees = 2, o.bond_dim = 2, o.edge_dim = 3;
+    o.tokens = 7, o.positions = 4, /* a table may be larger than what occurs */
+    o.edge_tokens = 5, o.bond_degrees = 2, o.bond_dim = 2, o.edge_dim = 3;
     o.bonded = bonded;
     o.edge_token = eqnn_ints_make(c, g->edges, kind, 3, 0);
     o.edges = test_normal(c, g->edges, 2);
@@ -524,8 +546,15 @@ TEST(sentences)
     CHECK_ERROR(c, "2 rows of features");
     o.bond_dim = 3;
     CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
-    CHECK_ERROR(c, ".bond_dim needs .bonded");
+    CHECK_ERROR(c, ".bond_dim and .bond_degrees need .bonded");
     o.bond_dim = 0;
+    o.edge_dim = 2;
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, ".edge_dim need .edge_token");
+    o.edges = test_normal(c, g->edges, 3);
+    CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
+    CHECK_ERROR(c, ".edge_dim is 2, .edges has 3 columns");
+    o.edge_dim = 0;
     o.edges = test_normal(c, 5, 2);
     CHECK(!eqnn_equiformer(x, NULL, pos, g, "m", &o));
     CHECK_ERROR(c, "[5,2]");

@@ -503,6 +503,12 @@ TEST(irreps_layer_norm)
         CHECK_NEAR(sum, 0, 1e-5);
     }
     CHECK(test_finite(eqnn_irreps_layer_norm(eqnn_scale(x, 0), "zero", NULL)));
+    bare.floor = 0.5; /* half of the other block's size at most, where this one's share vanishes */
+    const double share[5] = { 1e-9, 3, 4, 0, 0 };
+    y = labelled(eqnn_from_double(c, 1, 5, share), "1x0o+4x0o");
+    y = eqnn_as(eqnn_irreps_layer_norm(y, "floor", &bare), NULL);
+    CHECK_NEAR(eqnn_at(y, 0, 0), 1e-9 / sqrt(0.25 * 5 + 1e-5), 1e-12);
+    CHECK_NEAR(eqnn_at(y, 0, 1), 3 / sqrt(25.0 / 4 + 0.25 * 5 + 1e-5), 1e-6);
     CHECK(eqnn_rows(eqnn_irreps_layer_norm(eqnn_slice_rows(x, 0, 0), "none", NULL)) == 0);
     CHECK(eqnn_cols(eqnn_irreps_layer_norm(labelled(test_normal(c, 2, 6), "2x1o"), "odd", NULL)) ==
           6);
@@ -537,6 +543,9 @@ TEST(equiformer_v1_says_what_is_wrong)
     o.basis = EQNN_FOURIER;
     check_refused(c, o, 3, "there are gaussian and bessel");
     check_refused(c, small, 0, "2 species of range 0 (the number of species)");
+    o = small;
+    o.messages = (eqnn_messages)7;
+    check_refused(c, o, 3, "there are no messages 7");
     o = small;
     o.heads = 2147483647;
     check_refused(c, o, 3, "is too wide");

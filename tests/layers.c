@@ -154,7 +154,7 @@ TEST(square_and_outer)
     }
 }
 
-/* Neighbours of one kind in the output are one block, as in e3nn: the weights' order hangs on it. */
+/* Neighbours of one kind in the output are one block: the weights' order hangs on it. */
 TEST(square_full_joins)
 {
     eqnn_ctx *c = test_context();
