@@ -65,7 +65,8 @@ typedef struct eqnn_array {
 
 typedef struct eqnn_npz eqnn_npz;
 /* Reads an npz or npy file whole: versions 1 to 3; f2 f4 f8 i1..i8 u1..u8 b1, either byte order, C
-   or Fortran order; checksums are checked. NULL and an error when it is malformed in any way. */
+   or Fortran order; checksums are checked. NULL and an error when it is malformed in any way; what
+   else an npz file holds, neither an array nor called .npy, is passed over. */
 EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size);
 EQNN_API void eqnn_npz_close(eqnn_npz *z);
@@ -76,8 +77,8 @@ EQNN_API const eqnn_array *eqnn_npz_at(const eqnn_npz *z, int i);
 EQNN_API const eqnn_array *eqnn_npz_find(const eqnn_npz *z, const char *name);
 EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, int dims);
 
-/* Writes n arrays, uncompressed, little endian, C order; beside the old file, then renamed over it.
-   1 when done. The npy form writes one array without its name. */
+/* Writes n arrays with n names, uncompressed, little endian, C order; beside the old file, then
+   renamed over it. 1 when done. The npy form writes one array without its name. */
 EQNN_API int eqnn_npz_save(eqnn_ctx *c, const char *path, const eqnn_array *arrays, int n);
 EQNN_API int eqnn_npy_save(eqnn_ctx *c, const char *path, const eqnn_array *array);
 
@@ -454,8 +455,8 @@ typedef struct eqnn_args {
 } eqnn_args;
 /* Reads the command line. own ends with a NULL name; --help, --seed, --threads, --epochs, --data,
    --out, --resume and --device are understood by every program (own entries of the same name set
-   their default and help). 1: go on; 0: help was asked for and printed; -1: a->error says what is
-   wrong. */
+   their default and help; one with a NULL value says that the program does not take it). 1: go on;
+   0: help was asked for and printed; -1: a->error says what is wrong. */
 EQNN_API int eqnn_args_read(eqnn_args *a, int argc, char **argv, const char *about,
                             const eqnn_option *own);
 /* Values; one that cannot be read sets a->error, so check it once after the last. */
@@ -478,7 +479,8 @@ EQNN_API int eqnn_next_word(const char **list, const char **word);
       if (c) ...
       return eqnn_program_end(&a, c);                 prints c's error and frees c; the exit status
 
-   Ctrl-C is caught from the start on. */
+   Ctrl-C is caught from the start on. At the end it is an error if not all could be printed (the
+   disk was full); a program without that start may call it with NULL for this. */
 EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts);
 EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c);
 
@@ -623,7 +625,8 @@ typedef struct eqnn_series_opts {
 typedef struct eqnn_plot eqnn_plot;
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts);
 EQNN_API void eqnn_plot_free(eqnn_plot *p);
-/* n points, copied; label for the legend, or NULL; NaN breaks a line. 1 when done. */
+/* n points, copied; label for the legend, or NULL; NaN and sizes above 1e300 break a line. 1 when
+   done. */
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts);
 /* A line from a log that eqnn_csv wrote: columns x and y (from 0) of the rows whose first cell is
@@ -1151,12 +1154,18 @@ static const char *eqnn__zip_bytes(const eqnn__zip_entry *e, const unsigned char
     return eqnn__zip_crc(*bytes, (size_t)e->size) == e->crc ? NULL : "its checksum is wrong";
 }
 
+/* Is it called what numpy calls an array? */
+static int eqnn__npz_name(const void *name, size_t n)
+{
+    return n > 4 && memcmp((const char *)name + n - 4, ".npy", 4) == 0;
+}
+
 /* Appends one array to z. */
 static const char *eqnn__npz_add(eqnn_npz *z, const char *name, size_t name_size,
                                  const eqnn__npy *h)
 {
     eqnn_array *a = &z->array[z->count];
-    if (name_size > 4 && memcmp(name + name_size - 4, ".npy", 4) == 0) name_size -= 4;
+    if (eqnn__npz_name(name, name_size)) name_size -= 4;
     if (h->count > (size_t)-1 / sizeof(double)) return "no memory for it";
     char *text = (char *)malloc(name_size + 1 + sizeof h->dtype);
     size_t room = h->count ? h->count : 1;
@@ -1209,16 +1218,21 @@ EQNN_API void eqnn_npz_close(eqnn_npz *z)
     free(z);
 }
 
-/* One entry of the archive into z; a phrase when that fails. Folders are passed over. */
+/* One entry of the archive into z; a phrase when that fails. Folders and other files are passed
+   over: what neither is an array nor has its name. */
 static const char *eqnn__npz_entry(eqnn_npz *z, const eqnn__zip_entry *e)
 {
     const unsigned char *bytes = NULL;
     unsigned char *made = NULL;
     eqnn__npy h;
-    if (e->name_size > 0 && e->name[e->name_size - 1] == '/') return NULL;
     const char *wrong = eqnn__zip_bytes(e, &bytes, &made);
-    if (!wrong) wrong = eqnn__npy_parse(bytes, (size_t)e->size, &h);
-    if (!wrong) wrong = eqnn__npz_add(z, (const char *)e->name, e->name_size, &h);
+    int is_array = !wrong && e->size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0;
+    if (is_array || eqnn__npz_name(e->name, e->name_size)) {
+        if (!wrong) wrong = eqnn__npy_parse(bytes, (size_t)e->size, &h);
+        if (!wrong) wrong = eqnn__npz_add(z, (const char *)e->name, e->name_size, &h);
+    } else {
+        wrong = NULL;
+    }
     free(made);
     return wrong;
 }
@@ -1428,11 +1442,23 @@ static int eqnn__zip_put(eqnn_ctx *c, eqnn__blob *b, eqnn__blob *d, const eqnn_a
     return good;
 }
 
+/* Has array i a name that none before it has? */
+static int eqnn__npz_new(eqnn_ctx *c, const eqnn_array *arrays, int i)
+{
+    const char *name = arrays[i].name ? arrays[i].name : "arr";
+    for (int k = 0; k < i; k++) {
+        if (strcmp(arrays[k].name ? arrays[k].name : "arr", name) != 0) continue;
+        eqnn_fail(c, "npz_save: arrays %d and %d are both called '%s'", k, i, name);
+        return 0;
+    }
+    return 1;
+}
+
 static int eqnn__npz_pack(eqnn_ctx *c, eqnn__blob *b, eqnn__blob *d, const eqnn_array *arrays,
                           int n)
 {
     for (int i = 0; i < n; i++)
-        if (!eqnn__zip_put(c, b, d, &arrays[i])) return 0;
+        if (!eqnn__npz_new(c, arrays, i) || !eqnn__zip_put(c, b, d, &arrays[i])) return 0;
     size_t start = b->size;
     b->failed |= d->failed;
     if (b->failed) return 1;
@@ -1672,13 +1698,15 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
     }
     power += sign * given;
     if ((!seen || *w) && !t->wrong) t->wrong = "a word stands where a number is needed";
-    if (digits == 0 || power < -400 || power > 400) return power > 400 && digits ? INFINITY : 0;
+    if (digits == 0 || power < -400) return 0;
     double v = minus * (double)digits;
     for (; power < -22; power += 22) v /= 1e22;
     for (; power > 22; power -= 22) v *= 1e22;
     double scale = 1; /* powers of ten up to 22 are exact */
     for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
-    return power < 0 ? v / scale : v * scale;
+    v = power < 0 ? v / scale : v * scale;
+    if (!isfinite(v) && !t->wrong) t->wrong = "a number is too large";
+    return v;
 }
 
 static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
@@ -3741,10 +3769,16 @@ EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, 
 {
     double sum = 0;
     if (eqnn_error(c)) return 0;
-    for (int k = 0; fractions && k < parts; k++) sum += fractions[k] >= 0 ? fractions[k] : 2;
+    for (int k = 0; fractions && k < parts; k++) {
+        if (!(fractions[k] >= 0)) {
+            eqnn_fail(c, "split: fraction %d of %d is %g", k + 1, parts, fractions[k]);
+            return 0;
+        }
+        sum += fractions[k];
+    }
     if (n < 0 || parts < 1 || !items || !first || !(sum > 0 && sum < 1 + 1e-9)) {
         eqnn_fail(c, "split: %d examples into %d parts with fractions of sum %g: "
-                     "needs none negative and a sum of at most 1", n, parts, sum);
+                     "needs a sum above 0 and at most 1", n, parts, sum);
         return 0;
     }
     if (shuffled) eqnn_permutation(eqnn_seed(c), EQNN__STREAM_SPLIT, n, items);
@@ -4071,6 +4105,9 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
         i = -1;
     }
     if (i < 0) return eqnn__args_fail(a, "unknown option '%s'; --help lists them", word);
+    if (!a->option[i].value)
+        return eqnn__args_fail(a, "this program does not take '%s'; --help lists what it takes",
+                               word);
     int is_switch = eqnn__args_switch(a, i), takes = !is_switch || eqnn__args_truth(next);
     int words = equal || !takes ? 1 : 2;
     const char *value = equal ? equal + 1 : takes ? next : "on";
@@ -4121,9 +4158,10 @@ EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file)
     for (int i = 0; i < a->count; i++) {
         const eqnn_option *o = &a->option[i];
         char left[64];
+        if (!o->value) continue;
         snprintf(left, sizeof left, "--%s%s", o->name, eqnn__args_switch(a, i) ? "" : " ...");
         fprintf(file, "  %-18s %s", left, o->help ? o->help : "");
-        if (o->value && *o->value) fprintf(file, " [%s]", o->value);
+        if (*o->value) fprintf(file, " [%s]", o->value);
         fprintf(file, "\n");
     }
     fprintf(file, "  %-18s this text\n", "--help");
@@ -4237,11 +4275,12 @@ EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts)
 
 EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c)
 {
-    int failed = eqnn_error(c) != NULL;
-    if (!c) return a->status;
-    if (failed) eqnn__program_complain(a, eqnn_error(c));
+    int failed = c ? eqnn_error(c) != NULL : a->status;
+    if (c && failed) eqnn__program_complain(a, eqnn_error(c));
     eqnn_free(c);
-    return failed;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return failed;
+    eqnn__program_complain(a, "not all that it prints could be written");
+    return failed ? failed : 1;
 }
 
 /* ---- progress ---- */
@@ -4399,7 +4438,8 @@ struct eqnn_csv {
     char *path;
 };
 
-/* 1: the file at path begins with that line; 0: there is none, or it is empty; -1: another line. */
+/* 1: the file at path begins with that line, 2: and its last line has no end; 0: there is none, or
+   it is empty; -1: another line. */
 static int eqnn__csv_matches(const char *path, const char *header)
 {
     FILE *f = fopen(path, "rb");
@@ -4411,8 +4451,10 @@ static int eqnn__csv_matches(const char *path, const char *header)
         same = ch == (unsigned char)*s;
     }
     if (same) ch = fgetc(f);
+    same = same && (ch == '\n' || ch == '\r' || ch == EOF);
+    int whole = fseek(f, -1, SEEK_END) == 0 && fgetc(f) == '\n';
     fclose(f);
-    return !any ? 0 : same && (ch == '\n' || ch == '\r') ? 1 : -1;
+    return !any ? 0 : !same ? -1 : whole ? 1 : 2;
 }
 
 EQNN_API void eqnn_csv_close(eqnn_csv *f)
@@ -4448,6 +4490,7 @@ EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *head
         return NULL;
     }
     if (!there) fprintf(f->f, "%s\n", header);
+    if (there == 2) fputc('\n', f->f); /* what cut that row short shall not change the next */
     fflush(f->f);
     return f;
 }
@@ -4504,7 +4547,7 @@ EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path)
     char part[1024];
     size_t n = path ? strlen(path) : 0;
     int good = n > 0 && n < sizeof part;
-    errno = ENAMETOOLONG;
+    errno = n > 0 ? ENAMETOOLONG : ENOENT;
     for (size_t i = 1; good && i <= n; i++) {
         if (i < n && path[i] != '/' && path[i] != '\\') continue;
         memcpy(part, path, i);
@@ -4900,10 +4943,25 @@ static eqnn__plot_series *eqnn__plot_room(eqnn_plot *p)
     return &p->series[p->count];
 }
 
+/* Could it be a colour of SVG? It stands in an attribute, which a quote would end. */
+static int eqnn__plot_colour_good(const char *s)
+{
+    size_t n = strlen(s);
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)s[i]) && !strchr("#(),.% -", s[i])) return 0;
+    return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour;
+}
+
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts)
 {
     if (!p || n < 0 || !x || !y) return 0;
+    const char *colour = opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count);
+    if (!eqnn__plot_colour_good(colour)) {
+        eqnn_fail(p->ctx, "plot_add: '%.40s' is no colour; write #rrggbb, a name or rgb(r,g,b)",
+                  colour);
+        return 0;
+    }
     eqnn__plot_series *s = eqnn__plot_room(p);
     if (s) {
         s->x = (double *)malloc(((size_t)n + 1) * sizeof *x);
@@ -4924,8 +4982,7 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     s->size = opts && opts->size > 0 ? opts->size : s->points ? 2.2 : 1.8;
     s->opacity = opts && opts->opacity > 0 ? opts->opacity : 1;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");
-    snprintf(s->colour, sizeof s->colour, "%s",
-             opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count));
+    snprintf(s->colour, sizeof s->colour, "%s", colour);
     p->count++;
     return 1;
 }
@@ -4995,10 +5052,12 @@ typedef struct eqnn__axis {
     int decimals;
 } eqnn__axis;
 
-/* Where a value stands on its axis, NaN when it has no place. */
+/* Where a value stands on its axis, NaN when it has no place. Sizes are kept away from the ends of
+   double, so that spans and steps neither overflow nor vanish. */
 static double eqnn__axis_value(const eqnn__axis *a, double v)
 {
-    return !a->log ? v : v > 0 ? log10(v) : NAN;
+    if (a->log) return v > 0 ? log10(v) : NAN;
+    return fabs(v) > 1e300 ? NAN : fabs(v) < 1e-300 ? 0 : v;
 }
 
 /* What all series of p need on one axis (0: x, 1: y). */
@@ -5024,6 +5083,7 @@ static void eqnn__axis_range(eqnn__axis *a, const eqnn_plot *p, int which)
     most = eqnn__axis_value(a, most);
     if (isfinite(least)) a->low = least;
     if (isfinite(most) && most > a->low) a->high = most;
+    if (a->high <= a->low) a->high = a->low + fabs(a->low) + 1; /* the least wanted is above all */
 }
 
 /* The step 1, 2 or 5 times a power of ten that cuts the span into at most about n pieces. */
@@ -5078,25 +5138,41 @@ typedef struct eqnn__svg_area {
     eqnn__axis x, y;
 } eqnn__svg_area;
 
+/* Far outside the panel it does not matter where, but viewers have no numbers of any size. */
+static double eqnn__svg_share(const eqnn__axis *a, double v)
+{
+    double share = (v - a->low) / (a->high - a->low);
+    return share < -1e3 ? -1e3 : share > 1e3 ? 1e3 : share;
+}
+
 static double eqnn__svg_at_x(const eqnn__svg_area *q, double v)
 {
-    return q->left + q->width * (v - q->x.low) / (q->x.high - q->x.low);
+    return q->left + q->width * eqnn__svg_share(&q->x, v);
 }
 
 static double eqnn__svg_at_y(const eqnn__svg_area *q, double v)
 {
-    return q->top + q->height * (q->y.high - v) / (q->y.high - q->y.low);
+    return q->top + q->height * (1 - eqnn__svg_share(&q->y, v));
 }
 
-/* Text as XML. */
+/* Bytes of the character at s, 0 when it is none of XML: not UTF-8, or U+FFFE and U+FFFF. */
+static int eqnn__svg_character(const char *s)
+{
+    int n = eqnn__utf8((const unsigned char *)s, 4); /* the text's own end is part of none */
+    return n == 3 && memcmp(s, "\xef\xbf", 2) == 0 && (unsigned char)s[2] >= 0xbe ? 0 : n;
+}
+
+/* Text as XML; what is no character is shown as U+FFFD. */
 static void eqnn__svg_escape(eqnn__blob *f, const char *s)
 {
-    for (; *s; s++) {
-        if (*s == '&') eqnn__blob_print(f, "&amp;");
+    for (int n; *s; s += n ? n : 1) {
+        n = eqnn__svg_character(s);
+        if (n == 0) eqnn__blob_print(f, "&#65533;");
+        else if (*s == '&') eqnn__blob_print(f, "&amp;");
         else if (*s == '<') eqnn__blob_print(f, "&lt;");
         else if (*s == '>') eqnn__blob_print(f, "&gt;");
         else if (*s == '"') eqnn__blob_print(f, "&quot;");
-        else if ((unsigned char)*s >= 32) eqnn__blob_put(f, s, 1);
+        else if ((unsigned char)*s >= 32) eqnn__blob_put(f, s, (size_t)n);
     }
 }
 
@@ -5286,8 +5362,8 @@ static void eqnn__svg_at_equal(eqnn__svg_area *q)
 {
     double per_x = (q->x.high - q->x.low) / q->width, per_y = (q->y.high - q->y.low) / q->height;
     eqnn__axis *a = per_x < per_y ? &q->x : &q->y;
-    double more = fmax(per_x, per_y) / fmin(per_x, per_y), middle = (a->low + a->high) / 2;
-    double half = (a->high - a->low) / 2 * more;
+    double half = per_x < per_y ? per_y * q->width / 2 : per_x * q->height / 2;
+    double middle = (a->low + a->high) / 2;
     a->low = middle - half;
     a->high = middle + half;
 }
@@ -5308,7 +5384,7 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     q.y.log = p->o.log_y;
     eqnn__axis_range(&q.x, p, 0);
     eqnn__axis_range(&q.y, p, 1);
-    if (p->o.equal) eqnn__svg_at_equal(&q);
+    if (p->o.equal && q.x.log == q.y.log) eqnn__svg_at_equal(&q);
     eqnn__axis_make(&q.x, (int)(q.width / 70) + 1);
     eqnn__axis_make(&q.y, (int)(q.height / 50) + 1);
     eqnn__svg_axes(&q);

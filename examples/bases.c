@@ -209,6 +209,9 @@ static int demo(eqnn_ctx *c, const char *folder)
 static const eqnn_option options[] = {
     { "demo", "off", "the three examples of the paper's code" },
     { "out", "build/bases", "folder for the pictures; empty: none" },
+    { "epochs", NULL, NULL }, /* nothing is trained here */
+    { "data", NULL, NULL },
+    { "resume", NULL, NULL },
     { NULL, NULL, NULL }
 };
 
@@ -225,7 +228,7 @@ int main(int argc, char **argv)
     int go = eqnn_args_read(&a, argc - words, argv + words,
                             "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"",
                             options);
-    if (go == 0) return 0;
+    if (go == 0) return eqnn_program_end(&a, NULL);
     eqnn_opts o = eqnn_args_context(&a);
     const char *folder = eqnn_args_text(&a, "out");
     int all = eqnn_args_on(&a, "demo");
@@ -238,5 +241,5 @@ int main(int argc, char **argv)
     if (good) good = all ? demo(c, folder) : solve(c, word, folder, NULL) >= 0;
     if (eqnn_error(c)) fprintf(stderr, "%s\n", eqnn_error(c));
     eqnn_free(c);
-    return !good;
+    return eqnn_program_end(&a, NULL) || !good;
 }

@@ -548,6 +548,7 @@ static const eqnn_option options[] = {
     { "lr-schedule", "", "none or cosine; default none, with --minutes cosine" },
     { "parts", "2", "that a batch is computed in, each on its thread" },
     { "data-seed", "1234", "of the examples; --seed is that of weights and frames" },
+    { "data", NULL, NULL },
     { "out", "build/constellation", "folder for tables, pictures and models; empty: none" },
     { NULL, NULL, NULL }
 };

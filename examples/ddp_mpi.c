@@ -126,6 +126,7 @@ static const eqnn_option options[] = {
     { "exact", "off", "the same bits for any number of ranks" },
     { "threads", "1", "of each rank; 0: as many as there are" },
     { "epochs", "30", "passes over the systems" },
+    { "data", NULL, NULL },
     { "out", "build/ddp", "folder for log, picture and model; empty: none" },
     { NULL, NULL, NULL }
 };

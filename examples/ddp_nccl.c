@@ -83,6 +83,7 @@ static const eqnn_option options[] = {
     { "batch", "32", "systems in a step, of all ranks together" },
     { "threads", "1", "of each rank; 0: as many as there are" },
     { "epochs", "30", "passes over the systems" },
+    { "data", NULL, NULL },
     { "out", "build/ddp", "folder for log, picture and model; empty: none" },
     { "device", "", "this program takes the GPUs of each machine in their order" },
     { NULL, NULL, NULL }

@@ -34,15 +34,15 @@ typedef struct program {
 } program;
 
 static const program programs[] = {
-    { "tokens of 128 nodes, everybody hears everybody", 1, 128, 0, 24, 0, 0,
+    { "tokens, everybody hears everybody", 1, 128, 0, 24, 0, 0,
       { .dim = "4,4,2", .dim_head = "4,4,4", .heads = "2,2,2", .degrees = 3, .depth = 4,
         .reduce = 1, .mlp = 1 } },
     { "the same, reversible and 48 blocks deep", 1, 128, 0, 24, 0, 0,
       { .dim = "4,4,2", .dim_head = "4,4,4", .heads = "2,2,2", .degrees = 3, .depth = 48,
         .reversible = 1 } },
-    { "two examples of 32 nodes, edges of four kinds", 2, 32, 0, 28, 4, 0,
+    { "two examples, edges of four kinds", 2, 32, 0, 28, 4, 0,
       { .dim = "64", .edge_dim = 16, .depth = 2, .degrees = 3, .reduce = 1 } },
-    { "a chain of 128 nodes, bonded up to second neighbours", 1, 128, 32, 0, 0, 2,
+    { "a chain, bonded up to second neighbours", 1, 128, 32, 0, 0, 2,
       { .dim = "32", .heads = "8", .depth = 1, .dim_head = "64", .degrees = 2, .reduce = 1 } }
 };
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
@@ -380,6 +380,10 @@ static const eqnn_option options[] = {
     { "v2", "", "31M, 83M, 153M, L8M2x12, L6M6x12, any L2M1x3 (degrees, orders, blocks), a list" },
     { "dry-run", "off", "of --v2 only what it is made of" },
     { "seed", "0", "of weights and positions" },
+    { "epochs", NULL, NULL }, /* nothing is trained here */
+    { "data", NULL, NULL },
+    { "out", NULL, NULL },
+    { "resume", NULL, NULL },
     { NULL, NULL, NULL }
 };
 
@@ -394,7 +398,8 @@ static int run_programs(const eqnn_opts *o, eqnn_ctx *first, int only, int nodes
         eqnn_ctx *c = eqnn_make(o); /* one network, one context */
         if (c) show(t, c, k, nodes);
         const char *error = c ? eqnn_error(c) : "no memory";
-        printf("%d  %s\n", k + 1, programs[k].about);
+        printf("%d  %s: %d nodes%s\n", k + 1, programs[k].about,
+               nodes > 0 ? nodes : programs[k].nodes, programs[k].batch > 1 ? " each" : "");
         if (error) fprintf(stderr, "program %d: %s\n", k + 1, error);
         good &= error == NULL;
         eqnn_free(c);
@@ -412,7 +417,7 @@ int main(int argc, char **argv)
     int good = 1;
     int go = eqnn_args_read(&a, argc, argv, "the programs of equiformer-pytorch's README, and "
                                             "EquiformerV2", options);
-    if (go == 0) return 0;
+    if (go == 0) return eqnn_program_end(&a, NULL);
     int only = eqnn_args_int(&a, "example", 0, PROGRAMS);
     int nodes = eqnn_args_int(&a, "nodes", 0, 100000);
     const char *v2 = eqnn_args_text(&a, "v2");
@@ -425,5 +430,5 @@ int main(int argc, char **argv)
     if (!*v2 || eqnn_args_given(&a, "example")) good &= run_programs(&o, first, only, nodes);
     if (*v2) good &= run_models(&o, first, v2, nodes > 0 ? nodes : SMALL, dry);
     eqnn_free(first);
-    return !good;
+    return eqnn_program_end(&a, NULL) || !good;
 }

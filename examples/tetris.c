@@ -131,6 +131,7 @@ static int train(const model *m, int epochs, int epoch, const char *folder, eqnn
     eqnn_adam *adam = eqnn_adam_make(m->c, NULL);
     eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = m->rate, .total = epochs };
     eqnn_progress bar;
+    const int first = epoch;
     eqnn_progress_start(&bar, stderr, m->name, epochs, epoch);
     for (; epoch < epochs && !eqnn_error(m->c) && !eqnn_interrupted(); epoch++) {
         eqnn_tensor *loss = loss_of(m);
@@ -146,7 +147,7 @@ static int train(const model *m, int epochs, int epoch, const char *folder, eqnn
         eqnn_csv_end(log);
     }
     eqnn_progress_end(&bar);
-    save(m, folder, epoch);
+    if (epoch > first) save(m, folder, epoch); /* else its file holds all that there is */
     return !eqnn_error(m->c) && !eqnn_interrupted();
 }
 
@@ -262,6 +263,7 @@ static void run(model m[2], int epochs, int resume, const char *folder)
 
 static const eqnn_option options[] = {
     { "epochs", "1000", "passes over the eight pieces" },
+    { "data", NULL, NULL },
     { "out", "build/tetris", "folder for log, picture and models; empty: none" },
     { NULL, NULL, NULL }
 };
@@ -271,7 +273,7 @@ int main(int argc, char **argv)
     eqnn_args a;
     int go = eqnn_args_read(&a, argc, argv, "eight Tetris pieces, learned in one orientation",
                             options);
-    if (go == 0) return 0;
+    if (go == 0) return eqnn_program_end(&a, NULL);
     eqnn_opts o = eqnn_args_context(&a);
     int epochs = eqnn_args_int(&a, "epochs", 1, 1000000), failed = 0;
     if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
@@ -286,5 +288,5 @@ int main(int argc, char **argv)
         failed |= error != NULL;
     }
     for (int i = 0; i < 2; i++) eqnn_free(m[i].c);
-    return failed;
+    return eqnn_program_end(&a, NULL) || failed;
 }

@@ -1099,6 +1099,7 @@ static predictor model_at(const study *s, int k)
 static int list_predictors(study *s, predictor *p)
 {
     int n = 3;
+    if (*s->asked.hidden) eqnn_irreps_make(s->c, s->asked.hidden); /* wrong ones train nothing */
     p[0] = (predictor){ .name = "no motion", .predict = no_motion };
     p[1] = (predictor){ .name = "mean drift", .predict = mean_drift };
     p[2] = (predictor){ .name = "repeat last displacement", .predict = repeat_last };
@@ -1166,7 +1167,8 @@ static void run(study *s)
     if (!eqnn_error(s->c))
         printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
                s->beads, s->split - s->first, s->last - s->split);
-    for (int i = 0; i < n && *s->out && !s->resume; i++) /* what an earlier run left there */
+    int begins = *s->out && !s->resume && !eqnn_error(s->c);
+    for (int i = 0; i < n && begins; i++) /* what an earlier run left there */
         if (p[i].net) eqnn_run_forget(model_path(&p[i]));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);

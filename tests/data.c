@@ -139,6 +139,37 @@ TEST(npz_round_trip)
     CHECK(eqnn_npz_need(z, "arr", 1) && eqnn_npz_find(z, "arr")->values[0] == 200);
     eqnn_npz_close(z);
     remove("test_data.npy");
+    w[2].name = "a", whole[0] = 0;
+    CHECK(!eqnn_npz_save(c, "test_data.npz", w, 3));
+    CHECK_ERROR(c, "npz_save: arrays 0 and 2 are both called 'a'");
+}
+
+/* Other files among the arrays are passed over; what is called .npy must be an array. */
+TEST(npz_with_other_files)
+{
+    eqnn_ctx *c = test_context();
+    static unsigned char bytes[4096];
+    double v[4] = { 1, 2, 3, 4 };
+    eqnn_array w[2];
+    memset(w, 0, sizeof w);
+    w[0].name = "other"; w[1].name = "x";
+    for (int i = 0; i < 2; i++) w[i].dims = 1, w[i].shape[0] = 4, w[i].values = v;
+    CHECK(eqnn_npz_save(c, "test_data.npz", w, 2));
+    FILE *f = fopen("test_data.npz", "rb");
+    size_t size = f ? fread(bytes, 1, sizeof bytes, f) : 0;
+    if (f) fclose(f);
+    remove("test_data.npz");
+    bytes[30 + 9] = 'A'; /* behind its header and name: no array any more, and its checksum wrong */
+    CHECK(!eqnn_npz_parse(c, bytes, size));
+    CHECK_ERROR(c, "npz: entry 'other.npy': its checksum is wrong");
+    for (size_t i = 0; i + 9 < size; i++) /* in its header and in the directory */
+        if (!memcmp(bytes + i, "other.npy", 9)) memcpy(bytes + i, "other.txt", 9);
+    eqnn_npz *z = eqnn_npz_parse(c, bytes, size);
+    const eqnn_array *x = eqnn_npz_need(z, "x", 1);
+    CHECK(eqnn_npz_count(z) == 1 && x && !memcmp(x->values, v, sizeof v));
+    CHECK(!eqnn_npz_need(z, "other.txt", 1));
+    CHECK_ERROR(c, "there is no array 'other.txt' among the 1 in the file");
+    eqnn_npz_close(z);
 }
 
 /* Every byte of an archive that is changed, and every length it is cut to, gives the same numbers
@@ -415,6 +446,12 @@ TEST(splits)
     fractions[0] = 1.2;
     CHECK(!eqnn_split(c, 10, fractions, 2, 0, items, first));
     CHECK_ERROR(c, "sum 1.4");
+    for (int k = 0; k < 2; k++) {
+        fractions[k] = k ? NAN : -0.1;
+        CHECK(!eqnn_split(c, 10, fractions, 2, 0, items, first));
+        CHECK_ERROR(c, k ? "split: fraction 2 of 2 is " : "split: fraction 1 of 2 is -0.1");
+        fractions[k] = 0.2;
+    }
     CHECK(eqnn_split(c, 0, fractions + 1, 1, 1, items, first) && first[1] == 0);
 }
 
@@ -472,6 +509,14 @@ TEST(scores)
 
 /* ---- terminal ---- */
 
+static void read_text(const char *path, char *text, size_t size)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(text, 1, size - 1, f) : 0;
+    text[n] = 0;
+    if (f) fclose(f);
+}
+
 static int read_args(eqnn_args *a, const char *words)
 {
     static char text[256];
@@ -520,6 +565,27 @@ TEST(options_of_other_programs)
     CHECK(read_args(&a, "--epochs 1/0") == 1 && eqnn_args_number(&a, "epochs") == 0 && a.error[0]);
 }
 
+/* Entries with a NULL value are common options that the program does not take. */
+TEST(options_not_taken)
+{
+    eqnn_args a;
+    static char word[3][16] = { "program", "--epochs", "2" };
+    static const eqnn_option own[] = { { "epochs", NULL, NULL }, { "resume", NULL, NULL },
+                                       { NULL, NULL, NULL } };
+    char text[1000], *argv[3] = { word[0], word[1], word[2] };
+    CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == -1);
+    CHECK_TEXT(a.error, "this program does not take '--epochs'; --help lists what it takes");
+    strcpy(word[1], "--no-resume");
+    CHECK(eqnn_args_read(&a, 2, argv, "a test", own) == -1 && a.error[0]);
+    strcpy(word[1], "--seed=3");
+    CHECK(eqnn_args_read(&a, 2, argv, "a test", own) == 1 && eqnn_args_seed(&a) == 3);
+    FILE *f = fopen("test_data.txt", "wb");
+    if (f) { eqnn_args_help(&a, f); fclose(f); }
+    read_text("test_data.txt", text, sizeof text);
+    CHECK(strstr(text, "--out") && !strstr(text, "--epochs") && !strstr(text, "--resume"));
+    remove("test_data.txt");
+}
+
 TEST(programs)
 {
     eqnn_args a;
@@ -544,14 +610,6 @@ TEST(programs)
     CHECK(eqnn_next_word(&list, &word) == 0 && !*list);
 }
 
-static void read_text(const char *path, char *text, size_t size)
-{
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(text, 1, size - 1, f) : 0;
-    text[n] = 0;
-    if (f) fclose(f);
-}
-
 TEST(logs)
 {
     eqnn_ctx *c = test_context();
@@ -567,7 +625,19 @@ TEST(logs)
     CHECK_TEXT(text, "model,loss\nplain,0.25\n\"a \"\"b\"\", c\",\n");
     CHECK(!eqnn_csv_open(c, "test_data.csv", "model,lass", 1));
     CHECK_ERROR(c, "other columns");
+    for (int cut = 0; cut < 2; cut++) { /* in a row, and behind the titles */
+        FILE *part = fopen("test_data.csv", "wb");
+        if (part) { fputs(cut ? "a,b" : "a,b\n4,5", part); fclose(part); }
+        eqnn_csv *f = eqnn_csv_open(c, "test_data.csv", "a,b", 1);
+        eqnn_csv_number(f, 7);
+        eqnn_csv_end(f);
+        eqnn_csv_close(f);
+        read_text("test_data.csv", text, sizeof text);
+        CHECK_TEXT(text, cut ? "a,b\n7\n" : "a,b\n4,5\n7\n");
+    }
     remove("test_data.csv");
+    CHECK(!eqnn_make_folder(c, ""));
+    CHECK_ERROR(c, "cannot make the folder '': No such file");
     CHECK(eqnn_make_folder(c, "test_folder/a/b") && eqnn_make_folder(c, "test_folder/a/b/"));
     remove("test_folder/a/b");
     remove("test_folder/a");
@@ -622,6 +692,67 @@ TEST(plots)
     CHECK(!strstr(text, "nan") && !strstr(text, "inf"));
     CHECK(!eqnn_plot_save(p, "/nowhere/x.svg"));
     CHECK_ERROR(c, "/nowhere/x.svg");
+    eqnn_plot_free(p);
+    remove("test_data.svg");
+}
+
+static void save_plot(eqnn_ctx *c, const eqnn_plot_opts *o, const double *x, const double *y,
+                      char *text, size_t size)
+{
+    eqnn_plot *p = eqnn_plot_make(c, o);
+    CHECK(eqnn_plot_add(p, "series", 4, x, y, NULL) && eqnn_plot_save(p, "test_data.svg"));
+    read_text("test_data.svg", text, size);
+    CHECK(!strstr(text, "nan") && !strstr(text, "inf") && strlen(text) < 8000);
+    eqnn_plot_free(p);
+}
+
+/* Numbers at the ends of double, alone and against ordinary limits. */
+TEST(plots_of_any_size)
+{
+    eqnn_ctx *c = test_context();
+    static char text[20000];
+    static const double x[4] = { 1, 2, 3, 4 }, y[5][4] = {
+        { 1e308, -1e308, 1e-308, 0 }, { 1e300, -1e300, 1, 0 }, { 0, 5e-324, 1e-310, 0 },
+        { INFINITY, -INFINITY, NAN, 1e301 }, { 1e-300, 1e300, 2, 3 }
+    };
+    eqnn_plot_opts o;
+    for (int k = 0; k < 5; k++)
+        for (int way = 0; way < 6; way++) {
+            memset(&o, 0, sizeof o);
+            o.log_y = way & 1;
+            o.equal = way & 2;
+            if (way & 4) o.x_min = 2, o.x_max = 3, o.y_min = 2, o.y_max = 1e-9;
+            save_plot(c, &o, x, y[k], text, sizeof text);
+            if (k == 3) CHECK(!strchr(strstr(text, "<path"), 'L'));
+        }
+    save_plot(c, NULL, x, y[1], text, sizeof text);
+    CHECK(strstr(text, "stroke-linecap=\"round\" d=\"M") && strstr(text, "\">300</tspan>"));
+    remove("test_data.svg");
+}
+
+/* Bytes that are not UTF-8, ends of the text within a character, and what a colour is not. */
+TEST(plot_texts)
+{
+    eqnn_ctx *c = test_context();
+    static char text[20000];
+    double x[4] = { 1, 2, 3, 4 };
+    eqnn_plot_opts o;
+    eqnn_series_opts s;
+    memset(&o, 0, sizeof o);
+    memset(&s, 0, sizeof s);
+    o.title = "\xc3\xa4 \xe4 \xc0\x80 \xed\xa0\x80 \xef\xbf\xbf \xf0\x9f\x98\x80 \xf4\x90\x80\x80|";
+    o.x_label = "cut \xe2\x82";
+    save_plot(c, &o, x, x, text, sizeof text);
+#define BAD "&#65533;"
+    CHECK(strstr(text, ">\xc3\xa4 " BAD " " BAD BAD " " BAD BAD BAD " " BAD BAD BAD
+                       " \xf0\x9f\x98\x80 " BAD BAD BAD BAD "|<") != NULL);
+    CHECK(strstr(text, "cut " BAD BAD "</text>") != NULL);
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    s.colour = "rgb(1, 2, 3)";
+    CHECK(eqnn_plot_add(p, NULL, 4, x, x, &s));
+    s.colour = "red\" onload=\"";
+    CHECK(!eqnn_plot_add(p, NULL, 4, x, x, &s));
+    CHECK_ERROR(c, "plot_add: 'red\" onload=\"' is no colour");
     eqnn_plot_free(p);
     remove("test_data.svg");
 }

@@ -523,6 +523,7 @@ TEST(qm9_bad)
         { "H\t 0.00", "X\t 0.00", "line 4: an atom is not H, C, N, O or F" },
         { "*^-6", "*^-x", "line 5: a word" },
         { "*^-6", "*^- ", "line 5: a word" },
+        { "*^-6", "*^999", "line 5: a number is too large" },
         { "\t6.469", "\t     ", "line 2: a line ends before its numbers do" },
         { "6.469", "nan  ", "line 2: a word" }
     };

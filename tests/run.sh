@@ -1,14 +1,30 @@
 #!/bin/sh
 # run.sh command ... - runs each, shows what it prints, and ends with the sum "N passed, N failed"
 # A test program says at its end how many passed; an example (examples/NAME.c) counts as one: it is run
-# with the arguments of the line "TEST: ..." in its head, or with --epochs 1. JOBS run side by side,
-# and what they print is shown in the order of the commands.
+# with the arguments of the line "TEST: ..." in its head, or with --epochs 1, then once more with --resume
+# if it takes that; and it must fail where nothing can be printed. JOBS run side by side, and what they
+# print is shown in the order of the commands.
 work=${EXAMPLES:-build}/run
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that wait leave the core to others
 
-# run.sh --one NUMBER command: what it prints goes to $work/NUMBER.out, its exit status to NUMBER.status
+# Does the example in $1 read that option? Lessons read none.
+takes() {
+    case $1 in examples/*.c) ;; *) return 1 ;; esac
+    grep -q 'eqnn_args_read(' "$1" && ! grep -q "{ \"$2\", NULL" "$1"
+}
+
+# Runs the command $1 of the argument $2.
+run() {
+    timeout 600 $1 || return
+    if takes "$2" resume; then timeout 600 $1 --resume || return; fi
+    [ -w /dev/full ] && takes "$2" help || return 0
+    ! ${1%% *} --help > /dev/full 2>&1 || { echo "--help > /dev/full: exit status 0"; return 1; }
+}
+
+# run.sh --one NUMBER command argument: what it prints goes to $work/NUMBER.out, its exit status to
+# NUMBER.status
 if [ "$1" = --one ]; then
-    timeout 600 $3 > "$work/$2.out" 2>&1
+    run "$3" "$4" > "$work/$2.out" 2>&1
     echo $? > "$work/$2.status"
     exit 0
 fi
@@ -22,7 +38,8 @@ command_of() {
         arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$1" | sed 's/ *\*\/.*//' | head -n 1)
         [ -n "$arguments" ] || arguments="--epochs 1"
         mkdir -p "$work/$name"
-        command="$EXAMPLES/$name $arguments --out $work/$name"
+        command="$EXAMPLES/$name $arguments"
+        ! takes "$1" out || command="$command --out $work/$name"
         ;;
     esac
 }
@@ -32,8 +49,8 @@ number=0
 for argument in "$@"; do
     command_of "$argument"
     number=$((number + 1))
-    printf '%s\0%s\0' "$number" "$command"
-done | xargs -0 -n 2 -P "${JOBS:-1}" sh "$0" --one
+    printf '%s\0%s\0%s\0' "$number" "$command" "$argument"
+done | xargs -0 -n 3 -P "${JOBS:-1}" sh "$0" --one
 
 passed=0 failed=0 number=0
 for argument in "$@"; do
