@@ -42,8 +42,6 @@
       fastest, as all labels of eqnn.h do; eqnn_from_rep and eqnn_to_rep convert.
 
    CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp   6 lie
-              7 lieconv
-              7 lieconv
               7 lieconv   8 lietransformer
               jump to a section: search ">>bases" */
 
@@ -72,7 +70,8 @@ typedef struct eqnn_group eqnn_group;
    unknown name gives an error with its column. */
 EQNN_API const eqnn_group *eqnn_group_make(eqnn_ctx *c, const char *name);
 
-/* Your own: everything is copied. The scale belongs to the samples, not to the group: of two with
+/* Your own: everything is copied. A name that eqnn_group_make understands, or one given before, is
+   refused for other generators. The scale belongs to the samples, not to the group: of two with
    the same generators the first counts. */
 typedef struct eqnn_group_opts {
     int dim;                      /* d; no default                                               */
@@ -121,6 +120,8 @@ typedef struct eqnn_rep eqnn_rep;
        V  Vector  Scalar  T(p)  T(p,q)  names given to eqnn_rep_define
        P   sign of the determinant         psi(k)   k-th irrep of rotations of the plane
        atom(G), (a)(G)  of the group named instead of g: V(Z(3)), T(2)(SO(3)), (V + V**2)(O(3))
+   Groups with equal generators are one, whatever their names: all its atoms turn together, so that
+   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) cannot be.
    2V is 2*V and T2 is T(2). g may be NULL when every atom names its group. Errors name the column
    and what was expected. */
 EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn_group *g);
@@ -136,7 +137,8 @@ EQNN_API const eqnn_rep *eqnn_rep_map(const eqnn_rep *a, const eqnn_rep *b); /* 
 
 /* Your own representation of g, of dim components: rho writes the matrix [dim][dim] of an element
    g [d][d]; drho that of a Lie generator, NULL: by differences of rho (exact to 1e-10 for
-   polynomials). The name can be used in expressions of g afterwards. */
+   polynomials). Both are tried on random elements; what is no representation is an error. The name
+   can be used in expressions of g afterwards. */
 typedef void (*eqnn_rep_function)(const double *g, int d, double *out, int dim, const void *user);
 EQNN_API const eqnn_rep *eqnn_rep_define(const eqnn_group *g, const char *name, int dim,
                                          eqnn_rep_function rho, eqnn_rep_function drho,
@@ -501,8 +503,8 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
                                       int out, const eqnn_lie_resnet_opts *opts);
 
 /* ImgLieResNet: every block leaves the share *share = total^(1/layers) of the nodes, while channels
-   grow as its inverse square root and the neighbours' share as its inverse: widths [layers+1],
-   fills [layers]. Published: 6 layers, width 128, fill 0.1, total 0.1. */
+   grow as its inverse square root and the neighbours' share, up to 1, as its inverse: widths
+   [layers+1], fills [layers]. Published: 6 layers, width 128, fill 0.1, total 0.1. */
 EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
                                    double *fills, double *share);
 
@@ -521,9 +523,11 @@ EQNN_API eqnn_tensor *eqnn_kinetic(eqnn_tensor *z, const eqnn_particles *particl
 EQNN_API eqnn_tensor *eqnn_hamiltonian_field(eqnn_tensor *H, eqnn_tensor *z);
 
 /* HLieResNet: H = kinetic energy + a LieResNet of centred positions and the constants, [examples,
-   1]. Energy and, since the positions are centred, momentum are kept by the flow whatever the
-   group; a group with rotations about the centre keeps angular momentum. Random lifts are the same
-   for all calls of one tick, so that a trajectory has one energy. */
+   1]. The flow keeps momentum, since the positions are centred, and energy, except that H jumps
+   where a pair crosses .conv.radius (by 5e-5 of H for T(2); no pair does when it is 1e9) or the cut
+   of log at half a turn (1e-5 for SO(2), SO(3)). A group with rotations about the centre keeps
+   angular momentum; where lifts are random only their law is turned along, and H changes by 1e-6 to
+   1e-5. Random lifts are the same for all calls of one tick: a trajectory has one energy. */
 EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *particles,
                                       const eqnn_lie *g, int samples, double alpha,
                                       const char *name, const eqnn_lie_resnet_opts *opts);
@@ -585,7 +589,8 @@ typedef struct eqnn_lie_attention_opts {
     const char *attention;  /* default "softmax"                                                 */
     int heads;              /* default 8                                                         */
     int kernel_dim;         /* hidden numbers of M; default 16                                   */
-    int feature_dim;        /* numbers of F for c 2 (even) and 3; default cols / (4 heads)       */
+    int feature_dim;        /* numbers of F for c 2 (even) and 3; default cols / (4 heads), made
+                               even for c 2, but at least 2                                      */
     eqnn_act act;           /* default silu                                                      */
     int kernel_norm;        /* batch norm before each act of M; default none                     */
     int published;          /* as the authors' code has it: batch norms limit the variance from
@@ -1624,6 +1629,14 @@ static int eqnn__group_fill(eqnn_group *g, const eqnn__draft *d)
     return g->A && g->scale && g->h;
 }
 
+static const eqnn_group *eqnn__group_lookup(eqnn_ctx *c, const char *name)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    for (eqnn__group_name *a = all ? all->names : NULL; a; a = a->next)
+        if (!strcmp(a->name, name)) return a->group;
+    return NULL;
+}
+
 /* Remembers the name. */
 static const eqnn_group *eqnn__group_named(const eqnn_group *g, const char *name)
 {
@@ -1651,6 +1664,10 @@ static const eqnn_group *eqnn__draft_group(eqnn__draft *d)
     uint64_t key = eqnn__draft_key(d);
     eqnn_group *g = all->group;
     while (g && !eqnn__group_equal(g, d, key)) g = g->next;
+    const eqnn_group *named = eqnn__group_lookup(d->c, d->name);
+    if (named && named != g)
+        return (const eqnn_group *)eqnn__fail(
+            d->c, "group %s: the name belongs to another group", d->name);
     if (!g) {
         g = (eqnn_group *)eqnn__keep_alloc(d->c, sizeof *g);
         if (!g) return NULL;
@@ -2241,12 +2258,12 @@ static int eqnn__group_check(const eqnn__draft *d)
     return !c->failed;
 }
 
-static const eqnn_group *eqnn__group_lookup(eqnn_ctx *c, const char *name)
+/* A name that eqnn_group_make understands is given to that group first. */
+static void eqnn__group_reserve(eqnn_ctx *c, const char *name)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    for (eqnn__group_name *a = all ? all->names : NULL; a; a = a->next)
-        if (!strcmp(a->name, name)) return a->group;
-    return NULL;
+    if (eqnn_group_make(c, name)) return;
+    c->failed = 0; /* most names mean nothing */
+    c->error[0] = 0;
 }
 
 EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name, const eqnn_group_opts *opts)
@@ -2268,13 +2285,12 @@ EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name, const eq
     if (good && d.discrete) memcpy(d.h, opts->generators, (size_t)d.discrete * n * sizeof *d.h);
     if (good && opts->scale) memcpy(d.scale, opts->scale, (size_t)d.lie * sizeof *d.scale);
     d.sampler = d.lie ? EQNN__SAMPLE_WALK : EQNN__SAMPLE_LISTED;
-    const eqnn_group *before = eqnn__group_lookup(c, d.name);
-    const eqnn_group *g = good && eqnn__group_check(&d) ? eqnn__draft_group(&d) : NULL;
-    eqnn__draft_free(&d);
-    if (g && name && before && before != g) {
-        eqnn__fail(c, "group %s: the name belongs to another group", name);
-        return NULL;
+    const eqnn_group *g = NULL;
+    if (good && eqnn__group_check(&d)) {
+        if (name) eqnn__group_reserve(c, name);
+        g = eqnn__draft_group(&d);
     }
+    eqnn__draft_free(&d);
     return g;
 }
 
@@ -2287,6 +2303,19 @@ typedef struct eqnn__reader {
     const eqnn_group *group; /* of expressions: what V belongs to              */
     int used, depth;         /* group was needed; how deep in parentheses      */
 } eqnn__reader;
+
+/* A sentence that names no column, such as that of a power too large, is put behind one: it is
+   about what was read last. */
+static void eqnn__reader_blame(eqnn__reader *r)
+{
+    char said[sizeof r->c->error];
+    size_t n = strlen(r->what);
+    memcpy(said, r->c->error, sizeof said);
+    if (!r->c->failed || (!strncmp(said, r->what, n) && !strncmp(said + n, " \"", 2))) return;
+    r->c->failed = 0;
+    eqnn__fail(r->c, "%s \"%.200s\": up to column %d: %s", r->what, r->text, (int)(r->at - r->text),
+               strncmp(said, "rep: ", 5) ? said : said + 5);
+}
 
 static void *eqnn__expected(eqnn__reader *r, const char *what)
 {
@@ -2342,6 +2371,19 @@ static int eqnn__read_args(eqnn__reader *r, int *a, int most)
     return n;
 }
 
+/* Are the n numbers that were read behind args from 1 to 30000? */
+static int eqnn__args_good(eqnn__reader *r, const char *args, const int *a, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (a[i] >= 1 && a[i] <= 30000) continue;
+        r->at = strchr(args, i ? ',' : '(') + 1;
+        eqnn__spaces(r);
+        eqnn__expected(r, "a number from 1 to 30000");
+        return 0;
+    }
+    return 1;
+}
+
 /* What stands behind a name that is complete. */
 static int eqnn__name_ends(const char *at)
 {
@@ -2378,23 +2420,23 @@ static const eqnn_group *eqnn__read_embed(eqnn__reader *r, const char *start)
 static const eqnn_group *eqnn__read_known(eqnn__reader *r, const eqnn__known *k)
 {
     const char *start = r->at;
-    int a[2] = { 0, 0 }, lowest = 1, m = 0;
+    int a[2] = { 0, 0 }, m = 0;
     eqnn__draft d;
     r->at += strlen(k->name);
     const char *args = r->at;
     int n = eqnn__read_args(r, a, 2);
     if (n < 0) return NULL;
-    for (int i = 0; i < n; i++) lowest = a[i] < lowest ? a[i] : lowest;
     for (const char *s = k->name; n == 0 && *s; s++) /* O13 is O(1,3) */
         if (isdigit((unsigned char)*s)) a[m++] = *s - '0';
     const eqnn__known *end = eqnn__known_groups + EQNN__KNOWN, *same = eqnn__known_groups;
     while (same < end && (strcmp(same->name, k->name) || same->args != n)) same++;
-    if (same == end || lowest < 1 || (n > 0 && a[0] > 30000) || (n > 1 && a[1] > 30000)) {
+    if (same == end) {
         r->at = args;
         return (const eqnn_group *)eqnn__expected(
-            r, k->args == 0 ? "no numbers" : k->args == 1 ? "a number from 1 on in parentheses"
-                                                          : "two numbers from 1 on in parentheses");
+            r, k->args == 0 ? "no numbers" : k->args == 1 ? "a number in parentheses"
+                                                          : "two numbers in parentheses");
     }
+    if (!eqnn__args_good(r, args, a, n)) return NULL;
     eqnn__draft_start(&d, r->c, eqnn_format(r->c, "%.*s", (int)(r->at - start), start));
     const eqnn_group *g = eqnn__group_lookup(r->c, d.name);
     if (g) return g;
@@ -2411,8 +2453,10 @@ static const eqnn_group *eqnn__read_plane(eqnn__reader *r, int which)
     const char *start = r->at;
     int k = 0;
     r->at += which == 0 ? 6 : 5;
+    const char *args = r->at;
     if (which == 2 && eqnn__read_args(r, &k, 1) != 1)
         return (const eqnn_group *)eqnn__expected(r, "a number in parentheses");
+    if (which == 2 && !eqnn__args_good(r, args, &k, 1)) return NULL;
     const char *name = eqnn_format(r->c, "%.*s", (int)(r->at - start), start);
     const char *plane = which == 0 ? "SO(2)" : which == 1 ? "O(2)" : eqnn_format(r->c, "D(%d)", k);
     const eqnn_group *a = eqnn_group_make(r->c, plane);
@@ -3788,6 +3832,7 @@ EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn
     }
     if (good) return eqnn__rep_of(&e, r.text, r.used ? g : NULL);
     eqnn__expr_free(&e);
+    eqnn__reader_blame(&r);
     return NULL;
 }
 
@@ -3998,7 +4043,38 @@ static double eqnn__mat_apart(const double *a, const double *b, size_t n)
     return most / size;
 }
 
-/* rho(1) = 1 and rho(x) rho(y) = rho(xy) for two random elements. */
+/* |rho(x) rho(y) - rho(xy)| of x[0], x[1]; room for a third element, and for four images in r */
+static double eqnn__rho_pair(const eqnn__atom *a, double *x, double *r)
+{
+    int f = a->group->field, d = a->group->dim, dim = a->dim;
+    size_t all = eqnn__square(d, f), n = eqnn__square(dim, f);
+    eqnn__mat_mul(f, d, x, x + all, x + 2 * all);
+    for (size_t k = 0; k < 3; k++) a->rho(x + k * all, d, r + k * n, dim, a->user);
+    eqnn__mat_mul(f, dim, r, r + n, r + 3 * n);
+    return eqnn__mat_apart(r + 3 * n, r + 2 * n, n);
+}
+
+/* The same over pairs of random elements, and of every discrete generator with a random element and
+   with itself: in a small group a few random pairs may all have a 1 among them. */
+static double eqnn__rho_pairs(const eqnn__atom *a, double *x, double *r)
+{
+    enum { PAIRS = 16 };
+    const eqnn_group *g = a->group;
+    size_t all = eqnn__square(g->dim, g->field);
+    double worst = 0;
+    for (int k = -PAIRS; k < g->discrete; k++) {
+        const char *name = eqnn_format(g->ctx, "eqnn_rep_define %d", k + PAIRS);
+        if (!name || !eqnn_group_sample(g, name, 2, x)) return INFINITY;
+        if (k >= 0) eqnn__group_generator(g, k, x);
+        worst = fmax(worst, eqnn__rho_pair(a, x, r));
+        if (k < 0) continue;
+        memcpy(x + all, x, all * sizeof *x);
+        worst = fmax(worst, eqnn__rho_pair(a, x, r));
+    }
+    return worst;
+}
+
+/* rho(1) = 1 and rho(x) rho(y) = rho(xy)? */
 static int eqnn__rho_check(const eqnn__atom *a)
 {
     const eqnn_group *g = a->group;
@@ -4007,16 +4083,10 @@ static int eqnn__rho_check(const eqnn__atom *a)
     size_t all = eqnn__square(d, f), n = eqnn__square(dim, f), room = 3 * all + 4 * n;
     double *x = (double *)eqnn__take(c, room, sizeof *x), *r = x + 3 * all;
     if (!x) return 0;
-    eqnn__mat_identity(f, d, x + 2 * all);
+    eqnn__mat_identity(f, d, x);
     eqnn__mat_identity(f, dim, r + n);
-    a->rho(x + 2 * all, d, r, dim, a->user);
-    double one = eqnn__mat_apart(r, r + n, n), two = 0;
-    if (one < 1e-8 && eqnn_group_sample(g, "eqnn_rep_define", 2, x)) {
-        eqnn__mat_mul(f, d, x, x + all, x + 2 * all);
-        for (int k = 0; k < 3; k++) a->rho(x + (size_t)k * all, d, r + (size_t)k * n, dim, a->user);
-        eqnn__mat_mul(f, dim, r, r + n, r + 3 * n);
-        two = eqnn__mat_apart(r + 3 * n, r + 2 * n, n);
-    }
+    a->rho(x, d, r, dim, a->user);
+    double one = eqnn__mat_apart(r, r + n, n), two = one < 1e-8 ? eqnn__rho_pairs(a, x, r) : 0;
     if (!(one < 1e-8))
         eqnn__fail(c, "rep %s of %s: rho(1) differs from 1 by %.2g", a->name, g->name, one);
     else if (!(two < 1e-6))
@@ -4024,6 +4094,31 @@ static int eqnn__rho_check(const eqnn__atom *a)
                    a->name, g->name, two);
     eqnn__drop(c, x, room, sizeof *x);
     return !c->failed;
+}
+
+/* Is drho(A) = B as given? Then exp(t B) = rho(exp(t A)); t makes both small enough for exp to be
+   one to one. */
+static int eqnn__drho_check(const eqnn__atom *a, int k)
+{
+    const eqnn_group *g = a->group;
+    int f = g->field, d = g->dim, dim = a->dim;
+    size_t all = eqnn__square(d, f), n = eqnn__square(dim, f), room = 2 * all + 2 * n;
+    const double *A = g->A + (size_t)k * all, *B = a->A + (size_t)k * n;
+    double norm = fmax(eqnn__mat_norm(f, d, A), eqnn__mat_norm(f, dim, B));
+    double t = norm > 0 ? 0.25 / norm : 1, *x = (double *)eqnn__take(g->ctx, room, sizeof *x);
+    if (!x) return 0;
+    double *y = x + all, *r = y + all, *e = r + n;
+    for (size_t i = 0; i < all; i++) x[i] = t * A[i];
+    for (size_t i = 0; i < n; i++) r[i] = t * B[i];
+    if (eqnn__expm(g->ctx, d, f, x, y) && eqnn__expm(g->ctx, dim, f, r, e)) {
+        a->rho(y, d, r, dim, a->user);
+        double apart = eqnn__mat_apart(r, e, n);
+        if (!(apart < 1e-6))
+            eqnn__fail(g->ctx, "rep %s of %s: drho of Lie generator %d is not the derivative of "
+                               "rho (exp of it differs by %.2g)", a->name, g->name, k, apart);
+    }
+    eqnn__drop(g->ctx, x, room, sizeof *x);
+    return !g->ctx->failed;
 }
 
 /* Images of all generators. */
@@ -4052,6 +4147,7 @@ static int eqnn__rho_images(eqnn__atom *a, eqnn_rep_function drho)
     a->A = A;
     a->h = h;
     eqnn__drop(c, x, all, sizeof *x);
+    for (int k = 0; good && drho && k < g->lie; k++) good = eqnn__drho_check(a, k);
     return good;
 }
 
@@ -4623,15 +4719,17 @@ EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, vo
 
 /* How many tensors of each rank (EMLP, section 3.3 and its code): as long as channels c are left,
    the largest rank r for which r + 1 tensors of rank r fit, (r + 1) d^r <= c, gets one, rank r - 1
-   gets d, r - 2 gets d^2, ..., so that each rank takes the same number of channels. */
+   gets d, r - 2 gets d^2, ..., so that each rank takes the same number of channels. In one
+   dimension powers cost nothing; there rank ends at MOST, before maps have too many factors. */
 static int eqnn__uniform_counts(int d, int channels, int *count)
 {
-    int ranks = 0;
+    enum { MOST = 8 };
+    int ranks = 0, most = d > 1 ? EQNN__FACTORS - 2 : MOST;
     memset(count, 0, EQNN__FACTORS * sizeof *count);
     for (int c = channels; c > 0;) {
         int r = 0;
         double power = 1;
-        while (r + 2 < EQNN__FACTORS && (r + 2) * power * d <= c) {
+        while (r < most && (r + 2) * power * d <= c) {
             power *= d;
             r++;
         }
@@ -6130,6 +6228,19 @@ static int eqnn__middle_finish(eqnn__middle *m, eqnn__found *found)
     return 1;
 }
 
+/* Every pair of equal pieces gives a basis vector when there are no discrete generators beside the
+   algebra: room for all is asked for before the work. */
+static int eqnn__pieces_fit(const eqnn__middle *m)
+{
+    eqnn__part *p = m->part;
+    const eqnn__scrap *mark = p->out->top;
+    size_t rank = 0;
+    for (int k = 0; k < m->kinds && !m->discrete; k++) rank += eqnn__piece_pairs(&m->kind[k]);
+    int fits = eqnn__space_doubles(p->out, rank * p->n + 1, (size_t)p->field) != NULL;
+    eqnn__space_back(p->out, mark);
+    return fits;
+}
+
 /* 1 and the basis; 0: not for this group; -1: an error. */
 static int eqnn__weights_try(eqnn__part *p, uint64_t seed, eqnn__found *found)
 {
@@ -6152,6 +6263,7 @@ static int eqnn__weights_try(eqnn__part *p, uint64_t seed, eqnn__found *found)
     if (good > 0) good = eqnn__wing_make(&m->half[1], l, split, p->factors - split, 1);
     if (good <= 0) return good;
     m->kinds = eqnn__pieces_find(m->half, &m->kind);
+    if (m->kinds >= 0 && !eqnn__pieces_fit(m)) return -1;
     if (m->kinds >= 0) m->kinds = eqnn__pieces_make(m->half, m->kind, m->kinds);
     if (m->kinds < 0) return m->kinds == -1 ? -1 : 0;
     good = eqnn__middle_sets(m);
@@ -6511,8 +6623,8 @@ static int eqnn__block_run(eqnn__block *b)
 
 /* Without matrices, for what is large: blocks of vectors are filtered until fixed ones and others
    part. When a whole block turns out fixed, another is started beside it: nothing is done twice,
-   and the search ends only with a vector in hand that is not fixed, so no part of the space is
-   missed. */
+   and the search ends only with a vector in hand that is not fixed, or when all are, so no part of
+   the space is missed. */
 static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
 {
     eqnn__block b;
@@ -6533,9 +6645,10 @@ static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
     b.X = b.H + b.p * b.p;
     for (size_t i = 0; i < all; i++) b.x[i] = eqnn__generic(&b.seed);
     eqnn__block_top(&b);
-    for (size_t fixed = b.p; fixed == b.p;) {
-        if (b.N - b.found < b.p) return 0; /* nearly everything is fixed: not for this method */
-        int count = b.top > 0 ? eqnn__block_run(&b) : -1;
+    if (b.top < 1e-24) b.top = 1; /* constraints of rounding errors: everything is fixed */
+    for (size_t fixed = b.p; fixed == b.p && b.found < b.N;) {
+        if (b.p > b.N - b.found) b.p = b.N - b.found;
+        int count = eqnn__block_run(&b);
         if (p->ctx->failed) return -1;
         if (count < 0) return 0;
         fixed = (size_t)count;
@@ -9287,6 +9400,10 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     memset(&e, 0, sizeof e);
     if (opts) o = *opts;
     if (eqnn__lie_bad_lift(g, u, q, "lie_graph")) return NULL;
+    if (!(o.radius >= 0) || !(o.fill >= 0 && o.fill <= 1) || o.nearest < 0 || o.most < 0)
+        return (const eqnn_graph *)eqnn__fail(
+            g->ctx, "lie_graph: radius %g, nearest %d, fill %g, most %d: nothing may be negative, "
+                    "and fill is at most 1", o.radius, o.nearest, o.fill, o.most);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
     int good = first != NULL;
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
@@ -9607,9 +9724,8 @@ static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
-    if (!(o.fill > 0)) o.fill = 1;
-    if (o.fill > 1) o.fill = 1;
-    if (!(o.radius > 0)) o.radius = 2;
+    if (o.fill == 0) o.fill = 1;
+    if (o.radius == 0) o.radius = 2;
     return o;
 }
 
@@ -9768,6 +9884,10 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
     if (eqnn__bad(x, "lie_conv")) return NULL;
     if (!eqnn__lie_cloud_good(cloud, x, "lie_conv")) return NULL;
     if (out <= 0) return eqnn__fail(x->ctx, "lie_conv in %s: %d channels out", name, out);
+    if (!(o.fill > 0 && o.fill <= 1) || !(o.radius > 0) || o.most < 0)
+        return eqnn__fail(x->ctx,
+                          "lie_conv in %s: fill %g, radius %g, most %d: nothing may be negative, "
+                          "and fill is at most 1", name, o.fill, o.radius, o.most);
     x = eqnn_enter(eqnn__plain(x, "lie_conv", name, "invariant channels"), name);
     if (!x || !eqnn__lie_ball(cloud, &o, &ball)) return NULL;
     eqnn_tensor *w = ball.pairs;
@@ -9896,10 +10016,13 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
     char norm[32], head[32];
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.layers <= 0) o.layers = 6;
-    if (o.width <= 0) o.width = 384;
+    if (!o.layers) o.layers = 6;
+    if (!o.width) o.width = 384;
     o.conv = eqnn__lie_conv_defaults(&o.conv);
     if (eqnn__bad(x, "lie_resnet") || !eqnn__lie_cloud_good(cloud, x, "lie_resnet")) return NULL;
+    if (o.layers < 0 || o.width < 0)
+        return eqnn__fail(x->ctx, "lie_resnet in %s: %d layers of width %d", name, o.layers,
+                          o.width);
     eqnn_lie_cloud at = *cloud;
     x = eqnn_enter(x, name);
     x = eqnn_linear(x, "net.0.module", o.widths ? o.widths[0] : o.width, NULL);
@@ -9919,7 +10042,7 @@ EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double to
     *share = pow(total, 1. / (layers > 0 ? layers : 1));
     for (int i = 0; i <= layers; i++) {
         widths[i] = (int)(width / pow(*share, i / 2.));
-        if (i < layers) fills[i] = fill / pow(*share, i);
+        if (i < layers) fills[i] = fmin(1, fill / pow(*share, i));
     }
 }
 
@@ -10446,16 +10569,20 @@ static int eqnn__listen_defaults(eqnn_tensor *x, eqnn_lie_attention_opts *o,
     if (!o->attention) o->attention = "softmax";
     if (o->heads <= 0) o->heads = 8;
     if (o->kernel_dim <= 0) o->kernel_dim = 16;
-    if (o->feature_dim <= 0) o->feature_dim = x->cols / (4 * o->heads);
     if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
     if (!eqnn__listen_known(x->ctx, o)) return 0;
+    if (!o->feature_dim) {
+        int few = x->cols / (4 * o->heads);
+        o->feature_dim = few < 2 ? 2 : o->kernel[2] == '2' ? few - few % 2 : few;
+    }
     if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
         eqnn__fail(x->ctx, "lie_attention%s: %d columns for %d heads (1 to 64, of equal width)",
                    eqnn__place(x->ctx), x->cols, o->heads);
     int code = o->kernel[0] == '1' || o->kernel[0] == '2';
     if (code && o->kernel[2] > '1' && (o->feature_dim < 1 || (o->kernel[2] == '2' &&
                                                              o->feature_dim % 2)))
-        eqnn__fail(x->ctx, "lie_attention%s: kernel \"%s\" cannot have %d numbers of features",
+        eqnn__fail(x->ctx, "lie_attention%s: kernel \"%s\" cannot have %d numbers of features "
+                          "(.feature_dim: at least 1, even for c 2)",
                    eqnn__place(x->ctx), o->kernel, o->feature_dim);
     if (code) o->attention = o->kernel[0] == '1' ? "softmax" : "dot_product";
     return !x->ctx->failed;
@@ -10654,6 +10781,8 @@ static int eqnn__set_defaults(eqnn_ctx *c, eqnn_set_opts *o, const eqnn_set_opts
     if (o->cols % o->heads)
         eqnn__fail(c, "set_transformer%s: %d columns for %d heads", eqnn__place(c), o->cols,
                    o->heads);
+    if (o->inducing < 0)
+        eqnn__fail(c, "set_transformer%s: %d inducing rows", eqnn__place(c), o->inducing);
     return !c->failed;
 }
 

@@ -546,10 +546,12 @@ static void add_networks(study *s, predictor *p, int *n, int hamiltonian)
     for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         const char *groups = s->groups;
         if (length == 3 && !strncmp(word, "mlp", 3)) add_model(s, p, n, hamiltonian, "", 0);
-        else if (length == 4 && !strncmp(word, "emlp", 4))
+        else if (length == 4 && !strncmp(word, "emlp", 4)) {
+            int before = *n;
             for (int k; (k = next_word(&groups, &group)) > 0;)
                 add_model(s, p, n, hamiltonian, group, k);
-        else eqnn_fail(s->c, "--network %s: choose from mlp and emlp", s->networks);
+            if (*n == before) eqnn_fail(s->c, "--group %s: names no group", s->groups);
+        } else eqnn_fail(s->c, "--network %s: choose from mlp and emlp", s->networks);
     }
 }
 
@@ -566,6 +568,8 @@ static int list_predictors(study *s, predictor *p)
             eqnn_fail(s->c, "--model %s: choose from hnn and node", s->models);
         else add_networks(s, p, &n, hamiltonian);
     }
+    if (n == 2)
+        eqnn_fail(s->c, "--model %s, --network %s: nothing to learn", s->models, s->networks);
     return n;
 }
 
@@ -670,6 +674,7 @@ static const eqnn_option options[] = {
     { "time", "30", "seconds to roll out" },
     { "every", "20", "epochs between lines of the log" },
     { "data-seed", "2021", "of the trajectories; --seed is that of the weights" },
+    { "data", NULL, NULL },
     { "out", "build/double_spring", "folder for tables, pictures and models; empty: none" },
     { NULL, NULL, NULL }
 };

@@ -61,6 +61,8 @@ typedef struct trial {
     double best, test; /* smallest validation error, and the test error at that moment */
 } trial;
 
+typedef struct result { double mean, test, equivariance; size_t weights; int constant; } result;
+
 /* --- the networks --- */
 
 static eqnn_tensor *network(const trial *t, eqnn_tensor *x)
@@ -195,6 +197,19 @@ static void look(trial *t, eqnn_csv *log)
     eqnn_csv_end(log);
 }
 
+/* A checkpoint goes on with the examples and the rate it began with, or not at all. */
+static void same_run(trial *t)
+{
+    const settings *s = t->s;
+    const char *now = eqnn_format(t->c, "--dataset %s --group %s --n %d --seed %llu --rate %g",
+                                  s->task->name, s->group, s->n, (unsigned long long)s->seed,
+                                  s->rate);
+    const char *then = eqnn_noted(t->c, "settings");
+    if (then && now && strcmp(then, now))
+        eqnn_fail(t->c, "--resume: the run in %s has %s, not %s", s->folder, then, now);
+    eqnn_note(t->c, "settings", now);
+}
+
 /* Weights come into being by a look at one example; then the checkpoint may fill them. */
 static void begin(trial *t)
 {
@@ -209,6 +224,7 @@ static void begin(trial *t)
     batch_of(t, first, 1, NULL, &x, &y);
     eqnn_rewind(mark, predict(t, x));
     t->run = eqnn_run_make(t->c, trial_name(t->number), s->n, &o);
+    if (t->run) same_run(t);
     const char *text = t->run ? eqnn_noted(t->c, "best") : NULL;
     if (text && sscanf(text, "%lf %lf", &t->best, &t->test) != 2)
         eqnn_fail(t->c, "'%s' are no errors of validation and test", text);
@@ -238,8 +254,8 @@ static int train(trial *t, eqnn_csv *log)
 /* --- what came out --- */
 
 /* |f(g x) - g f(x)| over |f(g x)| + |g f(x)|, root mean squares over test examples, each with an
-   element of its own. */
-static double equivariance_error(const trial *t)
+   element of its own; *constant: f is the same for all of them. */
+static double equivariance_error(const trial *t, int *constant)
 {
     enum { N = 100 };
     int d = eqnn_group_dim(t->group), Y = t->s->task->out, items[N];
@@ -254,9 +270,11 @@ static double equivariance_error(const trial *t)
     batch_of(t, items, N, NULL, &x, &truth);
     batch_of(t, items, N, elements, &gx, &truth);
     eqnn_tensor *fx = predict(t, x), *fgx = predict(t, gx);
+    *constant = fx != NULL;
     for (int i = 0; i < N && fx && fgx; i++) {
         const double *g = elements + (size_t)i * (size_t)d * (size_t)d;
         for (int k = 0; k < Y; k++) y[k] = eqnn_at(fx, i, k);
+        for (int k = 0; k < Y; k++) *constant &= eqnn_at(fx, 0, k) == y[k];
         eqnn_rep_apply(t->out, &t->group, &g, 1, y, turned);
         for (int k = 0; k < Y; k++) {
             double a = eqnn_at(fgx, i, k), b = turned[k];
@@ -266,7 +284,7 @@ static double equivariance_error(const trial *t)
         }
     }
     free(elements);
-    return sqrt(difference) / (sqrt(one) + sqrt(other));
+    return difference == 0 ? 0 : sqrt(difference) / (sqrt(one) + sqrt(other));
 }
 
 /* Test error of always saying the mean of the training examples. */
@@ -284,8 +302,6 @@ static double error_of_mean(const trial *t)
     }
     return sum / Y / t->s->test;
 }
-
-typedef struct result { double mean, test, equivariance; size_t weights; } result;
 
 /* The examples of a trial: each trial has its own. */
 static int make_examples(trial *t, uint64_t seed)
@@ -330,7 +346,7 @@ static int run_trial(const settings *s, int number, eqnn_csv *log, result *r, ch
         r->mean = error_of_mean(&t);
         r->test = t.test;
         r->weights = eqnn_parameter_size(t.c);
-        r->equivariance = equivariance_error(&t);
+        r->equivariance = equivariance_error(&t, &r->constant);
     }
     snprintf(text, 512, "%s", eqnn_error(t.c) ? eqnn_error(t.c) : "");
     free(t.data.x);
@@ -365,6 +381,9 @@ static void report(eqnn_ctx *c, const settings *s, const result *r)
     eqnn_table_cell(t, "%.1e", equivariance);
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);
+    if (r[0].constant)
+        printf("\nIts output is the same for every input: %s leaves its layers no maps from one to "
+               "the other.\n", s->group);
 }
 
 static void draw(eqnn_ctx *c, const settings *s)
@@ -418,6 +437,7 @@ int main(int argc, char **argv)
         { "test", "5000", "test examples" },
         { "epochs", "0", "0: min(900000/n, 1000), as the paper has it" },
         { "seed", "2021", "of the first trial" },
+        { "data", NULL, NULL },
         { NULL, NULL, NULL }
     };
     eqnn_args a;

@@ -1062,6 +1062,7 @@ static const eqnn_option options[] = {
     { "checkpoint", "off", "less memory, more time" },
     { "n-systems", "0", "an error if more are needed; 0: no limit" },
     { "run-name", "", "a folder in --out" },
+    { "data", NULL, NULL },
     { "out", "build/springs", "folder for tables, pictures and models; empty: none" },
     /* other names of the same */
     { "num-epochs", "", "--epochs" },
@@ -1136,7 +1137,7 @@ static void understand_networks(study *s, eqnn_args *a)
 static void understand(study *s, eqnn_args *a)
 {
     s->name = eqnn_args_text(a, "system");
-    s->particles = eqnn_args_int(a, "num-particles", 1, 16);
+    s->particles = eqnn_args_int(a, "num-particles", 2, 16);
     s->axes = eqnn_args_int(a, "space-dim", 2, 3);
     s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");
     s->schedule = eqnn_args_text(a, "lr-schedule");

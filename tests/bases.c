@@ -188,7 +188,12 @@ TEST(methods_agree)
         { "U(2)", "T(2,2)", { EQNN_BASIS_WEIGHTS, EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0 } },
         { "SU(3)", "T(2,1) + V**3", { EQNN_BASIS_WEIGHTS, EQNN_BASIS_DENSE, 0, 0 } },
         { "SO(2)xS(3)", "V >> V", { EQNN_BASIS_WEIGHTS, EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0 } },
-        { "D(4)", "T(4)", { EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0, 0 } } };
+        { "D(4)", "T(4)", { EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0, 0 } },
+        { "C(2)", "T(2)", { EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0, 0 } }, /* all is fixed */
+        { "C(1)", "V", { EQNN_BASIS_DENSE, EQNN_BASIS_KRYLOV, 0, 0 } },
+        { "S(1)", "V", { EQNN_BASIS_ORBITS, EQNN_BASIS_KRYLOV, 0, 0 } },
+        { "Trivial(3)", "V**4", { EQNN_BASIS_ORBITS, EQNN_BASIS_KRYLOV, 0, 0 } },
+        { "Scaling(3)", "V >> V", { EQNN_BASIS_WEIGHTS, EQNN_BASIS_KRYLOV, 0, 0 } } };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         double *first = NULL;
         for (int k = 0; cases[i].methods[k]; k++) {
@@ -522,6 +527,42 @@ TEST(little_memory)
         eqnn_free(c);
     }
     CHECK(answers > 0);
+}
+
+typedef struct heap { size_t used, most; } heap;
+
+static void *counted(void *user, void *old, size_t old_size, size_t new_size)
+{
+    heap *h = (heap *)user;
+    h->used += new_size - old_size;
+    if (h->used > h->most) h->most = h->used;
+    if (new_size) return realloc(old, new_size);
+    free(old);
+    return NULL;
+}
+
+/* A basis of 91 vectors that is too large is refused before the work for it, by memory taken. */
+TEST(refused_before_the_work)
+{
+    heap h[2] = { { 0, 0 }, { 0, 0 } };
+    for (int k = 0; k < 2; k++) {
+        eqnn_opts o = test_opts();
+        eqnn_basis_opts b;
+        memset(&b, 0, sizeof b);
+        o.alloc = counted;
+        o.alloc_user = &h[k];
+        if (k) b.memory = 1000000; /* the basis takes 91 * 3^8 * 8 bytes, 4.8e6 */
+        eqnn_ctx *c = eqnn_make(&o);
+        const eqnn_rep *r = rep(c, "SO(3)", "T(8)");
+        eqnn_basis_options(c, &b);
+        size_t before = h[k].most = h[k].used;
+        CHECK(eqnn_basis_dim(r) == (k ? -1 : 91));
+        h[k].most -= before;
+        if (k) CHECK_ERROR(c, "4.776e+06 bytes beside 0 in use are more than the 1e+06");
+        eqnn_free(c);
+    }
+    test_note("%zu bytes, refused after %zu", h[0].most, h[1].most);
+    CHECK(h[1].most < 400000);
 }
 
 TEST_MAIN

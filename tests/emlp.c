@@ -224,6 +224,20 @@ TEST(hidden_representations)
     }
 }
 
+/* Groups of one dimension, where powers of V cost nothing. */
+TEST(one_dimension)
+{
+    static const char *const groups[] = { "O(1)", "S(1)", "Z(1)", "SL(1)", "Scaling(1)",
+                                          "Trivial(1)" };
+    for (int i = 0; i < 6; i++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_group *g = eqnn_group_make(c, groups[i]);
+        const eqnn_rep *v = eqnn_rep_vector(g);
+        CHECK(test_finite(eqnn_emlp(test_normal(c, 2, 1), "net", v, v, g, NULL)));
+        CHECK_OK(c);
+    }
+}
+
 /* The file holds which copies serve in bilinear layers: another process gives the same bits. */
 TEST(saved_and_loaded)
 {

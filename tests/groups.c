@@ -343,6 +343,24 @@ TEST(own_groups_are_checked)
     CHECK_ERROR(c, "-3 dimensions");
 }
 
+/* What a name means must not depend on who came first. */
+TEST(names_of_groups_are_reserved)
+{
+    static const double unit[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 };
+    eqnn_ctx *c = test_context();
+    eqnn_group_opts o;
+    memset(&o, 0, sizeof o);
+    o.dim = 3;
+    o.lie = 1;
+    o.lie_generators = unit;
+    CHECK(!eqnn_group_of(c, "SO(3)", &o));
+    CHECK_ERROR(c, "group SO(3): the name belongs to another group");
+    CHECK(eqnn_group_lie(eqnn_group_make(c, "SO(3)"), NULL) == 3);
+    CHECK(eqnn_group_of(c, "Scaling(3)", &o) == eqnn_group_make(c, "Scaling(3)"));
+    CHECK(eqnn_group_of(c, "mine", &o) == eqnn_group_make(c, "mine"));
+    CHECK_OK(c);
+}
+
 TEST(bad_names_of_groups)
 {
     static const char *const bad[][2] = {
@@ -350,12 +368,15 @@ TEST(bad_names_of_groups)
             { "SO3", "found \"SO3\"" },
         { "SO(3)y", "column 6: expected the end" },  { "SO(3)x", "column 7" },
         { "SO(3", "column 5: expected \",\" or \")\"" }, { "SO()", "whole number" },
-        { "SO(0)", "a number from 1" },              { "S(3,4,5)", "no more numbers" },
+        { "SO(0)", "a number from 1 to 30000" },     { "S(3,4,5)", "no more numbers" },
         { "Cube(3)", "no numbers" },                 { "GL(200)", "bytes" },
         { "Embed(SO(2),2,1)", "place 2" },           { "Embed(SO(2),1,0)", "dimensions" },
         { "Embed(SO(2)", "column 12" },              { "ZksZnxZn(3,3)", "2 or 4" },
         { "SO(99999999999)", "smaller" },            { "Real(U(2)", "column 10" },
-        { "S(300)xS(400)", "120000 dimensions" } };
+        { "S(300)xS(400)", "120000 dimensions" },
+        { "SO(3,0)", "column 6: expected a number from 1 to 30000, found \"0\"" },
+        { "S(100000)", "column 3: expected a number from 1 to 30000" },
+        { "DkeR3(0)", "group \"DkeR3(0)\": column 7: expected a number from 1 to 30000" } };
     eqnn_ctx *c = test_context();
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         CHECK(!eqnn_group_make(c, bad[i][0]));
@@ -410,6 +431,8 @@ TEST(bad_expressions)
             { "V**V", "column 4" },
         { "V**40", "100000000" }, { "psi(2)", "psi(2): SO(3) is not" },
             { "2000000000*V", "components" },
+        { "V+V**40", "rep \"V+V**40\": up to column 7: 3 components to the power 40" },
+        { "psi(2)+V", "up to column 6: rep psi(2)" }, { "2147483647V", "up to column 1" },
         { "99999999999*V", "smaller" }, { "V(XO(3))", "column 3: expected the name" },
             { "T", "column 2" },
         { "V**-1", "column 4" }, { "T(65)", "64" }, { "V.S", "column 2" }, { "P**65", "64" },
@@ -627,6 +650,45 @@ static void no_rho(const double *g, int d, double *out, int dim, const void *use
     (void)d;
     (void)user;
     for (int i = 0; i < dim * dim; i++) out[i] = g[i] * g[i];
+}
+
+static void cosine(const double *g, int d, double *out, int dim, const void *user)
+{
+    (void)user;
+    *out = 0;
+    for (int i = 0; i < d * dim; i++) *out += g[i * (d + 1)] / d;
+}
+
+static void same_rho(const double *g, int d, double *out, int dim, const void *user)
+{
+    (void)user;
+    memcpy(out, g, (size_t)(d * dim) * sizeof *out);
+}
+
+static void twice(const double *A, int d, double *out, int dim, const void *user)
+{
+    (void)user;
+    for (int i = 0; i < d * dim; i++) out[i] = 2 * A[i];
+}
+
+/* In a group of ten elements one random pair in three has a 1 in it and tells nothing: no seed may
+   let a false one through. Derivatives are tried, too; high frequencies are no fault. */
+TEST(false_representations)
+{
+    for (int seed = 0; seed < 40; seed++) {
+        eqnn_opts o = test_opts();
+        o.seed = (uint64_t)seed;
+        eqnn_ctx *c = eqnn_make(&o);
+        CHECK(!eqnn_rep_define(eqnn_group_make(c, "D(5)"), "w", 1, cosine, NULL, NULL, 0));
+        CHECK_ERROR(c, "no representation");
+        eqnn_free(c);
+    }
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "SO(3)");
+    CHECK(!eqnn_rep_define(g, "w", 3, same_rho, twice, NULL, 0));
+    CHECK_ERROR(c, "drho of Lie generator 0 is not the derivative of rho");
+    CHECK(eqnn_rep_size(eqnn_rep_make(c, "psi(1)+psi(100000)", eqnn_group_make(c, "SO(2)"))) == 4);
+    CHECK_OK(c);
 }
 
 TEST(own_representations)

@@ -815,6 +815,22 @@ TEST(neighbours_by_distance)
 }
 
 /* At random, but the same again; other nodes and other names draw other ones. */
+/* Zero is the default; what makes no sense is not. */
+TEST(bad_neighbours)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_lie *g = eqnn_lie_make(c, "T(2)");
+    eqnn_tensor *u = test_normal(c, 3, 2);
+    const eqnn_lie_graph_opts bad[] = { { .radius = -1 }, { .radius = NAN }, { .fill = -0.1 },
+                                        { .fill = NAN }, { .fill = 3 }, { .nearest = -1 },
+                                        { .most = -1 } };
+    for (int i = 0; i < 7; i++) {
+        CHECK(!eqnn_lie_graph(g, u, NULL, 0.5, &bad[i]));
+        CHECK_ERROR(c, "lie_graph: radius");
+    }
+    CHECK(eqnn_lie_graph(g, u, NULL, 0.5, NULL)->edges == 9);
+}
+
 TEST(some_neighbours)
 {
     eqnn_ctx *c = test_context();

@@ -735,6 +735,20 @@ TEST(bad_input)
     CHECK(!eqnn_lie_resnet(s.values, &a, "narrow", 1, &o));
     CHECK_ERROR(c, "at least 4");
     o = small();
+    o.layers = -1;
+    CHECK(!eqnn_lie_resnet(s.values, &a, "none", 1, &o));
+    CHECK_ERROR(c, "lie_resnet in none: -1 layers");
+    const eqnn_lie_conv_opts bad[] = { { .fill = -1 }, { .fill = 3 }, { .fill = NAN },
+                                       { .radius = -1 }, { .radius = NAN }, { .most = -1 } };
+    for (int i = 0; i < 6; i++) {
+        o = small();
+        o.conv = bad[i];
+        CHECK(!eqnn_lie_conv(s.values, &a, "conv", 3, &bad[i]));
+        CHECK_ERROR(c, "lie_conv in conv: fill");
+        CHECK(!eqnn_lie_resnet(s.values, &a, "net", 1, &o));
+        CHECK_ERROR(c, "nothing may be negative");
+    }
+    o = small();
     CHECK(eqnn_rows(eqnn_lie_resnet(s.values, &a, "good", 1, &o)) == 2);
     CHECK_OK(c);
 }

@@ -616,7 +616,15 @@ TEST(bad_input)
     o = attention_of("1222", NULL);
     o.feature_dim = 3;
     CHECK(!eqnn_lie_attention(x, pairs, g, "m", &o));
-    CHECK_ERROR(c, "3 numbers of features");
+    CHECK_ERROR(c, "3 numbers of features (.feature_dim");
+    eqnn_tensor *narrow = eqnn_zeros(c, 3, 8);
+    static const char *const codes[] = { "2232", "2222" }; /* by default they fit narrow layers */
+    for (int k = 0; k < 2; k++) {
+        memset(&o, 0, sizeof o);
+        o.kernel = codes[k];
+        CHECK(eqnn_lie_attention(narrow, pairs, g, codes[k], &o) != NULL);
+        CHECK_OK(c);
+    }
     eqnn_lie_transformer_opts t = small_network();
     t.norm = "group";
     CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
@@ -633,6 +641,10 @@ TEST(bad_input)
     set.heads = 3;
     CHECK(!eqnn_set_transformer(x, g, "s", &set));
     CHECK_ERROR(c, "8 columns for 3 heads");
+    set = small_set(0);
+    set.inducing = -1;
+    CHECK(!eqnn_set_transformer(x, g, "s", &set));
+    CHECK_ERROR(c, "-1 inducing rows");
 }
 
 TEST_MAIN
