@@ -1609,6 +1609,10 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(__cplusplus) && \
+    !defined(__USE_MISC) && !defined(__USE_XOPEN_EXTENDED)
+extern char *realpath(const char *path, char *resolved); /* what -std=c99 hides */
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -12834,6 +12838,10 @@ EQNN_API eqnn_file *eqnn_file_parse(eqnn_ctx *c, const void *bytes, size_t size)
     return NULL;
 }
 
+#ifdef EQNN__QUICK
+#pragma GCC optimize("Og") /* else glibc's checks of fread and realpath warn (_FORTIFY_SOURCE) */
+#endif
+
 /* Bytes of an open file, or -1 when it cannot tell (a pipe, a folder). */
 static int64_t eqnn__file_length(FILE *file)
 {
@@ -12856,11 +12864,11 @@ static unsigned char *eqnn__file_bytes(eqnn_ctx *c, FILE *file, const char *path
                             : "file: %.300s is too short or too long for a safetensors file", path);
         return NULL;
     }
-    *size = (size_t)n;
-    unsigned char *bytes = (unsigned char *)eqnn__heap(c, NULL, 0, *size);
-    if (!bytes || fread(bytes, 1, *size, file) == *size) return bytes;
+    size_t room = *size = (size_t)n;
+    unsigned char *bytes = (unsigned char *)eqnn__heap(c, NULL, 0, room);
+    if (!bytes || fread(bytes, 1, room, file) == room) return bytes;
     eqnn__fail(c, "file: %.300s ended while it was read", path);
-    eqnn__try_heap(c, bytes, *size, 0);
+    eqnn__try_heap(c, bytes, room, 0);
     return NULL;
 }
 
@@ -13051,9 +13059,6 @@ static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
 extern int fileno(FILE *file); /* what -std=c99 hides */
 extern int fsync(int descriptor);
 #endif
-#if (defined(__unix__) || defined(__APPLE__)) && !defined(__cplusplus)
-extern char *realpath(const char *path, char *resolved);
-#endif
 static int eqnn__file_sync(FILE *file)
 {
     if (fflush(file)) return 0;
@@ -13143,6 +13148,10 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     eqnn__heap_string_free(c, target);
     return good;
 }
+
+#ifdef EQNN__QUICK
+#pragma GCC optimize("O0")
+#endif
 
 typedef struct eqnn__bytes_item { const void *bytes; size_t n; } eqnn__bytes_item;
 
