@@ -768,7 +768,7 @@ static void choose_axes(const double *x, int atoms, int axis[2])
 /* The first held-out chain: the truth in grey, over it what there is. */
 static void draw_chain(const study *s, const run *r, int n)
 {
-    eqnn_plot *panel[MOST_RUNS + 2];
+    eqnn_plot *panel[MOST_RUNS + 2] = { NULL };
     int item = s->items[0], atoms = ATOMS * residues_of(s, item), axis[2];
     const double *truth = s->truth + place(s, item);
     double *x = malloc(4 * (size_t)atoms * sizeof *x), *y = x + atoms;

@@ -842,7 +842,7 @@ static void write_summary(const study *s, const run *r, int n)
 /* Predicted against true values of the test molecules, in the units that are learned in. */
 static void draw_predictions(const study *s, const run *r, int n)
 {
-    eqnn_plot *panel[MOST_RUNS];
+    eqnn_plot *panel[MOST_RUNS] = { NULL };
     int count = s->count[TEST];
     double *truth = malloc(((size_t)count + 1) * sizeof *truth), ends[2] = { INFINITY, -INFINITY };
     for (int i = 0; truth && i < count; i++) {
