@@ -10156,9 +10156,9 @@ static eqnn_tensor *eqnn__plain_particles(eqnn_tensor *z, const eqnn_particles *
 static eqnn_tensor *eqnn__graph_mlp(eqnn_tensor *const *x, int n, const char *prefix, int width)
 {
     char name[96];
-    snprintf(name, sizeof name, "%s.0", prefix);
+    snprintf(name, sizeof name, "%.90s.0", prefix);
     eqnn_tensor *h = eqnn_silu(eqnn_linear(eqnn_concat_n(x, n), name, width, NULL));
-    snprintf(name, sizeof name, "%s.2", prefix);
+    snprintf(name, sizeof name, "%.90s.2", prefix);
     return eqnn_silu(eqnn_linear(h, name, width, NULL));
 }
 
