@@ -1521,8 +1521,9 @@ typedef struct eqnn_equiformer_opts {
     double envelope;          /* edges fade out up to this length (bonds do not); default not. Only
                                  with norm_floor, and self, nothing jumps where an edge comes     */
     double norm_floor;        /* eqnn_norm_opts.floor of all norms; 0.1 keeps symmetric molecules
-                                 (CO2, CH4) equivariant; default 0, as the original: there their
-                                 rounding errors may come out as large as the features            */
+                                 (CO2, CH4; depth 2, float) equivariant to 1e-4, forces to 3e-4;
+                                 default 0, as the original: there their rounding errors may come
+                                 out as large as the features                                     */
     eqnn_tensor *edge_weight; /* [edges,1] how much edges count, 0: not at all; default 1        */
     int original;             /* as the original where it is wrong: 1e-6 is added to q - k, edges
                                  of weight 0 still count for degree 0 of distance attention      */
@@ -23947,7 +23948,8 @@ static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
 
 /* Each degree divided by s = sqrt(sum over channels and components of x^2 / channels) and times a
    gain for each channel, "name.transforms.l". Degrees that vanish (all of them do but 0 for a lone
-   node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2. */
+   node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2, and with a floor s^2 is
+   raised as eqnn_norm_opts.floor says. */
 static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name, double floor)
 {
     eqnn_tensor *gain[EQNN__DEGREES];

@@ -113,6 +113,16 @@ TEST(orders)
     CHECK_NEAR(dense, 5, 0.05);
 }
 
+TEST(methods_that_are_none)
+{
+    eqnn_ctx *c = test_context();
+    const double times[2] = { 0, 1 };
+    eqnn_ode_opts o = method((eqnn_ode_method)4, 0.1);
+    eqnn_tensor *y[2];
+    CHECK(!eqnn_ode(pendulum, eqnn_full(c, 1, 2, 1), times, 2, y, NULL, &o));
+    CHECK_ERROR(c, "ode: there is no method 4");
+}
+
 TEST(exact_solutions)
 {
     eqnn_ctx *c = test_context();
