@@ -452,6 +452,7 @@ typedef struct eqnn_args {
     int given[EQNN_ARGS_MAX];
     char error[256]; /* the first thing that was wrong, or empty */
     int help, status; /* was help asked for; the exit status where there is no context */
+    char settings[1024];
 } eqnn_args;
 /* Reads the command line. own ends with a NULL name; --help, --seed, --threads, --epochs, --data,
    --out, --resume and --device are understood by every program (own entries of the same name set
@@ -468,6 +469,9 @@ EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
+/* "--lr 0.1 --n-train 100", the values of a list of names, "lr,n-train", but empty ones: what a
+   resumed run must have again (eqnn_run_opts). Kept in a. */
+EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names);
 /* Seed, threads and device of a context, as they were asked for. */
 EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a);
 /* The next word of a list "a,b", and how long it is; 0 at the end. The list moves on behind it. */
@@ -548,6 +552,7 @@ typedef struct eqnn_run_opts {
     const char *path;   /* of the checkpoint, "folder/name.safetensors"; default or "" none       */
     double save;        /* seconds between checkpoints; default 120                               */
     int resume;         /* goes on from the checkpoint; where there is none it begins             */
+    const char *settings; /* words "--name value" a resume must repeat; default none              */
 } eqnn_run_opts;
 
 /* To be read. The first lines are in the checkpoint (its note "run"), beside weights, optimizer and
@@ -4231,6 +4236,25 @@ EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)
     return (uint64_t)v;
 }
 
+EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names)
+{
+    size_t used = 0;
+    const char *name;
+    a->settings[0] = 0;
+    for (int n; (n = eqnn_next_word(&names, &name)) > 0;) {
+        int i = eqnn__args_find(a, name, (size_t)n);
+        const char *value = i < 0 || !a->option[i].value ? "" : a->option[i].value;
+        size_t left = sizeof a->settings - used;
+        if (i < 0)
+            eqnn__args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
+        if (!*value) continue;
+        int m = snprintf(a->settings + used, left, "%s--%.*s %s", used ? " " : "", n, name, value);
+        if (m < 0 || (size_t)m >= left) eqnn__args_fail(a, "the options are too long together");
+        else used += (size_t)m;
+    }
+    return a->settings;
+}
+
 EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a)
 {
     eqnn_opts o;
@@ -4667,6 +4691,29 @@ static int eqnn__run_parse(eqnn_run *r, const char *text)
     return epoch >= 0 && steps >= 0 && r->batch >= 0;
 }
 
+/* How long the setting at the start of s is: to the next " --", or to the end. */
+static int eqnn__setting_length(const char *s)
+{
+    const char *end = strstr(s, " --");
+    return (int)(end ? (size_t)(end - s) : strlen(s));
+}
+
+/* A run that goes on with other examples or another rate would be neither of both. */
+static void eqnn__run_compare(eqnn_run *r, const char *now)
+{
+    const char *then = eqnn_noted(r->ctx, "settings");
+    if (!then || !now || !strcmp(then, now)) return;
+    while (*then && *now) { /* past what is the same */
+        int n = eqnn__setting_length(then);
+        if (n != eqnn__setting_length(now) || strncmp(then, now, (size_t)n)) break;
+        then += n + (then[n] == ' ');
+        now += n + (now[n] == ' ');
+    }
+    eqnn_fail(r->ctx, "run '%s': cannot resume, '%.200s' was begun with %.*s, now it is %.*s",
+              r->title, r->path, *then ? eqnn__setting_length(then) : 4, *then ? then : "less",
+              *now ? eqnn__setting_length(now) : 4, *now ? now : "less");
+}
+
 /* The best weights first, which are put aside, then everything. */
 static void eqnn__run_resume(eqnn_run *r)
 {
@@ -4687,6 +4734,7 @@ static void eqnn__run_resume(eqnn_run *r)
         eqnn_fail(r->ctx, "'%s' does not say how far the run had come", r->path);
     else if (r->best < INFINITY && !r->weights)
         eqnn_fail(r->ctx, "'%s' is missing, the best weights of the run", best);
+    eqnn__run_compare(r, r->opts.settings);
 }
 
 /* What is wrong with the options, or NULL. */
@@ -4728,9 +4776,10 @@ EQNN_API eqnn_run *eqnn_run_make(eqnn_ctx *c, const char *title, int n, const eq
     snprintf(r->title, sizeof r->title, "%s", title ? title : "");
     snprintf(r->path, sizeof r->path, "%s", o.path ? o.path : "");
     r->batches = eqnn_batches_make(c, n, o.items, o.batch, !o.in_order);
-    r->opts.items = NULL; /* are copied, as the path is */
-    r->opts.path = NULL;
     if (o.resume && *r->path && r->batches) eqnn__run_resume(r);
+    if (o.settings) eqnn_note(c, "settings", o.settings);
+    r->opts.items = NULL; /* are copied, as path and settings are */
+    r->opts.path = r->opts.settings = NULL;
     if (!eqnn_error(c)) {
         eqnn_batches_start(r->batches, r->epoch);
         return r;

@@ -52,7 +52,7 @@ typedef struct examples {
 
 typedef struct study {
     /* asked for */
-    const char *networks, *groups, *sizes, *content, *out;
+    const char *networks, *groups, *sizes, *content, *out, *settings;
     eqnn_lie_transformer_opts lie;
     int samples, set_layers, set_heads, batch, epochs, aug, cosine, parts, resume, published;
     int count[SETS];                         /* of training examples: the most of all runs       */
@@ -348,6 +348,7 @@ static void train(run *r, eqnn_csv *log)
     eqnn_adam_opts o = { .rate = s->rate, .beta1 = s->beta1, .beta2 = s->beta2 };
     eqnn_run_opts how = { .batch = s->batch, .epochs = s->epochs, .looks = 40,
                           .seconds = s->epochs ? r->budget : 0, .resume = s->resume,
+                          .settings = s->settings,
                           .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
     r->run = eqnn_run_make(r->c, r->name, r->n_train, &how);
     eqnn_adam *adam = eqnn_adam_make(r->c, &o);
@@ -553,6 +554,11 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "n-valid,aug,published,content-type,kernel-type,attention-fn,block-norm,"
+    "bs,lr,beta1,beta2,data-seed,seed";
+
 /* Which of n words the option says; 0 and an error: none of them. */
 static int choice(eqnn_args *a, const char *name, const char *const *words, int n)
 {
@@ -607,6 +613,7 @@ static void understand(study *s, eqnn_args *a)
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
     understand_network(s, a);
 }

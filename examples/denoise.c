@@ -45,7 +45,7 @@ enum { ATOMS = 3, ROW = 3 * ATOMS, KINDS = 21, MOST_RUNS = 8, MOST_BATCH = 256, 
 
 typedef struct study {
     /* asked for */
-    const char *models, *data, *out, *dim, *heads, *reversible;
+    const char *models, *data, *out, *dim, *heads, *reversible, *settings;
     int epochs, parts, batch, evals, depth, lmax, neighbours, reach, resume;
     int least, most, longest, count[SETS];
     double minutes, noise, rate, clip, radius;
@@ -607,6 +607,7 @@ static void train(run *r, eqnn_csv *log)
     const int *items;
     eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = s->batch, .looks = s->evals,
                         .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
+                        .settings = s->settings,
                         .seconds = s->epochs ? 60 * s->minutes : 0,
                         .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
@@ -905,6 +906,11 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "length,longest,n-train,n-test,noise,neighbours,reach,radius,rate,clip,batch,"
+    "data-seed,seed";
+
 static void understand_model(study *s, eqnn_args *a)
 {
     s->models = eqnn_args_text(a, "model");
@@ -942,6 +948,7 @@ static void understand(study *s, eqnn_args *a)
     else if (!(s->minutes > 0) && !a->error[0])
         snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->context = eqnn_args_context(a);
 }

@@ -46,7 +46,7 @@ enum { TAPE, CHECKPOINT, ADJOINT };
 
 typedef struct study {
     /* asked for */
-    const char *models, *networks, *groups, *out;
+    const char *models, *networks, *groups, *out, *settings;
     int epochs, n_train, n_test, batch, ch, layers, derivative, every, resume;
     double rate, dt, rtol, rtol_far;
     uint64_t data_seed;
@@ -287,6 +287,7 @@ static void train(predictor *p, eqnn_csv *log)
     const study *s = p->s;
     const int *items;
     eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .save = 20, .resume = s->resume,
+                        .settings = s->settings,
                         .looks = (double)s->epochs / s->every,
                         .path = *s->out ? file_of(s, p->name, ".safetensors") : NULL };
     eqnn_mark mark = eqnn_mark_make(p->c);
@@ -679,6 +680,10 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "n-train,batch,rate,rtol,data-seed,seed";
+
 static double positive(eqnn_args *a, const char *name)
 {
     double value = eqnn_args_number(a, name);
@@ -721,6 +726,7 @@ static void understand(study *s, eqnn_args *a)
     s->derivative = derivative(a);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
 }
 

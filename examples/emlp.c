@@ -43,7 +43,7 @@ typedef struct examples {
 
 typedef struct settings {
     const eqnn_task *task;
-    const char *network, *group, *folder, *device;
+    const char *network, *group, *folder, *device, *repeated; /* by --resume */
     int n, channels, layers, epochs, trials, aug, resume, test, threads, projected;
     double rate, average;
     uint64_t seed;
@@ -197,19 +197,6 @@ static void look(trial *t, eqnn_csv *log)
     eqnn_csv_end(log);
 }
 
-/* A checkpoint goes on with the examples and the rate it began with, or not at all. */
-static void same_run(trial *t)
-{
-    const settings *s = t->s;
-    const char *now = eqnn_format(t->c, "--dataset %s --group %s --n %d --seed %llu --rate %g",
-                                  s->task->name, s->group, s->n, (unsigned long long)s->seed,
-                                  s->rate);
-    const char *then = eqnn_noted(t->c, "settings");
-    if (then && now && strcmp(then, now))
-        eqnn_fail(t->c, "--resume: the run in %s has %s, not %s", s->folder, then, now);
-    eqnn_note(t->c, "settings", now);
-}
-
 /* Weights come into being by a look at one example; then the checkpoint may fill them. */
 static void begin(trial *t)
 {
@@ -219,12 +206,12 @@ static void begin(trial *t)
     int every = (s->epochs + 99) / 100;
     eqnn_run_opts o = { .batch = s->n < BATCH ? s->n : BATCH, .epochs = s->epochs,
                         .looks = (double)s->epochs / every, .resume = s->resume,
+                        .settings = s->repeated,
                         .path = *s->folder ? path_of(s, "trial", t->number) : NULL };
     eqnn_mark mark = eqnn_mark_make(t->c);
     batch_of(t, first, 1, NULL, &x, &y);
     eqnn_rewind(mark, predict(t, x));
     t->run = eqnn_run_make(t->c, trial_name(t->number), s->n, &o);
-    if (t->run) same_run(t);
     const char *text = t->run ? eqnn_noted(t->c, "best") : NULL;
     if (text && sscanf(text, "%lf %lf", &t->best, &t->test) != 2)
         eqnn_fail(t->c, "'%s' are no errors of validation and test", text);
@@ -453,7 +440,9 @@ int main(int argc, char **argv)
                    .resume = eqnn_args_on(&a, "resume"), .test = eqnn_args_int(&a, "test", 100,
                    1000000), .rate = eqnn_args_number(&a, "rate"),
                    .average = eqnn_args_number(&a, "average"), .seed = o.seed,
-                   .threads = o.threads, .device = o.device };
+                   .threads = o.threads, .device = o.device,
+                   .repeated = eqnn_args_settings(&a, "dataset,network,group,n,aug,projected,rate,"
+                                                      "average,test,seed") };
     eqnn_ctx *c = eqnn_program_start(&a, &(eqnn_opts){ .device = o.device });
     if (c) s.task = eqnn_task_find(c, eqnn_args_text(&a, "dataset"));
     if (c && strcmp(s.network, "mlp") && strcmp(s.network, "emlp"))

@@ -60,7 +60,7 @@ enum { MOST_RUNS = 16, MOST_PARTS = 64, ELEMENTS = 5, FEATURES = 15 };
 
 typedef struct study {
     /* asked for */
-    const char *models, *groups, *task, *data, *out;
+    const char *models, *groups, *task, *data, *out, *settings;
     int demo, aug, resume, epochs, parts, evals, count[SETS];
     double minutes;
     int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
@@ -677,6 +677,7 @@ static void train(run *r, eqnn_csv *log)
     const int *items;
     eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = r->batch, .looks = s->evals,
                         .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
+                        .settings = s->settings,
                         .seconds = s->epochs ? 60 * s->minutes : 0,
                         .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
@@ -992,6 +993,11 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "task,aug,demo,n-train,n-valid,lr,bs,fill,nbhd,recenter,kernel-type,"
+    "attention-fn,block-norm,lie-algebra-nonlinearity,clip,data-seed,seed";
+
 /* A number that may be left open: -1 then. */
 static double maybe(eqnn_args *a, const char *name, double low, double high)
 {
@@ -1048,6 +1054,7 @@ static void understand(study *s, eqnn_args *a)
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", s->demo, 1000000);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);

@@ -63,7 +63,7 @@ typedef struct images {
 
 typedef struct study {
     /* asked for */
-    const char *groups, *data, *out;
+    const char *groups, *data, *out, *settings;
     int demo, aug, resume, epochs, parts, lifts, n_check, count[SETS];
     int k, layers, nbhd, samples, batch;     /* samples 0: what suits the group                  */
     double minutes, rate, fill, total;
@@ -544,6 +544,7 @@ static void train(run *r, eqnn_csv *log)
     const study *s = r->s;
     const int *items;
     eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .looks = 20, .resume = s->resume,
+                        .settings = s->settings,
                         .seconds = s->epochs ? r->budget : 0,
                         .path = *s->out ? file_of(s, r->group, ".safetensors") : NULL };
     r->run = eqnn_run_make(r->c, r->group, s->set[TRAIN].n, &o);
@@ -778,6 +779,10 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "demo,total-ds,fill,nbhd,lifts,bs,lr,aug,n-train,data-seed,seed";
+
 static void understand(study *s, eqnn_args *a)
 {
     s->groups = eqnn_args_on(a, "study") ? "Trivial(2),T(2),SO2(.2),SE2(.05)"
@@ -803,6 +808,7 @@ static void understand(study *s, eqnn_args *a)
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
 }
 

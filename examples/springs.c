@@ -67,6 +67,7 @@ enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODE
 typedef struct study {
     /* asked for */
     const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
+    const char *settings;
     char out[512];
     int epochs, n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
     int times, every, often, parts, resume, sums, checkpoint, give_up;
@@ -501,6 +502,7 @@ static void train(model *m, eqnn_csv *log)
     const int *items;
     int every = s->every ? s->every : (m->epochs + 24) / 25, hope = 1;
     eqnn_run_opts o = { .batch = m->batch, .epochs = m->epochs, .save = 20, .resume = s->resume,
+                        .settings = s->settings,
                         .looks = (double)m->epochs / every,
                         .path = *s->out ? file_of(s, m->file, ".safetensors") : NULL };
     m->run = begin(m) ? eqnn_run_make(m->c, m->name, m->n_train, &o) : NULL;
@@ -1075,6 +1077,11 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "system,lr,lr-schedule,bs,fill,mean,kernel-type,attention-fn,block-norm,"
+    "activation-function,chunk-len,data-seed,learning-rate,batch-size,model-seed,seed";
+
 /* The option that was given, of several names. */
 static const char *either(eqnn_args *a, const char *name, const char *other, const char *third)
 {
@@ -1154,6 +1161,7 @@ static void understand(study *s, eqnn_args *a)
     s->checkpoint = eqnn_args_on(a, "checkpoint");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483646) + 1; /* 0 is no seed */
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
     if (eqnn_args_given(a, "model-seed"))
         s->context.seed = (uint64_t)eqnn_args_int(a, "model-seed", 0, 2147483647);

@@ -58,7 +58,7 @@ typedef struct study {
     /* asked for */
     int history, to_position, bonds, epochs, batch, shuffle, constant_rate, rollout, resume;
     double huber;                    /* 0: none */
-    const char *data, *out, *models;
+    const char *data, *out, *models, *settings;
     settings asked;
     eqnn_opts context;
     /* the data: sample t leads from frame t to frame t+1 */
@@ -651,6 +651,7 @@ static eqnn_run *begin(predictor *p)
     int count = s->split - s->first, *samples = malloc((size_t)(count + 1) * sizeof *samples);
     eqnn_run_opts o = { .items = samples, .in_order = !s->shuffle, .batch = s->batch, .save = 10,
                         .epochs = s->epochs, .looks = s->epochs, .resume = s->resume,
+                        .settings = s->settings,
                         .path = *s->out ? model_path(p) : NULL };
     eqnn_mark mark = eqnn_mark_make(p->c);
     eqnn_rewind(mark, forward(p, 1, frame(s, s->first - 1), frame(s, s->first)));
@@ -996,6 +997,10 @@ static const eqnn_option options[] = {
     { NULL, NULL, NULL }
 };
 
+/* What --resume needs to be told as before. */
+static const char repeated[] =
+    "history,target,bonds,frames,batch,shuffle,schedule,huber,rate,radius,seed";
+
 /* The value of a word option: its place in the list of two, -1 and an error otherwise. */
 static int choice(eqnn_args *a, const char *name, const char *first, const char *second)
 {
@@ -1047,6 +1052,7 @@ static void understand(study *s, eqnn_args *a)
     s->rollout = eqnn_args_int(a, "rollout", 0, 100000);
     s->shuffle = eqnn_args_on(a, "shuffle");
     s->resume = eqnn_args_on(a, "resume");
+    s->settings = eqnn_args_settings(a, repeated);
     s->models = eqnn_args_text(a, "models");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");

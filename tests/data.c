@@ -605,6 +605,10 @@ TEST(programs)
     CHECK(read_args(&a, "--epochs 7") == 1 && eqnn_args_within(&a, "epochs", 0, 7) == 7);
     CHECK(!a.error[0] && eqnn_args_within(&a, "epochs", 0, 6) == 7);
     CHECK_TEXT(a.error, "option --epochs: 7 is not in 0..6");
+    CHECK(read_args(&a, "--epochs 7 --seed 3") == 1);
+    CHECK_TEXT(eqnn_args_settings(&a, "seed,data,epochs"), "--seed 3 --epochs 7");
+    CHECK(!a.error[0] && !*eqnn_args_settings(&a, "data") && !*eqnn_args_settings(&a, "nothing"));
+    CHECK_TEXT(a.error, "the program asks for an option 'nothing' it does not list");
     CHECK(eqnn_next_word(&list, &word) == 4 && !strncmp(word, "T(2)", 4));
     CHECK(eqnn_next_word(&list, &word) == 0 && eqnn_next_word(&list, &word) == 1 && *word == 'b');
     CHECK(eqnn_next_word(&list, &word) == 0 && !*list);
@@ -891,6 +895,33 @@ TEST(run_resumes)
     FILE *f = fopen("test_run.best.safetensors", "rb");
     CHECK(f == NULL);
     if (f) fclose(f);
+}
+
+/* What a run was begun with: a resume that says otherwise learns nothing and loses nothing. */
+TEST(run_settings)
+{
+    static const char *then = "--lr 0.1 --n 10 --seed 1", *other[] = {
+        "--lr 0.1 --n 12 --seed 1", "begun with --n 10, now it is --n 12",
+        "--lr 0.1 --n 10", "begun with --seed 1, now it is less",
+        "--lr 0.1 --n 10 --seed 1 --aug on", "begun with less, now it is --aug on",
+        "--lr 0.1 --n 1", "begun with --n 10, now it is --n 1" };
+    eqnn_run_opts o;
+    memset(&o, 0, sizeof o);
+    o.epochs = 1, o.path = "test_run.safetensors", o.resume = 1, o.settings = then;
+    eqnn_run_forget(o.path);
+    for (int k = 0; k < 4; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_linear(eqnn_zeros(c, 1, 1), "line", 1, NULL);
+        eqnn_reset(c);
+        eqnn_run *r = eqnn_run_make(c, "a", 3, &o); /* begins, then goes on */
+        CHECK(r != NULL && !strcmp(eqnn_noted(c, "settings"), then));
+        eqnn_run_free(r);
+        o.settings = other[2 * k];
+        CHECK(!eqnn_run_make(c, "a", 3, &o));
+        CHECK_ERROR(c, other[2 * k + 1]);
+        o.settings = then;
+    }
+    eqnn_run_forget(o.path);
 }
 
 TEST(run_limits)
