@@ -57,12 +57,17 @@
                  e3nn has | s0 s1 | x0 y0 z0  x1 y1 z1 |: eqnn_from_e3nn, eqnn_to_e3nn convert.
                  Weights keep e3nn's order, names and normalisation, so its state_dicts load as
                  they are: features have variance 1 per component, products and linear maps are
-                 divided by the root of their fan-in, activations by their second moment.
-                 Harmonics are "component" normalised: sum over m of Y_lm^2 = 2l+1 on the sphere.
+                 divided by the root of their fan-in, activations by that of their second
+                 moment. Harmonics are "component" normalised: the sum over m of Y_lm^2 is 2l+1
+                 on the sphere.
+
+                 Options come last: a pointer to a struct, or NULL. A field that is zero has the
+                 default its comment names; a flag without one is off.
 
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
-                 NULL in gives NULL out, so write whole expressions and look once a step. In a
-                 debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
+                 NULL in gives NULL out, so write whole expressions and look once a step.
+                 What returns int returns 1 when done and 0 on an error, unless it says otherwise.
+                 In a debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
 
    COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
                  numbers that stay in the step's memory until the backward pass, the result
@@ -89,22 +94,23 @@
       s2_activation, G points        2 G (lmax+1)^2 C a row                 3 G C a row, 3 a number
       to_frame, from_frame           an edge: C sum over l of (2l+1)^2      result
       so2_linear, C to C'            an edge: about 4/3 (lmax+1)^3 C C'     result
-      symmetric_contraction          C times the records of U, a node       60 C (3 factors, l <= 2)
+      symmetric_contraction          C times the non-zero entries of U      60 C (3 factors, l <= 2)
 
                  Example: a gated convolution of 32x0e+32x1o+32x2e with 20 edges a node and
                  harmonics to l = 2 keeps 6,840 numbers a node; a weight for every edge and path
                  would be 7,040 more.
 
    CONTENTS      Manual, declarations and implementation go through the same sections in the same
-                 order, each resting only on those before it. Search for the tag to jump.
+                 order, each resting on those before it; only the rules of the tape are written in
+                 operations, which come after it. Search for the tag to jump.
 
       1  >>configuration   The scalar type, where symbols go, what is used of the compiler.
       2  >>context         Memory, tape, parameters and the first error live in an eqnn_ctx. What a
                            step makes is gone after eqnn_reset; what lasts is freed with it.
       3  >>tensors         Matrices that know their context and how their columns transform (label).
       4  >>kernels         The table of functions between mathematics and machine, with loops that
-                           are compiled once per instruction set. Nothing above it touches raw
-                           memory. (No declarations.)
+                           are compiled once per instruction set. Later sections do not touch
+                           raw memory. (No declarations.)
       5  >>tape            eqnn_grad gives a gradient that can be differentiated again;
                            eqnn_backward fills the gradients of parameters; checkpoints,
                            reversible trunks; your own operations; a checker of derivatives.
@@ -185,7 +191,8 @@ typedef struct eqnn_opts {
     eqnn_alloc alloc;     /* default malloc and free                                              */
     void *alloc_user;     /* handed to alloc                                                      */
     void *buffer;         /* all memory comes from here and nothing from alloc; default none. What
-                             is given back is used again only when it lies on top: load once  */
+                             is given back is used again only if it was the piece taken last, so
+                             load a file only once                                            */
     size_t buffer_size;   /* its size in bytes                                                    */
     eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
                              before it; default its own                                           */
@@ -217,7 +224,8 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...) EQNN__PRIN
 
 /* Ends a step: its tensors are gone, parameters stay, the tick of random numbers advances. */
 EQNN_API void eqnn_reset(eqnn_ctx *c);
-EQNN_API void eqnn_tick(eqnn_ctx *c); /* new random numbers without a reset */
+/* The tick is a counter that all random numbers depend on: one more without a reset. */
+EQNN_API void eqnn_tick(eqnn_ctx *c);
 
 typedef struct eqnn_mark {
     eqnn_ctx *ctx;
@@ -256,14 +264,15 @@ enum { EQNN_TYPE_IRREP = 1, EQNN_TYPE_REP, EQNN_TYPE_FRAME };
 typedef struct eqnn_type {
     int kind;          /* EQNN_TYPE_...                                           */
     int l, p;          /* irreps: degree and parity (+1 e, -1 o); of a matrix
-                          group: factors, 1 when it permutes the components      */
+                          group: number of factors, and 1 when it permutes the
+                          components                                             */
     int dim;           /* components                                              */
     const char *name;  /* "1o"                                                    */
     const void *user;  /* what other kinds need                                   */
 } eqnn_type;
 
 typedef struct eqnn_block {
-    int copies; /* channels */
+    int copies; /* how many; also called channels */
     const eqnn_type *type;
     int start; /* first column; component m of channel u is start + m * copies + u */
 } eqnn_block;
@@ -278,7 +287,7 @@ typedef eqnn_label eqnn_irreps;
 
 typedef struct eqnn_ints eqnn_ints; /* integers on the context: indices, species, columns */
 
-/* copies */
+/* New tensors of the step; values are copied. */
 EQNN_API eqnn_tensor *eqnn_from(eqnn_ctx *c, int rows, int cols, const eqnn_real *values);
 EQNN_API eqnn_tensor *eqnn_from_double(eqnn_ctx *c, int rows, int cols, const double *values);
 EQNN_API eqnn_tensor *eqnn_full(eqnn_ctx *c, int rows, int cols, double value);
@@ -317,7 +326,8 @@ EQNN_API const int *eqnn_ints_data(const eqnn_ints *i);
    on x. */
 EQNN_API eqnn_tensor *eqnn_grad(eqnn_tensor *y, eqnn_tensor *x);
 EQNN_API int eqnn_grads(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx);
-/* The same for any y with the cotangent g (the size of y). */
+/* The same for any y of which a number L is made later: from g = dL/dy, y's cotangent, of y's size,
+   to dL/dx. */
 EQNN_API eqnn_tensor *eqnn_vjp(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *x);
 EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, int n,
                        eqnn_tensor **dx);
@@ -359,7 +369,8 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
 
 /* Checkers, for your own layers too. f maps x[] to one tensor; each derivative along random
    directions is compared with central differences of step h (0: chosen by the type and order).
-   Returns the largest relative error over the inputs, for order 1, or 1 and 2. */
+   Returns the largest relative error over the inputs; order 1: of first derivatives, 2: of first
+   and second. */
 EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                        int order, double h);
 
@@ -431,7 +442,7 @@ EQNN_API eqnn_tensor *eqnn_min(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high);
 
-/* op(a) op(b), op transposing where asked: [m,k] x [k,n] */
+/* a b: [m,k] x [k,n] -> [m,n]; matmul_t transposes a, b or both first. */
 EQNN_API eqnn_tensor *eqnn_matmul(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_matmul_t(eqnn_tensor *a, eqnn_tensor *b, int transpose_a,
                                     int transpose_b);
@@ -472,18 +483,20 @@ EQNN_API eqnn_tensor *eqnn_concat_n(eqnn_tensor *const *x, int n);
 EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n); /* rows on top of rows */
 EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first_col, int cols); /* on block borders */
 EQNN_API eqnn_tensor *eqnn_slice_rows(eqnn_tensor *x, int first_row, int rows);
-EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times); /* every row times over */
+EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times); /* r0 r0 r1 r1 .. */
 
 /* |x_r| of each row [rows,1]; value 0 and gradient 0 at the zero row. Labels of one copy of one
    type, or none. */
 EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x);
-/* only when training */
+/* When training, each number is 0 with probability p, else times 1/(1 - p). */
 EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p);
 
+/* Means over all numbers of d^2, |d| and, huber, d^2/2 for |d| < delta, else delta (|d| - delta/2);
+   d = x - target, of equal sizes. */
 EQNN_API eqnn_tensor *eqnn_mse(eqnn_tensor *x, eqnn_tensor *target);
 EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target);
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta);
-/* mean over rows */
+/* The mean over rows of -log softmax(logits)[class]. */
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes);
 
 /* ----------------------------------------------------------------------------------------------
@@ -609,7 +622,7 @@ typedef struct eqnn_linear_opts {
     int no_bias;            /* default a bias                                            */
     eqnn_init weight, bias; /* default torch's: uniform +-1/sqrt(columns of x) [1]       */
 } eqnn_linear_opts;
-/* [1] a normal one says its scale, because all zeros are the default */
+/* [1] EQNN_INIT_NORMAL is 0, so a struct of zeros cannot mean it: set its scale too. */
 
 /* y = x W^T + b, W [out, in] "weight", b [out] "bias" */
 EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
@@ -619,7 +632,7 @@ typedef struct eqnn_mlp_opts {
     eqnn_act act;             /* between layers; default silu                             */
     int linear;               /* no activation at all                                     */
     int act_last;             /* also after the last layer; default not                   */
-    eqnn_linear_opts layer;
+    eqnn_linear_opts layer;   /* of each layer                                            */
 } eqnn_mlp_opts;
 /* Linear layers "0", "1", ... of the widths listed: "64,64,36" */
 EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
@@ -635,10 +648,10 @@ typedef struct eqnn_norm_opts {
     int no_affine;    /* default weight and bias         */
     int clamp;        /* batch norm only: max(var, eps) in the place of var + eps */
     int together;     /* irreps_layer_norm only: one divisor for all blocks       */
-    double floor;     /* the same: a block's mean square is raised by floor^2 times that of all
-                         copies, so that one which symmetry makes vanish (degree 2 of CH4) stays
-                         small: its rounding errors would come out as large as the rest; default 0
-                         */
+    double floor;     /* irreps_layer_norm only: floor^2 times the mean square of all copies is
+                         added to each block's own. A block that symmetry makes zero (degree 2 of
+                         CH4) holds rounding errors, and would come out as large as the rest;
+                         default 0 */
 } eqnn_norm_opts;
 /* Each row with mean 0 and variance 1, times "weight", plus "bias". */
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
@@ -663,10 +676,10 @@ typedef struct eqnn_adam_opts {
     double average;      /* decay of the moving average of the weights; default none */
 } eqnn_adam_opts;
 typedef struct eqnn_sgd_opts {
-    double rate;           /* default 1e-2 */
-    double momentum;       /* default none */
-    int nesterov;
-    double l2, clip, average;
+    double rate;              /* default 1e-2                                        */
+    double momentum;          /* default none                                        */
+    int nesterov;             /* the gradient where the momentum leads; default not  */
+    double l2, clip, average; /* as Adam's                                           */
 } eqnn_sgd_opts;
 
 /* The context's one Adam (or SGD): a later one replaces it and starts anew, except that the first
@@ -685,8 +698,9 @@ EQNN_API int64_t eqnn_sgd_steps(const eqnn_sgd *o);
 EQNN_API double eqnn_gradient_norm(eqnn_ctx *c);
 /* Uses the averaged weights from now on (on = 1) or the trained ones again (0). */
 EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
-/* Called with each gradient slab (and once with the filed updates) before an update; must replace
-   it by the mean over all ranks and return 1, or 0 when that fails. All ranks make the same weights
+/* Called with each gradient slab (a piece of memory that holds those of many parameters), and once
+   with the filed updates, before an update; must replace it by the mean over all ranks and return
+   1, or 0 when that fails. All ranks make the same weights
    in the same order and file the same updates. A step of a context that has an error does not call
    it: such a rank must end the others, which wait (examples/ddp.h). On a GPU values lie there and
    may be still under way: f works on eqnn_stream(c), or waits for them and for its own work
@@ -748,8 +762,8 @@ typedef struct eqnn_ode_stats { int64_t steps, rejected, evaluations; } eqnn_ode
 typedef struct eqnn_ode_opts {
     eqnn_ode_method method; /* default DOPRI5                                                     */
     double rtol, atol;      /* DOPRI5: error of a step; default 1e-4, 1.4e-8 [1]                  */
-    double step;            /* RK4, RK38, MIDPOINT: the longest; default from time to time. DOPRI5:
-                               the first; default by a rule                                       */
+    double step;            /* RK4, RK38, MIDPOINT: the longest; default one step from each of times
+                               to the next. DOPRI5: the first; default by a rule                  */
     double solve;           /* MIDPOINT: relative change that ends the iteration; default eps  */
     int max_steps;          /* rejected ones included; default 10000                              */
     int adjoint;            /* a second equation, run backwards, gives the derivatives: constant
@@ -781,20 +795,22 @@ EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);
 EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a,
                                                const eqnn_irreps *b);
 EQNN_API const eqnn_irreps *eqnn_irreps_times(eqnn_ctx *c, const eqnn_irreps *a, int n);
+/* Equal neighbours merged, blocks of no copies left out; regroup sorts first. */
 EQNN_API const eqnn_irreps *eqnn_irreps_simplify(eqnn_ctx *c, const eqnn_irreps *a);
-/* stable; map or NULL */
-EQNN_API const eqnn_irreps *eqnn_irreps_sort(eqnn_ctx *c, const eqnn_irreps *a, int *new_of_old);
 EQNN_API const eqnn_irreps *eqnn_irreps_regroup(eqnn_ctx *c, const eqnn_irreps *a);
+/* By degree and parity, equal ones as they stood; new_of_old [blocks] or NULL. */
+EQNN_API const eqnn_irreps *eqnn_irreps_sort(eqnn_ctx *c, const eqnn_irreps *a, int *new_of_old);
+/* The blocks whose irrep is in keep, is not in drop and has l <= lmax; NULL, NULL, -1: no wish. */
 EQNN_API const eqnn_irreps *eqnn_irreps_filter(eqnn_ctx *c, const eqnn_irreps *a,
-                                               const eqnn_irreps *keep,
-                                               /* NULL, NULL, -1: no wish */
-                                               const eqnn_irreps *drop, int lmax);
+                                               const eqnn_irreps *keep, const eqnn_irreps *drop,
+                                               int lmax);
 EQNN_API int eqnn_irreps_count(const eqnn_irreps *a, int l, int p); /* copies */
 EQNN_API int eqnn_irreps_has(const eqnn_irreps *a, int l, int p); /* also of a block of no copies */
 EQNN_API int eqnn_irreps_lmax(const eqnn_irreps *a);                /* -1 when empty */
 
 /* Rotations act on column vectors; Euler angles are Y-X-Y: R = Ry(alpha) Rx(beta) Ry(gamma).
-   Matrices are row-major double[9], quaternions (w,x,y,z). */
+   Matrices are row-major double[9], quaternions (w,x,y,z). rotation_angles: the rotation of angles;
+   angles_rotation: the angles of a rotation; so with axis and quaternion. */
 EQNN_API void eqnn_rotation_angles(double alpha, double beta, double gamma, double R[9]);
 EQNN_API void eqnn_angles_rotation(const double R[9], double *alpha, double *beta, double *gamma);
 EQNN_API void eqnn_rotation_axis(const double axis[3], double angle, double R[9]);
@@ -860,9 +876,17 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
 EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
                                          double end, eqnn_basis basis);
 
+/* How a path joins channels u of the first input and v of the second; C x y is the 3j tensor
+   applied to their components, W the weights, 1 without weights. */
 typedef enum {
-    EQNN_UVW, EQNN_UVU, EQNN_UVV, EQNN_UUW, EQNN_UUU, EQNN_UVUV,
-    EQNN_UVU_LESS, EQNN_U_LESS_VW /* e3nn's uvu<v and u<vw: pairs of one input with itself */
+    EQNN_UVW,       /* z[w]       = sum over u, v of W[u,v,w] C x[u] y[v] */
+    EQNN_UVU,       /* z[u]       = sum over v of W[u,v] C x[u] y[v]      */
+    EQNN_UVV,       /* z[v]       = sum over u of W[u,v] C x[u] y[v]      */
+    EQNN_UUW,       /* z[w]       = sum over u of W[u,w] C x[u] y[u]      */
+    EQNN_UUU,       /* z[u]       = W[u] C x[u] y[u]                      */
+    EQNN_UVUV,      /* z[u V + v] = W[u,v] C x[u] y[v], V copies of y     */
+    EQNN_UVU_LESS,  /* e3nn's uvu<v, z[pair] = W[pair] C x[u] y[v] for pairs u < v in order       */
+    EQNN_U_LESS_VW  /* e3nn's u<vw, z[w] = sum over pairs u < v of W[pair,w] C x[u] y[v]          */
 } eqnn_mode;
 typedef struct eqnn_path { /* one instruction of a tensor product */
     int i1, i2, io;        /* blocks                              */
@@ -870,6 +894,11 @@ typedef struct eqnn_path { /* one instruction of a tensor product */
     int unweighted;
     double path_weight;    /* default 1; under the square root; negative: switched off */
 } eqnn_path;
+/* A path is multiplied by sqrt(f out_var path_weight / fan). f of irreps l1 x l2 -> l3: component
+   2 l3 + 1, norm (2 l1 + 1)(2 l2 + 1), plain 1. A path that sums n products into a component (uvw
+   U V, uvu V, uvv U, uuw U, u<vw U (U - 1)/2, others 1) has the variance in1_var in2_var n; fan is,
+   element: the sum of these over the paths into the block; path: that of the path times their
+   number; plain: 1. With component, element and path give outputs the variance out_var. */
 typedef enum { EQNN_ELEMENT, EQNN_PATH, EQNN_PLAIN } eqnn_path_kind;
 typedef enum { EQNN_IRREP_COMPONENT, EQNN_IRREP_NORM, EQNN_IRREP_PLAIN } eqnn_irrep_kind;
 typedef struct eqnn_product_opts {
@@ -995,7 +1024,7 @@ EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *nam
                                                  const char *irreps_out,
                                                  const eqnn_contraction_opts *opts);
 
-/* Activations are divided by their second moment under N(0,1): by e3nn's tabulated constants, or
+/* 1 / sqrt(E[f(z)^2]) for z ~ N(0,1), by which activations f are multiplied: e3nn's constants, or
    exactly when exact is set. */
 EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact);
 /* One act per block of x (EQNN_IDENTITY: none), e3nn's Activation. */
@@ -1003,7 +1032,7 @@ EQNN_API eqnn_tensor *eqnn_activation(eqnn_tensor *x, const eqnn_act *acts, int 
 typedef struct eqnn_gate_spec { /* e3nn's Gate: blocks of scalars, gates and what they gate */
     const eqnn_irreps *scalars, *gates, *gated;
     const eqnn_act *act_scalars, *act_gates; /* one per block */
-    int exact;
+    int exact;                               /* eqnn_moment's */
 } eqnn_gate_spec;
 /* what eqnn_gate wants */
 EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);
@@ -1012,7 +1041,7 @@ EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s);
 typedef struct eqnn_fc_opts {
     eqnn_act act;                     /* between layers; default silu                           */
     double variance_in, variance_out; /* default 1                                              */
-    int out_act, exact, no_act;       /* after the last layer too; exact second moments; linear */
+    int out_act, exact, no_act;       /* after the last layer too; eqnn_moment's; linear        */
 } eqnn_fc_opts;
 EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths,
                               const eqnn_fc_opts *opts);
@@ -1030,7 +1059,7 @@ typedef struct eqnn_norm_activation_opts {
     int no_normalize; /* x act(|x| + b), eps is not used; default x act(|x| + b) / |x|    */
 } eqnn_norm_activation_opts;
 /* Each copy keeps its direction and gets the length act(|x| + b), e3nn's NormActivation. The act is
-   taken as it is, not divided by its second moment. */
+   taken as it is, not multiplied by eqnn_moment. */
 EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
                                            const eqnn_norm_activation_opts *opts);
 
@@ -1086,7 +1115,7 @@ typedef struct eqnn_grid_opts {
     int lmax_in;              /* from_s2grid: of what the values were made; default of irreps    */
     int lmax_out;             /* activations: largest degree of the result; default as in x (0:
                                  take eqnn_extract_irrep of that)                                */
-    int exact;                /* activations: exact second moments; default e3nn's constants     */
+    int exact;                /* activations: eqnn_moment's; default e3nn's constants            */
     const char *random;       /* turns the grid at random under this name; default not           */
 } eqnn_grid_opts;
 EQNN_API eqnn_tensor *eqnn_to_s2grid(eqnn_tensor *x, const eqnn_grid_opts *opts);
@@ -1284,10 +1313,10 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
 typedef struct eqnn_conv_opts {
     int radial_layers, radial_neurons;  /* default 1, 64                                    */
     double neighbours;                  /* sums are divided by its square root; default 1   */
-    int exact;                          /* exact second moments; default e3nn's             */
-    int mixing;                         /* self-connection + a message, a a number of the node that
-                                           is 0 at first ("alpha.weight"), as v2106 has it; default
-                                           both with constant factors                       */
+    int exact;                          /* eqnn_moment's; default e3nn's constants          */
+    int mixing;                         /* self-connection + alpha message, alpha a number that each
+                                           node learns and that is 0 at first ("alpha.weight"), as
+                                           v2106 has it; default both with constant factors */
 } eqnn_conv_opts;
 EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
                                 const eqnn_graph *g, const char *name, const eqnn_irreps *out,
@@ -1308,7 +1337,7 @@ typedef struct eqnn_network_opts {
     int radial_layers, radial_neurons; /* default 1, 128                                 */
     double neighbours, nodes;          /* typical counts; default 1                      */
     int reduce;                        /* one row per example; default one per node      */
-    int exact;
+    int exact;                         /* eqnn_moment's                                  */
     eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant, the
                                         same for an edge and its reverse; default none            */
 } eqnn_network_opts;
@@ -1318,7 +1347,8 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
                                    const eqnn_graph *g, const char *name,
                                    const eqnn_network_opts *opts);
 
-/* The study's small model: two fully connected products of harmonics ("tp1", "tp2"). */
+/* The small model of examples/trajectory.c: two fully connected products of harmonics ("tp1",
+   "tp2"). */
 typedef struct eqnn_polynomial_opts {
     const char *mid, *out;           /* irreps; no default                          */
     int lmax;                        /* default 3                                   */
@@ -1348,7 +1378,7 @@ typedef struct eqnn_attention_opts {
     int lmax;                 /* of the harmonics; default 3 (negative: 0)                       */
     int basis, hidden;        /* numbers of radial functions and of hidden features; 10, 16      */
     eqnn_act act;             /* of the radial networks; default silu                            */
-    int exact;
+    int exact;                /* eqnn_moment's                                                   */
     int clamp;                /* cut exp(q.k) is at most 1: all good answers count alike         */
     int raw;                  /* exp as it stands, which overflows and underflows (a node whose
                                  exps are all 0 gets 0); default an equal form that does not     */
@@ -1376,10 +1406,10 @@ typedef struct eqnn_multi_head_opts {
 } eqnn_multi_head_opts;
 EQNN_API eqnn_tensor *eqnn_multi_head(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
                                       const char *name, const eqnn_multi_head_opts *opts);
-/* The study's SE(3) network: multi-head layers ("layers.0", ...) whose features are the positions,
-   [nodes,3] each. The graph is that of the first layer; the others make theirs, by radius (with
-   .head.edge_scalars all have the first one's). The study's own has lmax 4, basis 20, hidden 25,
-   gelu, clamp and mean; it did not train its heads. */
+/* The attention network of examples/trajectory.c: multi-head layers ("layers.0", ...) whose
+   features are the positions, [nodes,3] each. The graph is that of the first layer; the others make
+   theirs, by radius (with .head.edge_scalars all have the first one's). As published: lmax 4, basis
+   20, hidden 25, gelu, clamp and mean; its heads were not trained there. */
 EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph *g,
                                              const char *name, const eqnn_multi_head_opts *opts);
 
@@ -1401,9 +1431,9 @@ typedef struct eqnn_gat_opts {
 EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, const eqnn_graph *g,
                                     const char *name, int channels, const eqnn_gat_opts *opts);
 
-/* The study's graph network, a baseline that is not equivariant: harmonics r^l Y are the attributes
-   of edges and, summed, the features of nodes; two graph attentions ("conv1", "conv2") and a
-   gelu network ("head.0", "head.1"). Invariant under translations only. */
+/* The graph network of examples/trajectory.c, a baseline that is not equivariant: harmonics r^l Y
+   are the attributes of edges and, summed, the features of nodes; two graph attentions ("conv1",
+   "conv2") and a gelu network ("head.0", "head.1"). Invariant under translations only. */
 typedef struct eqnn_gnn_opts {
     int channels, heads;      /* of the attentions; default 256, 4                               */
     int hidden, out;          /* default 256, 3                                                  */
@@ -1668,7 +1698,7 @@ void __asan_unpoison_memory_region(void const volatile *address, size_t size);
    2 >>context
    ---------------------------------------------------------------------------------------------- */
 
-/* What sections further up keep in the context. */
+/* What later sections keep in the context. */
 struct eqnn__node;
 struct eqnn__weight;
 struct eqnn__params;
@@ -2844,10 +2874,10 @@ static const char *eqnn__label_text(const eqnn_label *a)
 
 /* ----------------------------------------------------------------------------------------------
    4 >>kernels   The table between mathematics and machine: work on plain arrays, filled below for
-                 a processor (and by eqnn_cuda.cuh for a GPU). Nothing above touches raw memory.
-                 Entries take the device first, return nothing, never wait, never allocate. On a
-                 processor they cut the work and call the inner loops of a second table, which is
-                 filled once per instruction set.
+                 a processor (and by eqnn_cuda.cuh for a GPU). Later sections do not touch raw
+                 memory. Entries take the device first, return nothing, never wait, never allocate.
+                 On a processor they cut the work and call the inner loops of a second table, which
+                 is filled once per instruction set.
    ---------------------------------------------------------------------------------------------- */
 
 /* A matrix read elementwise: element (r, c) is p[r * rs + c * cs]; a stride of 0 stretches. */
@@ -2892,7 +2922,7 @@ typedef struct eqnn__form {
     int weighted;               /* couple: leave out paths without weights          */
 } eqnn__form;
 
-/* What the plans of the four forms are made from. Offsets are columns of the slots; a block of a
+/* What the plans of the forms are made from. Offsets are columns of the slots; a block of a
    slot is (first column, stride between components, channels with unit stride).
 
    couple, slots x y h V g: for every path and channel u
@@ -2984,19 +3014,19 @@ typedef struct eqnn__kernels {
        and update does nothing while it is raised */
     void (*check)(eqnn__device *d, size_t n, const eqnn_real *x);
     /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order
-       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX; an empty MAX is 0
-       */
+       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX, which is 0
+       where a segment is empty */
     void (*fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
     void (*fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
     void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
                           size_t cols, const eqnn_real *x, eqnn_real *out);
-    /* the sum of x, or of its squares, in out, which lies where numbers live; add: to what is there
-       */
+    /* the sum of x, or of its squares, in out, which lies where numbers live; add: to what is in
+       out */
     void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out, int add);
-    /* softmax over the rows of each segment, column by column; first NULL: over columns of n rows
-       */
+    /* softmax over the rows of each segment, column by column; first NULL: of each of n rows, over
+       its columns */
     void (*softmax)(eqnn__device *d, size_t n, const int *first, const int *order, size_t cols,
                     const eqnn_real *x, eqnn_real *out);
     /* the first of the largest of the same: its place in its segment in at [n,cols] or, in its row,
@@ -5455,9 +5485,8 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
                    pack the panel of B                             [k][columns]     L1
                    for tiles of rows: multiply
 
-   Every number of C is a sum in order of k within blocks of 256,
-       blocks in order: the same bits with
-   any vectors and any number of threads. */
+   Every number of C is a sum in order of k within blocks of 256, blocks in order: the same bits
+   with any vectors and any number of threads. */
 enum {
     EQNN__K(TILE_ROWS) = EQNN__LANES == 16 ? 12 : EQNN__LANES == 8 ? 6 : 4,
     EQNN__K(PANEL) = 2 * EQNN__W
@@ -19243,7 +19272,7 @@ EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact)
     return eqnn__moment_exact(c, act, has_p ? p : 0);
 }
 
-/* f(x) divided by its second moment; EQNN_IDENTITY: x itself */
+/* f(x) times its eqnn_moment; EQNN_IDENTITY: x itself */
 static eqnn_tensor *eqnn__act(eqnn_tensor *x, eqnn_act act, int exact)
 {
     double p = eqnn__act_default(act);
@@ -21923,7 +21952,7 @@ static int eqnn__search_room(eqnn__search *s, int points)
 /* --- periodic examples --- */
 
 /* The atoms of one example moved into the cell, and behind them all images within reach of the
- * cell. */
+   cell. */
 typedef struct eqnn__images {
     eqnn_ctx *ctx;
     const double *cell;
@@ -21935,7 +21964,7 @@ typedef struct eqnn__images {
 } eqnn__images;
 
 /* Heights of the cell and the inverse of its matrix: columns a2 x a3, a3 x a1, a1 x a2 over the
- * volume. */
+   volume. */
 static int eqnn__cell_inverse(eqnn__images *m, double radius, int example, int atoms)
 {
     const double *a = m->cell;
@@ -22107,7 +22136,7 @@ static int eqnn__pairs_sort(eqnn__search *s, int atoms)
 }
 
 /* Both directions of every pair, and loops where asked for. The shift leads the source to its
- * image. */
+   image. */
 static eqnn_graph *eqnn__graph_of_pairs(eqnn__search *s, const eqnn_graph_opts *opts)
 {
     if (opts->cell && !eqnn__pairs_sort(s, opts->targets)) return NULL;
@@ -23762,14 +23791,14 @@ static const void **eqnn__former_find(eqnn_ctx *c, const eqnn__former_key *key)
 /* --- Equiformer: settings --- */
 
 enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
-typedef struct eqnn__fiber { int degrees, of[EQNN__DEGREES]; } eqnn__fiber;
+typedef struct eqnn__fibre { int degrees, of[EQNN__DEGREES]; } eqnn__fibre;
 
 /* What the layers know: the settings, and what was made of the positions once. The tensors are kept
    together, as arguments of checkpoints. */
 enum { EQNN__AT_HARMONICS, EQNN__AT_RADIAL, EQNN__AT_WEIGHT, EQNN__AT_LOG, EQNN__AT_COUNT };
 typedef struct eqnn__former {
     eqnn_equiformer_opts o;
-    eqnn__fiber heads, dim_head;
+    eqnn__fibre heads, dim_head;
     const eqnn_graph *g;
     eqnn_ints *source, *target;      /* of edges, in the order of the layers' rows              */
     eqnn_ints *order;                /* which edge of the graph a row is, or NULL: the same     */
@@ -23780,7 +23809,7 @@ typedef struct eqnn__former {
 } eqnn__former;
 
 /* A list "4,4,2" for that many degrees, or one number for all; degrees 0: as many as listed. */
-static int eqnn__fiber_of(eqnn_ctx *c, eqnn__fiber *f, const char *what, const char *list,
+static int eqnn__fibre_of(eqnn_ctx *c, eqnn__fibre *f, const char *what, const char *list,
                           int degrees)
 {
     const char *at = list;
@@ -23810,7 +23839,7 @@ static int eqnn__fiber_of(eqnn_ctx *c, eqnn__fiber *f, const char *what, const c
     return 0;
 }
 
-static const eqnn_irreps *eqnn__fiber_irreps(eqnn_ctx *c, const eqnn__fiber *f)
+static const eqnn_irreps *eqnn__fibre_irreps(eqnn_ctx *c, const eqnn__fibre *f)
 {
     int block[EQNN__DEGREES][3];
     for (int l = 0; l < f->degrees; l++) {
@@ -23821,7 +23850,7 @@ static const eqnn_irreps *eqnn__fiber_irreps(eqnn_ctx *c, const eqnn__fiber *f)
     return eqnn_irreps_blocks(c, (const int (*)[3])block, f->degrees);
 }
 
-/* One degree of a fiber. */
+/* One degree of a fibre (how many channels of each degree, as equiformer-pytorch calls it). */
 static const eqnn_irreps *eqnn__degree_irreps(eqnn_ctx *c, int copies, int l)
 {
     int block[1][3];
@@ -23832,9 +23861,9 @@ static const eqnn_irreps *eqnn__degree_irreps(eqnn_ctx *c, int copies, int l)
 }
 
 /* Channels of each degree, of blocks in any number and order. */
-static eqnn__fiber eqnn__label_fiber(const eqnn_label *a)
+static eqnn__fibre eqnn__label_fibre(const eqnn_label *a)
 {
-    eqnn__fiber f;
+    eqnn__fibre f;
     memset(&f, 0, sizeof f);
     for (int b = 0; a && b < a->blocks; b++) {
         int l = a->block[b].type->l;
@@ -23850,8 +23879,8 @@ static eqnn_tensor *eqnn__former_input(eqnn_tensor *x)
 {
     x = eqnn__with_label(x);
     if (eqnn__bad(x, "equiformer")) return NULL;
-    eqnn__fiber f = eqnn__label_fiber(x->label);
-    const eqnn_irreps *want = eqnn__fiber_irreps(x->ctx, &f);
+    eqnn__fibre f = eqnn__label_fibre(x->label);
+    const eqnn_irreps *want = eqnn__fibre_irreps(x->ctx, &f);
     if (!want) return NULL;
     if (x->label != want && x->label->cols == want->cols && x->label->blocks == want->blocks)
         for (int b = 0; b < want->blocks; b++)
@@ -23877,8 +23906,8 @@ static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equifo
     if (!(o->slope > 0)) o->slope = 0.1;
     if (o->hidden_mult <= 0) o->hidden_mult = 4;
     if (!(o->embedding_grad > 0)) o->embedding_grad = 0.5;
-    return eqnn__fiber_of(c, &a->heads, "heads", o->heads, degrees) &&
-           eqnn__fiber_of(c, &a->dim_head, "dim_head", o->dim_head, degrees);
+    return eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) &&
+           eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees);
 }
 
 /* --- Equiformer: linear maps and norms, degree by degree --- */
@@ -23913,14 +23942,14 @@ static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, cons
 
 /* y_l = x_l W_l for the degrees that both have, other columns 0; W_l "name.weights.l" [in, out] has
    the channels of x in the order of its blocks. */
-static eqnn_tensor *eqnn__fiber_linear(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
+static eqnn_tensor *eqnn__fibre_linear(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
                                        int zero)
 {
     eqnn_tensor *w[EQNN__DEGREES];
     int n = 0;
     if (!x || !out || eqnn__bad(x, "equiformer")) return NULL;
     eqnn_ctx *c = x->ctx;
-    eqnn__fiber in = eqnn__label_fiber(x->label);
+    eqnn__fibre in = eqnn__label_fibre(x->label);
     for (int b = 0; b < out->blocks; b++) {
         int l = out->block[b].type->l, U = l < in.degrees ? in.of[l] : 0, V = out->block[b].copies;
         eqnn_init init;
@@ -23950,7 +23979,7 @@ static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
    gain for each channel, "name.transforms.l". Degrees that vanish (all of them do but 0 for a lone
    node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2, and with a floor s^2 is
    raised as eqnn_norm_opts.floor says. */
-static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name, double floor)
+static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double floor)
 {
     eqnn_tensor *gain[EQNN__DEGREES];
     double over[EQNN__DEGREES];
@@ -23981,26 +24010,26 @@ static eqnn_tensor *eqnn__fiber_norm(eqnn_tensor *x, const char *name, double fl
 }
 
 /* x of columns first.. as plain numbers, and as irreps. */
-static eqnn_tensor *eqnn__fiber_part(eqnn_tensor *x, int first, const eqnn_irreps *irreps)
+static eqnn_tensor *eqnn__fibre_part(eqnn_tensor *x, int first, const eqnn_irreps *irreps)
 {
     return irreps ? eqnn__tag(eqnn_slice(eqnn__bare(x), first, irreps->cols), irreps) : NULL;
 }
 
-/* The higher degrees of a fiber. */
-static const eqnn_irreps *eqnn__fiber_rest(eqnn_ctx *c, eqnn__fiber f)
+/* The higher degrees of a fibre. */
+static const eqnn_irreps *eqnn__fibre_rest(eqnn_ctx *c, eqnn__fibre f)
 {
     f.of[0] = 0;
-    const eqnn_irreps *a = eqnn__fiber_irreps(c, &f);
+    const eqnn_irreps *a = eqnn__fibre_irreps(c, &f);
     return a ? eqnn_irreps_simplify(c, a) : NULL;
 }
 
 /* Columns from first on: degree 0 as a gate for each copy of higher degree, then scalars; then the
    higher degrees. y_0 = silu(scalars), y_l = x_l sigmoid(gate). out: channels of y. */
-static eqnn_tensor *eqnn__fiber_gate(eqnn_tensor *x, int first, const eqnn__fiber *out)
+static eqnn_tensor *eqnn__fibre_gate(eqnn_tensor *x, int first, const eqnn__fibre *out)
 {
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
-    const eqnn_irreps *rest = eqnn__fiber_rest(c, *out);
+    const eqnn_irreps *rest = eqnn__fibre_rest(c, *out);
     if (!rest) return NULL;
     int gates = rest->copies, scalars = out->of[0];
     eqnn_tensor *bare = eqnn__bare(x);
@@ -24008,7 +24037,7 @@ static eqnn_tensor *eqnn__fiber_gate(eqnn_tensor *x, int first, const eqnn__fibe
     y = eqnn__tag(y, eqnn__degree_irreps(c, scalars, 0));
     if (!gates) return y;
     eqnn_tensor *g = eqnn_sigmoid(eqnn_slice(bare, first, gates));
-    x = eqnn__fiber_part(bare, first + gates + scalars, rest);
+    x = eqnn__fibre_part(bare, first + gates + scalars, rest);
     return eqnn_concat(y, eqnn_scale_copies(x, g));
 }
 
@@ -24235,8 +24264,8 @@ static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
 {
     eqnn_tensor *part[EQNN__DEGREES * EQNN__DEGREES];
     int n = 0;
-    eqnn_tensor *to = eqnn__fiber_linear(x, "to_xi", x ? x->label : NULL, 0);
-    eqnn_tensor *from = eqnn__fiber_linear(x, "to_xj", x ? x->label : NULL, 0);
+    eqnn_tensor *to = eqnn__fibre_linear(x, "to_xi", x ? x->label : NULL, 0);
+    eqnn_tensor *from = eqnn__fibre_linear(x, "to_xj", x ? x->label : NULL, 0);
     to = eqnn_take(to, a->target);
     eqnn_tensor *z = eqnn_add(to, eqnn_take(from, a->source));
     for (int b = 0; z && b < out->blocks; b++)
@@ -24271,11 +24300,11 @@ static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const
     if (!x || !out) return NULL;
     eqnn_tensor *y = eqnn__former_edges(x, out, a);
     if (y && !self) y = eqnn__former_mean(y, a);
-    y = eqnn__fiber_linear(y, "to_out", out, 0);
+    y = eqnn__fibre_linear(y, "to_out", out, 0);
     if (!self) {
-        y = eqnn_add(y, eqnn__fiber_linear(x, "self_interact", out, 0));
+        y = eqnn_add(y, eqnn__fibre_linear(x, "self_interact", out, 0));
     } else {
-        *self = a->o.no_self ? NULL : eqnn__fiber_linear(x, "self_interact", out, 0);
+        *self = a->o.no_self ? NULL : eqnn__fibre_linear(x, "self_interact", out, 0);
         if (!a->o.no_self && !*self) return NULL;
     }
     return eqnn_leave(y);
@@ -24284,9 +24313,9 @@ static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const
 /* --- Equiformer: attention --- */
 
 /* Channels of queries (and of values): heads times channels of a head, degree by degree. */
-static eqnn__fiber eqnn__head_fiber(const eqnn__former *a, int single)
+static eqnn__fibre eqnn__head_fibre(const eqnn__former *a, int single)
 {
-    eqnn__fiber f = a->dim_head;
+    eqnn__fibre f = a->dim_head;
     for (int l = 0; l < f.degrees && !single; l++) f.of[l] *= a->heads.of[l];
     return f;
 }
@@ -24298,12 +24327,12 @@ static int eqnn__head_count(const eqnn__former *a)
     return n;
 }
 
-/* Columns of the fiber `inner` (heads x channels) in a fiber whose channels hold `parts` numbers of
+/* Columns of the fibre `inner` (heads x channels) in a fibre whose channels hold `parts` numbers of
    them a head, of which this is one; single: all heads have the same. */
 static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts, int part,
                                   int single)
 {
-    eqnn__fiber q = eqnn__head_fiber(a, 0), kv = eqnn__head_fiber(a, single);
+    eqnn__fibre q = eqnn__head_fibre(a, 0), kv = eqnn__head_fibre(a, single);
     size_t most = 1;
     int n = 0, start = 0;
     for (int l = 0; l < q.degrees; l++) most += (size_t)(2 * l + 1) * (size_t)q.of[l];
@@ -24319,7 +24348,7 @@ static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts,
     return v ? eqnn_ints_make(c, n, v, start, 0) : NULL;
 }
 
-/* For every column of the fiber of values the head it belongs to, counted through the degrees. */
+/* For every column of the fibre of values the head it belongs to, counted through the degrees. */
 static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqnn_irreps *v)
 {
     eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_HEADS, v, NULL);
@@ -24372,8 +24401,8 @@ static eqnn_tensor *eqnn__l2_logits(eqnn_tensor *q, eqnn_tensor *kv, eqnn_ints *
 {
     if (!q || !kv || !keys) return NULL;
     eqnn_ctx *c = q->ctx;
-    eqnn__fiber f = eqnn__label_fiber(q->label);
-    const eqnn_irreps *rest = eqnn__fiber_rest(c, f);
+    eqnn__fibre f = eqnn__label_fibre(q->label);
+    const eqnn_irreps *rest = eqnn__fibre_rest(c, f);
     int rows = q->rows, H = a->heads.of[0], n = 0, head = 0;
     eqnn_tensor *d = eqnn_sub(eqnn__bare(q), eqnn_columns(eqnn__bare(kv), keys)), *y;
     if (a->o.original) d = eqnn_shift(d, 1e-6);
@@ -24385,7 +24414,7 @@ static eqnn_tensor *eqnn__l2_logits(eqnn_tensor *q, eqnn_tensor *kv, eqnn_ints *
         for (int u = 0; u < f.of[l]; u++) v[n++] = head + u / a->dim_head.of[l];
     if (!v) return NULL;
     if (n) {
-        eqnn_tensor *far = eqnn_norm_copies(eqnn__fiber_part(d, f.of[0], rest));
+        eqnn_tensor *far = eqnn_norm_copies(eqnn__fibre_part(d, f.of[0], rest));
         y = eqnn_concat(y, eqnn_collect_columns(far, eqnn_ints_make(c, n, v, head, 0)));
     }
     return eqnn_mul(y, eqnn__head_factors(c, a, -1));
@@ -24534,7 +24563,7 @@ static eqnn_tensor *eqnn__heads_end(eqnn_tensor *y, eqnn_tensor *x, const void *
         y = eqnn__head_scale(y, eqnn_sigmoid(gate), plan, NULL);
     }
     if (a->o.linear_heads > 0) y = eqnn_concat(y, eqnn__linear_heads(scalars, a));
-    return eqnn__fiber_linear(y, "to_out", x->label, !a->o.start_random);
+    return eqnn__fibre_linear(y, "to_out", x->label, !a->o.start_random);
 }
 
 /* y_i = sum over j of alpha_ij v_j, the node's own slot among them. */
@@ -24550,13 +24579,13 @@ static eqnn_tensor *eqnn__former_gather(eqnn_tensor *alpha, eqnn_tensor *v, eqnn
 static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
 {
     eqnn_ctx *c = x->ctx;
-    eqnn__fiber inner = eqnn__head_fiber(a, 0), kv = eqnn__head_fiber(a, a->o.single_kv);
+    eqnn__fibre inner = eqnn__head_fibre(a, 0), kv = eqnn__head_fibre(a, a->o.single_kv);
     for (int l = 0; l < kv.degrees; l++) kv.of[l] *= 2;
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
-    const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
-    x = eqnn__fiber_norm(x, "prenorm", a->o.norm_floor);
-    eqnn_tensor *q = eqnn__fiber_linear(x, "to_q", head, 0);
-    eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fiber_irreps(c, &kv), a, &self);
+    const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
+    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor);
+    eqnn_tensor *q = eqnn__fibre_linear(x, "to_q", head, 0);
+    eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fibre_irreps(c, &kv), a, &self);
     eqnn_ints *keys = eqnn__head_take(c, a, 2, 0, a->o.single_kv);
     eqnn_ints *values = eqnn__head_take(c, a, 2, 1, a->o.single_kv);
     if (!e || !q || !keys || !values) return NULL;
@@ -24572,13 +24601,13 @@ static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
 }
 
 /* Gate and linear map of what follows the logits' columns; spread over heads that share it. */
-static eqnn_tensor *eqnn__mlp_values(eqnn_tensor *e, int first, const eqnn__fiber *v,
+static eqnn_tensor *eqnn__mlp_values(eqnn_tensor *e, int first, const eqnn__fibre *v,
                                      const eqnn_irreps *head, const eqnn__former *a)
 {
     if (!e || !head) return NULL;
     eqnn_ctx *c = e->ctx;
-    eqnn_tensor *y = eqnn__fiber_gate(e, first, v);
-    y = eqnn__fiber_linear(y, "to_values.1", eqnn__fiber_irreps(c, v), 0);
+    eqnn_tensor *y = eqnn__fibre_gate(e, first, v);
+    y = eqnn__fibre_linear(y, "to_values.1", eqnn__fibre_irreps(c, v), 0);
     if (!a->o.single_kv) return y;
     return eqnn__tag(eqnn_columns(eqnn__bare(y), eqnn__head_take(c, a, 1, 0, 1)), head);
 }
@@ -24588,14 +24617,14 @@ static eqnn_tensor *eqnn__mlp_values(eqnn_tensor *e, int first, const eqnn__fibe
 static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
 {
     eqnn_ctx *c = x->ctx;
-    eqnn__fiber inner = eqnn__head_fiber(a, 0), v = eqnn__head_fiber(a, a->o.single_kv), all = v;
+    eqnn__fibre inner = eqnn__head_fibre(a, 0), v = eqnn__head_fibre(a, a->o.single_kv), all = v;
     int see = eqnn__head_count(a) * a->o.hidden_mult;
     all.of[0] += see;
     for (int l = 1; l < v.degrees; l++) all.of[0] += v.of[l];
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
-    const eqnn_irreps *head = eqnn__fiber_irreps(c, &inner);
-    x = eqnn__fiber_norm(x, "prenorm", a->o.norm_floor);
-    const eqnn_irreps *both = eqnn__fiber_irreps(c, &all);
+    const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
+    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor);
+    const eqnn_irreps *both = eqnn__fibre_irreps(c, &all);
     eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", both, a, &self);
     if (!e || !head) return NULL;
     const void *plan = eqnn__head_plan(c, a, head);
@@ -24623,19 +24652,19 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     x = eqnn_enter(x, name);
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
-    eqnn__fiber in = eqnn__label_fiber(x->label), hidden = in, wide;
+    eqnn__fibre in = eqnn__label_fibre(x->label), hidden = in, wide;
     for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
-    x = eqnn__fiber_norm(x, "prenorm", floor);
-    const eqnn_irreps *rest = x ? eqnn__fiber_rest(c, in) : NULL;
+    x = eqnn__fibre_norm(x, "prenorm", floor);
+    const eqnn_irreps *rest = x ? eqnn__fibre_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
-        eqnn_tensor *length = eqnn_norm_copies(eqnn__fiber_part(x, in.of[0], rest));
+        eqnn_tensor *length = eqnn_norm_copies(eqnn__fibre_part(x, in.of[0], rest));
         x = eqnn_concat(x, eqnn__tag(length, eqnn__degree_irreps(c, rest->copies, 0)));
     }
-    x = eqnn__fiber_linear(x, "project_in", eqnn__fiber_irreps(c, &wide), 0);
-    x = eqnn__fiber_gate(x, 0, &hidden);
-    return eqnn_leave(eqnn__fiber_linear(x, "project_out", out, 1));
+    x = eqnn__fibre_linear(x, "project_in", eqnn__fibre_irreps(c, &wide), 0);
+    x = eqnn__fibre_gate(x, 0, &hidden);
+    return eqnn_leave(eqnn__fibre_linear(x, "project_out", out, 1));
 }
 
 /* --- Equiformer: what the positions give --- */
@@ -24789,13 +24818,13 @@ EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, 
                                               eqnn_tensor **self)
 {
     eqnn__former a;
-    eqnn__fiber to;
+    eqnn__fibre to;
     x = eqnn__former_input(x);
     if (!x || !eqnn__former_defaults(x->ctx, &a, opts, 0) ||
-        !eqnn__fiber_of(x->ctx, &to, "out", out, 0) ||
+        !eqnn__fibre_of(x->ctx, &to, "out", out, 0) ||
         !eqnn__former_start(&a, x, pos, g, x->label->blocks, to.degrees))
         return NULL;
-    x = eqnn__former_product(x, name, eqnn__fiber_irreps(x->ctx, &to), &a, self);
+    x = eqnn__former_product(x, name, eqnn__fibre_irreps(x->ctx, &to), &a, self);
     return self && a.order ? eqnn_collect(x, a.order) : x;
 }
 
@@ -24814,11 +24843,11 @@ EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos
 EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *name, const char *out,
                                                   const eqnn_equiformer_opts *opts)
 {
-    eqnn__fiber to;
+    eqnn__fibre to;
     x = eqnn__former_input(x);
     if (!x) return NULL;
-    if (out && !eqnn__fiber_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
-    const eqnn_irreps *irreps = out ? eqnn__fiber_irreps(x->ctx, &to) : x->label;
+    if (out && !eqnn__fibre_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
+    const eqnn_irreps *irreps = out ? eqnn__fibre_irreps(x->ctx, &to) : x->label;
     return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0,
                              opts ? opts->norm_floor : 0);
 }
@@ -24868,8 +24897,8 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
     if (!s) return NULL;
     s = eqnn__tag(s, eqnn__degree_irreps(c, s->cols, 0));
     if (!x || (!tokens && x->label->blocks == 1)) return s;
-    eqnn__fiber f = eqnn__label_fiber(x->label);
-    if (!tokens) return eqnn_concat(s, eqnn__fiber_part(x, f.of[0], eqnn__fiber_rest(c, f)));
+    eqnn__fibre f = eqnn__label_fibre(x->label);
+    if (!tokens) return eqnn_concat(s, eqnn__fibre_part(x, f.of[0], eqnn__fibre_rest(c, f)));
     return eqnn_concat(s, x);
 }
 
@@ -24948,17 +24977,17 @@ static eqnn_tensor *eqnn__former_end(eqnn_tensor *x, const eqnn__former *a)
 {
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
-    eqnn__fiber out = eqnn__label_fiber(x->label);
-    x = eqnn__fiber_norm(x, "norm", a->o.norm_floor);
+    eqnn__fibre out = eqnn__label_fibre(x->label);
+    x = eqnn__fibre_norm(x, "norm", a->o.norm_floor);
     if (a->o.reduce) {
         for (int l = 0; l < out.degrees; l++) out.of[l] = out.of[l] > 0;
-        const eqnn_irreps *one = eqnn__fiber_irreps(c, &out);
+        const eqnn_irreps *one = eqnn__fibre_irreps(c, &out);
         x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1, a->o.norm_floor)
-                               : eqnn__fiber_linear(x, "ff_out", one, 0);
+                               : eqnn__fibre_linear(x, "ff_out", one, 0);
     }
     if (!a->o.all_degrees && out.degrees > 2) {
         out.degrees = 2;
-        x = eqnn__fiber_part(x, 0, eqnn__fiber_irreps(c, &out));
+        x = eqnn__fibre_part(x, 0, eqnn__fibre_irreps(c, &out));
     }
     return a->o.pool ? eqnn_pool_mean(x, a->g) : x;
 }
@@ -24970,9 +24999,9 @@ static int eqnn__former_degrees(eqnn_ctx *c, const eqnn_equiformer_opts *o)
     int n = o->degrees > 0 ? o->degrees : 1;
     list[0] = o->dim, list[1] = o->dim_head, list[2] = o->heads;
     for (int i = 0; i < 3 && o->degrees <= 0; i++) {
-        eqnn__fiber f;
+        eqnn__fibre f;
         if (!list[i]) continue;
-        if (!eqnn__fiber_of(c, &f, "one of dim, dim_head, heads", list[i], 0)) return 0;
+        if (!eqnn__fibre_of(c, &f, "one of dim, dim_head, heads", list[i], 0)) return 0;
         n = f.degrees > n ? f.degrees : n;
     }
     n = o->degrees <= 0 && n == 1 ? 2 : n;
@@ -24986,12 +25015,12 @@ EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_te
                                       const eqnn_equiformer_opts *opts)
 {
     eqnn__former a;
-    eqnn__fiber dim;
+    eqnn__fibre dim;
     if (!pos || eqnn__bad(pos, "equiformer")) return NULL;
     eqnn_ctx *c = pos->ctx;
     if (!x && !tokens) return eqnn__fail(c, "equiformer: neither features nor tokens (NULL)");
     int degrees = opts ? eqnn__former_degrees(c, opts) : 0;
-    if (!opts || !degrees || !eqnn__fiber_of(c, &dim, "dim", opts->dim, degrees) ||
+    if (!opts || !degrees || !eqnn__fibre_of(c, &dim, "dim", opts->dim, degrees) ||
         !eqnn__former_defaults(c, &a, opts, degrees) || (x && eqnn__bad2(pos, x, "equiformer")))
         return opts ? NULL : eqnn__fail(c, "equiformer: no options (NULL); .dim has no default");
     if (x && !tokens && !(x = eqnn__former_input(x))) return NULL;
@@ -25005,7 +25034,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_te
     if (!eqnn__former_start(&a, x ? x : pos, pos, g, in, degrees)) return NULL;
     int width = dim.of[0];
     x = eqnn__former_input(eqnn__former_embed(x, tokens, &a, width));
-    x = eqnn__former_product(x, "tp_in", eqnn__fiber_irreps(c, &dim), &a, NULL);
+    x = eqnn__former_product(x, "tp_in", eqnn__fibre_irreps(c, &dim), &a, NULL);
     x = eqnn__former_trunk(x, &a, opts->depth > 0 ? opts->depth : 2);
     return eqnn_leave(eqnn__former_end(x, &a));
 }
@@ -25466,7 +25495,7 @@ static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
     return alpha ? eqnn_dropout(alpha, "alpha_drop", m->o.alpha_drop) : NULL;
 }
 
-/* <a, slrelu(f)> for each head, f [edges, heads * n]; slrelu divided by its second moment */
+/* <a, slrelu(f)> for each head, f [edges, heads * n]; slrelu times its eqnn_moment */
 static eqnn_tensor *eqnn__v1_logit(const eqnn__v1 *m, eqnn_tensor *f)
 {
     eqnn_init init;

@@ -589,7 +589,7 @@ EQNN_API int eqnn_run_next(eqnn_run *r, const int **items);
 EQNN_API void eqnn_run_step(eqnn_run *r, double loss, int n);
 /* A look is done. Weights with the smallest value so far are kept, and saved beside the checkpoint
    as "folder/name.best.safetensors"; NaN: none are. 1; or 0 when an error or Ctrl-C came before its
-   end, so that the value is nothing worth. */
+   end, so that the value is worth nothing. */
 EQNN_API int eqnn_run_look(eqnn_run *r, double value);
 /* Text behind the bar: how the training goes. */
 EQNN_API void eqnn_run_show(eqnn_run *r, const char *format, ...) EQNN__PRINTF(2, 3);

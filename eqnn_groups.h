@@ -14,7 +14,7 @@
           const eqnn_rep *maps = eqnn_rep_make(c, "V*V >> V", so3);
           double Q[27];
           eqnn_basis_dense(maps, Q);
-          printf("%d equivariant map\n", eqnn_basis_dim(maps));
+          printf("%d equivariant map\n", (int)eqnn_basis_dim(maps));
           for (int i = 0; i < 27; i++) printf("%6.3f%s", Q[i], i % 9 == 8 ? "\n" : " ");
           if (eqnn_error(c)) puts(eqnn_error(c));
           eqnn_free(c);
@@ -255,7 +255,7 @@ EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out);
 
 /* gate(a + 0.1 W(a) a), a = linear(x). Names: linear, bilinear. The weights of W(a) are kept three
    times as large as they act, so that what they do changes a third as fast under Adam: that halves
-   the error of the collision problem (examples/emlp.c); o5 with 300 examples loses as much. */
+   the error of the collision problem (examples/emlp.c), and raises that of o5 with 300. */
 typedef struct eqnn_emlp_opts {
     int channels;                /* numbers in a hidden layer (eqnn_rep_uniform); default 384    */
     int layers;                  /* blocks before the last linear map; default 3                 */
@@ -296,8 +296,8 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
        SQ               log s                log s                  log r  (positive coordinates)
        SE(2)_canonical(n)  x, y, k           k, shift               -      turns by 2 pi k / n
 
-   Angles are radians in (-pi, pi], in the plane within rounding (1e-11, float 1e-5) of -pi they are
-   taken for pi; shift = V(w) u (a point turned while it is pushed). Elements and coordinates are
+   Angles are radians in (-pi, pi]; in the plane those within rounding (1e-11, float 1e-5) of -pi
+   count as pi; shift = V(w) u (a point turned while it is pushed). Elements and coordinates are
    invariant numbers (no label). All is recorded in operations, so that gradients of any order flow;
    at the identity, at angle pi and at coincident points all are finite. Where a direction has no
    value, at the origin of SO(2), Rx, RxSO(2) and SO(3), it is that of the x axis, with gradient 0;
@@ -2302,6 +2302,7 @@ typedef struct eqnn__reader {
     const char *what, *text, *at;
     const eqnn_group *group; /* of expressions: what V belongs to              */
     int used, depth;         /* group was needed; how deep in parentheses      */
+    int placed;              /* the error names its column                     */
 } eqnn__reader;
 
 /* A sentence that names no column, such as that of a power too large, is put behind one: it is
@@ -2309,9 +2310,8 @@ typedef struct eqnn__reader {
 static void eqnn__reader_blame(eqnn__reader *r)
 {
     char said[sizeof r->c->error];
-    size_t n = strlen(r->what);
+    if (!r->c->failed || r->placed) return;
     memcpy(said, r->c->error, sizeof said);
-    if (!r->c->failed || (!strncmp(said, r->what, n) && !strncmp(said + n, " \"", 2))) return;
     r->c->failed = 0;
     eqnn__fail(r->c, "%s \"%.200s\": up to column %d: %s", r->what, r->text, (int)(r->at - r->text),
                strncmp(said, "rep: ", 5) ? said : said + 5);
@@ -2321,6 +2321,7 @@ static void *eqnn__expected(eqnn__reader *r, const char *what)
 {
     const char *end = r->at;
     while (*end && (isalnum((unsigned char)*end) || end == r->at)) end++;
+    r->placed = 1;
     return eqnn__fail(r->c, "%s \"%.200s\": column %d: expected %s, found %s%.*s%s", r->what,
                       r->text, (int)(r->at - r->text) + 1, what, *r->at ? "\"" : "the end",
                       (int)(end - r->at > 40 ? 40 : end - r->at) * (*r->at != 0), r->at,
