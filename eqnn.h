@@ -810,7 +810,8 @@ EQNN_API int eqnn_irreps_lmax(const eqnn_irreps *a);                /* -1 when e
 
 /* Rotations act on column vectors; Euler angles are Y-X-Y: R = Ry(alpha) Rx(beta) Ry(gamma).
    Matrices are row-major double[9], quaternions (w,x,y,z). rotation_angles: the rotation of angles;
-   angles_rotation: the angles of a rotation; so with axis and quaternion. */
+   angles_rotation: the angles of a rotation; so with axis and quaternion. What is asked of an
+   improper R is answered for the rotation -R. */
 EQNN_API void eqnn_rotation_angles(double alpha, double beta, double gamma, double R[9]);
 EQNN_API void eqnn_angles_rotation(const double R[9], double *alpha, double *beta, double *gamma);
 EQNN_API void eqnn_rotation_axis(const double axis[3], double angle, double R[9]);
@@ -820,7 +821,8 @@ EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4]);
 /* Uniform in SO(3), or in O(3) with improper set. */
 EQNN_API void eqnn_rotation_random(eqnn_ctx *c, const char *name, int improper, double R[9]);
 
-/* 3j tensor C [2l1+1][2l2+1][2l3+1] of unit norm with e3nn's signs; 0 when the triangle fails. */
+/* 3j tensor C [2l1+1][2l2+1][2l3+1] of unit norm with e3nn's signs; 0 when the triangle fails or a
+   degree is above 32, which is also the limit of products and of D. */
 EQNN_API int eqnn_wigner_3j(int l1, int l2, int l3, double *C);
 /* D^l [2l+1][2l+1] of an orthogonal matrix; improper R gives the natural parity (-1)^l. */
 EQNN_API void eqnn_wigner_D(int l, const double R[9], double *D);
@@ -828,7 +830,9 @@ EQNN_API void eqnn_wigner_D(int l, const double R[9], double *D);
 EQNN_API void eqnn_generators(int l, double *X);
 /* The matrix [cols, cols] of R on a label's columns, our layout. */
 EQNN_API void eqnn_irreps_D(const eqnn_irreps *a, const double R[9], double *D);
-/* x turned by R according to its label (numbers only; a constant). */
+/* x turned by R according to its label. Other conventions are turned features too: harmonics about
+   the z axis, as most tables have them (l = 1: y, z, x), are eqnn_rotate(x, R) with R =
+   { 0,1,0, 0,0,1, 1,0,0 }. */
 EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9]);
 
 /* Harmonics of one vector in double: Y[(lmax+1)^2], component normalisation, r^l included. */
@@ -838,6 +842,10 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
    max |f|; labels say how everything turns. absolute (or NULL) gets max |f(Rx) - R f(x)|. */
 EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                         int trials, double *absolute);
+/* The same for f(x + t) = f(x): the inputs i with points[i] set, columns of vectors 1x1o, are moved
+   by one random t of a length near 1. */
+EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                       const int *points, int trials, double *absolute);
 
 /* ----------------------------------------------------------------------------------------------
    11 >>equivariant   What commutes with rotations: harmonics, products, linear maps, gates.
@@ -852,7 +860,7 @@ typedef struct eqnn_harmonics_opts {
     int normalize;              /* of x / |x|; 0 at the zero vector for l > 0. Default no: r^l Y  */
     eqnn_harmonics_kind kind;   /* default component: sum over m of Y^2 = 2l+1 on the unit sphere */
 } eqnn_harmonics_opts;
-/* Degrees 0..lmax of vectors r [n,3]: [n,(lmax+1)^2], label 1x0e+1x1o+1x2e+... */
+/* Degrees 0..lmax of vectors r [n,3]: [n,(lmax+1)^2], label 1x0e+1x1o+1x2e+... (of 1x1e: all e) */
 EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                                                const eqnn_harmonics_opts *opts);
 
@@ -945,6 +953,11 @@ EQNN_API const eqnn_irreps *eqnn_product_out(const eqnn_product *p);
 EQNN_API int eqnn_product_weights(const eqnn_product *p);
 EQNN_API int eqnn_product_paths(const eqnn_product *p);
 EQNN_API double eqnn_product_coefficient(const eqnn_product *p, int path);
+/* What path i joins, and its weights: shape[0] shape[1] shape[2] of them from *first on, W[u][v][w]
+   with the last index fastest, 1 for an index that the mode has not (of pairs shape[0] is their
+   number); *first is -1 and shape 0 when unweighted. Each may be NULL. 0: there is no path i. */
+EQNN_API int eqnn_product_path(const eqnn_product *p, int i, eqnn_path *path, int *first,
+                               int shape[3]);
 /* some path leads to that output block */
 EQNN_API int eqnn_product_reaches(const eqnn_product *p, int block);
 /* z = sum over paths; w [1,weights] shared, [rows,weights] per row, or NULL without weights. */
@@ -1024,8 +1037,8 @@ EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *nam
                                                  const char *irreps_out,
                                                  const eqnn_contraction_opts *opts);
 
-/* 1 / sqrt(E[f(z)^2]) for z ~ N(0,1), by which activations f are multiplied: e3nn's constants, or
-   exactly when exact is set. */
+/* 1 / sqrt(E[f(z)^2]) for z ~ N(0,1), by which activations f are multiplied: e3nn's constants,
+   which are estimates, for those it ships with; exact for others, and when exact is set. */
 EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact);
 /* One act per block of x (EQNN_IDENTITY: none), e3nn's Activation. */
 EQNN_API eqnn_tensor *eqnn_activation(eqnn_tensor *x, const eqnn_act *acts, int exact);
@@ -1253,8 +1266,8 @@ typedef struct eqnn_graph_opts {
 } eqnn_graph_opts;
 EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *source,
                                            const int *target, const eqnn_graph_opts *opts);
-/* All ordered pairs of one example with distance < radius, through every image when periodic. A
-   cell list: time is linear in atoms and edges. */
+/* All ordered pairs of one example with distance < radius, coincident ones too, through every image
+   when periodic. A cell list: time is linear in atoms and edges. */
 EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
                                              const eqnn_graph_opts *opts);
 /* From the k nearest other points of its example to each point, all of them where there are fewer;
@@ -1322,7 +1335,7 @@ EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, 
                                 const eqnn_graph *g, const char *name, const eqnn_irreps *out,
                                 const eqnn_conv_opts *opts);
 /* Convolution ("first") and gate with the hidden irreps given, as a layer of the network below.
-   Hidden irreps that no product of x and Y reaches are left out. */
+   Hidden irreps that no product of x and Y reaches are left out; an error when none is left. */
 EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
                                       eqnn_tensor *b, const eqnn_graph *g, const char *name,
                                       const char *hidden, const eqnn_conv_opts *opts);
@@ -1338,8 +1351,11 @@ typedef struct eqnn_network_opts {
     double neighbours, nodes;          /* typical counts; default 1                      */
     int reduce;                        /* one row per example; default one per node      */
     int exact;                         /* eqnn_moment's                                  */
-    eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant, the
-                                        same for an edge and its reverse; default none            */
+    eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant; or
+                                        [pairs, n] of both edges of a pair (graph->pair_edge), in
+                                        half the time; default none                            */
+    eqnn_tensor *edge_attributes;    /* [edges, irreps] beside the harmonics, before them; default
+                                        none                                                   */
 } eqnn_network_opts;
 /* x features or NULL (ones), z attributes or NULL (ones), pos [nodes,3]. Names:
    layers.0.first.sc.weight ... layers.3.lin2.weight (under name, when it is not empty). */
@@ -13406,16 +13422,30 @@ EQNN_API int eqnn_note(eqnn_ctx *c, const char *key, const char *text)
 
 /* --- save --- */
 
+/* Does the name end in a buffer of PyTorch's or e3nn's modules that is worked out here? */
+static int eqnn__load_derived(const char *name)
+{
+    static const char *const ends[] = { "num_batches_tracked", "output_mask", "change_of_basis",
+        "to_s2.alphas", "to_s2.betas", "to_s2.sha", "to_s2.shb", "from_s2.alphas",
+        "from_s2.betas", "from_s2.sha", "from_s2.shb" };
+    const char *last = strrchr(name, '.');
+    size_t n = strlen(name);
+    if (!strncmp(last ? last + 1 : name, "_w3j_", 5)) return 1;
+    for (size_t k = 0; k < sizeof ends / sizeof *ends; k++) {
+        size_t m = strlen(ends[k]);
+        if (n >= m && !strcmp(name + n - m, ends[k]) && (n == m || name[n - m - 1] == '.'))
+            return 1;
+    }
+    return 0;
+}
+
 /* Entries of a complete load that no parameter has claimed; first gets the name of one. */
 static int eqnn__load_left(const eqnn__load *l, const char **first)
 {
     int left = 0;
     for (int i = 0; !l->partial && i < l->file->count; i++) {
-        const char *name = l->file->entry[i].e.name, *last = strrchr(name, '.');
-        if (l->claimed[i] || !strncmp(name, "eqnn.", 5)) continue;
-        last = last ? last + 1 : name;
-        if (!strcmp(last, "num_batches_tracked")) continue;                       /* PyTorch's */
-        if (!strcmp(last, "output_mask") || !strncmp(last, "_w3j_", 5)) continue; /* e3nn's    */
+        const char *name = l->file->entry[i].e.name;
+        if (l->claimed[i] || !strncmp(name, "eqnn.", 5) || eqnn__load_derived(name)) continue;
         if (l->file->entry[i].e.count && !left++) *first = name;
     }
     return left;
@@ -15345,20 +15375,28 @@ EQNN_API void eqnn_rotation_angles(double alpha, double beta, double gamma, doub
     R[8] = -sa * sg + ca * cb * cg;
 }
 
-/* R e_y = (sin b sin a, cos b, sin b cos a) gives alpha and beta; gamma is what is left,
-   (Ry(a) Rx(b))^T R = Ry(g). At the poles alpha is what atan2 says of rounding errors, and gamma
-   makes up for it: the three angles always give R back. Of an improper R: the angles of -R. */
-EQNN_API void eqnn_angles_rotation(const double R[9], double *alpha, double *beta, double *gamma)
+/* An orthogonal matrix is a rotation, or -1 times one. Returns det R as +-1. */
+static int eqnn__proper_part(const double R[9], double S[9])
 {
     double det = R[0] * (R[4] * R[8] - R[5] * R[7]) - R[1] * (R[3] * R[8] - R[5] * R[6]) +
                  R[2] * (R[3] * R[7] - R[4] * R[6]);
-    double s = det < 0 ? -1 : 1;
-    double a = eqnn__atan2(s * R[1], s * R[7]);
+    for (int i = 0; i < 9; i++) S[i] = det < 0 ? -R[i] : R[i];
+    return det < 0 ? -1 : 1;
+}
+
+/* R e_y = (sin b sin a, cos b, sin b cos a) gives alpha and beta; gamma is what is left,
+   (Ry(a) Rx(b))^T R = Ry(g). At the poles alpha is what atan2 says of rounding errors, and gamma
+   makes up for it: the three angles always give R back. */
+EQNN_API void eqnn_angles_rotation(const double R[9], double *alpha, double *beta, double *gamma)
+{
+    double S[9];
+    eqnn__proper_part(R, S);
+    double a = eqnn__atan2(S[1], S[7]);
     double ca = eqnn__sin_quarter(a, 1), sa = eqnn__sin_quarter(a, 0);
     *alpha = a;
-    *beta = eqnn__atan2(sqrt(R[1] * R[1] + R[7] * R[7]), s * R[4]);
+    *beta = eqnn__atan2(sqrt(S[1] * S[1] + S[7] * S[7]), S[4]);
     /* the first row of (Ry(a) Rx(b))^T is (cos a, 0, -sin a) */
-    *gamma = eqnn__atan2(s * (ca * R[2] - sa * R[8]), s * (ca * R[0] - sa * R[6]));
+    *gamma = eqnn__atan2(ca * S[2] - sa * S[8], ca * S[0] - sa * S[6]);
 }
 
 EQNN_API void eqnn_rotation_quaternion(const double q[4], double R[9])
@@ -15383,17 +15421,18 @@ EQNN_API void eqnn_rotation_quaternion(const double q[4], double R[9])
    (Shepperd 1978, doi:10.2514/3.55767b). The sign is such that w >= 0. */
 EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4])
 {
-    double K[4][4];
-    K[0][0] = 1 + R[0] + R[4] + R[8];
-    K[1][1] = 1 + R[0] - R[4] - R[8];
-    K[2][2] = 1 - R[0] + R[4] - R[8];
-    K[3][3] = 1 - R[0] - R[4] + R[8];
-    K[0][1] = K[1][0] = R[7] - R[5];
-    K[0][2] = K[2][0] = R[2] - R[6];
-    K[0][3] = K[3][0] = R[3] - R[1];
-    K[1][2] = K[2][1] = R[1] + R[3];
-    K[1][3] = K[3][1] = R[2] + R[6];
-    K[2][3] = K[3][2] = R[5] + R[7];
+    double K[4][4], S[9];
+    eqnn__proper_part(R, S);
+    K[0][0] = 1 + S[0] + S[4] + S[8];
+    K[1][1] = 1 + S[0] - S[4] - S[8];
+    K[2][2] = 1 - S[0] + S[4] - S[8];
+    K[3][3] = 1 - S[0] - S[4] + S[8];
+    K[0][1] = K[1][0] = S[7] - S[5];
+    K[0][2] = K[2][0] = S[2] - S[6];
+    K[0][3] = K[3][0] = S[3] - S[1];
+    K[1][2] = K[2][1] = S[1] + S[3];
+    K[1][3] = K[3][1] = S[2] + S[6];
+    K[2][3] = K[3][2] = S[5] + S[7];
     int best = 0;
     for (int i = 1; i < 4; i++)
         if (K[i][i] > K[best][best]) best = i;
@@ -15740,15 +15779,6 @@ EQNN_API void eqnn_generators(int l, double *X)
 
 /* ---- labels that turn ---- */
 
-/* An orthogonal matrix is a rotation, or -1 times one. Returns det R as +-1. */
-static int eqnn__proper_part(const double R[9], double S[9])
-{
-    double det = R[0] * (R[4] * R[8] - R[5] * R[7]) - R[1] * (R[3] * R[8] - R[5] * R[6]) +
-                 R[2] * (R[3] * R[7] - R[4] * R[6]);
-    for (int i = 0; i < 9; i++) S[i] = det < 0 ? -R[i] : R[i];
-    return det < 0 ? -1 : 1;
-}
-
 /* The matrix of one copy of (l, p): D^l of the rotation, times p when R is improper. */
 static void eqnn__irrep_D(const eqnn_type *t, const double R[9], eqnn__strided D)
 {
@@ -15791,10 +15821,12 @@ static void eqnn__rotate_block(const eqnn_block *b, const double *D, const eqnn_
         }
 }
 
-EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
+/* The numbers of x turned; user is R. */
+static eqnn_tensor *eqnn__rotate_value(eqnn_tensor *const *in, int n, void *user)
 {
-    if (eqnn__bad(x, "rotate")) return NULL;
-    if (!x->label) return eqnn_detach(x);
+    eqnn_tensor *x = in[0];
+    const double *R = (const double *)user;
+    (void)n;
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols);
     const eqnn_real *from = y ? eqnn_data(x) : NULL;
     eqnn_real *to = from ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
@@ -15817,6 +15849,30 @@ EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
     return y;
 }
 
+/* The rows' inner products do not change when both are turned: dx = R^T g. */
+static int eqnn__rotate_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                             const int *want, eqnn_tensor **dx, void *user)
+{
+    const double *R = (const double *)user;
+    double back[9];
+    (void)n;
+    (void)y;
+    for (int i = 0; i < 9; i++) back[i] = R[i % 3 * 3 + i / 3];
+    if (want[0]) dx[0] = eqnn_rotate(eqnn_as(g, x[0]->label), back);
+    return !want[0] || dx[0];
+}
+
+EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
+{
+    eqnn_custom_op op;
+    if (eqnn__bad(x, "rotate")) return NULL;
+    if (!x->label) return x;
+    op.name = "rotate";
+    op.value = eqnn__rotate_value;
+    op.rule = eqnn__rotate_rule;
+    return eqnn_custom(&op, &x, 1, R, 9 * sizeof *R);
+}
+
 /* max |a - b|, or max |a| without b; NaN when a number is. */
 static double eqnn__largest(const eqnn_tensor *a, const eqnn_tensor *b)
 {
@@ -15832,23 +15888,35 @@ static double eqnn__largest(const eqnn_tensor *a, const eqnn_tensor *b)
     return most;
 }
 
-/* One group element: max |f(R x) - R f(x)|. */
-static double eqnn__equivariance_trial(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
-                                       int trial, eqnn_tensor *y)
+/* x moved by t, one vector for each copy of a column of vectors */
+static eqnn_tensor *eqnn__moved(eqnn_tensor *x, const double t[3])
+{
+    if (x->cols % 3)
+        return eqnn__fail(x->ctx, "check_translation: points have %d columns", x->cols);
+    eqnn_tensor *way = eqnn_from_double(x->ctx, 3, 1, t);
+    way = eqnn_reshape(eqnn_stretch(way, 3, x->cols / 3), 1, x->cols);
+    return eqnn_add(x, eqnn_as(way, x->label));
+}
+
+/* One group element g: max |f(g x) - g f(x)|; a rotation, or with points a translation. */
+static double eqnn__symmetry_trial(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                   const int *points, int trial, eqnn_tensor *y)
 {
     eqnn_ctx *c = y->ctx;
-    double R[9], error;
+    double R[9], t[3], error;
     eqnn_mark before = eqnn_mark_make(c);
     eqnn_rotation_random(c, eqnn_format(c, "equivariance %d", trial), 1, R);
-    eqnn_tensor **turned = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)n * sizeof *turned);
-    for (int i = 0; turned && i < n; i++) turned[i] = eqnn_rotate(x[i], R);
+    eqnn_random(c, eqnn_format(c, "translation %d", trial), 1, 3, t);
+    eqnn_tensor **there = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)n * sizeof *there);
+    for (int i = 0; there && i < n; i++)
+        there[i] = !points ? eqnn_rotate(x[i], R) : points[i] ? eqnn__moved(x[i], t) : x[i];
     if (eqnn_error(c)) return NAN;
-    eqnn_tensor *a = f(turned, n, user), *b = eqnn_rotate(y, R);
+    eqnn_tensor *a = f(there, n, user), *b = points ? y : eqnn_rotate(y, R);
     if (!a || !b || eqnn_error(c)) return NAN;
     if (a->rows != b->rows || a->cols != b->cols || !eqnn__label_same(a->label, b->label)) {
-        eqnn__fail(c, "check_equivariance: the result is [%d,%d] %s, after a rotation [%d,%d] %s",
-                   b->rows, b->cols, b->label ? b->label->name : "", a->rows, a->cols,
-                   a->label ? a->label->name : "");
+        eqnn__fail(c, "check: the result is [%d,%d] %s, after a %s [%d,%d] %s", b->rows, b->cols,
+                   b->label ? b->label->name : "", points ? "translation" : "rotation", a->rows,
+                   a->cols, a->label ? a->label->name : "");
         return NAN;
     }
     error = eqnn__largest(a, b);
@@ -15856,22 +15924,37 @@ static double eqnn__equivariance_trial(eqnn_function f, eqnn_tensor *const *x, i
     return error;
 }
 
-EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
-                                        int trials, double *absolute)
+static double eqnn__check_symmetry(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                   const int *points, int trials, double *absolute)
 {
     if (absolute) *absolute = NAN;
     for (int i = 0; i < n; i++)
-        if (eqnn__bad(x[i], "check_equivariance")) return NAN;
+        if (eqnn__bad(x[i], points ? "check_translation" : "check_equivariance")) return NAN;
     eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
     if (!y) return NAN;
     double size = eqnn__largest(y, NULL), error = 0;
     for (int t = 0; t < trials; t++) {
-        double e = eqnn__equivariance_trial(f, x, n, user, t, y);
+        double e = eqnn__symmetry_trial(f, x, n, user, points, t, y);
         if (!(e <= error)) error = e;
         if (e != e) break;
     }
     if (absolute) *absolute = error;
     return size > 0 ? error / size : error;
+}
+
+EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                        int trials, double *absolute)
+{
+    return eqnn__check_symmetry(f, x, n, user, NULL, trials, absolute);
+}
+
+EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                       const int *points, int trials, double *absolute)
+{
+    if (absolute) *absolute = NAN;
+    if (!points && n > 0 && x[0])
+        eqnn__fail(x[0]->ctx, "check_translation: it is not said which inputs are points");
+    return points ? eqnn__check_symmetry(f, x, n, user, points, trials, absolute) : NAN;
 }
 
 #ifdef EQNN__QUICK
@@ -16931,6 +17014,26 @@ EQNN_API int eqnn_product_paths(const eqnn_product *p) { return p ? p->paths : 0
 EQNN_API double eqnn_product_coefficient(const eqnn_product *p, int path)
 {
     return p && path >= 0 && path < p->paths ? p->term[path].scale : NAN;
+}
+
+EQNN_API int eqnn_product_path(const eqnn_product *p, int i, eqnn_path *path, int *first,
+                               int shape[3])
+{
+    if (!p || i < 0 || i >= p->paths) return 0;
+    const eqnn__term *t = &p->term[i];
+    int less = t->mode == EQNN_UVU_LESS || t->mode == EQNN_U_LESS_VW;
+    if (path) {
+        *path = p->path[i];
+        path->io = t->io; /* where neighbours of the output were merged */
+    }
+    if (first) *first = t->weighted ? t->weight : -1;
+    if (!shape) return 1;
+    shape[0] = shape[1] = shape[2] = t->weighted;
+    if (!t->weighted) return 1;
+    shape[0] = less ? t->u * (t->u - 1) / 2 : t->u;
+    if (!less && t->mode != EQNN_UUW && t->mode != EQNN_UUU) shape[1] = t->v;
+    if (t->mode == EQNN_UVW || t->mode == EQNN_UUW || t->mode == EQNN_U_LESS_VW) shape[2] = t->w;
+    return 1;
 }
 
 EQNN_API int eqnn_product_reaches(const eqnn_product *p, int block)
@@ -23364,11 +23467,12 @@ static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, in
     return eqnn_mul(eqnn_spherical_harmonics(r, lmax, &h), envelope);
 }
 
-/* The scalars of edges that a caller gives, as plain numbers. */
-static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, const char *who)
+/* The scalars of edges, or of pairs, that a caller gives, as plain numbers. */
+static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, int pairs,
+                                       const char *who)
 {
     if (eqnn__bad(s, who)) return NULL;
-    if (s->rows != g->edges)
+    if (s->rows != g->edges && !(pairs && g->pairs && s->rows == g->pairs))
         return eqnn__fail(s->ctx, "%s: edge_scalars [%d,%d] for %d edges", who, s->rows, s->cols,
                           g->edges);
     if (s->label && (eqnn_irreps_lmax(s->label) > 0 || eqnn_irreps_count(s->label, 0, -1)))
@@ -23376,16 +23480,28 @@ static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, cons
     return eqnn_as(s, NULL);
 }
 
-/* What the radial network sees: radial functions of the length and the edge's own scalars. It is
-   the same for an edge and its reverse, so one row a pair is enough where the graph knows pairs. */
+/* What the radial network sees: radial functions of the length and the edge's own scalars. Where
+   these are the same for an edge and its reverse, and the graph knows pairs, a row a pair will do.
+ */
 static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
                                        const eqnn_network_opts *o, const eqnn_radial_opts *radial)
 {
-    if (g->pairs) length = eqnn_take(length, g->pair_edge_index);
+    eqnn_tensor *s = o->edge_scalars;
+    if (s && !(s = eqnn__edge_scalars(s, g, 1, "network"))) return NULL;
+    if (g->pairs && (!s || s->rows == g->pairs)) length = eqnn_take(length, g->pair_edge_index);
     eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, radial);
-    if (!o->edge_scalars) return b;
-    eqnn_tensor *s = eqnn__edge_scalars(o->edge_scalars, g, "network");
-    return eqnn_concat(b, g->pairs ? eqnn_take(s, g->pair_edge_index) : s);
+    return s ? eqnn_concat(b, s) : b;
+}
+
+/* The caller's attributes of edges in front of the harmonics. */
+static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
+{
+    if (!a || !Y) return Y;
+    if (eqnn__bad(a, "network")) return NULL;
+    if (a->rows != Y->rows)
+        return eqnn__fail(Y->ctx, "network: edge_attributes [%d,%d] for %d edges", a->rows, a->cols,
+                          Y->rows);
+    return eqnn_concat(eqnn__with_label(a), Y);
 }
 
 static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
@@ -23418,6 +23534,7 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     eqnn_tensor *Y = eqnn__edge_harmonics(r, length, o.lmax, o.radius);
     eqnn_tensor *b = eqnn__radial_input(length, g, &o, NULL);
+    Y = eqnn__edge_attributes(o.edge_attributes, Y);
     x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
     x = eqnn_enter(x, name ? name : "");
     x = eqnn__network_layers(x, z, Y, b, g, &o, 0);
@@ -23520,7 +23637,8 @@ EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_ten
     eqnn_tensor *b = eqnn__radial_input(eqnn_norm(r), g, &o, &radial);
     x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
     x = eqnn_enter(eqnn_enter(x, name ? name : ""), "mp");
-    x = eqnn__network_layers(x, z, eqnn_spherical_harmonics(r, o.lmax, &unit), b, g, &o, 1);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, o.lmax, &unit);
+    x = eqnn__network_layers(x, z, eqnn__edge_attributes(o.edge_attributes, Y), b, g, &o, 1);
     if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
     return eqnn_leave(eqnn_leave(x));
 }
@@ -23581,7 +23699,7 @@ static int eqnn__edges_of(eqnn__edges *a, eqnn_tensor *pos, const eqnn_graph *g,
     a->Y = eqnn_spherical_harmonics(r, o->lmax, &unit);
     a->b = eqnn_radial_basis(length, o->basis, o->radius, &radial);
     if (o->edge_scalars)
-        a->b = eqnn_concat(a->b, eqnn__edge_scalars(o->edge_scalars, g, "attention"));
+        a->b = eqnn_concat(a->b, eqnn__edge_scalars(o->edge_scalars, g, 0, "attention"));
     a->within = eqnn_shift(eqnn_scale(length, -10 / o->radius), 10);
     a->each = a->within ? eqnn__each_edge(g) : NULL;
     return a->each != NULL;
@@ -25239,7 +25357,7 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
     Y = eqnn__bare(Y); /* from here on components are mere numbers, and the symmetry is lost */
     eqnn_tensor *x = eqnn_scale(eqnn_scatter(Y, g), 1 / sqrt(o.neighbours));
     if (o.x) x = eqnn_concat(x, eqnn__bare(o.x));
-    if (o.edge_scalars) Y = eqnn_concat(Y, eqnn__edge_scalars(o.edge_scalars, g, "gnn"));
+    if (o.edge_scalars) Y = eqnn_concat(Y, eqnn__edge_scalars(o.edge_scalars, g, 0, "gnn"));
     x = eqnn_enter(x, name ? name : "");
     x = eqnn_gat_conv(x, Y, g, "conv1", o.channels, &gat);
     x = eqnn_gat_conv(x, Y, g, "conv2", o.channels, &gat);

@@ -304,8 +304,16 @@ static eqnn_tensor *reference_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_tenso
         for (int j = 0; j < eqnn_cols(w); j++) W[j] = eqnn_at(w, eqnn_rows(w) > 1 ? r : 0, j);
         for (int i = 0; i < k->paths; i++) {
             const eqnn_path *t = &k->path[i];
-            at += reference_path(t, &a->block[t->i1], &b->block[t->i2], &o->block[t->io],
-                                 eqnn_product_coefficient(p, i), X, Y, W + at, Z + r * o->cols);
+            eqnn_path told;
+            int first, shape[3];
+            CHECK(eqnn_product_path(p, i, &told, &first, shape) && told.mode == t->mode);
+            CHECK(told.i1 == t->i1 && told.i2 == t->i2 && told.io == t->io);
+            CHECK(first == (t->unweighted ? -1 : at));
+            int used = reference_path(t, &a->block[t->i1], &b->block[t->i2], &o->block[t->io],
+                                      eqnn_product_coefficient(p, i), X, Y, W + at,
+                                      Z + r * o->cols);
+            CHECK(shape[0] * shape[1] * shape[2] == used);
+            at += used;
         }
     }
     return eqnn_from_double(c, rows, o->cols, Z);

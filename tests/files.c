@@ -561,10 +561,12 @@ TEST(load_foreign)
         "\"a.num_batches_tracked\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
         "\"a.tp.output_mask\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[14,15]},"
         "\"a.tp._w3j_1_1_0\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[15,16]},"
-        "\"a.tp.weight\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[16,16]},"
+        "\"a.act.to_s2.alphas\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[16,17]},"
+        "\"change_of_basis\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[17,18]},"
+        "\"a.tp.weight\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[18,18]},"
         "\"a.bias\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[12,14]}}";
     eqnn_ctx *c = test_context();
-    size_t n = make_file(json, 0, 16);
+    size_t n = make_file(json, 0, 18);
     CHECK(eqnn_write_file(c, path, made, n) && eqnn_load(c, path, NULL));
     eqnn_linear(eqnn_full(c, 1, 2, 1), "a", 2, NULL);
     CHECK(eqnn_loaded(c));

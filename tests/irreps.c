@@ -146,6 +146,12 @@ static void round_trips(const double R[9])
     CHECK_NEAR(apart(R, S, 9), 0, 2e-15);
     CHECK(angle >= 0 && angle <= 3.1415926535897936);
     CHECK_NEAR(axis[0] * axis[0] + axis[1] * axis[1] + axis[2] * axis[2], 1, 1e-14);
+    for (int i = 0; i < 9; i++) S[i] = -R[i]; /* improper: as of R */
+    double again[4], b2, g2, a2;
+    eqnn_quaternion_rotation(S, again);
+    CHECK_NEAR(apart(q, again, 4), 0, 0);
+    eqnn_angles_rotation(S, &a2, &b2, &g2);
+    CHECK(a2 == a && b2 == b && g2 == g);
 }
 
 TEST(rotations)
@@ -662,6 +668,31 @@ TEST(harmonics_operation)
 static const char *const everything = "2x0e+1x0o+0x1o+2x1o+1x1e+3x2e+1x2o+1x3o";
 
 /* D of the label is what rotate does; it is a representation; improper elements act by parity. */
+static eqnn_tensor *turned_by(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    return eqnn_square(eqnn_as(eqnn_rotate(x[0], (const double *)user), NULL));
+}
+
+/* Rotations are recorded, and lead to the conventions of others: harmonics about z. */
+TEST(rotations_of_features)
+{
+    eqnn_ctx *c = test_context();
+    double R[9], r[3], Y[9], about_z[9] = { 0, 1, 0, 0, 0, 1, 1, 0, 0 };
+    eqnn_rotation_random(c, "R", 1, R);
+    eqnn_tensor *x = eqnn_as(test_normal(c, 3, 25), eqnn_irreps_make(c, "2x0o+1x1e+2x2e+2x1o+4x0e"));
+    CHECK(eqnn_check_derivatives(turned_by, &x, 1, R, 2, 0) < test_eps(1e-5, 2e-2));
+    eqnn_random(c, "r", 1, 3, r);
+    eqnn_solid_harmonics(2, r, Y);
+    x = eqnn_as(eqnn_from_double(c, 1, 9, Y), eqnn_irreps_make(c, "1x0e+1x1o+1x2e"));
+    x = eqnn_rotate(x, about_z);
+    double a = sqrt(3.0), b = sqrt(15.0), square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+    double table[9] = { 1, a * r[1], a * r[2], a * r[0], b * r[0] * r[1], b * r[1] * r[2],
+                        sqrt(5.0) / 2 * (3 * r[2] * r[2] - square), b * r[0] * r[2],
+                        b / 2 * (r[0] * r[0] - r[1] * r[1]) };
+    for (int i = 0; i < 9; i++) CHECK_NEAR(eqnn_at(x, 0, i), table[i], test_eps(1e-14, 1e-5));
+}
+
 TEST(labels_turn)
 {
     eqnn_ctx *c = test_context();

@@ -80,6 +80,63 @@ TEST(network_with_features_and_edge_scalars)
     check_symmetric(&m, x, 2, "network with features");
 }
 
+/* A scalar that tells an edge from its reverse; attributes of edges beside the harmonics. */
+TEST(network_tells_directions)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 10);
+    const eqnn_graph *g = eqnn_radius_graph(pos, 3, NULL);
+    eqnn_network_opts o = small;
+    eqnn_tensor *zero = eqnn_zeros(c, g->edges, 1), *of_pairs = eqnn_zeros(c, g->pairs, 1);
+    double *up = malloc(sizeof *up * (size_t)g->edges);
+    for (int e = 0; up && e < g->edges; e++) up[e] = g->source[e] < g->target[e];
+    o.edge_scalars = zero;
+    eqnn_tensor *y = eqnn_network(NULL, NULL, pos, g, "a", &o);
+    o.edge_scalars = of_pairs;
+    CHECK_NEAR(test_difference(eqnn_network(NULL, NULL, pos, g, "a", &o), y), 0,
+               test_eps(1e-13, 1e-5));
+    o.edge_scalars = eqnn_from_double(c, g->edges, 1, up);
+    CHECK(test_difference(eqnn_network(NULL, NULL, pos, g, "a", &o), y) > 1e-3);
+    o.edge_scalars = NULL;
+    o.edge_attributes = labelled(test_normal(c, g->edges, 4), "1x0e+1x1e");
+    eqnn_network(NULL, NULL, pos, g, "b", &o);
+    CHECK(eqnn_parameter(c, "b.layers.0.first.fc.layer1.weight") != NULL);
+    o.edge_attributes = eqnn_zeros(c, 1, 1);
+    CHECK(!eqnn_network(NULL, NULL, pos, g, "b", &o));
+    CHECK_ERROR(c, "edge_attributes [1,1] for");
+    free(up);
+}
+
+static eqnn_tensor *with_attributes(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_network_opts o = small;
+    const eqnn_graph *g = *(const eqnn_graph **)user;
+    (void)n;
+    o.edge_attributes = x[1];
+    return eqnn_network(NULL, NULL, x[0], g, "", &o);
+}
+
+TEST(network_with_edge_attributes)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { labelled(atoms(c, 9), "1x1o") };
+    eqnn_graph_opts keep;
+    int points[2] = { 1, 0 };
+    memset(&keep, 0, sizeof keep);
+    keep.keep = 1;
+    const eqnn_graph *g = eqnn_radius_graph(x[0], 3, &keep);
+    x[1] = labelled(test_normal(c, g->edges, 9), "1x0e+1x1o+1x2e");
+    double turned = eqnn_check_equivariance(with_attributes, x, 2, &g, 3, NULL);
+    double moved = eqnn_check_translation(with_attributes, x, 2, &g, points, 3, NULL);
+    test_note("network with edge attributes: O(3) %.1e, translation %.1e", turned, moved);
+    CHECK_NEAR(turned, 0, test_eps(1e-12, 2e-5));
+    CHECK_NEAR(moved, 0, test_eps(1e-12, 5e-5));
+    points[1] = 1; /* attributes are no points */
+    CHECK(eqnn_check_translation(with_attributes, x, 2, &g, points, 1, NULL) > 1e-3);
+    CHECK(isnan(eqnn_check_translation(with_attributes, x, 2, &g, NULL, 1, NULL)));
+    CHECK_ERROR(c, "not said which inputs are points");
+}
+
 TEST(network_with_attributes)
 {
     eqnn_ctx *c = test_context();
