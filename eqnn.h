@@ -8,6 +8,7 @@
       static eqnn_tensor *net(eqnn_tensor *const *x, int n, void *user)
       {
           eqnn_network_opts o = { .hidden = "8x0e+8x1o", .out = "1x1o", .radius = 3 };
+          (void)n, (void)user;
           return eqnn_network(NULL, NULL, x[0], eqnn_radius_graph(x[0], 3, NULL), "net", &o);
       }
       int main(void)
@@ -560,7 +561,9 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker);
 /* Patterns: '*' stands for any run of characters; they hold for parameters that come later too.
    Frozen parameters get no gradient and no update. */
 EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen); /* how many matched */
+/* Factors on the optimizer's rate, and on its .decay and .l2: papers let "*bias*" decay by 0. */
 EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale);
+EQNN_API int eqnn_decay_scale(eqnn_ctx *c, const char *pattern, double scale);
 /* Names close at the first optimizer step: then a new one is an error, except under this prefix. */
 EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix);
 EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file); /* a table of the weights and their use */
@@ -648,10 +651,10 @@ typedef struct eqnn_norm_opts {
     int no_affine;    /* default weight and bias         */
     int clamp;        /* batch norm only: max(var, eps) in the place of var + eps */
     int together;     /* irreps_layer_norm only: one divisor for all blocks       */
-    double floor;     /* irreps_layer_norm only: floor^2 times the mean square of all copies is
-                         added to each block's own. A block that symmetry makes zero (degree 2 of
-                         CH4) holds rounding errors, and would come out as large as the rest;
-                         default 0 */
+    double floor;     /* irreps_ and separable_layer_norm: floor^2 times the mean square of all
+                         copies is added to each block's own. A block that symmetry makes zero
+                         (degree 2 of CH4) holds rounding errors, and would come out as large as
+                         the rest; default 0 */
 } eqnn_norm_opts;
 /* Each row with mean 0 and variance 1, times "weight", plus "bias". */
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts);
@@ -729,7 +732,8 @@ typedef struct eqnn_schedule {
     double last;      /* cosine: at the end; default 0                                          */
     double factor;    /* steps: by which to multiply (default 0.1); exponential: per step       */
     int64_t every;    /* steps: how often                                                       */
-    int64_t warmup;   /* steps of linear growth from 0 before all this; default none            */
+    int64_t warmup;   /* steps of linear growth before all this; default none                   */
+    double first;     /* where that growth begins; default 0                                    */
     int64_t total;    /* cosine: steps in all, warm-up included                                 */
     double least;     /* cosine: never below; default no limit                                  */
     int overlap;      /* cosine and warm-up begin together, and are multiplied                  */
@@ -1119,7 +1123,8 @@ EQNN_API eqnn_tensor *eqnn_extract_irrep(eqnn_tensor *x, int l, int p);
    any parities; the values [rows, beta alpha C] have no label: point (i, j) of channel u stands in
    column (i alpha + j) C + u, so a reshape to [rows beta alpha, C] gives each point a row. */
 typedef struct eqnn_grid_opts {
-    int beta;                 /* rings, even; default 2 (lmax + 1)                               */
+    int beta;                 /* rings, even; default 2 (lmax + 1), which is what lmax needs, and
+                                 s2_activation 6 (lmax + 1)                                      */
     int alpha;                /* points of a ring; default beta - 1                              */
     eqnn_harmonics_kind kind; /* sphere: for which harmonics the coefficients are meant; default
                                  component; values then have about the variance of components    */
@@ -1140,12 +1145,14 @@ EQNN_API eqnn_tensor *eqnn_from_s2grid(eqnn_tensor *values, const eqnn_irreps *i
 EQNN_API void eqnn_s2grid_points(int beta, int alpha, double *xyz, double *weight);
 /* e3nn's S2Activation: to the grid, the act at each point, back. The parities of x are
    p (+-1)^l; with p = -1 the act must be even (then p becomes +1) or odd. Equivariant up to the
-   degrees that the grid does not resolve: the finer the grid, the smaller the error. */
+   degrees that the grid does not resolve: of silu and lmax 2 to 5e-6 by default (tanh and lmax 3:
+   to 1e-3), to 19 % with beta 6. */
 EQNN_API eqnn_tensor *eqnn_s2_activation(eqnn_tensor *x, eqnn_act act, const eqnn_grid_opts *opts);
 /* The same for functions on SO(3), f(g) = sum over l, i, j of F_lij sqrt(2l+1) D_lij(g) / N, N^2
    being the number of coefficients: x [rows, "Cx0e+3Cx1e+5Cx2e+..."], one parity; F_lij is
    component j of copy i C + u. Points (i, j, k) at angles beta_i, alpha_j, gamma_k, as many of
-   gamma as of alpha; e3nn's SO3Grid of resolution r has beta 2 r, alpha 4 r. */
+   gamma as of alpha; e3nn's SO3Grid of resolution r has beta 2 r, alpha 4 r. The activation is as
+   equivariant as its grid is fine: with the default silu errs by a quarter. */
 EQNN_API eqnn_tensor *eqnn_to_so3grid(eqnn_tensor *x, const eqnn_grid_opts *opts);
 EQNN_API eqnn_tensor *eqnn_from_so3grid(eqnn_tensor *values, const eqnn_irreps *irreps,
                                         const eqnn_grid_opts *opts);
@@ -1303,7 +1310,11 @@ EQNN_API eqnn_tensor *eqnn_pool_mean(eqnn_tensor *x, const eqnn_graph *g);
    other examples of the batch. */
 typedef struct eqnn_neighbour_opts {
     int neighbours;           /* nearest others; default all; negative: none, bonds only         */
-    double radius;            /* those others are nearer than this; default no limit              */
+    double radius;            /* those others are at most so far away; default no limit          */
+    int ties;                 /* all that are as near as the last of them (to 1e-6): of equally near
+                                 ones, as in CH4, else the first are heard, and what is computed
+                                 then does not turn with the molecule. Looks at all within the
+                                 radius; default not                                             */
     const eqnn_graph *bonds;  /* default none                                                    */
     int bond_degrees;         /* default 1                                                       */
     int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
@@ -1472,8 +1483,9 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
    linear in t_ij. Blocks add this, and a gated feed-forward network, to their features. Labels of e
    only: turns alone are symmetries (SE(3)); natural parities make reflections symmetries too
    (E(3)). A block that vanishes by symmetry (atoms in a line, CH4) is normalised as well, in every
-   layer, and rounding errors with it: turned, CH4 with six layers of random weights has another
-   energy by 30 % in float, with .norm_floor 0.1 by 0.1 %, with two layers by 2e-6.
+   layer, and rounding errors with it: with six layers of random weights the energy of CH4 changes
+   by percents when it is turned, and gradients do not turn; with .norm_floor 1 these turn to 1e-6
+   in float, also with twelve layers (0.3: 2e-5 and 3e-4; 0.1 is too little).
    Names: atom_embed.atom_type_lin.tp.weight ... blocks.0.ga.sep_act.dtp_rad.net.0.weight ...
    head.2.bias.0. */
 typedef enum {
@@ -1501,7 +1513,13 @@ typedef struct eqnn_equiformer_v1_opts {
     int rescale_degree;     /* attention times the number of edges; default not                  */
     int checkpoint;         /* blocks are computed again in backward; default remembered        */
     int each_node;          /* a row for each node, neither summed nor divided; default examples */
-    double norm_floor;      /* eqnn_norm_opts.floor of all norms, see eqnn_equiformer; default 0 */
+    double norm_floor;      /* eqnn_norm_opts.floor of all norms; default 0                      */
+    double envelope;        /* edges fade out up to this length, with norm_floor smoothly; default
+                               not, as published: energies jump where an edge comes or goes      */
+    eqnn_tensor *x;         /* [nodes, irreps] more features, mapped ("x_embed") and added to the
+                               embedding; default none                                           */
+    eqnn_tensor *edges;     /* [edges, n] more input of radial networks, invariant; default none */
+    eqnn_tensor **features; /* gets those of the last block [nodes, feature]; default nothing    */
 } eqnn_equiformer_v1_opts;
 /* The configurations of the paper: "qm9" (which is the default with alpha_drop 0.2), "qm9 linear",
    "qm9 dot", "qm9 e3", "md17" and "md17 l3"; others are an error. */
@@ -1538,6 +1556,7 @@ typedef struct eqnn_equiformer_opts {
                                  example; default no such table                                  */
     int edge_tokens, edge_dim; /* size of "edge_emb.weight"; edge_dim alone follows from .edges   */
     int bond_degrees, bond_dim; /* size of "adj_emb.weight" is [bond_degrees + 1, bond_dim]       */
+    int dim_in;               /* columns of the table of tokens; default .dim's first            */
     eqnn_ints *edge_token;    /* [edges] of which kind an edge is; default none                  */
     eqnn_tensor *edges;       /* [edges, n] invariant numbers of edges; default none             */
     eqnn_ints *bonded;        /* [edges] as eqnn_neighbour_graph gives it; default none          */
@@ -1566,10 +1585,10 @@ typedef struct eqnn_equiformer_opts {
     int parity;               /* keeps parity: leaves out odd li + lo + J; commutes with O(3)    */
     double envelope;          /* edges fade out up to this length (bonds do not); default not. Only
                                  with norm_floor, and self, nothing jumps where an edge comes     */
-    double norm_floor;        /* eqnn_norm_opts.floor of all norms; 0.1 keeps symmetric molecules
-                                 (CO2, CH4; depth 2, float) equivariant to 1e-4, forces to 3e-4;
-                                 default 0, as the original: there their rounding errors may come
-                                 out as large as the features                                     */
+    double norm_floor;        /* eqnn_norm_opts.floor of all norms; 1 keeps symmetric molecules
+                                 (CO2, CH4) equivariant in float, forces to 2e-5 (depth 2, 6, 12;
+                                 0.1 does to 1e-2 at depth 2); default 0, as the original: there
+                                 their rounding errors may come out as large as the features      */
     eqnn_tensor *edge_weight; /* [edges,1] how much edges count, 0: not at all; default 1        */
     int original;             /* as the original where it is wrong: 1e-6 is added to q - k, edges
                                  of weight 0 still count for degree 0 of distance attention      */
@@ -1634,9 +1653,20 @@ typedef struct eqnn_equiformer_v2_opts {
     double alpha_drop;        /* of attention weights; default none                               */
     double drop_path;         /* of whole attentions and networks of an example; default none     */
     double proj_drop;         /* of copies of irreps, after either; default none                  */
+    double norm_floor;        /* eqnn_norm_opts.floor of all norms but rms, which needs none [2]  */
+    double envelope;          /* edges fade out up to this length; default not, as published: then
+                                 energies jump by percents where an edge comes or goes [2]        */
+    int checkpoint;           /* blocks are computed again in backward; default remembered        */
+    eqnn_tensor *x;           /* [nodes, irreps] more features, mapped ("x_embed") and added to the
+                                 embedding; default none                                          */
+    eqnn_tensor *edges;       /* [edges, n] more input of radial networks, no label; default none */
+    eqnn_tensor **features;   /* gets those behind the last norm [nodes, irreps]; default nothing */
 } eqnn_equiformer_v2_opts;
 /* [1] The models published for OC20: 31M (as here), 83M (lmax 6, blocks 12), 153M (lmax 6, mmax 3,
-   blocks 20), which all have grids of 18 x 18, and species in a range of 90. */
+   blocks 20), which all have grids of 18 x 18, and species in a range of 90.
+   [2] What vanishes by symmetry (degree 2 of CH4) is normalised as well, and rounding errors with
+   it: of CH4, lmax 2 and six blocks of random weights have gradients of size 1e4 that do not turn;
+   with norm_floor 1 they turn to 1e-6 in float. It makes what fades out smooth, too. */
 EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v2_opts *opts);
 
@@ -2004,6 +2034,7 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 /* Forgets everything behind (at, used). */
 static void eqnn__arena_cut(eqnn__arena *a, size_t at, size_t used)
 {
+    EQNN_ASSERT(at < a->at || (at == a->at && used <= a->used));
 #if defined(EQNN__ASAN) || defined(EQNN_DEBUG)
     for (size_t k = at; k <= a->at && k < a->chunks; k++) {
         size_t from = k == at ? used : 0, to = k == a->at ? a->used : a->size[k];
@@ -9206,6 +9237,7 @@ static void eqnn__release(eqnn__sweep *s, eqnn_tensor *g)
 {
     if (!g) return;
     eqnn_tensor *o = eqnn__owner(g);
+    EQNN_ASSERT(o->refs > 0);
     if (--o->refs > 0 || !s->backward || !o->recyclable) return;
     o->recyclable = 0;
     eqnn__recycle(s->c, o->data, eqnn__count(o) * sizeof(eqnn_real) + sizeof(eqnn_real));
@@ -9216,6 +9248,7 @@ static void eqnn__accumulate(eqnn__sweep *s, eqnn_tensor **sum, eqnn_tensor *g)
 {
     eqnn_ctx *c = s->c;
     eqnn_tensor *old = *sum;
+    EQNN_ASSERT(!old || (old->rows == g->rows && old->cols == g->cols));
     if (old && s->backward && old->recyclable && old->refs == 1 && !old->base) {
         c->k->copy2d(&c->device, (size_t)g->rows, (size_t)g->cols, g->data, (size_t)g->cols,
                      old->data, (size_t)g->cols, 1);
@@ -11464,7 +11497,7 @@ struct eqnn__weight {
     int slab;
     size_t offset;                /* numbers from the slab's start                            */
     int frozen;
-    double rate;                    /* factor on the optimizer's           */
+    double rate, decay;             /* factors on the optimizer's          */
     int used, used_before;          /* calls in this step; in the last     */
     int loaded;                     /* filled from a file                  */
     int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came */
@@ -11474,7 +11507,8 @@ struct eqnn__weight {
 typedef struct eqnn__weight eqnn__weight;
 
 typedef struct eqnn__filed { eqnn__weight *buffer; double momentum; size_t offset; } eqnn__filed;
-/* What a pattern says: kind 0 frozen, 1 rate, 2 a prefix that is open. */
+/* What a pattern says. */
+enum { EQNN__PATTERN_FROZEN, EQNN__PATTERN_RATE, EQNN__PATTERN_DECAY, EQNN__PATTERN_OPEN };
 typedef struct eqnn__pattern {
     struct eqnn__pattern *next;
     int kind;
@@ -11687,8 +11721,9 @@ static int eqnn__fits(const char *pattern, const char *name)
 
 static void eqnn__pattern_apply(eqnn__weight *w, const eqnn__pattern *q)
 {
-    if (q->kind == 0) w->frozen = q->value != 0;
-    if (q->kind == 1) w->rate = q->value;
+    if (q->kind == EQNN__PATTERN_FROZEN) w->frozen = q->value != 0;
+    if (q->kind == EQNN__PATTERN_RATE) w->rate = q->value;
+    if (q->kind == EQNN__PATTERN_DECAY) w->decay = q->value;
 }
 
 /* The oldest first, so that later patterns win. */
@@ -11696,7 +11731,7 @@ static void eqnn__patterns_apply(eqnn__weight *w, const eqnn__pattern *q)
 {
     if (!q) return;
     eqnn__patterns_apply(w, q->next);
-    if (q->kind != 2 && eqnn__fits(q->text, w->name)) eqnn__pattern_apply(w, q);
+    if (q->kind != EQNN__PATTERN_OPEN && eqnn__fits(q->text, w->name)) eqnn__pattern_apply(w, q);
 }
 
 /* Makes a pattern the newest, so that saying it again costs nothing more. */
@@ -11720,7 +11755,7 @@ static eqnn__pattern *eqnn__pattern_add(eqnn_ctx *c, int kind, const char *text,
 static int eqnn__is_open(const struct eqnn__params *p, const char *name)
 {
     for (const eqnn__pattern *q = p->patterns; q; q = q->next)
-        if (q->kind == 2 && !strncmp(name, q->text, strlen(q->text))) return 1;
+        if (q->kind == EQNN__PATTERN_OPEN && !strncmp(name, q->text, strlen(q->text))) return 1;
     return 0;
 }
 
@@ -12050,7 +12085,7 @@ static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t h
     w->rows = rows;
     w->cols = cols;
     w->buffer = buffer;
-    w->rate = 1;
+    w->rate = w->decay = 1;
     eqnn__patterns_apply(w, c->params->patterns);
     /* not the stream that eqnn_normal has under this name */
     uint64_t key = eqnn__name_key(c, name) ^ UINT64_C(0x6a09e667f3bcc908);
@@ -12230,7 +12265,8 @@ EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
     if (!pattern || c->owner != c)
         eqnn__fail(c, "freeze: %s",
                    pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, 0, pattern, frozen != 0);
+    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, EQNN__PATTERN_FROZEN, pattern,
+                                                        frozen != 0);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         eqnn__weight *w = c->params->trained[i];
         if (!eqnn__fits(pattern, w->name)) continue;
@@ -12242,18 +12278,17 @@ EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
     return matches;
 }
 
-EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
+/* A factor for the parameters that fit; how many do. */
+static int eqnn__scale_named(eqnn_ctx *c, const char *op, int kind, const char *pattern,
+                             double scale)
 {
     int matches = 0;
     if (!c || c->failed) return 0;
-    c->op = "rate_scale";
+    c->op = op;
     if (!pattern || !(scale >= 0) || c->owner != c)
-        eqnn__fail(
-            c,
-            "rate_scale: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that has "
-            "the weights",
-            pattern ? pattern : "NULL", scale);
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, 1, pattern, scale);
+        eqnn__fail(c, "%s: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that "
+                      "has the weights", op, pattern ? pattern : "NULL", scale);
+    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, kind, pattern, scale);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         if (!eqnn__fits(pattern, c->params->trained[i]->name)) continue;
         eqnn__pattern_apply(c->params->trained[i], q);
@@ -12262,11 +12297,21 @@ EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
     return matches;
 }
 
+EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
+{
+    return eqnn__scale_named(c, "rate_scale", EQNN__PATTERN_RATE, pattern, scale);
+}
+
+EQNN_API int eqnn_decay_scale(eqnn_ctx *c, const char *pattern, double scale)
+{
+    return eqnn__scale_named(c, "decay_scale", EQNN__PATTERN_DECAY, pattern, scale);
+}
+
 EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix)
 {
     if (!c || c->failed) return;
     c->op = "open";
-    if (prefix) eqnn__pattern_add(c, 2, prefix, 1);
+    if (prefix) eqnn__pattern_add(c, EQNN__PATTERN_OPEN, prefix, 1);
     else eqnn__fail(c, "open: the prefix is missing (NULL)");
 }
 
@@ -14341,7 +14386,8 @@ static int eqnn__allreduce_all(eqnn_ctx *c)
 static int eqnn__alike(const eqnn__weight *a, const eqnn__weight *b, int kind)
 {
     return a->slab == b->slab && a->frozen == b->frozen && !(a->rate < b->rate) &&
-           !(a->rate > b->rate) && a->born[kind] == b->born[kind];
+           !(a->rate > b->rate) && !(a->decay < b->decay) && !(a->decay > b->decay) &&
+           a->born[kind] == b->born[kind];
 }
 
 /* Updates the parameters from first to last, which lie side by side. */
@@ -14349,11 +14395,14 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
                              const eqnn__weight *last, const double *squares)
 {
     eqnn_ctx *c = o->ctx;
+    EQNN_ASSERT(first->slab == last->slab && first->offset <= last->offset);
     const eqnn__slab *s = &c->params->slab[first->slab];
     size_t at = first->offset, n = last->offset + eqnn__weight_count(last) - at;
     double t = (double)(c->params->steps[o->kind] + 1 - first->born[o->kind]);
     eqnn__update u = o->u;
     u.rate *= first->rate;
+    u.decay *= first->decay;
+    u.l2 *= first->decay;
     u.clip = o->clip;
     u.squares = squares;
     u.correct1 = 1 - eqnn__power(u.beta1, t);
@@ -14501,7 +14550,7 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
     if (!s) return NAN;
     double warm = step < s->warmup ? (double)step / (double)s->warmup : 1;
     int64_t first = s->warmup > 0 && !(s->overlap && s->kind == EQNN_COSINE) ? s->warmup : 0;
-    if (step < first) return s->rate * warm;
+    if (step < first) return s->first + (s->rate - s->first) * warm;
     double t = (double)(step - first);
     double factor = s->factor > 0 ? s->factor : s->kind == EQNN_STEPS ? 0.1 : 1;
     double length = (double)(s->total - first);
@@ -14513,6 +14562,7 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
         if (t >= length) t = length > 0 ? 0 : 1;
         else t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
         t = s->last + (s->rate - s->last) * t;
+        if (s->rate > 0) warm += (1 - warm) * s->first / s->rate;
         return warm * (t > s->least ? t : s->least);
     default: return s->rate;
     }
@@ -16081,6 +16131,7 @@ static void eqnn__slot(eqnn__form *f, int s, int map, int rows, int cols)
 
 static void eqnn__form_start(eqnn__form *f, int kind, int slots, int items, const void *plan)
 {
+    EQNN_ASSERT(slots <= EQNN__SLOTS && items >= 0 && plan);
     memset(f, 0, sizeof *f);
     f->kind = kind;
     f->slots = slots;
@@ -20169,8 +20220,9 @@ static eqnn_tensor *eqnn__block_means(eqnn_tensor *x, const int *sizes, int bloc
     return eqnn_columns(x, index);
 }
 
-EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
-                                             const eqnn_norm_opts *opts)
+/* all [rows,1]: the mean square that .floor is a share of; NULL: that of x */
+static eqnn_tensor *eqnn__irreps_layer_norm(eqnn_tensor *x, const char *name,
+                                            const eqnn_norm_opts *opts, eqnn_tensor *all)
 {
     eqnn__norm_call a;
     const char *op = "irreps_layer_norm";
@@ -20198,10 +20250,17 @@ EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
                                                    scalars));
     if (o.together) copies[0] = a.in->copies;
     eqnn_tensor *power = x ? eqnn__copy_power(&a, x) : NULL;
-    eqnn_tensor *all = power && o.floor > 0 ? eqnn_mean_cols(power) : NULL;
+    if (!(o.floor > 0)) all = NULL;
+    else if (!all && power) all = eqnn_mean_cols(power);
     power = eqnn__block_means(power, copies, o.together ? 1 : a.in->blocks);
     if (all) power = eqnn_add(power, eqnn_scale(all, o.floor * o.floor));
     return eqnn_leave(eqnn__normalised(&a, x, power));
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_layer_norm(eqnn_tensor *x, const char *name,
+                                             const eqnn_norm_opts *opts)
+{
+    return eqnn__irreps_layer_norm(x, name, opts, NULL);
 }
 
 EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name,
@@ -20216,7 +20275,11 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
     eqnn_tensor *scalars = eqnn_layer_norm(eqnn_slice(x, 0, C), "norm_l0", &o);
     o.together = 1;
     if (!x || x->cols == C) return eqnn_leave(scalars);
-    eqnn_tensor *rest = eqnn_irreps_layer_norm(eqnn_slice(x, C, x->cols - C), "", &o);
+    eqnn__norm_call whole;
+    memset(&whole, 0, sizeof whole);
+    whole.in = a;
+    eqnn_tensor *all = o.floor > 0 ? eqnn_mean_cols(eqnn__copy_power(&whole, eqnn_as(x, a))) : NULL;
+    eqnn_tensor *rest = eqnn__irreps_layer_norm(eqnn_slice(x, C, x->cols - C), "", &o, all);
     scalars = eqnn__bare(scalars);
     rest = eqnn__bare(rest);
     return eqnn_leave(eqnn__tag(eqnn_concat(scalars, rest), a));
@@ -20661,6 +20724,7 @@ static eqnn_tensor *eqnn__grid_activation(eqnn_tensor *x, const char *op, int so
     if (lmax_out < 0 || lmax_out > 1000)
         return eqnn__fail(x->ctx, "%s%s: a result of degree %d is not possible", op,
                           eqnn__place(x->ctx), lmax_out);
+    if (!o.beta && !so3) o.beta = 6 * (lmax > lmax_out ? lmax : lmax_out) + 6;
     const eqnn_irreps *out = eqnn__grid_out(x->ctx, op, in, so3, act, lmax_out);
     eqnn_tensor *f = out ? eqnn__to_grid(x, op, so3, &o, lmax_out) : NULL;
     f = eqnn__act(f, act, o.exact);
@@ -21777,6 +21841,7 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
     if (o->shift && !eqnn__graph_shifts(g, o->shift, o->keep)) return NULL;
     if (!eqnn__graph_pairs(g, o->keep) || !eqnn__graph_blocks(g, o->keep)) return NULL;
     if (!eqnn__graph_there(g, NULL, o->keep)) return NULL;
+    EQNN_ASSERT(g->first[g->targets] == edges && g->first_by_source[g->sources] == edges);
     if (o->keep && !c->recycler) eqnn__arena_cut(&c->step, at, used); /* working memory only */
     return g;
 }
@@ -23063,8 +23128,10 @@ static const eqnn_graph *eqnn__near_graph(eqnn_tensor *pos, const eqnn_neighbour
 {
     int64_t k = (int64_t)o->neighbours + more;
     if (o->neighbours < 0) return eqnn_graph_make(pos->ctx, 0, NULL, NULL, nodes);
-    if (o->neighbours > 0 && k < pos->rows) return eqnn_knn_graph(pos, (int)k, nodes);
-    if (o->radius > 0) return eqnn_radius_graph(pos, o->radius, nodes);
+    if (o->neighbours > 0 && k < pos->rows && !o->ties)
+        return eqnn_knn_graph(pos, (int)k, nodes);
+    if (o->radius > 0) /* those at the radius itself are left to eqnn__near_of */
+        return eqnn_radius_graph(pos, o->radius * (1 + 1e-5), nodes);
     return eqnn_complete_graph(pos->ctx, pos->rows, nodes);
 }
 
@@ -23093,6 +23160,8 @@ static void eqnn__near_of(eqnn__bonds *s, const eqnn_graph *near, int i, eqnn__b
         list[n++].node = j;
     }
     if (n > most) qsort(list, (size_t)n, sizeof *list, eqnn__bond_order);
+    while (s->o->ties && most < n && list[most].squared <= list[most - 1].squared * (1 + 2e-6))
+        most++;
     for (int k = 0; k < n && k < most; k++) eqnn__hears_add(f, list[k].node, i, 0);
 }
 
@@ -25008,6 +25077,7 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
     memset(&small, 0, sizeof small);
     small.scale = 0.01;
     int entries = tokens ? a->o.tokens > 0 ? a->o.tokens : tokens->range : 0;
+    if (a->o.dim_in > 0) width = a->o.dim_in;
     eqnn_tensor *s = tokens ? eqnn_embedding(c, tokens, "token_emb", entries, width, &small)
                             : eqnn_slice(eqnn__bare(x), 0, x->label->block[0].copies);
     if (s && a->o.positions > 0) s = eqnn__former_places(s, a, &small);
@@ -25374,6 +25444,7 @@ typedef struct eqnn__v1 {
     const eqnn_graph *enter;  /* edges as nodes, each of which leads to its target          */
     const eqnn_irreps *node, *head, *heads, *mid, *feature; /* heads: all of them together  */
     eqnn_tensor *Y, *b;       /* harmonics; radial functions, a row for each edge or pair   */
+    eqnn_tensor *u;           /* [edges,1] how much an edge counts; NULL: fully             */
     eqnn_tensor *one;         /* [1,1]                                                      */
 } eqnn__v1;
 
@@ -25502,7 +25573,7 @@ static eqnn_tensor *eqnn__v1_product(const eqnn__v1 *m, eqnn_tensor *x, const ch
     if (!x) return NULL;
     const eqnn_product *p = eqnn__product_depthwise(m->c, x->label, m->Y->label, into);
     eqnn_tensor *h = eqnn__v1_radial(m, radial, p, &V);
-    if (m->g->pairs) h = eqnn_take(h, m->g->pair_index);
+    if (m->g->pairs && !m->o.edges) h = eqnn_take(h, m->g->pair_index);
     return h ? eqnn__product_of_rows(x, m->Y, h, V, p) : NULL;
 }
 
@@ -25606,10 +25677,48 @@ static eqnn_tensor *eqnn__v1_head_weights(const eqnn__v1 *m, const eqnn_irreps *
 
 /* --- Equiformer: attention --- */
 
+/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
+static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
+{
+    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
+}
+
+/* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
+   where it is the only one. u NULL: 1. */
+static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, const eqnn_graph *g)
+{
+    if (!u) return eqnn_edge_softmax(logit, g);
+    eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
+    logit = eqnn_add(logit, eqnn_log(eqnn_max(u, least)));
+    return eqnn_mul(eqnn_edge_softmax(logit, g), u);
+}
+
+/* x + a map of more features, if there are any */
+static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
+{
+    if (!x || !more) return x;
+    if (eqnn__bad2(x, more, "features")) return NULL;
+    if (more->rows != x->rows)
+        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
+    more = eqnn__with_label(more);
+    return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
+}
+
+/* b and more invariant numbers of the edges, side by side */
+static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
+{
+    if (!b || eqnn__bad2(b, more, "edges")) return NULL;
+    if (more->rows != b->rows || !eqnn__invariant(more->label))
+        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
+                          "numbers for each is needed", more->rows, more->cols,
+                          eqnn__label_text(more->label), b->rows);
+    return eqnn_concat(b, eqnn_as(more, NULL));
+}
+
 /* alpha [edges, heads], without some when training */
 static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
 {
-    eqnn_tensor *alpha = eqnn_edge_softmax(logit, m->g);
+    eqnn_tensor *alpha = eqnn__fading_softmax(logit, m->u, m->g);
     return alpha ? eqnn_dropout(alpha, "alpha_drop", m->o.alpha_drop) : NULL;
 }
 
@@ -25706,9 +25815,10 @@ static eqnn_tensor *eqnn__v1_nonlinear_attention(const eqnn__v1 *m, eqnn_tensor 
     return eqnn__v1_values(m, eqnn__v1_gated(m, t, "sep_act.lin", m->node), alpha);
 }
 
-static eqnn_tensor *eqnn__v1_degree(const eqnn_graph *g)
+/* How many edges enter each node, faded ones in part */
+static eqnn_tensor *eqnn__v1_degree(const eqnn__v1 *m)
 {
-    return eqnn_scatter(eqnn_full(g->ctx, g->edges, 1, 1), g);
+    return eqnn_scatter(m->u ? m->u : eqnn_full(m->c, m->g->edges, 1, 1), m->g);
 }
 
 static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
@@ -25722,7 +25832,7 @@ static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
     y = m->o.messages == EQNN_MESSAGES_NONLINEAR ? eqnn__v1_nonlinear_attention(m, from)
                                                  : eqnn__v1_linear_attention(m, q, from);
     y = eqnn__v1_linear(y, "proj", m->node, m->one);
-    if (m->o.rescale_degree) y = eqnn_mul(y, eqnn__v1_degree(m->g));
+    if (m->o.rescale_degree) y = eqnn_mul(y, eqnn__v1_degree(m));
     return eqnn_leave(y ? eqnn_irreps_dropout(y, "drop", m->o.drop, NULL) : NULL);
 }
 
@@ -25761,22 +25871,24 @@ static eqnn_tensor *eqnn__v1_block(const eqnn__v1 *m, eqnn_tensor *x, int k)
 
 typedef struct eqnn__v1_call { eqnn__v1 m; int k; } eqnn__v1_call;
 
-/* Block k of features x[0], harmonics x[1] and radial functions x[2] */
+/* Block k of features x[0], harmonics x[1], radial functions x[2]; weights x[3] where edges fade */
 static eqnn_tensor *eqnn__v1_block_of(eqnn_tensor *const *x, int n, void *user)
 {
     eqnn__v1_call a = *(const eqnn__v1_call *)user;
-    a.m.Y = n > 1 ? x[1] : NULL;
-    a.m.b = n > 2 ? x[2] : NULL;
+    a.m.Y = x[1];
+    a.m.b = x[2];
+    a.m.u = n > 3 ? x[3] : NULL;
     return eqnn__v1_block(&a.m, x[0], a.k);
 }
 
 static eqnn_tensor *eqnn__v1_blocks(const eqnn__v1 *m, eqnn_tensor *x)
 {
     eqnn__v1_call a;
-    eqnn_tensor *in[3] = {x, m->Y, m->b};
+    eqnn_tensor *in[4] = {x, m->Y, m->b, m->u};
+    int n = m->u ? 4 : 3;
     a.m = *m;
     for (a.k = 0; in[0] && a.k < m->o.layers; a.k++)
-        in[0] = m->o.checkpoint ? eqnn_checkpoint(eqnn__v1_block_of, in, 3, &a, sizeof a)
+        in[0] = m->o.checkpoint ? eqnn_checkpoint(eqnn__v1_block_of, in, n, &a, sizeof a)
                                 : eqnn__v1_block(m, in[0], a.k);
     return in[0];
 }
@@ -25805,8 +25917,9 @@ static eqnn_tensor *eqnn__v1_edges(const eqnn__v1 *m)
     x = x ? eqnn__tag(eqnn_stretch(eqnn__bare(x), m->g->targets, m->node->cols), m->node) : NULL;
     const eqnn_product *p = eqnn__product_depthwise(m->c, m->node, m->Y->label, m->node);
     eqnn_tensor *h = eqnn__v1_radial(m, "rad", p, &V);
-    x = h && x ? eqnn_message(x, m->Y, h, V, p, m->g) : NULL;
-    x = eqnn__v1_linear(x, "proj", m->node, eqnn__v1_degree(m->g));
+    eqnn_tensor *Y = m->u ? eqnn_mul(m->Y, m->u) : m->Y;
+    x = h && x ? eqnn_message(x, Y, h, V, p, m->g) : NULL;
+    x = eqnn__v1_linear(x, "proj", m->node, eqnn__v1_degree(m));
     return eqnn_leave(eqnn_scale(x, 1 / sqrt(m->o.neighbours)));
 }
 
@@ -25907,11 +26020,13 @@ static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
     m->enter = g->edges ? eqnn_graph_make(m->c, g->edges, self, g->target, &o) : g;
     m->one = eqnn_full(m->c, 1, 1, 1);
     m->Y = eqnn__v1_harmonics(m, r);
-    if (g->pairs) length = eqnn_take(length, g->pair_edge_index);
+    if (m->o.envelope > 0) m->u = eqnn__fading(length, m->o.envelope);
+    if (g->pairs && !m->o.edges) length = eqnn_take(length, g->pair_edge_index);
     m->b = m->o.basis == EQNN_EXP_NORMAL
                ? eqnn_radial_basis(length, m->o.functions, m->o.radius, &radial)
                : eqnn_trained_basis(length, "rbf", m->o.functions, m->o.radius, m->o.basis);
-    return m->enter && m->one && m->Y && m->b;
+    if (m->o.edges) m->b = eqnn__more_scalars(m->b, m->o.edges);
+    return m->enter && m->one && m->Y && m->b && !m->c->failed;
 }
 
 static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tensor *pos,
@@ -25938,6 +26053,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
     eqnn__v1 m;
     memset(&m, 0, sizeof m);
     eqnn__v1_defaults(&m.o, opts);
+    if (m.o.features) *m.o.features = NULL;
     if (!eqnn__v1_check(&m, species, pos, g)) return NULL;
     m.c = pos->ctx;
     m.g = g;
@@ -25945,7 +26061,9 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
     if (!pos || !eqnn__v1_labels(&m) || !eqnn__v1_start(&m, pos)) return NULL;
     eqnn_tensor *x = eqnn__v1_atoms(&m, species);
     x = eqnn_add(x, eqnn__v1_edges(&m));
-    return eqnn_leave(eqnn__v1_head(&m, eqnn__v1_blocks(&m, x)));
+    x = eqnn__v1_blocks(&m, eqnn__more_features(x, m.o.x));
+    if (m.o.features) *m.o.features = x;
+    return eqnn_leave(eqnn__v1_head(&m, x));
 }
 
 /* --- EquiformerV2 --- */
@@ -25955,9 +26073,10 @@ typedef struct eqnn__v2 {
     eqnn_equiformer_v2_opts o;
     const eqnn_graph *g;
     const eqnn_frame *frame;
-    const eqnn_irreps *node;            /* channels of every degree   */
-    eqnn_ints *source, *target;         /* species at an edge's ends  */
-    eqnn_tensor *basis;                 /* [edges, gaussians]         */
+    const eqnn_irreps *node;            /* channels of every degree                         */
+    eqnn_ints *source, *target;         /* species at an edge's ends                        */
+    eqnn_tensor *r, *basis;             /* [edges,3]; [edges, gaussians] and more scalars   */
+    eqnn_tensor *u;                     /* [edges,1] how much an edge counts; NULL: fully   */
     int species;
 } eqnn__v2;
 
@@ -26044,6 +26163,7 @@ static eqnn_tensor *eqnn__v2_norm(const eqnn__v2 *m, eqnn_tensor *x, const char 
 {
     eqnn_norm_opts o;
     memset(&o, 0, sizeof o);
+    o.floor = m->o.norm == EQNN_V2_RMS_NORM ? 0 : m->o.norm_floor;
     if (m->o.norm == EQNN_V2_SEPARABLE_NORM) return eqnn_separable_layer_norm(x, name, &o);
     o.together = m->o.norm == EQNN_V2_RMS_NORM;
     return eqnn_irreps_layer_norm(x, name, &o);
@@ -26063,7 +26183,8 @@ static eqnn_tensor *eqnn__v2_alpha(const eqnn__v2 *m, eqnn_tensor *f)
     eqnn_tensor *dot = eqnn_reshape(eqnn_param(m->c, "alpha_dot", h, A, &init), 1, h * A);
     f = f && dot ? eqnn_reshape(eqnn_mul(f, dot), rows * h, A) : NULL;
     eqnn_tensor *a = f ? eqnn_reshape(eqnn_sum_cols(f), rows, h) : NULL;
-    return a ? eqnn_dropout(eqnn_edge_softmax(a, m->g), "alpha_drop", m->o.alpha_drop) : NULL;
+    a = a ? eqnn__fading_softmax(a, m->u, m->g) : NULL;
+    return a ? eqnn_dropout(a, "alpha_drop", m->o.alpha_drop) : NULL;
 }
 
 /* Both ends of the edge in its frame, times radial factors; first `extra` invariants */
@@ -26179,6 +26300,15 @@ static eqnn_tensor *eqnn__v2_block(const eqnn__v2 *m, eqnn_tensor *x, int i)
     return eqnn_leave(eqnn__v2_residual(m, x, y, "drop_2", "path_2"));
 }
 
+static const eqnn_frame *eqnn__v2_frame(const eqnn__v2 *m, eqnn_tensor *r)
+{
+    eqnn_frame_opts o;
+    memset(&o, 0, sizeof o);
+    o.graph = m->g;
+    o.rotations = m->o.rotations;
+    return eqnn_frame_make(r, m->o.lmax, m->o.mmax, &o);
+}
+
 /* Degree 0 from the species, the others from the directions of neighbours */
 static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
 {
@@ -26189,34 +26319,59 @@ static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
     one = one ? eqnn_enter(one, "edge_degree_embedding") : NULL;
     eqnn_tensor *e = one ? eqnn__v2_factors(m, eqnn__v2_scalars(m),
                                             (m->o.lmax + 1) * m->o.channels) : NULL;
+    if (m->u) e = eqnn_mul(e, m->u);
     e = e ? eqnn_from_frame(e, m->frame, m->node, EQNN_TARGETS, 1) : NULL;
     e = e ? eqnn_leave(eqnn_mul(e, one)) : NULL;
-    return e ? eqnn_add(eqnn_as(x, m->node), e) : NULL;
+    x = e ? eqnn_add(eqnn_as(x, m->node), e) : NULL;
+    return eqnn__more_features(x, m->o.x);
 }
 
 static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
 {
     const eqnn_graph *g = m->g;
-    eqnn_frame_opts o;
     size_t edges = (size_t)g->edges;
     int *ends = (int *)eqnn__temp(m->c, 2 * edges, sizeof *ends), n = m->o.gaussians;
     double step = n > 1 ? m->o.radius / (n - 1) : m->o.radius, w = m->o.width * step;
-    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
-    if (!ends || !r) return 0;
+    eqnn_tensor *length = eqnn_norm(m->r = eqnn_edge_vectors(pos, g));
+    if (!ends || !length) return 0;
     for (size_t e = 0; e < edges; e++) {
         ends[e] = species->v[g->source[e]];
         ends[edges + e] = species->v[g->target[e]];
     }
-    memset(&o, 0, sizeof o);
-    o.graph = g;
-    o.rotations = m->o.rotations;
     m->source = eqnn_ints_make(m->c, g->edges, ends, m->species, 0);
     m->target = eqnn_ints_make(m->c, g->edges, ends + edges, m->species, 0);
     m->node = eqnn_irreps_uniform(m->c, m->o.channels, m->o.lmax);
-    m->frame = eqnn_frame_make(r, m->o.lmax, m->o.mmax, &o);
-    eqnn_tensor *x = eqnn_sub(eqnn_norm(r), eqnn__steps(m->c, n, 0, step));
+    m->frame = eqnn__v2_frame(m, m->r);
+    eqnn_tensor *x = eqnn_sub(length, eqnn__steps(m->c, n, 0, step));
     m->basis = eqnn_exp(eqnn_scale(eqnn_square(x), -0.5 / (w * w)));
-    return m->source && m->target && m->node && m->frame && m->basis;
+    if (m->o.edges) m->basis = eqnn__more_scalars(m->basis, m->o.edges);
+    if (m->o.envelope > 0) m->u = eqnn__fading(length, m->o.envelope);
+    return m->source && m->target && m->node && m->frame && m->basis && !m->c->failed;
+}
+
+typedef struct eqnn__v2_call { eqnn__v2 m; int k; } eqnn__v2_call;
+
+/* Block k of features x[0], edge vectors x[1], their scalars x[2] and, if they fade, weights x[3];
+   the frames are made again. */
+static eqnn_tensor *eqnn__v2_block_of(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn__v2_call a = *(const eqnn__v2_call *)user;
+    a.m.frame = eqnn__v2_frame(&a.m, x[1]);
+    a.m.basis = x[2];
+    a.m.u = n > 3 ? x[3] : NULL;
+    return a.m.frame ? eqnn__v2_block(&a.m, x[0], a.k) : NULL;
+}
+
+static eqnn_tensor *eqnn__v2_blocks(const eqnn__v2 *m, eqnn_tensor *x)
+{
+    eqnn__v2_call a;
+    eqnn_tensor *in[4] = {x, m->r, m->basis, m->u};
+    int n = m->u ? 4 : 3;
+    a.m = *m;
+    for (a.k = 0; in[0] && a.k < m->o.blocks; a.k++)
+        in[0] = m->o.checkpoint ? eqnn_checkpoint(eqnn__v2_block_of, in, n, &a, sizeof a)
+                                : eqnn__v2_block(m, in[0], a.k);
+    return in[0];
 }
 
 static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o)
@@ -26261,10 +26416,11 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
     m.species = species->range > 0 ? species->range : 1;
     pos = eqnn_enter(pos, name);
     if (m.o.forces) *m.o.forces = NULL;
+    if (m.o.features) *m.o.features = NULL;
     if (!pos || !eqnn__v2_start(&m, species, pos)) return NULL;
-    eqnn_tensor *x = eqnn__v2_embedding(&m, species);
-    for (int i = 0; i < m.o.blocks && x; i++) x = eqnn__v2_block(&m, x, i);
+    eqnn_tensor *x = eqnn__v2_blocks(&m, eqnn__v2_embedding(&m, species));
     x = x ? eqnn__v2_norm(&m, x, "norm") : NULL;
+    if (m.o.features) *m.o.features = x;
     eqnn_tensor *e = x ? eqnn__v2_ffn(&m, x, "energy_block", 1) : NULL;
     if (e && m.o.forces) {
         eqnn_tensor *f = eqnn__v2_attention(&m, x, "force_block", 1);

@@ -259,6 +259,7 @@ TEST(equiformer_v1_computes_blocks_again)
     for (int k = 0; k < 2; k++) {
         model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
         m.o.alpha_drop = m.o.drop = m.o.drop_path = 0.3;
+        m.o.envelope = 4; /* beyond the graph's 3 */
         m.o.checkpoint = k;
         eqnn_training(c, 1);
         y[k] = run(&x, 1, &m);
@@ -274,6 +275,67 @@ TEST(equiformer_v1_computes_blocks_again)
     CHECK_NEAR(test_difference(second[1], second[0]), 0, eps);
     CHECK_NEAR(test_difference(dw[1], dw[0]), 0, eps);
     CHECK(test_difference(eqnn_scale(dw[1], 0), dw[0]) > 0);
+}
+
+/* An atom that comes into the radius of one, or of all: what happens to the energy then. */
+static double jump(eqnn_ctx *c, model *m, double far)
+{
+    double E[2], pos[9] = { 0, 0, 0, 0, 1.1, 0, 0, 0, 0 };
+    for (int k = 0; k < 2; k++) {
+        pos[6] = far + (k ? 1e-6 : -1e-6);
+        eqnn_tensor *x = labelled(eqnn_from_double(c, 3, 3, pos), "1x1e");
+        E[k] = eqnn_value(run(&x, 1, m));
+    }
+    return fabs(E[1] - E[0]) / fabs(E[0]);
+}
+
+TEST(equiformer_v1_fades_edges_out)
+{
+    static const double at[2] = { 3, 2.79105714739 }; /* from the first atom; from the second */
+    for (int messages = 0; messages < 3; messages++) {
+        eqnn_ctx *c = test_context();
+        model m = model_of(small, (eqnn_messages)messages);
+        m.o.rescale_degree = messages == 1;
+        jump(c, &m, 3);
+        stir(c);
+        for (int k = 0; k < 2; k++) {
+            m.o.envelope = m.o.norm_floor = 0;
+            double sudden = jump(c, &m, at[k]);
+            m.o.envelope = 3, m.o.norm_floor = 1;
+            double smooth = jump(c, &m, at[k]);
+            test_note("an atom comes: %.1e; with an envelope %.1e", sudden, smooth);
+            CHECK(sudden > 1e-2 && smooth < test_eps(1e-6, 1e-5)); /* it moves by 2e-6 */
+        }
+        eqnn_tensor *x = atoms(c, 5, 0);
+        if (!messages) CHECK_DERIVATIVES_OF(run, &x, 1, &m, test_eps(1, 0) > 0 ? 2 : 1);
+    }
+}
+
+/* Features that go in and come out, and numbers of edges. */
+TEST(equiformer_v1_more_inputs)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = atoms(c, 6, 0), *features = NULL, *y[3];
+    model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+    const eqnn_graph *g = eqnn_radius_graph(x, 3, NULL);
+    m.o.x = labelled(test_normal(c, 6, 5), "2x0e+1x1e");
+    m.o.edges = test_normal(c, g->edges, 2);
+    m.o.features = &features;
+    y[0] = run(&x, 1, &m);
+    CHECK(features && eqnn_rows(features) == 6 && eqnn_cols(features) == 7);
+    m.o.x = eqnn_scale(m.o.x, 2);
+    y[1] = run(&x, 1, &m);
+    m.o.edges = eqnn_scale(m.o.edges, 2);
+    y[2] = run(&x, 1, &m);
+    CHECK(test_difference(y[1], y[0]) > 1e-4 && test_difference(y[2], y[1]) > 1e-4);
+    CHECK(eqnn_parameter(c, "net.x_embed.weight") != NULL);
+    m.o.edges = test_normal(c, g->edges + 1, 2);
+    CHECK(!run(&x, 1, &m) && !features);
+    CHECK_ERROR(c, "a row of invariant numbers for each");
+    m.o.edges = test_normal(c, g->edges, 2);
+    m.o.x = test_normal(c, 7, 5);
+    CHECK(!run(&x, 1, &m));
+    CHECK_ERROR(c, ".x has 7 rows for 6 nodes");
 }
 
 /* --- configurations --- */

@@ -121,6 +121,89 @@ TEST(v2_turns)
     CHECK_OK(c);
 }
 
+/* Methane: with a floor, or by a norm that divides all degrees together, rounding stays rounding. */
+TEST(v2_of_symmetric_molecules)
+{
+    static const double at[15] = { 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, 1, -1, -1, -1, 1 };
+    static const int kind[5] = { 0, 1, 1, 1, 1 };
+    eqnn_ctx *c = test_context();
+    eqnn_graph_opts go;
+    double R[9], error[3];
+    memset(&go, 0, sizeof go);
+    go.targets = 5;
+    eqnn_rotation_random(c, "first", 0, R);
+    eqnn_tensor *pos = turned(eqnn_from_double(c, 5, 3, at), R);
+    model m = two_molecules(c, EQNN_DEGREE_GATE);
+    m.g = eqnn_complete_graph(c, 5, NULL);
+    m.species = eqnn_ints_make(c, 5, kind, 5, 0);
+    m.o.blocks = 4;
+    for (int k = 0; k < 3; k++) {
+        m.o.norm = k == 2 ? EQNN_V2_RMS_NORM : EQNN_V2_SEPARABLE_NORM;
+        m.o.norm_floor = k == 1;
+        m.name = k == 2 ? "rms" : "v2";
+        error[k] = symmetry_error(&m, pos);
+    }
+    test_note("CH4 turned: %.1e, with a floor of the norms %.1e", error[0], error[1]);
+    for (int k = 1; k < 3; k++)
+        CHECK(error[k] <= test_eps(1e-12, 1e-4) && error[0] > 100 * error[k]);
+}
+
+static double jump(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o)
+{
+    static const int kind[3] = { 0, 1, 2 };
+    double E[2], pos[9] = { 0, 0, 0, 0, 1.1, 0, 0, 0, 0 };
+    for (int k = 0; k < 2; k++) {
+        pos[6] = 3 + (k ? 1e-6 : -1e-6);
+        eqnn_tensor *x = eqnn_from_double(c, 3, 3, pos);
+        E[k] = eqnn_value(eqnn_equiformer_v2(eqnn_ints_make(c, 3, kind, 5, 0), x,
+                                             eqnn_radius_graph(x, 3, NULL), "v2", o));
+    }
+    return fabs(E[1] - E[0]) / fabs(E[0]);
+}
+
+TEST(v2_fades_edges_out)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_equiformer_v2_opts o = small(EQNN_DEGREE_GATE);
+    double sudden = jump(c, &o);
+    o.envelope = 3, o.norm_floor = 1;
+    double smooth = jump(c, &o);
+    test_note("an atom comes: %.1e; with an envelope %.1e", sudden, smooth);
+    CHECK(sudden > 1e-4 && smooth < test_eps(1e-9, 1e-5));
+}
+
+/* Blocks that are computed again; features that go in and come out, and numbers of edges. */
+TEST(v2_more_inputs)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *features = NULL;
+    eqnn_tensor *y[2], *force[2], *second[2], *dw[2];
+    model m = two_molecules(c, EQNN_DEGREE_GATE);
+    m.o.x = eqnn_as(test_normal(c, ATOMS, 5), eqnn_irreps_make(c, "2x0e+1x1o"));
+    m.o.edges = test_normal(c, 18, 2);
+    m.o.features = &features;
+    m.o.envelope = 8, m.o.drop_path = m.o.alpha_drop = 0.2;
+    eqnn_training(c, 1);
+    for (int k = 0; k < 2; k++) {
+        m.o.checkpoint = k;
+        y[k] = energy_of(&pos, 1, &m);
+        force[k] = eqnn_grad(eqnn_sum(y[k]), pos);
+        eqnn_tensor *loss = eqnn_sum(eqnn_square(force[k]));
+        second[k] = eqnn_grad(loss, pos);
+        eqnn_zero_gradients(c);
+        eqnn_backward(loss);
+        dw[k] = eqnn_gradient(eqnn_parameter(c, "v2.blocks.0.ga.proj.weight"));
+    }
+    double eps = test_eps(1e-12, 2e-4);
+    CHECK(relative(y[1], y[0]) <= eps && relative(force[1], force[0]) <= eps);
+    CHECK(relative(second[1], second[0]) <= eps && relative(dw[1], dw[0]) <= eps);
+    CHECK(features && eqnn_rows(features) == ATOMS && eqnn_cols(features) == 4 * 9);
+    CHECK(eqnn_parameter(c, "v2.x_embed.weight") != NULL);
+    m.o.x = test_normal(c, 1, 1);
+    CHECK(!energy_of(&pos, 1, &m) && !features);
+    CHECK_ERROR(c, ".x has 1 rows");
+}
+
 /* Forces as derivatives: exact, and so are derivatives of losses on them. */
 TEST(v2_derivatives)
 {

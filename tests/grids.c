@@ -252,6 +252,10 @@ TEST(activation_is_equivariant)
             CHECK(error < bound[step] && error < last / 5);
             last = error;
         }
+        act_on usual = { .act = EQNN_TANH };
+        last = eqnn_check_equivariance(activate, &x, 1, &usual, 10, NULL);
+        test_note("by default: %.1e", last);
+        CHECK(last < 5e-3);
     }
     for (int step = 0; step < 3; step++) {
         static const double fine[3] = { 0.6, 2e-2, 3e-3 };
@@ -340,7 +344,7 @@ TEST(grids_refuse)
     CHECK(!eqnn_to_s2grid(x, &few));
     CHECK_ERROR(c, "at least 6");
     CHECK(!eqnn_s2_activation(x, EQNN_TANH, &narrow));
-    CHECK_ERROR(c, "s2_activation: a grid of 6 rings with 4 points");
+    CHECK_ERROR(c, "s2_activation: a grid of 18 rings with 4 points");
     eqnn_grid_opts huge = { .beta = 1 << 20, .alpha = 1 << 20 };
     CHECK(!eqnn_to_s2grid(x, &huge));
     CHECK_ERROR(c, "too many");

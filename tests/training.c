@@ -410,6 +410,27 @@ TEST(sgd_formula)
     }
 }
 
+/* Decay by name: of l2 in the gradient, and of AdamW, which shrinks weights without a gradient. */
+TEST(decay_by_name)
+{
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        const char *names[3] = { "a.bias", "a.weight", "b.weight" };
+        const double factor[3] = { 0, 1, 0.5 };
+        eqnn_init ones = { .kind = EQNN_INIT_ONES };
+        CHECK(eqnn_decay_scale(c, "*bias", 0) == 0); /* holds for what comes later */
+        for (int i = 0; i < 3; i++) eqnn_param(c, names[i], 1, 1, &ones);
+        CHECK(eqnn_decay_scale(c, "b.*", 0.5) == 1);
+        for (int i = 0; i < 3; i++)
+            eqnn_backward(eqnn_scale(eqnn_sum(eqnn_param(c, names[i], 1, 1, NULL)), 0));
+        if (k) CHECK(eqnn_adam_step(eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = .5, .decay = .2 })));
+        else CHECK(eqnn_sgd_step(eqnn_sgd_make(c, &(eqnn_sgd_opts){ .rate = .5, .l2 = .2 })));
+        for (int i = 0; i < 3; i++) CHECK_NEAR(entry(c, names[i], 0), 1 - .1 * factor[i], 1e-6);
+        CHECK(eqnn_decay_scale(c, "*", -1) == 0);
+        CHECK_ERROR(c, "decay_scale: \"*\" times -1: needs");
+    }
+}
+
 TEST(freeze_and_rates)
 {
     eqnn_ctx *c = test_context();
@@ -722,6 +743,11 @@ TEST(schedules)
     CHECK_NEAR(eqnn_schedule_rate(&s, 5), 0.5 * (1.5 + 0.25 * sqrt(3)), 1e-14);
     CHECK_NEAR(eqnn_schedule_rate(&s, 10), 1.75, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&s, 99), 1.75, 1e-15);
+    s.first = 0.5; /* the warm-up's first rate */
+    CHECK_NEAR(eqnn_schedule_rate(&s, 0), 0.5, 1e-15);
+    s.overlap = 0;
+    CHECK_NEAR(eqnn_schedule_rate(&s, 5), 1.25, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&s, 0), 0.5, 1e-15);
     eqnn_schedule d = { .kind = EQNN_STEPS, .rate = 1, .every = 3 };
     CHECK_NEAR(eqnn_schedule_rate(&d, 2), 1, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);
