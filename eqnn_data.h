@@ -27,9 +27,12 @@
                             zlib, link with -lz; default stored entries only (savez), the others
                             give an error that says so
 
-   IS        what a training program needs around the library: numpy's files, a data set made on
-             the spot, splits and batches, scores summed in double, options, a progress bar, tables,
-             CSV logs, training runs that can be stopped and resumed, and SVG pictures.
+   IS        what a training program needs around the library: data from files (numpy's npy and npz,
+             IDX images as MNIST's, QM9's molecules, energies and forces of configurations, proteins
+             in PDB files) or made on the spot (chains, functions with a symmetry, cubes, systems of
+             particles, constellations, protein backbones, turned images), splits and batches,
+             scores summed in double, options, a progress bar, tables, CSV logs, training runs that
+             can be stopped and resumed, and SVG pictures.
    IS NOT    a plotting package or a data base. Files are read whole. Numbers become double, so
              integers beyond 2^53 are rounded. Strings, dates, complex numbers and structures
              in npz files are listed but not read.
@@ -51,7 +54,7 @@
 
 /* ------------------------------------------------------------------------------------------------
    1 >>files   numpy's files: npy (one array) and npz (a zip archive of them); images in IDX files;
-               the molecules of QM9; proteins.
+               the molecules of QM9; energies and forces of configurations; proteins.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_array {
@@ -125,6 +128,31 @@ EQNN_API int eqnn_molecules_drop(eqnn_molecules *m, const int *numbers, int n);
    (or NULL) gets its name. 1 when done, 0 when there is no such task or a number is not finite. */
 EQNN_API int eqnn_qm9_target(eqnn_ctx *c, const eqnn_molecules *m, const char *task, double *out,
                              const char **unit);
+/* Configurations of atoms with their energies and forces, one after the other, in the units of the
+   file: what force fields are learned from. */
+typedef struct eqnn_frames {
+    int count, atoms;
+    int *first;      /* [count+1]: atoms of frame i are first[i] .. first[i+1] - 1               */
+    int *charge;     /* [atoms]: of the nucleus                                                  */
+    double *pos;     /* [atoms][3]                                                               */
+    double *force;   /* [atoms][3]; NaN: the file has none                                       */
+    double *energy;  /* [count]; NaN: the file has none                                          */
+    double *cell;    /* [count][3][3] lattice vectors, one a row; zeros: not periodic along it   */
+} eqnn_frames;
+/* Extended xyz: for each frame a line with the number of atoms, a line of pairs key=value (values
+   may stand in quotes or brackets; Properties names the columns, energy and Lattice are read, pbc
+   takes directions out of Lattice, other keys are passed over), a line for each atom. Without
+   Properties: element, x, y, z. Energies may be called energy or REF_energy, forces forces, force
+   or REF_forces. Or an npz file as sGDML and rMD17 have it, with the arrays R or coords [n][atoms]
+   [3], z or nuclear_charges [atoms] (or [n][atoms]), and E or energies [n], F or forces. */
+EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path);
+EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size);
+EQNN_API void eqnn_frames_free(eqnn_frames *m);
+/* The charge of a nucleus, 1 to 118, by its symbol, "Cl", and the other way: 0 or NULL where there
+   is no such element. */
+EQNN_API int eqnn_element(const char *symbol);
+EQNN_API const char *eqnn_element_symbol(int charge, char text[3]); /* which is text */
+
 /* Backbones of proteins, chains one after the other. */
 typedef struct eqnn_proteins {
     int chains, residues;
@@ -521,6 +549,9 @@ EQNN_API void eqnn_csv_close(eqnn_csv *f);
 
 /* Makes a folder and those above it; 1 when it is there. */
 EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path);
+/* "folder/name" in the step's memory, name by printf; "" where the folder is "" (or NULL): none. */
+EQNN_API const char *eqnn_path_in(eqnn_ctx *c, const char *folder, const char *format, ...)
+    EQNN__PRINTF(3, 4);
 
 /* ------------------------------------------------------------------------------------------------
    6 >>runs   A training run from its first step to its last: which examples come when, how much is
@@ -622,7 +653,7 @@ typedef struct eqnn_series_opts {
     const char *colour;  /* default the next of a palette for colour-blind readers too, which has
                             seven; then lines are dashed */
     int points;          /* dots; default a line                                                  */
-    int dashed;
+    int dashed;          /* a line of dashes; default one without gaps                            */
     double size;         /* width of a line, default 1.8; radius of a dot, default 2.2            */
     double opacity;      /* default 1                                                             */
 } eqnn_series_opts;
@@ -2047,6 +2078,325 @@ EQNN_API int eqnn_charge_features(eqnn_ctx *c, int n, const int *charge, double 
         row[3 * species + 2] = q * q;
     }
     return 1;
+}
+
+/* ---- configurations ---- */
+
+/* Two letters each. */
+static const char eqnn__elements[] =
+    "H HeLiBeB C N O F NeNaMgAlSiP S ClArK CaScTiV CrMnFeCoNiCuZnGaGeAsSeBrKrRbSrY ZrNbMoTcRuRhPdAg"
+    "CdInSnSbTeI XeCsBaLaCePrNdPmSmEuGdTbDyHoErTmYbLuHfTaW ReOsIrPtAuHgTlPbBiPoAtRnFrRaAcThPaU NpPu"
+    "AmCmBkCfEsFmMdNoLrRfDbSgBhHsMtDsRgCnNhFlMcLvTsOg";
+
+EQNN_API int eqnn_element(const char *symbol)
+{
+    size_t n = symbol ? strlen(symbol) : 0;
+    if (n < 1 || n > 2 || symbol[n - 1] == ' ') return 0;
+    char second = n > 1 ? symbol[1] : ' ';
+    for (int z = 1; z <= 118; z++) {
+        const char *own = eqnn__elements + 2 * (z - 1);
+        if (own[0] == symbol[0] && own[1] == second) return z;
+    }
+    return 0;
+}
+
+EQNN_API const char *eqnn_element_symbol(int charge, char text[3])
+{
+    if (charge < 1 || charge > 118) return NULL;
+    memcpy(text, eqnn__elements + 2 * (charge - 1), 2);
+    text[text[1] == ' ' ? 1 : 2] = 0;
+    return text;
+}
+
+EQNN_API void eqnn_frames_free(eqnn_frames *m)
+{
+    if (!m) return;
+    free(m->first);
+    free(m->charge);
+    free(m->pos);
+    free(m->force);
+    free(m->energy);
+    free(m->cell);
+    free(m);
+}
+
+/* Room for so many of them; the counts begin at 0, energies and forces as if there were none. */
+static eqnn_frames *eqnn__frames_make(eqnn_ctx *c, int count, int atoms)
+{
+    eqnn_frames *m = (eqnn_frames *)calloc(1, sizeof *m);
+    size_t n = (size_t)count + 1, a = (size_t)atoms + 1;
+    if (m) {
+        m->first = (int *)calloc(n, sizeof(int));
+        m->charge = (int *)calloc(a, sizeof(int));
+        m->pos = (double *)calloc(a, 3 * sizeof(double));
+        m->force = (double *)calloc(a, 3 * sizeof(double));
+        m->energy = (double *)calloc(n, sizeof(double));
+        m->cell = (double *)calloc(n, 9 * sizeof(double));
+    }
+    if (!m || !m->first || !m->charge || !m->pos || !m->force || !m->energy || !m->cell) {
+        eqnn_frames_free(m);
+        eqnn_fail(c, "frames: no memory for %d of them with %d atoms", count, atoms);
+        return NULL;
+    }
+    for (int i = 0; i < count; i++) m->energy[i] = (double)NAN;
+    for (size_t i = 0; i < 3 * (size_t)atoms; i++) m->force[i] = (double)NAN;
+    return m;
+}
+
+/* What the second line of a frame says: its energy (NaN: nothing), its lattice, and in which word
+   of an atom's line things begin (-1: in none). */
+typedef struct eqnn__xyz_head {
+    double energy, cell[9];
+    int words, species, charge, pos, force;
+} eqnn__xyz_head;
+
+/* Are they the same but for capitals? b has none. */
+static int eqnn__xyz_same(const char *a, const char *b)
+{
+    while (*a && tolower((unsigned char)*a) == *b) a++, b++;
+    return *a == *b;
+}
+
+/* The next pair key=value of the line: the key, cut to 63 characters, and a text that holds the
+   value (empty where there is none). 0 when the line ends. */
+static int eqnn__xyz_pair(eqnn__qm9_text *t, char key[64], eqnn__qm9_text *value)
+{
+    int n = 0, depth = 0;
+    while (t->p < t->end && strchr(" \t\r", *t->p) && *t->p) t->p++;
+    if (t->p >= t->end || *t->p == '\n') return 0;
+    for (; t->p < t->end && *t->p && !strchr(" \t\r\n=", *t->p); t->p++)
+        if (n < 63) key[n++] = (char)*t->p;
+    key[n] = 0;
+    *value = *t;
+    value->end = value->p;
+    while (t->p < t->end && (*t->p == ' ' || *t->p == '\t')) t->p++;
+    if (t->p < t->end && !*t->p) t->wrong = "a zero byte is no text";
+    if (t->wrong || t->p >= t->end || *t->p != '=') return !t->wrong;
+    do t->p++; while (t->p < t->end && (*t->p == ' ' || *t->p == '\t'));
+    int open = t->p < t->end && *t->p ? *t->p : ' ';
+    int close = open == '{' ? '}' : open == '[' ? ']' : open == '"' || open == '\'' ? open : 0;
+    if (close) t->p++;
+    for (value->p = t->p; t->p < t->end && *t->p != '\n' && *t->p; t->p++) {
+        if (close ? *t->p == close && depth == 0 : strchr(" \t\r", *t->p) != NULL) break;
+        if (close && close != open) depth += (*t->p == open) - (*t->p == close);
+        if (close == open && *t->p == '\\' && t->p + 1 < t->end && t->p[1] != '\n') t->p++;
+    }
+    value->end = t->p;
+    if (!close) return 1;
+    if (t->p >= t->end || *t->p != close) t->wrong = "a quote or bracket is not closed";
+    else t->p++;
+    return !t->wrong;
+}
+
+/* "species:S:1:pos:R:3:forces:R:3" */
+static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_head *h)
+{
+    char part[3][64];
+    h->words = 0;
+    h->species = h->charge = h->pos = h->force = -1;
+    while (v.p < v.end && !t->wrong) {
+        for (int i = 0; i < 3; i++) {
+            int n = 0;
+            for (; v.p < v.end && *v.p != ':'; v.p++)
+                if (n < 63) part[i][n++] = (char)*v.p;
+            part[i][n] = 0;
+            if (v.p < v.end) v.p++;
+        }
+        long count = strtol(part[2], NULL, 10);
+        int vector = eqnn__xyz_same(part[0], "pos") || eqnn__xyz_same(part[0], "positions");
+        if (vector) h->pos = h->words;
+        if (eqnn__xyz_same(part[0], "forces") || eqnn__xyz_same(part[0], "force") ||
+            eqnn__xyz_same(part[0], "ref_forces")) h->force = h->words, vector = 1;
+        if (eqnn__xyz_same(part[0], "species")) h->species = h->words;
+        if (eqnn__xyz_same(part[0], "z") || eqnn__xyz_same(part[0], "numbers"))
+            h->charge = h->words;
+        if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
+            t->wrong = "Properties is not name:type:count:..., or positions or forces are not R:3";
+        else h->words += (int)count;
+    }
+    if (!t->wrong && (h->pos < 0 || (h->species < 0 && h->charge < 0)))
+        t->wrong = "Properties names no positions, or no species";
+}
+
+/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". */
+static void eqnn__xyz_periodic(eqnn__qm9_text v, double cell[9])
+{
+    for (int i = 0, within = 0; v.p < v.end && i < 3; v.p++) {
+        int letter = isalnum(*v.p) != 0;
+        if (letter && !within && strchr("Ff0", *v.p)) memset(cell + 3 * i, 0, 3 * sizeof *cell);
+        i += letter && !within;
+        within = letter;
+    }
+}
+
+static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
+{
+    char key[64];
+    eqnn__qm9_text v, pbc;
+    memset(h, 0, sizeof *h);
+    memset(&pbc, 0, sizeof pbc);
+    h->energy = (double)NAN;
+    h->words = 4, h->pos = 1, h->charge = h->force = -1;
+    while (!t->wrong && eqnn__xyz_pair(t, key, &v)) {
+        int lattice = eqnn__xyz_same(key, "lattice");
+        if (eqnn__xyz_same(key, "properties")) eqnn__xyz_properties(t, v, h);
+        if (eqnn__xyz_same(key, "pbc")) pbc = v;
+        if (eqnn__xyz_same(key, "energy") || eqnn__xyz_same(key, "ref_energy"))
+            h->energy = eqnn__qm9_number(&v);
+        for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__qm9_number(&v);
+        if (v.wrong && !t->wrong) t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
+    }
+    eqnn__xyz_periodic(pbc, h->cell);
+}
+
+/* The line of atom at of all. */
+static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_frames *m, int at)
+{
+    char word[64];
+    int charge = 0;
+    for (int w = 0; w < h->words && !t->wrong; w++) {
+        if (w == h->pos || w == h->force) {
+            double *to = !m->first ? NULL : (w == h->pos ? m->pos : m->force) + 3 * (size_t)at;
+            for (int a = 0; a < 3 && !t->wrong; a++) {
+                double v = eqnn__qm9_number(t);
+                if (to) to[a] = v;
+            }
+            w += 2;
+        } else if (w == h->charge) {
+            charge = eqnn__qm9_whole(t, 118);
+        } else if (!eqnn__qm9_word(t, word)) {
+            if (!t->wrong) t->wrong = "a line ends before its columns do";
+        } else if (w == h->species && (charge = eqnn_element(word)) == 0 && h->charge < 0) {
+            t->wrong = "an atom is no element";
+        }
+    }
+    if (m->first) m->charge[at] = charge;
+}
+
+/* One frame. With m->first it is written, without it is counted only. */
+static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
+{
+    eqnn__xyz_head h;
+    int n = eqnn__qm9_whole(t, 100000000), k = m->count;
+    if (!t->wrong && (!eqnn__qm9_line(t) || (t->end - t->p) / 8 < n)) t->wrong = "it is cut off";
+    if (t->wrong) return;
+    eqnn__xyz_second_line(t, &h);
+    for (int i = 0; i < n && !t->wrong; i++) {
+        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
+        else eqnn__xyz_atom(t, &h, m, m->atoms + i);
+    }
+    if (t->wrong) return;
+    if (m->first) {
+        m->first[k] = m->atoms;
+        m->energy[k] = h.energy;
+        memcpy(m->cell + 9 * (size_t)k, h.cell, sizeof h.cell);
+    }
+    eqnn__qm9_line(t);
+    m->atoms += n;
+    m->count++;
+}
+
+static void eqnn__xyz_walk(eqnn__qm9_text *t, const void *bytes, size_t size, eqnn_frames *m)
+{
+    memset(t, 0, sizeof *t);
+    t->p = (const unsigned char *)bytes;
+    t->end = t->p + size;
+    while (!t->wrong) {
+        while (t->p < t->end && isspace(*t->p)) t->line += *t->p++ == '\n';
+        if (t->p >= t->end) return;
+        if (m->atoms > 1000000000) t->wrong = "there are too many atoms";
+        else eqnn__xyz_frame(t, m);
+    }
+}
+
+/* Counted first, then written. */
+static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *bytes, size_t size)
+{
+    eqnn__qm9_text t;
+    eqnn_frames counted, *m;
+    memset(&counted, 0, sizeof counted);
+    if (!bytes || size < 1) {
+        eqnn_fail(c, "xyz: %s: there are no bytes", path);
+        return NULL;
+    }
+    eqnn__xyz_walk(&t, bytes, size, &counted);
+    if (!t.wrong && counted.count == 0) t.wrong = "there is no frame";
+    if (t.wrong) {
+        eqnn_fail(c, "xyz: %s, line %d, frame %d: %s", path, t.line + 1, counted.count + 1,
+                  t.wrong);
+        return NULL;
+    }
+    m = eqnn__frames_make(c, counted.count, counted.atoms);
+    if (!m) return NULL;
+    eqnn__xyz_walk(&t, bytes, size, m);
+    m->first[m->count] = m->atoms;
+    return m;
+}
+
+EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    return eqnn__xyz_read(c, "the text", bytes, size);
+}
+
+/* The array of one of two names; NULL without an error when it may be missing and is. */
+static const eqnn_array *eqnn__frames_array(const eqnn_npz *z, const char *name, const char *other,
+                                            int dims, int needed)
+{
+    if (!eqnn_npz_find(z, name) && eqnn_npz_find(z, other)) name = other;
+    return needed || eqnn_npz_find(z, name) ? eqnn_npz_need(z, name, dims) : NULL;
+}
+
+/* The arrays of an npz file, whose shapes must agree; z for all frames, or for each. */
+static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
+{
+    const eqnn_array *pos = eqnn__frames_array(z, "R", "coords", 3, 1);
+    const eqnn_array *charge = eqnn__frames_array(z, "z", "nuclear_charges", -1, 1);
+    const eqnn_array *energy = eqnn__frames_array(z, "E", "energies", -1, 0);
+    const eqnn_array *force = eqnn__frames_array(z, "F", "forces", 3, 0);
+    if (eqnn_error(c) || !pos || !charge) return NULL;
+    int64_t n = pos->shape[0], own = pos->shape[1];
+    size_t each = pos->count / 3;
+    int good = pos->shape[2] == 3 && n < 100000000 && own < 100000000 && each < 1000000000
+               && (charge->count == (size_t)own || charge->count == each)
+               && (!energy || energy->count == (size_t)n) && (!force || force->count == pos->count);
+    if (!good) eqnn_fail(c, "frames: the shapes of R, z, E and F disagree");
+    for (size_t i = 0; good && i < charge->count; i++) {
+        double q = charge->values[i];
+        good = q >= 1 && q <= 118 && q == floor(q);
+        if (!good) eqnn_fail(c, "frames: charge %.0f of z is %g", (double)i, q);
+    }
+    for (size_t i = 0; good && i < pos->count; i++) {
+        good = isfinite(pos->values[i]);
+        if (!good) eqnn_fail(c, "frames: number %.0f of R is not finite", (double)i);
+    }
+    eqnn_frames *m = good ? eqnn__frames_make(c, (int)n, (int)each) : NULL;
+    if (!m) return NULL;
+    m->count = (int)n, m->atoms = (int)each;
+    for (int i = 0; i <= (int)n; i++) m->first[i] = i * (int)own;
+    for (size_t i = 0; i < each; i++) m->charge[i] = (int)charge->values[i % charge->count];
+    memcpy(m->pos, pos->values, pos->count * sizeof(double));
+    if (energy) memcpy(m->energy, energy->values, energy->count * sizeof(double));
+    if (force) memcpy(m->force, force->values, force->count * sizeof(double));
+    return m;
+}
+
+EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path)
+{
+    eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_frames *m = NULL;
+    if (!path) {
+        eqnn_fail(c, "frames_open: no path");
+    } else if (eqnn__blob_read(c, path, &b)) {
+        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
+            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            m = z ? eqnn__frames_from(c, z) : NULL;
+            eqnn_npz_close(z);
+        } else {
+            m = eqnn__xyz_read(c, path, b.p, b.size);
+        }
+    }
+    free(b.p);
+    return m;
 }
 
 /* ---- proteins ---- */
@@ -4582,6 +4932,19 @@ EQNN_API int eqnn_make_folder(eqnn_ctx *c, const char *path)
     return good;
 }
 
+EQNN_API const char *eqnn_path_in(eqnn_ctx *c, const char *folder, const char *format, ...)
+{
+    char name[256]; /* no file system allows more */
+    va_list list;
+    if (!folder || !*folder) return "";
+    va_start(list, format);
+    int n = vsnprintf(name, sizeof name, format, list);
+    va_end(list);
+    if (n >= 0 && (size_t)n < sizeof name) return eqnn_format(c, "%s/%s", folder, name);
+    eqnn_fail(c, "path_in: '%.40s...' is too long for the name of a file", name);
+    return "";
+}
+
 /* ------------------------------------------------------------------------------------------------
    6 >>runs
    ---------------------------------------------------------------------------------------------- */
@@ -5604,9 +5967,7 @@ EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, i
 #endif /* EQNN_IMPLEMENTATION */
 
 /* ------------------------------------------------------------------------------------------------
-   CHANGES   0.1   files, the chain, batches, scores, terminal, runs, plots
-
-   eqnn may be used under either of the two licences below, whichever suits you.
+   LICENCE       Take this file under either of the two, whichever suits you.
 
    A  Public domain (Unlicense, unlicense.org)
 
@@ -5642,4 +6003,6 @@ EQNN_API int eqnn_plot_trajectories(eqnn_ctx *c, const char *path, int frames, i
    NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
    DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
    OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   CHANGES       0.1   first version: sections 1 to 7
    ---------------------------------------------------------------------------------------------- */

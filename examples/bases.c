@@ -6,11 +6,14 @@
                   or, where these are many, by their size from . to @, and in build/bases a
                   picture: a random matrix made equivariant, then the basis. --demo: the three
                   examples by which the EMLP paper's code introduces itself (M. Finzi, M. Welling
-                  and A. G. Wilson, ICML 2021, arXiv:2104.09459). TEST: --demo
+                  and A. G. Wilson, ICML 2021, arXiv:2104.09459).
    IT TEACHES     an equivariant linear layer is any sum of these maps: three numbers may be all
                   that is left of hundreds. Groups and representations are expressions: "O(1,3)",
                   "S(5)", "SO(3)xS(5)"; "V", "10*T(1)+5*T(2)", "T(2,1)"; "V(Z(3))*V(S(4))" with
-                  the group "mixed" when several groups act. */
+                  the group "mixed" when several groups act.
+
+   "make test" runs it with
+      --demo */
 #define EQNN_IMPLEMENTATION
 #include "eqnn_groups.h"
 #include "eqnn_data.h"
@@ -20,13 +23,6 @@
 #include <string.h>
 
 enum { SHOWN = 8 }; /* matrices shown at most */
-
-static const char *file_in(const char *folder, const char *name)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/%s.svg", folder, name);
-    return path;
-}
 
 /* --- what is shown --- */
 
@@ -177,7 +173,7 @@ static int64_t solve(eqnn_ctx *c, const char *const word[3], const char *folder,
         if (!file) print_matrices(&g);
         if (*folder && (double)g.rows * g.cols < 1e5) {
             const char *title = eqnn_format(c, "%s: %s >> %s", word[0], word[1], word[2]);
-            const char *path = file_in(folder, file ? file : "bases");
+            const char *path = eqnn_path_in(c, folder, "%s.svg", file ? file : "bases");
             draw(c, &g, path, title);
             if (!eqnn_error(c)) printf("picture in %s\n", path);
         }

@@ -1,6 +1,9 @@
 /* constellation.c - counting patterns of points: does a network that respects shifts and turns
    learn it from fewer examples?
 
+   cc -O2 -fopenmp -I. examples/constellation.c -lm -o constellation && ./constellation --minutes 10
+   (--help lists the options)
+
    An example is a set of points in the plane: up to two squares, triangles, pentagons and Ls, each
    there with probability 1/2, turned, moved, and with noise; the task is to say how many of each
    there are: four classifications into 0, 1, 2 (eqnn_constellations in eqnn_data.h). What a point
@@ -16,6 +19,10 @@
    with --aug. Beside them stand "the most frequent counts", and what the paper says of 10,000.
    Weights are those with the best accuracy on examples of their own (--n-valid).
 
+   It teaches: attention that knows of two points no more than what the group leaves of them needs
+   to see a pattern in one place, and with SE(2) in one orientation, to know it in all; one that
+   sees coordinates must be shown each (--aug).
+
    The data are the published ones (patterns far apart, coordinates stretched to -1..1), but for the
    test examples, which the original draws from the training set, and --aug, whose shifts were equal
    along both axes; --no-published are patterns at random places, as the paper says they are.
@@ -27,8 +34,8 @@
       constellation --study --minutes 60 --dim-hidden 128 --lr 1e-3 --beta1 .9 --beta2 .999
       constellation --group "SE(2)" --n-train 1000 --aug SE2
 
-   TEST: --network LieTransformer,SetTransformer --n-train 9 --n-valid 9 --n-test 9 --epochs 1
-*/
+   "make test" runs it with
+      --network LieTransformer,SetTransformer --n-train 9 --n-valid 9 --n-test 9 --epochs 1 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -256,13 +263,6 @@ static double accuracy(run *r, int set, int way)
     return (double)right / (n * COUNTS);
 }
 
-static const char *file_of(const study *s, const char *name, const char *ending)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%.900s/%.63s%s", s->out, name, ending);
-    return path;
-}
-
 /* Looks at the validation examples; weights that were never better are kept. */
 static void look(run *r, eqnn_csv *log)
 {
@@ -349,7 +349,7 @@ static void train(run *r, eqnn_csv *log)
     eqnn_run_opts how = { .batch = s->batch, .epochs = s->epochs, .looks = 40,
                           .seconds = s->epochs ? r->budget : 0, .resume = s->resume,
                           .settings = s->settings,
-                          .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
+                          .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name) };
     r->run = eqnn_run_make(r->c, r->name, r->n_train, &how);
     eqnn_adam *adam = eqnn_adam_make(r->c, &o);
     for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
@@ -433,11 +433,11 @@ static void draw(const study *s, const run *r, int n)
 {
     eqnn_plot *p = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Counting patterns",
         .x_label = "minutes", .y_label = "share of right counts, validation" });
-    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
                                 "network,examples,parameters,epochs,ms_per_step,train,test,"
                                 "test_moved,test_turned,most_frequent", 0);
     for (int i = 0; i < n; i++) {
-        eqnn_plot_csv(p, file_of(s, "log", ".csv"), r[i].name, 2, 5, NULL);
+        eqnn_plot_csv(p, eqnn_path_in(s->c, s->out, "log.csv"), r[i].name, 2, 5, NULL);
         eqnn_csv_text(f, r[i].name);
         eqnn_csv_number(f, r[i].n_train);
         eqnn_csv_number(f, r[i].parameters);
@@ -449,7 +449,7 @@ static void draw(const study *s, const run *r, int n)
         eqnn_csv_end(f);
     }
     eqnn_csv_close(f);
-    eqnn_plot_save(p, file_of(s, "accuracy", ".svg"));
+    eqnn_plot_save(p, eqnn_path_in(s->c, s->out, "accuracy.svg"));
     eqnn_plot_free(p);
     if (!eqnn_error(s->c)) printf("Tables, pictures and models are in %s.\n", s->out);
 }
@@ -502,10 +502,10 @@ static void run_all(study *s)
     eqnn_csv *log = NULL;
     if (eqnn_error(s->c) || !prepare(s)) return;
     if (*s->out && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
                             "network,epoch,minutes,loss,train,valid", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume; i++)
-        eqnn_run_forget(file_of(s, r[i].name, ".safetensors"));
+        eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c)) {
         int good = study_one(&r[finished], log, 60 * s->minutes / n);
         finish(&r[finished]);

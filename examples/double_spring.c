@@ -1,5 +1,8 @@
 /* double_spring.c - what does a network that knows mechanics, or symmetry, make of a double spring?
 
+   cc -O2 -fopenmp -I. examples/double_spring.c -lm -o double_spring && ./double_spring --epochs 200
+   (--help lists the options)
+
    Two masses hang one below the other by springs and swing in space (eqnn_system_find "springs" in
    eqnn_data.h). A network sees short pieces of trajectories, 0.8 s of 500 systems, and is then
    asked to continue others for 30 s. It is the right-hand side of a differential equation, in one
@@ -22,6 +25,10 @@
    followed to its end has error 1 from there on; the table says how many are lost. Beside the
    models stand "nothing moves" and the true equations, solved by the same integrator.
 
+   It teaches: a network can stand inside a differential equation, with a loss that is where the
+   motion leads; and what is conserved need not be learned: energy follows from there being an H,
+   angular momentum from its symmetry.
+
    The paper's setting is the default: 128 channels, 3 layers, Adam 3e-3, 2000 steps on 500 pieces,
    tolerance 1e-4 in training and 2e-6 in roll-outs. Its errors: hnn .028 (mlp), .012 (emlp); node
    .048, .019.
@@ -30,8 +37,8 @@
    with the network's inside computed twice instead of kept (checkpoint): a tenth of the memory in
    the same time. --derivative adjoint solves a second equation backwards instead.
 
-   TEST: --model hnn,node --network mlp,emlp --epochs 2 --n-train 6 --n-test 3 --ch 8 --time 2
-*/
+   "make test" runs it with
+      --model hnn,node --network mlp,emlp --epochs 2 --n-train 6 --n-test 3 --ch 8 --time 2 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -248,13 +255,6 @@ static double evaluate(predictor *p, const double *z, int n)
     return value;
 }
 
-static const char *file_of(const study *s, const char *name, const char *ending)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/%.63s%s", s->out, name, ending);
-    return path;
-}
-
 /* The loss that is shown and written is the mean of an epoch. */
 static void step(predictor *p, eqnn_adam *adam, int n, const int *items)
 {
@@ -289,7 +289,7 @@ static void train(predictor *p, eqnn_csv *log)
     eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .save = 20, .resume = s->resume,
                         .settings = s->settings,
                         .looks = (double)s->epochs / s->every,
-                        .path = *s->out ? file_of(s, p->name, ".safetensors") : NULL };
+                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", p->name) };
     eqnn_mark mark = eqnn_mark_make(p->c);
     eqnn_rewind(mark, loss_of(p, s->train, 1, NULL));
     p->run = eqnn_run_make(p->c, p->name, s->n_train, &o);
@@ -439,7 +439,7 @@ static void print_summary(const study *s, const predictor *p, int n)
 
 static void write_summary(const study *s, const predictor *p, int n)
 {
-    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
                                 "model,parameters,mse_train,mse_test,rollout_error,spin_error,"
                                 "energy_error,lost,seconds_per_epoch", 0);
     for (int i = 0; i < n; i++) {
@@ -453,7 +453,7 @@ static void write_summary(const study *s, const predictor *p, int n)
         eqnn_csv_end(f);
     }
     eqnn_csv_close(f);
-    f = eqnn_csv_open(s->c, file_of(s, "rollout", ".csv"),
+    f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "rollout.csv"),
                       "model,time,error,spin_error,energy_error", 0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < s->times; k++) {
@@ -487,13 +487,14 @@ static void draw(const study *s, const predictor *p, int n)
                 eqnn_plot_add(panel[j], j ? NULL : q->name, s->times, s->time, q->curve[j], &o);
         }
     }
-    eqnn_plots_save(s->c, file_of(s, "rollout", ".svg"), panel, 3, 3);
+    eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "rollout.svg"), panel, 3, 3);
     for (int j = 0; j < 3; j++) eqnn_plot_free(panel[j]);
     loss = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Test error while training",
         .x_label = "epoch", .y_label = "mean squared error", .log_y = 1 });
+    const char *log = eqnn_path_in(s->c, s->out, "log.csv");
     for (int i = 0; i < n; i++)
-        if (p[i].learns) eqnn_plot_csv(loss, file_of(s, "log", ".csv"), p[i].name, 1, 3, NULL);
-    eqnn_plot_save(loss, file_of(s, "losses", ".svg"));
+        if (p[i].learns) eqnn_plot_csv(loss, log, p[i].name, 1, 3, NULL);
+    eqnn_plot_save(loss, eqnn_path_in(s->c, s->out, "losses.svg"));
     eqnn_plot_free(loss);
 }
 
@@ -512,15 +513,6 @@ static void print_verdict(const predictor *p, int n)
    ---------------------------------------------------------------------------------------------- */
 
 enum { MOST_PREDICTORS = 32 };
-
-/* The next word of a list "a,b"; its length, 0 at the end. */
-static int next_word(const char **list, const char **word)
-{
-    int n = (int)strcspn(*list, ",");
-    *word = *list;
-    *list += n + ((*list)[n] == ',');
-    return n;
-}
 
 static void add_model(study *s, predictor *p, int *n, int hnn, const char *group, int length)
 {
@@ -544,12 +536,12 @@ static void add_model(study *s, predictor *p, int *n, int hnn, const char *group
 static void add_networks(study *s, predictor *p, int *n, int hamiltonian)
 {
     const char *word, *list = s->networks, *group;
-    for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
+    for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         const char *groups = s->groups;
         if (length == 3 && !strncmp(word, "mlp", 3)) add_model(s, p, n, hamiltonian, "", 0);
         else if (length == 4 && !strncmp(word, "emlp", 4)) {
             int before = *n;
-            for (int k; (k = next_word(&groups, &group)) > 0;)
+            for (int k; (k = eqnn_next_word(&groups, &group)) > 0;)
                 add_model(s, p, n, hamiltonian, group, k);
             if (*n == before) eqnn_fail(s->c, "--group %s: names no group", s->groups);
         } else eqnn_fail(s->c, "--network %s: choose from mlp and emlp", s->networks);
@@ -563,7 +555,7 @@ static int list_predictors(study *s, predictor *p)
     p[1] = (predictor){ .name = "the true equations", .field = truth, .s = s,
                         .c = eqnn_make(&s->context) };
     const char *word, *list = s->models;
-    for (int length; (length = next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
+    for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         int hamiltonian = length == 3 && !strncmp(word, "hnn", 3);
         if (!hamiltonian && (length != 4 || strncmp(word, "node", 4)))
             eqnn_fail(s->c, "--model %s: choose from hnn and node", s->models);
@@ -642,10 +634,10 @@ static void run(study *s)
     int done = 0, n = 0;
     if (prepare(s)) n = list_predictors(s, p);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
                             "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        if (p[i].learns) eqnn_run_forget(file_of(s, p[i].name, ".safetensors"));
+        if (p[i].learns) eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", p[i].name));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, p, n);

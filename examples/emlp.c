@@ -23,7 +23,8 @@
    The folder of --out gets log.csv, losses.svg and trialK.safetensors; with --resume a run that was
    stopped goes on as if it had not been.
 
-   TEST: --n 50 --ch 64 --epochs 2 --test 100 --trials 2 */
+   "make test" runs it with
+      --n 50 --ch 64 --epochs 2 --test 100 --trials 2 */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"
@@ -160,19 +161,14 @@ static double step(const trial *t, eqnn_adam *adam, const int *items, int n)
     return value;
 }
 
-static const char *path_of(const settings *s, const char *file, int number)
+static const char *trial_name(eqnn_ctx *c, int number)
 {
-    static char path[1024];
-    if (number >= 0) snprintf(path, sizeof path, "%s/%s%d.safetensors", s->folder, file, number);
-    else snprintf(path, sizeof path, "%s/%s", s->folder, file);
-    return path;
+    return eqnn_format(c, "trial %d", number + 1);
 }
 
-static const char *trial_name(int number)
+static const char *trial_path(eqnn_ctx *c, const settings *s, int number)
 {
-    static char name[32];
-    snprintf(name, sizeof name, "trial %d", number + 1);
-    return name;
+    return eqnn_path_in(c, s->folder, "trial%d.safetensors", number);
 }
 
 /* Looks at the validation set a hundred times in all. */
@@ -189,7 +185,7 @@ static void look(trial *t, eqnn_csv *log)
     if (better) t->best = validation, t->test = test;
     snprintf(text, sizeof text, "%.17g %.17g", t->best, t->test);
     eqnn_note(t->c, "best", text);
-    eqnn_csv_text(log, trial_name(t->number));
+    eqnn_csv_text(log, trial_name(t->c, t->number));
     eqnn_csv_number(log, epoch);
     eqnn_csv_number(log, eqnn_average_value(&t->run->loss));
     eqnn_csv_number(log, validation);
@@ -206,12 +202,11 @@ static void begin(trial *t)
     int every = (s->epochs + 99) / 100;
     eqnn_run_opts o = { .batch = s->n < BATCH ? s->n : BATCH, .epochs = s->epochs,
                         .looks = (double)s->epochs / every, .resume = s->resume,
-                        .settings = s->repeated,
-                        .path = *s->folder ? path_of(s, "trial", t->number) : NULL };
+                        .settings = s->repeated, .path = trial_path(t->c, s, t->number) };
     eqnn_mark mark = eqnn_mark_make(t->c);
     batch_of(t, first, 1, NULL, &x, &y);
     eqnn_rewind(mark, predict(t, x));
-    t->run = eqnn_run_make(t->c, trial_name(t->number), s->n, &o);
+    t->run = eqnn_run_make(t->c, trial_name(t->c, t->number), s->n, &o);
     const char *text = t->run ? eqnn_noted(t->c, "best") : NULL;
     if (text && sscanf(text, "%lf %lf", &t->best, &t->test) != 2)
         eqnn_fail(t->c, "'%s' are no errors of validation and test", text);
@@ -377,9 +372,9 @@ static void draw(eqnn_ctx *c, const settings *s)
 {
     eqnn_plot *plot = eqnn_plot_make(c, &(eqnn_plot_opts){ .title = s->task->name,
         .x_label = "epoch", .y_label = "validation MSE", .log_y = 1 });
-    for (int i = 0; i < s->trials; i++)
-        eqnn_plot_csv(plot, path_of(s, "log.csv", -1), trial_name(i), 1, 3, NULL);
-    eqnn_plot_save(plot, path_of(s, "losses.svg", -1));
+    const char *log = eqnn_path_in(c, s->folder, "log.csv");
+    for (int i = 0; i < s->trials; i++) eqnn_plot_csv(plot, log, trial_name(c, i), 1, 3, NULL);
+    eqnn_plot_save(plot, eqnn_path_in(c, s->folder, "losses.svg"));
     eqnn_plot_free(plot);
 }
 
@@ -390,10 +385,9 @@ static void run(eqnn_ctx *c, const settings *s)
     int done = 0;
     eqnn_csv *log = NULL;
     if (*s->folder && eqnn_make_folder(c, s->folder))
-        log = eqnn_csv_open(c, path_of(s, "log.csv", -1), "trial,epoch,train,validation,test",
-                            s->resume);
-    for (int i = 0; i < s->trials && *s->folder && !s->resume; i++)
-        eqnn_run_forget(path_of(s, "trial", i));
+        log = eqnn_csv_open(c, eqnn_path_in(c, s->folder, "log.csv"),
+                            "trial,epoch,train,validation,test", s->resume);
+    for (int i = 0; i < s->trials && !s->resume; i++) eqnn_run_forget(trial_path(c, s, i));
     double start = eqnn_clock();
     while (done < s->trials && !eqnn_error(c) && run_trial(s, done, log, &r[done], text)) done++;
     eqnn_csv_close(log);
@@ -424,6 +418,7 @@ int main(int argc, char **argv)
         { "test", "5000", "test examples" },
         { "epochs", "0", "0: min(900000/n, 1000), as the paper has it" },
         { "seed", "2021", "of the first trial" },
+        { "out", "build/emlp", "folder for log, picture and models; empty: none" },
         { "data", NULL, NULL },
         { NULL, NULL, NULL }
     };

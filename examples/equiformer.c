@@ -8,13 +8,15 @@
                   EquiformerV2: settings, shapes, number of weights beside the published one, and
                   the same measurements on a few atoms, which --dry-run leaves out. Rotations
                   change its results by what the published grids of 18 x 18 points leave out.
-                  TEST: --example 0 --nodes 12 --v2 L2M1x1 --threads 1
    IT TEACHES     tokens, features, kinds of edges, bonds and neighbours go into one network; a
                   scalar and a vector for every node come out; a trunk of 48 blocks takes the memory
                   of one when it is reversible.
 
    The original: Phil Wang, equiformer-pytorch 0.5.4. The network: Liao and Smidt 2022,
-   arXiv:2206.11990. EquiformerV2: Liao, Wood, Das, Smidt 2024, arXiv:2306.12059. */
+   arXiv:2206.11990. EquiformerV2: Liao, Wood, Das, Smidt 2024, arXiv:2306.12059.
+
+   "make test" runs it with
+      --example 0 --nodes 12 --v2 L2M1x1 --threads 1 */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include "eqnn_data.h"

@@ -64,8 +64,8 @@ static void train(eqnn_ctx *c, int steps)
         eqnn_tensor *in = eqnn_from_double(c, SAMPLES, 1, x);
         eqnn_tensor *loss = eqnn_mse(force(in), eqnn_from_double(c, SAMPLES, 1, f));
         if (step % 200 == 0) printf("step %4d   loss on forces %.5f\n", step, eqnn_value(loss));
-        eqnn_backward(
-            loss); /* adds d loss / d weight to every weight's gradient: through a gradient */
+        /* Adds d loss / d weight to every weight's gradient: through a gradient. */
+        eqnn_backward(loss);
         eqnn_adam_step(adam);
         eqnn_reset(c);       /* the step's tensors are gone; the weights stay */
     }

@@ -32,8 +32,8 @@ static eqnn_tensor *product(eqnn_tensor *a, eqnn_tensor *b)
     eqnn_ctx *c = eqnn_context(a);
     const eqnn_irreps *vector = eqnn_irreps_make(c, "1x1o");
     const eqnn_product *all = eqnn_product_channelwise(c, vector, vector, NULL, NULL);
-    eqnn_tensor *ones = eqnn_full(c, 1, eqnn_product_weights(all),
-                                  1); /* every path with weight 1 */
+    /* Every path has weight 1. */
+    eqnn_tensor *ones = eqnn_full(c, 1, eqnn_product_weights(all), 1);
     return eqnn_tensor_product(a, b, ones, all);
 }
 

@@ -1,5 +1,7 @@
 /* qm9.c - properties of molecules by LieConv, LieTransformer and Equiformers: QM9
 
+   cc -O2 -fopenmp -I. examples/qm9.c -lm -o qm9 && ./qm9 --data FOLDER   (--help lists the options)
+
    A network sees where the atoms of a molecule are and which elements they are, and is asked for
    one of twelve properties (--task alpha gap homo lumo mu Cv G H r2 U U0 zpve). The molecule may
    stand anywhere, turned in any way. Two models lift each atom to elements of a Lie group, and what
@@ -29,6 +31,10 @@
    (LieConv, LieTransformer) or 110,000 and 300 (Equiformer). --study runs T(3) and SE(3) with the
    first two models, and the Equiformers.
 
+   It teaches: to ask what symmetry is worth, give the same molecules and the same time to models
+   that are built with it and to those that are taught it by turned examples, and look at what is
+   known without any place. A model is one function: the program around it is the same for all.
+
    Training runs for --minutes, or for --epochs if those are given: Adam on the mean absolute error
    of (y - mean) / deviation, its rate min(100 t, 1) max((1 + cos(pi t)) / 2, .001) of --lr at the
    share t of the run. Weights that were best on the validation molecules are tested. Each batch is
@@ -38,8 +44,8 @@
    it, or of an npz file (see below), and of uncharacterized.txt, if it is there: the list of 3,054
    molecules whose bonds changed when they were optimised, which are left out; 130,831 remain.
 
-   TEST: --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4
-*/
+   "make test" runs it with
+      --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -637,13 +643,6 @@ static double evaluate(run *r, int set, int turned, double *out)
     return eqnn_score_mae(&score) * s->shown;
 }
 
-static const char *file_of(const study *s, const char *name, const char *ending)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%.900s/%.63s%s", s->out, name, ending);
-    return path;
-}
-
 static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
     const study *s = r->s;
@@ -679,7 +678,7 @@ static void train(run *r, eqnn_csv *log)
                         .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
                         .settings = s->settings,
                         .seconds = s->epochs ? 60 * s->minutes : 0,
-                        .path = *s->out ? file_of(s, r->name, ".safetensors") : NULL };
+                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name) };
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
         .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
@@ -821,7 +820,7 @@ static void print_summary(const study *s, const run *r, int n)
 
 static void write_summary(const study *s, const run *r, int n)
 {
-    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
                                 "model,weights,epochs,minutes,ms_per_step,valid,test,turned,paper",
                                 0);
     for (int i = -2; i < n; i++) {
@@ -857,7 +856,8 @@ static void draw_predictions(const study *s, const run *r, int n)
         eqnn_plot_add(panel[i], NULL, truth ? count : 0, truth, r[i].predicted,
                       &(eqnn_series_opts){ .points = 1, .size = 1.3, .opacity = .4 });
     }
-    eqnn_plots_save(s->c, file_of(s, "predictions", ".svg"), panel, n, n < 4 ? n : (n + 1) / 2);
+    eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "predictions.svg"), panel, n,
+                    n < 4 ? n : (n + 1) / 2);
     for (int i = 0; i < n; i++) eqnn_plot_free(panel[i]);
     free(truth);
 }
@@ -871,9 +871,10 @@ static void draw_errors(const study *s, const run *r, int n)
         panel[j] = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = j ? "By time" : "By epochs",
             .x_label = j ? "minutes" : "epochs", .y_label = unit });
         for (int i = 0; i < n; i++)
-            eqnn_plot_csv(panel[j], file_of(s, "log", ".csv"), r[i].name, 1 + j, 4, NULL);
+            eqnn_plot_csv(panel[j], eqnn_path_in(s->c, s->out, "log.csv"), r[i].name, 1 + j, 4,
+                          NULL);
     }
-    eqnn_plots_save(s->c, file_of(s, "errors", ".svg"), panel, 2, 2);
+    eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "errors.svg"), panel, 2, 2);
     for (int j = 0; j < 2; j++) eqnn_plot_free(panel[j]);
 }
 
@@ -941,10 +942,10 @@ static void run_all(study *s)
     eqnn_csv *log = NULL;
     int finished = 0, n = list_runs(s, r);
     if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"), "model,epoch,minutes,train,valid",
-                            s->resume);
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
+                            "model,epoch,minutes,train,valid", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        eqnn_run_forget(file_of(s, r[i].name, ".safetensors"));
+        eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
     if (finished == n && n > 0) report(s, r, n);
@@ -976,13 +977,13 @@ static const eqnn_option options[] = {
     { "recenter", "", "positions in units of their spread: True or False [SE3 and SO3 True]" },
     { "k", "1536", "channels of lieconv" },
     { "dim-hidden", "512", "channels of lietransformer, and its other settings:" },
-    { "num-heads", "8", "" },
+    { "num-heads", "8", "its heads" },
     { "kernel-type", "mlp", "see eqnn_lie_attention" },
-    { "kernel-dim", "16", "" },
-    { "feature-embed-dim", "0", "" },
+    { "kernel-dim", "16", "hidden numbers of the network of positions" },
+    { "feature-embed-dim", "0", "of F in eqnn_lie_attention; 0: dim-hidden / (4 num-heads)" },
     { "attention-fn", "softmax", "softmax, dot_product, norm_exp" },
     { "architecture", "model_1", "model_1, lieconv" },
-    { "block-norm", "layer_pre", "" },
+    { "block-norm", "layer_pre", "or none, layer_post, batch_pre, batch_post" },
     { "lie-algebra-nonlinearity", "none", "tanh limits pairs" },
     { "clip", "0", "largest norm of the gradient; 0: any" },
     { "parts", "2", "a batch is cut into, each for a thread" },

@@ -1,5 +1,8 @@
 /* rotmnist.c - handwritten digits turned by random angles, told apart by convolutions on a group
 
+   cc -O2 -fopenmp -I. examples/rotmnist.c -lm -o rotmnist && ./rotmnist --demo --minutes 2
+   (--help lists the options)
+
    LieConv (Finzi, Stanton, Izmailov, Wilson, ICML 2020, arXiv:2002.12880) takes an image for a set
    of points in the plane, 648 pixels within a circle, lifts each to a group (--group, or a list)
    and convolves there. What a layer sees of two pixels is what the group cannot change:
@@ -20,6 +23,10 @@
    less work for the network that weighs them), what lies outside of a turned image is
    dark, not grey, and training turns MNIST's images once, not a second time after the data set has.
 
+   It teaches: an image is a set of points, and a convolution a small network of what the group
+   leaves of two of them; with another --group the same program is another network, which knows
+   shifts, turns or sizes without having seen them.
+
    500 epochs take days; --minutes M trains for so long with the schedule stretched over that time,
    and --study divides M minutes between Trivial(2), T(2), SO2(.2) and SE2(.05).
 
@@ -32,8 +39,8 @@
    mnist_all_rotation_normalized_float_train_valid.amat and ..._test.amat. --demo draws digits
    of its own.
 
-   TEST: --demo --group SE2(.05) --n-train 9 --n-test 9 --k 8 --lifts 1 --num-layers 2 --epochs 1
-*/
+   "make test" runs it with
+      --demo --group SE2(.05) --n-train 9 --n-test 9 --k 8 --lifts 1 --num-layers 2 --epochs 1 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -133,12 +140,11 @@ static void add_image(images *m, const double *v, int label)
     m->label[m->n++] = (unsigned char)label;
 }
 
-/* FOLDER/NAME or FOLDER/NAME.gz, whichever is there; NULL: neither */
-static const char *find_file(const char *folder, const char *name)
+/* The file of --data or its .gz, whichever is there; NULL: neither */
+static const char *find_file(const study *s, const char *name)
 {
-    static char path[1024];
     for (int zipped = 0; zipped < 2; zipped++) {
-        snprintf(path, sizeof path, "%.800s/%.100s%s", folder, name, zipped ? ".gz" : "");
+        const char *path = eqnn_path_in(s->c, s->data, "%s%s", name, zipped ? ".gz" : "");
         FILE *f = fopen(path, "rb");
         if (!f) continue;
         fclose(f);
@@ -157,7 +163,7 @@ static void add_turned(study *s, int set, const char *kind, uint64_t seed, int f
     eqnn_idx *x[2];
     for (int i = 0; i < 2; i++) {
         snprintf(name[i], sizeof name[i], "%s-%s-ubyte", kind, i ? "labels-idx1" : "images-idx3");
-        const char *path = find_file(s->data, name[i]);
+        const char *path = find_file(s, name[i]);
         x[i] = path ? eqnn_idx_open(s->c, path) : NULL;
         if (!path) eqnn_fail(s->c, "there is no %s in '%s': %s", name[i], s->data, where_from);
     }
@@ -287,9 +293,9 @@ static int prepare(study *s)
     int seen[SETS][CLASSES] = { { 0 } }, most = 0;
     if (s->demo) draw_digits(s);
     else if (!*s->data) eqnn_fail(s->c, "no --data: %s", where_from);
-    else if (find_file(s->data, row[TRAIN]))
+    else if (find_file(s, row[TRAIN]))
         for (int set = 0; set < SETS; set++) {
-            const char *path = find_file(s->data, row[set]);
+            const char *path = find_file(s, row[set]);
             if (path) read_rows(s, set, path);
             else eqnn_fail(s->c, "there is no %s in '%s'", row[set], s->data);
         }
@@ -501,13 +507,6 @@ static double error_of(run *r, const images *set, int n, int *answer, const char
     return 100.0 * wrong / n;
 }
 
-static const char *file_of(const study *s, const char *name, const char *ending)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%.900s/%.63s%s", s->out, name, ending);
-    return path;
-}
-
 /* Looks at test images, so that no weights are chosen by what it finds. */
 static void look(run *r, eqnn_csv *log)
 {
@@ -546,7 +545,7 @@ static void train(run *r, eqnn_csv *log)
     eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .looks = 20, .resume = s->resume,
                         .settings = s->settings,
                         .seconds = s->epochs ? r->budget : 0,
-                        .path = *s->out ? file_of(s, r->group, ".safetensors") : NULL };
+                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->group) };
     r->run = eqnn_run_make(r->c, r->group, s->set[TRAIN].n, &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = s->rate });
     for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
@@ -566,10 +565,8 @@ static void train(run *r, eqnn_csv *log)
 static void draw_wrong(const run *r)
 {
     const images *m = &r->s->set[TEST];
-    char name[64];
     int shown = 0;
-    snprintf(name, sizeof name, "%s_wrong", r->group);
-    FILE *f = fopen(file_of(r->s, name, ".svg"), "w");
+    FILE *f = fopen(eqnn_path_in(r->s->c, r->s->out, "%s_wrong.svg", r->group), "w");
     if (!f) return;
     fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 496 %d\" font-family=\""
                "sans-serif\" font-size=\"9\">\n<rect width=\"100%%\" height=\"100%%\" fill=\""
@@ -641,10 +638,10 @@ static void draw(const study *s, const run *r, int n)
 {
     eqnn_plot *p = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Turned digits", .log_y = 1,
         .x_label = "epoch", .y_label = "% of the test images taken for another digit" });
-    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
                                 "group,parameters,epochs,ms_per_step,train_error,test_error", 0);
     for (int i = 0; i < n; i++) {
-        eqnn_plot_csv(p, file_of(s, "log", ".csv"), r[i].group, 1, 5, NULL);
+        eqnn_plot_csv(p, eqnn_path_in(s->c, s->out, "log.csv"), r[i].group, 1, 5, NULL);
         draw_wrong(&r[i]);
         eqnn_csv_text(f, r[i].group);
         eqnn_csv_number(f, r[i].parameters);
@@ -655,7 +652,7 @@ static void draw(const study *s, const run *r, int n)
         eqnn_csv_end(f);
     }
     eqnn_csv_close(f);
-    eqnn_plot_save(p, file_of(s, "errors", ".svg"));
+    eqnn_plot_save(p, eqnn_path_in(s->c, s->out, "errors.svg"));
     eqnn_plot_free(p);
     if (!eqnn_error(s->c)) printf("Tables, pictures and models are in %s.\n", s->out);
 }
@@ -735,10 +732,10 @@ static void run_all(study *s)
     if (!prepare(s)) return;
     if (s->n_check > s->set[TEST].n) s->n_check = s->set[TEST].n;
     if (*s->out && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
                             "group,epoch,minutes,loss,train_error,test_error", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume; i++)
-        eqnn_run_forget(file_of(s, r[i].group, ".safetensors"));
+        eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].group));
     while (finished < n && !eqnn_error(s->c)) {
         int good = study_one(&r[finished], log, 60 * s->minutes / n);
         finish(&r[finished]);

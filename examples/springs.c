@@ -1,5 +1,8 @@
 /* springs.c - which network learns how particles on springs move, and from how few examples?
 
+   cc -O2 -fopenmp -I. examples/springs.c -lm -o springs && ./springs --epochs 50
+   (--help lists the options)
+
    Six particles of random masses in a plane, every pair of them joined by a spring (eqnn_system
    "coupled" in eqnn_data.h). A network sees 5 moments, 0.04 s, of n_train such systems and is then
    asked to follow others for 1 s. It is an energy H, whose motion is dz/dt = (dH/dp, -dH/dq), or
@@ -28,6 +31,9 @@
    against time, losses.svg while training, motion.svg (moving) of the first test system, and with
    several sizes sizes.svg.
 
+   It teaches: what is built in need not be learned, which counts where examples are few. Motion by
+   an H conserves it, and momentum too if H sees only differences of places, as with T(2).
+
    As published: data by the 3/8 rule with steps of 5/499 s, which is also how predictions are made;
    momenta that are not centred; sqrt(1e7 / n_train) epochs; a rate that falls as a cosine; the
    weights of the smallest error on validation systems. Options have the names of both papers'
@@ -35,8 +41,8 @@
 
    A batch is cut in --parts, each with a thread and a graph of its own, so that both cores work.
 
-   TEST: --network all --n-train 4 --n-val 2 --n-test 3 --n-rollout 2 --epochs 1 --k 8
-*/
+   "make test" runs it with
+      --network all --n-train 4 --n-val 2 --n-test 3 --n-rollout 2 --epochs 1 --k 8 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -434,13 +440,6 @@ static void learn_part(eqnn_ctx *c, int part, int parts, void *user)
     eqnn_backward(sum);
 }
 
-static const char *file_of(const study *s, const char *name, const char *ending)
-{
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/%.63s%s", s->out, name, ending);
-    return path;
-}
-
 /* The rate falls to nothing as a cosine of the epochs: LieConv's with every step, LieTransformer's
    with every epoch. */
 static double rate_now(const model *m)
@@ -504,7 +503,7 @@ static void train(model *m, eqnn_csv *log)
     eqnn_run_opts o = { .batch = m->batch, .epochs = m->epochs, .save = 20, .resume = s->resume,
                         .settings = s->settings,
                         .looks = (double)m->epochs / every,
-                        .path = *s->out ? file_of(s, m->file, ".safetensors") : NULL };
+                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", m->file) };
     m->run = begin(m) ? eqnn_run_make(m->c, m->name, m->n_train, &o) : NULL;
     if (!m->run) return;
     eqnn_adam *adam = eqnn_adam_make(m->c, &(eqnn_adam_opts){ .rate = m->rate });
@@ -668,7 +667,7 @@ static void print_summary(const study *s, const model *m, int n)
 
 static void write_summary(const study *s, const model *m, int n)
 {
-    eqnn_csv *f = eqnn_csv_open(s->c, file_of(s, "summary", ".csv"),
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
                                 "network,n_train,epochs,parameters,mse_train,mse_val,mse_test,"
                                 "state,energy,momentum,lost,ms_per_step", 0);
     for (int i = 0; i < n; i++) {
@@ -685,7 +684,7 @@ static void write_summary(const study *s, const model *m, int n)
         eqnn_csv_end(f);
     }
     eqnn_csv_close(f);
-    f = eqnn_csv_open(s->c, file_of(s, "rollout", ".csv"),
+    f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "rollout.csv"),
                       "network,n_train,time,mse,state,energy,momentum", 0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < s->times; k++) {
@@ -723,7 +722,7 @@ static void draw_errors(const study *s, const model *m, int n)
                               q->curve[j + 1] + 1, &o);
         }
     }
-    eqnn_plots_save(s->c, file_of(s, "errors", ".svg"), panel, 3, 3);
+    eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "errors.svg"), panel, 3, 3);
     for (int j = 0; j < 3; j++) eqnn_plot_free(panel[j]);
     free(time);
 }
@@ -732,9 +731,10 @@ static void draw_losses(const study *s, const model *m, int n)
 {
     eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Error while training",
         .x_label = "epoch", .y_label = "mean square, validation", .log_y = 1, .width = 680 });
+    const char *log = eqnn_path_in(s->c, s->out, "log.csv");
     for (int i = 0; i < n; i++)
-        if (m[i].net) eqnn_plot_csv(plot, file_of(s, "log", ".csv"), m[i].name, 2, 4, NULL);
-    eqnn_plot_save(plot, file_of(s, "losses", ".svg"));
+        if (m[i].net) eqnn_plot_csv(plot, log, m[i].name, 2, 4, NULL);
+    eqnn_plot_save(plot, eqnn_path_in(s->c, s->out, "losses.svg"));
     eqnn_plot_free(plot);
 }
 
@@ -770,7 +770,7 @@ static void draw_sizes(const study *s, const model *m, int n)
         eqnn_plot_add(plot, published[k].label, count, x, published[k].mse,
                       &(eqnn_series_opts){ .dashed = 1, .colour = grey[k], .size = 1.4 });
     }
-    eqnn_plot_save(plot, file_of(s, "sizes", ".svg"));
+    eqnn_plot_save(plot, eqnn_path_in(s->c, s->out, "sizes.svg"));
     eqnn_plot_free(plot);
 }
 
@@ -864,9 +864,10 @@ static void draw_motion(const study *s, const model *m, int n)
     int panels = 0;
     for (int i = 0; i < n && panels < MOST_PANELS; i++)
         if (m[i].net && m[i].n_train == s->most_train) shown[panels++] = &m[i];
-    FILE *f = panels ? fopen(file_of(s, "motion", ".svg"), "wb") : NULL;
+    const char *path = eqnn_path_in(s->c, s->out, "motion.svg");
+    FILE *f = panels ? fopen(path, "wb") : NULL;
     if (!f) {
-        if (panels) eqnn_fail(s->c, "cannot write '%s'", file_of(s, "motion", ".svg"));
+        if (panels) eqnn_fail(s->c, "cannot write '%s'", path);
         return;
     }
     fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
@@ -876,7 +877,7 @@ static void draw_motion(const study *s, const model *m, int n)
     for (int i = 0; i < panels; i++) write_panel(f, s, &a, shown[i], i);
     fprintf(f, "<text x=\"20\" y=\"%d\">ring, line: truth; dot, dashes: prediction; %.2f s in 8"
                "</text>\n</svg>\n", a.side + 64, s->dt * (s->times - 1));
-    if (fclose(f) != 0) eqnn_fail(s->c, "cannot write '%s'", file_of(s, "motion", ".svg"));
+    if (fclose(f) != 0) eqnn_fail(s->c, "cannot write '%s'", path);
 }
 
 static void print_verdict(const model *m, int n)
@@ -1001,10 +1002,10 @@ static void run(study *s)
     eqnn_csv *log = NULL;
     int done = 0, n = prepare(s) ? list_models(s, m) : 0;
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, file_of(s, "log", ".csv"),
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
                             "model,n_train,epoch,mse_train,mse_val,ms_per_step", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
-        if (m[i].net) eqnn_run_forget(file_of(s, m[i].file, ".safetensors"));
+        if (m[i].net) eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", m[i].file));
     while (done < n && !eqnn_error(s->c) && study_one(&m[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, m, n);
@@ -1028,7 +1029,8 @@ static void release(study *s)
 }
 
 static const eqnn_option options[] = {
-    { "network", "HLieResNet", "of the list above, a list of them, or all" },
+    { "network", "HLieResNet",
+      "HLieResNet, LieTransformer, HFC, HOGN, VOGN, FC, OGN, FLieResNet, a list, or all" },
     { "group", "T(2)", "of HLieResNet, FLieResNet, LieTransformer" },
     { "system", "springs", "springs, nbody or moons" },
     { "num-particles", "6", "of a system" },
@@ -1047,12 +1049,12 @@ static const eqnn_option options[] = {
     { "liftsamples", "0", "lifts of a particle; 0: the group's" },
     { "fill", "1", "LieConv: share of the particles that are neighbours" },
     { "mean", "on", "LieConv: means over neighbours, not sums" },
-    { "num-heads", "8", "LieTransformer" },
+    { "num-heads", "8", "LieTransformer: heads of its attention" },
     { "kernel-type", "mlp", "LieTransformer: see eqnn_lie_attention" },
-    { "kernel-dim", "16", "LieTransformer" },
+    { "kernel-dim", "16", "LieTransformer: hidden numbers of the network of positions" },
     { "attention-fn", "dot_product", "LieTransformer: or softmax" },
-    { "block-norm", "layer_pre", "LieTransformer" },
-    { "activation-function", "swish", "LieTransformer" },
+    { "block-norm", "layer_pre", "LieTransformer: or none, layer_post, batch_pre, batch_post" },
+    { "activation-function", "swish", "LieTransformer: silu by another name, or relu, ..." },
     { "architecture", "model_1", "LieTransformer: or lieconv" },
     { "chunk-len", "5", "moments of a training piece" },
     { "rollout", "100", "moments to follow" },

@@ -98,11 +98,9 @@ static eqnn_tensor *loss_of(const model *m)
     return eqnn_sum(eqnn_square(eqnn_sub(y, eqnn_from_double(m->c, PIECES, OUT, t[0]))));
 }
 
-static const char *file_in(const char *folder, const char *file, const char *ending)
+static const char *model_path(const model *m, const char *folder)
 {
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/%s%s", folder, file, ending);
-    return path;
+    return eqnn_path_in(m->c, folder, "%s.safetensors", m->name);
 }
 
 /* The file holds weights, Adam's memory and how many epochs are done. */
@@ -111,12 +109,12 @@ static void save(const model *m, const char *folder, int epoch)
     char text[16];
     snprintf(text, sizeof text, "%d", epoch);
     if (*folder && eqnn_note(m->c, "epoch", text))
-        eqnn_save(m->c, file_in(folder, m->name, ".safetensors"));
+        eqnn_save(m->c, model_path(m, folder));
 }
 
 static int load(const model *m, const char *folder)
 {
-    const char *path = file_in(folder, m->name, ".safetensors");
+    const char *path = model_path(m, folder);
     FILE *f = fopen(path, "rb");
     if (!f) return 0; /* the run was stopped before this model's turn */
     fclose(f);
@@ -234,9 +232,9 @@ static void draw(const model m[2], const char *folder)
 {
     eqnn_plot *plot = eqnn_plot_make(m[0].c, &(eqnn_plot_opts){ .title = "Eight pieces, learned",
         .x_label = "epoch", .y_label = "sum of squared errors", .log_y = 1 });
-    for (int i = 0; i < 2; i++)
-        eqnn_plot_csv(plot, file_in(folder, "log", ".csv"), m[i].name, 1, 2, NULL);
-    eqnn_plot_save(plot, file_in(folder, "losses", ".svg"));
+    const char *log = eqnn_path_in(m[0].c, folder, "log.csv");
+    for (int i = 0; i < 2; i++) eqnn_plot_csv(plot, log, m[i].name, 1, 2, NULL);
+    eqnn_plot_save(plot, eqnn_path_in(m[0].c, folder, "losses.svg"));
     eqnn_plot_free(plot);
 }
 
@@ -244,9 +242,10 @@ static void run(model m[2], int epochs, int resume, const char *folder)
 {
     eqnn_csv *log = NULL;
     if (*folder && eqnn_make_folder(m[0].c, folder))
-        log = eqnn_csv_open(m[0].c, file_in(folder, "log", ".csv"), "model,epoch,loss", resume);
+        log = eqnn_csv_open(m[0].c, eqnn_path_in(m[0].c, folder, "log.csv"), "model,epoch,loss",
+                            resume);
     for (int i = 0; i < 2 && *folder && !resume; i++) /* what an earlier run left there */
-        remove(file_in(folder, m[i].name, ".safetensors"));
+        remove(model_path(&m[i], folder));
     int done = 0;
     double start = eqnn_clock();
     while (done < 2 && !eqnn_error(m[0].c)) {

@@ -1,5 +1,7 @@
 /* trajectory.c - can an equivariant network learn how a chain of twelve beads moves?
 
+   cc -O2 -I. examples/trajectory.c -lm -o trajectory && ./trajectory   (--help lists the options)
+
    The chain obeys Newton: bonds, angles, a weak attraction, no noise (eqnn_chain in eqnn_data.h).
    Each sample is the chain now, and the model says where every bead is one frame later. You will
    see a table: models (--models, a list, or all) beside predictors that learn nothing at all.
@@ -24,10 +26,18 @@
    least-squares fit. Errors are in units of the data, per coordinate; the equivariance error is the
    largest |f(R x) - R f(x)| over random rotations and reflections of a random cloud of beads.
 
+   It teaches: first ask what there is to learn, and how far one comes who learns nothing; forces
+   that are the slope of a learned energy conserve it. Each model is a function of a few lines.
+
    Sizes of models and their rates are chosen for --history 2; with --history 1 they are those of
    the e3nn trajectory study, whose defects are mended: every frame is a graph of its own, positions
    as features are seen from the centre of their frame, attention is a softmax over the neighbours,
-   and all heads are trained. The study's runs, with its data (paths.npz of the dmol book):
+   whose values are summed and not averaged once more, and all heads are trained. Other differences:
+   models see positions about the mean of the training data and answer in units of the targets' root
+   mean square; layers of attention-network move the beads, where the study's replace their places;
+   the cloud for the equivariance error is N(0,1) at radius 3.5 and shrinks with the radius.
+
+   The study's runs, with its data (paths.npz of the dmol book):
 
       trajectory --history 1 --schedule constant --epochs 1000 --models mlp,gnn,small,large
                  --data paths.npz [--no-shuffle] [--target x]
@@ -37,8 +47,8 @@
 
       trajectory --models large,potential --epochs 200 --rollout 200
 
-   TEST: --models all --epochs 1 --frames 100 --hidden 4x0e+4x1o --heads 1 --rollout 5 --threads 1
-*/
+   "make test" runs it with
+      --models all --epochs 1 --frames 100 --hidden 4x0e+4x1o --heads 1 --rollout 5 --threads 1 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -57,7 +67,7 @@ typedef struct settings {
 typedef struct study {
     /* asked for */
     int history, to_position, bonds, epochs, batch, shuffle, constant_rate, rollout, resume;
-    double huber;                    /* 0: none */
+    double huber, decay;             /* 0: none */
     const char *data, *out, *models, *settings;
     settings asked;
     eqnn_opts context;
@@ -381,12 +391,18 @@ static eqnn_tensor *small(const predictor *p, eqnn_tensor *pos, eqnn_tensor *ste
     return eqnn_polynomial(pos, g, "", &o);
 }
 
+/* Bonds are the same both ways: a row for each pair. */
+static eqnn_tensor *of_pairs(eqnn_tensor *bonds, const eqnn_graph *g)
+{
+    return bonds && g->pairs ? eqnn_take(bonds, g->pair_edge_index) : bonds;
+}
+
 static eqnn_network_opts network_opts(const predictor *p, const eqnn_graph *g)
 {
     return (eqnn_network_opts){ .hidden = p->set.hidden, .out = "1x1o", .layers = p->set.layers,
                                 .lmax = p->set.lmax, .radius = p->set.radius,
                                 .basis = p->set.basis, .neighbours = 11,
-                                .edge_scalars = along_the_chain(p, g) };
+                                .edge_scalars = of_pairs(along_the_chain(p, g), g) };
 }
 
 static eqnn_tensor *large(const predictor *p, eqnn_tensor *pos, eqnn_tensor *step,
@@ -588,9 +604,7 @@ static void check_symmetry(predictor *p)
 
 static const char *model_path(const predictor *p)
 {
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/%s.safetensors", p->s->out, p->name);
-    return path;
+    return eqnn_path_in(p->s->c, p->s->out, "%s.safetensors", p->name);
 }
 
 /* One optimizer step on the samples listed; returns the mean squared error in units of the data. In
@@ -651,8 +665,7 @@ static eqnn_run *begin(predictor *p)
     int count = s->split - s->first, *samples = malloc((size_t)(count + 1) * sizeof *samples);
     eqnn_run_opts o = { .items = samples, .in_order = !s->shuffle, .batch = s->batch, .save = 10,
                         .epochs = s->epochs, .looks = s->epochs, .resume = s->resume,
-                        .settings = s->settings,
-                        .path = *s->out ? model_path(p) : NULL };
+                        .settings = s->settings, .path = model_path(p) };
     eqnn_mark mark = eqnn_mark_make(p->c);
     eqnn_rewind(mark, forward(p, 1, frame(s, s->first - 1), frame(s, s->first)));
     for (int i = 0; samples && i < count; i++) samples[i] = s->first + i;
@@ -667,7 +680,8 @@ static void train(predictor *p, eqnn_csv *log)
     const int *samples;
     p->test = NAN;
     p->training = begin(p);
-    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = p->set.rate });
+    eqnn_adam *adam = eqnn_adam_make(p->c, &(eqnn_adam_opts){ .rate = p->set.rate,
+                                                               .decay = p->s->decay });
     for (int n; (n = eqnn_run_next(p->training, &samples)) >= 0;) {
         if (n > 0) step(p, adam, n, samples);
         else end_epoch(p, log);
@@ -777,9 +791,8 @@ static void print_summary(eqnn_ctx *c, const predictor *p, int n)
 
 static void write_summary(const study *s, const predictor *p, int n)
 {
-    char path[1024];
-    snprintf(path, sizeof path, "%s/summary.csv", s->out);
-    eqnn_csv *f = eqnn_csv_open(s->c, path, "model,parameters,mse_train,mse_test,corr_cm,corr_p1,"
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
+                                "model,parameters,mse_train,mse_test,corr_cm,corr_p1,"
                                 "corr_p7x,corr_p12y,equivariance_error,equivariance_relative,"
                                 "seconds_per_epoch", 0);
     for (int i = 0; i < n; i++) {
@@ -819,9 +832,8 @@ static void print_rollout(const study *s, const predictor *p, int n)
 
 static void write_rollout(const study *s, const predictor *p, int n)
 {
-    char path[1024];
-    snprintf(path, sizeof path, "%s/rollout.csv", s->out);
-    eqnn_csv *f = eqnn_csv_open(s->c, path, "model,frame,rms_error,energy_error", 0);
+    eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "rollout.csv"),
+                                "model,frame,rms_error,energy_error", 0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k <= s->rollout; k++) {
             eqnn_csv_text(f, p[i].name);
@@ -877,20 +889,18 @@ static eqnn_series_opts style(const predictor *p, int i)
 
 static void draw_losses(const study *s, const predictor *p, int n)
 {
-    char path[1024];
     eqnn_plot *plot = eqnn_plot_make(s->c, &(eqnn_plot_opts){ .title = "Test error while training",
         .x_label = "epoch", .y_label = "mean squared error", .log_y = 1, .width = 680 });
-    snprintf(path, sizeof path, "%s/log.csv", s->out); /* that of a resumed run is whole */
+    const char *log = eqnn_path_in(s->c, s->out, "log.csv"); /* that of a resumed run is whole */
     for (int i = 0; i < n; i++)
-        if (p[i].net) eqnn_plot_csv(plot, path, p[i].name, 1, 3, NULL);
+        if (p[i].net) eqnn_plot_csv(plot, log, p[i].name, 1, 3, NULL);
     for (int i = 0; i < n; i++) {
         eqnn_series_opts o = style(p, i);
         if (!p[i].net)
             eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
                           (double[]){ p[i].test, p[i].test }, &o);
     }
-    snprintf(path, sizeof path, "%s/losses.svg", s->out);
-    eqnn_plot_save(plot, path);
+    eqnn_plot_save(plot, eqnn_path_in(s->c, s->out, "losses.svg"));
     eqnn_plot_free(plot);
 }
 
@@ -927,18 +937,16 @@ enum { MOST_PREDICTORS = 24 };
 static void draw_correlations(const study *s, predictor *p, int n)
 {
     eqnn_plot *panels[MOST_PREDICTORS] = { 0 };
-    char path[1024];
     int count = 0;
     for (int i = 0; i < n; i++)
         if (p[i].net) panels[count++] = correlation_panel(&p[i]);
-    snprintf(path, sizeof path, "%s/correlations.svg", s->out);
-    if (count) eqnn_plots_save(s->c, path, panels, count, 3);
+    if (count)
+        eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "correlations.svg"), panels, count, 3);
     for (int i = 0; i < count; i++) eqnn_plot_free(panels[i]);
 }
 
 static void draw_rollouts(const study *s, const predictor *p, int n)
 {
-    char path[1024];
     const predictor *best = best_model(p, n);
     double *time = malloc(((size_t)s->rollout + 1) * sizeof *time);
     eqnn_plot *both[2] = {
@@ -955,12 +963,10 @@ static void draw_rollouts(const study *s, const predictor *p, int n)
         eqnn_plot_add(both[0], p[i].name, s->rollout + 1, time, p[i].far, &o);
         eqnn_plot_add(both[1], NULL, s->rollout + 1, time, p[i].energy, &o);
     }
-    snprintf(path, sizeof path, "%s/rollout.svg", s->out);
-    eqnn_plots_save(s->c, path, both, 2, 2);
-    snprintf(path, sizeof path, "%s/trajectories.svg", s->out);
+    eqnn_plots_save(s->c, eqnn_path_in(s->c, s->out, "rollout.svg"), both, 2, 2);
     if (best)
-        eqnn_plot_trajectories(s->c, path, s->rollout + 1, s->beads, frame(s, s->split), best->run,
-                               "true", best->name);
+        eqnn_plot_trajectories(s->c, eqnn_path_in(s->c, s->out, "trajectories.svg"), s->rollout + 1,
+                               s->beads, frame(s, s->split), best->run, "true", best->name);
     eqnn_plot_free(both[0]);
     eqnn_plot_free(both[1]);
     free(time);
@@ -985,6 +991,7 @@ static const eqnn_option options[] = {
     { "schedule", "cosine", "of the rate: cosine or constant" },
     { "huber", "", "errors beyond so many times the root mean square of the targets count\n"
       "                     linearly, 0: none do; default 0.1, with --history 1 none" },
+    { "decay", "", "of weights in Adam (AdamW); default none" },
     { "rate", "", "of Adam; default (also below) the model's own" },
     { "hidden", "", "irreps of hidden features" },
     { "layers", "", "of large, 2106 and attention-network" },
@@ -999,7 +1006,7 @@ static const eqnn_option options[] = {
 
 /* What --resume needs to be told as before. */
 static const char repeated[] =
-    "history,target,bonds,frames,batch,shuffle,schedule,huber,rate,radius,seed";
+    "history,target,bonds,frames,batch,shuffle,schedule,huber,decay,rate,radius,seed";
 
 /* The value of a word option: its place in the list of two, -1 and an error otherwise. */
 static int choice(eqnn_args *a, const char *name, const char *first, const char *second)
@@ -1043,6 +1050,7 @@ static void understand(study *s, eqnn_args *a)
     s->history = eqnn_args_int(a, "history", 1, 2);
     s->asked = asked_for(a);
     s->huber = positive_or(a, "huber", s->history == 2 ? 0.1 : 0);
+    s->decay = positive_or(a, "decay", 0);
     s->to_position = choice(a, "target", "dx", "x");
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
@@ -1159,17 +1167,15 @@ static void report(study *s, predictor *p, int n)
 static void run(study *s)
 {
     predictor p[MOST_PREDICTORS];
-    char path[1024];
     eqnn_csv *log = NULL;
     int done = 0, n = 0;
     if (prepare(s)) n = list_predictors(s, p);
-    snprintf(path, sizeof path, "%s/log.csv", s->out);
     if (s->split - s->first < 1 || s->last - s->split < s->rollout + 8)
         eqnn_fail(s->c, "%d frames are too few: %d for the test, --rollout %d needs %d", s->frames,
                   s->last - s->split, s->rollout, s->rollout + 8);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
-        log = eqnn_csv_open(s->c, path, "model,epoch,mse_train,mse_test,seconds_per_epoch",
-                            s->resume);
+        log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
+                            "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
     if (!eqnn_error(s->c))
         printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
                s->beads, s->split - s->first, s->last - s->split);

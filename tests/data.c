@@ -1,8 +1,11 @@
 /* data.c - eqnn_data.h: files, the chain, tasks, systems, batches, scores, options, logs, plots,
             runs */
+#define _XOPEN_SOURCE 700 /* terminals */
 #include "test.h"
 #include "../eqnn_data.h"
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 /* ---- files ---- */
 
@@ -252,6 +255,34 @@ TEST(chain_energy)
     CHECK_NEAR(sum, 0, 1e-12);
 }
 
+/* A step leads from one recorded frame to the next, and back when the velocities are reversed. */
+TEST(chain_step)
+{
+    eqnn_ctx *c = test_context();
+    double pos[2][36], vel[2][36], x[36], v[36], force[36], next[36];
+    eqnn_chain_opts o;
+    memset(&o, 0, sizeof o);
+    o.frames = 2;
+    o.spatial = o.centred = 1;
+    CHECK(eqnn_chain(c, &o, pos[0], vel[0]));
+    memcpy(x, pos[0], sizeof x);
+    memcpy(v, vel[0], sizeof v);
+    eqnn_chain_force(&o, x, force);
+    eqnn_chain_step(&o, x, v, force);
+    eqnn_chain_force(&o, x, next);
+    for (int i = 0; i < 36; i++) {
+        CHECK_NEAR(x[i], pos[1][i], 1e-15);
+        CHECK_NEAR(v[i], vel[1][i], 1e-15);
+        CHECK_NEAR(force[i], next[i], 1e-15);
+        v[i] = -v[i];
+    }
+    eqnn_chain_step(&o, x, v, force);
+    for (int i = 0; i < 36; i++) {
+        CHECK_NEAR(x[i], pos[0][i], 1e-12);
+        CHECK_NEAR(v[i], -vel[0][i], 1e-12);
+    }
+}
+
 TEST(chain_repeats)
 {
     eqnn_ctx *c = test_context(), *d = test_context();
@@ -455,6 +486,26 @@ TEST(splits)
     CHECK(eqnn_split(c, 0, fractions + 1, 1, 1, items, first) && first[1] == 0);
 }
 
+/* Each number once; seed and stream give other orders, and all six of three come about evenly. */
+TEST(permutations)
+{
+    enum { N = 500 };
+    int order[3][N], seen[N] = { 0 }, six[27] = { 0 };
+    for (int k = 0; k < 3; k++) eqnn_permutation(1 + (k == 1), 7 + (k == 2), N, order[k]);
+    for (int i = 0; i < N; i++) seen[order[0][i]]++;
+    for (int i = 0; i < N; i++) CHECK(seen[i] == 1);
+    for (int k = 1; k < 3; k++) CHECK(memcmp(order[0], order[k], sizeof order[0]) != 0);
+    eqnn_permutation(1, 7, N, order[1]);
+    CHECK(memcmp(order[0], order[1], sizeof order[0]) == 0);
+    for (uint64_t stream = 0; stream < 6000; stream++) {
+        eqnn_permutation(1, stream, 3, seen);
+        six[9 * seen[0] + 3 * seen[1] + seen[2]]++;
+    }
+    const int which[6] = { 5, 7, 11, 15, 19, 21 }; /* 012 021 102 120 201 210 */
+    for (int k = 0; k < 6; k++) CHECK(abs(six[which[k]] - 1000) < 150); /* 5 deviations */
+    eqnn_permutation(1, 7, 0, NULL);
+}
+
 TEST(batches)
 {
     eqnn_ctx *c = test_context();
@@ -515,6 +566,32 @@ static void read_text(const char *path, char *text, size_t size)
     size_t n = f ? fread(text, 1, size - 1, f) : 0;
     text[n] = 0;
     if (f) fclose(f);
+}
+
+/* Standard output is a terminal of our own for a while; other files are none. */
+TEST(terminals)
+{
+    int mode = O_RDWR | O_NOCTTY, both = posix_openpt(mode), before = dup(1);
+    int side = both >= 0 && !grantpt(both) && !unlockpt(both) ? open(ptsname(both), mode) : -1;
+    FILE *file = tmpfile();
+    CHECK(file && !eqnn_is_terminal(file) && !eqnn_colour(file));
+    if (file) fclose(file);
+    if (side < 0 || before < 0) return; /* there are none here */
+    fflush(stdout);
+    dup2(side, 1);
+    setenv("TERM", "xterm", 1);
+    setenv("NO_COLOR", "", 1);
+    int terminal = eqnn_is_terminal(stdout), colour = eqnn_colour(stdout);
+    setenv("NO_COLOR", "1", 1);
+    int plain = eqnn_is_terminal(stdout) && !eqnn_colour(stdout);
+    unsetenv("NO_COLOR");
+    setenv("TERM", "dumb", 1);
+    int dumb = eqnn_is_terminal(stdout) || eqnn_colour(stdout);
+    dup2(before, 1);
+    CHECK(terminal && colour && plain && !dumb);
+    close(before);
+    close(side);
+    close(both);
 }
 
 static int read_args(eqnn_args *a, const char *words)
@@ -648,6 +725,18 @@ TEST(logs)
     remove("test_folder");
     CHECK(!eqnn_make_folder(c, "/dev/null/a"));
     CHECK_ERROR(c, "cannot make the folder '/dev/null/a'");
+}
+
+TEST(paths)
+{
+    eqnn_ctx *c = test_context();
+    const char *one = eqnn_path_in(c, "a/b", "%s%d.csv", "log", 3);
+    CHECK_TEXT(eqnn_path_in(c, "/", "x"), "//x");
+    CHECK_TEXT(one, "a/b/log3.csv");
+    CHECK_TEXT(eqnn_path_in(c, "", "log.csv"), "");
+    CHECK_TEXT(eqnn_path_in(c, NULL, "log.csv"), "");
+    CHECK_TEXT(eqnn_path_in(c, "a", "%0256d", 0), "");
+    CHECK_ERROR(c, "is too long for the name of a file");
 }
 
 TEST(tables)

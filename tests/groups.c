@@ -104,6 +104,23 @@ TEST(equal_content_equal_pointer)
     CHECK(eqnn_group_real(own) == own);
 }
 
+/* Quarter turns, 0 1 -1 0, of axes 3 and 1 of four; places that follow each other need no list. */
+TEST(embeddings)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *turns = eqnn_group_make(c, "C(4)");
+    const double quarter[16] = { 1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0, 0, 1, 0, 0 }, *h;
+    const eqnn_group *g = eqnn_group_embed(turns, 4, (const int[]){ 3, 1 });
+    CHECK_TEXT(eqnn_group_name(g), "Embed(C(4),4,3,1)");
+    CHECK(g == eqnn_group_make(c, "Embed(C(4),4,3,1)"));
+    if (CHECK(eqnn_group_discrete(g, &h) == 1)) CHECK(apart(h, quarter, 16) < 1e-15);
+    g = eqnn_group_embed(turns, 4, (const int[]){ 1, 2 });
+    CHECK_TEXT(eqnn_group_name(g), "Embed(C(4),4,1)");
+    CHECK_TEXT(eqnn_group_name(NULL), "");
+    CHECK(!eqnn_group_embed(turns, 1, (const int[]){ 0 }));
+    CHECK_ERROR(c, "group_embed: C(4) has 2 dimensions, there are 1 places");
+}
+
 /* Pairs of stickers fall into 9 orbits under the true group and into 6 under the published one. */
 TEST(rubiks_cube)
 {
@@ -791,6 +808,26 @@ TEST(operations_on_labels)
           eqnn_rep_label(eqnn_rep_make(c, "2*V", eqnn_group_make(c, "S(3)"))));
     CHECK_TEXT(eqnn_label_of(eqnn_concat(x, y))->name, "2xV(SO(3))+2xV(S(3))+1xV(S(3))**2");
     CHECK(eqnn_label_of(eqnn_add(x, eqnn_scale(x, 2))) == eqnn_rep_label(r));
+}
+
+/* Turned with its label on, or by the matrix of r: the same numbers. */
+TEST(tensors_are_turned)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "SL(2)");
+    const eqnn_rep *r = eqnn_rep_make(c, "V*V.T + 2 + V", g), *p;
+    double element[4], rho[64];
+    const double *e = element;
+    CHECK(eqnn_group_sample(g, "turn", 1, element) && eqnn_rep_matrix(r, &g, &e, 1, rho));
+    eqnn_tensor *x = test_normal(c, 5, 8);
+    eqnn_tensor *y = eqnn_matmul_t(x, eqnn_from_double(c, 8, 8, rho), 0, 1);
+    eqnn_tensor *turned = eqnn_rep_turn(eqnn_from_rep(x, r), &g, &e, 1);
+    CHECK(eqnn_label_of(turned) == eqnn_rep_label(r));
+    CHECK_SAME(eqnn_to_rep(turned, r), y, test_eps(1e-13, 1e-5));
+    CHECK_SAME(eqnn_rep_turn(x, &g, &e, 1), x, 0); /* invariant numbers */
+    CHECK(!eqnn_rep_permutation(r));
+    p = eqnn_rep_make(c, "V**2 + 3*V.T + 1", eqnn_group_make(c, "S(4)"));
+    CHECK(eqnn_rep_permutation(p) && !eqnn_rep_permutation(NULL));
 }
 
 /* v |v|^2 and the cross product of pairs; wrong: v on top of ones */

@@ -1,9 +1,9 @@
 #!/bin/sh
 # run.sh command ... - runs each, shows what it prints, and ends with the sum "N passed, N failed"
 # A test program says at its end how many passed; an example (examples/NAME.c) counts as one: it is run
-# with the arguments of the line "TEST: ..." in its head, or with --epochs 1, then once more with --resume
-# if it takes that; and it must fail where nothing can be printed. JOBS run side by side, and what they
-# print is shown in the order of the commands.
+# with the arguments that end its head, after '"make test" runs it with', or with --epochs 1, then
+# once more with --resume if it takes that; and it must fail where nothing can be printed. JOBS run
+# side by side, and what they print is shown in the order of the commands.
 work=${EXAMPLES:-build}/run
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that wait leave the core to others
 
@@ -35,7 +35,8 @@ command_of() {
     case $1 in
     examples/*.c)
         name=$(basename "$1" .c)
-        arguments=$(sed -n 's/^.*TEST:  *\(--.*\)$/\1/p' "$1" | sed 's/ *\*\/.*//' | head -n 1)
+        arguments=$(sed -n '/"make test" runs it with$/,/\*\//p' "$1" | sed '1d;s/\*\///' |
+            tr -s ' \n' ' ')
         [ -n "$arguments" ] || arguments="--epochs 1"
         mkdir -p "$work/$name"
         command="$EXAMPLES/$name $arguments"

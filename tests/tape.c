@@ -146,6 +146,94 @@ TEST(derivatives_of_every_function)
     }
 }
 
+/* Are these the numbers of x? */
+static int is(eqnn_tensor *x, const double *values)
+{
+    int same = eqnn_rows(x) > 0;
+    for (int i = 0; i < eqnn_rows(x) * eqnn_cols(x); i++)
+        same &= eqnn_at(x, i / eqnn_cols(x), i % eqnn_cols(x)) == values[i];
+    return same;
+}
+
+/* --- functions by their names, against formulas of the C library --- */
+
+static eqnn_tensor *power(eqnn_tensor *x) { return eqnn_pow(x, 3); }
+static eqnn_tensor *leaky(eqnn_tensor *x) { return eqnn_leaky_relu(x, 0.2); }
+static eqnn_tensor *clamped(eqnn_tensor *x) { return eqnn_square(eqnn_clamp(x, -1, 1.5)); }
+
+TEST(functions_of_one)
+{
+    eqnn_tensor *(*const f[10])(eqnn_tensor *) = {
+        power, eqnn_sigmoid, eqnn_relu, leaky, eqnn_gelu, eqnn_erf, eqnn_softplus, eqnn_elu,
+        clamped, eqnn_abs };
+    const double at[6] = { -2.1, -0.7, -0.2, 0.3, 1.2, 3.2 };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_from_double(c, 2, 3, at), *y[10];
+    for (int k = 0; k < 10; k++) {
+        y[k] = f[k](x);
+        CHECK_DERIVATIVES(f[k], x, 2);
+    }
+    for (int i = 0; i < 6; i++) {
+        double t = at[i], cut = fmin(fmax(t, -1), 1.5);
+        double want[10] = { t * t * t, 1 / (1 + exp(-t)), t > 0 ? t : 0, t > 0 ? t : 0.2 * t,
+                            t * (1 + erf(t / sqrt(2))) / 2, erf(t), log(1 + exp(t)),
+                            t > 0 ? t : exp(t) - 1, cut * cut, fabs(t) };
+        for (int k = 0; k < 10; k++)
+            CHECK_NEAR(eqnn_at(y[k], i / 3, i % 3), want[k], test_eps(1e-14, 3e-6));
+    }
+    CHECK_NEAR(eqnn_value(eqnn_pow(eqnn_full(c, 1, 1, 2), -1.5)), pow(2, -1.5), 1e-6);
+}
+
+/* Of equals the first gets the gradient. */
+TEST(functions_of_two)
+{
+    eqnn_ctx *c = test_context();
+    const double one[4] = { 1, -2, 3, 4 }, two[4] = { 2, -2, -3, 5 };
+    const double same[4] = { 0, 1, 0, 0 }, least[4] = { 1, -2, -3, 4 }, most[4] = { 2, -2, 3, 5 };
+    const double by_least[4] = { 1, 1, 0, 1 }, by_most[4] = { 0, 1, 1, 0 };
+    eqnn_tensor *a = eqnn_from_double(c, 2, 2, one), *b = eqnn_from_double(c, 2, 2, two);
+    eqnn_tensor *low = eqnn_min(a, b), *high = eqnn_max(a, b);
+    CHECK(is(eqnn_equal(a, b), same) && is(low, least) && is(high, most));
+    CHECK(is(eqnn_grad(eqnn_sum(low), a), by_least) && is(eqnn_grad(eqnn_sum(high), a), by_most));
+    a = test_normal(c, 3, 2);
+    b = test_normal(c, 3, 2);
+    CHECK_DERIVATIVES2(eqnn_min, a, b, 2);
+    CHECK_DERIVATIVES2(eqnn_max, a, b, 2);
+}
+
+static eqnn_tensor *pick_and_put(eqnn_tensor *x)
+{
+    const int column[3] = { 2, 0, 2 };
+    eqnn_ints *i = eqnn_ints_make(eqnn_context(x), 3, column, 4, 0);
+    return eqnn_put(eqnn_square(eqnn_pick(x, i)), i, 4);
+}
+
+TEST(one_entry_a_row)
+{
+    eqnn_ctx *c = test_context();
+    const double rows[12] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 };
+    const double picked[12] = { 0, 0, 9, 0, 25, 0, 0, 0, 0, 0, 121, 0 };
+    eqnn_tensor *x = eqnn_from_double(c, 3, 4, rows);
+    CHECK(is(pick_and_put(x), picked));
+    CHECK_DERIVATIVES(pick_and_put, test_normal(c, 3, 4), 2);
+    eqnn_ints *wide = eqnn_ints_make(c, 3, (const int[]){ 0, 3, 4 }, 5, 0);
+    CHECK(!eqnn_pick(x, wide));
+    CHECK_ERROR(c, "pick: index 4 of row 2 lies outside 0..3");
+    CHECK(!eqnn_put(eqnn_slice(x, 0, 1), wide, 4));
+    CHECK_ERROR(c, "put: index 4 of row 2 lies outside 0..3");
+}
+
+TEST(logarithm_of_a_sum)
+{
+    eqnn_ctx *c = test_context();
+    const double rows[6] = { 0.5, -1, 2, 1000, 1000, -1000 };
+    eqnn_tensor *y = eqnn_logsumexp(eqnn_from_double(c, 2, 3, rows));
+    CHECK(eqnn_rows(y) == 2 && eqnn_cols(y) == 1);
+    CHECK_NEAR(eqnn_at(y, 0, 0), log(exp(0.5) + exp(-1) + exp(2)), test_eps(1e-14, 1e-6));
+    CHECK_NEAR(eqnn_at(y, 1, 0), 1000 + log(2), test_eps(1e-14, 1e-6)); /* nothing overflows */
+    CHECK_DERIVATIVES(eqnn_logsumexp, test_normal(c, 3, 4), 2);
+}
+
 /* The n-th derivative by the tape, n times eqnn_grad, against the kernel's own n-th derivative. */
 TEST(derivatives_of_high_order)
 {
@@ -265,6 +353,24 @@ TEST(made_once)
     CHECK_NEAR(eqnn_at(with_squared(&x, 1, NULL), 0, 0), eqnn_at(x, 0, 0) + eqnn_at(x, 0, 1), 1e-6);
     CHECK(times_made == 3);
     CHECK_OK(c);
+}
+
+/* w - rate dw, with a rate that is changed between the steps */
+TEST(descent)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *w = eqnn_param(c, "w", 2, 2, NULL);
+    eqnn_sgd *sgd = eqnn_sgd_make(c, &(eqnn_sgd_opts){ .rate = 0.25 });
+    double at = eqnn_at(w, 1, 0);
+    for (int k = 0; k < 2; k++) {
+        CHECK(eqnn_backward(eqnn_scale(eqnn_sum(eqnn_square(w)), 0.5))); /* dw = w */
+        CHECK(eqnn_sgd_step(sgd));
+        at -= (k ? 0.5 : 0.25) * at;
+        CHECK_NEAR(eqnn_at(w, 1, 0), at, 1e-6);
+        eqnn_sgd_rate(sgd, 0.5);
+    }
+    eqnn_sgd_rate(sgd, -1);
+    CHECK_ERROR(c, "-1 is no rate");
 }
 
 /* What was not recorded has no gradient; zeros would be forces of nothing. */
@@ -448,14 +554,6 @@ TEST(same_numbers_for_the_same_name)
     CHECK(a != b);
     eqnn_tick(c);
     CHECK(a != eqnn_at(eqnn_normal(c, "x", 3, 3), 1, 1));
-}
-
-static int is(eqnn_tensor *x, const double *values)
-{
-    int same = eqnn_rows(x) > 0;
-    for (int i = 0; i < eqnn_rows(x) * eqnn_cols(x); i++)
-        same &= eqnn_at(x, i / eqnn_cols(x), i % eqnn_cols(x)) == values[i];
-    return same;
 }
 
 /* The first of equals, infinities beside it, a segment of nothing. */
