@@ -3622,6 +3622,8 @@ static void eqnn__fn_arc(eqnn__fn *f)
     }
 }
 
+/* The derivative of that order of a function, as one of the few kinds that loops know: with the
+   numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there. */
 static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
 {
     int n = order < 0 ? 0 : order > EQNN__ORDERS ? EQNN__ORDERS : order;
@@ -4752,6 +4754,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(gauss)(const eqnn__fn *f, EQNN__VEC x)
     return y * EQNN__K(polynomial)(f->a, f->degree, z);
 }
 
+/* f of one vector of numbers. A call names its kind, so that only that case is compiled there. */
 EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
 {
     EQNN__VEC w, h, s, zero = EQNN__K(splat)(0);
@@ -4831,6 +4834,7 @@ static void EQNN__K(sine_loop)(const eqnn__fn *f, size_t n, const eqnn_real *x, 
     }
 }
 
+/* y = f(x): a loop for each kind, without a choice in it. Kinds not listed go number by number. */
 static void EQNN__K(unary_vectors)(const eqnn__fn *f, size_t n, const eqnn_real *x, eqnn_real *y)
 {
 #define EQNN__CASE(kind) \
@@ -6743,6 +6747,8 @@ static int eqnn__map_plain(const eqnn__in *in, size_t rows, size_t cols)
     return (in->cs == 1 || in->cs == 0) && (rows == 1 || in->rs == in->cs * cols);
 }
 
+/* One thread's share: strips short enough to stay in the cache between the passes of a loop, of one
+   row or of several short ones. */
 static void eqnn__map_block(const void *job, size_t block, int thread)
 {
     const eqnn__map_job *j = (const eqnn__map_job *)job;
@@ -6770,6 +6776,8 @@ static void eqnn__map_block(const void *job, size_t block, int thread)
     }
 }
 
+/* y = f(a, b, c) number by number: what is contiguous, or a single column, becomes one long row;
+   then rows (or runs of the one) are cut for the threads by size alone. */
 static void eqnn__cpu_map(eqnn__device *d, int op, int order, size_t rows, size_t cols, eqnn__in a,
                           eqnn__in b, eqnn__in c, double p0, double p1, eqnn_real *out)
 {
@@ -7260,6 +7268,8 @@ static void eqnn__gemm_cut(const eqnn__device *d, eqnn__gemm_job *g)
     }
 }
 
+/* C = alpha op(A) op(B) + beta C, batch times: a plain loop for the smallest, dot products for one
+   row or column, a BLAS where there is one, else packed panels. */
 static void eqnn__cpu_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
                            double alpha,
                           const eqnn_real *A, size_t lda, size_t sa, const eqnn_real *B, size_t ldb,
@@ -7944,6 +7954,8 @@ static void eqnn__couple_rows(const eqnn__tile *t, int H, const eqnn_real *h, eq
                (size_t)H * sizeof(eqnn_real));
 }
 
+/* One tile of items: y (and h) are put into lanes, every panel of paths is computed, and what was
+   summed in lanes, dy and dh, is added to its rows. */
 static void eqnn__couple_tile(eqnn__couple_work *k)
 {
     const eqnn__job *j = k->job;
@@ -7978,6 +7990,7 @@ static void eqnn__couple_tile(eqnn__couple_work *k)
         }
 }
 
+/* Where a thread's pieces of memory lie; those that are read before they are written are zero. */
 static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__tile *t,
                                char *memory)
 {
@@ -8022,6 +8035,8 @@ static void eqnn__poly_pack(const eqnn__poly_plan_t *p, int slot, const eqnn__ti
     }
 }
 
+/* Sixteen items at a time: the columns that records name are packed into lanes, then one pass over
+   the records for every output, with tangents one for every slot that has a direction. */
 static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
 {
     const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)j->f->plan;
@@ -8866,6 +8881,7 @@ static void eqnn__couple_panels(eqnn__couple_plan_t *p, eqnn__panel *panel, eqnn
     eqnn__couple_panel(p, 0, INT_MAX, q, block, spans);
 }
 
+/* Paths in their order. Those that share y and C share the entries of M = C y, too. */
 static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *paths, int n,
                               const int *order)
 {
@@ -8893,6 +8909,7 @@ static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *pa
     }
 }
 
+/* Counts first (entries of M, records of C, columns of y), then arrays of just that size. */
 static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths, int n)
 {
     size_t entries = 1, records = 1, columns = 1, N = (size_t)(n > 0 ? n : 1);
@@ -8958,6 +8975,7 @@ static void eqnn__mix_blocks(eqnn__mix_plan_t *p, char *fresh, char *const seen[
     p->fresh = fresh;
 }
 
+/* Blocks, and which of them write their part of a slot first (fresh: set instead of added to). */
 static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, int n)
 {
     size_t size[3] = { 1, 1, 1 }, N = (size_t)(n > 0 ? n : 1), end;
@@ -8989,6 +9007,7 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
     return p;
 }
 
+/* Records with columns renumbered by first use, so that only these are packed. */
 static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_record *records, int n)
 {
     size_t N = (size_t)(n > 0 ? n : 1), S = (size_t)slots;
@@ -9725,6 +9744,8 @@ static eqnn_tensor *eqnn__reversible_part(eqnn_tensor *const *x, int n, void *us
                       name, r->block, h->rows, h->cols, x[0]->rows, x[0]->cols);
 }
 
+/* Both streams through all blocks, f and g in turn: s[half] += f(s[other]). Unrecorded the sum is
+   written over the old stream and everything else forgotten. */
 static eqnn_tensor *eqnn__reversible_trunk(eqnn_tensor *const *x, int n, void *user)
 {
     eqnn__reversible r = *(const eqnn__reversible *)user;
@@ -9810,6 +9831,8 @@ static int eqnn__undo_start(eqnn__undo *u, const eqnn_tensor *y, const eqnn_tens
     return 1;
 }
 
+/* From the last half of a block to the first: its function again, recorded; its sweep; and the
+   stream as it was before, by taking the function's value away. */
 static void eqnn__reversible_backward(eqnn__sweep *s, const eqnn__node *n, eqnn__checkpoint *k,
                                       eqnn_tensor *g)
 {
@@ -10040,6 +10063,7 @@ static void eqnn__map_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
     if (t && eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__map(x, n->i[0], n->p[0], n->i[1], g));
 }
 
+/* What each operation passes on to its inputs: the table of all rules. */
 static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
 {
     eqnn_tensor *g = eqnn__cotangent(s, n, 0), *x = n->in[0];
@@ -11413,6 +11437,9 @@ static void eqnn__form_give(eqnn__sweep *s, const eqnn__node *n, unsigned mask, 
         if (mask >> i & 1) eqnn__give(s, n, at++, g[i]);
 }
 
+/* A form's outputs are linear in each slot it was given values v for: they are derived with the
+   cotangents c put in the slots of the outputs. With directions t they are sums over i in which t_i
+   stands for v_i, and are derived term by term. */
 static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 {
     const eqnn__form_node *a = (const eqnn__form_node *)n->aux;
@@ -12721,6 +12748,7 @@ static int eqnn__stored_check(eqnn__json *j, eqnn__stored *s, const int64_t offs
     return 0;
 }
 
+/* { "dtype": .., "shape": .., "data_offsets": .. } in any order, each once and nothing else */
 static int eqnn__json_entry(eqnn__json *j, const char *name)
 {
     eqnn_file *f = j->f;
@@ -13371,6 +13399,7 @@ static int eqnn__texts_differ(eqnn_ctx *c, const char *const *text, int n, const
     return !c->failed;
 }
 
+/* Everything is looked at before the file is touched. */
 static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *names,
                             eqnn_tensor *const *tensors, int n, const char *const *keys,
                             const char *const *texts, int metas)
@@ -16184,6 +16213,7 @@ struct eqnn__layout {
     eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
 };
 
+/* Both permutations between e3nn's order of columns and ours, and the copy each column is of. */
 static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *label)
 {
     size_t n = (size_t)label->cols;
@@ -17409,6 +17439,7 @@ static int eqnn__full_outer(eqnn__full *full, const eqnn_product *p, const eqnn_
     return full->outer && full->contract;
 }
 
+/* The couplings into pairs of copies and the mixing behind them. */
 static eqnn__full *eqnn__full_make(const eqnn_product *p, int shared)
 {
     eqnn__pairs a;
@@ -18901,6 +18932,7 @@ static const eqnn_reduced *eqnn__symmetric_power(eqnn_ctx *c, const eqnn_irreps 
     return eqnn_reduced_make(c, text, in->name, &o);
 }
 
+/* The symmetric powers of one copy up to the highest order, from which all records follow. */
 static int eqnn__contraction_fill(eqnn_ctx *c, eqnn__contraction *k)
 {
     int(*one)[3] = (int(*)[3])eqnn__temp(c, (size_t)k->in->blocks, sizeof *one);
@@ -19145,6 +19177,7 @@ static int eqnn__linear_path_fits(eqnn_ctx *c, const eqnn_irreps *in, const eqnn
     return 0;
 }
 
+/* Each pair of equal irreps is a block of the mixing; weights follow each other in e3nn's order. */
 static int eqnn__linear_mix(eqnn_ctx *c, eqnn__linear_entry *e)
 {
     int path[2], n = 0;
@@ -20540,6 +20573,7 @@ typedef struct eqnn__from_left {
 
 static eqnn_tensor *eqnn__multiply_left(eqnn_tensor *x, const eqnn__from_left *a);
 
+/* M (or its transpose) times each row read as [k, C]: for C = 1 one product for all rows. */
 static eqnn_tensor *eqnn__left_value(eqnn_tensor *const *x, int n, void *user)
 {
     const eqnn__from_left *a = (const eqnn__from_left *)user;
@@ -20876,6 +20910,7 @@ static const eqnn_label *eqnn__frame_label(eqnn_ctx *c, const eqnn_irreps *a, in
     return b ? eqnn__label(c, b, n) : NULL;
 }
 
+/* Turning as a coupling: the path of a block and order m takes row m of D from y; C is the unit. */
 static const void *eqnn__turn_plan(eqnn_ctx *c, const eqnn__frame_entry *e)
 {
     const eqnn_irreps *a = e->irreps;
@@ -21181,6 +21216,7 @@ static const void *eqnn__so2_scale(eqnn_ctx *c, const eqnn__so2_entry *e, int *c
     return eqnn__copy_plan(c, map, e->in->cols, e->radial);
 }
 
+/* Blocks of weights, order by order: of +-m first the real then the imaginary part. */
 static int eqnn__so2_fill(eqnn_ctx *c, eqnn__so2_entry *e)
 {
     size_t orders = (size_t)e->orders;
@@ -21325,6 +21361,8 @@ static void eqnn__sphere_defaults(int lmax, int mmax, int frame, int *beta, int 
     if (*alpha == 0) *alpha = frame ? 6 * mmax + 10 : 6 * lmax + 6;
 }
 
+/* Matrices to and from the grid for a row as it stands: in the frame ordered by m, else by l;
+   degrees above mmax are scaled for the orders they lost. */
 static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
 {
     eqnn__grid g;
@@ -22496,6 +22534,8 @@ static int eqnn__cloud_fill(eqnn_graph *g, eqnn__cloud *q, eqnn__lists *here, in
     return 1;
 }
 
+/* A radius graph whose positions are on a GPU: cells, counts and lists are made there; only the
+   number of edges comes back. */
 static const eqnn_graph *eqnn__graph_away(const eqnn__search *s, eqnn_tensor *pos,
                                           const eqnn_graph_opts *o)
 {
@@ -24099,6 +24139,7 @@ static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equifo
 
 /* --- Equiformer: linear maps and norms, degree by degree --- */
 
+/* Every block of a degree into every block of it, one full matrix for each degree. */
 static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out)
 {
     eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_MIX, in, out);
@@ -24899,6 +24940,7 @@ static eqnn_tensor *eqnn__former_table(const eqnn__former *a, eqnn_ints *index, 
     return before ? eqnn_concat(before, y) : y;
 }
 
+/* What radial networks see beside lengths: rows of tables by kind and bond, and given numbers. */
 static eqnn_tensor *eqnn__former_seen(const eqnn__former *a)
 {
     const eqnn_equiformer_opts *o = &a->o;
