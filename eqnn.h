@@ -980,7 +980,8 @@ typedef struct eqnn_irreps_linear_opts {
     const int *bias_blocks;    /* or a flag per output block                         */
     eqnn_path_kind path_kind;  /* default element                                    */
     const int (*paths)[2];     /* (i_in, i_out); default all equal irreps            */
-    int path_count;
+    int path_count;            /* how many these are                                 */
+    eqnn_init weight;          /* of eqnn_irreps_linear; default N(0,1)              */
 } eqnn_irreps_linear_opts;
 /* e3nn's o3.Linear: "weight" [numel], "bias" */
 EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const char *irreps_out,
@@ -19324,7 +19325,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const
     eqnn_init zeros;
     memset(&zeros, 0, sizeof zeros);
     zeros.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *w = e->weights ? eqnn_param(x->ctx, "weight", 1, e->weights, NULL) : NULL;
+    const eqnn_init *init = opts ? &opts->weight : NULL;
+    eqnn_tensor *w = e->weights ? eqnn_param(x->ctx, "weight", 1, e->weights, init) : NULL;
     eqnn_tensor *bias = e->biases ? eqnn_param(x->ctx, "bias", 1, e->biases, &zeros) : NULL;
     return eqnn_leave(eqnn__linear_apply(e, x, w, bias));
 }

@@ -619,6 +619,10 @@ TEST(linear_options)
     CHECK(eqnn_cols(y) == 6 && eqnn_at(y, 1, 5) == 0 && eqnn_parameter_count(c) == 0);
     eqnn_irreps_map(x, eqnn_full(c, 1, 9, 1), NULL, out, NULL);
     CHECK_ERROR(c, "10 weights");
+    eqnn_irreps_linear_opts zero = { .weight = { .kind = EQNN_INIT_ZEROS } };
+    eqnn_tensor *nothing = eqnn_irreps_linear(eqnn_as(test_normal(c, 3, 5), eqnn_irreps_make(c,
+                                              "2x0e+1x1o")), "nothing", "3x0e+2x1o", &zero);
+    CHECK(eqnn_cols(nothing) == 9 && eqnn_value(eqnn_sum(eqnn_square(eqnn_as(nothing, NULL)))) == 0);
 }
 
 /* --- activations and gates --- */
