@@ -160,7 +160,11 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define EQNN__MAYBE_UNUSED __attribute__((unused))
+#ifdef __MINGW_PRINTF_FORMAT /* its printf knows %zu, what its compiler calls printf does not */
+#define EQNN__PRINTF(f, a) __attribute__((format(__MINGW_PRINTF_FORMAT, f, a)))
+#else
 #define EQNN__PRINTF(f, a) __attribute__((format(printf, f, a)))
+#endif
 #else
 #define EQNN__MAYBE_UNUSED
 #define EQNN__PRINTF(f, a)
@@ -4190,7 +4194,8 @@ typedef struct eqnn__loops {
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(EQNN_NO_VECTORS) && \
     !(defined(__i386__) && !defined(__SSE2__))
 #define EQNN__VECTORS /* define EQNN_NO_VECTORS to do without */
-#if (defined(__x86_64__) || defined(__i386__)) && !defined(__CUDACC__)
+#if (defined(__x86_64__) || defined(__i386__)) && !defined(__CUDACC__) && \
+    !(defined(__MINGW32__) && !defined(__OPTIMIZE__)) /* whose gcc breaks off over wide vectors */
 #define EQNN__X86
 #endif
 #endif
@@ -13975,7 +13980,7 @@ static int eqnn__next_width(const char **s, int *width)
     char *end;
     while (**s == ' ') (*s)++;
     if (!**s) return 0;
-    long n = strtol(*s, &end, 10);
+    long long n = strtoll(*s, &end, 10);
     if (end == *s || n < 1 || n > INT_MAX) return -1;
     while (*end == ' ') end++;
     if (*end == ',' && !end[1]) return -1;
@@ -19760,7 +19765,7 @@ static int eqnn__width(const char **text)
     char *end;
     while (*s == ' ' || *s == ',') s++;
     if (!*s) return 0;
-    long n = strtol(s, &end, 10);
+    long long n = strtoll(s, &end, 10);
     *text = end;
     while (*end == ' ') end++;
     return end == s || n < 1 || n > INT_MAX || (*end && *end != ',') ? -1 : (int)n;

@@ -336,10 +336,12 @@ static void add_file(study *s, const char *path)
     s->m = all;
 }
 
+#ifndef _WIN32
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
+#endif
 
 /* The .pdb and .ent files of a folder in the order of their names; 0 when it is no folder. */
 static int add_folder(study *s, const char *path)

@@ -52,7 +52,7 @@ static unsigned char made[4096];
 static size_t make_file(const char *json, size_t n, size_t size)
 {
     if (!n) n = strlen(json);
-    for (int k = 0; k < 8; k++) made[k] = (unsigned char)(n >> (8 * k));
+    for (int k = 0; k < 8; k++) made[k] = (unsigned char)((uint64_t)n >> (8 * k));
     memcpy(made + 8, json, n);
     for (size_t i = 0; i < size; i++) made[8 + n + i] = (unsigned char)(i + 1);
     return 8 + n + size;

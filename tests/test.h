@@ -223,15 +223,18 @@ TEST__UNUSED static int test_derive(eqnn_function f, eqnn_tensor *const *x, int 
     return test_near(error, 0, tol, file, line, what);
 }
 
-/* All weights as one number (FNV-1a): two runs that differ in one bit differ in it. */
+/* All weights as one number (FNV-1a): two runs that differ in one bit differ in it. The bytes of a
+   number are taken from its lowest to its highest, on every processor. */
 TEST__UNUSED static uint64_t test_hash(eqnn_ctx *c)
 {
+    const int one = 1;
+    size_t flip = *(const unsigned char *)&one ? 0 : sizeof(eqnn_real) - 1;
     uint64_t h = UINT64_C(14695981039346656037);
     for (int i = 0; i < eqnn_parameter_count(c); i++) {
         const eqnn_tensor *w = eqnn_parameter_at(c, i);
         const unsigned char *b = (const unsigned char *)eqnn_data(w);
         size_t n = (size_t)eqnn_rows(w) * (size_t)eqnn_cols(w) * sizeof(eqnn_real);
-        for (size_t k = 0; k < n; k++) h = (h ^ b[k]) * UINT64_C(1099511628211);
+        for (size_t k = 0; k < n; k++) h = (h ^ b[k ^ flip]) * UINT64_C(1099511628211);
     }
     return h;
 }

@@ -113,7 +113,7 @@ TEST(many_names)
     CHECK_OK(c);
     CHECK(eqnn_parameter(c, "w0") == first && eqnn_data(first) == data); /* nothing moves */
     for (int i = 0; i < 2000; i++)
-        if (eqnn_cols(eqnn_parameter(c, eqnn_format(c, "w%d", i))) != 1 + i % 11) CHECK(!"found");
+        if (eqnn_cols(eqnn_parameter(c, eqnn_format(c, "w%d", i))) != 1 + i % 11) CHECK(0);
 }
 
 /* ---- first numbers -------------------------------------------------------------------------- */
