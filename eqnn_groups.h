@@ -78,6 +78,8 @@ typedef struct eqnn_group_opts {
     int lie, discrete;            /* how many of each                                            */
     const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group           */
     const double *generators;     /* [discrete][d][d], invertible                                */
+    const int *permutations;      /* [discrete][d] in their place, without Lie generators: (h v)[i]
+                                     = v[p[i]]; d may be large                                   */
     const double *scale;          /* [lie] of the random Lie part of samples; default 1          */
     int complex_numbers;          /* matrices are pairs (re, im); default real                   */
 } eqnn_group_opts;
@@ -121,7 +123,9 @@ typedef struct eqnn_rep eqnn_rep;
        P   sign of the determinant         psi(k)   k-th irrep of rotations of the plane
        atom(G), (a)(G)  of the group named instead of g: V(Z(3)), T(2)(SO(3)), (V + V**2)(O(3))
    Groups with equal generators are one, whatever their names: all its atoms turn together, so that
-   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) cannot be.
+   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) cannot be. A product is a group
+   by itself, independent of its factors: V(S(5)) >> V of SO(3)xS(5) holds no map but zero. Where
+   vectors of the factors occur too, write V(SO(3))*V(S(5)) for that V.
    2V is 2*V and T2 is T(2). g may be NULL when every atom names its group. Errors name the column
    and what was expected. */
 EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn_group *g);
@@ -155,6 +159,10 @@ EQNN_API int eqnn_rep_same(const eqnn_rep *a, const eqnn_rep *b);
 /* The matrix [size][size] of one element of each group named in r: elements[i] is groups[i]'s. */
 EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
                              const double *const *elements, int n, double *out);
+/* That of an element of each Lie algebra: the derivative of rho(exp(t A)) at t = 0, A[i] being
+   groups[i]'s; groups that are not given stand still. */
+EQNN_API int eqnn_rep_derivative(const eqnn_rep *r, const eqnn_group *const *groups,
+                                 const double *const *A, int n, double *out);
 /* y = rho x of vectors without making the matrix: x, y [size] */
 EQNN_API int eqnn_rep_apply(const eqnn_rep *r, const eqnn_group *const *groups,
                             const double *const *elements, int n, const double *x, double *y);
@@ -171,8 +179,11 @@ EQNN_API eqnn_tensor *eqnn_rep_turn(eqnn_tensor *x, const eqnn_group *const *gro
 EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                int trials, double *absolute);
 /* Scalars, vectors, matrices, ... of g with as many channels in all, about equally many a rank: for
-   hidden layers. Without orthogonality V and V.T share each rank binomially. */
+   hidden layers. Without orthogonality V and V.T share each rank binomially. Of several groups (at
+   most 8) the products too, from the small ones on: Scalar, V(SO(3)), V(S(5)), V(SO(3))**2,
+   V(SO(3))*V(S(5)), ... */
 EQNN_API const eqnn_rep *eqnn_rep_uniform(const eqnn_group *g, int channels);
+EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int n, int channels);
 
 /* ------------------------------------------------------------------------------------------------
    4 >>bases   The vectors that no element of the group moves; for a map a >> b these are the
@@ -206,6 +217,10 @@ EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path);
 EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r); /* -1 and an error when it cannot be found */
 /* Q [dim][size]: rows are orthonormal basis vectors; complex ones as pairs (re, im). */
 EQNN_API int eqnn_basis_dense(const eqnn_rep *r, double *Q);
+/* Q [dim][size]: another basis, with as many zeros as elimination finds: each vector has a 1 where
+   the others have 0. Its other entries are often 0, 1 and -1, as the Levi-Civita tensor's for SO(3)
+   and V*V >> V. */
+EQNN_API int eqnn_basis_sparse(const eqnn_rep *r, double *Q);
 /* v [size] becomes P v: the nearest vector that no element moves (pairs for complex groups). */
 EQNN_API int eqnn_basis_project(const eqnn_rep *r, double *v);
 /* Why there is no equivariant map, in a sentence, when dim is 0; else what method was used. */
@@ -230,7 +245,8 @@ typedef struct eqnn_rep_linear_opts {
     int no_bias;    /* default a bias                                                            */
     int projected;  /* "weight" [out, in] and "bias" [out] are any numbers (columns sorted as in
                        the labels), made equivariant by projection at every call, as the paper's
-                       code has it: ten times as many numbers; default coefficients              */
+                       code has it, and starts them: ten times as many numbers; default
+                       coefficients                                                              */
 } eqnn_rep_linear_opts;
 EQNN_API eqnn_tensor *eqnn_rep_linear(eqnn_tensor *x, const char *name, const eqnn_label *out,
                                       const eqnn_rep_linear_opts *opts);
@@ -260,6 +276,7 @@ typedef struct eqnn_emlp_opts {
     int channels;                /* numbers in a hidden layer (eqnn_rep_uniform); default 384    */
     int layers;                  /* blocks before the last linear map; default 3                 */
     const eqnn_rep *hidden;      /* of all hidden layers; default by channels                    */
+    const eqnn_rep *const *hiddens; /* [layers] of each in its place; default .hidden            */
     int no_bilinear;             /* linear maps and gates only                                   */
     eqnn_rep_linear_opts linear; /* of all linear maps; with .projected bilinear weights start as
                                     N(0,1) too, and all is the paper's                           */
@@ -268,7 +285,9 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
                                       const eqnn_emlp_opts *opts);
 
 /* The whole network from columns that are in's to columns that are out's, both in their own order;
-   g says what hidden layers are made of (NULL with .hidden). Names: network.0.linear ...,
+   g says what hidden layers are made of (NULL with .hidden): where in and out are of factors of the
+   product g, of those that occur. What no equivariant map takes to the hidden layers, or from them
+   to out, is an error: it would be ignored, or constant. Names: network.0.linear ...,
    network.3. */
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
@@ -309,8 +328,8 @@ typedef struct eqnn_lie eqnn_lie;
 /* The table above; parentheses may be left out: "SE2". Lives as long as the context. */
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name);
 /* The same with alpha, see eqnn_lie_distance, behind it in parentheses, as the papers' commands
-   have it: "SE3(.2)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()", *alpha is
-   0.2. */
+   have it: "SE3(.2)", "SE3(1/5)", "RxSO2(.3)", "Rx(.1)"; without one, as in "T(3)" or "SO2()",
+   *alpha is 0.2. */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha);
 
 /* Your own: exp, log and lift are enough. n are rows; what is NULL is made of the others, taking an
@@ -376,9 +395,12 @@ EQNN_API int eqnn_lie_lift_given(const eqnn_lie *g, eqnn_tensor *points, eqnn_te
                                  int samples, eqnn_tensor **u, eqnn_tensor **q);
 
 /* v^-1 u for every edge, v the source's element and u the target's: [edges,cols]. Of SE(3) these
-   are LieTransformer's quaternion embeddings of pairs. (Of SE(2)_canonical, as published,
-   u^-1 v.) */
+   are LieTransformer's quaternion embeddings of pairs, whose signs are, as published, those of the
+   lifts' quaternions: see eqnn_lie_near. (Of SE(2)_canonical, as published, u^-1 v.) */
 EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const eqnn_graph *graph);
+/* The same elements, but of the quaternions q and -q, which turn alike, the one with w >= 0: then
+   what is between two lifts depends on the rotations only, with a jump at half a turn. */
+EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u);
 /* For every edge log(v^-1 u), q of the target, q of the source: [edges,pair_dim]. */
 EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                      const eqnn_graph *graph);
@@ -452,7 +474,7 @@ EQNN_API int eqnn_lie_cloud_keep(eqnn_lie_cloud *cloud);
 
 /* y_i = W flat(1/|S_i| sum over j in S_i of x_j (outer) k(pair_ij)) + b, where k is a network with
    16 outputs and S_i the edges into i with a distance below a radius r. Training moves r towards
-   the one that takes the share .fill of an example's points: r <- r + (fill - taken) / 2. Names:
+   the one that takes the share .fill of an example's points: r <- r + gain (fill - taken). Names:
    weightnet.0.module, .3.module, .6.module, their norms weightnet.1, .4, .7, linear (column
    16 c + k of its weight is channel c, output k), r. */
 typedef struct eqnn_lie_conv_opts {
@@ -461,6 +483,7 @@ typedef struct eqnn_lie_conv_opts {
     int sum;           /* no 1/|S_i|; default the mean                                           */
     double fill;       /* default 1                                                              */
     double radius;     /* r at first, of the distance's units; default 2                         */
+    double gain;       /* of the same units; default 1/2, below 0: r stays                       */
     int most;          /* at most so many neighbours of those within r, drawn at random (under
                           "neighbours", anew each tick); default all                             */
     int published;     /* as the paper's code has it: 1/|S_i| multiplies the bias too, and batch
@@ -486,7 +509,8 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
 /* LieResNet: a linear layer, blocks, act, a linear layer, the mean over an example's nodes:
    [examples,out]. Names: net.0.module, net.1 ... net.L the blocks, net.L+1 (norm), net.L+3.module.
    Published sizes: molecules 6 layers of width 1536; images 6 layers, see eqnn_lie_image_sizes;
-   springs 4 layers of width 384, without norms. */
+   springs 4 layers of width 384, without norms. The defaults of the paper's code are width 1536,
+   norms and fill 1/4 in the place of those below. */
 typedef struct eqnn_lie_resnet_opts {
     eqnn_lie_conv_opts conv;   /* of all blocks; conv.sum: the pool is a sum, too                */
     int layers;                /* blocks; default 6                                              */
@@ -2235,10 +2259,30 @@ static int eqnn__not_finite(const double *x, size_t each, int count)
     return -1;
 }
 
+/* Does each list hold every place once? */
+static int eqnn__perms_check(const eqnn__draft *d)
+{
+    int *seen = (int *)eqnn__take(d->c, (size_t)d->dim, sizeof *seen);
+    for (int k = 0; seen && k < d->discrete && !d->c->failed; k++)
+        for (int i = 0; i < d->dim; i++) {
+            int p = d->perm[(size_t)k * (size_t)d->dim + (size_t)i];
+            if (p >= 0 && p < d->dim && seen[p] == k) {
+                seen[p] = k + 1;
+                continue;
+            }
+            eqnn__fail(d->c, "group %s: permutation %d has %d at place %d, which is %s", d->name, k,
+                       p, i, p >= 0 && p < d->dim ? "there twice" : "none");
+            break;
+        }
+    eqnn__drop(d->c, seen, (size_t)d->dim, sizeof *seen);
+    return !d->c->failed;
+}
+
 static int eqnn__group_check(const eqnn__draft *d)
 {
     eqnn_ctx *c = d->c;
     size_t n = eqnn__square(d->dim, d->field);
+    if (d->perm) return eqnn__perms_check(d);
     int bad = eqnn__not_finite(d->A, n, d->lie);
     if (bad >= 0) eqnn__fail(c, "group %s: Lie generator %d is not finite", d->name, bad);
     bad = eqnn__not_finite(d->scale, 1, d->lie);
@@ -2272,17 +2316,24 @@ EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name, const eq
     if (!c || c->failed) return NULL;
     c->op = "group_of";
     eqnn__draft_start(&d, c, name ? name : "group");
+    int perms = opts && opts->permutations;
     if (!opts || (opts->lie > 0 && !opts->lie_generators) ||
-        (opts->discrete > 0 && !opts->generators)) {
+        (opts->discrete > 0 && !opts->generators && !perms)) {
         eqnn__fail(c, "group %s: the %s missing (NULL)", d.name,
                    opts ? "generators are" : "options are");
         return NULL;
     }
+    if (perms && (opts->lie > 0 || opts->generators || opts->complex_numbers)) {
+        eqnn__fail(c, "group %s: permutations stand alone, without matrices", d.name);
+        return NULL;
+    }
     int field = opts->complex_numbers ? 2 : 1;
-    int good = eqnn__draft_open(&d, opts->dim, opts->lie, opts->discrete, field, 0);
-    size_t n = good ? eqnn__square(d.dim, field) : 0;
+    int good = eqnn__draft_open(&d, opts->dim, opts->lie, opts->discrete, field, perms);
+    size_t n = good ? eqnn__square(d.dim, field) : 0, places = (size_t)d.discrete * (size_t)d.dim;
     if (good && d.lie) memcpy(d.A, opts->lie_generators, (size_t)d.lie * n * sizeof *d.A);
-    if (good && d.discrete) memcpy(d.h, opts->generators, (size_t)d.discrete * n * sizeof *d.h);
+    if (good && perms) memcpy(d.perm, opts->permutations, places * sizeof *d.perm);
+    else if (good && d.discrete)
+        memcpy(d.h, opts->generators, (size_t)d.discrete * n * sizeof *d.h);
     if (good && opts->scale) memcpy(d.scale, opts->scale, (size_t)d.lie * sizeof *d.scale);
     d.sampler = d.lie ? EQNN__SAMPLE_WALK : EQNN__SAMPLE_LISTED;
     const eqnn_group *g = NULL;
@@ -3993,7 +4044,8 @@ EQNN_API const eqnn_rep *eqnn_rep_dual(const eqnn_rep *a)
 /* The derivative of rho(exp(t A)) at t = 0 by central differences at t, t/2, t/4, ..., from which
    Richardson's extrapolation takes the errors t^2, t^4, ... away one after the other. */
 #define EQNN__LEVELS 6
-static int eqnn__rho_difference(eqnn__atom *a, const double *A, double t, double *work, double *out)
+static int eqnn__rho_difference(const eqnn__atom *a, const double *A, double t, double *work,
+                                double *out)
 {
     const eqnn_group *g = a->group;
     size_t all = eqnn__square(g->dim, g->field), n = eqnn__square(a->dim, g->field);
@@ -4008,7 +4060,7 @@ static int eqnn__rho_difference(eqnn__atom *a, const double *A, double t, double
     return 1;
 }
 
-static int eqnn__rho_derivative(eqnn__atom *a, const double *A, double *out)
+static int eqnn__rho_derivative(const eqnn__atom *a, const double *A, double *out)
 {
     const eqnn_group *g = a->group;
     size_t all = eqnn__square(g->dim, g->field), n = eqnn__square(a->dim, g->field);
@@ -4191,6 +4243,7 @@ static const eqnn__atom *eqnn__atom_define(const eqnn_group *g, const char *name
     a->name = eqnn__keep_string(c, name);
     a->dim = dim;
     a->rho = rho;
+    a->drho = drho;
     a->user = user_size ? eqnn__keep_copy(c, user, user_size, 1) : user;
     if (!a->name || (user_size && !a->user)) return NULL;
     if (!eqnn__rho_check(a) || !eqnn__rho_images(a, drho) || !eqnn__rho_flags(a)) return NULL;
@@ -4349,7 +4402,7 @@ typedef struct eqnn__action {
     eqnn_ctx *c;
     const eqnn_group *const *groups;
     const double *const *elements;
-    int n, count;
+    int n, count, lie; /* lie: elements are of the Lie algebras */
     const eqnn__atom *atom[EQNN__ATOMS];
     double *matrix[EQNN__ATOMS];
 } eqnn__action;
@@ -4370,7 +4423,7 @@ static void eqnn__action_start(eqnn__action *s, eqnn_ctx *c, const eqnn_group *c
     s->groups = groups;
     s->elements = elements;
     s->n = n;
-    s->count = 0;
+    s->count = s->lie = 0;
 }
 
 /* out = the matrix of g in this representation */
@@ -4390,13 +4443,30 @@ static int eqnn__atom_rho(const eqnn__atom *a, const double *g, double *out)
     return good;
 }
 
+/* out = the derivative of the matrix of exp(t A); of the dual minus its transpose */
+static int eqnn__atom_drho(const eqnn__atom *a, const double *A, double *out)
+{
+    int f = a->group->field, good = 1;
+    size_t n = eqnn__square(a->dim, f);
+    if (!a->rho) memcpy(out, A, n * sizeof *out);
+    else if (a->drho) a->drho(A, a->group->dim, out, a->dim, a->user);
+    else good = eqnn__rho_derivative(a, A, out);
+    if (!a->dual || !good) return good;
+    double *x = (double *)eqnn__take(a->group->ctx, n, sizeof *x);
+    for (size_t i = 0; x && i < n; i++) x[i] = 0.0 - out[i];
+    if (x) eqnn__mat_transpose(f, a->dim, x, out);
+    eqnn__drop(a->group->ctx, x, n, sizeof *x);
+    return x != NULL;
+}
+
 static const double *eqnn__action_on(eqnn__action *s, const eqnn__atom *a)
 {
     int i = 0, k = 0;
     while (i < s->count && s->atom[i] != a) i++;
     if (i < s->count) return s->matrix[i];
     while (k < s->n && s->groups[k] != a->group) k++;
-    if (k == s->n || !s->elements[k] || s->count == EQNN__ATOMS) {
+    int absent = k == s->n || !s->elements[k];
+    if ((absent && !s->lie) || s->count == EQNN__ATOMS) {
         eqnn__fail(s->c, s->count == EQNN__ATOMS ? "rep: more than 64 kinds of factors with %s"
                                                  : "rep: no element of %s was given",
                    a->group->name);
@@ -4406,7 +4476,9 @@ static const double *eqnn__action_on(eqnn__action *s, const eqnn__atom *a)
     if (!m) return NULL;
     s->atom[s->count] = a;
     s->matrix[s->count++] = m;
-    return eqnn__atom_rho(a, s->elements[k], m) ? m : NULL;
+    if (absent) return m; /* zeros */
+    return (s->lie ? eqnn__atom_drho(a, s->elements[k], m) : eqnn__atom_rho(a, s->elements[k], m))
+               ? m : NULL;
 }
 
 /* y[o, i, r] = sum_j m[i, j] x[o, j, r]: a matrix along one axis, fm numbers an entry of m, rows of
@@ -4446,6 +4518,26 @@ static int eqnn__monomial_apply(const eqnn__monomial *m, eqnn__action *s, size_t
     return 1;
 }
 
+/* out [dim][dim] becomes the sum over factors of 1 x ... x A x ... x 1; work has twice its size. */
+static int eqnn__monomial_sum(const eqnn__monomial *m, eqnn__action *s, double *out, double *work)
+{
+    int outer = 1;
+    size_t w = (size_t)m->field, rest = (size_t)m->dim, all = eqnn__square(m->dim, m->field);
+    memset(out, 0, all * sizeof *out);
+    for (int k = 0; k < m->factors; k++) {
+        const eqnn__atom *a = m->factor[k];
+        const double *image = eqnn__action_on(s, a);
+        if (!image) return 0;
+        rest /= (size_t)a->dim;
+        eqnn__mat_identity(m->field, m->dim, work);
+        eqnn__along_axis(image, a->group->field, outer, a->dim, rest * (size_t)m->dim * w, work,
+                         work + all);
+        for (size_t i = 0; i < all; i++) out[i] += work[all + i];
+        outer *= a->dim;
+    }
+    return 1;
+}
+
 static int eqnn__largest_type(const eqnn_rep *r)
 {
     int most = 0;
@@ -4478,17 +4570,17 @@ EQNN_API int eqnn_rep_apply(const eqnn_rep *r, const eqnn_group *const *groups,
 }
 
 /* Each type's matrix is what it does to the unit vectors, all at once. */
-EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
-                             const double *const *elements, int n, double *out)
+static int eqnn__rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
+                            const double *const *elements, int n, int lie, double *out)
 {
     eqnn__action s;
-    if (!r || r->ctx->failed) return 0;
-    r->ctx->op = "rep_matrix";
     int most = eqnn__largest_type(r), f = r->field;
     size_t all = eqnn__square(most, f), size = (size_t)r->size;
-    double *v = (double *)eqnn__take(r->ctx, 2 * all, sizeof *v);
+    size_t room = (lie ? 3 : 2) * all;
+    double *v = (double *)eqnn__take(r->ctx, room, sizeof *v);
     int good = v != NULL;
     eqnn__action_start(&s, r->ctx, groups, elements, n);
+    s.lie = lie;
     if (good) memset(out, 0, size * size * (size_t)f * sizeof *out);
     for (int t = 0; good && t < r->terms; t++) {
         const eqnn__monomial *m = r->term[t].type;
@@ -4496,7 +4588,8 @@ EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
         size_t dim = (size_t)m->dim, w = (size_t)f;
         if (t == 0 || m != r->term[t - 1].type) {
             eqnn__mat_identity(f, m->dim, v);
-            good = eqnn__monomial_apply(m, &s, dim * w, v, v + all);
+            good = lie ? eqnn__monomial_sum(m, &s, v, v + all)
+                       : eqnn__monomial_apply(m, &s, dim * w, v, v + all);
         }
         for (size_t i = 0; good && i < dim; i++)
             for (size_t j = 0; j < dim * w; j++)
@@ -4504,8 +4597,24 @@ EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
                     v[i * dim * w + j];
     }
     eqnn__action_free(&s);
-    eqnn__drop(r->ctx, v, 2 * all, sizeof *v);
+    eqnn__drop(r->ctx, v, room, sizeof *v);
     return good;
+}
+
+EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
+                             const double *const *elements, int n, double *out)
+{
+    if (!r || r->ctx->failed) return 0;
+    r->ctx->op = "rep_matrix";
+    return eqnn__rep_matrix(r, groups, elements, n, 0, out);
+}
+
+EQNN_API int eqnn_rep_derivative(const eqnn_rep *r, const eqnn_group *const *groups,
+                                 const double *const *A, int n, double *out)
+{
+    if (!r || r->ctx->failed) return 0;
+    r->ctx->op = "rep_derivative";
+    return eqnn__rep_matrix(r, groups, A, n, 1, out);
 }
 
 /* --- tensors --- */
@@ -4718,28 +4827,57 @@ EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, vo
 
 /* --- a representation for hidden layers --- */
 
-/* How many tensors of each rank (EMLP, section 3.3 and its code): as long as channels c are left,
-   the largest rank r for which r + 1 tensors of rank r fit, (r + 1) d^r <= c, gets one, rank r - 1
-   gets d, r - 2 gets d^2, ..., so that each rank takes the same number of channels. In one
-   dimension powers cost nothing; there rank ends at MOST, before maps have too many factors. */
-static int eqnn__uniform_counts(int d, int channels, int *count)
+/* Tensors of some rank in each group, and how many of them a hidden layer has. */
+#define EQNN__MIXED 8
+typedef struct eqnn__kind {
+    double dim;
+    int count, ranks, rank[EQNN__MIXED];
+} eqnn__kind;
+
+static int eqnn__kind_compare(const void *a, const void *b)
 {
-    enum { MOST = 8 };
-    int ranks = 0, most = d > 1 ? EQNN__FACTORS - 2 : MOST;
-    memset(count, 0, EQNN__FACTORS * sizeof *count);
-    for (int c = channels; c > 0;) {
-        int r = 0;
-        double power = 1;
-        while (r < most && (r + 2) * power * d <= c) {
-            power *= d;
-            r++;
+    const eqnn__kind *x = (const eqnn__kind *)a, *y = (const eqnn__kind *)b;
+    if (x->dim < y->dim || x->dim > y->dim) return x->dim < y->dim ? -1 : 1;
+    return x->ranks != y->ranks ? x->ranks - y->ranks : memcmp(y->rank, x->rank, sizeof x->rank);
+}
+
+/* All kinds of at most so many components, in the order of an odometer; out NULL: how many. In one
+   dimension powers cost nothing; there ranks end at 8, before maps have too many factors. */
+static int eqnn__kinds(const eqnn_group *const *g, int n, double largest, eqnn__kind *out)
+{
+    eqnn__kind k;
+    int count = 0, most = EQNN__FACTORS - 2;
+    memset(&k, 0, sizeof k);
+    k.dim = 1;
+    for (int i = 0; i < n; i++)
+        if (g[i]->dim == 1) most = 8;
+    for (int i = 0; i < n;) {
+        if (out) out[count] = k;
+        count++;
+        for (i = 0; i < n; i++) {
+            k.rank[i]++, k.ranks++, k.dim *= g[i]->dim;
+            if (k.dim <= largest && k.ranks <= most) break;
+            for (; k.rank[i] > 0; k.rank[i]--, k.ranks--) k.dim /= g[i]->dim;
         }
-        if (r + 1 > ranks) ranks = r + 1;
-        double each = power;
-        for (int j = 0; j <= r; j++, each /= d) count[j] += (int)(each + 0.5);
-        c -= (int)((r + 1) * power + 0.5);
     }
-    return ranks;
+    return count;
+}
+
+/* How many tensors of each kind (EMLP, section 3.3 and its code, where there is one group): as long
+   as channels c are left, the n smallest kinds share them, for the largest n for which n tensors of
+   the n-th fit, n dim_n <= c; that gets one, each other one as many as fit into dim_n. Of one group
+   of d dimensions ranks r, r - 1, r - 2, ... get 1, d, d^2, ... */
+static void eqnn__uniform_counts(eqnn__kind *kind, int kinds, int channels)
+{
+    for (int c = channels; c > 0;) {
+        int n = 1;
+        while (n < kinds && (n + 1) * kind[n].dim <= c) n++;
+        for (int k = 0; k < n; k++) {
+            int each = (int)(kind[n - 1].dim / kind[k].dim + 1e-9);
+            kind[k].count += each;
+            c -= each * (int)kind[k].dim;
+        }
+    }
 }
 
 /* Without orthogonality rank j is V^k V.T^(j-k) with binomial shares: n binom(j, k) / 2^j rounded
@@ -4759,26 +4897,53 @@ static void eqnn__uniform_split(int j, int n, int *of)
     }
 }
 
+/* text + count tensors: product is that of the groups before g; rank[i] of n more from g on, which
+   are named when they are several. */
+static const char *eqnn__uniform_text(const char *text, const char *product,
+                                      const eqnn_group *const *g, int n, const int *rank, int count,
+                                      int named)
+{
+    int of[EQNN__FACTORS + 1], r = *rank;
+    eqnn_ctx *c = g[0]->ctx;
+    memset(of, 0, sizeof of);
+    if (g[0]->orthogonal) of[r] = count;
+    else eqnn__uniform_split(r, count, of);
+    for (int k = r; k >= 0; k--) {
+        const char *here = product;
+        if (!of[k]) continue;
+        if (!named) here = eqnn_format(c, "*T(%d,%d)", k, r - k);
+        else if (r) here = eqnn_format(c, "%s*T(%d,%d)(%s)", product, k, r - k, g[0]->name);
+        text = n > 1 ? eqnn__uniform_text(text, here, g + 1, n - 1, rank + 1, of[k], named)
+                     : eqnn_format(c, "%s%s%d%s", text, *text ? "+" : "", of[k], here);
+    }
+    return text;
+}
+
+EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int n, int channels)
+{
+    const char *text = "";
+    for (int i = 0; i < n; i++)
+        if (!groups[i] || groups[i]->ctx->failed) return NULL;
+    if (n < 1) return NULL;
+    eqnn_ctx *c = groups[0]->ctx;
+    c->op = "rep_uniform";
+    if (channels < 0 || n > EQNN__MIXED)
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            c, "rep_uniform: %d channels of %d groups make no sense", channels, n);
+    int kinds = eqnn__kinds(groups, n, channels / 2, NULL);
+    eqnn__kind *kind = (eqnn__kind *)eqnn__temp(c, (size_t)kinds, sizeof *kind);
+    if (!kind) return NULL;
+    eqnn__kinds(groups, n, channels / 2, kind);
+    qsort(kind, (size_t)kinds, sizeof *kind, eqnn__kind_compare);
+    eqnn__uniform_counts(kind, kinds, channels);
+    for (int k = 0; k < kinds && kind[k].count; k++)
+        text = eqnn__uniform_text(text, "", groups, n, kind[k].rank, kind[k].count, n > 1);
+    return eqnn_rep_make(c, *text ? text : "0", n > 1 ? NULL : groups[0]);
+}
+
 EQNN_API const eqnn_rep *eqnn_rep_uniform(const eqnn_group *g, int channels)
 {
-    int count[EQNN__FACTORS], of[EQNN__FACTORS + 1];
-    const char *text = "";
-    if (!g || g->ctx->failed) return NULL;
-    g->ctx->op = "rep_uniform";
-    if (channels < 0)
-        return (const eqnn_rep *)(void *)eqnn__fail(
-            g->ctx, "rep_uniform: %d channels make no sense", channels);
-    int ranks = eqnn__uniform_counts(g->dim, channels, count);
-    for (int j = 0; j < ranks; j++) {
-        memset(of, 0, sizeof of);
-        if (g->orthogonal) of[j] = count[j];
-        else eqnn__uniform_split(j, count[j], of);
-        for (int k = j; k >= 0; k--)
-            if (of[k])
-                text = eqnn_format(g->ctx, "%s%s%d*T(%d,%d)", text, *text ? "+" : "", of[k], k,
-                                   j - k);
-    }
-    return eqnn_rep_make(g->ctx, *text ? text : "0", g);
+    return eqnn_rep_uniform_n(&g, 1, channels);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -7154,6 +7319,75 @@ EQNN_API int eqnn_basis_project(const eqnn_rep *r, double *v)
     return x != NULL;
 }
 
+/* Columns in the order in which elimination meets them. */
+typedef struct eqnn__column {
+    double size;
+    size_t at;
+} eqnn__column;
+
+static int eqnn__column_compare(const void *a, const void *b)
+{
+    const eqnn__column *x = (const eqnn__column *)a, *y = (const eqnn__column *)b;
+    if (x->size < y->size || x->size > y->size) return x->size < y->size ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Gauss-Jordan elimination: in the column of a row's pivot, 1, the other rows have 0. Whole numbers
+   are freed of rounding errors. How many numbers are not zero. */
+static size_t eqnn__echelon(int f, size_t rank, size_t n, const eqnn__column *order, double *Q)
+{
+    size_t w = n * (size_t)f, k = 0, filled = 0;
+    for (size_t c = 0; c < n && k < rank; c++) {
+        double most = 0, m[2] = { 0, 0 };
+        size_t best = k, col = order[c].at * (size_t)f;
+        for (size_t i = k; i < rank; i++) {
+            const double *a = Q + i * w + col;
+            double size = a[0] * a[0] + (f == 2 ? a[f - 1] * a[f - 1] : 0);
+            if (size > most) { most = size; best = i; }
+        }
+        if (most < 1e-14) continue;
+        double *row = Q + k * w;
+        eqnn__row_swap(w, row, Q + best * w);
+        eqnn__row_times(f, w, row, row[col] / most, f == 2 ? -row[col + 1] / most : 0);
+        for (size_t i = 0; i < rank; i++) {
+            for (int j = 0; j < f; j++) m[j] = Q[i * w + col + (size_t)j];
+            if (i != k) eqnn__row_less(f, w, Q + i * w, row, m);
+        }
+        k++;
+    }
+    for (size_t i = 0; i < rank * w; i++) {
+        double whole = floor(Q[i] + 0.5);
+        if (fabs(Q[i] - whole) < 1e-7) Q[i] = whole + 0.0;
+        filled += Q[i] < 0 || Q[i] > 0;
+    }
+    return filled;
+}
+
+/* Components that few basis vectors share are met first, which leaves most zeros as a rule; or all
+   in their order, where that leaves more. */
+EQNN_API int eqnn_basis_sparse(const eqnn_rep *r, double *Q)
+{
+    if (!eqnn_basis_dense(r, Q)) return 0;
+    eqnn_ctx *c = r->ctx;
+    size_t rank = (size_t)eqnn_basis_dim(r), n = (size_t)r->size, w = n * (size_t)r->field;
+    if (!rank) return 1;
+    double *other = (double *)eqnn__take(c, rank * w, sizeof *other);
+    eqnn__column *order = (eqnn__column *)eqnn__take(c, n, sizeof *order);
+    if (other && order) {
+        memcpy(other, Q, rank * w * sizeof *Q);
+        for (size_t j = 0; j < n; j++) order[j].at = j;
+        size_t filled = eqnn__echelon(r->field, rank, n, order, other);
+        for (size_t i = 0; i < rank * w; i++) order[i % w / (size_t)r->field].size += Q[i] * Q[i];
+        for (size_t j = 0; j < n; j++) order[j].size = floor(order[j].size * 1e6 + 0.5);
+        qsort(order, n, sizeof *order, eqnn__column_compare);
+        if (eqnn__echelon(r->field, rank, n, order, Q) > filled)
+            memcpy(Q, other, rank * w * sizeof *Q);
+    }
+    eqnn__drop(c, order, n, sizeof *order);
+    eqnn__drop(c, other, rank * w, sizeof *other);
+    return !c->failed;
+}
+
 /* The groups of a representation, "O(3) and S(5)", into text. */
 static void eqnn__rep_groups(const eqnn_rep *r, char *text, size_t room)
 {
@@ -7441,8 +7675,13 @@ static eqnn_tensor *eqnn__rep_bias(eqnn_ctx *c, const void *user)
     int T = m->out->blocks;
     eqnn_init init;
     memset(&init, 0, sizeof init);
+    eqnn_init_part half[2];
+    int from = projected ? m->out->cols : m->in->cols;
     init.kind = EQNN_INIT_UNIFORM;
-    init.scale = 1 / sqrt(m->in->cols > 0 ? m->in->cols : 1.0);
+    init.scale = 1 / sqrt(from > 0 ? from : 1.0);
+    memset(half, 0, sizeof half);
+    half[0].count = m->out->cols, half[0].scale = 0.5, half[0].shift = init.scale / 2;
+    if (projected) init.parts = half; /* the paper's code has no negative ones */
     eqnn_tensor *whole = projected ? eqnn_param(c, "bias", 1, m->out->cols, &init) : NULL;
     eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, (size_t)T, sizeof *part);
     if (!part || c->failed) return NULL;
@@ -7860,6 +8099,56 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
     return eqnn_leave(eqnn_rep_gate(x, out));
 }
 
+static int eqnn__group_has(const eqnn_group *g, const eqnn_group *factor)
+{
+    return g == factor ||
+           (g->sampler == EQNN__SAMPLE_PRODUCT &&
+            (eqnn__group_has(g->part[0], factor) || eqnn__group_has(g->part[1], factor)));
+}
+
+/* Hidden layers of g, or of those of its factors that occur. */
+static const eqnn_rep *eqnn__emlp_hidden(const eqnn_rep *in, const eqnn_rep *out,
+                                         const eqnn_group *g, int channels)
+{
+    const eqnn_group *list[EQNN__MIXED + 1];
+    int n = eqnn_rep_groups(in, list, EQNN__MIXED + 1);
+    for (int i = 0; i < out->terms; i++)
+        n = eqnn__list_groups(out->term[i].type, list, n, EQNN__MIXED + 1);
+    int whole = 0;
+    if (!n) list[n++] = g;
+    for (int i = 0; i < n; i++) {
+        whole |= list[i] == g;
+        if (eqnn__group_has(g, list[i])) continue;
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            g->ctx, "emlp%s: the group is %s, and a representation is of %s, which is not that nor "
+                    "a factor of it; or give .hidden",
+            eqnn__place(g->ctx), g->name, list[i]->name);
+    }
+    if (whole && n > 1)
+        return (const eqnn_rep *)(void *)eqnn__fail(
+            g->ctx, "emlp%s: V of the product %s knows nothing of its factors' V: write V(a)*V(b)",
+            eqnn__place(g->ctx), g->name);
+    return eqnn_rep_uniform_n(list, n, channels > 0 ? channels : 384);
+}
+
+/* Does every type of one side take part in an equivariant map? Else it would be ignored, or
+   constant. */
+static int eqnn__emlp_reaches(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out, int ends)
+{
+    const eqnn__rep_maps *m = in && out ? eqnn__rep_maps_find(c, in, out) : NULL;
+    int n = m ? ends ? out->blocks : in->blocks : 0;
+    for (int i = 0; i < n; i++) {
+        int k = 0, others = ends ? in->blocks : out->blocks;
+        while (k < others && !m->pair[ends ? i * in->blocks + k : k * in->blocks + i].rank) k++;
+        if (k < others) continue;
+        eqnn__fail(c, "emlp%s: every equivariant map from %.200s to %.200s is zero; hidden layers "
+                      "of the same groups and of other ranks (.hidden) may lead there",
+                   eqnn__place(c), ends ? in->name : in->block[i].type->name,
+                   ends ? out->block[i].type->name : out->name);
+    }
+    return m && !c->failed;
+}
+
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts)
@@ -7869,15 +8158,20 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     if (opts) o = *opts;
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
-    if (!in || !out || (!g && !o.hidden))
+    int layers = o.layers > 0 ? o.layers : 3;
+    if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp%s: %s missing (NULL)", eqnn__place(c),
                           in && out ? "the group is" : "a representation is");
-    const eqnn_rep *hidden = o.hidden ? o.hidden
-                                      : eqnn_rep_uniform(g, o.channels > 0 ? o.channels : 384);
-    int layers = o.layers > 0 ? o.layers : 3;
-    x = hidden ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
-    for (int i = 0; i < layers; i++)
-        x = eqnn_emlp_block(x, eqnn_format(c, "network.%d", i), eqnn_rep_label(hidden), &o);
+    const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
+                                                   : eqnn__emlp_hidden(in, out, g, o.channels);
+    const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
+    x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
+    if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
+    for (int i = 0; i < layers; i++) {
+        if (o.hiddens) at = eqnn_rep_label(o.hiddens[i]);
+        x = eqnn_emlp_block(x, eqnn_format(c, "network.%d", i), at, &o);
+    }
+    if (x && !eqnn__emlp_reaches(c, at, eqnn_rep_label(out), 1)) return NULL;
     x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
     return eqnn_leave(eqnn_to_rep(x, out));
 }
@@ -8314,11 +8608,10 @@ static eqnn_tensor *eqnn__quaternion_exp(const eqnn_lie *g, eqnn_tensor *a)
 }
 
 /* q and -q turn alike: the one with w >= 0 turns by at most pi. */
-static void eqnn__quaternion_near(eqnn_tensor *q, eqnn_tensor *part[2])
+static eqnn_tensor *eqnn__quaternion_near(eqnn_tensor *q)
 {
     eqnn_tensor *w = eqnn_slice(q, 0, 1);
-    eqnn_tensor *sign = eqnn_shift(eqnn_scale(eqnn__lie_below(w, 0), -2), 1);
-    eqnn__lie_parts(eqnn_mul(q, sign), 1, part);
+    return eqnn_mul(q, eqnn_shift(eqnn_scale(eqnn__lie_below(w, 0), -2), 1));
 }
 
 /* With w = cos(angle/2) and v = sin(angle/2) axis: angle axis = 2 A(w) v, where A(w) =
@@ -8327,7 +8620,7 @@ static eqnn_tensor *eqnn__quaternion_log(const eqnn_lie *g, eqnn_tensor *q)
 {
     eqnn_tensor *p[2];
     (void)g;
-    eqnn__quaternion_near(q, p);
+    eqnn__lie_parts(eqnn__quaternion_near(q), 1, p);
     return eqnn_mul(p[1], eqnn_scale(eqnn_map(p[0], EQNN_ARC, 0, 0), 2));
 }
 
@@ -8543,7 +8836,7 @@ static eqnn_tensor *eqnn__screw_log(const eqnn_lie *g, eqnn_tensor *u)
     eqnn_tensor *q[2], *p[2], *A, *slope, *along, *across, *axis, *turn;
     (void)g;
     eqnn__lie_parts(u, 4, q);
-    eqnn__quaternion_near(q[0], p);
+    eqnn__lie_parts(eqnn__quaternion_near(q[0]), 1, p);
     A = eqnn_map(p[0], EQNN_ARC, 0, 0);
     slope = eqnn_map(p[0], EQNN_ARC, 0, 1);
     turn = eqnn_mul(p[1], A);
@@ -8916,7 +9209,7 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
 }
 
 /* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point
-   in it ("Rx(.1)"). */
+   or a slash in it ("Rx(.1)", "RxSQ(1/3)"). */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
 {
     char group[32];
@@ -8924,10 +9217,11 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
     *alpha = 0.2;
     if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
     size_t n = (size_t)(open - name);
-    if (!isdigit((unsigned char)open[-1]) && !strchr(open, '.')) return eqnn_lie_make(c, name);
+    if (!isdigit((unsigned char)open[-1]) && !strpbrk(open, "./")) return eqnn_lie_make(c, name);
     char *end;
     double value = strtod(open + 1, &end);
     if (end != open + 1) *alpha = value;
+    if (end != open + 1 && *end == '/') *alpha /= strtod(end + 1, &end);
     if (strcmp(end, ")") || !(*alpha >= 0 && *alpha <= 1)) {
         eqnn_fail(c, "lie group \"%s\": alpha is a number from 0 to 1", name);
         return NULL;
@@ -9190,6 +9484,16 @@ EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const 
         return NULL;
     eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
     return v && to ? g->f.between(g, v, to) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u)
+{
+    eqnn_tensor *p[2];
+    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, "lie_near", "elements")) return NULL;
+    if (g->f.inverse == eqnn__quaternion_inverse) return eqnn__quaternion_near(u);
+    if (g->f.inverse != eqnn__motion_inverse || g->f.point_dim == 2) return u;
+    eqnn__lie_parts(u, 4, p);
+    return eqnn_concat(eqnn__quaternion_near(p[0]), p[1]);
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
@@ -9609,16 +9913,16 @@ static int eqnn__lie_draw(const eqnn_graph *graph, int most, int *list, int n)
     return kept;
 }
 
-/* Files r + (fill - taken) / 2: taken is the mean number of neighbours over the mean number of
+/* Files r + gain (fill - taken): taken is the mean number of neighbours over the mean number of
    points of an example, the empty examples counted too. */
 static void eqnn__lie_radius_update(eqnn_tensor *r, const eqnn_graph *graph, int within,
-                                    double fill)
+                                    const eqnn_lie_conv_opts *o)
 {
     if (graph->targets == 0 || graph->sources == 0) return;
     double points = (double)graph->sources / (graph->examples > 0 ? graph->examples : 1);
     double taken = (double)within / graph->targets / points;
     int recording = eqnn_recording(r->ctx, 0);
-    eqnn_file_update(r, eqnn_shift(r, 0.5 * (fill - taken)), 1);
+    eqnn_file_update(r, eqnn_shift(r, o->gain * (o->fill - taken)), 1);
     eqnn_recording(r->ctx, recording);
 }
 
@@ -9642,7 +9946,7 @@ static int eqnn__lie_ball(const eqnn_lie_cloud *a, const eqnn_lie_conv_opts *o,
     const eqnn_real *limit = r ? eqnn__buffer_here(r) : NULL;
     for (int e = 0; list && (limit || !r) && e < E; e++)
         if (!d || d[e] < *limit) list[n++] = e;
-    if (list && r && c->training) eqnn__lie_radius_update(r, graph, n, o->fill);
+    if (list && r && c->training && o->gain > 0) eqnn__lie_radius_update(r, graph, n, o);
     if (list && o->most > 0) n = eqnn__lie_draw(graph, o->most, list, n);
     for (int i = 0; list && i < n; i++) {
         list[E + i] = graph->source[list[i]];
@@ -9727,6 +10031,7 @@ static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
     if (o.fill == 0) o.fill = 1;
     if (o.radius == 0) o.radius = 2;
+    if (o.gain == 0) o.gain = 0.5;
     return o;
 }
 

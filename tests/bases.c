@@ -565,4 +565,147 @@ TEST(refused_before_the_work)
     CHECK(h[1].most < 400000);
 }
 
+/* The same space, by vectors of zeros and ones. */
+TEST(sparse_bases)
+{
+    static const struct { const char *group, *maps; int filled, most; } known[] = {
+        { "SO(3)", "V*V >> V", 6, 1 },            /* the Levi-Civita tensor */
+        { "O(3)", "T(4)", 27, 1 },                /* three products of two deltas */
+        { "S(4)", "V >> V", 16, 1 },              /* equal indices, different ones */
+        { "Z(5)", "2*V >> V+2", 70, 1 },
+        { "SO(2)", "psi(2) >> V*V", 8, 1 },
+        { "SU(2)", "V*V", 2, 1 },                 /* complex: the antisymmetric tensor */
+        { "SO13p", "V >> V.T", 4, 1 },            /* the metric */
+        { "SO(4)", "T(4)", 72, 1 },
+        { "S(3)", "T(4)", 81, 1 },
+    };
+    eqnn_ctx *c = test_context();
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const eqnn_rep *r = rep(c, known[i].group, known[i].maps);
+        size_t n = (size_t)eqnn_rep_size(r), F = (size_t)field_of(r);
+        size_t rank = (size_t)eqnn_basis_dim(r);
+        double *Q = doubles(rank * n * F), *v = doubles(n * F), most = 0;
+        int filled = 0;
+        CHECK(eqnn_basis_sparse(r, Q));
+        for (size_t k = 0; k < rank * n * F; k++) {
+            filled += Q[k] != 0;
+            most = fmax(most, fabs(Q[k]));
+            CHECK(Q[k] == floor(Q[k]));
+        }
+        test_note("%s: %s has %d numbers beside zeros, up to %g", known[i].group, known[i].maps,
+                  filled, most);
+        CHECK(filled == known[i].filled && most == known[i].most);
+        for (size_t q = 0; q < rank; q++) {
+            memcpy(v, Q + q * n * F, n * F * sizeof *v);
+            CHECK(eqnn_basis_project(r, v));
+            CHECK(apart(v, Q + q * n * F, n * F) < 1e-12);
+        }
+        free(Q), free(v);
+    }
+    CHECK(!eqnn_basis_sparse(NULL, NULL));
+    CHECK_OK(c);
+}
+
+/* E [d][d][F] = exp(t A), by its series */
+static void exponential(const double *A, double t, int d, int F, double *E)
+{
+    size_t n = (size_t)(d * d * F);
+    double *term = doubles(n), *next = doubles(n);
+    for (int i = 0; i < d; i++) E[i * (d + 1) * F] = term[i * (d + 1) * F] = 1;
+    for (int k = 1; k < 12; k++) {
+        memset(next, 0, n * sizeof *next);
+        for (int i = 0; i < d * d * d; i++) {
+            int row = i / d / d, col = i / d % d, j = i % d;
+            const double *x = term + (row * d + j) * F, *y = A + (j * d + col) * F;
+            double *to = next + (row * d + col) * F;
+            to[0] += (x[0] * y[0] - (F == 2 ? x[F - 1] * y[F - 1] : 0)) * t / k;
+            if (F == 2) to[1] += (x[0] * y[1] + x[1] * y[0]) * t / k;
+        }
+        memcpy(term, next, n * sizeof *term);
+        for (size_t i = 0; i < n; i++) E[i] += term[i];
+    }
+    free(next);
+    free(term);
+}
+
+static void square_rho(const double *g, int d, double *out, int n, const void *user)
+{
+    (void)user;
+    for (int i = 0; i < n * n; i++)
+        out[i] = g[i / n / d * d + i % n / d] * g[i / n % d * d + i % n % d];
+}
+
+/* The derivative of rho(exp(t A)) at 0, by differences of the whole matrix; A is a mixture of the
+   generators, and the second group, where there is one, has none or stands still. */
+TEST(derivatives_along_the_algebra)
+{
+    static const char *const text[] = { "V(SL(3))*V(SL(3)).T+2*V(SL(3))", "V(SO13p).T**2+3",
+                                        "V(U(2))**2*V(U(2)).T", "psi(3)(SO(2))*V(SO(2))",
+                                        "V(SO(3))*V(S(3))+V(SO(3))", "own(SO(3))*V(SO(3))" };
+    for (int i = 0; i < 6; i++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_group *g[2];
+        CHECK(eqnn_rep_define(eqnn_group_make(c, "SO(3)"), "own", 9, square_rho, NULL, NULL, 0));
+        const eqnn_rep *r = eqnn_rep_make(c, text[i], NULL);
+        int n = eqnn_rep_groups(r, g, 2), G = eqnn_group_lie(g[0], NULL) ? 0 : 1;
+        int d = eqnn_group_dim(g[G]), F = field_of(r), size = eqnn_rep_size(r);
+        size_t all = (size_t)(d * d * F), N = (size_t)(size * size * F);
+        double *A = doubles(all), *E = doubles(all), *D = doubles(N), *m[2];
+        const double one[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 }, *generators, *element[2];
+        for (int k = 0; k < eqnn_group_lie(g[G], &generators); k++)
+            for (size_t j = 0; j < all; j++)
+                A[j] += (0.7 - 0.3 * k) * generators[(size_t)k * all + j];
+        element[0] = A;
+        CHECK(eqnn_rep_derivative(r, g + G, element, 1, D));
+        for (int side = 0; side < 2; side++) {
+            m[side] = doubles(N);
+            memset(E, 0, all * sizeof *E);
+            exponential(A, side ? -1e-4 : 1e-4, d, F, E);
+            element[G] = E;
+            element[1 - G] = one;
+            CHECK(eqnn_rep_matrix(r, g, element, n, m[side]));
+        }
+        for (size_t j = 0; j < N; j++) m[0][j] = (m[0][j] - m[1][j]) / 2e-4;
+        test_note("%s: %.1e", text[i], apart(D, m[0], N));
+        CHECK(apart(D, m[0], N) < 1e-6);
+        CHECK_OK(c);
+        free(A), free(E), free(D), free(m[0]), free(m[1]);
+    }
+}
+
+/* A group given by permutations: the same as by their matrices, and of sizes where these would take
+   gigabytes. */
+TEST(own_permutations)
+{
+    eqnn_ctx *c = test_context();
+    int cycle[4] = { 3, 0, 1, 2 }, twice[4] = { 0, 1, 1, 2 };
+    eqnn_group_opts o;
+    memset(&o, 0, sizeof o);
+    o.dim = 4;
+    o.discrete = 1;
+    o.permutations = cycle;
+    CHECK(eqnn_group_of(c, "turn", &o) == eqnn_group_make(c, "Z(4)"));
+    o.permutations = twice;
+    CHECK(!eqnn_group_of(c, "twice", &o));
+    CHECK_ERROR(c, "permutation 0 has 1 at place 2, which is there twice");
+    twice[1] = 4;
+    CHECK(!eqnn_group_of(c, "none", &o));
+    CHECK_ERROR(c, "which is none");
+    double one[16] = { 1 };
+    o.generators = one;
+    CHECK(!eqnn_group_of(c, "both", &o));
+    CHECK_ERROR(c, "permutations stand alone");
+    int n = 40000, *p = (int *)malloc(2 * (size_t)n * sizeof *p);
+    for (int i = 0; i < n; i++) p[i] = (i + 4) % n, p[n + i] = i ^ 1;
+    memset(&o, 0, sizeof o);
+    o.dim = n;
+    o.discrete = 2;
+    o.permutations = p;
+    const eqnn_group *g = eqnn_group_of(c, "large", &o);
+    CHECK(eqnn_group_permutation(g));
+    CHECK(eqnn_basis_dim(eqnn_rep_vector(g)) == 2);
+    CHECK_OK(c);
+    free(p);
+}
+
 TEST_MAIN

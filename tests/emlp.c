@@ -77,6 +77,8 @@ static const layer_case cases[] = {
     { "Lorentz", "4*V", "V", 5 },
     { "", "2*V(Z(3))*V(S(4))+V(O(3))", "V(Z(3))*V(S(4))+2*V(O(3))**2", 4 },
     { "O(2)", "P+2*V", "P*V+Scalar", 4 },
+    { "SO(3)xS(5)", "V(S(5))+V(SO(3))*V(S(5))", "V(SO(3))", 5 },
+    { "S(3)xSO13pxZ(2)", "V(Z(2))*V(SO13p)", "V(SO13p).T+Scalar", 5 },
 };
 
 /* A compact group's matrices have entries below one; boosts have larger ones, which multiply the
@@ -211,7 +213,8 @@ TEST(parameter_counts)
 /* Hidden representations in any form, also such that are no canonical sum. */
 TEST(hidden_representations)
 {
-    static const char *const hidden[] = { "V", "V**2", "2*V+Scalar", "Scalar+2*V", "V*(V+Scalar)" };
+    static const char *const hidden[] = { "V", "V**2+V", "2*V+Scalar", "Scalar+2*V",
+                                          "V*(V+Scalar)" };
     for (int i = 0; i < 5; i++) {
         eqnn_ctx *c = test_context();
         const eqnn_group *g = eqnn_group_make(c, i % 2 ? "O(3)" : "S(3)");
@@ -222,6 +225,45 @@ TEST(hidden_representations)
         CHECK(eqnn_cols(eqnn_emlp(test_normal(c, 2, 7), "net", in, out, g, &o)) == 3);
         CHECK_OK(c);
     }
+}
+
+/* One for each layer. */
+TEST(hidden_by_layers)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "SO(3)");
+    const eqnn_rep *v = eqnn_rep_vector(g), *hidden[2];
+    hidden[0] = eqnn_rep_make(c, "4*Scalar+2*V+V**2", g);
+    hidden[1] = eqnn_rep_make(c, "2*Scalar+5*V", g);
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    o.layers = 2;
+    o.hiddens = hidden;
+    CHECK(eqnn_cols(eqnn_emlp(test_normal(c, 2, 3), "net", v, v, NULL, &o)) == 3);
+    CHECK(eqnn_cols(eqnn_parameter(c, "net.network.0.linear.bias.0")) == 4 + 3);
+    CHECK(eqnn_cols(eqnn_parameter(c, "net.network.1.linear.bias.0")) == 2 + 5);
+    CHECK(eqnn_cols(eqnn_parameter(c, "net.network.1.linear.weight.1.1")) == 5 * 2);
+    CHECK(eqnn_cols(eqnn_parameter(c, "net.network.2.weight.0.1")) == 5);
+    CHECK_OK(c);
+}
+
+/* With .projected biases start as the paper's code has them: in [0, 1 / sqrt(out)). */
+TEST(projected_bias)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_rep *in = eqnn_rep_scalars(c, 4), *out = eqnn_rep_scalars(c, 400);
+    eqnn_rep_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.projected = 1;
+    eqnn_rep_linear(eqnn_from_rep(test_normal(c, 2, 4), in), "l", eqnn_rep_label(out), &o);
+    eqnn_tensor *b = eqnn_parameter(c, "l.bias");
+    double least = 1, most = 0;
+    for (int i = 0; i < 400; i++) {
+        least = fmin(least, eqnn_at(b, 0, i));
+        most = fmax(most, eqnn_at(b, 0, i));
+    }
+    CHECK(least >= 0 && least < 0.002 && most > 0.048 && most <= 0.05);
+    CHECK_OK(c);
 }
 
 /* Groups of one dimension, where powers of V cost nothing. */
@@ -267,6 +309,48 @@ TEST(saved_and_loaded)
     }
     CHECK(!memcmp(first, other, sizeof first));
     remove(path);
+}
+
+/* What hidden layers know nothing of is an error: the result would be constant. */
+TEST(nothing_is_ignored)
+{
+    static const struct { const char *group, *in, *out, *hidden, *why; } bad[] = {
+        { "SO(3)", "V(O(3))", "V(O(3))", NULL, "the group is SO(3), and a representation is of O" },
+        { "SO(3)", "V(O(3))", "V", NULL, "the group is SO(3), and a representation is of O" },
+        { "SO(3)xS(5)", "V+V(S(5))", "V(SO(3))", NULL, "V of the product SO(3)xS(5)" },
+        { "SO(3)xS(5)", "V(SO(3))", "V(SO(3))", "4*V+4*Scalar", "from V(SO(3)) to " },
+        { "SO(3)", "2*V+V(O(2))", "V", "4*V", "from V(O(2)) to 4x0e+4xV(SO(3)) is zero" },
+        { "SO(3)", "2*V", "V+Scalar", "4*V", "from 4xV(SO(3)) to 0e is zero" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_group *g = eqnn_group_make(c, bad[i].group);
+        const eqnn_rep *in = eqnn_rep_make(c, bad[i].in, g), *out = eqnn_rep_make(c, bad[i].out, g);
+        eqnn_emlp_opts o;
+        memset(&o, 0, sizeof o);
+        if (bad[i].hidden) o.hidden = eqnn_rep_make(c, bad[i].hidden, g);
+        CHECK(!eqnn_emlp(test_normal(c, 2, eqnn_rep_size(in)), "net", in, out, g, &o));
+        CHECK_ERROR(c, bad[i].why);
+    }
+}
+
+/* Hidden layers of several groups share their channels as those of one do. */
+TEST(uniform_of_several_groups)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g[2], *all[2];
+    g[0] = eqnn_group_make(c, "SO(3)");
+    g[1] = eqnn_group_make(c, "S(5)");
+    const eqnn_rep *r = eqnn_rep_uniform_n(g, 2, 384);
+    CHECK(eqnn_rep_size(r) == 384 && eqnn_rep_groups(r, all, 2) == 2);
+    CHECK_TEXT(eqnn_rep_label(r)->name,
+               "68x0e+20xV(SO(3))+12xV(S(5))+6xV(SO(3))**2+3xV(SO(3))*V(S(5))+1xV(S(5))**2+"
+               "1xV(SO(3))**3+1xV(SO(3))**2*V(S(5))");
+    r = eqnn_rep_uniform_n(g, 2, 6);
+    CHECK(eqnn_rep_same(r, eqnn_rep_make(c, "3+V(SO(3))", NULL)));
+    CHECK_OK(c);
+    CHECK(!eqnn_rep_uniform_n(g, 2, -1));
+    CHECK_ERROR(c, "-1 channels of 2 groups");
 }
 
 TEST(no_rows_and_no_columns)

@@ -41,7 +41,8 @@ TEST(alpha_behind_a_group)
         { "SE3(.2)", "SE3", .2 }, { "SE2(.05)", "SE2", .05 },   { "RxSO2(.3)", "RxSO2", .3 },
         { "Rx(.1)", "Rx", .1 },   { "SO3(1)", "SO3", 1 },       { "SO2()", "SO2", .2 },
         { "T(3)", "T(3)", .2 },   { "Trivial(2)", "Trivial(2)", .2 },
-        { "SE(2)_canonical(4)", "SE(2)_canonical(4)", .2 },     { "SO3", "SO3", .2 }
+        { "SE(2)_canonical(4)", "SE(2)_canonical(4)", .2 },     { "SO3", "SO3", .2 },
+        { "SE3(1/2)", "SE3", .5 },                              { "RxSQ(1/4)", "RxSQ", .25 }
     };
     eqnn_ctx *c = test_context();
     double alpha;
@@ -50,6 +51,8 @@ TEST(alpha_behind_a_group)
         CHECK(g && g == eqnn_lie_make(c, cases[k].name) && alpha == cases[k].alpha);
     }
     CHECK(!eqnn_lie_weighed(c, "SE3(1.5)", &alpha));
+    CHECK_ERROR(c, "from 0 to 1");
+    CHECK(!eqnn_lie_weighed(c, "SE3(1/0)", &alpha));
     CHECK_ERROR(c, "from 0 to 1");
     CHECK(!eqnn_lie_weighed(c, "SE3(.2", &alpha));
     CHECK_ERROR(c, "from 0 to 1");
@@ -472,6 +475,28 @@ TEST(canonical_turns)
     CHECK_ERROR(c, "has none");
 }
 
+/* q and -q turn alike: near ones are the same whichever was drawn. */
+TEST(near_elements)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *graph = complete(c, 4);
+    const double signs[4] = { 1, -1, -1, 1 };
+    eqnn_tensor *sign = eqnn_from_double(c, 4, 1, signs), *u, *v, *x = test_normal(c, 4, 3);
+    const eqnn_lie *g = eqnn_lie_make(c, "SE(3)"), *so3 = eqnn_lie_make(c, "SO(3)");
+    eqnn_tensor *q = test_normal(c, 4, 4), *turned = eqnn_mul(q, sign);
+    eqnn_lie_lift_given(g, x, q, 1, &u, NULL);
+    eqnn_lie_lift_given(g, x, turned, 1, &v, NULL);
+    u = eqnn_lie_between(g, u, graph);
+    v = eqnn_lie_between(g, v, graph);
+    CHECK(eqnn_value(eqnn_sum(eqnn_square(eqnn_sub(u, v)))) > 0.1);
+    CHECK_SAME(eqnn_lie_near(g, u), eqnn_lie_near(g, v), 0);
+    CHECK_SAME(eqnn_lie_matrix(g, eqnn_lie_near(g, u)), eqnn_lie_matrix(g, u), 0);
+    CHECK_SAME(eqnn_lie_near(so3, q), eqnn_lie_near(so3, turned), 0);
+    CHECK(eqnn_lie_near(eqnn_lie_make(c, "T(3)"), x) == x);
+    CHECK(!eqnn_lie_near(g, x));
+    CHECK_ERROR(c, "lie_near");
+}
+
 /* Far from the origin the shift between near points keeps its digits. */
 TEST(pairs_far_away)
 {
@@ -681,11 +706,14 @@ TEST(own_group)
 {
     eqnn_ctx *c = test_context();
     eqnn_lie_opts o = user_opts();
+    static const int mine[1];
+    o.user = mine;
     const eqnn_lie *g = eqnn_lie_of(c, "mine", &o), *h = eqnn_lie_make(c, "RxSO(2)");
     eqnn_tensor *x = test_normal(c, 5, 2), *u, *v, *p, *q;
     const eqnn_graph *graph = complete(c, 5);
     double tolerance = test_eps(1e-13, 2e-5);
     CHECK(eqnn_lie_make(c, "mine") == g);
+    CHECK(eqnn_lie_user(g) == mine && !eqnn_lie_user(h));
     CHECK(eqnn_lie_lift(g, x, "lift", 1, &u, NULL));
     CHECK(eqnn_lie_lift(h, x, "lift", 1, &v, NULL));
     p = eqnn_lie_pairs(g, u, NULL, graph);

@@ -307,6 +307,16 @@ TEST(radius_learns_the_share_that_is_wanted)
     for (int e = 0; e < a.graph->edges; e++) taken += eqnn_at(a.distance, e, 0) < r;
     test_note("radius %g takes the share %g", r, taken / 60 / 30);
     CHECK_NEAR(taken / 60 / 30, 0.3, 0.02);
+    const double gain[3] = { -1, 0, 0.1 };
+    for (int k = 0; k < 3; k++) { /* stays; half of what is wanting; a tenth */
+        char name[8] = { 'c', (char)('0' + k), 0 };
+        o.gain = gain[k], o.radius = 1e3;
+        eqnn_lie_conv(s.values, &a, name, 4, &o);
+        eqnn_commit(c);
+        double moved = eqnn_value(eqnn_parameter(c, eqnn_format(c, "%s.r", name))) - 1e3;
+        CHECK_NEAR(moved, (k == 0 ? 0 : k == 1 ? -0.5 : -0.1) * 0.7, test_eps(1e-9, 1e-4));
+    }
+    o.gain = o.radius = 0;
     eqnn_training(c, 0);
     eqnn_lie_conv(s.values, &a, "conv", 4, &o);
     eqnn_commit(c);
