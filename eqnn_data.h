@@ -26,6 +26,7 @@
                             (savez_compressed) and IDX files that gzip packed are read through
                             zlib, link with -lz; default stored entries only (savez), the others
                             give an error that says so
+      WASI needs -D_WASI_EMULATED_SIGNAL and -lwasi-emulated-signal, for Ctrl-C.
 
    IS        what a training program needs around the library: data from files (numpy's npy and npz,
              IDX images as MNIST's, QM9's molecules, energies and forces of configurations, proteins
@@ -139,12 +140,12 @@ typedef struct eqnn_frames {
     double *energy;  /* [count]; NaN: the file has none                                          */
     double *cell;    /* [count][3][3] lattice vectors, one a row; zeros: not periodic along it   */
 } eqnn_frames;
-/* Extended xyz: for each frame a line with the number of atoms, a line of pairs key=value (values
-   may stand in quotes or brackets; Properties names the columns, energy and Lattice are read, pbc
-   takes directions out of Lattice, other keys are passed over), a line for each atom. Without
-   Properties: element, x, y, z. Energies may be called energy or REF_energy, forces forces, force
-   or REF_forces. Or an npz file as sGDML and rMD17 have it, with the arrays R or coords [n][atoms]
-   [3], z or nuclear_charges [atoms] (or [n][atoms]), and E or energies [n], F or forces. */
+/* Extended xyz: for each frame a line with the number of atoms, a line of pairs key=value, a line
+   for each atom. Of the pairs, whose values may stand in quotes or brackets, these are read:
+   Properties names the columns (species or Z, pos, forces; without it: element, x, y, z), energy,
+   Lattice, and pbc, which takes directions out of it. REF_energy, force and REF_forces are taken
+   too. Or an npz file as sGDML and rMD17 have it, with R or coords [n][atoms][3], z or
+   nuclear_charges [atoms] or [n][atoms], and E or energies [n], F or forces where there are any. */
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size);
 EQNN_API void eqnn_frames_free(eqnn_frames *m);
@@ -467,8 +468,10 @@ EQNN_API int eqnn_colour(FILE *file);        /* a terminal, and NO_COLOR is not 
 EQNN_API void eqnn_interrupt_catch(void);
 EQNN_API int eqnn_interrupted(void);
 
-/* An option is given as "--name value" or "--name=value", with - or _ in its name. One whose
-   default is "on" or "off" is a switch: "--name", "--no-name", "--name True", "--name=False". */
+/* An option is given as "--name value" or "--name=value", with - or _ in its name. Its default says
+   what it is: "on" or "off" a switch, "--name", "--no-name", "--name True", "--name=False"; "{}" a
+   dictionary of other options, {'k': 128, 'group': T(2)} for --k 128 --group T(2); "--other",
+   without a help, another name of that option. */
 typedef struct eqnn_option {
     const char *name, *value, *help; /* value: its default */
 } eqnn_option;
@@ -480,7 +483,8 @@ typedef struct eqnn_args {
     int given[EQNN_ARGS_MAX];
     char error[256]; /* the first thing that was wrong, or empty */
     int help, status; /* was help asked for; the exit status where there is no context */
-    char settings[1024];
+    char settings[1024], words[1024]; /* words: those of dictionaries */
+    int used;                         /* of words                     */
 } eqnn_args;
 /* Reads the command line. own ends with a NULL name; --help, --seed, --threads, --epochs, --data,
    --out, --resume and --device are understood by every program (own entries of the same name set
@@ -502,7 +506,8 @@ EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
 EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names);
 /* Seed, threads and device of a context, as they were asked for. */
 EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a);
-/* The next word of a list "a,b", and how long it is; 0 at the end. The list moves on behind it. */
+/* The next word of a list "a,b", and how long it is; 0 at the end. The list moves on behind it.
+   Commas within parentheses, as in "SO(2,1),T(2)", are part of a word. */
 EQNN_API int eqnn_next_word(const char **list, const char **word);
 
 /* The ends of main: eqnn_args_read, the program's own reading, then
@@ -699,8 +704,10 @@ EQNN_API void eqnn_plot_colour(double t, char *text);
 #include <io.h>
 #else
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
+#endif
+#ifndef _MSC_VER
+#include <sys/time.h>
 #endif
 
 #ifdef EQNN_ZLIB
@@ -4341,7 +4348,7 @@ EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
 
 EQNN_API double eqnn_clock(void)
 {
-#if defined(_WIN32)
+#if defined(_MSC_VER)
     struct timespec now;
     timespec_get(&now, TIME_UTC);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
@@ -4401,7 +4408,7 @@ static EQNN__PRINTF(2, 3) int eqnn__args_fail(eqnn_args *a, const char *format, 
     return -1;
 }
 
-static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
+static int eqnn__args_entry(const eqnn_args *a, const char *name, size_t length)
 {
     for (int i = 0; i < a->count; i++) {
         const char *own = a->option[i].name;
@@ -4411,6 +4418,20 @@ static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
         if (k == length && !own[k]) return i;
     }
     return -1;
+}
+
+static int eqnn__args_alias(const eqnn_option *o)
+{
+    return !o->help && o->value && strncmp(o->value, "--", 2) == 0;
+}
+
+/* The option of that name, by whichever of its names; -1: there is none. */
+static int eqnn__args_find(const eqnn_args *a, const char *name, size_t length)
+{
+    int i = eqnn__args_entry(a, name, length);
+    if (i < 0 || !eqnn__args_alias(&a->option[i])) return i;
+    name = a->option[i].value + 2;
+    return eqnn__args_entry(a, name, strlen(name));
 }
 
 static int eqnn__args_switch(const eqnn_args *a, int i)
@@ -4432,13 +4453,37 @@ static const char *eqnn__args_truth(const char *word)
 static void eqnn__args_add(eqnn_args *a, const eqnn_option *list)
 {
     for (; list && list->name; list++) {
-        int i = eqnn__args_find(a, list->name, strlen(list->name));
+        int i = eqnn__args_entry(a, list->name, strlen(list->name));
         if (i < 0 && a->count == EQNN_ARGS_MAX) {
             eqnn__args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
             return;
         }
         if (i < 0) i = a->count++;
         a->option[i] = *list;
+    }
+}
+
+static int eqnn__args_word(eqnn_args *a, const char *word, const char *next);
+
+/* The entries of "{'name': value, ..}", each as a word "--name=value". */
+static void eqnn__args_dictionary(eqnn_args *a, const char *text)
+{
+    size_t n = strlen(text);
+    const char *list = text + 1, *entry;
+    if (text[0] != '{' || text[n - 1] != '}' || strchr(list, '{')
+        || n * 3 + (size_t)a->used > sizeof a->words) {
+        eqnn__args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
+        return;
+    }
+    for (int k; (k = eqnn_next_word(&list, &entry)) > 0 && !a->error[0];) {
+        char *word = a->words + a->used, *at = word, *colon;
+        *at++ = '-', *at++ = '-';
+        for (int i = 0; i < k; i++)
+            if (!strchr(" '\"}", entry[i])) *at++ = entry[i];
+        *at++ = 0;
+        a->used += (int)(at - word);
+        if ((colon = strchr(word, ':')) != NULL) *colon = '=';
+        if (word[2]) eqnn__args_word(a, word, NULL);
     }
 }
 
@@ -4470,7 +4515,8 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
     if (is_switch && !eqnn__args_truth(value))
         return eqnn__args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
     if (is_switch) value = eqnn__args_truth(value);
-    a->option[i].value = value;
+    if (!strcmp(a->option[i].value, "{}")) eqnn__args_dictionary(a, value);
+    else a->option[i].value = value;
     a->given[i] = 1;
     return words;
 }
@@ -4515,8 +4561,12 @@ EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file)
         char left[64];
         if (!o->value) continue;
         snprintf(left, sizeof left, "--%s%s", o->name, eqnn__args_switch(a, i) ? "" : " ...");
+        if (eqnn__args_alias(o)) {
+            fprintf(file, "  %-18s the same as %s\n", left, o->value);
+            continue;
+        }
         fprintf(file, "  %-18s %s", left, o->help ? o->help : "");
-        if (*o->value) fprintf(file, " [%s]", o->value);
+        if (*o->value && strcmp(o->value, "{}")) fprintf(file, " [%s]", o->value);
         fprintf(file, "\n");
     }
     fprintf(file, "  %-18s this text\n", "--help");
@@ -4617,8 +4667,10 @@ EQNN_API eqnn_opts eqnn_args_context(eqnn_args *a)
 
 EQNN_API int eqnn_next_word(const char **list, const char **word)
 {
-    int n = (int)strcspn(*list, ",");
+    int n = 0, depth = 0; /* of parentheses */
     *word = *list;
+    for (const char *s = *list; s[n] && (s[n] != ',' || depth > 0); n++)
+        depth += (s[n] == '(') - (s[n] == ')');
     *list += n + ((*list)[n] == ',');
     return n;
 }

@@ -27,15 +27,18 @@
    test examples, which the original draws from the training set, and --aug, whose shifts were equal
    along both axes; --no-published are patterns at random places, as the paper says they are.
 
-   Sizes and settings are those of the original. Its 200 epochs of 10,000 examples take hours:
-   --minutes M trains for so long, with a rate that falls as a cosine, and --study divides M minutes
-   between both groups and SetTransformer, each with 1,000 and 10,000 examples.
+   Sizes and settings are those of the original, but for two that are easier here: its --group is
+   SE(2) and its --aug SE2. Its 200 epochs of 10,000 examples take hours: --minutes M trains for so
+   long, with a rate that falls as a cosine, and --study divides M minutes between both groups and
+   SetTransformer, each with 1,000 and 10,000 examples. Options have the names of the paper's
+   commands, too.
 
       constellation --study --minutes 60 --dim-hidden 128 --lr 1e-3 --beta1 .9 --beta2 .999
       constellation --group "SE(2)" --n-train 1000 --aug SE2
 
    "make test" runs it with
-      --network LieTransformer,SetTransformer --n-train 9 --n-valid 9 --n-test 9 --epochs 1 */
+      --network LieTransformer,SetTransformer --group T(2),SE(2)_canonical --reps 1 --n-train 9
+      --n-valid 9 --n-test 9 --dim-hidden 64 --train_epochs 1 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -45,7 +48,7 @@
    What is studied
    ---------------------------------------------------------------------------------------------- */
 
-enum { COPIES = 2, POINTS = 17 * COPIES, COUNTS = 4, CLASSES = COPIES + 1, MOST_RUNS = 32 };
+enum { MOST_COPIES = 8, MOST_POINTS = 17 * MOST_COPIES, COUNTS = 4, MOST_RUNS = 32 };
 enum { MOST_PARTS = 16, MOMENTS = 10, MOST_BATCH = 1024 };
 enum { TRAIN, VALID, TEST, SETS };
 enum { AS_THEY_ARE, MOVED, TURNED, WAYS };
@@ -53,15 +56,17 @@ enum { AS_THEY_ARE, MOVED, TURNED, WAYS };
 static const char *const ways[WAYS] = { "none", "T2", "SE2" };
 
 typedef struct examples {
-    int n, *present, *count;                 /* [n][POINTS], [n][COUNTS]                         */
-    double *pos;                             /* [n][POINTS][2]                                   */
+    int n, *present, *count;                 /* [n][points], [n][COUNTS]                         */
+    double *pos;                             /* [n][points][2]                                   */
 } examples;
 
 typedef struct study {
     /* asked for */
     const char *networks, *groups, *sizes, *content, *out, *settings;
     eqnn_lie_transformer_opts lie;
-    int samples, set_layers, set_heads, batch, epochs, aug, cosine, parts, resume, published;
+    int samples, set_layers, set_heads, batch, epochs, aug, cosine, parts, resume;
+    eqnn_constellation_opts patterns;
+    int points, classes;                     /* of an example; of a count: none, one, ...        */
     int count[SETS];                         /* of training examples: the most of all runs       */
     double minutes, rate, beta1, beta2;
     uint64_t data_seed;
@@ -82,6 +87,7 @@ typedef struct run {
     const study *s;
     char name[64], group[32];                /* group "": SetTransformer                         */
     int n_train, features;                   /* numbers that a point is told of itself           */
+    int samples;                             /* frames of a point                                */
     eqnn_ctx *c;
     eqnn_parts *workers;
     part part[MOST_PARTS];
@@ -105,12 +111,12 @@ static int prepare(study *s)
 {
     for (int set = 0; set < SETS && !eqnn_error(s->c); set++) {
         examples *e = &s->set[set];
-        eqnn_constellation_opts o = { .copies = COPIES, .published = s->published,
-                                      .seed = s->data_seed + (uint64_t)set };
-        size_t n = (size_t)s->count[set];
+        eqnn_constellation_opts o = s->patterns;
+        size_t n = (size_t)s->count[set], points = (size_t)s->points;
+        o.seed = s->data_seed + (uint64_t)set;
         e->n = s->count[set];
-        e->pos = malloc(n * POINTS * 2 * sizeof *e->pos);
-        e->present = malloc(n * POINTS * sizeof *e->present);
+        e->pos = malloc(n * points * 2 * sizeof *e->pos);
+        e->present = malloc(n * points * sizeof *e->present);
         e->count = malloc(n * COUNTS * sizeof *e->count);
         if (!e->pos || !e->present || !e->count) eqnn_fail(s->c, "no memory for the examples");
         else eqnn_constellations(s->c, &o, 0, e->n, e->pos, e->present, e->count);
@@ -132,9 +138,9 @@ static double most_frequent(const study *s, int n_train)
 {
     double right = 0;
     for (int k = 0; k < COUNTS; k++) {
-        int seen[CLASSES] = { 0 }, best = 0;
+        int seen[MOST_COPIES + 1] = { 0 }, best = 0;
         for (int i = 0; i < n_train; i++) seen[s->set[TRAIN].count[i * COUNTS + k]]++;
-        for (int j = 1; j < CLASSES; j++)
+        for (int j = 1; j < s->classes; j++)
             if (seen[j] > seen[best]) best = j;
         for (int i = 0; i < s->set[TEST].n; i++)
             right += s->set[TEST].count[i * COUNTS + k] == best;
@@ -150,16 +156,17 @@ static double most_frequent(const study *s, int n_train)
 static void append(const run *r, eqnn_ctx *c, part *p, int item, int example)
 {
     const examples *e = r->set;
-    const int *present = e->present + (size_t)item * POINTS;
-    double pos[POINTS * 2], feature[POINTS * POINTS];
-    memcpy(pos, e->pos + (size_t)item * POINTS * 2, sizeof pos);
+    int n = r->s->points;
+    const int *present = e->present + (size_t)item * (size_t)n;
+    double pos[MOST_POINTS * 2], feature[MOST_POINTS * MOST_POINTS];
+    memcpy(pos, e->pos + (size_t)item * (size_t)n * 2, (size_t)n * 2 * sizeof *pos);
     if (r->way != AS_THEY_ARE)
-        eqnn_augment(c, r->seed, (uint64_t)item, r->way == TURNED, 1, POINTS, 2, pos);
-    if (r->features == POINTS - 1) eqnn_point_distances(POINTS, pos, present, feature);
-    if (r->features == MOMENTS) eqnn_point_moments(POINTS, pos, present, MOMENTS, feature);
+        eqnn_augment(c, r->seed, (uint64_t)item, r->way == TURNED, 1, n, 2, pos);
+    if (r->features == n - 1) eqnn_point_distances(n, pos, present, feature);
+    if (r->features == MOMENTS) eqnn_point_moments(n, pos, present, MOMENTS, feature);
     if (r->features == 1)
-        for (int i = 0; i < POINTS; i++) feature[i] = 1;
-    for (int i = 0; i < POINTS; i++) {
+        for (int i = 0; i < n; i++) feature[i] = 1;
+    for (int i = 0; i < n; i++) {
         if (!present[i]) continue;
         memcpy(p->pos + 2 * (size_t)p->nodes, pos + 2 * i, 2 * sizeof *pos);
         memcpy(p->feature + (size_t)(p->nodes * r->features), feature + i * r->features,
@@ -170,7 +177,7 @@ static void append(const run *r, eqnn_ctx *c, part *p, int item, int example)
         p->label[example * COUNTS + k] = e->count[item * COUNTS + k];
 }
 
-/* One row of logits for each count of each example: [n * COUNTS, CLASSES] */
+/* One row of logits for each count of each example: [n * COUNTS, classes] */
 static eqnn_tensor *network(const run *r, eqnn_ctx *c, const part *p, int n)
 {
     const study *s = r->s;
@@ -178,7 +185,7 @@ static eqnn_tensor *network(const run *r, eqnn_ctx *c, const part *p, int n)
     eqnn_graph_opts all = { .example = p->example, .examples = n, .loops = 1 };
     const eqnn_graph *graph = eqnn_complete_graph(c, p->nodes, &all);
     if (!r->group[0]) {
-        eqnn_set_opts o = { .seeds = COUNTS, .out = CLASSES, .encoders = s->set_layers,
+        eqnn_set_opts o = { .seeds = COUNTS, .out = s->classes, .encoders = s->set_layers,
                             .decoders = s->set_layers, .heads = s->set_heads };
         return eqnn_set_transformer(pos, graph, "model", &o);
     }
@@ -186,10 +193,10 @@ static eqnn_tensor *network(const run *r, eqnn_ctx *c, const part *p, int n)
     eqnn_lie_cloud cloud;
     const eqnn_lie *g = eqnn_lie_weighed(c, r->group, &alpha);
     eqnn_tensor *x = eqnn_from_double(c, p->nodes, r->features, p->feature);
-    if (!g || !eqnn_lie_cloud_make(g, pos, graph, "lift", s->samples, alpha, &cloud)) return NULL;
-    eqnn_tensor *y = eqnn_lie_transformer(eqnn_repeat(x, s->samples), cloud.pairs, cloud.graph,
+    if (!g || !eqnn_lie_cloud_make(g, pos, graph, "lift", r->samples, alpha, &cloud)) return NULL;
+    eqnn_tensor *y = eqnn_lie_transformer(eqnn_repeat(x, r->samples), cloud.pairs, cloud.graph,
                                           "model", &s->lie);
-    return eqnn_reshape(y, n * COUNTS, CLASSES);
+    return eqnn_reshape(y, n * COUNTS, s->classes);
 }
 
 static eqnn_tensor *look_at(const run *r, eqnn_ctx *c, part *p, const int *items, int n)
@@ -207,7 +214,7 @@ static void count_right(part *p, const eqnn_tensor *y)
 {
     for (int i = 0; i < eqnn_rows(y); i++) {
         int best = 0;
-        for (int k = 1; k < CLASSES; k++)
+        for (int k = 1; k < eqnn_cols(y); k++)
             if (eqnn_at(y, i, k) > eqnn_at(y, i, best)) best = k;
         p->right += best == p->label[i];
     }
@@ -227,7 +234,7 @@ static void work(eqnn_ctx *c, int number, int parts, void *user)
         eqnn_recording(c, 0);
         return;
     }
-    eqnn_ints *label = eqnn_ints_make(c, n * COUNTS, p->label, CLASSES, 0);
+    eqnn_ints *label = eqnn_ints_make(c, n * COUNTS, p->label, r->s->classes, 0);
     eqnn_tensor *loss = eqnn_scale(eqnn_cross_entropy(y, label), (double)n / r->n);
     p->loss = eqnn_value(loss);
     eqnn_backward(loss);
@@ -299,7 +306,7 @@ static void step(run *r, eqnn_adam *adam, const int *items, int n)
 
 static int make_part(const run *r, part *p)
 {
-    size_t most = (size_t)(r->s->batch > 32 ? r->s->batch : 32) * POINTS;
+    size_t most = (size_t)(r->s->batch > 32 ? r->s->batch : 32) * (size_t)r->s->points;
     p->example = malloc(most * sizeof *p->example);
     p->pos = malloc(most * 2 * sizeof *p->pos);
     p->feature = malloc(most * (size_t)r->features * sizeof *p->feature);
@@ -313,7 +320,7 @@ static int start(run *r)
     int item = 0;
     r->c = eqnn_make(&s->context);
     r->features = !strcmp(s->content, "constant") ? 1
-                  : !strcmp(s->content, "distance_moments") ? MOMENTS : POINTS - 1;
+                  : !strcmp(s->content, "distance_moments") ? MOMENTS : s->points - 1;
     r->epochs = 0, r->pace = r->train = NAN;
     for (int k = 0; k < WAYS; k++) r->test[k] = NAN;
     for (int k = 0; k < s->parts; k++)
@@ -394,7 +401,7 @@ static double published(const run *r, int trained, int tested)
         { { .71, .71, .69 }, { NAN, .71, .69 }, { NAN, NAN, .72 } } }; /* SE(2)          */
     int row = !r->group[0] ? 0 : r->group[0] == 'T' && r->group[1] != 'r' ? 1
               : r->group[0] == 'S' && r->group[1] == 'E' ? 2 : -1;
-    return row < 0 ? NAN : value[row][trained][tested];
+    return row < 0 || r->s->patterns.copies != 2 ? NAN : value[row][trained][tested];
 }
 
 static void report(const study *s, const run *r, int n)
@@ -458,15 +465,27 @@ static void draw(const study *s, const run *r, int n)
    The program
    ---------------------------------------------------------------------------------------------- */
 
+/* SE(2)_canonical, finite turns, is told their number and has as many frames: 2 as published. */
+static void settle_frames(run *r)
+{
+    size_t length = strlen(r->group);
+    const char *turns = strstr(r->group, "canonical("), *finite = strstr(r->group, "canonical");
+    int n = turns ? atoi(turns + 10) : finite ? 2 : 1;
+    r->samples = r->s->samples ? r->s->samples : n;
+    if (finite && !turns)
+        snprintf(r->group + length, sizeof r->group - length, "(%d)", r->samples);
+}
+
 static void add_run(study *s, run *r, int *n, const char *group, int length, int n_train)
 {
-    if (*n == MOST_RUNS || length >= (int)sizeof r->group) {
+    if (*n == MOST_RUNS || length + 5 > (int)sizeof r->group) {
         eqnn_fail(s->c, "--group '%.*s': too many runs, or too long a name", length, group);
         return;
     }
     run *q = &r[(*n)++];
     q->s = s, q->n_train = n_train;
     memcpy(q->group, group, (size_t)length);
+    settle_frames(q);
     snprintf(q->name, sizeof q->name, "%s-%d", length ? q->group : "SetTransformer", n_train);
     if (n_train > s->count[TRAIN]) s->count[TRAIN] = n_train;
 }
@@ -521,7 +540,7 @@ static void run_all(study *s)
 
 static const eqnn_option options[] = {
     { "network", "LieTransformer", "LieTransformer, SetTransformer, or both" },
-    { "group", "T(2)", "of LieTransformer: T(2), SE(2), SO(2), SE(2)_canonical(4) or a list" },
+    { "group", "T(2)", "of LieTransformer: T(2), SE(2), SO(2), SE(2)_canonical, ... or a list" },
     { "study", "off", "T(2), SE(2) and SetTransformer with 1000 and 10000 examples" },
     { "n-train", "10000", "training examples, or a list" },
     { "n-valid", "500", "examples that choose the best weights" },
@@ -530,8 +549,13 @@ static const eqnn_option options[] = {
     { "minutes", "0", "of all runs together, test included; 0: as long as the epochs take" },
     { "aug", "none", "how training examples are moved: none, T2 or SE2" },
     { "published", "on", "the original's coordinates" },
+    { "reps", "2", "most copies of a pattern" },
+    { "drop", ".5", "probability that a copy is absent" },
+    { "rotation", ".33", "largest angle of a pattern, in half turns" },
+    { "upscale", "0", "a pattern is up to so much larger than 1" },
+    { "noise", ".1", "of coordinates" },
     { "content-type", "pairwise_distances", "or distance_moments, constant: what a point is told" },
-    { "lift-samples", "1", "frames of a point" },
+    { "lift-samples", "0", "frames of a point; 0: 1, of SE(2)_canonical(n) n" },
     { "dim-hidden", "512", "channels of LieTransformer" },
     { "num-layers", "6", "its blocks" },
     { "num-heads", "8", "its heads" },
@@ -551,13 +575,19 @@ static const eqnn_option options[] = {
     { "data-seed", "1234", "of the examples; --seed is that of weights and frames" },
     { "data", NULL, NULL },
     { "out", "build/constellation", "folder for tables, pictures and models; empty: none" },
+    { "train-epochs", "--epochs", NULL },
+    { "learning-rate", "--lr", NULL },
+    { "batch-size", "--bs", NULL },
+    { "liftsamples", "--lift-samples", NULL },
+    { "model-seed", "--seed", NULL },
+    { "run-name", "--out", NULL },
     { NULL, NULL, NULL }
 };
 
 /* What --resume needs to be told as before. */
 static const char repeated[] =
     "n-valid,aug,published,content-type,kernel-type,attention-fn,block-norm,"
-    "bs,lr,beta1,beta2,data-seed,seed";
+    "bs,lr,beta1,beta2,data-seed,seed,reps,drop,rotation,upscale,noise";
 
 /* Which of n words the option says; 0 and an error: none of them. */
 static int choice(eqnn_args *a, const char *name, const char *const *words, int n)
@@ -569,6 +599,20 @@ static int choice(eqnn_args *a, const char *name, const char *const *words, int 
         snprintf(a->error, sizeof a->error, "option --%s: '%.40s' is not known; --help lists what "
                  "is", name, text);
     return 0;
+}
+
+/* Of the library's options 0 means the default, and what is negative none. */
+static void understand_patterns(study *s, eqnn_args *a)
+{
+    double drop = eqnn_args_within(a, "drop", 0, 1);
+    double rotation = eqnn_args_within(a, "rotation", 0, 1);
+    double noise = eqnn_args_within(a, "noise", 0, 1e3);
+    s->patterns = (eqnn_constellation_opts){ .published = eqnn_args_on(a, "published"),
+        .copies = eqnn_args_int(a, "reps", 1, MOST_COPIES), .drop = drop > 0 ? drop : -1,
+        .rotation = rotation > 0 ? rotation : -1, .noise = noise > 0 ? noise : -1,
+        .upscale = eqnn_args_within(a, "upscale", 0, 1e3) };
+    s->points = 17 * s->patterns.copies;
+    s->classes = s->patterns.copies + 1;
 }
 
 static void understand_network(study *s, eqnn_args *a)
@@ -583,9 +627,9 @@ static void understand_network(study *s, eqnn_args *a)
     o->head = eqnn_args_text(a, "architecture");
     o->cols = eqnn_args_int(a, "dim-hidden", 1, 100000);
     o->layers = eqnn_args_int(a, "num-layers", 1, 100);
-    o->out = COUNTS * CLASSES;
+    o->out = COUNTS * s->classes;
     s->content = contents[choice(a, "content-type", contents, 3)];
-    s->samples = eqnn_args_int(a, "lift-samples", 1, 64);
+    s->samples = eqnn_args_int(a, "lift-samples", 0, 64);
     s->set_layers = eqnn_args_int(a, "set-layers", 1, 100);
     s->set_heads = eqnn_args_int(a, "set-heads", 1, 128);
 }
@@ -598,7 +642,6 @@ static void understand(study *s, eqnn_args *a)
     s->groups = studied ? "T(2),SE(2)" : eqnn_args_text(a, "group");
     s->sizes = studied ? "1000,10000" : eqnn_args_text(a, "n-train");
     s->out = eqnn_args_text(a, "out");
-    s->published = eqnn_args_on(a, "published");
     s->aug = choice(a, "aug", ways, WAYS);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
@@ -615,6 +658,7 @@ static void understand(study *s, eqnn_args *a)
     s->resume = eqnn_args_on(a, "resume");
     s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
+    understand_patterns(s, a);
     understand_network(s, a);
 }
 

@@ -31,14 +31,16 @@
 
    The paper's setting is the default: 128 channels, 3 layers, Adam 3e-3, 2000 steps on 500 pieces,
    tolerance 1e-4 in training and 2e-6 in roll-outs. Its errors: hnn .028 (mlp), .012 (emlp); node
-   .048, .019.
+   .048, .019. They are means of three runs: --trials 3 trains every model with as many first
+   weights and ends with a table of means and deviations beside the paper's.
 
    Derivatives of the solution go through the solver's own steps (--derivative tape), by default
    with the network's inside computed twice instead of kept (checkpoint): a tenth of the memory in
    the same time. --derivative adjoint solves a second equation backwards instead.
 
    "make test" runs it with
-      --model hnn,node --network mlp,emlp --epochs 2 --n-train 6 --n-test 3 --ch 8 --time 2 */
+      --model hnn,node --network mlp,emlp --trials 2 --epochs 2 --n-train 6 --n-test 3 --ch 8
+      --time 2 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -54,7 +56,7 @@ enum { TAPE, CHECKPOINT, ADJOINT };
 typedef struct study {
     /* asked for */
     const char *models, *networks, *groups, *out, *settings;
-    int epochs, n_train, n_test, batch, ch, layers, derivative, every, resume;
+    int epochs, n_train, n_test, batch, ch, layers, derivative, every, resume, trials;
     double rate, dt, rtol, rtol_far;
     uint64_t data_seed;
     eqnn_opts context;
@@ -437,6 +439,41 @@ static void print_summary(const study *s, const predictor *p, int n)
     eqnn_table_free(t);
 }
 
+/* The paper's table 1; with the authors' notebook, which has D2 too. */
+static const struct published { const char *name; double mean, deviation; } published[] = {
+    { "hnn-mlp", .0281, .0011 },            { "node-mlp", .0482, .0002 },
+    { "hnn-emlp-O2eR3", .0121, .0018 },     { "node-emlp-O2eR3", .0192, .0013 },
+    { "hnn-emlp-SO2eR3", .0145, .0027 },    { "node-emlp-SO2eR3", .0518, .0357 },
+    { "hnn-emlp-DkeR3(6)", .0132, .0021 },  { "node-emlp-DkeR3(6)", .0361, .0259 },
+    { "hnn-emlp-DkeR3(2)", .0861, .1453 },  { "node-emlp-DkeR3(2)", .0293, .0121 },
+};
+
+/* Models from p[2] on, the trials of each behind one another: means and deviations. */
+static void print_trials(const study *s, const predictor *p, int n)
+{
+    eqnn_table *t = eqnn_table_make(s->c, "model|roll-out error|+-|paper|+-|ang. momentum|+-|"
+                                          "energy|+-");
+    for (int i = 2; i < n; i += s->trials) {
+        eqnn_table_cell(t, "%s", p[i].name);
+        for (int j = 0; j < 3; j++) {
+            double mean = 0, square = 0, paper[2] = { NAN, NAN };
+            for (int k = i; k < i + s->trials; k++) mean += p[k].mean[j] / s->trials;
+            for (int k = i; k < i + s->trials; k++)
+                square += (p[k].mean[j] - mean) * (p[k].mean[j] - mean) / (s->trials - 1);
+            eqnn_table_cell(t, j ? "%.2e" : "%.4f", mean);
+            eqnn_table_cell(t, j ? "%.1e" : "%.4f", sqrt(square));
+            if (j) continue;
+            for (size_t k = 0; k < sizeof published / sizeof *published; k++)
+                if (!strcmp(published[k].name, p[i].name))
+                    paper[0] = published[k].mean, paper[1] = published[k].deviation;
+            for (int k = 0; k < 2; k++) eqnn_table_number(t, "%.4f", paper[k]);
+        }
+    }
+    printf("\nMeans of %d trials:\n\n", s->trials);
+    eqnn_table_print(t, stdout);
+    eqnn_table_free(t);
+}
+
 static void write_summary(const study *s, const predictor *p, int n)
 {
     eqnn_csv *f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "summary.csv"),
@@ -512,24 +549,34 @@ static void print_verdict(const predictor *p, int n)
    The program
    ---------------------------------------------------------------------------------------------- */
 
-enum { MOST_PREDICTORS = 32 };
+enum { MOST_PREDICTORS = 128 };
 
-static void add_model(study *s, predictor *p, int *n, int hnn, const char *group, int length)
+/* The first trial has the model's name, the others the number behind it and seeds of their own. */
+static void add_trial(study *s, predictor *p, int *n, int hnn, const char *group, int length,
+                      int trial)
 {
+    eqnn_opts context = s->context;
+    context.seed += (uint64_t)trial;
     predictor *q = &p[*n];
     if (*n == MOST_PREDICTORS || length >= (int)sizeof q->group) {
         eqnn_fail(s->c, "--group '%.*s': too many models, or too long a name", length, group);
         return;
     }
     *q = (predictor){ .field = learned, .learns = 1, .hamiltonian = hnn, .s = s,
-                      .c = eqnn_make(&s->context) };
+                      .c = eqnn_make(&context) };
     snprintf(q->group, sizeof q->group, "%.*s", length, group);
-    snprintf(q->name, sizeof q->name, "%s-%s%s", hnn ? "hnn" : "node", length ? "emlp-" : "mlp",
-             q->group);
+    int named = snprintf(q->name, sizeof q->name, "%s-%s%s", hnn ? "hnn" : "node",
+                         length ? "emlp-" : "mlp", q->group);
+    if (trial) snprintf(q->name + named, sizeof q->name - (size_t)named, "-%d", trial + 1);
     if (length) q->g = eqnn_group_make(q->c, q->group);
     if (q->g) q->four = eqnn_rep_make(q->c, "4*V", q->g);
     if (q->g) q->one = eqnn_rep_make(q->c, "Scalar", q->g);
     ++*n;
+}
+
+static void add_model(study *s, predictor *p, int *n, int hnn, const char *group, int length)
+{
+    for (int trial = 0; trial < s->trials; trial++) add_trial(s, p, n, hnn, group, length, trial);
 }
 
 /* An mlp, or an emlp for each of the groups. */
@@ -621,6 +668,7 @@ static void report(const study *s, const predictor *p, int n)
 {
     print_summary(s, p, n);
     print_verdict(p, n);
+    if (s->trials > 1) print_trials(s, p, n);
     if (!*s->out) return;
     write_summary(s, p, n);
     draw(s, p, n);
@@ -657,6 +705,7 @@ static const eqnn_option options[] = {
     { "ch", "128", "channels" },
     { "layers", "3", "hidden layers" },
     { "epochs", "2000", "passes over the training pieces" },
+    { "trials", "1", "runs of every model with other first weights; the paper has 3" },
     { "n-train", "500", "training pieces" },
     { "n-test", "500", "test trajectories" },
     { "batch", "500", "pieces in a step" },
@@ -704,6 +753,7 @@ static void understand(study *s, eqnn_args *a)
     s->groups = eqnn_args_text(a, "group");
     s->out = eqnn_args_text(a, "out");
     s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
+    s->trials = eqnn_args_int(a, "trials", 1, 100);
     s->n_train = eqnn_args_int(a, "n-train", 1, 1000000);
     s->n_test = eqnn_args_int(a, "n-test", 1, 100000);
     s->batch = eqnn_args_int(a, "batch", 1, 100000);

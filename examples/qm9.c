@@ -24,6 +24,9 @@
                               degrees up to --lmax
       --published             as large as the papers have them; without it they are small enough for
                               an hour on two cores
+      --norm-floor 1          what a molecule's symmetry makes vanish (CO2, CH4) is not blown up by
+                              their norms, and what fades out with distance does so smoothly; the
+                              papers have none, and neither have the numbers in README.md
 
    --model and --group may be lists. You will see the mean absolute error of molecules never seen,
    as they stand and turned at random, beside what the mean of all and a linear fit of the numbers
@@ -71,7 +74,8 @@ typedef struct study {
     double minutes;
     int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
     double fill, rate, clip;                 /* the same                                         */
-    int k, layers, dim, heads, kernel_dim, feature_dim, squash, lmax, published;
+    int k, layers, dim, heads, kernel_dim, feature_dim, squash, lmax, published, save;
+    double norm_floor;
     const char *widths;
     const char *kernel, *attention, *head, *norm;
     uint64_t data_seed;
@@ -229,7 +233,8 @@ static eqnn_tensor *hear(const run *r, const batch *b)
 {
     const eqnn_graph *g = near(b);
     eqnn_equiformer_opts o = { .dim = widths_of(r, b, 1, 1), .dim_head = widths_of(r, b, HEADS, 1),
-                               .heads = "4", .depth = r->layers, .envelope = radius };
+                               .heads = "4", .depth = r->layers, .envelope = radius,
+                               .norm_floor = r->s->norm_floor };
     eqnn_tensor *x = eqnn_equiformer(NULL, elements(b), b->pos, g, "net", &o);
     x = x ? eqnn_as(eqnn_extract_irrep(x, 0, 1), NULL) : NULL;
     x = x ? eqnn_mlp(x, "head", eqnn_format(b->c, "%d,1", eqnn_cols(x)), NULL) : NULL;
@@ -245,6 +250,7 @@ static eqnn_tensor *hear_v1(const run *r, const batch *b)
     o.head = widths_of(r, b, HEADS, 0);
     o.feature = eqnn_format(b->c, "%dx0e", 4 * (int)strtol(r->widths, NULL, 10));
     o.layers = r->layers, o.heads = HEADS, o.radius = radius;
+    o.norm_floor = r->s->norm_floor;
     return eqnn_equiformer_v1(elements(b), b->pos, near(b), "net", &o);
 }
 
@@ -258,7 +264,8 @@ static eqnn_tensor *hear_v2(const run *r, const batch *b)
         .lmax = r->lmax, .mmax = r->lmax, .blocks = r->layers, .channels = n, .hidden = (n + 1) / 2,
         .heads = HEADS, .alpha = (2 * n + 2) / 3, .value = (n + 3) / 4, .ffn = n,
         .edge_channels = (2 * n + 2) / 3, .gaussians = 128, .radius = radius, .beta = grid,
-        .points = grid, .nodes = mean_atoms, .neighbours = mean_neighbours };
+        .points = grid, .nodes = mean_atoms, .neighbours = mean_neighbours,
+        .norm_floor = r->s->norm_floor };
     return eqnn_equiformer_v2(elements(b), b->pos, near(b), "net", &o);
 }
 
@@ -678,7 +685,8 @@ static void train(run *r, eqnn_csv *log)
                         .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
                         .settings = s->settings,
                         .seconds = s->epochs ? 60 * s->minutes : 0,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name) };
+                        .path = eqnn_path_in(s->c, s->save ? s->out : "", "%s.safetensors",
+                                             r->name) };
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
         .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
@@ -915,6 +923,7 @@ static int list_runs(study *s, run *r)
     for (int length; (length = eqnn_next_word(&list, &word)) > 0 && !eqnn_error(s->c);) {
         const network *net = networks;
         const char *groups = s->groups;
+        if (length == 14 && !strncmp(word, "MolecLieResNet", 14)) word = "lieconv", length = 7;
         while (net->name && (strncmp(word, net->name, (size_t)length) || net->name[length])) net++;
         if (!net->name) eqnn_fail(s->c, "--model: there is no '%.*s'", length, word);
         else if (!net->grouped) add_run(s, r, &n, net, "", 0);
@@ -944,7 +953,7 @@ static void run_all(study *s)
     if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
                             "model,epoch,minutes,train,valid", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+    for (int i = 0; i < n && *s->out && s->save && !s->resume && !eqnn_error(s->c); i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
@@ -990,14 +999,28 @@ static const eqnn_option options[] = {
     { "evals", "20", "how often to look at the validation molecules" },
     { "epochs", "500", "passes over the training molecules, in the place of --minutes" },
     { "data-seed", "0", "of the split; --seed is that of the weights" },
+    { "norm-floor", "", "of Equiformers: see the head of the program [0]" },
+    { "save", "on", "checkpoints and models in --out" },
     { "out", "build/qm9", "folder for tables, pictures and models; empty: none" },
+    { "net-config", "{}", "more options, as {'group': SE3(.2), 'fill': 1/2}" },
+    /* other names of the same */
+    { "network", "--model", NULL },
+    { "num-epochs", "--epochs", NULL },
+    { "train-epochs", "--epochs", NULL },
+    { "learning-rate", "--lr", NULL },
+    { "batch-size", "--bs", NULL },
+    { "lift-samples", "--liftsamples", NULL },
+    { "mc-samples", "--nbhd", NULL },
+    { "model-seed", "--seed", NULL },
+    { "run-name", "--out", NULL },
+    { "log-suffix", "--out", NULL },
     { NULL, NULL, NULL }
 };
 
 /* What --resume needs to be told as before. */
 static const char repeated[] =
     "task,aug,demo,n-train,n-valid,lr,bs,fill,nbhd,recenter,kernel-type,"
-    "attention-fn,block-norm,lie-algebra-nonlinearity,clip,data-seed,seed";
+    "attention-fn,block-norm,lie-algebra-nonlinearity,clip,data-seed,seed,norm-floor";
 
 /* A number that may be left open: -1 then. */
 static double maybe(eqnn_args *a, const char *name, double low, double high)
@@ -1038,7 +1061,13 @@ static void understand_model(study *s, eqnn_args *a)
     s->attention = eqnn_args_text(a, "attention-fn");
     s->head = eqnn_args_text(a, "architecture");
     s->norm = eqnn_args_text(a, "block-norm");
-    s->squash = !strcmp(eqnn_args_text(a, "lie-algebra-nonlinearity"), "tanh");
+    const char *squash = eqnn_args_text(a, "lie-algebra-nonlinearity");
+    s->squash = !strcmp(squash, "tanh");
+    if (!s->squash && strcmp(squash, "none") && strcmp(squash, "None") && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --lie-algebra-nonlinearity is none or tanh, "
+                 "not '%.80s'", squash);
+    s->norm_floor = fmax(maybe(a, "norm-floor", 0, 1e6), 0);
+    s->save = eqnn_args_on(a, "save");
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -1055,6 +1084,8 @@ static void understand(study *s, eqnn_args *a)
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
     s->resume = eqnn_args_on(a, "resume");
+    if (s->resume && !s->save && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --resume needs --save");
     s->settings = eqnn_args_settings(a, repeated);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", s->demo, 1000000);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
@@ -1079,23 +1110,10 @@ static void release(study *s)
     free(s->features);
 }
 
-/* The other names that the papers' commands have for options. */
-static void translate(int argc, char **argv)
-{
-    static char words[][2][32] = { { "--learning_rate", "--lr" }, { "--batch_size", "--bs" },
-                                   { "--num_epochs", "--epochs" }, { "--train_epochs", "--epochs" },
-                                   { "--lift_samples", "--liftsamples" },
-                                   { "--mc_samples", "--nbhd" }, { "--model_seed", "--seed" } };
-    for (int i = 1; i < argc; i++)
-        for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
-            if (!strcmp(argv[i], words[k][0])) argv[i] = words[k][1];
-}
-
 int main(int argc, char **argv)
 {
     study s = { 0 };
     eqnn_args a;
-    translate(argc, argv);
     int go = eqnn_args_read(&a, argc, argv, "Learns properties of molecules.", options);
     if (go > 0) understand(&s, &a);
     if ((s.c = eqnn_program_start(&a, &s.context)) != NULL) run_all(&s);

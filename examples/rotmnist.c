@@ -37,10 +37,11 @@
    --data is a folder with MNIST's four IDX files (.gz too where EQNN_ZLIB is defined), of which
    12,000 and 50,000 are turned once, or with
    mnist_all_rotation_normalized_float_train_valid.amat and ..._test.amat. --demo draws digits
-   of its own.
+   of its own. Options have the names of the paper's commands, too.
 
    "make test" runs it with
-      --demo --group SE2(.05) --n-train 9 --n-test 9 --k 8 --lifts 1 --num-layers 2 --epochs 1 */
+      --demo --net_config {'k':8,'group':SE2(.05),'num_layers':2} --split {'train':9} --n-test 9
+      --lifts 1 --num_epochs 1 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -773,6 +774,12 @@ static const eqnn_option options[] = {
     { "data-seed", "2021", "of the angles; --seed is that of weights and frames" },
     { "data", "", "folder of MNIST or of mnist_rotation_new" },
     { "out", "build/rotmnist", "folder for tables, pictures and models; empty: none" },
+    { "net-config", "{}", "more options, as {'k': 128, 'group': SE2(.05)}" },
+    { "split", "--net-config", NULL }, /* {'train': 12000} */
+    { "trainer-config", "--net-config", NULL },
+    { "train", "--n-train", NULL },
+    { "num-epochs", "--epochs", NULL },
+    { "log-suffix", "--out", NULL },
     { NULL, NULL, NULL }
 };
 

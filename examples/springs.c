@@ -39,6 +39,9 @@
    weights of the smallest error on validation systems. Options have the names of both papers'
    commands. --system nbody and moons are their planets, in a plane or with --space-dim 3 in space.
 
+   --test-particles 4 or 8 asks what was learned of six particles about systems of other sizes,
+   which all networks but FC and HFC can be shown.
+
    A batch is cut in --parts, each with a thread and a graph of its own, so that both cores work.
 
    "make test" runs it with
@@ -73,17 +76,16 @@ enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODE
 typedef struct study {
     /* asked for */
     const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
-    const char *settings;
-    char out[512];
+    const char *settings, *out;
     int epochs, n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
     int times, every, often, parts, resume, sums, checkpoint, give_up;
-    int particles, axes;
+    int particles, test_particles, axes;
     double rate, fill;
     uint64_t data_seed;
     eqnn_opts context;
     /* the data: pieces [length][dim] and, far, [times][dim] */
     eqnn_ctx *c;
-    eqnn_system system;
+    eqnn_system system, learned, asked; /* system: of these that which is followed now          */
     int most_train, most_val, moving; /* moving: positions and momenta of a state, dim less [1] */
     double dt, *train, *val, *test, *far;
 } study;
@@ -126,19 +128,28 @@ static double *pieces(study *s, uint64_t first, int n, int length)
     return z;
 }
 
+/* From here on states are those of this system. */
+static void attend(study *s, const eqnn_system *system)
+{
+    s->system = *system;
+    s->moving = 2 * system->particles * system->axes;
+}
+
 /* A larger training set holds the smaller ones; the test is the same for all. */
 static int prepare(study *s)
 {
     const char *name = !strcmp(s->name, "springs") ? "coupled" : s->name;
     if (!strcmp(name, "nbody")) name = "planets";
     s->dt = !strcmp(name, "coupled") ? 5.0 / 499 : 2.0 / 199;
-    if (!eqnn_system_particles(s->c, name, s->particles, s->axes, &s->system)) return 0;
-    s->system.drifting = 1;
+    if (!eqnn_system_particles(s->c, name, s->particles, s->axes, &s->learned)
+        || !eqnn_system_particles(s->c, name, s->test_particles, s->axes, &s->asked)) return 0;
+    s->learned.drifting = s->asked.drifting = 1;
+    attend(s, &s->learned);
     s->train = pieces(s, 0, s->most_train, s->length);
     s->val = pieces(s, (uint64_t)1 << 24, s->most_val, s->length);
+    attend(s, &s->asked);
     s->test = pieces(s, (uint64_t)1 << 25, s->n_test, s->length);
     s->far = pieces(s, (uint64_t)1 << 25, s->n_far, s->times);
-    s->moving = 2 * s->system.particles * s->system.axes;
     return !eqnn_error(s->c);
 }
 
@@ -487,8 +498,8 @@ static int look(model *m, eqnn_csv *log)
 static int begin(model *m)
 {
     const study *s = m->s;
-    motion o = motion_of(m, m->c, s->test, 0, NULL, 1);
-    field(rows(s, m->c, s->test, 0, NULL, 1, 0), 0, &o);
+    motion o = motion_of(m, m->c, s->train, 0, NULL, 1);
+    field(rows(s, m->c, s->train, 0, NULL, 1, 0), 0, &o);
     eqnn_reset(m->c);
     eqnn_training(m->c, s->fill < 1);
     m->parts = eqnn_parts_make(m->c, s->parts, s->context.threads);
@@ -618,10 +629,16 @@ static const struct { const char *network, *label; double mse[PUBLISHED]; } publ
       { 7.3e-4, 1.5e-4, 5.9e-5, 2.5e-5, 8.5e-6, 5.7e-6, 1.2e-6, 4.6e-7, 2.9e-7, 1.1e-7 } },
 };
 
+/* Published are springs on as many particles as were learned from. */
+static int is_published(const study *s)
+{
+    return !strcmp(s->asked.name, "coupled") && s->asked.particles == s->learned.particles;
+}
+
 /* The which-th published value of a model, or NaN. */
 static double published_error(const model *m, int which)
 {
-    if (!m->net || strcmp(m->group, "T(2)") || strcmp(m->s->system.name, "coupled")) return NAN;
+    if (!m->net || strcmp(m->group, "T(2)") || !is_published(m->s)) return NAN;
     for (size_t k = 0; k < sizeof published / sizeof *published; k++) {
         if (strcmp(published[k].network, m->net->name) || which-- > 0) continue;
         for (int i = 0; i < PUBLISHED; i++)
@@ -750,7 +767,7 @@ static void draw_sizes(const study *s, const model *m, int n)
         .x_label = "training systems", .y_label = "mean square", .log_x = 1, .log_y = 1,
         .width = 760, .height = 480 });
     double x[PUBLISHED], y[MOST_MODELS];
-    int coupled = !strcmp(s->system.name, "coupled"), most = 0;
+    int most = 0;
     for (int i = 0; i < n; i++) {
         int count = 0, first = 1;
         for (int j = 0; j < i; j++) first &= !same_network(&m[i], &m[j]);
@@ -762,7 +779,7 @@ static void draw_sizes(const study *s, const model *m, int n)
         if (count) eqnn_plot_add(plot, label, count, x, y, NULL);
         if (m[i].n_train > most) most = m[i].n_train;
     }
-    for (size_t k = 0; coupled && k < sizeof published / sizeof *published; k++) {
+    for (size_t k = 0; is_published(s) && k < sizeof published / sizeof *published; k++) {
         static const char *const grey[] = { "#bbbbbb", "#888888", "#444444" };
         int count = 0;
         for (; count < PUBLISHED && published_sizes[count] <= most; count++)
@@ -914,9 +931,9 @@ static void report(const study *s, const model *m, int n)
 static void settle(const study *s, model *m)
 {
     const network *net = m->net;
-    int turns = strstr(m->group, "canonical") != NULL;
+    const char *turns = strstr(m->group, "canonical"), *told = turns ? strchr(turns, '(') : NULL;
     int small = turns && !strcmp(net->name, "LieTransformer");
-    m->samples = s->samples ? s->samples : turns ? 2 : 1;
+    m->samples = s->samples ? s->samples : told ? atoi(told + 1) : turns ? 2 : 1;
     m->width = s->width ? s->width : small ? 80 : net->width;
     m->layers = s->layers ? s->layers : small ? 3 : net->layers;
     m->rate = s->rate > 0 ? s->rate : !strncmp(m->group, "SO2", 3) || !strncmp(m->group, "SO(2", 4)
@@ -925,7 +942,7 @@ static void settle(const study *s, model *m)
     m->batch = s->batch ? s->batch : net->batch;
     if (m->batch > m->n_train) m->batch = m->n_train;
     m->n_val = s->n_val ? s->n_val : m->n_train < 2000 ? m->n_train : 2000;
-    if (turns && m->group[strlen(m->group) - 1] != ')')
+    if (turns && !told)
         snprintf(m->group + strlen(m->group), sizeof m->group - strlen(m->group), "(%d)",
                  m->samples);
 }
@@ -937,6 +954,9 @@ static void add_model(study *s, model *m, int *n, const network *net, const char
         eqnn_fail(s->c, "--network %s: too many models, or too long a group", s->networks);
         return;
     }
+    int fixed = !strcmp(net->name, "FC") || !strcmp(net->name, "HFC");
+    if (fixed && s->test_particles != s->particles)
+        eqnn_fail(s->c, "--test-particles: %s knows %d particles only", net->name, s->particles);
     *to = (model){ .net = net, .n_train = size, .s = s, .c = eqnn_make(&s->context),
                    .mse_train = NAN, .mse_best = NAN };
     if (net->lie) snprintf(to->group, sizeof to->group, "%s", group);
@@ -983,13 +1003,14 @@ static int list_models(study *s, model *m)
 }
 
 /* Trains (a network) and follows the test systems. 0 on an error, or when Ctrl-C came. */
-static int study_one(model *m, eqnn_csv *log)
+static int study_one(study *s, model *m, eqnn_csv *log)
 {
-    const study *s = m->s;
     for (int j = 0; j < 4; j++)
         if (!(m->curve[j] = calloc((size_t)s->times, sizeof(double))))
             return eqnn_fail(s->c, "no memory for %s", m->name), 0;
+    attend(s, &s->learned);
     if (m->net) train(m, log);
+    attend(s, &s->asked);
     if (eqnn_interrupted()) return 0;
     if (!m->c || !eqnn_error(m->c)) measure(m);
     if (m->c && eqnn_error(m->c)) eqnn_fail(s->c, "%s: %s", m->name, eqnn_error(m->c));
@@ -1006,7 +1027,7 @@ static void run(study *s)
                             "model,n_train,epoch,mse_train,mse_val,ms_per_step", s->resume);
     for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
         if (m[i].net) eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", m[i].file));
-    while (done < n && !eqnn_error(s->c) && study_one(&m[done], log)) done++;
+    while (done < n && !eqnn_error(s->c) && study_one(s, &m[done], log)) done++;
     eqnn_csv_close(log);
     if (done == n && n > 0) report(s, m, n);
     else if (eqnn_interrupted() && !eqnn_error(s->c))
@@ -1034,6 +1055,7 @@ static const eqnn_option options[] = {
     { "group", "T(2)", "of HLieResNet, FLieResNet, LieTransformer" },
     { "system", "springs", "springs, nbody or moons" },
     { "num-particles", "6", "of a system" },
+    { "test-particles", "0", "of a test system; 0: as many as in training" },
     { "space-dim", "2", "2 or 3" },
     { "study", "off", "all networks, n_train 10, 100, 400, beside the papers' values" },
     { "n-train", "100", "training systems, or a list" },
@@ -1065,31 +1087,26 @@ static const eqnn_option options[] = {
     { "parts", "2", "of a batch, each with a thread" },
     { "checkpoint", "off", "less memory, more time" },
     { "n-systems", "0", "an error if more are needed; 0: no limit" },
-    { "run-name", "", "a folder in --out" },
+    { "net-config", "{}", "more options, as {'k': 384, 'group': T(2)}" },
     { "data", NULL, NULL },
     { "out", "build/springs", "folder for tables, pictures and models; empty: none" },
     /* other names of the same */
-    { "num-epochs", "", "--epochs" },
-    { "train-epochs", "", "--epochs" },
-    { "learning-rate", "", "--lr" },
-    { "batch-size", "", "--bs" },
-    { "dim-hidden", "", "--k" },
-    { "lift-samples", "", "--liftsamples" },
-    { "model-seed", "", "--seed" },
+    { "run-name", "--out", NULL },
+    { "num-epochs", "--epochs", NULL },
+    { "train-epochs", "--epochs", NULL },
+    { "learning-rate", "--lr", NULL },
+    { "batch-size", "--bs", NULL },
+    { "dim-hidden", "--k", NULL },
+    { "lift-samples", "--liftsamples", NULL },
+    { "model-seed", "--seed", NULL },
+    { "net-cfg", "--net-config", NULL },
     { NULL, NULL, NULL }
 };
 
 /* What --resume needs to be told as before. */
 static const char repeated[] =
     "system,lr,lr-schedule,bs,fill,mean,kernel-type,attention-fn,block-norm,"
-    "activation-function,chunk-len,data-seed,learning-rate,batch-size,model-seed,seed";
-
-/* The option that was given, of several names. */
-static const char *either(eqnn_args *a, const char *name, const char *other, const char *third)
-{
-    if (third && eqnn_args_given(a, third)) return third;
-    return other && eqnn_args_given(a, other) ? other : name;
-}
+    "activation-function,chunk-len,data-seed,seed";
 
 static int complain(eqnn_args *a, const char *sentence)
 {
@@ -1124,11 +1141,11 @@ static void understand_networks(study *s, eqnn_args *a)
         s->networks = "HFC,FC,HOGN,OGN,LieTransformer:T(2),LieTransformer:SE(2)_canonical,"
                       "HLieResNet:T(2),HLieResNet:SE(2)";
     if (all && !eqnn_args_given(a, "n-train")) s->sizes = "10,100,400";
-    s->rate = eqnn_args_number(a, either(a, "lr", "learning-rate", NULL));
-    s->batch = eqnn_args_int(a, either(a, "bs", "batch-size", NULL), 0, 100000);
-    s->width = eqnn_args_int(a, either(a, "k", "dim-hidden", NULL), 0, 100000);
+    s->rate = eqnn_args_number(a, "lr");
+    s->batch = eqnn_args_int(a, "bs", 0, 100000);
+    s->width = eqnn_args_int(a, "k", 0, 100000);
     s->layers = eqnn_args_int(a, "num-layers", 0, 100);
-    s->samples = eqnn_args_int(a, either(a, "liftsamples", "lift-samples", NULL), 0, 64);
+    s->samples = eqnn_args_int(a, "liftsamples", 0, 64);
     s->fill = eqnn_args_number(a, "fill");
     s->sums = !eqnn_args_on(a, "mean");
     s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
@@ -1147,10 +1164,13 @@ static void understand(study *s, eqnn_args *a)
 {
     s->name = eqnn_args_text(a, "system");
     s->particles = eqnn_args_int(a, "num-particles", 2, 16);
+    s->test_particles = eqnn_args_int(a, "test-particles", 0, 16);
+    if (s->test_particles == 1) complain(a, "option --test-particles: a system has 2 or more");
+    if (!s->test_particles) s->test_particles = s->particles;
     s->axes = eqnn_args_int(a, "space-dim", 2, 3);
     s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");
     s->schedule = eqnn_args_text(a, "lr-schedule");
-    s->epochs = eqnn_args_int(a, either(a, "epochs", "num-epochs", "train-epochs"), 0, 10000000);
+    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
     s->n_val = eqnn_args_int(a, "n-val", 0, 1000000);
     s->n_test = eqnn_args_int(a, "n-test", 1, 1000000);
     s->n_far = eqnn_args_int(a, "n-rollout", 1, 1000000);
@@ -1165,10 +1185,7 @@ static void understand(study *s, eqnn_args *a)
     s->resume = eqnn_args_on(a, "resume");
     s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
-    if (eqnn_args_given(a, "model-seed"))
-        s->context.seed = (uint64_t)eqnn_args_int(a, "model-seed", 0, 2147483647);
-    const char *out = eqnn_args_text(a, "out"), *name = eqnn_args_text(a, "run-name");
-    snprintf(s->out, sizeof s->out, "%s%s%s", out, *out && *name ? "/" : "", *out ? name : "");
+    s->out = eqnn_args_text(a, "out");
     if (strcmp(s->schedule, "cosine_annealing") && strcmp(s->schedule, "constant"))
         complain(a, "option --lr-schedule is cosine_annealing or constant");
     understand_networks(s, a);

@@ -568,6 +568,7 @@ static void read_text(const char *path, char *text, size_t size)
     if (f) fclose(f);
 }
 
+#ifndef _WIN32
 /* Standard output is a terminal of our own for a while; other files are none. */
 TEST(terminals)
 {
@@ -593,6 +594,7 @@ TEST(terminals)
     close(side);
     close(both);
 }
+#endif
 
 static int read_args(eqnn_args *a, const char *words)
 {
@@ -642,6 +644,64 @@ TEST(options_of_other_programs)
     CHECK(read_args(&a, "--epochs 1/0") == 1 && eqnn_args_number(&a, "epochs") == 0 && a.error[0]);
 }
 
+/* Entries with a default "--other" are other names of that option, a common one too. */
+TEST(options_of_two_names)
+{
+    eqnn_args a;
+    static char word[6][20] = { "program", "--learning_rate", ".25", "--no-augment",
+                                "--model_seed=9", "--lost=1" };
+    static const eqnn_option own[] = {
+        { "lr", "1", "rate" },         { "learning-rate", "--lr", NULL },  { "aug", "on", "turns" },
+        { "augment", "--aug", NULL },  { "model-seed", "--seed", NULL },   { "lost", "--no", NULL },
+        { NULL, NULL, NULL } };
+    char text[1000], *argv[6] = { word[0], word[1], word[2], word[3], word[4], word[5] };
+    CHECK(eqnn_args_read(&a, 5, argv, "a test", own) == 1 && eqnn_args_seed(&a) == 9);
+    CHECK(eqnn_args_number(&a, "lr") == 0.25 && eqnn_args_given(&a, "lr"));
+    CHECK(!eqnn_args_on(&a, "aug") && eqnn_args_given(&a, "augment"));
+    CHECK_TEXT(eqnn_args_settings(&a, "lr,aug"), "--lr .25 --aug off");
+    CHECK(eqnn_args_read(&a, 6, argv, "a test", own) == -1); /* there is no --no */
+    CHECK_TEXT(a.error, "unknown option '--lost=1'; --help lists them");
+    FILE *f = fopen("test_data.txt", "wb");
+    if (f) { eqnn_args_help(&a, f); fclose(f); }
+    read_text("test_data.txt", text, sizeof text);
+    CHECK(strstr(text, "--learning-rate ... the same as --lr\n"));
+    remove("test_data.txt");
+}
+
+/* --net_config "{'k': 256, 'group': T(2)}" */
+TEST(options_in_dictionaries)
+{
+    eqnn_args a;
+    static char word[5][60] = { "program", "--net_config",
+                                "{'k':256, \"group\" : SO(2,1),'aug':False}", "--net-cfg={'k': 3}",
+                                "--net-config={}" };
+    static const eqnn_option own[] = {
+        { "k", "1", "channels" },   { "group", "", "a group" }, { "net-config", "{}", "of these" },
+        { "aug", "on", "turns" },   { "net-cfg", "--net-config", NULL }, { NULL, NULL, NULL } };
+    char *argv[5] = { word[0], word[1], word[2], word[3], word[4] };
+    CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == 1 && !eqnn_args_on(&a, "aug"));
+    CHECK(eqnn_args_int(&a, "k", 0, 999) == 256 && eqnn_args_given(&a, "k"));
+    CHECK_TEXT(eqnn_args_text(&a, "group"), "SO(2,1)");
+    CHECK(eqnn_args_read(&a, 5, argv, "a test", own) == 1 && eqnn_args_int(&a, "k", 0, 999) == 3);
+    static const char *const bad[][2] = {
+        { "k:2", "'k:2' is no dictionary of options {'name': value, ..}" },
+        { "{'a': {'k': 2}}", "'{'a': {'k': 2}}' is no dictionary of options {'name': value, ..}" },
+        { "{'width': 2}", "unknown option '--width=2'; --help lists them" },
+        { "{'k'}", "option '--k' needs a value" },
+    };
+    for (int i = 0; i < 4; i++) {
+        strcpy(word[2], bad[i][0]);
+        CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == -1);
+        CHECK_TEXT(a.error, bad[i][1]);
+    }
+    char longest[400];
+    snprintf(longest, sizeof longest, "{'group': %0300d}", 0);
+    argv[2] = longest;
+    CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == 1);
+    argv[3] = word[1], argv[4] = longest;
+    CHECK(eqnn_args_read(&a, 5, argv, "a test", own) == -1 && a.error[0]);
+}
+
 /* Entries with a NULL value are common options that the program does not take. */
 TEST(options_not_taken)
 {
@@ -689,6 +749,11 @@ TEST(programs)
     CHECK(eqnn_next_word(&list, &word) == 4 && !strncmp(word, "T(2)", 4));
     CHECK(eqnn_next_word(&list, &word) == 0 && eqnn_next_word(&list, &word) == 1 && *word == 'b');
     CHECK(eqnn_next_word(&list, &word) == 0 && !*list);
+    list = "Embed(SO(2),3,0),SO(2,1)),b";
+    CHECK(eqnn_next_word(&list, &word) == 16 && !strncmp(word, "Embed(SO(2),3,0)", 16));
+    CHECK(eqnn_next_word(&list, &word) == 8 && eqnn_next_word(&list, &word) == 1 && *word == 'b');
+    list = "SO(2,1";
+    CHECK(eqnn_next_word(&list, &word) == 6 && !*list);
 }
 
 TEST(logs)

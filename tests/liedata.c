@@ -1,4 +1,4 @@
-/* liedata.c - eqnn_data.h: systems of particles, constellations, images, molecules */
+/* liedata.c - eqnn_data.h: systems of particles, constellations, images, molecules, force fields */
 #include "test.h"
 #include "../eqnn_data.h"
 
@@ -633,6 +633,152 @@ TEST(qm9)
     CHECK(eqnn_qm9_target(c, m, "U0", y, NULL));
     for (int i = 0; i < m->count; i++) CHECK(y[i] < 0 && y[i] > -150); /* bound, by some 80 eV */
     eqnn_molecules_free(m);
+}
+
+/* ---- configurations with energies and forces ---- */
+
+static const char water[] =
+    "3\n"
+    "Lattice=\"9 0 0 0 8 0 0 1 7.5\" Properties=species:S:1:id:I:1:forces:R:3:pos:R:3 "
+    "energy=-2079.861 note='a \"b\" = c' name={x=\"{1}\"} flag pbc = \"T F T\"\n"
+    "O 7 0.5 -1 2e-1  0.0 0.25 1.5\n"
+    "H 8 1 2 3  0.75 -0.5 1.5 more\n"
+    "H 9 4 5 6 -0.75 -0.5 1.5\n"
+    "\n"
+    "1\r\n\r\nCl 1 2 3\r\n"
+    "1\nproperties=Z:I:1:positions:R:3 REF_energy=-1 comment=\"\"\n17 1 2 3";
+
+TEST(xyz_text)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_frames *m = eqnn_xyz_parse(c, water, strlen(water));
+    CHECK(m && m->count == 3 && m->atoms == 5 && m->first[1] == 3 && m->first[3] == 5);
+    if (!m) return;
+    CHECK(m->charge[0] == 8 && m->charge[2] == 1 && m->charge[3] == 17 && m->charge[4] == 17);
+    CHECK(m->pos[2] == 1.5 && m->pos[3] == 0.75 && m->pos[14] == 3);
+    CHECK(m->force[2] == 0.2 && m->force[8] == 6 && isnan(m->force[9]) && isnan(m->force[14]));
+    CHECK(m->energy[0] == -2079.861 && isnan(m->energy[1]) && m->energy[2] == -1);
+    CHECK(m->cell[0] == 9 && m->cell[4] == 0 && m->cell[7] == 1 && m->cell[8] == 7.5);
+    CHECK(m->cell[9] == 0 && m->cell[17] == 0);
+    eqnn_frames_free(m);
+    eqnn_frames_free(NULL);
+}
+
+TEST(xyz_bad)
+{
+    eqnn_ctx *c = test_context();
+    static char text[sizeof water + 8];
+    static const struct { const char *old, *young, *error; } t[] = {
+        { "3\nLat", "4\nLat", "line 6, frame 1: a line ends before its columns do" },
+        { "3\nLat", "0\nLat", "line 1, frame 1: a count or number is not whole" },
+        { "3\nLat", "x\nLat", "line 1, frame 1: a word" },
+        { "c' name", "c  name", "line 2, frame 1: a quote or bracket is not closed" },
+        { "0 1 7.5", "0 1 x.5", "line 2, frame 1: Lattice is not nine numbers" },
+        { "0 1 7.5", "0 1    ", "line 2, frame 1: Lattice is not nine numbers" },
+        { "=-2079", "=E2079", "line 2, frame 1: a word" },
+        { "=-2079.861", "= 2e9     ", NULL },
+        { "pos:R:3", "pos:R:2", "line 2, frame 1: Properties is not" },
+        { "pos:R:3", "pos:R:x", "line 2, frame 1: Properties is not" },
+        { "pos:R:3", "sop:R:3", "line 2, frame 1: Properties names no positions" },
+        { "O 7", "X 7", "line 3, frame 1: an atom is no element" },
+        { "0.25", "nan ", "line 3, frame 1: a word" },
+        { "H 9 4", "H 9  ", "line 5, frame 1: a line ends before its numbers do" },
+        { "H 9 4 5 6", "H        ", "line 5, frame 1: a line ends before its" },
+        { "1\r\n\r\n", "2\r\n\r\n", "line 10, frame 2: an atom is no element" },
+        { "17 1", "ab 1", "line 12, frame 3: a word" }
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        strcpy(text, water);
+        char *at = strstr(text, t[i].old);
+        CHECK(at != NULL);
+        if (at) memcpy(at, t[i].young, strlen(t[i].young));
+        eqnn_frames *m = eqnn_xyz_parse(c, text, strlen(text));
+        CHECK((m != NULL) == (t[i].error == NULL));
+        if (t[i].error) CHECK_ERROR(c, t[i].error);
+        eqnn_frames_free(m);
+    }
+    CHECK(!eqnn_xyz_parse(c, "99999999\n\nH 0 0 0\n", 18)); /* before there is room for them */
+    CHECK_ERROR(c, "line 2, frame 1: it is cut off");
+    CHECK(!eqnn_xyz_parse(c, "1\n\0\nH 0 0 0\n", 12));
+    CHECK_ERROR(c, "a zero byte is no text");
+    CHECK(!eqnn_xyz_parse(c, " \n", 2));
+    CHECK_ERROR(c, "there is no frame");
+    CHECK(!eqnn_frames_open(c, "/nowhere/a.xyz"));
+    CHECK_ERROR(c, "cannot open '/nowhere/a.xyz'");
+    for (size_t cut = 0; cut < strlen(water); cut++) { /* frames of what is there, or an error */
+        eqnn_frames *m = eqnn_xyz_parse(c, water, cut);
+        CHECK((m == NULL) == (eqnn_error(c) != NULL));
+        eqnn_frames_free(m);
+        eqnn_clear(c);
+    }
+}
+
+TEST(elements)
+{
+    char text[3];
+    int good = 0;
+    for (int z = 1; z <= 118; z++) good += eqnn_element(eqnn_element_symbol(z, text)) == z;
+    CHECK(good == 118 && eqnn_element("Cl") == 17 && eqnn_element("Og") == 118);
+    CHECK(!eqnn_element("Xx") && !eqnn_element("") && !eqnn_element("C ") && !eqnn_element(NULL));
+    CHECK(!eqnn_element("eL") && !eqnn_element("Hee"));
+    CHECK(!eqnn_element_symbol(0, text) && !eqnn_element_symbol(119, text));
+}
+
+/* Two frames of two atoms, as sGDML names its arrays, or as rMD17 does. */
+static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, int64_t energies)
+{
+    static const double numbers[12] = { 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2 };
+    eqnn_array a[4];
+    memset(a, 0, sizeof a);
+    a[0].name = revised ? "coords" : "R", a[3].name = revised ? "forces" : "F";
+    for (int k = 0; k < 4; k += 3) {
+        a[k].dims = 3, a[k].values = numbers;
+        a[k].shape[0] = a[k].shape[1] = 2, a[k].shape[2] = 3;
+    }
+    a[1].name = revised ? "nuclear_charges" : "z", a[1].dims = 1, a[1].shape[0] = 2;
+    a[1].values = charge;
+    a[2].name = revised ? "energies" : "E", a[2].dims = 2 - revised, a[2].shape[0] = energies;
+    a[2].shape[1] = 1, a[2].values = numbers + 4;
+    CHECK(eqnn_npz_save(c, "test_frames.npz", a, 4));
+    eqnn_frames *m = eqnn_frames_open(c, "test_frames.npz");
+    remove("test_frames.npz");
+    return m;
+}
+
+TEST(frames_npz)
+{
+    eqnn_ctx *c = test_context();
+    double charge[2] = { 6, 8 };
+    for (int revised = 0; revised < 2; revised++) {
+        eqnn_frames *m = npz_frames(c, revised, charge, 2);
+        CHECK(m && m->count == 2 && m->atoms == 4 && m->charge[2] == 6 && m->charge[3] == 8);
+        CHECK(m && m->first[2] == 4 && m->pos[5] == 1 && m->force[11] == 2 && m->energy[1] == 1);
+        CHECK(m && m->cell[0] == 0);
+        eqnn_frames_free(m);
+        CHECK(!npz_frames(c, revised, charge, 1));
+        CHECK_ERROR(c, "the shapes of R, z, E and F disagree");
+    }
+    charge[1] = 0.5;
+    CHECK(!npz_frames(c, 0, charge, 2));
+    CHECK_ERROR(c, "charge 1 of z is 0.5");
+}
+
+/* Where the data are there: the numbers of their READMEs. */
+TEST(frames)
+{
+    eqnn_ctx *c = test_context();
+    char path[512];
+    FILE *f = data_file("rmd17_aspirin/rmd17_aspirin_train.xyz", path);
+    if (!f) return;
+    fclose(f);
+    eqnn_frames *m = eqnn_frames_open(c, path);
+    CHECK(m && m->count == 1200 && m->atoms == 1200 * 21 && m->charge[7] == 8);
+    double mean = 0, square = 0;
+    for (int i = 0; m && i < m->count; i++) mean += m->energy[i] / m->count;
+    for (int k = 0; m && k < 3 * m->atoms; k++) square += m->force[k] * m->force[k] / m->atoms / 3;
+    test_note("aspirin: mean energy %.2f eV, forces %.3f eV/A", mean, sqrt(square));
+    CHECK(fabs(mean + 17617.73) < .1 && fabs(sqrt(square) - 1.274) < .02);
+    eqnn_frames_free(m);
 }
 
 TEST(splits_by_number)
