@@ -18,7 +18,7 @@
    turned molecules differ from turned predictions; and, with --md, how the total energy drifts in
    a simulation by the learned forces. It teaches how a gradient in the loss is learned from. Three
    minutes of a core and 850 configurations of ethanol by coupled clusters (sgdml.org) brought gated
-   to 2.0 meV and 9.9 meV/A, equiformer_v1 to 4.1 and 17.8, two minutes distances to 2.5 and 13.5;
+   to 2.0 meV and 9.6 meV/A, equiformer_v1 to 3.8 and 15.6, two minutes distances to 2.5 and 13.5;
    the mean energy and no forces are 172 and 881 away.
 
    --data is extended xyz, or npz as sGDML and rMD17 have it (compressed: build with -DEQNN_ZLIB and
