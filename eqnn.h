@@ -16166,7 +16166,7 @@ static void eqnn__slot(eqnn__form *f, int s, int map, int rows, int cols)
 
 static void eqnn__form_start(eqnn__form *f, int kind, int slots, int items, const void *plan)
 {
-    EQNN_ASSERT(slots <= EQNN__SLOTS && items >= 0 && plan);
+    EQNN_ASSERT(slots <= EQNN__SLOTS && items >= 0);
     memset(f, 0, sizeof *f);
     f->kind = kind;
     f->slots = slots;
