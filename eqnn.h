@@ -1150,8 +1150,8 @@ EQNN_API eqnn_tensor *eqnn_from_s2grid(eqnn_tensor *values, const eqnn_irreps *i
 EQNN_API void eqnn_s2grid_points(int beta, int alpha, double *xyz, double *weight);
 /* e3nn's S2Activation: to the grid, the act at each point, back. The parities of x are
    p (+-1)^l; with p = -1 the act must be even (then p becomes +1) or odd. Equivariant up to the
-   degrees that the grid does not resolve: of silu and lmax 2 to 5e-6 by default (tanh and lmax 3:
-   to 1e-3), to 19 % with beta 6. */
+   degrees that the grid does not resolve: of silu and lmax 2 to 1e-5 by default (tanh and lmax 3:
+   to 1e-3), to 20 or 40 % with beta 6. */
 EQNN_API eqnn_tensor *eqnn_s2_activation(eqnn_tensor *x, eqnn_act act, const eqnn_grid_opts *opts);
 /* The same for functions on SO(3), f(g) = sum over l, i, j of F_lij sqrt(2l+1) D_lij(g) / N, N^2
    being the number of coefficients: x [rows, "Cx0e+3Cx1e+5Cx2e+..."], one parity; F_lij is
@@ -1368,8 +1368,8 @@ typedef struct eqnn_network_opts {
     int reduce;                        /* one row per example; default one per node      */
     int exact;                         /* eqnn_moment's                                  */
     eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant; or
-                                        [pairs, n] of both edges of a pair (graph->pair_edge), in
-                                        half the time; default none                            */
+                                        [pairs, n] of both edges of a pair (graph->pair_edge), for
+                                        which it then runs once; default none                  */
     eqnn_tensor *edge_attributes;    /* [edges, irreps] beside the harmonics, before them; default
                                         none                                                   */
 } eqnn_network_opts;
@@ -1670,7 +1670,7 @@ typedef struct eqnn_equiformer_v2_opts {
 /* [1] The models published for OC20: 31M (as here), 83M (lmax 6, blocks 12), 153M (lmax 6, mmax 3,
    blocks 20), which all have grids of 18 x 18, and species in a range of 90.
    [2] What vanishes by symmetry (degree 2 of CH4) is normalised as well, and rounding errors with
-   it: of CH4, lmax 2 and six blocks of random weights have gradients of size 1e4 that do not turn;
+   it: of CH4, lmax 2 and six blocks of random weights have gradients of size 7e3 that do not turn;
    with norm_floor 1 they turn to 1e-6 in float. It makes what fades out smooth, too. */
 EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v2_opts *opts);
@@ -24904,6 +24904,12 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
 
 /* --- Equiformer: what the positions give --- */
 
+/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
+static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
+{
+    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
+}
+
 /* Weights of edges and their logarithms, from .edge_weight and the envelope; NULL: all are 1. */
 static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
 {
@@ -24915,7 +24921,7 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
         return 0;
     }
     if (a->o.envelope > 0) {
-        eqnn_tensor *u = eqnn_map(eqnn_scale(length, 1 / a->o.envelope), EQNN_POLY_CUTOFF, 3, 0);
+        eqnn_tensor *u = eqnn__fading(length, a->o.envelope);
         if (u && a->o.bonded) {
             eqnn_tensor *near = eqnn__new(c, g->edges, 1);
             eqnn_real *v = near ? eqnn__to_write(c, near->data, (size_t)g->edges) : NULL;
@@ -25725,12 +25731,6 @@ static eqnn_tensor *eqnn__v1_head_weights(const eqnn__v1 *m, const eqnn_irreps *
 }
 
 /* --- Equiformer: attention --- */
-
-/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
-static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
-{
-    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
-}
 
 /* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
    where it is the only one. u NULL: 1. */

@@ -2363,9 +2363,9 @@ static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
     if (eqnn_error(c) || !pos || !charge) return NULL;
     int64_t n = pos->shape[0], own = pos->shape[1];
     size_t each = pos->count / 3;
-    int good = pos->shape[2] == 3 && n < 100000000 && own < 100000000 && each < 1000000000
-               && (charge->count == (size_t)own || charge->count == each)
-               && (!energy || energy->count == (size_t)n) && (!force || force->count == pos->count);
+    int good = pos->shape[2] == 3 && n < 100000000 && own < 100000000 && each < 1000000000 &&
+               (charge->count == (size_t)own || charge->count == each) &&
+               (!energy || energy->count == (size_t)n) && (!force || force->count == pos->count);
     if (!good) eqnn_fail(c, "frames: the shapes of R, z, E and F disagree");
     for (size_t i = 0; good && i < charge->count; i++) {
         double q = charge->values[i];
@@ -4470,8 +4470,8 @@ static void eqnn__args_dictionary(eqnn_args *a, const char *text)
 {
     size_t n = strlen(text);
     const char *list = text + 1, *entry;
-    if (text[0] != '{' || text[n - 1] != '}' || strchr(list, '{')
-        || n * 3 + (size_t)a->used > sizeof a->words) {
+    if (text[0] != '{' || text[n - 1] != '}' || strchr(list, '{') ||
+        n * 3 + (size_t)a->used > sizeof a->words) {
         eqnn__args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
         return;
     }
