@@ -729,18 +729,24 @@ EQNN_API void eqnn_parts_free(eqnn_parts *p);
    error. */
 EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user);
 
-typedef enum { EQNN_CONSTANT, EQNN_STEPS, EQNN_EXPONENTIAL, EQNN_COSINE } eqnn_schedule_kind;
+typedef enum eqnn_schedule_kind {
+    EQNN_CONSTANT,
+    EQNN_STEPS,        /* times .factor every .every steps                                       */
+    EQNN_EXPONENTIAL,  /* times .factor every step                                               */
+    EQNN_COSINE,       /* from rate to last as (1 + cos(pi step / total)) / 2                    */
+    EQNN_INVERSE_ROOT  /* rate / sqrt(1 + step / every)                                          */
+} eqnn_schedule_kind;
 typedef struct eqnn_schedule {
     eqnn_schedule_kind kind;
     double rate;      /* at the start (after warm-up)                                           */
     double last;      /* cosine: at the end; default 0                                          */
-    double factor;    /* steps: by which to multiply (default 0.1); exponential: per step       */
-    int64_t every;    /* steps: how often                                                       */
+    double factor;    /* steps: default 0.1; exponential: default 1                             */
+    int64_t every;    /* default: the rate stays                                                */
     int64_t warmup;   /* steps of linear growth before all this; default none                   */
     double first;     /* where that growth begins; default 0                                    */
     int64_t total;    /* cosine: steps in all, warm-up included                                 */
-    double least;     /* cosine: never below; default no limit                                  */
-    int overlap;      /* cosine and warm-up begin together, and are multiplied                  */
+    double least;     /* never below after the warm-up; default no limit                        */
+    int overlap;      /* the warm-up and all this begin together, and are multiplied            */
 } eqnn_schedule;
 EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step);
 
@@ -14580,27 +14586,33 @@ EQNN_API int eqnn_use_average(eqnn_ctx *c, int on)
 
 /* --- schedules --- */
 
+/* Without warm-up, t steps after the start. */
+static double eqnn__schedule_after(const eqnn_schedule *s, double t, double length)
+{
+    double every = (double)s->every;
+    switch (s->kind) {
+    case EQNN_STEPS:
+        if (s->every <= 0) return s->rate;
+        return s->rate * eqnn__power(s->factor > 0 ? s->factor : 0.1, floor(t / every));
+    case EQNN_EXPONENTIAL: return s->rate * eqnn__power(s->factor > 0 ? s->factor : 1, t);
+    case EQNN_COSINE:
+        if (t >= length) t = length > 0 ? 0 : 1;
+        else t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
+        return s->last + (s->rate - s->last) * t;
+    case EQNN_INVERSE_ROOT: return s->every > 0 ? s->rate / sqrt(1 + t / every) : s->rate;
+    default: return s->rate;
+    }
+}
+
 EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step)
 {
     if (!s) return NAN;
     double warm = step < s->warmup ? (double)step / (double)s->warmup : 1;
-    int64_t first = s->warmup > 0 && !(s->overlap && s->kind == EQNN_COSINE) ? s->warmup : 0;
+    int64_t first = s->warmup > 0 && !s->overlap ? s->warmup : 0;
     if (step < first) return s->first + (s->rate - s->first) * warm;
-    double t = (double)(step - first);
-    double factor = s->factor > 0 ? s->factor : s->kind == EQNN_STEPS ? 0.1 : 1;
-    double length = (double)(s->total - first);
-    switch (s->kind) {
-    case EQNN_STEPS:
-        return s->every > 0 ? s->rate * eqnn__power(factor, floor(t / (double)s->every)) : s->rate;
-    case EQNN_EXPONENTIAL: return s->rate * eqnn__power(factor, t);
-    case EQNN_COSINE:
-        if (t >= length) t = length > 0 ? 0 : 1;
-        else t = (1 + eqnn__sin_quarter(EQNN__PI * t / length, 1)) / 2; /* from 1 to 0 */
-        t = s->last + (s->rate - s->last) * t;
-        if (s->rate > 0) warm += (1 - warm) * s->first / s->rate;
-        return warm * (t > s->least ? t : s->least);
-    default: return s->rate;
-    }
+    double rate = eqnn__schedule_after(s, (double)(step - first), (double)(s->total - first));
+    if (s->rate > 0) warm += (1 - warm) * s->first / s->rate;
+    return warm * (rate > s->least ? rate : s->least);
 }
 
 /* torch's ReduceLROnPlateau: a value is good when it is below best (1 - threshold). */

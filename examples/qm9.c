@@ -13,6 +13,8 @@
                               against a shift where neighbours are chosen); "SO3(.2)", "Trivial(3)"
       --aug                   training turns and moves molecules at random, which teaches what the
                               group does not promise
+      --use-pseudo-lift       attention sees quaternions, which have no jump at half a turn, in the
+                              place of their logarithms, which have
 
    Three more have numbers, vectors and higher irreps at the atoms, which turn with the molecule,
    and attend to the atoms within 5 angstroms:
@@ -40,7 +42,8 @@
 
    Training runs for --minutes, or for --epochs if those are given: Adam on the mean absolute error
    of (y - mean) / deviation, its rate min(100 t, 1) max((1 + cos(pi t)) / 2, .001) of --lr at the
-   share t of the run. Weights that were best on the validation molecules are tested. Each batch is
+   share t of the run, or another --lr-schedule: quadratic_warmup is min(100 t, 1) / sqrt(1 + 10000
+   t). Weights that were best on the validation molecules are tested. Each batch is
    cut into --parts, which different threads work on; batch norms see one part (--parts 1: all).
 
    --data is the folder of dsgdb9nsd.xyz.tar, or of the files dsgdb9nsd_000001.xyz ... that are in
@@ -75,8 +78,10 @@ typedef struct study {
     int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
     double fill, rate, clip;                 /* the same                                         */
     int k, layers, dim, heads, kernel_dim, feature_dim, squash, lmax, published, save;
-    double norm_floor;
+    int elements, dual, positive;            /* pairs are elements, not logarithms: see between()*/
+    double max_norm, norm_floor;
     const char *widths;
+    eqnn_schedule schedule;                  /* for a rate of 1                                  */
     const char *kernel, *attention, *head, *norm;
     uint64_t data_seed;
     eqnn_opts context;
@@ -146,51 +151,79 @@ struct run {
    The models
    ---------------------------------------------------------------------------------------------- */
 
-/* Lifted atoms with all pairs of a molecule. */
-static const eqnn_lie *lift(const run *r, const batch *b, double *alpha, eqnn_lie_cloud *cloud)
-{
-    eqnn_graph_opts o = { .loops = 1, .example = b->example, .examples = b->molecules };
-    const eqnn_graph *all = eqnn_complete_graph(b->c, b->atoms, &o);
-    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, alpha);
-    return g && eqnn_lie_cloud_make(g, b->pos, all, "lift", r->samples, *alpha, cloud) ? g : NULL;
-}
-
+/* Over lifted atoms with all pairs of a molecule. */
 static eqnn_tensor *convolve(const run *r, const batch *b)
 {
     double alpha;
     eqnn_lie_cloud cloud;
+    eqnn_graph_opts pairs = { .loops = 1, .example = b->example, .examples = b->molecules };
+    const eqnn_graph *all = eqnn_complete_graph(b->c, b->atoms, &pairs);
+    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, &alpha);
     eqnn_lie_resnet_opts o = { .conv = { .norm = 1, .fill = r->fill, .most = r->nbhd },
                                .layers = r->layers, .width = r->s->k };
-    if (!lift(r, b, &alpha, &cloud)) return NULL;
+    if (!eqnn_lie_cloud_make(g, b->pos, all, "lift", r->samples, alpha, &cloud)) return NULL;
     return eqnn_lie_resnet(eqnn_repeat(b->features, r->samples), &cloud, "net", 1, &o);
 }
 
-/* Of the nbhd / fill nearest, nbhd drawn at random are listened to. */
-static eqnn_tensor *attend(const run *r, const batch *b)
+/* What the lifts of an edge's ends have in common, as numbers without a jump at half a turn: the
+   element itself and not its logarithm. A rotation is a quaternion q (or -q: positive takes the one
+   with w >= 0), a shift t of SE(3) stands behind it as it is or, dual, as (0,t) q / 2. Behind these
+   the orbits of target and source, as in eqnn_lie_pairs. */
+static eqnn_tensor *between(const study *s, const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
+                            const eqnn_graph *graph)
+{
+    eqnn_tensor *e = eqnn_lie_between(g, u, graph);
+    if (s->positive) e = eqnn_lie_near(g, e);
+    if (s->dual && eqnn_lie_dim(g) == 6) {
+        const eqnn_lie *turns = eqnn_lie_make(eqnn_context(e), "SO(3)");
+        eqnn_tensor *turn = eqnn_slice(e, 0, 4), *shift = eqnn_slice(e, 4, 3);
+        shift = eqnn_concat(eqnn_scale(eqnn_slice(e, 0, 1), 0), shift);
+        e = eqnn_concat(turn, eqnn_scale(eqnn_lie_product(turns, shift, turn), .5));
+    }
+    if (!q) return e;
+    e = eqnn_concat(e, eqnn_gather_target(q, graph));
+    return eqnn_concat(e, eqnn_gather(q, graph));
+}
+
+/* Whom an atom listens to, all of its molecule or nbhd drawn from the nbhd / fill nearest, and what
+   each pair has in common. */
+static eqnn_tensor *pairs_of(const run *r, const batch *b, const int *example, const char *name,
+                             const eqnn_graph **graph)
 {
     const study *s = r->s;
     double alpha;
-    eqnn_lie_cloud cloud;
-    eqnn_tensor *u = NULL, *q = NULL, *x = eqnn_repeat(b->features, r->samples);
+    int n = b->atoms * r->samples;
+    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, &alpha);
+    eqnn_tensor *u, *q;
+    if (!g || !eqnn_lie_lift(g, b->pos, name, r->samples, &u, &q)) return NULL;
+    eqnn_graph_opts all = { .loops = 1, .example = example, .examples = b->molecules };
+    eqnn_lie_graph_opts near = { .nearest = (int)(r->nbhd / r->fill), .most = r->nbhd,
+                                 .example = example, .examples = b->molecules };
+    *graph = r->nbhd ? eqnn_lie_graph(g, u, q, alpha, &near) : eqnn_complete_graph(b->c, n, &all);
+    return s->elements ? between(s, g, u, q, *graph) : eqnn_lie_pairs(g, u, q, *graph);
+}
+
+/* With --max-sample-norm atoms are lifted anew, a hundred times at most, until no pair is longer. */
+static eqnn_tensor *attend(const run *r, const batch *b)
+{
+    const study *s = r->s;
+    const eqnn_graph *graph = NULL;
+    size_t n = (size_t)b->atoms * (size_t)r->samples;
     eqnn_lie_transformer_opts o = {
         .attention = { .kernel = s->kernel, .attention = s->attention, .heads = s->heads,
                        .kernel_dim = s->kernel_dim, .feature_dim = s->feature_dim },
         .norm = s->norm, .cols = s->dim, .layers = r->layers, .head = s->head,
         .squash = s->squash };
-    if (!r->nbhd) {
-        if (!lift(r, b, &alpha, &cloud)) return NULL;
-        return eqnn_lie_transformer(x, cloud.pairs, cloud.graph, "net", &o);
+    int *example = malloc((n + 1) * sizeof *example);
+    if (!example) return eqnn_fail(b->c, "no memory for %d atoms", b->atoms), NULL;
+    for (size_t i = 0; i < n; i++) example[i] = b->example[i / (size_t)r->samples];
+    eqnn_tensor *pairs = pairs_of(r, b, example, "lift", &graph);
+    for (int k = 1; k < 100 && s->max_norm > 0 && pairs; k++) {
+        if (eqnn_value(eqnn_max_rows(eqnn_norm(pairs))) <= s->max_norm) break;
+        pairs = pairs_of(r, b, example, eqnn_format(b->c, "lift%d", k), &graph);
     }
-    const eqnn_lie *g = eqnn_lie_weighed(b->c, r->group, &alpha);
-    int *example = malloc(((size_t)b->atoms * (size_t)r->samples + 1) * sizeof *example);
-    for (int i = 0; example && i < b->atoms * r->samples; i++)
-        example[i] = b->example[i / r->samples];
-    eqnn_lie_graph_opts near = { .nearest = (int)(r->nbhd / r->fill), .most = r->nbhd,
-                                 .example = example, .examples = b->molecules };
-    int good = g && example && eqnn_lie_lift(g, b->pos, "lift", r->samples, &u, &q);
-    const eqnn_graph *graph = good ? eqnn_lie_graph(g, u, q, alpha, &near) : NULL;
-    eqnn_tensor *pairs = graph ? eqnn_lie_pairs(g, u, q, graph) : NULL;
     free(example);
+    eqnn_tensor *x = eqnn_repeat(b->features, r->samples);
     return eqnn_lie_transformer(x, pairs, graph, "net", &o);
 }
 
@@ -653,9 +686,7 @@ static double evaluate(run *r, int set, int turned, double *out)
 static void step(run *r, eqnn_adam *adam, const int *items, int n)
 {
     const study *s = r->s;
-    eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = r->rate, .overlap = 1, .warmup = 10000,
-                               .least = 1e-3 * r->rate };
-    eqnn_adam_rate(adam, eqnn_run_rate(r->run, &schedule));
+    eqnn_adam_rate(adam, r->rate * eqnn_run_rate(r->run, &s->schedule));
     uint64_t seed = eqnn_seed(r->c) + 1 + (uint64_t)r->run->epoch;
     double loss = run_parts(r, items, n, s->aug, seed, NULL);
     eqnn_adam_step(adam);
@@ -994,6 +1025,13 @@ static const eqnn_option options[] = {
     { "architecture", "model_1", "model_1, lieconv" },
     { "block-norm", "layer_pre", "or none, layer_post, batch_pre, batch_post" },
     { "lie-algebra-nonlinearity", "none", "tanh limits pairs" },
+    { "use-pseudo-lift", "off", "pairs are elements (quaternions), not their logarithms" },
+    { "dual-quaternions", "on", "those of SE3 as 8 numbers; off: quaternion and shift, 7" },
+    { "positive-quaternions", "off", "of q and -q the one with w >= 0" },
+    { "max-sample-norm", "0", "atoms are lifted anew while a pair is longer; 0: never" },
+    { "lr-schedule", "cosine_warmup", "or none, cosine, quadratic_warmup" },
+    { "lr-floor", "1e-3", "least of that, as a share of --lr" },
+    { "warmup-length", ".01", "share of the run in which the rate grows from nothing" },
     { "clip", "0", "largest norm of the gradient; 0: any" },
     { "parts", "2", "a batch is cut into, each for a thread" },
     { "evals", "20", "how often to look at the validation molecules" },
@@ -1020,7 +1058,9 @@ static const eqnn_option options[] = {
 /* What --resume needs to be told as before. */
 static const char repeated[] =
     "task,aug,demo,n-train,n-valid,lr,bs,fill,nbhd,recenter,kernel-type,"
-    "attention-fn,block-norm,lie-algebra-nonlinearity,clip,data-seed,seed,norm-floor";
+    "attention-fn,block-norm,lie-algebra-nonlinearity,use-pseudo-lift,dual-quaternions,"
+    "positive-quaternions,max-sample-norm,lr-schedule,lr-floor,warmup-length,clip,data-seed,seed,"
+    "norm-floor";
 
 /* A number that may be left open: -1 then. */
 static double maybe(eqnn_args *a, const char *name, double low, double high)
@@ -1066,14 +1106,36 @@ static void understand_model(study *s, eqnn_args *a)
     if (!s->squash && strcmp(squash, "none") && strcmp(squash, "None") && !a->error[0])
         snprintf(a->error, sizeof a->error, "option --lie-algebra-nonlinearity is none or tanh, "
                  "not '%.80s'", squash);
+    s->elements = eqnn_args_on(a, "use-pseudo-lift");
+    s->dual = eqnn_args_on(a, "dual-quaternions");
+    s->positive = eqnn_args_on(a, "positive-quaternions");
+    s->max_norm = fmax(maybe(a, "max-sample-norm", 0, 1e300), 0);
     s->norm_floor = fmax(maybe(a, "norm-floor", 0, 1e6), 0);
     s->save = eqnn_args_on(a, "save");
+}
+
+/* Of a run of a million steps, as eqnn_run_rate counts. */
+static void understand_schedule(study *s, eqnn_args *a)
+{
+    static const char *const names[] = { "none", "cosine", "cosine_warmup", "quadratic_warmup" };
+    const char *name = eqnn_args_text(a, "lr-schedule");
+    int k = 0;
+    while (k < 4 && strcmp(name, names[k])) k++;
+    if (k == 4 && !strcmp(name, "None")) k = 0;
+    if (k == 4 && !a->error[0])
+        snprintf(a->error, sizeof a->error, "option --lr-schedule is none, cosine, cosine_warmup "
+                 "or quadratic_warmup, not '%.80s'", name);
+    s->schedule = (eqnn_schedule){ .rate = 1, .overlap = 1, .every = 100,
+                                   .least = fmax(maybe(a, "lr-floor", 0, 1), 0) };
+    s->schedule.kind = k == 0 ? EQNN_CONSTANT : k == 3 ? EQNN_INVERSE_ROOT : EQNN_COSINE;
+    if (k >= 2) s->schedule.warmup = (int64_t)(1e6 * fmax(maybe(a, "warmup-length", 0, 1), 0));
 }
 
 static void understand(study *s, eqnn_args *a)
 {
     int all = eqnn_args_on(a, "study");
     understand_model(s, a);
+    understand_schedule(s, a);
     s->models = eqnn_args_text(a, "model");
     if (all && !eqnn_args_given(a, "model"))
         s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2";

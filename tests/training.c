@@ -753,6 +753,12 @@ TEST(schedules)
     CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);
     eqnn_schedule e = { .kind = EQNN_EXPONENTIAL, .rate = 1, .factor = 0.5 };
     CHECK_NEAR(eqnn_schedule_rate(&e, 3), 0.125, 1e-15);
+    eqnn_schedule r = { .kind = EQNN_INVERSE_ROOT, .rate = 3, .every = 5, .warmup = 8 };
+    CHECK_NEAR(eqnn_schedule_rate(&r, 4), 1.5, 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&r, 8 + 40), 1, 1e-15);
+    r.overlap = 1;
+    CHECK_NEAR(eqnn_schedule_rate(&r, 4), 1.5 / sqrt(1.8), 1e-15);
+    CHECK_NEAR(eqnn_schedule_rate(&r, 40), 1, 1e-15);
     eqnn_schedule k = { .rate = 0.25 };
     CHECK_NEAR(eqnn_schedule_rate(&k, 1000), 0.25, 0);
     eqnn_plateau p = { .rate = 1, .patience = 2, .factor = 0.5, .min_rate = 0.3 };
