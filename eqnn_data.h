@@ -591,6 +591,11 @@ typedef struct eqnn_run_opts {
     const char *settings; /* words "--name value" a resume must repeat; default none              */
 } eqnn_run_opts;
 
+/* What the command line asks of a run: --resume, with what it needs to be told as before (see
+   eqnn_args_settings); --epochs; and, where a program lists them, --evals (looks) and --minutes,
+   which rule out --epochs unless those are given. */
+EQNN_API eqnn_run_opts eqnn_args_run(eqnn_args *a, const char *settings);
+
 /* To be read. The first lines are in the checkpoint (its note "run"), beside weights, optimizer and
    random numbers: with epochs only, a resumed run has the bits of one that was never stopped. */
 typedef struct eqnn_run {
@@ -5171,6 +5176,22 @@ static eqnn_run_opts eqnn__run_defaults(const eqnn_run_opts *opts)
     if (opts) o = *opts;
     if (o.batch == 0) o.batch = 1;
     if (!(o.save < 0 || o.save > 0)) o.save = 120;
+    return o;
+}
+
+EQNN_API eqnn_run_opts eqnn_args_run(eqnn_args *a, const char *settings)
+{
+    eqnn_run_opts o;
+    memset(&o, 0, sizeof o);
+    o.resume = eqnn_args_on(a, "resume");
+    o.settings = eqnn_args_settings(a, settings);
+    o.epochs = eqnn_args_int(a, "epochs", 0, 10000000);
+    if (eqnn__args_find(a, "evals", 5) >= 0) o.looks = eqnn_args_int(a, "evals", 1, 100000);
+    if (eqnn__args_find(a, "minutes", 7) < 0) return o;
+    o.seconds = 60 * eqnn_args_within(a, "minutes", 0, 1e9);
+    int told = eqnn_args_given(a, "epochs");
+    if (told && (o.epochs == 0 || !eqnn_args_given(a, "minutes"))) o.seconds = 0;
+    if (!told && o.seconds > 0) o.epochs = 0;
     return o;
 }
 

@@ -62,13 +62,14 @@ typedef struct examples {
 
 typedef struct study {
     /* asked for */
-    const char *networks, *groups, *sizes, *content, *out, *settings;
+    const char *networks, *groups, *sizes, *content, *out;
     eqnn_lie_transformer_opts lie;
-    int samples, set_layers, set_heads, batch, epochs, aug, cosine, parts, resume;
+    int samples, set_layers, set_heads, batch, aug, cosine, parts;
+    eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
     eqnn_constellation_opts patterns;
     int points, classes;                     /* of an example; of a count: none, one, ...        */
     int count[SETS];                         /* of training examples: the most of all runs       */
-    double minutes, rate, beta1, beta2;
+    double rate, beta1, beta2;
     uint64_t data_seed;
     eqnn_opts context;
     /* the data */
@@ -353,10 +354,9 @@ static void train(run *r, eqnn_csv *log)
     const study *s = r->s;
     const int *items;
     eqnn_adam_opts o = { .rate = s->rate, .beta1 = s->beta1, .beta2 = s->beta2 };
-    eqnn_run_opts how = { .batch = s->batch, .epochs = s->epochs, .looks = 40,
-                          .seconds = s->epochs ? r->budget : 0, .resume = s->resume,
-                          .settings = s->settings,
-                          .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name) };
+    eqnn_run_opts how = s->run;
+    how.batch = s->batch, how.seconds = r->budget;
+    how.path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name);
     r->run = eqnn_run_make(r->c, r->name, r->n_train, &how);
     eqnn_adam *adam = eqnn_adam_make(r->c, &o);
     for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
@@ -522,11 +522,11 @@ static void run_all(study *s)
     if (eqnn_error(s->c) || !prepare(s)) return;
     if (*s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "network,epoch,minutes,loss,train,valid", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume; i++)
+                            "network,epoch,minutes,loss,train,valid", s->run.resume);
+    for (int i = 0; i < n && *s->out && !s->run.resume; i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c)) {
-        int good = study_one(&r[finished], log, 60 * s->minutes / n);
+        int good = study_one(&r[finished], log, s->run.seconds / n);
         finish(&r[finished]);
         if (!good) break;
         finished++;
@@ -645,18 +645,16 @@ static void understand(study *s, eqnn_args *a)
     s->aug = choice(a, "aug", ways, WAYS);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
-    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
-    s->minutes = eqnn_args_within(a, "minutes", 0, 1e7);
+    s->run = eqnn_args_run(a, repeated);
+    s->run.looks = 40;
     s->batch = eqnn_args_int(a, "bs", 1, MOST_BATCH);
     s->rate = eqnn_args_within(a, "lr", 1e-12, 1e3);
     s->beta1 = eqnn_args_within(a, "beta1", 1e-9, 1);
     s->beta2 = eqnn_args_within(a, "beta2", 1e-9, 1);
     int schedule = choice(a, "lr-schedule", schedules, 3);
-    s->cosine = schedule == 2 || (schedule == 0 && s->minutes > 0);
+    s->cosine = schedule == 2 || (schedule == 0 && s->run.seconds > 0);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
     s->context = eqnn_args_context(a);
     understand_patterns(s, a);
     understand_network(s, a);

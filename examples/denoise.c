@@ -52,10 +52,11 @@ enum { ATOMS = 3, ROW = 3 * ATOMS, KINDS = 21, MOST_RUNS = 8, MOST_BATCH = 256, 
 
 typedef struct study {
     /* asked for */
-    const char *models, *data, *out, *dim, *heads, *reversible, *settings;
-    int epochs, parts, batch, evals, depth, lmax, neighbours, reach, resume;
+    const char *models, *data, *out, *dim, *heads, *reversible;
+    eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
+    int parts, batch, depth, lmax, neighbours, reach;
     int least, most, longest, count[SETS];
-    double minutes, noise, rate, clip, radius;
+    double noise, rate, clip, radius;
     uint64_t data_seed;
     eqnn_opts context;
     /* the data */
@@ -607,11 +608,9 @@ static void train(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
     const int *items;
-    eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = s->batch, .looks = s->evals,
-                        .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
-                        .settings = s->settings,
-                        .seconds = s->epochs ? 60 * s->minutes : 0,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name) };
+    eqnn_run_opts o = s->run;
+    o.items = s->items + s->first[TRAIN], o.batch = s->batch;
+    o.path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->name);
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate, .clip = s->clip });
     for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
@@ -871,8 +870,8 @@ static void run_all(study *s)
     if (!eqnn_error(s->c) && prepare(s)) filter(s);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,epoch,minutes,train_mse,rmsd", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+                            "model,epoch,minutes,train_mse,rmsd", s->run.resume);
+    for (int i = 0; i < n && *s->out && !s->run.resume && !eqnn_error(s->c); i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
@@ -945,14 +944,7 @@ static void understand(study *s, eqnn_args *a)
     s->clip = eqnn_args_within(a, "clip", 0, 1e300);
     s->batch = eqnn_args_int(a, "batch", 1, MOST_BATCH);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
-    s->evals = eqnn_args_int(a, "evals", 1, 100000);
-    s->epochs = eqnn_args_given(a, "epochs") ? eqnn_args_int(a, "epochs", 0, 1000000) : -1;
-    s->minutes = eqnn_args_number(a, "minutes");
-    if (s->epochs >= 0 && !eqnn_args_given(a, "minutes")) s->minutes = 0;
-    else if (!(s->minutes > 0) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->context = eqnn_args_context(a);
 }

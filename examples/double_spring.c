@@ -55,8 +55,9 @@ enum { TAPE, CHECKPOINT, ADJOINT };
 
 typedef struct study {
     /* asked for */
-    const char *models, *networks, *groups, *out, *settings;
-    int epochs, n_train, n_test, batch, ch, layers, derivative, every, resume, trials;
+    const char *models, *networks, *groups, *out;
+    eqnn_run_opts run; /* epochs, resume */
+    int n_train, n_test, batch, ch, layers, derivative, every, trials;
     double rate, dt, rtol, rtol_far;
     uint64_t data_seed;
     eqnn_opts context;
@@ -288,10 +289,9 @@ static void train(predictor *p, eqnn_csv *log)
 {
     const study *s = p->s;
     const int *items;
-    eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .save = 20, .resume = s->resume,
-                        .settings = s->settings,
-                        .looks = (double)s->epochs / s->every,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", p->name) };
+    eqnn_run_opts o = s->run;
+    o.batch = s->batch, o.save = 20, o.looks = (double)o.epochs / s->every;
+    o.path = eqnn_path_in(s->c, s->out, "%s.safetensors", p->name);
     eqnn_mark mark = eqnn_mark_make(p->c);
     eqnn_rewind(mark, loss_of(p, s->train, 1, NULL));
     p->run = eqnn_run_make(p->c, p->name, s->n_train, &o);
@@ -683,8 +683,8 @@ static void run(study *s)
     if (prepare(s)) n = list_predictors(s, p);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+                            "model,epoch,mse_train,mse_test,seconds_per_epoch", s->run.resume);
+    for (int i = 0; i < n && *s->out && !s->run.resume && !eqnn_error(s->c); i++)
         if (p[i].learns) eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", p[i].name));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;
     eqnn_csv_close(log);
@@ -752,7 +752,6 @@ static void understand(study *s, eqnn_args *a)
     s->networks = eqnn_args_text(a, "network");
     s->groups = eqnn_args_text(a, "group");
     s->out = eqnn_args_text(a, "out");
-    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
     s->trials = eqnn_args_int(a, "trials", 1, 100);
     s->n_train = eqnn_args_int(a, "n-train", 1, 1000000);
     s->n_test = eqnn_args_int(a, "n-test", 1, 100000);
@@ -767,8 +766,7 @@ static void understand(study *s, eqnn_args *a)
     if (s->times < LENGTH) s->times = LENGTH;
     s->derivative = derivative(a);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
     s->context = eqnn_args_context(a);
 }
 

@@ -58,9 +58,10 @@ typedef struct errors { double energy, force; } errors; /* eV and eV/A          
 
 typedef struct study {
     /* asked for */
-    const char *models, *data, *test, *out, *unit, *widths, *settings;
-    int demo, resume, epochs, parts, evals, published, steps, batch, layers, count[SETS];
-    double minutes, rate, decay, energy_weight, force_weight, radius, dt, kelvin;
+    const char *models, *data, *test, *out, *unit, *widths;
+    int demo, parts, published, steps, batch, layers, count[SETS];
+    eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
+    double rate, decay, energy_weight, force_weight, radius, dt, kelvin;
     uint64_t data_seed;
     eqnn_opts context;
     /* the data: one molecule, in eV and angstrom */
@@ -538,10 +539,9 @@ static void train(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
     const int *items;
-    eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = s->batch, .looks = s->evals,
-                        .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
-                        .settings = s->settings, .seconds = s->epochs ? 60 * s->minutes : 0,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->net->name) };
+    eqnn_run_opts o = s->run;
+    o.items = s->items + s->first[TRAIN], o.batch = s->batch;
+    o.path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->net->name);
     r->run = eqnn_run_make(r->c, r->net->name, s->count[TRAIN], &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->size.rate,
                                                              .decay = s->decay, .clip = 100 });
@@ -843,11 +843,11 @@ static void run_all(study *s)
     int finished = 0, n = list_runs(s, r);
     if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out)) {
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,epoch,minutes,loss,energy_meV,forces_meV_A", s->resume);
+                            "model,epoch,minutes,loss,energy_meV,forces_meV_A", s->run.resume);
         motion = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "motion.csv"),
                                "model,fs,kinetic_eV,potential_eV,total_eV", 0);
     }
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+    for (int i = 0; i < n && *s->out && !s->run.resume && !eqnn_error(s->c); i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].net->name));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log, motion)) finished++;
     eqnn_csv_close(log);
@@ -903,15 +903,13 @@ static void understand(study *s, eqnn_args *a)
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");
     s->published = eqnn_args_on(a, "published");
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 0, 1000000);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 0, 1000000);
     s->layers = eqnn_args_int(a, "num-layers", 0, 100);
     s->batch = eqnn_args_int(a, "bs", 1, 10000);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
-    s->evals = eqnn_args_int(a, "evals", 1, 100000);
     s->steps = eqnn_args_int(a, "md", 0, 100000000);
     s->radius = eqnn_args_within(a, "radius", .1, 1e6);
     s->rate = eqnn_args_within(a, "lr", 0, 1e3);
@@ -924,11 +922,6 @@ static void understand(study *s, eqnn_args *a)
         if (strtol(word, NULL, 10) < 1 || strtol(word, NULL, 10) > 10000)
             snprintf(a->error, sizeof a->error, "option --widths: '%.80s' is no list of numbers "
                      "like 32,16,8", s->widths);
-    s->epochs = eqnn_args_given(a, "epochs") ? eqnn_args_int(a, "epochs", 0, 1000000) : -1;
-    s->minutes = eqnn_args_number(a, "minutes");
-    if (s->epochs >= 0 && !eqnn_args_given(a, "minutes")) s->minutes = 0;
-    else if (!(s->minutes > 0) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
     s->context = eqnn_args_context(a);
 }

@@ -72,9 +72,9 @@ enum { MOST_RUNS = 16, MOST_PARTS = 64, ELEMENTS = 5, FEATURES = 15 };
 
 typedef struct study {
     /* asked for */
-    const char *models, *groups, *task, *data, *out, *settings;
-    int demo, aug, resume, epochs, parts, evals, count[SETS];
-    double minutes;
+    const char *models, *groups, *task, *data, *out;
+    int demo, aug, parts, count[SETS];
+    eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
     int samples, nbhd, batch, recenter;      /* negative: what suits the group                   */
     double fill, rate, clip;                 /* the same                                         */
     int k, layers, dim, heads, kernel_dim, feature_dim, squash, lmax, published, save;
@@ -203,7 +203,7 @@ static eqnn_tensor *pairs_of(const run *r, const batch *b, const int *example, c
     return s->elements ? between(s, g, u, q, *graph) : eqnn_lie_pairs(g, u, q, *graph);
 }
 
-/* With --max-sample-norm atoms are lifted anew, a hundred times at most, until no pair is longer. */
+/* With --max-sample-norm atoms are lifted anew, 99 times at most, until no pair is longer. */
 static eqnn_tensor *attend(const run *r, const batch *b)
 {
     const study *s = r->s;
@@ -712,12 +712,9 @@ static void train(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
     const int *items;
-    eqnn_run_opts o = { .items = s->items + s->first[TRAIN], .batch = r->batch, .looks = s->evals,
-                        .epochs = s->epochs > 0 ? s->epochs : 0, .resume = s->resume,
-                        .settings = s->settings,
-                        .seconds = s->epochs ? 60 * s->minutes : 0,
-                        .path = eqnn_path_in(s->c, s->save ? s->out : "", "%s.safetensors",
-                                             r->name) };
+    eqnn_run_opts o = s->run;
+    o.items = s->items + s->first[TRAIN], o.batch = r->batch;
+    o.path = eqnn_path_in(s->c, s->save ? s->out : "", "%s.safetensors", r->name);
     r->run = eqnn_run_make(r->c, r->name, s->count[TRAIN], &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = r->rate,
         .beta1 = r->net->beta1, .beta2 = r->net->beta2, .clip = s->clip });
@@ -983,8 +980,8 @@ static void run_all(study *s)
     int finished = 0, n = list_runs(s, r);
     if (!eqnn_error(s->c) && prepare(s) && *s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,epoch,minutes,train,valid", s->resume);
-    for (int i = 0; i < n && *s->out && s->save && !s->resume && !eqnn_error(s->c); i++)
+                            "model,epoch,minutes,train,valid", s->run.resume);
+    for (int i = 0; i < n && *s->out && s->save && !s->run.resume && !eqnn_error(s->c); i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].name));
     while (finished < n && !eqnn_error(s->c) && study_one(&r[finished], log)) finished++;
     eqnn_csv_close(log);
@@ -1145,21 +1142,14 @@ static void understand(study *s, eqnn_args *a)
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
-    s->resume = eqnn_args_on(a, "resume");
-    if (s->resume && !s->save && !a->error[0])
+    s->run = eqnn_args_run(a, repeated);
+    if (s->run.resume && !s->save && !a->error[0])
         snprintf(a->error, sizeof a->error, "option --resume needs --save");
-    s->settings = eqnn_args_settings(a, repeated);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", s->demo, 1000000);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
-    s->evals = eqnn_args_int(a, "evals", 1, 100000);
     s->clip = eqnn_args_number(a, "clip");
-    s->epochs = eqnn_args_given(a, "epochs") ? eqnn_args_int(a, "epochs", 0, 1000000) : -1;
-    s->minutes = eqnn_args_number(a, "minutes");
-    if (s->epochs >= 0 && !eqnn_args_given(a, "minutes")) s->minutes = 0;
-    else if (!(s->minutes > 0) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --minutes: %g is not positive", s->minutes);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
     s->context = eqnn_args_context(a);
 }

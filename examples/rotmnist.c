@@ -71,10 +71,11 @@ typedef struct images {
 
 typedef struct study {
     /* asked for */
-    const char *groups, *data, *out, *settings;
-    int demo, aug, resume, epochs, parts, lifts, n_check, count[SETS];
+    const char *groups, *data, *out;
+    eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
+    int demo, aug, parts, lifts, n_check, count[SETS];
     int k, layers, nbhd, samples, batch;     /* samples 0: what suits the group                  */
-    double minutes, rate, fill, total;
+    double rate, fill, total;
     uint64_t data_seed;
     eqnn_opts context;
     /* the data */
@@ -543,10 +544,9 @@ static void train(run *r, eqnn_csv *log)
 {
     const study *s = r->s;
     const int *items;
-    eqnn_run_opts o = { .batch = s->batch, .epochs = s->epochs, .looks = 20, .resume = s->resume,
-                        .settings = s->settings,
-                        .seconds = s->epochs ? r->budget : 0,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->group) };
+    eqnn_run_opts o = s->run;
+    o.batch = s->batch, o.seconds = r->budget;
+    o.path = eqnn_path_in(s->c, s->out, "%s.safetensors", r->group);
     r->run = eqnn_run_make(r->c, r->group, s->set[TRAIN].n, &o);
     eqnn_adam *adam = eqnn_adam_make(r->c, &(eqnn_adam_opts){ .rate = s->rate });
     for (int n; (n = eqnn_run_next(r->run, &items)) >= 0;) {
@@ -734,11 +734,11 @@ static void run_all(study *s)
     if (s->n_check > s->set[TEST].n) s->n_check = s->set[TEST].n;
     if (*s->out && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "group,epoch,minutes,loss,train_error,test_error", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume; i++)
+                            "group,epoch,minutes,loss,train_error,test_error", s->run.resume);
+    for (int i = 0; i < n && *s->out && !s->run.resume; i++)
         eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", r[i].group));
     while (finished < n && !eqnn_error(s->c)) {
-        int good = study_one(&r[finished], log, 60 * s->minutes / n);
+        int good = study_one(&r[finished], log, s->run.seconds / n);
         finish(&r[finished]);
         if (!good) break;
         finished++;
@@ -795,8 +795,6 @@ static void understand(study *s, eqnn_args *a)
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
-    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
-    s->minutes = eqnn_args_within(a, "minutes", 0, 1e7);
     s->k = eqnn_args_int(a, "k", 4, 100000);
     s->layers = eqnn_args_int(a, "num-layers", 1, MOST_LAYERS);
     s->total = eqnn_args_within(a, "total-ds", 1e-3, 1);
@@ -811,8 +809,8 @@ static void understand(study *s, eqnn_args *a)
     s->n_check = eqnn_args_int(a, "n-check", 1, 1000000);
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
+    s->run.looks = 20;
     s->context = eqnn_args_context(a);
 }
 

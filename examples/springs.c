@@ -76,9 +76,10 @@ enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODE
 typedef struct study {
     /* asked for */
     const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
-    const char *settings, *out;
-    int epochs, n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
-    int times, every, often, parts, resume, sums, checkpoint, give_up;
+    const char *out;
+    eqnn_run_opts run; /* asked for: epochs (0: many), resume */
+    int n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
+    int times, every, often, parts, sums, checkpoint, give_up;
     int particles, test_particles, axes;
     double rate, fill;
     uint64_t data_seed;
@@ -511,10 +512,9 @@ static void train(model *m, eqnn_csv *log)
     const study *s = m->s;
     const int *items;
     int every = s->every ? s->every : (m->epochs + 24) / 25, hope = 1;
-    eqnn_run_opts o = { .batch = m->batch, .epochs = m->epochs, .save = 20, .resume = s->resume,
-                        .settings = s->settings,
-                        .looks = (double)m->epochs / every,
-                        .path = eqnn_path_in(s->c, s->out, "%s.safetensors", m->file) };
+    eqnn_run_opts o = s->run;
+    o.batch = m->batch, o.epochs = m->epochs, o.save = 20, o.looks = (double)m->epochs / every;
+    o.path = eqnn_path_in(s->c, s->out, "%s.safetensors", m->file);
     m->run = begin(m) ? eqnn_run_make(m->c, m->name, m->n_train, &o) : NULL;
     if (!m->run) return;
     eqnn_adam *adam = eqnn_adam_make(m->c, &(eqnn_adam_opts){ .rate = m->rate });
@@ -938,7 +938,7 @@ static void settle(const study *s, model *m)
     m->layers = s->layers ? s->layers : small ? 3 : net->layers;
     m->rate = s->rate > 0 ? s->rate : !strncmp(m->group, "SO2", 3) || !strncmp(m->group, "SO(2", 4)
             ? 3e-4 : net->rate;
-    m->epochs = s->epochs ? s->epochs : (int)sqrt(1e7 / m->n_train);
+    m->epochs = s->run.epochs ? s->run.epochs : (int)sqrt(1e7 / m->n_train);
     m->batch = s->batch ? s->batch : net->batch;
     if (m->batch > m->n_train) m->batch = m->n_train;
     m->n_val = s->n_val ? s->n_val : m->n_train < 2000 ? m->n_train : 2000;
@@ -1024,8 +1024,8 @@ static void run(study *s)
     int done = 0, n = prepare(s) ? list_models(s, m) : 0;
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,n_train,epoch,mse_train,mse_val,ms_per_step", s->resume);
-    for (int i = 0; i < n && *s->out && !s->resume && !eqnn_error(s->c); i++)
+                            "model,n_train,epoch,mse_train,mse_val,ms_per_step", s->run.resume);
+    for (int i = 0; i < n && *s->out && !s->run.resume && !eqnn_error(s->c); i++)
         if (m[i].net) eqnn_run_forget(eqnn_path_in(s->c, s->out, "%s.safetensors", m[i].file));
     while (done < n && !eqnn_error(s->c) && study_one(s, &m[done], log)) done++;
     eqnn_csv_close(log);
@@ -1170,7 +1170,6 @@ static void understand(study *s, eqnn_args *a)
     s->axes = eqnn_args_int(a, "space-dim", 2, 3);
     s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");
     s->schedule = eqnn_args_text(a, "lr-schedule");
-    s->epochs = eqnn_args_int(a, "epochs", 0, 10000000);
     s->n_val = eqnn_args_int(a, "n-val", 0, 1000000);
     s->n_test = eqnn_args_int(a, "n-test", 1, 1000000);
     s->n_far = eqnn_args_int(a, "n-rollout", 1, 1000000);
@@ -1182,8 +1181,7 @@ static void understand(study *s, eqnn_args *a)
     s->give_up = eqnn_args_on(a, "kill-if-poor");
     s->checkpoint = eqnn_args_on(a, "checkpoint");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483646) + 1; /* 0 is no seed */
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
     s->context = eqnn_args_context(a);
     s->out = eqnn_args_text(a, "out");
     if (strcmp(s->schedule, "cosine_annealing") && strcmp(s->schedule, "constant"))

@@ -66,9 +66,10 @@ typedef struct settings {
 
 typedef struct study {
     /* asked for */
-    int history, to_position, bonds, epochs, batch, shuffle, constant_rate, rollout, resume;
+    int history, to_position, bonds, batch, shuffle, constant_rate, rollout;
+    eqnn_run_opts run; /* epochs, resume */
     double huber, decay;             /* 0: none */
-    const char *data, *out, *models, *settings;
+    const char *data, *out, *models;
     settings asked;
     eqnn_opts context;
     /* the data: sample t leads from frame t to frame t+1 */
@@ -637,7 +638,7 @@ static void step(predictor *p, eqnn_adam *adam, int n, const int *samples)
     const study *s = p->s;
     eqnn_schedule rate = { .kind = s->constant_rate ? EQNN_CONSTANT : EQNN_COSINE,
         .rate = p->set.rate,
-        .total = (int64_t)s->epochs * ((s->split - s->first + s->batch - 1) / s->batch) };
+        .total = (int64_t)s->run.epochs * ((s->split - s->first + s->batch - 1) / s->batch) };
     eqnn_adam_rate(adam, eqnn_schedule_rate(&rate, p->training->steps));
     eqnn_run_step(p->training, learn(p, adam, n, samples), 1);
     eqnn_run_show(p->training, "epoch %d  train %.2e", (int)p->training->epoch + 1,
@@ -663,9 +664,9 @@ static eqnn_run *begin(predictor *p)
 {
     const study *s = p->s;
     int count = s->split - s->first, *samples = malloc((size_t)(count + 1) * sizeof *samples);
-    eqnn_run_opts o = { .items = samples, .in_order = !s->shuffle, .batch = s->batch, .save = 10,
-                        .epochs = s->epochs, .looks = s->epochs, .resume = s->resume,
-                        .settings = s->settings, .path = model_path(p) };
+    eqnn_run_opts o = s->run;
+    o.items = samples, o.in_order = !s->shuffle, o.batch = s->batch, o.save = 10;
+    o.looks = o.epochs, o.path = model_path(p);
     eqnn_mark mark = eqnn_mark_make(p->c);
     eqnn_rewind(mark, forward(p, 1, frame(s, s->first - 1), frame(s, s->first)));
     for (int i = 0; samples && i < count; i++) samples[i] = s->first + i;
@@ -897,7 +898,7 @@ static void draw_losses(const study *s, const predictor *p, int n)
     for (int i = 0; i < n; i++) {
         eqnn_series_opts o = style(p, i);
         if (!p[i].net)
-            eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->epochs },
+            eqnn_plot_add(plot, p[i].name, 2, (double[]){ 1, s->run.epochs },
                           (double[]){ p[i].test, p[i].test }, &o);
     }
     eqnn_plot_save(plot, eqnn_path_in(s->c, s->out, "losses.svg"));
@@ -1055,12 +1056,10 @@ static void understand(study *s, eqnn_args *a)
     s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
     s->constant_rate = choice(a, "schedule", "cosine", "constant");
     s->frames = eqnn_args_int(a, "frames", 10, 1000000);
-    s->epochs = eqnn_args_int(a, "epochs", 0, 1000000);
     s->batch = eqnn_args_int(a, "batch", 1, 4096);
     s->rollout = eqnn_args_int(a, "rollout", 0, 100000);
     s->shuffle = eqnn_args_on(a, "shuffle");
-    s->resume = eqnn_args_on(a, "resume");
-    s->settings = eqnn_args_settings(a, repeated);
+    s->run = eqnn_args_run(a, repeated);
     s->models = eqnn_args_text(a, "models");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
@@ -1175,11 +1174,11 @@ static void run(study *s)
                   s->last - s->split, s->rollout, s->rollout + 8);
     if (*s->out && !eqnn_error(s->c) && eqnn_make_folder(s->c, s->out))
         log = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "log.csv"),
-                            "model,epoch,mse_train,mse_test,seconds_per_epoch", s->resume);
+                            "model,epoch,mse_train,mse_test,seconds_per_epoch", s->run.resume);
     if (!eqnn_error(s->c))
         printf("%d frames of %d beads; %d samples for training, %d for the test\n", s->frames,
                s->beads, s->split - s->first, s->last - s->split);
-    int begins = *s->out && !s->resume && !eqnn_error(s->c);
+    int begins = *s->out && !s->run.resume && !eqnn_error(s->c);
     for (int i = 0; i < n && begins; i++) /* what an earlier run left there */
         if (p[i].net) eqnn_run_forget(model_path(&p[i]));
     while (done < n && !eqnn_error(s->c) && study_one(&p[done], log)) done++;

@@ -668,6 +668,34 @@ TEST(options_of_two_names)
     remove("test_data.txt");
 }
 
+/* How long a run is: minutes by default, epochs when they are asked for, both when both are. */
+TEST(options_of_a_run)
+{
+    eqnn_args a;
+    static char word[7][20] = { "program", "--resume", "--lr=2", "--epochs", "7", "--minutes=3",
+                                "--epochs=0" };
+    static const eqnn_option own[] = { { "minutes", "1/2", "of training" }, { "lr", "1", "rate" },
+                                       { "evals", "9", "looks" }, { NULL, NULL, NULL } };
+    char *argv[7];
+    for (int i = 0; i < 7; i++) argv[i] = word[i];
+    CHECK(eqnn_args_read(&a, 3, argv, "a test", own) == 1);
+    eqnn_run_opts o = eqnn_args_run(&a, "lr");
+    CHECK(o.epochs == 0 && o.seconds == 30 && o.looks == 9 && o.resume && !a.error[0]);
+    CHECK_TEXT(o.settings, "--lr 2");
+    CHECK(eqnn_args_read(&a, 5, argv, "a test", own) == 1);
+    o = eqnn_args_run(&a, "");
+    CHECK(o.epochs == 7 && o.seconds == 0 && !*o.settings);
+    CHECK(eqnn_args_read(&a, 6, argv, "a test", own) == 1);
+    o = eqnn_args_run(&a, "");
+    CHECK(o.epochs == 7 && o.seconds == 180);
+    CHECK(eqnn_args_read(&a, 7, argv, "a test", own) == 1);
+    o = eqnn_args_run(&a, "");
+    CHECK(o.epochs == 0 && o.seconds == 0 && !a.error[0]);
+    CHECK(eqnn_args_read(&a, 2, argv, "a test", own + 3) == 1); /* no such options */
+    o = eqnn_args_run(&a, "");
+    CHECK(o.epochs > 0 && o.seconds == 0 && o.looks == 0 && !a.error[0]);
+}
+
 /* --net_config "{'k': 256, 'group': T(2)}" */
 TEST(options_in_dictionaries)
 {
