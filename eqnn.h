@@ -1825,6 +1825,7 @@ struct eqnn_tensor {
     eqnn_tensor *base;           /* whose numbers these are, when it is a view                */
     int refs, recyclable;        /* in an unrecorded sweep: holders; memory can be given back */
     int target;                  /* in a sweep: 1 + its place among the wanted ones           */
+    int unrecorded;              /* a result that is not on the tape since recording was off  */
 };
 
 typedef struct eqnn__node {
@@ -9189,6 +9190,8 @@ static eqnn__node *eqnn__record(eqnn_ctx *c, int op, eqnn_tensor *const *in, int
 {
     for (int i = 0; c->noting && i < n_in; i++)
         if (in[i]->weight) eqnn__touch(c, in[i]);
+    for (int i = 0; !c->recording && i < n_out; i++)
+        if (out[i]) out[i]->unrecorded = 1;
     if (!c->recording || c->failed) return NULL;
     eqnn__node *n = (eqnn__node *)eqnn__pool_next(c, &c->node);
     if (!n) return NULL;
@@ -9426,10 +9429,11 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
     }
     for (int i = 0; i < n; i++)
         if (eqnn__bad2(y, x[i], "grad")) return 0;
-    int known = y->node || y->ctx->recording;
+    int known = y->node || (y->ctx->recording && !y->unrecorded);
     for (int i = 0; i < n; i++) known |= x[i] == y;
     if (!known && n) { /* zeros would be the forces of nothing */
-        eqnn__fail(y->ctx, "grad: y was not recorded: recording is off (eqnn_recording)");
+        eqnn__fail(y->ctx, "grad: y was not recorded: recording %s off (eqnn_recording)",
+                   y->ctx->recording ? "was" : "is");
         return 0;
     }
     eqnn__sweep s;

@@ -375,6 +375,7 @@ TEST(kill_during_save)
         }
     }
     remove(path);
+    remove(strcat(path, ".part")); /* what the last kill left half written */
 }
 #endif
 

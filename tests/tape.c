@@ -386,6 +386,8 @@ TEST(grad_of_what_was_not_recorded)
     eqnn_recording(c, 1);
     CHECK_NEAR(eqnn_at(eqnn_grad(plain, x), 1, 1), 0, 0); /* does not depend on x */
     CHECK_OK(c);
+    CHECK(!eqnn_grad(y, x)); /* switched on too late */
+    CHECK_ERROR(c, "grad: y was not recorded: recording was off");
 }
 
 /* --- checkpoints --- */
