@@ -35,9 +35,10 @@
    an H conserves it, and momentum too if H sees only differences of places, as with T(2).
 
    As published: data by the 3/8 rule with steps of 5/499 s, which is also how predictions are made;
-   momenta that are not centred; sqrt(1e7 / n_train) epochs; a rate that falls as a cosine; the
-   weights of the smallest error on validation systems. Options have the names of both papers'
-   commands. --system nbody and moons are their planets, in a plane or with --space-dim 3 in space.
+   momenta that are not centred; sqrt(1e7 / n_train) epochs, LieTransformer sqrt(1.2e8 / n_train),
+   which is 200 of 3000 systems; a rate that falls as a cosine; the weights of the smallest error on
+   validation systems. Options have the names of both papers' commands. --system nbody and moons are
+   their planets, in a plane or with --space-dim 3 in space.
 
    --test-particles 4 or 8 asks what was learned of six particles about systems of other sizes,
    which all networks but FC and HFC can be shown.
@@ -62,13 +63,18 @@ typedef struct network {
     int lie, energy;      /* takes a group; is an energy                        */
     double rate;
     int batch, width, layers;
+    double effort;        /* epochs^2 n_train                                   */
 } network;
 
 static const network networks[] = {
-    { "HLieResNet", 1, 1, 1e-3, 200, 384, 4 },   { "FLieResNet", 1, 0, 1e-3, 200, 384, 4 },
-    { "LieTransformer", 1, 1, 1e-3, 100, 160, 5 }, { "FC", 0, 0, 3e-3, 200, 256, 4 },
-    { "HFC", 0, 1, 1e-2, 200, 256, 4 },          { "OGN", 0, 0, 1e-2, 200, 256, 1 },
-    { "HOGN", 0, 1, 1e-2, 200, 256, 1 },         { "VOGN", 0, 1, 3e-3, 200, 512, 1 },
+    { "HLieResNet", 1, 1, 1e-3, 200, 384, 4, 1e7 },
+    { "FLieResNet", 1, 0, 1e-3, 200, 384, 4, 1e7 },
+    { "LieTransformer", 1, 1, 1e-3, 100, 160, 5, 1.2e8 },
+    { "FC", 0, 0, 3e-3, 200, 256, 4, 1e7 },
+    { "HFC", 0, 1, 1e-2, 200, 256, 4, 1e7 },
+    { "OGN", 0, 0, 1e-2, 200, 256, 1, 1e7 },
+    { "HOGN", 0, 1, 1e-2, 200, 256, 1, 1e7 },
+    { "VOGN", 0, 1, 3e-3, 200, 512, 1, 1e7 },
 };
 enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODELS = 64,
        MOST_PARTS = 64 };
@@ -938,7 +944,7 @@ static void settle(const study *s, model *m)
     m->layers = s->layers ? s->layers : small ? 3 : net->layers;
     m->rate = s->rate > 0 ? s->rate : !strncmp(m->group, "SO2", 3) || !strncmp(m->group, "SO(2", 4)
             ? 3e-4 : net->rate;
-    m->epochs = s->run.epochs ? s->run.epochs : (int)sqrt(1e7 / m->n_train);
+    m->epochs = s->run.epochs ? s->run.epochs : (int)sqrt(net->effort / m->n_train);
     m->batch = s->batch ? s->batch : net->batch;
     if (m->batch > m->n_train) m->batch = m->n_train;
     m->n_val = s->n_val ? s->n_val : m->n_train < 2000 ? m->n_train : 2000;
@@ -1062,7 +1068,7 @@ static const eqnn_option options[] = {
     { "n-val", "0", "validation systems; 0: as many, at most 2000" },
     { "n-test", "2000", "test systems" },
     { "n-rollout", "200", "of these followed for long" },
-    { "epochs", "0", "passes over the training systems; 0: sqrt(1e7 / n_train)" },
+    { "epochs", "0", "passes over the training systems; 0: as the papers have it, see its head" },
     { "lr", "0", "0: the network's" },
     { "lr-schedule", "cosine_annealing", "or constant" },
     { "bs", "0", "systems in a step; 0: the network's" },
