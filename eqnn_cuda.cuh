@@ -1048,6 +1048,7 @@ static void eqnn__cuda_map(eqnn__device *d, int op, int order, size_t rows, size
     eqnn__map_args j;
     eqnn__fn f;
     if (rows == 0 || cols == 0) return;
+    memset(&j, 0, sizeof j); /* padding, too: lists are compared byte by byte */
     j.operands = op < EQNN__WHERE ? 2 : 3;
     if (op == EQNN__SCALE || (op < EQNN__ADD && !b.p)) j.operands = 1;
     j.in[0] = a;
@@ -1541,6 +1542,7 @@ static void eqnn__cuda_move(eqnn__device *d, int op, size_t rows, size_t cols, c
 {
     eqnn__move_args j;
     if (rows == 0 || cols == 0) return;
+    memset(&j, 0, sizeof j);
     j.first = first, j.list = list;
     j.x = x, j.ldx = ldx, j.out = out, j.ldo = ldo;
     int whole = cols % (size_t)EQNN__PACK == 0 && op <= EQNN__MOVE_ADD;
@@ -1712,15 +1714,16 @@ static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
     return 1;
 }
 
-/* One C for all batches: as one longer sum where the matrices lie so, else one after the other when
-   they are few or large, else into working memory. */
+/* One C for all batches: as one longer sum where the matrices lie so, else into working memory when
+   they are small, side by side, or many; else one after the other. */
 static void eqnn__gemm_into_one(eqnn__device *d, eqnn__product p)
 {
     size_t area = p.m * p.n, batch = p.batch, room = ((size_t)1 << 24) / area, done = 0;
+    room = room < 65535 ? room : 65535;
     if (eqnn__gemm_joined(d, p)) return;
     eqnn_real *C = p.C, *part = NULL, beta = (eqnn_real)p.beta;
     size_t ldc = p.ldc, at_once = batch < room ? batch : room;
-    if (batch > 8 && at_once > 8)
+    if ((batch > 8 && at_once > 8) || (batch > 2 && area <= 16384))
         part = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_GEMM, at_once * area * sizeof *part);
     for (; done < batch && !eqnn__gpu_of(d)->failed; done += p.batch, beta = 1) {
         p.batch = !part ? 1 : batch - done < at_once ? batch - done : at_once;
@@ -1760,7 +1763,11 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
     } else if (batch > 1 && sc == 0) {
         eqnn__gemm_into_one(d, p);
     } else {
-        eqnn__gemm_blas(d, &p);
+        for (size_t left = batch; left > 0; left -= p.batch) { /* as many as a grid's third side */
+            p.batch = left < 65535 ? left : 65535;
+            eqnn__gemm_blas(d, &p);
+            p.A += p.batch * sa, p.B += p.batch * sb, p.C += p.batch * sc;
+        }
     }
 }
 
@@ -2091,11 +2098,13 @@ static __global__ void eqnn__frame_kernel(const __grid_constant__ eqnn__frame_ar
     EQNN_SHARED(double, shared);
     int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32), most = 2 * j.lmax + 1;
     size_t e = (size_t)blockIdx.x * (size_t)j.warps + (size_t)warp;
-    double R[9], *D = shared + (size_t)warp * 2 * (size_t)(most * most);
+    double own[9], *R = shared + (size_t)warp * (2 * (size_t)(most * most) + 9), *D = R + 9;
     if (e >= j.n) return; /* all lanes of the warp */
-    int there = eqnn__frame_rotation(j.r + 3 * e, R);
+    int there = eqnn__frame_rotation(j.r + 3 * e, own);
     eqnn_real *out = j.D + e * j.cols;
-    for (int i = 0; i < 9 && j.given; i++) R[i] = j.given[9 * e + (size_t)i];
+#pragma unroll
+    for (int i = 0; i < 9; i++) /* shared: its places are found at run time */
+        if (lane == 0) R[i] = j.given ? j.given[9 * e + (size_t)i] : own[i];
     if (lane == 0) D[0] = 1, out[0] = 1;
     out++;
     __syncwarp();
@@ -2115,7 +2124,8 @@ static void eqnn__cuda_frame(eqnn__device *d, const eqnn__frame_plan *plan, int 
     const eqnn__frame_plan *there = (const eqnn__frame_plan *)eqnn__gpu_plan(
         d, plan, sizeof *plan, eqnn__frame_copy);
     if (!there || n == 0) return;
-    size_t most = 2 * (size_t)plan->lmax + 1, room = 2 * most * most * sizeof(double);
+    size_t most = 2 * (size_t)plan->lmax + 1, room = (2 * most * most + 9) * sizeof(double);
+    memset(&j, 0, sizeof j);
     j.lmax = plan->lmax, j.mmax = mmax;
     for (j.warps = 8; j.warps > 1 && (size_t)j.warps * room > 49152;) j.warps /= 2;
     j.n = n;
@@ -2193,6 +2203,7 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 {
     eqnn__update_args j;
     eqnn__update host = *u;
+    memset(&j, 0, sizeof j);
     host.squares = NULL; /* it lies on the device: the kernel reads it */
     j.f = eqnn__update_factors(&host);
     j.clip = u->clip;
@@ -2800,9 +2811,9 @@ typedef struct eqnn__bundle { int part, parts, channels, add; } eqnn__bundle;
 typedef struct eqnn__task { int bundle, first, wide; } eqnn__task; /* 32 (wide: 64) channels */
 
 /* An entry of M and its records; a column of y and what adds to it. */
-typedef struct eqnn__entry { int to, first, count; } eqnn__entry;
-typedef struct eqnn__sum { int column, add, first, count; } eqnn__sum;
-typedef struct eqnn__summand { int at; eqnn_real c; } eqnn__summand;
+typedef struct alignas(16) eqnn__entry { int to, first, count, pad; } eqnn__entry;
+typedef struct alignas(16) eqnn__sum { int column, add, first, count; } eqnn__sum;
+typedef struct alignas(2 * sizeof(eqnn_real)) eqnn__summand { int at; eqnn_real c; } eqnn__summand;
 
 /* Bundles that may be worked on at the same time, and whose M fit shared memory. */
 typedef struct eqnn__phase {
@@ -3000,6 +3011,7 @@ static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
                 e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
                 e.first = a->plan->first[from];
                 e.count = a->plan->first[from + 1] - e.first;
+                e.pad = 0;
                 eqnn__list_add(&o->entry, &e);
             }
     }
@@ -3238,16 +3250,19 @@ static __device__ inline void eqnn__couple_matrices(const eqnn__couple_args *a,
                                                     const eqnn__member *items, const eqnn_real *y,
                                                     eqnn_real *M)
 {
-    int entries = phase->entries;
-    for (int i = (int)threadIdx.x; i < n * entries; i += (int)blockDim.x) {
-        int j = i / entries;
-        eqnn__entry e = a->role.entry[phase->entry + i - j * entries];
-        const eqnn_real *row = y ? y + items[j].y : NULL;
-        eqnn_real sum = 0;
-        for (int r = e.first; r < e.first + e.count && row; r++)
-            sum += a->role.record[r].c * __ldg(row + a->role.record[r].at);
-        M[(size_t)j * (size_t)a->role.size + (size_t)e.to] = sum;
-    }
+    int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
+    const eqnn__entry *entry = a->role.entry + phase->entry;
+    for (int j = (int)threadIdx.x / 32; j < n; j += warps)
+        for (int i = lane; i < phase->entries; i += 32) {
+            const eqnn__entry e = entry[i];
+            const eqnn_real *row = y ? y + items[j].y : NULL;
+            eqnn_real sum = 0;
+            for (int r = e.first; r < e.first + e.count && row; r++) {
+                const eqnn__summand s = a->role.record[r];
+                sum += s.c * __ldg(row + s.at);
+            }
+            M[j * a->role.size + e.to] = sum;
+        }
 }
 
 /* 16 bytes of numbers: what a lane reads at a time. */
@@ -3277,25 +3292,34 @@ __device__ __forceinline__ void eqnn__part_entries(const eqnn_real *m, int i, eq
     eqnn__row<D3>(m + i * (D3 == 1 ? 1 : D3 == 3 ? 4 : 8), row);
 }
 
-/* C numbers of the lane's channels, or zeros. */
-template <int C>
-__device__ __forceinline__ void eqnn__channels(const eqnn_real *p, const int (&u)[C],
+/* Row `at` of an operand. Values are there when they are read; with tangents some are not, NULL.
+   The compiler may not take the address apart again: then a number of the row is one instruction
+   away and not four. */
+template <int T>
+__device__ __forceinline__ const eqnn_real *eqnn__operand(const eqnn_real *p, size_t at)
+{
+    const eqnn_real *row = !T || p ? p + at : NULL;
+#ifdef __CUDA_ARCH__
+    asm("" : "+l"(row));
+#endif
+    return row;
+}
+
+/* C numbers of the lane's channels, so far behind, or zeros. */
+template <int T, int C>
+__device__ __forceinline__ void eqnn__channels(const eqnn_real *row, const int (&u)[C], int far,
                                                eqnn_real (&x)[C])
 {
 #pragma unroll
-    for (int c = 0; c < C; c++) x[c] = p ? __ldg(p + u[c]) : (eqnn_real)0;
+    for (int c = 0; c < C; c++) x[c] = !T || row ? __ldg(row + (u[c] + far)) : (eqnn_real)0;
 }
 
-/* Row `at` of an operand, NULL when that is not there. */
-static __device__ __forceinline__ const eqnn_real *eqnn__operand(const eqnn_real *p, size_t at)
-{
-    return p ? p + at : NULL;
-}
-
-/* What a lane needs of a piece: its channels, of x, g and w each. */
+/* What a lane needs of a piece: its channels, of x, g and w each; how far apart components are,
+   where its M stands, whether it has weights. Copies: what a kernel writes might lie in the plan
+   for all the compiler knows, which would read that again for each item. */
 template <int C> struct eqnn__lane {
     int x[C], g[C], w[C];
-    const eqnn__part *part;
+    int xs, gs, m, weighted;
 };
 
 /* Weights of an item: 1 and no tangent where the path has none. */
@@ -3304,11 +3328,11 @@ __device__ __forceinline__ void eqnn__lane_weights(const eqnn__couple_args *a,
                                                    const eqnn__lane<C> *l, const eqnn__member *t,
                                                    eqnn_real (&w)[C], eqnn_real (&w1)[C])
 {
-    int weights = a->weights && l->part->w >= 0;
+    int weights = a->weights && l->weighted;
 #pragma unroll
     for (int c = 0; c < C; c++) w[c] = 1, w1[c] = 0;
-    if (weights) eqnn__channels<C>(eqnn__operand(a->v[2], t->w), l->w, w);
-    if (weights && T) eqnn__channels<C>(eqnn__operand(a->t[2], t->w), l->w, w1);
+    if (weights) eqnn__channels<T, C>(eqnn__operand<T>(a->v[2], t->w), l->w, 0, w);
+    if (weights && T) eqnn__channels<T, C>(eqnn__operand<T>(a->t[2], t->w), l->w, 0, w1);
 }
 
 /* dg[k] += w sum_i M[i][k] x[i] of one item; with tangents w M x1 + w1 M x + w M1 x */
@@ -3318,16 +3342,16 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
                                                 const eqnn_real *m1, eqnn_real (&sum)[D3][C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3];
-    const eqnn_real *px = eqnn__operand(a->v[0], t->x), *px1 = eqnn__operand(a->t[0], t->x);
-    int xs = l->part->xs;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
     eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
-        eqnn__channels<C>(eqnn__operand(px, (size_t)(i * xs)), l->x, x);
-        if (T) eqnn__channels<C>(eqnn__operand(px1, (size_t)(i * xs)), l->x, x1);
+        eqnn__channels<T, C>(px, l->x, i * l->xs, x);
+        if (T) eqnn__channels<T, C>(px1, l->x, i * l->xs, x1);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3352,24 +3376,24 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
                                                 eqnn_real (&dw)[C], eqnn_real (&dw0)[C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3], g[D3][C], g1[D3][C];
-    const eqnn_real *pg = eqnn__operand(a->v[4], t->g), *pg1 = eqnn__operand(a->t[4], t->g);
-    const eqnn_real *px = eqnn__operand(a->v[0], t->x), *px1 = eqnn__operand(a->t[0], t->x);
-    int xs = l->part->xs, gs = l->part->gs;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x), *pg = eqnn__operand<T>(a->v[4], t->g);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
+    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], t->g) : NULL;
     if (X) eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        eqnn__channels<C>(eqnn__operand(pg, (size_t)(k * gs)), l->g, g[k]);
-        if (T) eqnn__channels<C>(eqnn__operand(pg1, (size_t)(k * gs)), l->g, g1[k]);
+        eqnn__channels<T, C>(pg, l->g, k * l->gs, g[k]);
+        if (T) eqnn__channels<T, C>(pg1, l->g, k * l->gs, g1[k]);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
 #pragma unroll
         for (int c = 0; c < C; c++) x[c] = x1[c] = 0;
-        if (with_dw) eqnn__channels<C>(eqnn__operand(px, (size_t)(i * xs)), l->x, x);
-        if (with_dw && T) eqnn__channels<C>(eqnn__operand(px1, (size_t)(i * xs)), l->x, x1);
+        if (with_dw) eqnn__channels<T, C>(px, l->x, i * l->xs, x);
+        if (with_dw && T) eqnn__channels<T, C>(px1, l->x, i * l->xs, x1);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3401,7 +3425,7 @@ __device__ __forceinline__ void eqnn__couple_item(const eqnn__couple_args *a,
         eqnn__couple_dx<T, C, D1, D3, DIAGONAL, 0>(a, l, t, m, m1, 1, none, sum[0], sum[D - 1]);
     } else {
         eqnn_real dw[C], dw0[C];
-        int with_dw = a->dw && l->part->w >= 0;
+        int with_dw = a->dw && l->weighted;
 #pragma unroll
         for (int c = 0; c < C; c++) dw[c] = dw0[c] = 0;
         eqnn__couple_dx<T, C, D1, D3, DIAGONAL, 1>(a, l, t, m, m1, with_dw, sum, dw, dw0);
@@ -3416,7 +3440,7 @@ __device__ __forceinline__ void eqnn__couple_item(const eqnn__couple_args *a,
 /* What a warp does on a task: lanes on `wide` channels of 32/wide items at a time. */
 template <int C> struct eqnn__warp {
     int wide, sub, step, live[C];
-    const eqnn__bundle *bundle;
+    eqnn__bundle bundle;
     int first; /* channel of lane 0 */
     const eqnn__member *items;
     const eqnn_real *M;
@@ -3430,25 +3454,32 @@ __device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a,
                                                    int q, eqnn_real (&sum)[D][C])
 {
     const eqnn__member *t = b->items + q;
-    int add = b->bundle->add || !t->begin;
+    size_t row = t->out;
+    int add = b->bundle.add || !t->begin;
+    int far = ROLE == EQNN__ROLE_G ? l->gs : ROLE == EQNN__ROLE_X ? l->xs : 0;
     if (!a->each)
-        for (int far = b->wide; far < 32; far *= 2)
+        for (int by = b->wide; by < 32; by *= 2)
 #pragma unroll
             for (int k = 0; k < D; k++)
 #pragma unroll
-                for (int c = 0; c < C; c++) sum[k][c] += __shfl_xor_sync(EQNN__ALL, sum[k][c], far);
+                for (int c = 0; c < C; c++) sum[k][c] += __shfl_xor_sync(EQNN__ALL, sum[k][c], by);
     if (!a->each && b->sub) return;
 #pragma unroll
-    for (int k = 0; k < D; k++)
+    for (int c = 0; c < C; c++) {
+        int u = ROLE == EQNN__ROLE_G ? l->g[c] : ROLE == EQNN__ROLE_X ? l->x[c] : l->w[c];
+        if (!b->live[c]) continue;
+        if (add)
 #pragma unroll
-        for (int c = 0; c < C; c++) {
+            for (int k = 0; k < D; k++) {
+                const eqnn_real *to = ROLE == EQNN__ROLE_W && T && k ? a->out0 : a->out;
+                if (ROLE != EQNN__ROLE_W || !T || to) sum[k][c] += to[row + (size_t)(u + k * far)];
+            }
+#pragma unroll
+        for (int k = 0; k < D; k++) {
             eqnn_real *to = ROLE == EQNN__ROLE_W && T && k ? a->out0 : a->out;
-            size_t at = t->out;
-            if (!b->live[c] || !to) continue;
-            at += ROLE == EQNN__ROLE_G ? (size_t)(k * l->part->gs + l->g[c])
-                : ROLE == EQNN__ROLE_X ? (size_t)(k * l->part->xs + l->x[c]) : (size_t)l->w[c];
-            to[at] = add ? to[at] + sum[k][c] : sum[k][c];
+            if (ROLE != EQNN__ROLE_W || !T || to) to[row + (size_t)(u + k * far)] = sum[k][c];
         }
+    }
 }
 
 /* A piece of a bundle, of the items s..e-1: sums begin with the first piece and are stored with the
@@ -3459,7 +3490,7 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
                                                   int s, int e, int first, int last,
                                                   eqnn_real (&sum)[D][C])
 {
-    int skip = a->weighted && l->part->w < 0, next;
+    int skip = a->weighted && !l->weighted, next;
     for (int q = a->each ? s + b->sub : s; q < e; q = next) {
         int end = a->each ? q + 1 : b->items[q].end;
         next = a->each ? q + b->step : end;
@@ -3469,8 +3500,8 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
             for (int c = 0; c < C; c++)
                 if (first) sum[k][c] = 0;
         for (int j = a->each ? q : q + b->sub; j < end && !skip; j += b->step) {
-            const eqnn_real *m = b->M + (size_t)j * (size_t)a->role.size + (size_t)l->part->m;
-            if (b->items[j].item >= 0)
+            const eqnn_real *m = b->M + j * a->role.size + l->m;
+            if (ROLE != EQNN__ROLE_W || b->items[j].item >= 0)
                 eqnn__couple_item<ROLE, T, C, D1, D3, DIAGONAL, D>(
                     a, l, b->items + j, m, m + b->tangents, b->live, sum);
         }
@@ -3478,16 +3509,32 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
     }
 }
 
+/* Places of the lane's channels in the rows of x, g and w; the last channel again where there are
+   no more. */
+template <int C>
+__device__ __forceinline__ eqnn__lane<C> eqnn__lane_at(const eqnn__warp<C> *b, const eqnn__part *p)
+{
+    eqnn__lane<C> l;
+    l.xs = p->xs, l.gs = p->gs, l.m = p->m, l.weighted = p->w >= 0;
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int u = b->first + ((int)threadIdx.x & (b->wide - 1)) + 32 * c;
+        u = u < p->channels ? u : p->channels - 1;
+        l.x[c] = p->x + u, l.g[c] = p->g + u, l.w[c] = p->w + u * p->ws;
+    }
+    return l;
+}
+
 /* The loop for the sizes of a piece: those of the sums are known, D in roles G and X. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
-                                                   const eqnn__warp<C> *b, const eqnn__lane<C> *l,
+                                                   const eqnn__warp<C> *b, const eqnn__part *p,
                                                    int s, int e, int first, int last,
                                                    eqnn_real (&sum)[D][C])
 {
 #define EQNN__SIZED(d1, d3, diagonal)                                                              \
-    eqnn__couple_part<ROLE, T, C, d1, d3, diagonal, D>(a, b, l, s, e, first, last, sum)
-    const eqnn__part *p = l->part;
+    eqnn__couple_part<ROLE, T, C, d1, d3, diagonal, D>(a, b, &l, s, e, first, last, sum)
+    const eqnn__lane<C> l = eqnn__lane_at<C>(b, p);
     const int G = ROLE == EQNN__ROLE_G, most = C > 1 ? 5 : 7; /* sizes of a wide task's pieces */
     if constexpr (ROLE == EQNN__ROLE_W) {
         switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
@@ -3523,37 +3570,20 @@ __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
 #undef EQNN__SIZED
 }
 
-/* Places of the lane's channels in the rows of x, g and w; the last channel again where there are
-   no more. */
-template <int C>
-__device__ __forceinline__ void eqnn__lane_at(const eqnn__warp<C> *b, const eqnn__part *p,
-                                              eqnn__lane<C> *l)
-{
-    l->part = p;
-#pragma unroll
-    for (int c = 0; c < C; c++) {
-        int u = b->first + (int)threadIdx.x % b->wide + 32 * c;
-        u = u < p->channels ? u : p->channels - 1;
-        l->x[c] = p->x + u, l->g[c] = p->g + u, l->w[c] = p->w + u * p->ws;
-    }
-}
-
 /* A task: all pieces of a bundle. A single piece goes through all items at once. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_bundle(const eqnn__couple_args *a,
                                                     const eqnn__warp<C> *b, int n)
 {
     eqnn_real sum[D][C];
-    eqnn__lane<C> l;
-    int parts = b->bundle->parts;
+    int parts = b->bundle.parts;
     for (int s = 0, e; s < n; s = e) {
         e = n;
         if (parts > 1) e = a->each ? s + b->step : b->items[s].end;
         e = e < n ? e : n;
-        for (int p = 0; p < parts; p++) {
-            eqnn__lane_at<C>(b, a->role.part + b->bundle->part + p, &l);
-            eqnn__couple_sized<ROLE, T, C, D>(a, b, &l, s, e, p == 0, p == parts - 1, sum);
-        }
+        for (int p = 0; p < parts; p++)
+            eqnn__couple_sized<ROLE, T, C, D>(a, b, a->role.part + b->bundle.part + p, s, e, p == 0,
+                                              p == parts - 1, sum);
     }
 }
 
@@ -3563,19 +3593,18 @@ __device__ __forceinline__ void eqnn__couple_task(const eqnn__couple_args *a,
                                                   const eqnn__member *items, const eqnn_real *M)
 {
     eqnn__warp<C> b;
-    b.bundle = a->role.bundle + task->bundle;
+    b.bundle = a->role.bundle[task->bundle];
     b.first = task->first;
-    b.wide = 32;
-    while (b.wide / 2 >= b.bundle->channels) b.wide /= 2;
-    b.sub = (int)threadIdx.x % 32 / b.wide;
-    b.step = 32 / b.wide;
+    b.wide = 32, b.step = 1;
+    while (b.wide / 2 >= b.bundle.channels) b.wide /= 2, b.step *= 2;
+    b.sub = (int)threadIdx.x % 32 * b.step / 32;
     b.items = items;
     b.M = M;
     b.tangents = (size_t)a->edges * (size_t)a->role.size;
 #pragma unroll
     for (int c = 0; c < C; c++)
-        b.live[c] = b.first + (int)threadIdx.x % b.wide + 32 * c < b.bundle->channels;
-    const eqnn__part *p = a->role.part + b.bundle->part;
+        b.live[c] = b.first + ((int)threadIdx.x & (b.wide - 1)) + 32 * c < b.bundle.channels;
+    const eqnn__part *p = a->role.part + b.bundle.part;
     if constexpr (ROLE == EQNN__ROLE_W) {
         eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, n);
         return;
@@ -3681,10 +3710,11 @@ __device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide,
             if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
         return;
     }
+    int leads = store && ((int)threadIdx.x & (wide - 1)) == 0;
 #pragma unroll
     for (int n = 0; n < N; n++) {
         for (int far = wide / 2; far > 0; far /= 2) t[n] += __shfl_xor_sync(EQNN__ALL, t[n], far);
-        if (store && (int)threadIdx.x % wide == 0) to[n / D3 * ld + n % D3] = t[n];
+        if (leads) to[n / D3 * ld + n % D3] = t[n];
     }
 }
 
@@ -3697,21 +3727,21 @@ __device__ __forceinline__ void eqnn__couple_products(const eqnn__couple_args *a
 {
     eqnn__lane<1> l;
     eqnn_real w[1], w1[1], g[D3], g1[D3], x[1], x1[1];
-    const int at[1] = { 0 };
-    l.part = p;
+    l.xs = p->xs, l.gs = p->gs, l.m = 0, l.weighted = p->w >= 0;
     l.x[0] = p->x + u, l.g[0] = p->g + u, l.w[0] = p->w + u * p->ws;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], e->x), *pg = eqnn__operand<T>(a->v[4], e->g);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], e->x) : NULL;
+    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], e->g) : NULL;
     eqnn__lane_weights<T, 1>(a, &l, e, w, w1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        size_t n = e->g + (size_t)(l.g[0] + k * p->gs);
-        eqnn__channels<1>(eqnn__operand(a->v[4], n), at, x), g[k] = x[0];
-        if (T) eqnn__channels<1>(eqnn__operand(a->t[4], n), at, x), g1[k] = x[0];
+        eqnn__channels<T, 1>(pg, l.g, k * l.gs, x), g[k] = x[0];
+        if (T) eqnn__channels<T, 1>(pg1, l.g, k * l.gs, x), g1[k] = x[0];
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
-        size_t n = e->x + (size_t)(l.x[0] + i * p->xs);
-        eqnn__channels<1>(eqnn__operand(a->v[0], n), at, x);
-        if (T) eqnn__channels<1>(eqnn__operand(a->t[0], n), at, x1);
+        eqnn__channels<T, 1>(px, l.x, i * l.xs, x);
+        if (T) eqnn__channels<T, 1>(px1, l.x, i * l.xs, x1);
         eqnn_real b = w[0] * x[0], b1 = T ? w[0] * x1[0] + w1[0] * x[0] : b;
 #pragma unroll
         for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
@@ -3730,9 +3760,9 @@ __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
 {
     const int N = DIAGONAL ? D3 : D1 * D3;
     eqnn_real t[N];
-    int wide = 32, lane = (int)threadIdx.x % 32;
-    while (wide / 2 >= b->channels) wide /= 2;
-    j += lane / wide;
+    int wide = 32, step = 1, lane = (int)threadIdx.x % 32;
+    while (wide / 2 >= b->channels) wide /= 2, step *= 2;
+    j += lane * step / 32;
     int store = j < n;
     if (!store) j = n - 1;
 #pragma unroll
@@ -3740,7 +3770,7 @@ __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
     for (int q = b->part; q < b->part + b->parts; q++) {
         const eqnn__part *p = a->role.part + q;
         if (a->weighted && p->w < 0) continue;
-        for (int u = lane % wide; u < p->channels; u += wide)
+        for (int u = lane & (wide - 1); u < p->channels; u += wide)
             eqnn__couple_products<T, D1, D3, DIAGONAL>(a, p, items + j, u, t);
     }
     eqnn__couple_gather<N, DIAGONAL ? 1 : D3>(
