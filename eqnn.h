@@ -1142,8 +1142,7 @@ typedef struct eqnn_grid_opts {
     const double *scale;      /* sphere: a factor for each degree, by which from_s2grid divides;
                                  default kind's                                                  */
     int lmax_in;              /* from_s2grid: of what the values were made; default of irreps    */
-    int lmax_out;             /* activations: largest degree of the result; default as in x (0:
-                                 take eqnn_extract_irrep of that)                                */
+    int lmax_out;             /* activations: largest degree of the result; default x's (-1: 0)  */
     int exact;                /* activations: eqnn_moment's; default e3nn's constants            */
     const char *random;       /* turns the grid at random under this name; default not           */
 } eqnn_grid_opts;
@@ -1346,7 +1345,7 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
    Y edge attributes, b what the radial network sees [edges or pairs, number]. Names: sc.weight,
    lin1.weight, fc.layer0.weight, ..., lin2.weight. */
 typedef struct eqnn_conv_opts {
-    int radial_layers, radial_neurons;  /* default 1, 64                                    */
+    int radial_layers, radial_neurons;  /* default 1 (negative: 0), 64                      */
     double neighbours;                  /* sums are divided by its square root; default 1   */
     int exact;                          /* eqnn_moment's; default e3nn's constants          */
     int mixing;                         /* self-connection + alpha message, alpha a number that each
@@ -1365,11 +1364,11 @@ EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tenso
 /* gate_points_2101's Network (e3nn 0.5.1). */
 typedef struct eqnn_network_opts {
     const char *hidden, *out;          /* irreps; no default                             */
-    int layers;                        /* default 3                                      */
+    int layers;                        /* with gates; default 3 (negative: 0)            */
     int lmax;                          /* of the edge harmonics; default 3 (negative: 0) */
     double radius;                     /* no default                                     */
     int basis;                         /* number of radial functions; default 10         */
-    int radial_layers, radial_neurons; /* default 1, 128                                 */
+    int radial_layers, radial_neurons; /* default 1 (negative: 0), 128                   */
     double neighbours, nodes;          /* typical counts; default 1                      */
     int reduce;                        /* one row per example; default one per node      */
     int exact;                         /* eqnn_moment's                                  */
@@ -1389,7 +1388,7 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
    "tp2"). */
 typedef struct eqnn_polynomial_opts {
     const char *mid, *out;           /* irreps; no default                          */
-    int lmax;                        /* default 3                                   */
+    int lmax;                        /* default 3 (negative: 0)                     */
     double neighbours;               /* default 1                                   */
     eqnn_tensor *x;                  /* node features, multiplied by the harmonics of the first sum;
                                         default none: ones                          */
@@ -1515,6 +1514,7 @@ typedef struct eqnn_equiformer_v1_opts {
     eqnn_basis basis;       /* gaussian and bessel learn; exp_normal; default gaussian           */
     int functions;          /* default 128                                                       */
     int neurons;            /* of the two hidden layers of radial networks; default 64           */
+    int neurons2;           /* of the second one; default neurons                                */
     double neighbours;      /* sums over edges in the embedding are divided by its square root;
                                default 15.57930850982666 (QM9)                                   */
     double nodes;           /* the same of the sum over nodes; default 18.03065905448718 (QM9)   */
@@ -1652,8 +1652,11 @@ typedef struct eqnn_equiformer_v2_opts {
     eqnn_v2_norm norm;        /* default separable                                                */
     eqnn_sphere_act act;      /* of attentions, and of networks without a grid; default separable */
     int no_grid_mlp;          /* feed-forward: act between two maps; default a network at points  */
+    int scalar_mlp;           /* the network at points leaves degree 0 to a map of its own; it does
+                                 so with separable act, whatever this says                        */
     int no_renorm;            /* no layer norm of what logits are made from                       */
-    int beta, points;         /* of grids: rings, and points of each; default as eqnn_sphere_opts */
+    int beta, points;         /* of grids: rings, and points of each; default as eqnn_sphere_opts;
+                                 beta negative: the smallest, the original's without a resolution */
     int edge_channels;        /* default 128                                                      */
     int gaussians;            /* default 600                                                      */
     double width;             /* of a gaussian, in distances to the next; default 2               */
@@ -20778,6 +20781,7 @@ static eqnn_tensor *eqnn__grid_activation(eqnn_tensor *x, const char *op, int so
     const eqnn_irreps *in = eqnn__irreps_of(x, op);
     if (!in || !eqnn__grid_channels(x->ctx, op, in, so3)) return NULL;
     int lmax = in->blocks - 1, lmax_out = o.lmax_out ? o.lmax_out : lmax;
+    if (lmax_out == -1) lmax_out = 0;
     if (lmax_out < 0 || lmax_out > 1000)
         return eqnn__fail(x->ctx, "%s%s: a result of degree %d is not possible", op,
                           eqnn__place(x->ctx), lmax_out);
@@ -23324,7 +23328,8 @@ static void eqnn__conv_defaults(eqnn_conv_opts *o, const eqnn_conv_opts *opts)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (o->radial_layers <= 0) o->radial_layers = 1;
+    if (o->radial_layers == 0) o->radial_layers = 1;
+    if (o->radial_layers < 0) o->radial_layers = 0;
     if (o->radial_neurons <= 0) o->radial_neurons = 64;
     if (!(o->neighbours > 0)) o->neighbours = 1;
 }
@@ -23577,11 +23582,12 @@ static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_
         eqnn__fail(c, "network: .hidden, .out and .radius must be given");
         return 0;
     }
-    if (o->layers <= 0) o->layers = 3;
+    if (o->layers == 0) o->layers = 3;
+    if (o->layers < 0) o->layers = 0;
     if (o->lmax == 0) o->lmax = 3;
     if (o->lmax < 0) o->lmax = 0;
     if (o->basis <= 0) o->basis = 10;
-    if (o->radial_layers <= 0) o->radial_layers = 1;
+    if (o->radial_layers == 0) o->radial_layers = 1;
     if (o->radial_neurons <= 0) o->radial_neurons = 128;
     if (!(o->neighbours > 0)) o->neighbours = 1;
     if (!(o->nodes > 0)) o->nodes = 1;
@@ -24228,9 +24234,10 @@ static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
 
 /* Each degree divided by s = sqrt(sum over channels and components of x^2 / channels) and times a
    gain for each channel, "name.transforms.l". Degrees that vanish (all of them do but 0 for a lone
-   node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2, and with a floor s^2 is
-   raised as eqnn_norm_opts.floor says. */
-static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double floor)
+   node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2 (in double 1e-24 where the
+   original is wanted), and with a floor s^2 is raised as eqnn_norm_opts.floor says. A degree that
+   is 0 has gradient 0: else each norm on the way back would multiply it by 1e6. */
+static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double floor, int original)
 {
     eqnn_tensor *gain[EQNN__DEGREES];
     double over[EQNN__DEGREES];
@@ -24255,7 +24262,9 @@ static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double fl
     eqnn_tensor *all = floor > 0 && a->copies ? eqnn_sum_cols(s) : NULL;
     s = eqnn_mul(s, eqnn_from_double(c, 1, a->blocks, over));
     if (all) s = eqnn_add(s, eqnn_scale(all, floor * floor / a->copies));
-    s = eqnn_rsqrt(eqnn_shift(s, 1e-12));
+    eqnn_tensor *there = eqnn_map(s, EQNN_STEP, 0, 0);
+    s = eqnn_rsqrt(eqnn_shift(s, original && sizeof(eqnn_real) == 8 ? 1e-24 : 1e-12));
+    s = eqnn_mul(s, there);
     s = eqnn_mul(eqnn_columns(s, degree), eqnn_concat_n(gain, a->blocks));
     return eqnn_scale_copies(x, s);
 }
@@ -24834,7 +24843,7 @@ static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 0; l < kv.degrees; l++) kv.of[l] *= 2;
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
-    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor);
+    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor, a->o.original);
     eqnn_tensor *q = eqnn__fibre_linear(x, "to_q", head, 0);
     eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fibre_irreps(c, &kv), a, &self);
     eqnn_ints *keys = eqnn__head_take(c, a, 2, 0, a->o.single_kv);
@@ -24874,7 +24883,7 @@ static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 1; l < v.degrees; l++) all.of[0] += v.of[l];
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
-    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor);
+    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor, a->o.original);
     const eqnn_irreps *both = eqnn__fibre_irreps(c, &all);
     eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", both, a, &self);
     if (!e || !head) return NULL;
@@ -24898,7 +24907,7 @@ static eqnn_tensor *eqnn__former_attention(eqnn_tensor *x, const char *name, con
 
 /* Norm, linear to gates and four times the channels, gate, linear. */
 static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
-                                      int type_norms, double floor)
+                                      int type_norms, double floor, int original)
 {
     x = eqnn_enter(x, name);
     if (!x) return NULL;
@@ -24907,7 +24916,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
-    x = eqnn__fibre_norm(x, "prenorm", floor);
+    x = eqnn__fibre_norm(x, "prenorm", floor, original);
     const eqnn_irreps *rest = x ? eqnn__fibre_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
         eqnn_tensor *length = eqnn_norm_copies(eqnn__fibre_part(x, in.of[0], rest));
@@ -25107,7 +25116,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
     if (out && !eqnn__fibre_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
     const eqnn_irreps *irreps = out ? eqnn__fibre_irreps(x->ctx, &to) : x->label;
     return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0,
-                             opts ? opts->norm_floor : 0);
+                             opts ? opts->norm_floor : 0, opts ? opts->original : 0);
 }
 
 /* --- Equiformer: the network --- */
@@ -25167,7 +25176,8 @@ static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, cons
     const char *net = where[a->o.reversible ? 1 : 0][part];
     if (!x) return NULL;
     const char *name = eqnn_format(x->ctx, "layers.blocks.%d.%s", block, net);
-    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms, a->o.norm_floor);
+    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms, a->o.norm_floor,
+                                       a->o.original);
     return eqnn__former_attention(x, name, a);
 }
 
@@ -25237,12 +25247,13 @@ static eqnn_tensor *eqnn__former_end(eqnn_tensor *x, const eqnn__former *a)
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
     eqnn__fibre out = eqnn__label_fibre(x->label);
-    x = eqnn__fibre_norm(x, "norm", a->o.norm_floor);
+    x = eqnn__fibre_norm(x, "norm", a->o.norm_floor, a->o.original);
     if (a->o.reduce) {
         for (int l = 0; l < out.degrees; l++) out.of[l] = out.of[l] > 0;
         const eqnn_irreps *one = eqnn__fibre_irreps(c, &out);
-        x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1, a->o.norm_floor)
-                               : eqnn__fibre_linear(x, "ff_out", one, 0);
+        if (a->o.nonlinear_out)
+            x = eqnn__former_feed(x, "ff_out", one, 1, a->o.norm_floor, a->o.original);
+        else x = eqnn__fibre_linear(x, "ff_out", one, 0);
     }
     if (!a->o.all_degrees && out.degrees > 2) {
         out.degrees = 2;
@@ -25622,8 +25633,8 @@ static eqnn_tensor *eqnn__v1_radial(const eqnn__v1 *m, const char *name, const e
     eqnn_init init;
     eqnn_tensor *both[2], *b = p ? eqnn_enter(m->b, name) : NULL;
     if (!b) return NULL;
-    int n = m->o.neurons, weights = eqnn_product_weights(p);
-    eqnn_tensor *h = eqnn__v1_radial_layer(b, 0, n);
+    int n = m->o.neurons2, weights = eqnn_product_weights(p);
+    eqnn_tensor *h = eqnn__v1_radial_layer(b, 0, m->o.neurons);
     h = eqnn__v1_radial_layer(h, 3, n);
     memset(&init, 0, sizeof init);
     init.kind = EQNN_INIT_TORCH;
@@ -25896,8 +25907,8 @@ static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
     from = eqnn_add(from, eqnn_gather_target(to, m->g));
     y = m->o.messages == EQNN_MESSAGES_NONLINEAR ? eqnn__v1_nonlinear_attention(m, from)
                                                  : eqnn__v1_linear_attention(m, q, from);
-    y = eqnn__v1_linear(y, "proj", m->node, m->one);
     if (m->o.rescale_degree) y = eqnn_mul(y, eqnn__v1_degree(m));
+    y = eqnn__v1_linear(y, "proj", m->node, m->one);
     return eqnn_leave(y ? eqnn_irreps_dropout(y, "drop", m->o.drop, NULL) : NULL);
 }
 
@@ -26014,6 +26025,7 @@ static void eqnn__v1_defaults(eqnn_equiformer_v1_opts *o, const eqnn_equiformer_
     if (!(o->radius > 0)) o->radius = 5;
     if (o->functions <= 0) o->functions = 128;
     if (o->neurons <= 0) o->neurons = 64;
+    if (o->neurons2 <= 0) o->neurons2 = o->neurons;
     if (!(o->neighbours > 0)) o->neighbours = 15.57930850982666;
     if (!(o->nodes > 0)) o->nodes = 18.03065905448718;
 }
@@ -26252,6 +26264,16 @@ static eqnn_tensor *eqnn__v2_alpha(const eqnn__v2 *m, eqnn_tensor *f)
     return a ? eqnn_dropout(a, "alpha_drop", m->o.alpha_drop) : NULL;
 }
 
+/* The grid of functions with orders up to mmax: as asked for, or the original's smallest. */
+static void eqnn__v2_rings(const eqnn__v2 *m, int mmax, int *beta, int *alpha)
+{
+    *beta = m->o.beta;
+    *alpha = m->o.points;
+    if (*beta >= 0) return;
+    *beta = 2 * m->o.lmax + 2;
+    *alpha = mmax < m->o.lmax ? 2 * mmax + 1 : 2 * m->o.lmax + 3;
+}
+
 /* Both ends of the edge in its frame, times radial factors; first `extra` invariants */
 static eqnn_tensor *eqnn__v2_first(const eqnn__v2 *m, eqnn_tensor *x, int extra)
 {
@@ -26282,8 +26304,7 @@ static eqnn_tensor *eqnn__v2_attention(const eqnn__v2 *m, eqnn_tensor *x, const 
     memset(&act, 0, sizeof act);
     memset(&o, 0, sizeof o);
     act.act = m->o.act;
-    act.beta = m->o.beta;
-    act.alpha = m->o.points;
+    eqnn__v2_rings(m, m->o.mmax, &act.beta, &act.alpha);
     x = eqnn_enter(x, name);
     eqnn_tensor *y = x ? eqnn__v2_first(m, x, hA + more) : NULL;
     eqnn_tensor *alpha = y ? eqnn__v2_alpha(m, eqnn_slice(y, 0, hA)) : NULL;
@@ -26310,11 +26331,12 @@ static eqnn_tensor *eqnn__v2_points(eqnn_tensor *f, const void *user)
 
 static eqnn_tensor *eqnn__v2_grid(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor *s)
 {
-    int C = m->o.ffn, separable = m->o.act == EQNN_SEPARABLE_S2;
+    int C = m->o.ffn, separable = m->o.act == EQNN_SEPARABLE_S2 || m->o.scalar_mlp;
     const eqnn_label *label = y->label;
-    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user);
+    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user), beta, alpha;
+    eqnn__v2_rings(m, m->o.lmax, &beta, &alpha);
     eqnn__sphere_job j = {
-        eqnn__sphere_find(m->c, m->o.lmax, m->o.lmax, 0, m->o.beta, m->o.points),
+        eqnn__sphere_find(m->c, m->o.lmax, m->o.lmax, 0, beta, alpha),
         eqnn__v2_points, user, C};
     if (!user || !j.e) return NULL;
     *user = C;
@@ -26330,8 +26352,7 @@ static eqnn_tensor *eqnn__v2_ffn(const eqnn__v2 *m, eqnn_tensor *x, const char *
     int C = m->o.ffn, gates = m->o.act == EQNN_DEGREE_GATE ? m->o.lmax * C : C;
     memset(&act, 0, sizeof act);
     act.act = m->o.act;
-    act.beta = m->o.beta;
-    act.alpha = m->o.points;
+    eqnn__v2_rings(m, m->o.lmax, &act.beta, &act.alpha);
     x = eqnn_enter(x, name);
     if (!x) return NULL;
     eqnn_tensor *s = eqnn__bare(eqnn_slice(x, 0, m->o.channels));

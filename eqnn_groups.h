@@ -1114,7 +1114,7 @@ static int eqnn__z_eigen(int n, eqnn__z *A, double *e, eqnn__z *X)
             all += eqnn__z_square(A[i]);
             if (i % (N + 1)) off += eqnn__z_square(A[i]);
         }
-        if (off <= 1e-31 * all) {
+        if (off <= 1e-31 * (double)N * all) { /* rounding leaves about N eps^2 */
             for (size_t i = 0; i < N; i++) e[i] = A[i * (N + 1)].re;
             return 1;
         }
@@ -5354,9 +5354,19 @@ static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
     double before = eqnn__z_norm(n, v);
+    size_t at[16], few = 0; /* generators have few entries, which most of the others lack */
+    for (size_t i = 0; i < n && few <= 16; i++)
+        if (v[i].re != 0 || v[i].im != 0) {
+            if (few < 16) at[few] = i;
+            few++;
+        }
     for (int pass = 0; pass < 2; pass++)
         for (int k = 0; k < l->dim; k++) {
             const eqnn__z *b = l->basis + (size_t)k * n;
+            size_t i = 0;
+            while (few <= 16 && i < few && b[at[i]].re == 0 && b[at[i]].im == 0) i++;
+            if (few <= 16 && i == few) continue;
+            few = 17; /* v gets other entries */
             eqnn__z_axpy(n, eqnn__z_scale(-1, eqnn__z_dot(n, b, v)), b, v);
         }
     return before > 0 ? eqnn__z_norm(n, v) / before : 0;

@@ -708,4 +708,17 @@ TEST(own_permutations)
     free(p);
 }
 
+/* The torus of a large group is found: eigenvalues of matrices of 20 rows and more, too. */
+TEST(weights_of_large_groups)
+{
+    static const char *const group[3] = { "SO(20)", "SO(31)", "Sp(11)" };
+    eqnn_ctx *c = test_context();
+    eqnn_basis_options(c, &(eqnn_basis_opts){ .method = EQNN_BASIS_WEIGHTS });
+    for (int i = 0; i < 3; i++) {
+        const eqnn_rep *r = eqnn_rep_make(c, "V*V", eqnn_group_make(c, group[i]));
+        CHECK(eqnn_basis_dim(r) == 1);
+        CHECK_OK(c);
+    }
+}
+
 TEST_MAIN

@@ -112,6 +112,42 @@ TEST(symmetric_molecules)
     CHECK(error[1] <= test_eps(1e-12, 2e-5) && error[0] > 100 * error[1]);
 }
 
+/* What a node without neighbours has of degree 1 is 0; gradients must not grow by 1e6 at each norm on
+   the way back through it. */
+TEST(alone)
+{
+    static const double pos[12] = { 0, 0, 0, 1, 0.2, 0, 0.3, 0.9, 0.4, 20, 20, 20 };
+    static const int kind[4] = { 0, 1, 1, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_equiformer_opts o = { .dim = "8,4", .dim_head = "4", .heads = "2", .depth = 4, .tokens = 2,
+                               .reduce = 1, .radial = 8, .start_random = 1 };
+    eqnn_tensor *x = eqnn_from_double(c, 4, 3, pos), *y = NULL;
+    const eqnn_graph *g = eqnn_neighbour_graph(x, &(eqnn_neighbour_opts){ .radius = 3 });
+    double w[4096], sum = 0;
+    int bad = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        y = eqnn_equiformer(NULL, eqnn_ints_make(c, 4, kind, 2, 0), x, g, "m", &o);
+        for (int i = 0; i < eqnn_parameter_count(c) && !pass; i++) { /* as trained: none is 0 */
+            eqnn_tensor *p = eqnn_parameter_at(c, i);
+            int n = eqnn_rows(p) * eqnn_cols(p);
+            if (n > 4096 || eqnn_at(p, 0, 0) != 0) continue;
+            for (int k = 0; k < n; k++) w[k] = 0.3 * sin(1 + i * 7 + k * 13);
+            eqnn_set(p, w);
+        }
+    }
+    y = eqnn_as(eqnn_extract_irrep(y, 1, -1), NULL);
+    CHECK(eqnn_backward(eqnn_mean(eqnn_square(eqnn_shift(y, -0.3)))));
+    for (int i = 0; i < eqnn_parameter_count(c); i++) {
+        eqnn_tensor *d = eqnn_gradient(eqnn_parameter_at(c, i));
+        for (int k = 0; k < eqnn_rows(d) * eqnn_cols(d); k++) {
+            bad += !(fabs((double)eqnn_data(d)[k]) < 1e4);
+            sum += fabs((double)eqnn_data(d)[k]);
+        }
+    }
+    CHECK(bad == 0 && sum > 0);
+    CHECK_OK(c);
+}
+
 TEST(reflections)
 {
     eqnn_ctx *c = test_context();
