@@ -248,7 +248,6 @@ static void end_within(golden *g, const char *title, double in_double, double in
     else golden_failed++;
     if (!good || !golden_quiet) {
         printf("%s %-24s %-34s %9.2e", good ? "ok    " : "FAILED", g->file, title, g->worst);
-        if (getenv("EQ_WORST")) printf(" [%s]", g->worst_entry);
         if (error) printf("  %s", error);
         else if (!good) printf("  > %.0e in %s", bound, g->worst_entry);
         printf("\n");
