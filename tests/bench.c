@@ -5,6 +5,9 @@
       THREADS=2 make bench
       BENCH_SAMPLES=25 BENCH_SAMPLE_MS=4      samples per row, least length of one
       BENCH_CLOCK=cpu                         processor time: for one thread on a busy machine
+      EQNN_DEVICE=cuda make bench CUDA=1      on a GPU; its copies are timed in the place of limits
+      BENCH_ROWS=1000000 BENCH_POINTS=10000000    edges or rows of a product (20 times a whole
+                                              number); points of harmonics
 
    A row is a problem, a pass (fwd; jac: values and their Jacobian; fwd_bwd: also the gradients of
    all inputs and weights; train: forward, loss, backward, Adam), and the time of one call on the
@@ -30,6 +33,8 @@ typedef struct row {
 } row;
 
 static int threads = 1, samples; /* samples: when not 0, in the place of BENCH_SAMPLES */
+static int row_count = 2000, node_count = 100; /* of products; edges come 20 to a node */
+static eqnn_ctx *timed; /* whose device must be done before the clock is read */
 
 static double setting(const char *name, double otherwise)
 {
@@ -46,10 +51,18 @@ static double now(void)
     return 1e9 * (double)t.tv_sec + (double)t.tv_nsec;
 }
 
+static void await(void)
+{
+    char why[400];
+    if (timed && !timed->k->wait(&timed->device, why, sizeof why)) printf("# %s\n", why);
+}
+
 static double time_of(void (*call)(void *), void *user, long times)
 {
+    await();
     double start = now();
     for (long i = 0; i < times; i++) call(user);
+    await();
     return now() - start;
 }
 
@@ -103,10 +116,19 @@ static void report(eqnn_ctx *c, const char *problem)
 
 static eqnn_ctx *context(void)
 {
-    eqnn_opts o = { .threads = threads, .seed = 1 };
+    eqnn_opts o = { .threads = threads, .seed = 1, .device = getenv("EQNN_DEVICE") };
     eqnn_ctx *c = eqnn_make(&o);
-    if (!c) exit(1);
-    return c;
+    if (!c || eqnn_error(c)) {
+        fprintf(stderr, "bench: %s\n", c ? eqnn_error(c) : "no memory");
+        exit(1);
+    }
+    return timed = c;
+}
+
+static void end_of(eqnn_ctx *c)
+{
+    eqnn_free(c);
+    timed = NULL;
 }
 
 /* ---- what the machine can do ---- */
@@ -251,6 +273,29 @@ static void limits(void)
 }
 #endif
 
+/* What a GPU copies within its memory, in the place of the processor's limits. */
+typedef struct copy_job { eqnn_ctx *c; void *to, *from; size_t bytes; } copy_job;
+
+static void copy_within(void *user)
+{
+    copy_job *j = (copy_job *)user;
+    j->c->k->copy(&j->c->device, j->to, j->from, j->bytes, EQNN__WITHIN);
+}
+
+static void device_limits(void)
+{
+    eqnn_ctx *c = context();
+    eqnn_tensor *from = eqnn_keep(eqnn_zeros(c, 16384, 16384));
+    eqnn_tensor *to = eqnn_keep(eqnn_zeros(c, 16384, 16384));
+    copy_job j = { c, NULL, NULL, (size_t)16384 * 16384 * sizeof(eqnn_real) };
+    if (from && to) j.from = from->data, j.to = to->data;
+    double moved = 2. * (double)j.bytes;
+    row r = { "memory_copy", "fwd", "f32", "machine", 1, 0, moved, "bytes moved", 1 };
+    if (j.to) measure(r, copy_within, &j);
+    report(c, "memory_copy");
+    end_of(c);
+}
+
 /* ---- harmonics ---- */
 
 typedef struct harmonics_job {
@@ -282,7 +327,8 @@ static eqnn_tensor *points(eqnn_ctx *c, int n)
 
 static void harmonics(void)
 {
-    for (int batch = 1000; batch <= 100000; batch *= 100)
+    int most = (int)setting("BENCH_POINTS", 100000);
+    for (int batch = most > 100 ? most / 100 : 1; batch <= most; batch *= 100)
         for (int l = 1; l <= 10; l++) {
             char name[16];
             snprintf(name, sizeof name, "sh_l%d", l);
@@ -290,32 +336,30 @@ static void harmonics(void)
             eqnn_ctx *c = context();
             size_t cols = (size_t)(l + 1) * (size_t)(l + 1), n = (size_t)batch;
             harmonics_job j = { c, l, batch, NULL, NULL, points(c, batch), NULL };
-            eqnn_real *J = (eqnn_real *)malloc(3 * n * cols * sizeof *J);
+            eqnn_tensor *Y = eqnn_keep(eqnn_zeros(c, batch, (int)cols));
+            eqnn_tensor *J = eqnn_keep(eqnn_zeros(c, 3 * batch, (int)cols));
             j.g = eqnn_keep(eqnn_normal(c, "g", batch, (int)cols));
-            j.Y = (eqnn_real *)malloc(n * cols * sizeof *J);
+            if (Y) j.Y = Y->data;
             eqnn_reset(c);
-            double word = sizeof *J, values = word * (double)n * (3 + (double)cols);
+            double word = sizeof(eqnn_real), values = word * (double)n * (3 + (double)cols);
             row r = { name, "fwd", REAL, "eqnn-rows", batch, 0, values, "of unit vectors", 0 };
-            measure(r, harmonics_kernel, &j);
-            j.J = J;
+            if (Y && J) measure(r, harmonics_kernel, &j);
+            if (J) j.J = J->data;
             r.pass = "jac";
             r.bytes = word * (double)n * (3 + 4 * (double)cols);
-            measure(r, harmonics_kernel, &j);
+            if (Y && J) measure(r, harmonics_kernel, &j);
             r.pass = "fwd_bwd";
             r.impl = "eqnn";
             r.bytes = word * (double)n * (6 + (double)cols);
             r.note = "of x/|x|, vector-Jacobian product on the tape";
             measure(r, harmonics_vjp, &j);
             report(c, name);
-            free(J), free(j.Y);
-            eqnn_free(c);
+            end_of(c);
         }
 }
 
 /* ---- tensor products ---- */
 
-#define ROWS 2000
-#define NODES 100
 #define HIDDEN 64
 
 /* flops of one edge as the cheapest scheme needs, forward and with backward */
@@ -381,28 +425,32 @@ static eqnn_tensor *kept(eqnn_ctx *c, const char *name, int rows, const eqnn_irr
 /* Every node hears from 20 others. */
 static const eqnn_graph *random_graph(eqnn_ctx *c)
 {
-    static int source[ROWS], target[ROWS];
+    int *source = (int *)malloc((size_t)row_count * sizeof(int));
+    int *target = (int *)malloc((size_t)row_count * sizeof(int)), each = row_count / node_count;
+    if (!source || !target) exit(1);
     uint32_t s = 1;
-    for (int e = 0; e < ROWS; e++) {
+    for (int e = 0; e < row_count; e++) {
         s = s * 1664525u + 1013904223u;
-        target[e] = e / (ROWS / NODES);
-        source[e] = (target[e] + 1 + 5 * (e % (ROWS / NODES)) - (int)(s >> 30)) % NODES;
-        if (source[e] < 0) source[e] += NODES;
+        target[e] = e / each;
+        source[e] = (target[e] + 1 + 5 * (e % each) - (int)(s >> 30)) % node_count;
+        if (source[e] < 0) source[e] += node_count;
     }
-    eqnn_graph_opts o = { .sources = NODES, .targets = NODES, .keep = 1 };
-    return eqnn_graph_make(c, ROWS, source, target, &o);
+    eqnn_graph_opts o = { .sources = node_count, .targets = node_count, .keep = 1 };
+    const eqnn_graph *g = eqnn_graph_make(c, row_count, source, target, &o);
+    free(source), free(target);
+    return g;
 }
 
 static void product_rows(product_job *j, const product_case *t, const char *impl, double bytes,
                          const char *note)
 {
-    row r = { t->name, "fwd", REAL, impl, ROWS, t->flops * ROWS, bytes, note, 0 };
-    int rows = j->graph ? NODES : ROWS;
+    row r = { t->name, "fwd", REAL, impl, row_count, t->flops * row_count, bytes, note, 0 };
+    int rows = j->graph ? node_count : row_count;
     j->g = kept(j->c, "g", rows, eqnn_product_out(j->p), 0);
     eqnn_reset(j->c);
     measure(r, product_forward, j);
     r.pass = "fwd_bwd";
-    r.flops = t->both * ROWS;
+    r.flops = t->both * row_count;
     r.bytes *= 3;
     measure(r, product_both, j);
     report(j->c, t->name);
@@ -418,28 +466,28 @@ static void product_problem(const product_case *t)
                   : eqnn_product_channelwise(c, in1, in2, out, NULL);
     if (!j.p) {
         report(c, t->name);
-        eqnn_free(c);
+        end_of(c);
         return;
     }
     int weights = eqnn_product_weights(j.p), to = eqnn_product_out(j.p)->cols;
-    double word = sizeof(eqnn_real), all = word * ROWS * (double)(in1->cols + in2->cols + to);
-    double stored = word * weights * (t->full ? 1.0 : ROWS);
-    double shared = word * (NODES * (double)(in1->cols + to) + ROWS * (double)in2->cols);
-    j.in[0] = kept(c, "x", ROWS, in1, 0);
-    j.in[1] = kept(c, "y", ROWS, in2, 0);
-    j.in[2] = kept(c, "w", t->full ? 1 : ROWS, NULL, weights);
+    double word = sizeof(eqnn_real), all = word * row_count * (double)(in1->cols + in2->cols + to);
+    double stored = word * weights * (t->full ? 1.0 : row_count);
+    double shared = word * (node_count * (double)(in1->cols + to) + row_count * (double)in2->cols);
+    j.in[0] = kept(c, "x", row_count, in1, 0);
+    j.in[1] = kept(c, "y", row_count, in2, 0);
+    j.in[2] = kept(c, "w", t->full ? 1 : row_count, NULL, weights);
     product_rows(&j, t, "eqnn", all + stored, t->full ? "weights shared" : "weights per edge");
-    j.in[0] = kept(c, "x", NODES, in1, 0);
+    j.in[0] = kept(c, "x", node_count, in1, 0);
     j.graph = random_graph(c);
     if (!t->full) {
         product_rows(&j, t, "eqnn-fused", shared + stored, "100 nodes, weights from memory");
-        j.in[2] = kept(c, "h", ROWS, NULL, HIDDEN);
+        j.in[2] = kept(c, "h", row_count, NULL, HIDDEN);
         j.in[3] = kept(c, "V", HIDDEN, NULL, weights);
         j.inputs = 4;
-        product_rows(&j, t, "eqnn-fused-radial", shared + word * ROWS * HIDDEN,
+        product_rows(&j, t, "eqnn-fused-radial", shared + word * row_count * HIDDEN,
                      "100 nodes, weights from 64 hidden numbers (not in flops)");
     }
-    eqnn_free(c);
+    end_of(c);
 }
 
 /* ---- linear maps ---- */
@@ -477,21 +525,23 @@ static void linears(void)
         if (!wanted(cases[i].name)) continue;
         eqnn_ctx *c = context();
         const eqnn_irreps *a = eqnn_irreps_make(c, cases[i].irreps);
-        linear_job j = { c, { kept(c, "x", ROWS, a, 0), NULL }, kept(c, "g", ROWS, a, 0), a };
+        linear_job j = { c, { NULL, NULL }, NULL, a };
+        j.in[0] = kept(c, "x", row_count, a, 0);
+        j.g = kept(c, "g", row_count, a, 0);
         j.in[1] = kept(c, "w", 1, NULL, eqnn_irreps_map_weights(a, a, NULL));
         eqnn_reset(c);
         double flops = 0;
         for (int b = 0; b < a->blocks; b++)
-            flops += 2.0 * ROWS * a->block[b].copies * a->block[b].copies * a->block[b].type->dim;
-        double bytes = (double)sizeof(eqnn_real) * ROWS * 2 * a->cols;
-        row r = { cases[i].name, "fwd", REAL, "eqnn", ROWS, flops, bytes, "", 0 };
+            flops += 2.0 * row_count * pow(a->block[b].copies, 2) * a->block[b].type->dim;
+        double bytes = (double)sizeof(eqnn_real) * row_count * 2 * a->cols;
+        row r = { cases[i].name, "fwd", REAL, "eqnn", row_count, flops, bytes, "", 0 };
         measure(r, linear_forward, &j);
         r.pass = "fwd_bwd";
         r.flops *= 3;
         r.bytes *= 3;
         measure(r, linear_both, &j);
         report(c, cases[i].name);
-        eqnn_free(c);
+        end_of(c);
     }
 }
 
@@ -611,7 +661,7 @@ static void nets(void)
         r.flops *= 3;
         measure(r, net_train, &j);
         report(j.c, cases[i].name);
-        eqnn_free(j.c);
+        end_of(j.c);
     }
 }
 
@@ -675,7 +725,7 @@ static void matrix_products(void)
         eqnn_reset(c);
         measure(r, multiply, &j);
         report(c, name);
-        eqnn_free(c);
+        end_of(c);
     }
 }
 
@@ -807,7 +857,7 @@ static double frame_rows(int lmax, int edges, int dense, double bytes[2])
         if (!both) t = ns / edges;
     }
     report(j.c, name);
-    eqnn_free(j.c);
+    end_of(j.c);
     return t;
 }
 
@@ -825,7 +875,7 @@ static void frames(void)
         eqnn_reset(c);
         row r = { name, "gemm", REAL, "eqnn", 1, 2147483648.0, 0, "1024 x 1024 x 1024", 0 };
         double gemm = r.flops / measure(r, multiply, &j);
-        eqnn_free(c);
+        end_of(c);
         double t = frame_rows(l, FRAME_EDGES, 0, so2), rate = frame_flops(l, 0) / t;
         double t2 = frame_rows(l, (int)few, 1, dense);
         printf("# l %d: an edge takes %.0f ns as a product (measured with %d edges), %.0f in the "
@@ -850,7 +900,7 @@ static void small_things(void)
         eqnn_reset(c);
         measure(r, apply, &j);
         report(c, f[i].name);
-        eqnn_free(c);
+        end_of(c);
     }
     if (!wanted("tiny_op")) return;
     eqnn_ctx *c = context();
@@ -861,7 +911,7 @@ static void small_things(void)
     r.pass = "fwd_bwd";
     measure(r, many_tiny_both, &j);
     report(c, "tiny_op");
-    eqnn_free(c);
+    end_of(c);
 }
 
 /* ---- bases of matrix groups ---- */
@@ -892,7 +942,7 @@ static void bases(void)
         eqnn_ctx *c = context();
         const eqnn_rep *r = eqnn_rep_make(c, all[i].rep, eqnn_group_make(c, all[i].group));
         basis_job j;
-        if (!r) { report(c, all[i].name); eqnn_free(c); continue; }
+        if (!r) { report(c, all[i].name); end_of(c); continue; }
         j.c = c;
         j.m = (eqnn__monomial *)(uintptr_t)r->term[0].type;
         j.at = c->lasting.at;
@@ -901,7 +951,7 @@ static void bases(void)
         row w = { all[i].name, "fwd", "f64", "eqnn", r->size, 0, 0, "components", 0 };
         measure(w, basis_solve, &j);
         report(c, all[i].name);
-        eqnn_free(c);
+        end_of(c);
     }
 }
 
@@ -1019,7 +1069,7 @@ static void lie_layers(void)
         r.pass = "fwd_bwd", r.flops *= 3;
         measure(r, lie_layer_both, &j);
         report(j.c, cases[i].name);
-        eqnn_free(j.c);
+        end_of(j.c);
     }
 }
 
@@ -1050,21 +1100,28 @@ static void lie_steps(void)
                   (attention ? 5 : 4) * 192 * layer, 0, note, 0 };
         measure(r, lie_train, &j);
         report(j.c, cases[i].name);
-        eqnn_free(j.c);
+        end_of(j.c);
     }
 }
 
 int main(void)
 {
     threads = (int)setting("THREADS", 1);
+    const char *device = getenv("EQNN_DEVICE");
+    int on_cpu = !device || !*device || !strcmp(device, "cpu");
+    node_count = (int)setting("BENCH_ROWS", on_cpu ? 2000 : 100000) / 20;
+    node_count = node_count > 0 ? node_count : 1;
+    row_count = 20 * node_count;
     eqnn_ctx *c = context();
-    printf("# eqnn %s, kernels of %s, %d threads\n", EQNN_VERSION, c->device.loops->name, threads);
+    printf("# eqnn %s, kernels of %s, %d threads\n", EQNN_VERSION,
+           on_cpu ? c->device.loops->name : device, threads);
     printf("problem\tpass\tdtype\tthreads\tbatch\timpl\tmedian_ns\tp10_ns\tp90_ns\tmin_ns\t"
            "samples\tflops\tbytes\tnote\n");
-    eqnn_free(c);
+    end_of(c);
 #ifdef MACHINE
-    limits();
+    if (on_cpu) limits();
 #endif
+    if (!on_cpu) device_limits();
     matrix_products();
     frames();
     harmonics();
