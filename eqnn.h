@@ -1326,7 +1326,7 @@ typedef struct eqnn_neighbour_opts {
                                  then does not turn with the molecule. Looks at all within the
                                  radius; default not                                             */
     const eqnn_graph *bonds;  /* default none                                                    */
-    int bond_degrees;         /* default 1                                                       */
+    int bond_degrees;         /* default 1; the package's num_adj_degrees_embed K is 2^(K-1)     */
     int max_bonds;            /* of a node. When there are more: those with the fewest bonds in
                                  between, then the nearest; in training a random choice, seeded.
                                  Default no limit                                                */
