@@ -24237,10 +24237,11 @@ static eqnn_ints *eqnn__copy_degrees(eqnn_ctx *c, const eqnn_label *a)
    node) shall not be blown up from rounding: s^2 + 1e-12 stands for s^2 (in double 1e-24 where the
    original is wanted), and with a floor s^2 is raised as eqnn_norm_opts.floor says. A degree that
    is 0 has gradient 0: else each norm on the way back would multiply it by 1e6. */
-static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double floor, int original)
+static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name,
+                                     const eqnn_equiformer_opts *o)
 {
     eqnn_tensor *gain[EQNN__DEGREES];
-    double over[EQNN__DEGREES];
+    double over[EQNN__DEGREES], floor = o->norm_floor;
     if (!x || eqnn__bad(x, "equiformer")) return NULL;
     eqnn_ctx *c = x->ctx;
     const eqnn_label *a = x->label;
@@ -24263,7 +24264,7 @@ static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name, double fl
     s = eqnn_mul(s, eqnn_from_double(c, 1, a->blocks, over));
     if (all) s = eqnn_add(s, eqnn_scale(all, floor * floor / a->copies));
     eqnn_tensor *there = eqnn_map(s, EQNN_STEP, 0, 0);
-    s = eqnn_rsqrt(eqnn_shift(s, original && sizeof(eqnn_real) == 8 ? 1e-24 : 1e-12));
+    s = eqnn_rsqrt(eqnn_shift(s, o->original && sizeof(eqnn_real) == 8 ? 1e-24 : 1e-12));
     s = eqnn_mul(s, there);
     s = eqnn_mul(eqnn_columns(s, degree), eqnn_concat_n(gain, a->blocks));
     return eqnn_scale_copies(x, s);
@@ -24843,7 +24844,7 @@ static eqnn_tensor *eqnn__l2_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 0; l < kv.degrees; l++) kv.of[l] *= 2;
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
-    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor, a->o.original);
+    x = eqnn__fibre_norm(x, "prenorm", &a->o);
     eqnn_tensor *q = eqnn__fibre_linear(x, "to_q", head, 0);
     eqnn_tensor *e = eqnn__former_product(x, "to_kv", eqnn__fibre_irreps(c, &kv), a, &self);
     eqnn_ints *keys = eqnn__head_take(c, a, 2, 0, a->o.single_kv);
@@ -24883,7 +24884,7 @@ static eqnn_tensor *eqnn__mlp_attention(eqnn_tensor *x, const eqnn__former *a)
     for (int l = 1; l < v.degrees; l++) all.of[0] += v.of[l];
     eqnn_tensor *self = NULL, *own = NULL, *logit_own = NULL, *v_own = NULL;
     const eqnn_irreps *head = eqnn__fibre_irreps(c, &inner);
-    x = eqnn__fibre_norm(x, "prenorm", a->o.norm_floor, a->o.original);
+    x = eqnn__fibre_norm(x, "prenorm", &a->o);
     const eqnn_irreps *both = eqnn__fibre_irreps(c, &all);
     eqnn_tensor *e = eqnn__former_product(x, "to_attn_and_v", both, a, &self);
     if (!e || !head) return NULL;
@@ -24907,7 +24908,7 @@ static eqnn_tensor *eqnn__former_attention(eqnn_tensor *x, const char *name, con
 
 /* Norm, linear to gates and four times the channels, gate, linear. */
 static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
-                                      int type_norms, double floor, int original)
+                                      int type_norms, const eqnn_equiformer_opts *o)
 {
     x = eqnn_enter(x, name);
     if (!x) return NULL;
@@ -24916,7 +24917,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
-    x = eqnn__fibre_norm(x, "prenorm", floor, original);
+    x = eqnn__fibre_norm(x, "prenorm", o);
     const eqnn_irreps *rest = x ? eqnn__fibre_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
         eqnn_tensor *length = eqnn_norm_copies(eqnn__fibre_part(x, in.of[0], rest));
@@ -25111,12 +25112,14 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
                                                   const eqnn_equiformer_opts *opts)
 {
     eqnn__fibre to;
+    eqnn_equiformer_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
     x = eqnn__former_input(x);
     if (!x) return NULL;
     if (out && !eqnn__fibre_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
     const eqnn_irreps *irreps = out ? eqnn__fibre_irreps(x->ctx, &to) : x->label;
-    return eqnn__former_feed(x, name, irreps, opts ? opts->type_norms : 0,
-                             opts ? opts->norm_floor : 0, opts ? opts->original : 0);
+    return eqnn__former_feed(x, name, irreps, o.type_norms, &o);
 }
 
 /* --- Equiformer: the network --- */
@@ -25176,8 +25179,7 @@ static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, cons
     const char *net = where[a->o.reversible ? 1 : 0][part];
     if (!x) return NULL;
     const char *name = eqnn_format(x->ctx, "layers.blocks.%d.%s", block, net);
-    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms, a->o.norm_floor,
-                                       a->o.original);
+    if (part) return eqnn__former_feed(x, name, x->label, a->o.type_norms, &a->o);
     return eqnn__former_attention(x, name, a);
 }
 
@@ -25247,13 +25249,12 @@ static eqnn_tensor *eqnn__former_end(eqnn_tensor *x, const eqnn__former *a)
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
     eqnn__fibre out = eqnn__label_fibre(x->label);
-    x = eqnn__fibre_norm(x, "norm", a->o.norm_floor, a->o.original);
+    x = eqnn__fibre_norm(x, "norm", &a->o);
     if (a->o.reduce) {
         for (int l = 0; l < out.degrees; l++) out.of[l] = out.of[l] > 0;
         const eqnn_irreps *one = eqnn__fibre_irreps(c, &out);
-        if (a->o.nonlinear_out)
-            x = eqnn__former_feed(x, "ff_out", one, 1, a->o.norm_floor, a->o.original);
-        else x = eqnn__fibre_linear(x, "ff_out", one, 0);
+        x = a->o.nonlinear_out ? eqnn__former_feed(x, "ff_out", one, 1, &a->o)
+                               : eqnn__fibre_linear(x, "ff_out", one, 0);
     }
     if (!a->o.all_degrees && out.degrees > 2) {
         out.degrees = 2;

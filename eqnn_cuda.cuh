@@ -2810,7 +2810,8 @@ typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws,
 typedef struct eqnn__bundle { int part, parts, channels, add; } eqnn__bundle;
 typedef struct eqnn__task { int bundle, first, wide; } eqnn__task; /* 32 (wide: 64) channels */
 
-/* An entry of M and its records; a column of y and what adds to it. */
+/* An entry of M and its records; a column of y and what adds to it. Aligned so that each is read
+   at once. */
 typedef struct alignas(16) eqnn__entry { int to, first, count, pad; } eqnn__entry;
 typedef struct alignas(16) eqnn__sum { int column, add, first, count; } eqnn__sum;
 typedef struct alignas(2 * sizeof(eqnn_real)) eqnn__summand { int at; eqnn_real c; } eqnn__summand;
@@ -3501,7 +3502,7 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
                 if (first) sum[k][c] = 0;
         for (int j = a->each ? q : q + b->sub; j < end && !skip; j += b->step) {
             const eqnn_real *m = b->M + j * a->role.size + l->m;
-            if (ROLE != EQNN__ROLE_W || b->items[j].item >= 0)
+            if (ROLE != EQNN__ROLE_W || b->items[j].item >= 0) /* weights: a pair may be one edge */
                 eqnn__couple_item<ROLE, T, C, D1, D3, DIAGONAL, D>(
                     a, l, b->items + j, m, m + b->tangents, b->live, sum);
         }

@@ -592,8 +592,9 @@ typedef struct eqnn_run_opts {
 } eqnn_run_opts;
 
 /* What the command line asks of a run: --resume, with what it needs to be told as before (see
-   eqnn_args_settings); --epochs; and, where a program lists them, --evals (looks) and --minutes,
-   which rule out --epochs unless those are given. */
+   eqnn_args_settings); --epochs; and, where a program lists them, --evals (looks) and --minutes.
+   What is given holds, --epochs and --minutes together too; where neither is, the default of
+   --minutes, or of --epochs when that is 0. */
 EQNN_API eqnn_run_opts eqnn_args_run(eqnn_args *a, const char *settings);
 
 /* To be read. The first lines are in the checkpoint (its note "run"), beside weights, optimizer and

@@ -5360,13 +5360,14 @@ static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
             if (few < 16) at[few] = i;
             few++;
         }
+    int sparse = few <= 16; /* until v gets entries of another */
     for (int pass = 0; pass < 2; pass++)
         for (int k = 0; k < l->dim; k++) {
             const eqnn__z *b = l->basis + (size_t)k * n;
             size_t i = 0;
-            while (few <= 16 && i < few && b[at[i]].re == 0 && b[at[i]].im == 0) i++;
-            if (few <= 16 && i == few) continue;
-            few = 17; /* v gets other entries */
+            while (sparse && i < few && b[at[i]].re == 0 && b[at[i]].im == 0) i++;
+            if (sparse && i == few) continue; /* orthogonal */
+            sparse = 0;
             eqnn__z_axpy(n, eqnn__z_scale(-1, eqnn__z_dot(n, b, v)), b, v);
         }
     return before > 0 ? eqnn__z_norm(n, v) / before : 0;

@@ -91,7 +91,7 @@ static void learn(eqnn_ctx *worker, int part, int parts, void *user)
 
 /* --- 4. a training: weights come into being at the first call of the model, before workers --- */
 
-static eqnn_ctx *train(const char *title, int threads, int until, int resume)
+static eqnn_ctx *train(const char *title, int threads, int stop, int resume)
 {
     eqnn_ctx *c = eqnn_make(&(eqnn_opts){ .seed = 1, .threads = threads });
     error_of(c);
@@ -101,18 +101,18 @@ static eqnn_ctx *train(const char *title, int threads, int until, int resume)
     eqnn_adam *adam = eqnn_adam_make(c, &(eqnn_adam_opts){ .clip = 10 });
     eqnn_schedule rate = { .kind = EQNN_COSINE, .rate = 1e-2, .warmup = 50000 }; /* a twentieth */
     batch b = { 0 };
-    while (eqnn_run_epochs(run) < until && (b.n = eqnn_run_next(run, &b.items)) >= 0) {
+    while ((b.n = eqnn_run_next(run, &b.items)) >= 0) {
         double loss = 0;
         if (b.n == 0) eqnn_run_look(run, error_of(c)); /* is due, and no step */
         if (b.n == 0) continue;
         eqnn_adam_rate(adam, eqnn_run_rate(run, &rate));
         eqnn_parts_run(parts, learn, &b);
-        eqnn_adam_step(adam);
-        eqnn_reset(c);
+        eqnn_adam_step(adam), eqnn_reset(c);
         for (int k = 0; k < PARTS; k++) loss += b.loss[k];
         eqnn_run_step(run, loss, b.n);
+        if (stop && eqnn_run_epochs(run) >= stop) break;
     }
-    if (until == EPOCHS) eqnn_run_best(run);
+    if (!stop) eqnn_run_best(run);
     eqnn_run_free(run); /* saves what was done */
     eqnn_parts_free(parts);
     return c;
@@ -129,7 +129,7 @@ int main(void)
     make_clusters();
     for (int k = 0; k < 3; k++) {
         if (k == 2) eqnn_free(train(title[k], 2, MIDDLE, 0));
-        c[k] = train(title[k], k ? 2 : 1, EPOCHS, k == 2);
+        c[k] = train(title[k], k ? 2 : 1, 0, k == 2);
         error[k] = error_of(c[k]);
         printf("%-18s error %.9f   %4.1f s\n", title[k], error[k], eqnn_clock() - start);
         start = eqnn_clock();

@@ -173,6 +173,7 @@ static eqnn_tensor *between(const study *s, const eqnn_lie *g, eqnn_tensor *u, e
                             const eqnn_graph *graph)
 {
     eqnn_tensor *e = eqnn_lie_between(g, u, graph);
+    if (!e) return NULL;
     if (s->positive) e = eqnn_lie_near(g, e);
     if (s->dual && eqnn_lie_dim(g) == 6) {
         const eqnn_lie *turns = eqnn_lie_make(eqnn_context(e), "SO(3)");

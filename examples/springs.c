@@ -1068,7 +1068,7 @@ static const eqnn_option options[] = {
     { "n-val", "0", "validation systems; 0: as many, at most 2000" },
     { "n-test", "2000", "test systems" },
     { "n-rollout", "200", "of these followed for long" },
-    { "epochs", "0", "passes over the training systems; 0: as the papers have it, see its head" },
+    { "epochs", "0", "passes over the training systems; 0: as the papers have it" },
     { "lr", "0", "0: the network's" },
     { "lr-schedule", "cosine_annealing", "or constant" },
     { "bs", "0", "systems in a step; 0: the network's" },
