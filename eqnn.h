@@ -3916,6 +3916,7 @@ enum { EQNN__PARTS = 64, EQNN__PARTIALS = 16 };
 /* A path of a coupling; M[i][k] of an edge starts at entry m (diagonal: M[k][k] only); block: which
    of the different M it is. */
 typedef struct eqnn__step {
+    int ahead; /* from its weights to those of the path after the next, for prefetching */
     int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m, block;
 } eqnn__step;
 
@@ -3970,7 +3971,7 @@ static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
    not wanted, dx neither dw wanted. With M1, the tangents of all are computed, and dw0 += sum of
    g[k] M x. */
 typedef struct eqnn__path {
-    int n, d1, d3, diagonal, channels;
+    int n, d1, d3, diagonal, channels, ahead;
     size_t xs, gs;
     const size_t *xo, *go, *wo, *x1o, *g1o, *w1o, *dxo, *dgo, *dwo, *dw0o;
     const eqnn_real *x, *g, *w, *M, *x1, *g1, *w1, *M1;
@@ -5810,7 +5811,9 @@ EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int 
             EQNN__VEC w[2], z[2]; /* z breaks the chain of dependent sums when d3 is 1 */
             EQNN__UNROLL(2)
             for (int u = 0; u < U; u++) {
-                w[u] = EQNN__K(load)(a->w + a->wo[e] + c + u * EQNN__W);
+                const eqnn_real *from = a->w + a->wo[e] + c + u * EQNN__W;
+                EQNN__FETCH(from + a->ahead);
+                w[u] = EQNN__K(load)(from);
                 z[u] = EQNN__K(splat)(0);
             }
             for (int i = 0; i < a->d1; i++, x += a->xs, M += d3 * EQNN__EDGES)
@@ -5835,25 +5838,21 @@ EQNN__INLINE void EQNN__K(path_forward)(const eqnn__path *a, int c, int d3, int 
     }
 }
 
-/* A row of M: z[k] += M[k] x and dx += sum_k M[k] q[k] */
+/* A row of M: t = sum_k M[k] g[k], which both gradients need: dx += w t and dw += x t */
 EQNN__INLINE void EQNN__K(backward_row)(const eqnn_real *M, const eqnn_real *x, eqnn_real *dx,
-                                        const EQNN__VEC *q, EQNN__VEC *z, int d3, int U)
+                                        const EQNN__VEC *g, const EQNN__VEC *w, EQNN__VEC *dw,
+                                        int d3, int U)
 {
-    EQNN__VEC x_i[2], sum[2];
+    EQNN__VEC t[2];
+    EQNN__UNROLL(2)
+    for (int u = 0; u < U; u++) t[u] = M[0] * g[u];
+    EQNN__UNROLL(16)
+    for (int n = U; n < d3 * U; n++) t[n % U] += M[n / U * EQNN__EDGES] * g[n];
     EQNN__UNROLL(2)
     for (int u = 0; u < U; u++) {
-        x_i[u] = EQNN__K(load)(x + u * EQNN__W);
-        sum[u] = EQNN__K(splat)(0);
+        dw[u] += t[u] * EQNN__K(load)(x + u * EQNN__W);
+        EQNN__K(store)(dx + u * EQNN__W, EQNN__K(load)(dx + u * EQNN__W) + w[u] * t[u]);
     }
-    EQNN__UNROLL(16)
-    for (int n = 0; n < d3 * U; n++) {
-        EQNN__VEC m = EQNN__K(splat)(M[n / U * EQNN__EDGES]);
-        z[n] += m * x_i[n % U];
-        sum[n % U] += m * q[n];
-    }
-    EQNN__UNROLL(2)
-    for (int u = 0; u < U; u++)
-        EQNN__K(store)(dx + u * EQNN__W, EQNN__K(load)(dx + u * EQNN__W) + sum[u]);
 }
 
 /* dx and dw together */
@@ -5861,24 +5860,23 @@ EQNN__INLINE void EQNN__K(path_backward)(const eqnn__path *a, int c, int d3, int
 {
     for (int e = 0; e < a->n; e++) {
         const eqnn_real *x = a->x + a->xo[e] + c, *g = a->g + a->go[e] + c, *M = a->M + e;
-        const eqnn_real *w = a->w + a->wo[e] + c;
-        eqnn_real *dx = a->dx + a->dxo[e] + c, *dw = a->dw + a->dwo[e] + c;
-        EQNN__VEC q[2 * EQNN__D], z[2 * EQNN__D], sum[2];
-        EQNN__UNROLL(16)
-        for (int n = 0; n < d3 * U; n++) {
-            q[n] = EQNN__K(load)(w + n % U * EQNN__W) *
-                   EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
-            z[n] = EQNN__K(splat)(0);
-        }
-        for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES)
-            EQNN__K(backward_row)(M, x, dx, q, z, d3, U);
+        const eqnn_real *from = a->w + a->wo[e] + c;
+        eqnn_real *dx = a->dx + a->dxo[e] + c, *to = a->dw + a->dwo[e] + c;
+        EQNN__VEC g_k[2 * EQNN__D], w[2], dw[2];
         EQNN__UNROLL(2)
-        for (int u = 0; u < U; u++) sum[u] = EQNN__K(load)(dw + u * EQNN__W);
+        for (int u = 0; u < U; u++) {
+            EQNN__FETCH(from + a->ahead + u * EQNN__W);
+            EQNN__FETCH(to + a->ahead + u * EQNN__W);
+            w[u] = EQNN__K(load)(from + u * EQNN__W);
+            dw[u] = EQNN__K(load)(to + u * EQNN__W);
+        }
         EQNN__UNROLL(16)
         for (int n = 0; n < d3 * U; n++)
-            sum[n % U] += z[n] * EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
+            g_k[n] = EQNN__K(load)(g + (size_t)(n / U) * a->gs + n % U * EQNN__W);
+        for (int i = 0; i < a->d1; i++, x += a->xs, dx += a->xs, M += d3 * EQNN__EDGES)
+            EQNN__K(backward_row)(M, x, dx, g_k, w, dw, d3, U);
         EQNN__UNROLL(2)
-        for (int u = 0; u < U; u++) EQNN__K(store)(dw + u * EQNN__W, sum[u]);
+        for (int u = 0; u < U; u++) EQNN__K(store)(to + u * EQNN__W, dw[u]);
     }
 }
 
@@ -5953,7 +5951,8 @@ EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d
         for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, 1);
     }
     if (!a->dx) return;
-    for (u = c; d3 < 5 && EQNN__LANES == 16 && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
+    two = !EQNN__BRIEF && (d3 < 5 || EQNN__LANES == 16);
+    for (u = c; two && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
         EQNN__K(path_backward)(a, u, d3, 2);
     for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, 1);
 }
@@ -7688,6 +7687,7 @@ static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *
                               weights ? k->wo + e : k->none, &a->wo);
     a->x1 = eqnn__couple_in(k, k->has & 1 ? j->t[0] : NULL, s->x, k->t->at[0] + e, &a->x1o);
     a->g1 = eqnn__couple_in(k, k->has & 16 ? j->t[4] : NULL, s->g, k->t->at[4] + e, &a->g1o);
+    a->ahead = weights && !k->hidden ? s->ahead : 0;
     a->w1 = eqnn__couple_in(k, weights ? k->w1 : NULL, s->w, k->wo + e, &a->w1o);
 }
 
@@ -8928,6 +8928,8 @@ static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *pa
 /* Counts first (entries of M, records of C, columns of y), then arrays of just that size. */
 static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths, int n)
 {
+        for (int k = i; k >= i - 2 && k >= 0 && a->w >= 0; k--)
+            b->path[k].ahead = b->path[k].w < 0 ? 0 : s->w - b->path[k].w;
     size_t entries = 1, records = 1, columns = 1, N = (size_t)(n > 0 ? n : 1);
     for (int i = 0; i < n; i++) {
         size_t pairs = (size_t)paths[i].d1 * (size_t)paths[i].d3;
