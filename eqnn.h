@@ -3242,7 +3242,6 @@ static size_t eqnn__blocks(size_t n, size_t grain)
 /* ---- elementary functions of one double: libm's, or ours where all machines must agree ---- */
 
 #define EQNN__LOG2E 1.44269504088896340736
-#define EQNN__LN2 0.693147180559945309417
 #define EQNN__LN2_HIGH 0.6931471803691238164901733 /* 32 bits: k times it is exact */
 #define EQNN__LN2_LOW 1.908214929270587816144266e-10
 #define EQNN__2_SQRT_PI 1.12837916709551257390 /* 2/sqrt(pi) */
@@ -3386,7 +3385,8 @@ enum {
     EQNN__F_SILU,     /* x s                                                       */
     EQNN__F_SILU_1,   /* s + x w                                                   */
     EQNN__F_SILU_N,   /* w (x A(h) + B(h))                                         */
-    EQNN__F_SOFTPLUS, /* log(1 + exp(x)) + offset                                  */
+    EQNN__F_SOFTPLUS, /* log(1 + exp(x))                                           */
+    EQNN__F_SSP,      /* log((1 + exp(x)) / 2)                                     */
     EQNN__F_ERF,
     EQNN__F_GELU,     /* x Phi(x), Phi the normal distribution                                  */
     EQNN__F_GELU_1,   /* Phi + x phi                                                            */
@@ -3602,10 +3602,9 @@ static void eqnn__fn_elu(eqnn__fn *f, double p)
 }
 
 /* The order-th derivative of softplus is the (order-1)-th of the sigmoid. */
-static void eqnn__fn_softplus(eqnn__fn *f, double offset)
+static void eqnn__fn_softplus(eqnn__fn *f, int value)
 {
-    f->offset = offset;
-    f->kind = f->order == 0 ? EQNN__F_SOFTPLUS : EQNN__F_SIGMOID;
+    f->kind = f->order == 0 ? value : EQNN__F_SIGMOID;
     if (f->order > 1) eqnn__fn_logistic(f, f->order - 1, 1, 1);
 }
 
@@ -3667,8 +3666,8 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
         if (n > 0) eqnn__fn_logistic(f, n, 1, 1);
         break;
     case EQNN_SILU: eqnn__fn_silu(f); break;
-    case EQNN_SOFTPLUS: eqnn__fn_softplus(f, 0); break;
-    case EQNN_SSP: eqnn__fn_softplus(f, -EQNN__LN2); break;
+    case EQNN_SOFTPLUS: eqnn__fn_softplus(f, EQNN__F_SOFTPLUS); break;
+    case EQNN_SSP: eqnn__fn_softplus(f, EQNN__F_SSP); break;
     case EQNN_GELU: eqnn__fn_erf(f, 1); break;
     case EQNN_ERF: eqnn__fn_erf(f, 0); break;
     case EQNN_RELU: eqnn__fn_pieces(f, n == 0, n == 1, 0, 0); break;
@@ -3916,8 +3915,8 @@ enum { EQNN__PARTS = 64, EQNN__PARTIALS = 16 };
 /* A path of a coupling; M[i][k] of an edge starts at entry m (diagonal: M[k][k] only); block: which
    of the different M it is. */
 typedef struct eqnn__step {
-    int ahead; /* from its weights to those of the path after the next, for prefetching */
     int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m, block;
+    int ahead; /* from its weights to those of the path after the next, for prefetching */
 } eqnn__step;
 
 /* M = C y: entry n is the sum over records r in first[n]..first[n+1]-1 of c[r] y[column[j[r]]]. A
@@ -4628,7 +4627,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(log)(EQNN__VEC x)
     return EQNN__K(select)(EQNN__K(equal)(x, EQNN__K(splat)((eqnn_real)HUGE_VAL)), x, y);
 }
 
-/* log(1 + e) for 0 <= e <= 1: 2 atanh(e / (2 + e)). */
+/* log(1 + e) for -1/2 <= e <= 1: 2 atanh(e / (2 + e)). */
 EQNN__INLINE EQNN__VEC EQNN__K(log1p_unit)(EQNN__VEC e)
 {
     EQNN__VEC s = e / (e + 2);
@@ -4639,6 +4638,14 @@ EQNN__INLINE EQNN__VEC EQNN__K(softplus)(EQNN__VEC x)
 {
     EQNN__VEC zero = EQNN__K(splat)(0);
     EQNN__VEC y = EQNN__K(log1p_unit)(EQNN__K(exp_down)(-EQNN__K(fabs)(x)));
+    return y + EQNN__K(select)(EQNN__K(less)(x, zero), zero, x);
+}
+
+/* The same less log 2, which would cancel near 0: 1 + (exp(x) - 1)/2 in the place of 1 + exp(x). */
+EQNN__INLINE EQNN__VEC EQNN__K(ssp)(EQNN__VEC x)
+{
+    EQNN__VEC zero = EQNN__K(splat)(0), half = EQNN__K(splat)(EQNN__R(0.5));
+    EQNN__VEC y = EQNN__K(log1p_unit)(EQNN__K(expm1_down)(-EQNN__K(fabs)(x)) * half);
     return y + EQNN__K(select)(EQNN__K(less)(x, zero), zero, x);
 }
 
@@ -4801,7 +4808,8 @@ EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
         (void)EQNN__K(logistic)(x, &w, &h);
         s = x * EQNN__K(polynomial)(f->a, f->degree, h) + EQNN__K(polynomial)(f->b, f->degree, h);
         return w * s;
-    case EQNN__F_SOFTPLUS: return EQNN__K(softplus)(x) + (eqnn_real)f->offset;
+    case EQNN__F_SOFTPLUS: return EQNN__K(softplus)(x);
+    case EQNN__F_SSP: return EQNN__K(ssp)(x);
     case EQNN__F_ERF: return EQNN__K(erf)(x);
     case EQNN__F_GELU: return x * EQNN__K(normal_cdf)(x);
     case EQNN__F_GELU_1:
@@ -4869,6 +4877,7 @@ static void EQNN__K(unary_vectors)(const eqnn__fn *f, size_t n, const eqnn_real 
     EQNN__CASE(EQNN__F_SILU_1)
     EQNN__CASE(EQNN__F_SILU_N)
     EQNN__CASE(EQNN__F_SOFTPLUS)
+    EQNN__CASE(EQNN__F_SSP)
     EQNN__CASE(EQNN__F_ERF)
     EQNN__CASE(EQNN__F_GELU)
     EQNN__CASE(EQNN__F_GELU_1)
@@ -7678,6 +7687,7 @@ static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *
     const eqnn__job *j = k->job;
     int weights = s->w >= 0 && j->f->cols[2] > 0;
     a->n = n, a->d1 = s->d1, a->d3 = s->d3, a->diagonal = s->diagonal, a->channels = s->channels;
+    a->ahead = weights && !k->hidden ? s->ahead : 0;
     a->xs = (size_t)s->xs, a->gs = (size_t)s->gs;
     a->M = k->at[EQNN__AT_M] + (size_t)s->m * EQNN__EDGES;
     a->M1 = j->t ? k->at[EQNN__AT_M1] + (size_t)s->m * EQNN__EDGES : NULL;
@@ -7687,7 +7697,6 @@ static void eqnn__couple_operands(const eqnn__couple_work *k, const eqnn__step *
                               weights ? k->wo + e : k->none, &a->wo);
     a->x1 = eqnn__couple_in(k, k->has & 1 ? j->t[0] : NULL, s->x, k->t->at[0] + e, &a->x1o);
     a->g1 = eqnn__couple_in(k, k->has & 16 ? j->t[4] : NULL, s->g, k->t->at[4] + e, &a->g1o);
-    a->ahead = weights && !k->hidden ? s->ahead : 0;
     a->w1 = eqnn__couple_in(k, weights ? k->w1 : NULL, s->w, k->wo + e, &a->w1o);
 }
 
@@ -8919,6 +8928,8 @@ static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *pa
             eqnn__couple_entry_list(b, a, s->diagonal);
             eqnn__couple_adjoint(b, a, s->diagonal);
         }
+        for (int k = i; k >= i - 2 && k >= 0 && a->w >= 0; k--)
+            b->path[k].ahead = b->path[k].w < 0 ? 0 : s->w - b->path[k].w;
         if (s->d1 * s->d3 > b->plan->most) b->plan->most = s->d1 * s->d3;
         b->plan->pieces += (s->channels + 15) / 16;
         if (s->channels > b->plan->channels) b->plan->channels = s->channels;
@@ -8928,8 +8939,6 @@ static void eqnn__couple_fill(eqnn__couple_build *b, const eqnn__couple_path *pa
 /* Counts first (entries of M, records of C, columns of y), then arrays of just that size. */
 static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths, int n)
 {
-        for (int k = i; k >= i - 2 && k >= 0 && a->w >= 0; k--)
-            b->path[k].ahead = b->path[k].w < 0 ? 0 : s->w - b->path[k].w;
     size_t entries = 1, records = 1, columns = 1, N = (size_t)(n > 0 ? n : 1);
     for (int i = 0; i < n; i++) {
         size_t pairs = (size_t)paths[i].d1 * (size_t)paths[i].d3;

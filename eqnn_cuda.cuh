@@ -1017,6 +1017,7 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_SUS)
     EQNN__CASE(EQNN__F_ROOT)
     EQNN__CASE(EQNN__F_SCALAR)
+    EQNN__CASE(EQNN__F_SSP)
     }
 #undef EQNN__CASE
 }

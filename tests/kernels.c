@@ -55,6 +55,7 @@ static double f_exp(double x) { return exp(x); }
 static double f_sigmoid(double x) { return 1 / (1 + exp(-x)); }
 static double f_silu(double x) { return x / (1 + exp(-x)); }
 static double f_softplus(double x) { return log1p(exp(x)); }
+static double f_ssp(double x) { return log1p(expm1(x) / 2); }
 static double f_gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2.)); }
 static double f_dsilu(double x) { return f_sigmoid(x) * (1 + x * f_sigmoid(-x)); }
 static double f_dtanh(double x) { return 1 / (cosh(x) * cosh(x)); }
@@ -90,6 +91,8 @@ TEST(functions_against_libm)
         CHECK_NEAR(worst(k, EQNN_SILU, 0, f_silu, -30, 30), 0, tol);
         CHECK_NEAR(worst(k, EQNN_SILU, 1, f_dsilu, -1, 30), 0, 2 * tol);
         CHECK_NEAR(worst(k, EQNN_SOFTPLUS, 0, f_softplus, -30, 30), 0, 2 * tol);
+        CHECK_NEAR(worst(k, EQNN_SSP, 0, f_ssp, -30, 30), 0, 2 * tol);
+        CHECK_NEAR(worst(k, EQNN_SSP, 0, f_ssp, -1e-4, 1e-4), 0, 4 * tol);
         CHECK_NEAR(worst(k, EQNN_GELU, 0, f_gelu, -5, 10), 0, tails);
         CHECK_NEAR(worst(k, EQNN_ERF, 0, erf, -6, 6), 0, tol);
         CHECK_NEAR(worst(k, EQNN_SIN, 0, sin, -3.1, 3.1), 0, tol);
