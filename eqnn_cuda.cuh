@@ -244,6 +244,16 @@ static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__q
                                           args, t->shared, g->stream));
 }
 
+/* Everything on the list by itself. What comes behind a failure is not begun. */
+static void eqnn__queue_run(eqnn__device *d, const eqnn__queue *l)
+{
+    int good = 1;
+    for (size_t i = 0; i < l->count && good; i++) {
+        eqnn__gpu_of(d)->op = l->item[i].op;
+        good = eqnn__queued_run(d, l, l->item + i);
+    }
+}
+
 static cudaKernelNodeParams eqnn__queued_kernel(const eqnn__queue *l, const eqnn__queued *t,
                                                 void **args)
 {
@@ -296,18 +306,21 @@ static void eqnn__again_drop(eqnn__again *r)
     memset(r, 0, sizeof *r);
 }
 
-/* Makes the graph. When CUDA refuses, for lack of memory or because a call cannot be captured, the
-   list is plain from now on: it runs without a graph as well. */
+/* When CUDA refuses to make or to change a graph, for lack of memory or because a call cannot be
+   captured, the list is plain from now on: it runs without a graph as well. */
+static void eqnn__again_refused(eqnn__device *d, eqnn__again *r)
+{
+    r->plain = 1;
+    eqnn__gpu_of(d)->failed = 0;
+    (void)cudaGetLastError();
+}
+
 static void eqnn__again_build(eqnn__device *d, eqnn__again *r)
 {
-    eqnn__gpu *g = eqnn__gpu_of(d);
     int good = eqnn__look(d, cudaGraphCreate(&r->graph, 0));
     for (size_t i = 0; i < r->list->count && good; i++) good = eqnn__again_add(d, r, i);
     good = good && eqnn__look(d, cudaGraphInstantiateWithFlags(&r->exec, r->graph, 0));
-    if (good) return;
-    r->plain = 1;
-    g->failed = 0;
-    (void)cudaGetLastError();
+    if (!good) eqnn__again_refused(d, r);
 }
 
 /* Which arguments of thing i are not those of last time? */
@@ -341,7 +354,11 @@ static int eqnn__again_change(eqnn__device *d, eqnn__again *r, const eqnn__queue
 static void eqnn__again_run(eqnn__device *d, eqnn__again *r, const eqnn__queue *l)
 {
     for (size_t i = 0; i < l->count; i++)
-        if (eqnn__again_differs(r, l, i) && !eqnn__again_change(d, r, l, i)) return;
+        if (eqnn__again_differs(r, l, i) && !eqnn__again_change(d, r, l, i)) {
+            eqnn__again_refused(d, r);
+            eqnn__queue_run(d, l);
+            return;
+        }
     eqnn__gpu_of(d)->op = l->item[0].op;
     eqnn__look(d, cudaGraphLaunch(r->exec, eqnn__gpu_of(d)->stream));
 }
@@ -404,16 +421,6 @@ static eqnn__again *eqnn__again_find(eqnn__device *d, const eqnn__queue *l)
     oldest->hash = hash;
     oldest->used = g->sent;
     return NULL;
-}
-
-/* Everything on the list by itself. What comes behind a failure is not begun. */
-static void eqnn__queue_run(eqnn__device *d, const eqnn__queue *l)
-{
-    int good = 1;
-    for (size_t i = 0; i < l->count && good; i++) {
-        eqnn__gpu_of(d)->op = l->item[i].op;
-        good = eqnn__queued_run(d, l, l->item + i);
-    }
 }
 
 static void eqnn__queue_begin(eqnn__device *d, const eqnn__queue *l)
@@ -1010,6 +1017,7 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_SILU_1)
     EQNN__CASE(EQNN__F_SILU_N)
     EQNN__CASE(EQNN__F_SOFTPLUS)
+    EQNN__CASE(EQNN__F_SSP)
     EQNN__CASE(EQNN__F_ERF)
     EQNN__CASE(EQNN__F_GELU)
     EQNN__CASE(EQNN__F_GELU_1)
@@ -1017,7 +1025,6 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_SUS)
     EQNN__CASE(EQNN__F_ROOT)
     EQNN__CASE(EQNN__F_SCALAR)
-    EQNN__CASE(EQNN__F_SSP)
     }
 #undef EQNN__CASE
 }

@@ -17,8 +17,8 @@
    their source too late, and results that are read too early, show. Blocks and threads run one
    after the other, on one fiber until a barrier makes each thread need its own; with
    emulate_backwards set they run in the opposite order, which must give the same bits. With
-   emulate_refuse = n, the n-th call of CUDA from now on fails; those that make graphs, without
-   which things work as well, have emulate_refuse_graph. */
+   emulate_refuse = n, the n-th call of CUDA from now on fails; those that make or change graphs,
+   without which things work as well, have emulate_refuse_graph. */
 #ifndef CUDA_EMULATE_H
 #define CUDA_EMULATE_H
 
@@ -62,7 +62,7 @@ static emulate_index threadIdx, blockIdx, blockDim, gridDim;
 enum { EMULATE_THREADS = 1024 };
 static int emulate_backwards EMULATE_UNUSED; /* threads and blocks run in the opposite order     */
 static int emulate_refuse EMULATE_UNUSED;    /* n > 0: the n-th call fails, counted from now     */
-static int emulate_refuse_graph EMULATE_UNUSED, emulate_building; /* of calls that make graphs   */
+static int emulate_refuse_graph EMULATE_UNUSED, emulate_building; /* of calls about graphs       */
 static const char *emulate_kernel;           /* the one that runs, or NULL                       */
 
 EMULATE_UNUSED __attribute__((noreturn, format(printf, 1, 2)))
@@ -992,7 +992,7 @@ static cudaError_t emulate_change(cudaGraphExec_t x, cudaGraphNode_t node, int k
 {
     if (node->graph != x->graph || node->kind != kind) emulate_fail("a node of another graph");
     emulate_changes++;
-    cudaError_t e = emulate_return(work ? cudaSuccess : cudaErrorInvalidValue);
+    cudaError_t e = emulate_built(work ? cudaSuccess : cudaErrorInvalidValue);
     if (e == cudaSuccess) x->work[node->place] = work;
     return e;
 }
