@@ -5813,34 +5813,41 @@ static void eqnn__svg_legend_row(eqnn__blob *f, const eqnn__plot_series *s, doub
     eqnn__svg_text(f, x + 29, y + 4, "class=\"t\"", s->label);
 }
 
-/* Where the fewest points are. */
-static void eqnn__svg_legend(const eqnn__svg_area *q)
+/* The box [x, y, width, height] where a legend covers the fewest points, and how many: right and
+   left before the middle, top and bottom before what is between them. */
+static int eqnn__svg_legend_box(const eqnn__svg_area *q, double *box)
 {
+    const double share[2][3] = { { 1, 0, 0.5 }, { 0, 1, 0.5 } }; /* of the free width and height */
     int rows = 0, longest = 0, least = -1;
-    double at_x = 0, at_y = 0;
+    double place[4];
     for (int k = 0; k < q->p->count; k++) {
         int n = (int)strlen(q->p->series[k].label);
         rows += n > 0;
         if (n > longest) longest = n;
     }
-    if (rows == 0) return;
-    double width = 46 + 6.6 * longest, height = 10 + 18.0 * rows, box[4] = { 0, 0, width, height };
-    for (int corner = 0; corner < 6; corner++) { /* right and left: top, bottom, middle */
-        int crowd = 0, level = corner / 2;
-        box[0] = corner % 2 ? q->left + 8 : q->left + q->width - width - 8;
-        box[1] = level == 0 ? q->top + 8 : q->top + (q->height - height - 8) / (level == 1 ? 1 : 2);
-        for (int k = 0; k < q->p->count; k++) crowd += eqnn__svg_crowd(q, &q->p->series[k], box);
+    place[2] = box[2] = rows ? 46 + 6.6 * longest : 0;
+    place[3] = box[3] = rows ? 10 + 18.0 * rows : 0;
+    for (int i = 0; i < 9 && rows; i++) {
+        int crowd = 0, across = i < 6 ? i % 2 : 2, down = i < 6 ? i / 2 : i - 6;
+        place[0] = q->left + 8 + share[0][across] * (q->width - 16 - box[2]);
+        place[1] = q->top + 8 + share[1][down] * (q->height - 16 - box[3]);
+        for (int k = 0; k < q->p->count; k++) crowd += eqnn__svg_crowd(q, &q->p->series[k], place);
         if (least >= 0 && crowd >= least) continue;
         least = crowd;
-        at_x = box[0];
-        at_y = box[1];
+        box[0] = place[0];
+        box[1] = place[1];
     }
+    return least;
+}
+
+static void eqnn__svg_legend(const eqnn__svg_area *q, const double *box)
+{
     eqnn__blob_print(q->f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
                   "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
-            at_x, at_y, width, height);
+            box[0], box[1], box[2], box[3]);
     for (int k = 0, row = 0; k < q->p->count; k++)
         if (q->p->series[k].label[0])
-            eqnn__svg_legend_row(q->f, &q->p->series[k], at_x + 9, at_y + 14 + 18.0 * row++);
+            eqnn__svg_legend_row(q->f, &q->p->series[k], box[0] + 9, box[1] + 14 + 18.0 * row++);
 }
 
 /* Widens one axis so that a unit is as long on both. */
@@ -5854,10 +5861,29 @@ static void eqnn__svg_at_equal(eqnn__svg_area *q)
     a->high = middle + half;
 }
 
+static void eqnn__svg_scale(eqnn__svg_area *q)
+{
+    eqnn__axis_range(&q->x, q->p, 0);
+    eqnn__axis_range(&q->y, q->p, 1);
+    if (q->p->o.equal && q->x.log == q->y.log) eqnn__svg_at_equal(q);
+}
+
+/* A legend that would cover something stands beside the axes, if these do not get too narrow. */
+static void eqnn__svg_legend_place(eqnn__svg_area *q, double *box)
+{
+    int crowd = eqnn__svg_legend_box(q, box);
+    if (crowd <= 0 || box[2] > 0.4 * q->width) return;
+    q->width -= box[2] + 10;
+    box[0] = q->left + q->width + 10;
+    box[1] = q->top;
+    eqnn__svg_scale(q);
+}
+
 static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, double top,
                             int number)
 {
     eqnn__svg_area q;
+    double legend[4] = { 0, 0, 0, 0 };
     memset(&q, 0, sizeof q);
     q.f = f;
     q.p = p;
@@ -5868,9 +5894,8 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     q.height = p->o.height - 42 - 54;
     q.x.log = p->o.log_x;
     q.y.log = p->o.log_y;
-    eqnn__axis_range(&q.x, p, 0);
-    eqnn__axis_range(&q.y, p, 1);
-    if (p->o.equal && q.x.log == q.y.log) eqnn__svg_at_equal(&q);
+    eqnn__svg_scale(&q);
+    eqnn__svg_legend_place(&q, legend);
     eqnn__axis_make(&q.x, (int)(q.width / 70) + 1);
     eqnn__axis_make(&q.y, (int)(q.height / 50) + 1);
     eqnn__svg_axes(&q);
@@ -5883,7 +5908,7 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
         else eqnn__svg_path(&q, &p->series[k]);
     }
     eqnn__blob_print(f, "</g>\n");
-    eqnn__svg_legend(&q);
+    if (legend[2] > 0) eqnn__svg_legend(&q, legend);
 }
 
 /* Width of the columns and height of the rows are those of the largest panel. */

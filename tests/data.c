@@ -943,6 +943,41 @@ TEST(plot_texts)
     remove("test_data.svg");
 }
 
+/* Left edge of the legend and right end of the axes, as drawn: dots on a line, or everywhere. */
+static void plot_legend(int everywhere, double *legend, double *axes)
+{
+    eqnn_ctx *c = test_context();
+    static char text[300000];
+    double x[400], y[400];
+    for (int i = 0; i < 400; i++) {
+        x[i] = i % 20;
+        y[i] = everywhere ? i / 20 : i % 20;
+    }
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    CHECK(eqnn_plot_add(p, "dots", 400, x, y, &(eqnn_series_opts){ .points = 1 }));
+    CHECK(eqnn_plot_save(p, "test_data.svg"));
+    read_text("test_data.svg", text, sizeof text);
+    const char *clip = strstr(text, "<clipPath"), *box = strstr(text, "rx=\"3\"");
+    while (box && box > text && strncmp(box, "<rect", 5)) box--;
+    double left = NAN, top, width;
+    *legend = *axes = NAN;
+    CHECK(clip && sscanf(strstr(clip, "<rect"), "<rect x=\"%lf\" y=\"%lf\" width=\"%lf\"", &left,
+                         &top, &width) == 3);
+    CHECK(box && sscanf(box, "<rect x=\"%lf\"", legend) == 1);
+    *axes = left + width;
+    eqnn_plot_free(p);
+    remove("test_data.svg");
+}
+
+TEST(plot_legend_covers_nothing)
+{
+    double legend, axes, narrow;
+    plot_legend(0, &legend, &axes);
+    CHECK(legend < axes);
+    plot_legend(1, &legend, &narrow);
+    CHECK(legend > narrow && narrow < axes - 50);
+}
+
 /* Rows of another name, with too few cells, or with no number are passed over. */
 TEST(plot_of_a_log)
 {
