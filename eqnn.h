@@ -7815,6 +7815,7 @@ static void eqnn__couple_one(const eqnn__couple_work *k, const eqnn__step *s, in
     if (!k->job->t && !dg) a.dg = NULL;
     if (!k->job->t && !dx && !dw) a.dx = NULL;
     if (packed) {
+        a.ahead = 0;
         a.w = eqnn__couple_pack(s, n, k->w ? a.w : NULL, rows, pack, at), a.wo = at;
         if (k->w1) a.w1 = eqnn__couple_pack(s, n, a.w1, rows, pack + size, at), a.w1o = at;
         if (dw)
