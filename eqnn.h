@@ -6061,24 +6061,21 @@ EQNN__INLINE void EQNN__K(matrix_lanes)(const eqnn__matrix *m, const eqnn__facto
     }
 }
 
-/* One factor with fewer than 16 channels, of them those from c on; any sizes */
+/* One factor with fewer than 16 channels, a multiple of 4, of them those from c on; any sizes */
 static EQNN__NOINLINE void EQNN__K(matrix_rest)(const eqnn__matrix *m, const eqnn__factor *f,
                                                 int e, int c)
 {
-    int end = c + (f->channels - c) / EQNN__W * EQNN__W;
-    for (int n = 0; n < m->d1 * m->d3; n++) {
-        int i = n / m->d3, k = n % m->d3;
-        if (m->diagonal && i != k) continue;
-        const eqnn_real *x = f->x + f->xo[e] + (size_t)i * f->xs, *w = f->w + f->wo[e];
-        const eqnn_real *g = f->g + f->go[e] + (size_t)k * f->gs;
-        eqnn_real *to = m->lane + (m->diagonal ? k : n) * 16;
-        for (int u = c; u < end; u += EQNN__W)
-            EQNN__K(store)(to + u, EQNN__K(load)(to + u) + EQNN__K(load)(w + u) *
-                                                               EQNN__K(load)(g + u) *
-                                                               EQNN__K(load)(x + u));
-#ifndef EQNN__NARROW
-        for (int u = end; u < f->channels; u++) to[u] += w[u] * g[u] * x[u];
-#endif
+    int end = c + (f->channels - c) / EQNN__W * EQNN__W, d1 = m->diagonal ? 1 : m->d1;
+    const eqnn_real *w = f->w + f->wo[e], *g = f->g + f->go[e];
+    for (int k = 0; k < m->d3; k++, g += f->gs) {
+        const eqnn_real *first = f->x + f->xo[e] + (m->diagonal ? (size_t)k * f->xs : 0);
+        for (int u = c; u < end; u += EQNN__W) {
+            EQNN__VEC q = EQNN__K(load)(w + u) * EQNN__K(load)(g + u);
+            const eqnn_real *x = first + u;
+            eqnn_real *to = m->lane + k * 16 + u;
+            for (int i = 0; i < d1; i++, x += f->xs, to += m->d3 * 16)
+                EQNN__K(store)(to, EQNN__K(load)(to) + q * EQNN__K(load)(x));
+        }
     }
 #ifdef EQNN__NARROW
     if (end < f->channels) EQNN__NARROW(matrix_rest)(m, f, e, end);
