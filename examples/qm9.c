@@ -51,7 +51,8 @@
    molecules whose bonds changed when they were optimised, which are left out; 130,831 remain.
 
    "make test" runs it with
-      --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4 */
+      --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4
+      --dual-quaternions --positive-quaternions --max-sample-norm 60 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
