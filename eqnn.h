@@ -3962,8 +3962,8 @@ static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
 
 /* One path of a coupling, at most EQNN__EDGES items:
 
-       dg[k] += w sum_i M[i][k] x[i]                  dx[i] += sum_k M[i][k] w g[k]
-       dw += sum_k g[k] sum_i M[i][k] x[i]
+       dg[k] += w sum_i M[i][k] x[i]
+       dx[i] += w t[i]        dw += sum_i x[i] t[i]        t[i] = sum_k M[i][k] g[k]
 
    Pointers have the path's column added; row e begins xo[e] reals further (and so on). Entry n of M
    of edge e is M[n * EQNN__EDGES + e], n = i d3 + k, or n = k when M is diagonal. dg NULL, dx NULL:
