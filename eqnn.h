@@ -5960,7 +5960,6 @@ EQNN__INLINE void EQNN__K(path_sized)(const eqnn__path *a, int c, int end, int d
         for (; u < end; u += EQNN__W) EQNN__K(path_forward)(a, u, d3, 1);
     }
     if (!a->dx) return;
-    two = !EQNN__BRIEF && (d3 < 5 || EQNN__LANES == 16);
     for (u = c; two && u + 2 * EQNN__W <= end; u += 2 * EQNN__W)
         EQNN__K(path_backward)(a, u, d3, 2);
     for (; u < end; u += EQNN__W) EQNN__K(path_backward)(a, u, d3, 1);
