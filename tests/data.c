@@ -959,7 +959,7 @@ static void plot_legend(int everywhere, double *legend, double *axes)
     read_text("test_data.svg", text, sizeof text);
     const char *clip = strstr(text, "<clipPath"), *box = strstr(text, "rx=\"3\"");
     while (box && box > text && strncmp(box, "<rect", 5)) box--;
-    double left = NAN, top, width;
+    double left = NAN, top = NAN, width = NAN;
     *legend = *axes = NAN;
     CHECK(clip && sscanf(strstr(clip, "<rect"), "<rect x=\"%lf\" y=\"%lf\" width=\"%lf\"", &left,
                          &top, &width) == 3);
