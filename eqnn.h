@@ -340,7 +340,7 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
 EQNN_API int eqnn_backward(eqnn_tensor *y);
 
 /* A block that is recomputed in backward instead of remembered. f must depend only on x[], user and
-   parameters. Its rule is a checkpoint again, so it may stand inside forces. */
+   parameters. Its rule is a checkpoint again, so it may stand inside forces, and hold some. */
 typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
@@ -9625,12 +9625,14 @@ static eqnn_tensor *eqnn__checkpoint_vjp(eqnn_tensor *const *x, int n, void *use
 }
 
 /* Runs the block on leaves, forgets all but its value, and leaves one node whose inputs are the
-   arguments and the parameters that the block touched. */
+   arguments and the parameters that the block touched. The block is recorded meanwhile, since it
+   may hold slopes of its own (a field that comes of an energy); a reversible trunk is not, which
+   then forgets block by block. */
 static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_tensor *const *x,
                                          int n)
 {
-    int recording = eqnn_recording(c, 0), noting = c->noting, start = c->note_start,
-        first = c->notes;
+    int recording = eqnn_recording(c, c->recording && !k->reversible), noting = c->noting;
+    int start = c->note_start, first = c->notes;
     eqnn_mark m = eqnn_mark_make(c);
     m.updates = INT_MAX; /* what the first run files stays filed */
     eqnn_tensor **leaf = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof(void *));

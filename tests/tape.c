@@ -436,6 +436,39 @@ TEST(checkpoint_in_forces)
     CHECK(slope[0] != 0);
 }
 
+/* The slope of an energy: a block that differentiates. */
+static eqnn_tensor *slope_of(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_tensor *w = eqnn_param(eqnn_context(x[0]), "w", 3, 3, NULL);
+    (void)n;
+    (void)user;
+    return eqnn_grad(eqnn_sum(eqnn_square(eqnn_tanh(eqnn_matmul(x[0], w)))), x[0]);
+}
+
+TEST(checkpoint_of_a_slope)
+{
+    eqnn_tensor *y[2] = { NULL, NULL }, *dx[2] = { NULL, NULL }, *dw[2] = { NULL, NULL };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_keep(eqnn_normal(c, "x", 4, 3));
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *slope = k ? eqnn_checkpoint(slope_of, &x, 1, NULL, 0) : slope_of(&x, 1, NULL);
+        eqnn_tensor *loss = eqnn_sum(eqnn_sin(slope));
+        y[k] = eqnn_keep(slope);
+        dx[k] = eqnn_keep(eqnn_grad(loss, x));
+        CHECK(eqnn_backward(loss));
+        dw[k] = eqnn_keep(eqnn_gradient(eqnn_parameter(c, "w")));
+        eqnn_zero_gradients(c);
+        eqnn_reset(c);
+    }
+    CHECK_OK(c);
+    CHECK_SAME(y[1], y[0], 0);
+    CHECK_SAME(dx[1], dx[0], test_eps(1e-13, 1e-5));
+    CHECK_SAME(dw[1], dw[0], test_eps(1e-13, 1e-5));
+    eqnn_recording(c, 0); /* where nothing is recorded a block has no slopes either */
+    CHECK(!eqnn_checkpoint(slope_of, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "recording is off");
+}
+
 static eqnn_tensor *deep(eqnn_tensor *const *x, int n, void *user)
 {
     eqnn_tensor *y = x[0];
