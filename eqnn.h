@@ -4644,8 +4644,8 @@ EQNN__INLINE EQNN__VEC EQNN__K(softplus)(EQNN__VEC x)
 /* The same less log 2, which would cancel near 0: 1 + (exp(x) - 1)/2 in the place of 1 + exp(x). */
 EQNN__INLINE EQNN__VEC EQNN__K(ssp)(EQNN__VEC x)
 {
-    EQNN__VEC zero = EQNN__K(splat)(0), half = EQNN__K(splat)(EQNN__R(0.5));
-    EQNN__VEC y = EQNN__K(log1p_unit)(EQNN__K(expm1_down)(-EQNN__K(fabs)(x)) * half);
+    EQNN__VEC zero = EQNN__K(splat)(0);
+    EQNN__VEC y = EQNN__K(log1p_unit)(EQNN__K(expm1_down)(-EQNN__K(fabs)(x)) * EQNN__R(0.5));
     return y + EQNN__K(select)(EQNN__K(less)(x, zero), zero, x);
 }
 

@@ -254,32 +254,24 @@ static eqnn_tensor *baseline(eqnn_tensor *z, const motion *o)
 }
 
 /* dz/dt. Slopes of an energy need the tape, also where nothing else does. */
-static eqnn_tensor *right_side(eqnn_tensor *const *z, int n, void *user)
+static eqnn_tensor *field(eqnn_tensor *z, double t, void *user)
 {
-    const motion *o = *(const motion **)user;
-    eqnn_ctx *c = eqnn_context(z[0]);
+    const motion *o = user;
+    eqnn_ctx *c = eqnn_context(z);
     const char *name = o->m->net->name;
     eqnn_lie_resnet_opts opts = lie_resnet(o->m);
     int recording = eqnn_recording(c, 1), energy = o->m->net->energy;
     eqnn_tensor *y;
-    (void)n;
+    (void)t;
     if (!energy) eqnn_recording(c, recording);
-    if (!strcmp(name, "LieTransformer")) y = attention(z[0], o);
-    else if (!strcmp(name, "FLieResNet")) y = lie_field(z[0], o);
+    if (!strcmp(name, "LieTransformer")) y = attention(z, o);
+    else if (!strcmp(name, "FLieResNet")) y = lie_field(z, o);
     else if (!strcmp(name, "HLieResNet"))
-        y = eqnn_lie_energy(z[0], &o->particles, o->g, o->m->samples, o->alpha, "net", &opts);
-    else y = baseline(z[0], o);
-    if (energy) y = eqnn_hamiltonian_field(y, z[0]);
+        y = eqnn_lie_energy(z, &o->particles, o->g, o->m->samples, o->alpha, "net", &opts);
+    else y = baseline(z, o);
+    if (energy) y = eqnn_hamiltonian_field(y, z);
     eqnn_recording(c, recording);
     return y;
-}
-
-static eqnn_tensor *field(eqnn_tensor *z, double t, void *user)
-{
-    motion *o = user;
-    (void)t;
-    if (!o->m->s->checkpoint) return right_side(&z, 1, &o);
-    return eqnn_checkpoint(right_side, &z, 1, &o, sizeof o);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -442,7 +434,7 @@ static void learn_part(eqnn_ctx *c, int part, int parts, void *user)
     size_t stride = (size_t)s->length * (size_t)s->system.dim;
     double times[MOST_MOMENTS];
     eqnn_tensor *y[MOST_MOMENTS], *sum = NULL;
-    eqnn_ode_opts rule = { .method = EQNN_RK38 };
+    eqnn_ode_opts rule = { .method = EQNN_RK38, .checkpoint = s->checkpoint };
     l->loss[part] = 0;
     if (n == 0) return;
     for (int k = 0; k < s->length; k++) times[k] = s->dt * k;
