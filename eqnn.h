@@ -1572,7 +1572,10 @@ typedef struct eqnn_equiformer_opts {
     eqnn_tensor *edges;       /* [edges, n] invariant numbers of edges; default none             */
     eqnn_ints *bonded;        /* [edges] as eqnn_neighbour_graph gives it; default none          */
     int mlp;                  /* attention by a network; default by minus the distance of q and k */
-    int no_self;              /* nodes do not attend to themselves; default they do              */
+    int no_self;              /* nodes do not attend to themselves, nor does a product by itself
+                                 add what a node makes of its own features; default they do      */
+    int no_project;           /* products carry x_j; default the sum of linear maps of x_i and x_j */
+    int no_out;               /* no linear map behind products; default one                      */
     int no_gate;              /* heads are not gated; default they are                           */
     int single_kv;            /* all heads share keys and values                                 */
     int linear_heads;         /* more heads of degree 0 that see the whole example, at a cost
@@ -1581,6 +1584,7 @@ typedef struct eqnn_equiformer_opts {
     int linear_dim;           /* their channels; default 8                                       */
     double slope;             /* of the leaky relu of mlp attention; default 0.1                 */
     int hidden_mult;          /* width of mlp attention, for each head; default 4                */
+    int feed_mult;            /* width of feed-forward networks, for each channel; default 4     */
     int type_norms;           /* feed-forward also sees the lengths of higher degrees            */
     int reversible;           /* another function; memory is that of one block (eqnn_reversible)  */
     int recompute;            /* blocks are recomputed in backward (eqnn_checkpoint)             */
@@ -24528,6 +24532,16 @@ static eqnn_tensor *eqnn__former_path(eqnn_tensor *z, int li, int lo, int co, co
                      eqnn__degree_irreps(c, co, lo));
 }
 
+/* What the product carries along the edges. */
+static eqnn_tensor *eqnn__former_carried(eqnn_tensor *x, const eqnn__former *a)
+{
+    if (a->o.no_project) return eqnn_take(x, a->source);
+    eqnn_tensor *to = eqnn__fibre_linear(x, "to_xi", x ? x->label : NULL, 0);
+    eqnn_tensor *from = eqnn__fibre_linear(x, "to_xj", x ? x->label : NULL, 0);
+    to = eqnn_take(to, a->target);
+    return eqnn_add(to, eqnn_take(from, a->source));
+}
+
 /* The product along the edges, [edges, out] with a block for each path: channels of degree lo that
    come from li = 0, then from li = 1, .. */
 static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
@@ -24535,10 +24549,7 @@ static eqnn_tensor *eqnn__former_edges(eqnn_tensor *x, const eqnn_irreps *out,
 {
     eqnn_tensor *part[EQNN__DEGREES * EQNN__DEGREES];
     int n = 0;
-    eqnn_tensor *to = eqnn__fibre_linear(x, "to_xi", x ? x->label : NULL, 0);
-    eqnn_tensor *from = eqnn__fibre_linear(x, "to_xj", x ? x->label : NULL, 0);
-    to = eqnn_take(to, a->target);
-    eqnn_tensor *z = eqnn_add(to, eqnn_take(from, a->source));
+    eqnn_tensor *z = eqnn__former_carried(x, a);
     for (int b = 0; z && b < out->blocks; b++)
         for (int li = 0; li < z->label->blocks; li++) {
             int co = eqnn__former_share(out->block[b].copies, z->label->blocks, li);
@@ -24571,13 +24582,12 @@ static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const
     if (!x || !out) return NULL;
     eqnn_tensor *y = eqnn__former_edges(x, out, a);
     if (y && !self) y = eqnn__former_mean(y, a);
-    y = eqnn__fibre_linear(y, "to_out", out, 0);
-    if (!self) {
-        y = eqnn_add(y, eqnn__fibre_linear(x, "self_interact", out, 0));
-    } else {
-        *self = a->o.no_self ? NULL : eqnn__fibre_linear(x, "self_interact", out, 0);
-        if (!a->o.no_self && !*self) return NULL;
-    }
+    if (a->o.no_out) y = eqnn_from_e3nn(eqnn_to_e3nn(y), out); /* there blocks of a degree join */
+    else y = eqnn__fibre_linear(y, "to_out", out, 0);
+    eqnn_tensor *own = a->o.no_self ? NULL : eqnn__fibre_linear(x, "self_interact", out, 0);
+    if (!a->o.no_self && !own) return NULL;
+    if (self) *self = own;
+    else if (own) y = eqnn_add(y, own);
     return eqnn_leave(y);
 }
 
@@ -24916,7 +24926,7 @@ static eqnn_tensor *eqnn__former_attention(eqnn_tensor *x, const char *name, con
     return eqnn_leave(a->o.mlp ? eqnn__mlp_attention(x, a) : eqnn__l2_attention(x, a));
 }
 
-/* Norm, linear to gates and four times the channels, gate, linear. */
+/* Norm, linear to gates and o->feed_mult times the channels, gate, linear. */
 static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eqnn_irreps *out,
                                       int type_norms, const eqnn_equiformer_opts *o)
 {
@@ -24924,7 +24934,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
     eqnn__fibre in = eqnn__label_fibre(x->label), hidden = in, wide;
-    for (int l = 0; l < in.degrees; l++) hidden.of[l] *= 4;
+    for (int l = 0; l < in.degrees; l++) hidden.of[l] *= o->feed_mult > 0 ? o->feed_mult : 4;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
     x = eqnn__fibre_norm(x, "prenorm", o);
@@ -25315,7 +25325,9 @@ EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_te
     if (!eqnn__former_start(&a, x ? x : pos, pos, g, in, degrees)) return NULL;
     int width = dim.of[0];
     x = eqnn__former_input(eqnn__former_embed(x, tokens, &a, width));
-    x = eqnn__former_product(x, "tp_in", eqnn__fibre_irreps(c, &dim), &a, NULL);
+    eqnn__former first = a;
+    first.o.no_self = 0; /* of the attention alone */
+    x = eqnn__former_product(x, "tp_in", eqnn__fibre_irreps(c, &dim), &first, NULL);
     x = eqnn__former_trunk(x, &a, opts->depth > 0 ? opts->depth : 2);
     return eqnn_leave(eqnn__former_end(x, &a));
 }

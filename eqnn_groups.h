@@ -57,7 +57,8 @@
 
 /* ------------------------------------------------------------------------------------------------
    2 >>groups   A group is what its generators generate. Everything here lives as long as the
-                context; equal generators give the same pointer, whatever the names.
+                context; equal generators give the same pointer, whatever the names, unless they
+                are to act apart from each other.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_group eqnn_group;
@@ -89,6 +90,9 @@ EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_gr
 /* a acts on the given dim(a) of dim coordinates, the others stay. */
 EQNN_API const eqnn_group *eqnn_group_embed(const eqnn_group *a, int dim, const int *places);
 EQNN_API const eqnn_group *eqnn_group_real(const eqnn_group *a);
+/* A second group like a, which acts independently of it: with "left" and "right" of SO(3),
+   V(left)*V(right) is matrices that two rotations turn, R1 m R2^T. The name is its own. */
+EQNN_API const eqnn_group *eqnn_group_apart(const eqnn_group *a, const char *name);
 
 EQNN_API const char *eqnn_group_name(const eqnn_group *g);
 EQNN_API int eqnn_group_dim(const eqnn_group *g);
@@ -123,9 +127,10 @@ typedef struct eqnn_rep eqnn_rep;
        P   sign of the determinant         psi(k)   k-th irrep of rotations of the plane
        atom(G), (a)(G)  of the group named instead of g: V(Z(3)), T(2)(SO(3)), (V + V**2)(O(3))
    Groups with equal generators are one, whatever their names: all its atoms turn together, so that
-   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) cannot be. A product is a group
-   by itself, independent of its factors: V(S(5)) >> V of SO(3)xS(5) holds no map but zero. Where
-   vectors of the factors occur too, write V(SO(3))*V(S(5)) for that V.
+   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) is of one; eqnn_group_apart makes
+   another S(4). A product is a group by itself, independent of its factors: V(S(5)) >> V of
+   SO(3)xS(5) holds no map but zero. Where vectors of the factors occur too, write V(SO(3))*V(S(5))
+   for that V.
    2V is 2*V and T2 is T(2). g may be NULL when every atom names its group. Errors name the column
    and what was expected. */
 EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn_group *g);
@@ -1272,6 +1277,7 @@ struct eqnn_group {
     int orthogonal, permutation;
     const int *perm;      /* [discrete][dim] of a permutation group: (h v)[i] = v[perm[i]] */
     uint64_t key;         /* hash of the generators: the same in every process             */
+    int apart;            /* its name tells it from others of the same generators          */
     int sampler;          /* how uniform elements are made, and of what                    */
     const eqnn_group *part[2];
     const int *places;
@@ -1446,6 +1452,7 @@ typedef struct eqnn__draft {
     eqnn_ctx *c;
     const char *name;
     int dim, lie, discrete, field;
+    int apart;                       /* another group than others of such generators */
     int sampler;                     /* one of the list below, and what it needs */
     const eqnn_group *part[2];
     const int *places;
@@ -1612,7 +1619,8 @@ static int eqnn__group_equal(const eqnn_group *g, const eqnn__draft *d, uint64_t
 {
     size_t n = eqnn__square(d->dim, d->field) * sizeof(double);
     if (g->key != key || g->dim != d->dim || g->field != d->field || g->lie != d->lie ||
-        g->discrete != d->discrete || !g->perm != !d->perm)
+        g->discrete != d->discrete || !g->perm != !d->perm || g->apart != d->apart ||
+        (d->apart && strcmp(g->name, d->name)))
         return 0;
     if (memcmp(g->A, d->A, (size_t)d->lie * n)) return 0;
     return d->perm ? !memcmp(g->perm, d->perm, (size_t)d->discrete * (size_t)d->dim * sizeof(int))
@@ -1702,6 +1710,7 @@ static const eqnn_group *eqnn__draft_group(eqnn__draft *d)
         g->discrete = d->discrete;
         g->field = d->field;
         g->key = key;
+        g->apart = d->apart;
         g->permutation = d->perm != NULL;
         g->orthogonal = g->permutation || eqnn__find_orthogonal(d);
         if (!g->name || !eqnn__group_fill(g, d)) return NULL;
@@ -2134,6 +2143,7 @@ EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_gr
     d.sampler = EQNN__SAMPLE_PRODUCT;
     d.part[0] = a;
     d.part[1] = b;
+    d.apart = a->apart || b->apart;
     int good = eqnn__draft_open(&d, a->dim * b->dim, a->lie + b->lie, a->discrete + b->discrete,
                                 a->field > b->field ? a->field : b->field, a->perm && b->perm) &&
                eqnn__product_part(&d, a, 1, b->dim, 0, 0) &&
@@ -2188,6 +2198,7 @@ static const eqnn_group *eqnn__group_embed(const eqnn_group *a, int dim, const i
     eqnn__draft_start(&d, a->ctx, name);
     d.sampler = EQNN__SAMPLE_EMBED;
     d.part[0] = a;
+    d.apart = a->apart;
     d.places = (const int *)eqnn__keep_copy(a->ctx, places, (size_t)a->dim, sizeof(int));
     int good = d.places && eqnn__draft_open(&d, dim, a->lie, a->discrete, a->field, 0) &&
                eqnn__embed_fill(&d, a, places);
@@ -2235,6 +2246,7 @@ EQNN_API const eqnn_group *eqnn_group_real(const eqnn_group *a)
     eqnn__draft_start(&d, a->ctx, eqnn_format(a->ctx, "Real(%s)", a->name));
     d.sampler = EQNN__SAMPLE_REAL;
     d.part[0] = a;
+    d.apart = a->apart;
     int good = eqnn__draft_open(&d, 2 * a->dim, a->lie, a->discrete, 1, 0);
     size_t n = eqnn__square(a->dim, 2), N = eqnn__square(d.dim, 1);
     for (int k = 0; good && k < a->lie; k++) {
@@ -2248,7 +2260,7 @@ EQNN_API const eqnn_group *eqnn_group_real(const eqnn_group *a)
     return g;
 }
 
-/* --- your own --- */
+/* --- your own, and second ones --- */
 
 /* Number i of a list is not finite: -1 when all are. */
 static int eqnn__not_finite(const double *x, size_t each, int count)
@@ -2341,6 +2353,29 @@ EQNN_API const eqnn_group *eqnn_group_of(eqnn_ctx *c, const char *name, const eq
         if (name) eqnn__group_reserve(c, name);
         g = eqnn__draft_group(&d);
     }
+    eqnn__draft_free(&d);
+    return g;
+}
+
+EQNN_API const eqnn_group *eqnn_group_apart(const eqnn_group *a, const char *name)
+{
+    eqnn__draft d;
+    if (!a || a->ctx->failed) return NULL;
+    a->ctx->op = "group_apart";
+    if (!name || !*name) {
+        eqnn__fail(a->ctx, "group_apart: %s needs another name", a->name);
+        return NULL;
+    }
+    eqnn__group_reserve(a->ctx, name);
+    eqnn__draft_start(&d, a->ctx, name);
+    d.apart = 1;
+    d.sampler = a->sampler;
+    d.part[0] = a->part[0];
+    d.part[1] = a->part[1];
+    d.places = a->places;
+    int good = eqnn__draft_open(&d, a->dim, a->lie, a->discrete, a->field, a->perm != NULL) &&
+               eqnn__product_part(&d, a, 1, 1, 0, 0);
+    const eqnn_group *g = good ? eqnn__draft_group(&d) : NULL;
     eqnn__draft_free(&d);
     return g;
 }
@@ -3117,14 +3152,15 @@ struct eqnn_rep {
 
 /* --- atoms --- */
 
-/* Order of atoms: by group (dim, then key: the same in every process), V, V.T, then others by
-   name. */
+/* Order of atoms: by group (dim, then key, both the same in every process, then the names of groups
+   set apart), V, V.T, then others by name. */
 static int eqnn__atom_compare(const eqnn__atom *a, const eqnn__atom *b)
 {
     if (a == b) return 0;
     if (a->group != b->group) {
         if (a->group->dim != b->group->dim) return a->group->dim < b->group->dim ? -1 : 1;
         if (a->group->key != b->group->key) return a->group->key < b->group->key ? -1 : 1;
+        return strcmp(a->group->name, b->group->name);
     }
     if (!a->rho != !b->rho) return a->rho ? 1 : -1;
     if (!a->rho) return a->dual - b->dual;
@@ -3262,6 +3298,16 @@ static const eqnn_type *eqnn__monomial_type(const eqnn__monomial *m)
 }
 
 /* The product of atoms in their order; it was checked that the sizes multiply to an int. */
+/* How many groups before that of factor i have its generators, set apart from it. */
+static int eqnn__groups_like(const eqnn__atom *const *factor, int i)
+{
+    int n = 0;
+    for (int j = 0; j < i; j++)
+        n += factor[j]->group->key == factor[i]->group->key &&
+             factor[j]->group != factor[j + 1]->group;
+    return n;
+}
+
 static const eqnn__monomial *eqnn__monomial_of(eqnn_ctx *c, const eqnn__atom *const *factor, int n)
 {
     eqnn__groups *all = eqnn__groups_of(c);
@@ -3280,6 +3326,8 @@ static const eqnn__monomial *eqnn__monomial_of(eqnn_ctx *c, const eqnn__atom *co
         m->permutation &= factor[i]->permutation;
         if (factor[i]->group->field == 2) m->field = 2;
         m->key = eqnn__hash_int(m->key, (int64_t)factor[i]->key);
+        int like = eqnn__groups_like(factor, i);
+        if (like) m->key = eqnn__hash_int(m->key, like);
     }
     m->name = eqnn__monomial_name(c, factor, n);
     if (!m->factor || !m->name) return NULL;

@@ -189,6 +189,54 @@ TEST(full_product)
     CHECK(test_difference(a, b) <= test_eps(1e-13, 1e-5));
 }
 
+/* Weights of a linear map of one degree: s on the diagonal, else 0. */
+static void set_diagonal(eqnn_ctx *c, const char *map, int l, double s)
+{
+    eqnn_tensor *w = eqnn_parameter(c, eqnn_format(c, "%s.weights.%d", map, l));
+    int n = eqnn_rows(w), m = eqnn_cols(w);
+    double *v = (double *)calloc((size_t)n * (size_t)m + 1, sizeof *v);
+    CHECK(n > 0 && m > 0);
+    for (int i = 0; i < n && i < m; i++) v[i * m + i] = s;
+    eqnn_set(w, v);
+    free(v);
+}
+
+/* Products without some of their linear maps are those whose maps do nothing. */
+TEST(products_without_maps)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2], *self, *none;
+    eqnn_equiformer_opts o = small, less = small;
+    inputs(c, 6, x);
+    less.no_project = less.no_out = less.no_self = 1;
+    const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
+    const char *out = "5,4"; /* of two degrees of input each: 3 + 2 and 2 + 2 */
+    eqnn_equiformer_product(x[1], x[0], g, "a", out, &o, NULL);
+    for (int l = 0; l < 2; l++) {
+        set_diagonal(c, "a.to_xi", l, 0);
+        set_diagonal(c, "a.to_xj", l, 1);
+        set_diagonal(c, "a.to_out", l, 1);
+        set_diagonal(c, "a.self_interact", l, 0);
+    }
+    eqnn_tensor *y = eqnn_equiformer_product(x[1], x[0], g, "a", out, &o, NULL);
+    eqnn_tensor *z = eqnn_equiformer_product(x[1], x[0], g, "a", out, &less, NULL);
+    CHECK(test_difference(y, z) <= test_eps(1e-14, 1e-6));
+    y = eqnn_equiformer_product(x[1], x[0], g, "a", out, &o, &self);
+    z = eqnn_equiformer_product(x[1], x[0], g, "a", out, &less, &none);
+    CHECK(test_difference(y, z) <= test_eps(1e-14, 1e-6) && self && !none);
+    CHECK(eqnn_label_of(y) == eqnn_label_of(z));
+}
+
+TEST(width_of_feed_forward)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_equiformer_opts o = small;
+    o.feed_mult = 3;
+    eqnn_equiformer_feedforward(test_features(c, 4, "4x0e+2x1o"), "f", NULL, &o);
+    CHECK(eqnn_cols(eqnn_parameter(c, "f.project_in.weights.1")) == 6);
+    CHECK(eqnn_cols(eqnn_parameter(c, "f.project_in.weights.0")) == 12 + 6);
+}
+
 static eqnn_tensor *wide(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n;

@@ -104,6 +104,45 @@ TEST(equal_content_equal_pointer)
     CHECK(eqnn_group_real(own) == own);
 }
 
+/* Two groups of rotations that know nothing of each other: matrices m become R1 m R2^T, and what is
+   invariant of two such matrices is tr(m^T n) alone; of one group there are three invariants. */
+TEST(groups_apart)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *so3 = eqnn_group_make(c, "SO(3)");
+    const eqnn_group *left = eqnn_group_apart(so3, "left"), *right = eqnn_group_apart(so3, "right");
+    CHECK(left && right && left != so3 && left != right);
+    CHECK(left == eqnn_group_apart(so3, "left") && left == eqnn_group_make(c, "left"));
+    CHECK(eqnn_group_product(left, right) != eqnn_group_product(left, left));
+    CHECK(eqnn_group_embed(left, 4, (const int[]){ 0, 1, 2 }) !=
+          eqnn_group_embed(right, 4, (const int[]){ 0, 1, 2 }));
+    const struct { const char *rep; int rank; } row[] = {
+        { "V(left)*V(right) >> V(left)*V(right)", 1 }, { "V(left)*V(left) >> V(left)*V(left)", 3 },
+        { "V(right)**2 >> V(right)**2", 3 },           { "V(left) >> V(right)", 0 },
+        { "V(left)*V(right) >> V(SO(3))**2", 0 },      { "V(left)**3*V(right)**3 >> Scalar", 1 } };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        const eqnn_rep *maps = eqnn_rep_make(c, row[i].rep, NULL);
+        if (!CHECK(eqnn_basis_dim(maps) == row[i].rank)) printf("    %s\n", row[i].rep);
+    }
+    double R[2][9], m[9], y[9], turned[9] = { 0 };
+    eqnn_group_sample(left, "left", 1, R[0]);
+    eqnn_group_sample(right, "right", 1, R[1]);
+    for (int i = 0; i < 9; i++) m[i] = i * i - 3;
+    for (int i = 0; i < 9; i++)
+        for (int k = 0; k < 9; k++)
+            turned[i] += R[0][i / 3 * 3 + k / 3] * m[k] * R[1][i % 3 * 3 + k % 3];
+    const eqnn_group *const both[2] = { left, right };
+    const double *const elements[2] = { R[0], R[1] };
+    eqnn_rep_apply(eqnn_rep_make(c, "V(left)*V(right)", NULL), both, elements, 2, m, y);
+    CHECK(apart(y, turned, 9) < 1e-13 && apart(R[0], R[1], 9) > 0.1);
+    CHECK(!eqnn_group_apart(eqnn_group_make(c, "SO(2)"), "left"));
+    CHECK_ERROR(c, "group left: the name belongs to another group");
+    CHECK(!eqnn_group_apart(so3, "O(3)"));
+    CHECK_ERROR(c, "group O(3): the name belongs to another group");
+    CHECK(!eqnn_group_apart(so3, NULL));
+    CHECK_ERROR(c, "group_apart: SO(3) needs another name");
+}
+
 /* Quarter turns, 0 1 -1 0, of axes 3 and 1 of four; places that follow each other need no list. */
 TEST(embeddings)
 {
