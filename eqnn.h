@@ -243,7 +243,8 @@ EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c);
 EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark mark, eqnn_tensor *y);
 
 /* Training (dropout on, batch statistics used) is off, recording (the tape) on at first. Both
-   return the old setting. */
+   return the old setting. eqnn_grad needs what it differentiates recorded: a network with forces is
+   evaluated with recording on. (Fields of eqnn_ode and blocks of eqnn_reversible always are.) */
 EQNN_API int eqnn_training(eqnn_ctx *c, int on);
 EQNN_API int eqnn_recording(eqnn_ctx *c, int on);
 
@@ -362,7 +363,8 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
                                       size_t user_size);
 
 /* Your own operation: value computes from x[], rule returns in dx[i] the cotangent of x[i] given g,
-   written in operations (want[i] says which are needed; others may stay NULL). user is copied. */
+   written in operations (want[i] says which are needed; others may stay NULL). user is copied.
+   value is not recorded: there eqnn_grad has nothing to differentiate. */
 typedef struct eqnn_custom_op {
     const char *name;
     eqnn_tensor *(*value)(eqnn_tensor *const *x, int n, void *user);
@@ -777,7 +779,8 @@ typedef struct eqnn_ode_opts {
     eqnn_ode_method method; /* default DOPRI5                                                     */
     double rtol, atol;      /* DOPRI5: error of a step; default 1e-4, 1.4e-8 [1]                  */
     double step;            /* RK4, RK38, MIDPOINT: the longest; default one step from each of times
-                               to the next. DOPRI5: the first; default by a rule                  */
+                               to the next. DOPRI5: the first; default by a rule. RK4 and RK38
+                               look at no number: where y overflows it becomes inf or nan         */
     double solve;           /* MIDPOINT: relative change that ends the iteration; default eps  */
     int max_steps;          /* rejected ones included; default 10000                              */
     int adjoint;            /* a second equation, run backwards, gives the derivatives: constant
@@ -9188,6 +9191,15 @@ static void eqnn__touch(eqnn_ctx *c, eqnn_tensor *w)
     c->noted[c->notes++] = w;
 }
 
+/* The end of a list of its own, from number first on: a list around it, if there is one, takes what
+   it has not got. */
+static void eqnn__touched_join(eqnn_ctx *c, int noting, int first)
+{
+    int end = c->notes;
+    c->notes = first;
+    for (int i = first; noting && i < end; i++) eqnn__touch(c, c->noted[i]);
+}
+
 /* Room for the lists of inputs and outputs: in the node itself when they are few. */
 static int eqnn__node_lists(eqnn_ctx *c, eqnn__node *n)
 {
@@ -9269,10 +9281,18 @@ static int eqnn__inside(const eqnn__sweep *s, const eqnn_tensor *x)
     return x->node && x->node->index >= s->lo && x->node->index <= s->hi;
 }
 
+/* Which of the wanted tensors x is, counted from 1; 0: none. A rule may sweep in its turn (what is
+   recomputed may differentiate), so that marks of the sweeps around this one are there as well. */
+static int eqnn__target(const eqnn__sweep *s, const eqnn_tensor *x)
+{
+    int i = x->target;
+    return i > 0 && i <= s->n && s->x[i - 1] == x ? i : 0;
+}
+
 /* Does the sweep need the cotangent of this tensor? */
 static int eqnn__wanted(const eqnn__sweep *s, const eqnn_tensor *x)
 {
-    if (x->target) return 1;
+    if (eqnn__target(s, x)) return 1;
     if (s->backward && eqnn__reaches(x)) return 1;
     return eqnn__inside(s, x) && s->dep[x->node->index - s->lo];
 }
@@ -9322,7 +9342,7 @@ static void eqnn__give(eqnn__sweep *s, const eqnn__node *n, int input, eqnn_tens
     if (s->backward && x->weight) eqnn__weight_gradient_add(x, g);
     if (eqnn__inside(s, x))
         eqnn__accumulate(s, &s->cot[x->node->slot + (size_t)x->out - s->slot_lo], g);
-    else if (x->target)
+    else if (eqnn__target(s, x))
         eqnn__accumulate(s, &s->dx[x->target - 1], g);
 }
 
@@ -9348,7 +9368,7 @@ static void eqnn__visit(eqnn__sweep *s, const eqnn__node *n)
         eqnn__recycle(c, t->data, eqnn__count(t) * sizeof(eqnn_real) + sizeof(eqnn_real));
     }
     for (int i = 0; i < n->n_out; i++) {
-        if (n->out[i] && n->out[i]->target) continue;
+        if (n->out[i] && eqnn__target(s, n->out[i])) continue;
         eqnn__release(s, eqnn__cotangent(s, n, i));
         s->cot[n->slot - s->slot_lo + (size_t)i] = NULL;
     }
@@ -9362,7 +9382,8 @@ static void eqnn__mark_dependent(eqnn__sweep *s)
         unsigned char d = (unsigned char)(s->backward && n->reaches);
         for (int i = 0; i < n->n_in && !d; i++) {
             const eqnn_tensor *x = n->in[i];
-            if (x->target || (x->node && x->node->index >= s->lo && s->dep[x->node->index - s->lo]))
+            if (eqnn__target(s, x) ||
+                (x->node && x->node->index >= s->lo && s->dep[x->node->index - s->lo]))
                 d = 1;
         }
         s->dep[k - s->lo] = d;
@@ -9414,9 +9435,10 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
         for (int i = 0; i < s->n; i++)
             if (eqnn__inside(s, s->x[i]))
                 s->dx[i] = eqnn__cotangent(s, s->x[i]->node, s->x[i]->out);
-    } else if (!y->node && y->target) {
+    } else if (!y->node && eqnn__target(s, y)) {
         s->dx[y->target - 1] = g;
     }
+    for (int i = 0; i < s->n; i++) s->dx[i] = s->dx[s->x[i]->target - 1]; /* one that is there twice */
     for (int i = s->n; i-- > 0;) s->x[i]->target = was[i];
 }
 
@@ -9630,8 +9652,8 @@ static eqnn_tensor *eqnn__checkpoint_vjp(eqnn_tensor *const *x, int n, void *use
 
 /* Runs the block on leaves, forgets all but its value, and leaves one node whose inputs are the
    arguments and the parameters that the block touched. The block is recorded meanwhile, since it
-   may hold slopes of its own (a field that comes of an energy); a reversible trunk is not, which
-   then forgets block by block. */
+   may hold slopes of its own (a field that comes of an energy); a reversible trunk is so block by
+   block, and forgets each. */
 static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_tensor *const *x,
                                          int n)
 {
@@ -9656,7 +9678,7 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     if (!in) return NULL;
     memcpy(in, x, (size_t)n * sizeof(void *));
     if (total > n) memcpy(in + n, c->noted + first, (size_t)(total - n) * sizeof(void *));
-    if (!noting) c->notes = first;
+    eqnn__touched_join(c, noting, first);
     eqnn__node *node = eqnn__record(c, EQNN__OP_CHECKPOINT, in, total, &y, 1);
     if (node) node->aux = k;
     return y;
@@ -9794,7 +9816,10 @@ static eqnn_tensor *eqnn__reversible_trunk(eqnn_tensor *const *x, int n, void *u
         r.block = i / 2;
         r.half = i & 1;
         in[0] = s[!r.half];
-        eqnn_tensor *h = eqnn__reversible_part(in, n, &r), *y = eqnn_add(s[r.half], h);
+        int recording = eqnn_recording(c, 1); /* a block may be a slope */
+        eqnn_tensor *h = eqnn__reversible_part(in, n, &r);
+        eqnn_recording(c, recording);
+        eqnn_tensor *y = eqnn_add(s[r.half], h);
         if (y && !c->recording) {
             eqnn__numbers_copy(c, s[r.half]->data, y->data, eqnn__count(y));
             eqnn_rewind(m, NULL);
@@ -14711,8 +14736,10 @@ static eqnn_tensor *eqnn__ode_field(eqnn__ode *s, eqnn_tensor *y, double t)
     eqnn_ctx *c = s->c;
     if (!y || c->failed) return NULL;
     eqnn_mark m = eqnn_mark_make(c);
+    int recording = eqnn_recording(c, 1); /* the field may be a slope, of an energy say */
     eqnn_tensor *k = s->o.checkpoint && s->keep ? eqnn__ode_checkpoint(s, y, t)
                                                 : s->f(y, t, s->user);
+    eqnn_recording(c, recording);
     s->stats.evaluations++;
     if (!k) return c->failed ? NULL : eqnn__fail(c, "ode: the field returned NULL at t = %g", t);
     if (eqnn__bad2(y, k, "ode")) return NULL;
@@ -15164,7 +15191,7 @@ static int eqnn__adjoint_run(eqnn__ode *s, eqnn__adjoint *a, eqnn_tensor **y)
     if (!x || !op) return 0;
     x[0] = y[0];
     if (a->inputs > 1) memcpy(x + 1, c->noted + first, (size_t)(a->inputs - 1) * sizeof *x);
-    if (!noting) c->notes = first;
+    eqnn__touched_join(c, noting, first);
     memset(op, 0, sizeof *op);
     op->op.name = "ode";
     op->op.rule = eqnn__adjoint_rule;
@@ -15223,6 +15250,11 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
     s.f = f;
     s.user = user;
     s.o = eqnn__ode_defaults(opts);
+    if (s.o.step < 0) {
+        eqnn__fail(y0->ctx, "ode: a step of %g; it is a length, whichever way the times go",
+                   s.o.step);
+        return 0;
+    }
     if (s.o.method < EQNN_DOPRI5 || s.o.method > EQNN_RK38) {
         eqnn__fail(y0->ctx, "ode: there is no method %d", (int)s.o.method);
         return 0;

@@ -316,6 +316,42 @@ TEST(checkpoint)
 }
 
 /* Gradients by eqnn_grads of parameters; then a second derivative is asked for. */
+/* y' = -dE/dy with E = sum of cos(y w), written as a network's forces are. */
+static eqnn_tensor *downhill(eqnn_tensor *y, double t, void *user)
+{
+    eqnn_tensor *w = eqnn_param(eqnn_context(y), "w", 4, 4, NULL);
+    (void)t, (void)user;
+    return eqnn_neg(eqnn_grad(eqnn_sum(eqnn_cos(eqnn_matmul(y, w))), y));
+}
+
+/* Fields that differentiate, under every method, by the tape, recomputed, by the adjoint equation,
+   and where nothing is recorded. */
+TEST(fields_that_are_slopes)
+{
+    static const eqnn_ode_method method[4] = { EQNN_DOPRI5, EQNN_RK4, EQNN_RK38, EQNN_MIDPOINT };
+    static const double times[2] = { 0, 0.7 };
+    for (int m = 0; m < 4; m++) {
+        eqnn_ctx *c = test_context();
+        eqnn_tensor *y0 = eqnn_keep(eqnn_normal(c, "y0", 3, 4)), *end[4], *dw[3];
+        for (int k = 0; k < 4; k++) {
+            eqnn_tensor *y[2];
+            eqnn_ode_opts o = { .method = method[m], .rtol = test_eps(1e-9, 1e-5), .atol = 1e-9,
+                                .step = m ? 0.01 : 0, .checkpoint = k == 1, .adjoint = k == 2 };
+            eqnn_recording(c, k < 3);
+            if (!CHECK(eqnn_ode(downhill, y0, times, 2, y, NULL, &o))) return;
+            end[k] = y[1];
+            CHECK_SAME(end[k], end[0], test_eps(1e-14, 1e-6));
+            if (k == 3) break;
+            dw[k] = eqnn_grad(eqnn_sum(eqnn_square(y[1])), eqnn_parameter(c, "w"));
+            CHECK_SAME(dw[k], dw[0], k < 2 ? test_eps(1e-12, 1e-4) : test_eps(1e-7, 2e-3));
+        }
+        eqnn_recording(c, 1);
+        eqnn_ode_opts back = { .step = -1 };
+        CHECK(!eqnn_ode(downhill, y0, times, 2, end, NULL, &back));
+        CHECK_ERROR(c, "ode: a step of -1; it is a length");
+    }
+}
+
 TEST(adjoint_is_first_order)
 {
     eqnn_ctx *c = test_context();

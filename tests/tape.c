@@ -464,9 +464,39 @@ TEST(checkpoint_of_a_slope)
     CHECK_SAME(y[1], y[0], 0);
     CHECK_SAME(dx[1], dx[0], test_eps(1e-13, 1e-5));
     CHECK_SAME(dw[1], dw[0], test_eps(1e-13, 1e-5));
+    for (int k = 0; k < 2; k++) { /* a sweep within a sweep, both after the same weight */
+        eqnn_tensor *slope = k ? eqnn_checkpoint(slope_of, &x, 1, NULL, 0) : slope_of(&x, 1, NULL);
+        dw[k] = eqnn_grad(eqnn_sum(eqnn_sin(slope)), eqnn_parameter(c, "w"));
+    }
+    CHECK_SAME(dw[1], dw[0], test_eps(1e-13, 1e-5));
     eqnn_recording(c, 0); /* where nothing is recorded a block has no slopes either */
     CHECK(!eqnn_checkpoint(slope_of, &x, 1, NULL, 0));
     CHECK_ERROR(c, "recording is off");
+}
+
+/* A slope of a block that holds another. */
+static eqnn_tensor *slope_twice(eqnn_tensor *const *x, int n, void *user)
+{
+    int within = *(int *)user;
+    eqnn_tensor *y = within ? eqnn_checkpoint(slope_of, x, n, NULL, 0) : slope_of(x, n, NULL);
+    return eqnn_grad(eqnn_sum(eqnn_square(eqnn_sin(y))), x[0]);
+}
+
+TEST(checkpoint_in_a_checkpoint)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_normal(c, "x", 4, 3), *d[3][2], *twice[2];
+    for (int k = 0; k < 3; k++) {
+        int within = k > 0;
+        eqnn_tensor *y = k > 1 ? eqnn_checkpoint(slope_twice, &x, 1, &within, sizeof within)
+                               : slope_twice(&x, 1, &within);
+        eqnn_tensor *of[2] = { eqnn_parameter(c, "w"), x };
+        eqnn_grads(eqnn_sum(eqnn_cos(y)), of, 2, d[k]);
+        for (int i = 0; k && i < 2; i++) CHECK_SAME(d[k][i], d[0][i], test_eps(1e-12, 1e-4));
+    }
+    eqnn_tensor *same[2] = { x, x };
+    eqnn_grads(eqnn_sum(eqnn_sin(x)), same, 2, twice);
+    CHECK_SAME(twice[0], twice[1], 0);
 }
 
 static eqnn_tensor *deep(eqnn_tensor *const *x, int n, void *user)
