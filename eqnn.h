@@ -37,7 +37,10 @@
       EQNN_NO_VECTORS       plain loops instead of the compiler's vector types     default off
       EQNN_ASSERT(x)        checks of our own mistakes, for example assert         default nothing
       EQNN_FILE             the name of this file, if you rename it                "eqnn.h"
+      EQNN_API              what stands before every function: for a shared
+                            library its visibility, in C++ with extern "C"         default extern
       -fopenmp              a flag of the compiler: kernels use all cores          default one
+      -ffast-math           refused: exp, sin and whatever is made of them would be wrong
 
    IS / IS NOT   It builds, differentiates (to any order), trains, saves and runs networks whose
                  outputs turn with their inputs: O(3) irreps as e3nn has them, graphs, models of the
@@ -153,8 +156,9 @@
 #define EQNN__C extern
 #endif
 #ifdef EQNN_STATIC
+#undef EQNN_API
 #define EQNN_API static EQNN__MAYBE_UNUSED
-#else
+#elif !defined(EQNN_API)
 #define EQNN_API EQNN__C
 #endif
 
@@ -170,12 +174,22 @@
 #define EQNN__PRINTF(f, a)
 #endif
 
+/* Whatever takes or gives these numbers has their type in its symbol: two files built with different
+   types do not link. */
 #ifdef EQNN_DOUBLE
 typedef double eqnn_real;
-#define eqnn_make eqnn_make_f64 /* two files built with different types do not link */
+#define eqnn_make eqnn_make_f64
+#define eqnn_from eqnn_from_f64
+#define eqnn_data eqnn_data_f64
+#define eqnn_read eqnn_read_f64
+#define eqnn_set_allreduce eqnn_set_allreduce_f64
 #else
 typedef float eqnn_real;
 #define eqnn_make eqnn_make_f32
+#define eqnn_from eqnn_from_f32
+#define eqnn_data eqnn_data_f32
+#define eqnn_read eqnn_read_f32
+#define eqnn_set_allreduce eqnn_set_allreduce_f32
 #endif
 
 /* ----------------------------------------------------------------------------------------------
@@ -234,7 +248,7 @@ EQNN_API void eqnn_tick(eqnn_ctx *c);
 
 typedef struct eqnn_mark {
     eqnn_ctx *ctx;
-    size_t chunk, used, headers, nodes;
+    size_t chunk, used, headers, integers, graphs, nodes;
     size_t number_chunk, number_used; /* where numbers live */
     int updates;
 } eqnn_mark;
@@ -1268,6 +1282,7 @@ struct eqnn_graph {
     const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL          */
     eqnn_ints *source_index, *target_index, *example_index, *pair_index, *pair_edge_index;
     const struct eqnn_graph *there; /* for kernels: the same, arrays where numbers live         */
+    int state;                      /* private: of this step, or kept                           */
 };
 
 typedef struct eqnn_graph_opts {
@@ -1702,6 +1717,10 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
    1 >>configuration
    ---------------------------------------------------------------------------------------------- */
 
+#ifdef __FAST_MATH__ /* it drops roundings that our exp, sin and tanh are made of, and tests for nan */
+#error "eqnn.h: leave -ffast-math out of the file that defines EQNN_IMPLEMENTATION"
+#endif
+
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -1790,11 +1809,11 @@ typedef struct eqnn__arena {
     int away;                /* memory of a GPU: the host never looks into it   */
 } eqnn__arena;
 
-/* Records of one size (tensor headers, nodes), numbered; chunk k holds EQNN__FIRST << k of them. */
-#define EQNN__FIRST ((size_t)128)
+/* Records of one size (tensor headers, nodes), numbered; chunk k holds first << k of them. */
 typedef struct eqnn__pool {
     char *chunk[40];
-    size_t count, item; /* records in use; bytes of one */
+    size_t count, item;  /* records in use; bytes of one                                */
+    size_t first, state; /* records of the first chunk; where one says that it is alive */
 } eqnn__pool;
 
 /* Memory given back during an unrecorded sweep, by size. */
@@ -1838,6 +1857,15 @@ struct eqnn_tensor {
     int unrecorded;              /* a result that is not on the tape since recording was off  */
 };
 
+struct eqnn_ints {
+    eqnn_ctx *ctx;
+    int count, range;
+    int *v;
+    int *first, *list; /* the inverse: list[first[k]..first[k+1]-1] are the places of k, or NULL */
+    int keep, state;
+    struct { const int *v, *first, *list; } there; /* the same for kernels, where numbers live */
+};
+
 typedef struct eqnn__node {
     int op, n_in, n_out;
     eqnn_tensor **in, **out;
@@ -1862,8 +1890,9 @@ struct eqnn_ctx {
     eqnn__arena far_step, far_lasting;        /* and of a GPU                            */
     eqnn__arena *numbers, *lasting_numbers;   /* where numbers live: here or there       */
     double *sum, sum_here;          /* where numbers live, one of totals                 */
-    eqnn__pool header[2], node;     /* headers alternate, so that stale ones are seen    */
-    int side;                       /* which header pool this step uses                  */
+    eqnn__pool header[2], integers[2], graphs[2]; /* alternate, so that stale ones are seen */
+    int side;                       /* which of them this step uses                      */
+    eqnn__pool node;
     size_t slots;                   /* outputs of all nodes so far                       */
     eqnn__recycler *recycler;       /* set during an unrecorded sweep                    */
     int recording, training, in_rule;
@@ -2161,7 +2190,7 @@ static EQNN__MAYBE_UNUSED char *eqnn__keep_string(eqnn_ctx *c, const char *s)
 
 static void *eqnn__pool_at(const eqnn__pool *p, size_t i)
 {
-    size_t k = 0, first = 0, size = EQNN__FIRST;
+    size_t k = 0, first = 0, size = p->first;
     while (i >= first + size) {
         first += size;
         size *= 2;
@@ -2172,7 +2201,7 @@ static void *eqnn__pool_at(const eqnn__pool *p, size_t i)
 
 static void *eqnn__pool_next(eqnn_ctx *c, eqnn__pool *p)
 {
-    size_t k = 0, first = 0, size = EQNN__FIRST;
+    size_t k = 0, first = 0, size = p->first;
     while (p->count >= first + size) {
         first += size;
         size *= 2;
@@ -2186,10 +2215,25 @@ static void *eqnn__pool_next(eqnn_ctx *c, eqnn__pool *p)
     return p->chunk[k] + (p->count++ - first) * p->item;
 }
 
+/* All records from number count on are dead, and their places free. */
+static void eqnn__pool_cut(eqnn__pool *p, size_t count)
+{
+    for (size_t i = count; i < p->count; i++)
+        *(int *)(void *)((char *)eqnn__pool_at(p, i) + p->state) = EQNN__DEAD;
+    p->count = count;
+}
+
+static void eqnn__pool_make(eqnn__pool *p, size_t first, size_t item, size_t state)
+{
+    p->first = first;
+    p->item = item;
+    p->state = state;
+}
+
 static void eqnn__pool_free(eqnn_ctx *c, eqnn__pool *p)
 {
     for (int k = 39; k >= 0; k--)
-        if (p->chunk[k]) eqnn__try_heap(c, p->chunk[k], (EQNN__FIRST << k) * p->item, 0);
+        if (p->chunk[k]) eqnn__try_heap(c, p->chunk[k], (p->first << k) * p->item, 0);
 }
 
 /* --- names and random streams --- */
@@ -2309,8 +2353,12 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->seed = o.seed;
     c->recording = 1;
     c->owner = o.weights_of ? o.weights_of->owner : c;
-    c->header[0].item = c->header[1].item = sizeof(eqnn_tensor);
-    c->node.item = sizeof(eqnn__node);
+    for (int k = 0; k < 2; k++) {
+        eqnn__pool_make(&c->header[k], 128, sizeof(eqnn_tensor), offsetof(eqnn_tensor, state));
+        eqnn__pool_make(&c->integers[k], 16, sizeof(eqnn_ints), offsetof(eqnn_ints, state));
+        eqnn__pool_make(&c->graphs[k], 1, sizeof(eqnn_graph), offsetof(eqnn_graph, state));
+    }
+    eqnn__pool_make(&c->node, 128, sizeof(eqnn__node), 0);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
     c->device.tf32 = o.tf32 != 0;
     c->scope_hash[0] = EQNN__HASH;
@@ -2329,8 +2377,11 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
     eqnn__params_free(c);
     eqnn__try_heap(c, c->noted, (size_t)c->note_room * sizeof(void *), 0);
     eqnn__pool_free(c, &c->node);
-    eqnn__pool_free(c, &c->header[1]);
-    eqnn__pool_free(c, &c->header[0]);
+    for (int k = 1; k >= 0; k--) {
+        eqnn__pool_free(c, &c->graphs[k]);
+        eqnn__pool_free(c, &c->integers[k]);
+        eqnn__pool_free(c, &c->header[k]);
+    }
     eqnn__arena_free(c, &c->step);
     eqnn__arena_free(c, &c->lasting);
     eqnn__arena_free(c, &c->far_step);
@@ -2339,12 +2390,23 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
     if (!c->buffer) c->alloc(c->alloc_user, c, sizeof *c, 0);
 }
 
-static void eqnn__headers_cut(eqnn_ctx *c, size_t count)
+/* What users hold, tensors, integers and graphs, is dead behind these numbers. */
+static void eqnn__handles_cut(eqnn_ctx *c, size_t headers, size_t integers, size_t graphs)
 {
-    eqnn__pool *p = &c->header[c->side];
-    for (size_t i = count; i < p->count; i++)
-        ((eqnn_tensor *)eqnn__pool_at(p, i))->state = EQNN__DEAD;
-    p->count = count;
+    eqnn__pool_cut(&c->header[c->side], headers);
+    eqnn__pool_cut(&c->integers[c->side], integers);
+    eqnn__pool_cut(&c->graphs[c->side], graphs);
+}
+
+/* A new record of a pool that alternates, or a lasting one; all zero but that it is alive. */
+static void *eqnn__handle(eqnn_ctx *c, eqnn__pool *pool, int keep)
+{
+    size_t item = pool[0].item;
+    char *p = (char *)(keep ? eqnn__keep_alloc(c, item) : eqnn__pool_next(c, &pool[c->side]));
+    if (!p) return NULL;
+    memset(p, 0, item);
+    *(int *)(void *)(p + pool[0].state) = EQNN__ALIVE;
+    return p;
 }
 
 static void eqnn__nodes_cut(eqnn_ctx *c, size_t count)
@@ -2358,13 +2420,14 @@ EQNN_API void eqnn_tick(eqnn_ctx *c)
     if (c) c->tick++;
 }
 
-/* Headers alternate between two pools, so that a tensor kept one step too long is found dead. */
+/* What users hold alternates between two pools each, so that what is kept one step too long is found
+   dead. */
 EQNN_API void eqnn_reset(eqnn_ctx *c)
 {
     if (!c) return;
     eqnn__send(c);
     eqnn__params_reset(c);
-    eqnn__headers_cut(c, 0);
+    eqnn__handles_cut(c, 0, 0, 0);
     eqnn__onces_drop(c);
     c->side = !c->side;
     eqnn__nodes_cut(c, 0);
@@ -2385,6 +2448,8 @@ EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c)
     m.number_chunk = c->numbers->at;
     m.number_used = c->numbers->used;
     m.headers = c->header[c->side].count;
+    m.integers = c->integers[c->side].count;
+    m.graphs = c->graphs[c->side].count;
     m.nodes = c->node.count;
     m.updates = eqnn__params_updates(c);
     return m;
@@ -2417,7 +2482,7 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
     memset(&old, 0, sizeof old);
     if (keep) old = *y;
     eqnn__params_rewind(c, m.updates);
-    eqnn__headers_cut(c, m.headers);
+    eqnn__handles_cut(c, m.headers, m.integers, m.graphs);
     eqnn__onces_drop(c);
     eqnn__nodes_cut(c, m.nodes);
     size_t bytes = keep ? (size_t)old.rows * (size_t)old.cols * sizeof *old.data : 0;
@@ -2441,15 +2506,6 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
    3 >>tensors
    ---------------------------------------------------------------------------------------------- */
 
-struct eqnn_ints {
-    eqnn_ctx *ctx;
-    int count, range;
-    int *v;
-    int *first, *list; /* the inverse: list[first[k]..first[k+1]-1] are the places of k, or NULL */
-    int keep;
-    struct { const int *v, *first, *list; } there; /* the same for kernels, where numbers live */
-};
-
 /* --- checks at the door of every operation --- */
 
 /* 1 when x cannot be used: then the operation returns NULL at once. */
@@ -2462,6 +2518,20 @@ static int eqnn__bad(const eqnn_tensor *x, const char *op)
     }
     x->ctx->op = op;
     return x->ctx->failed;
+}
+
+static int eqnn__bad_ints(const eqnn_ints *i, const char *op)
+{
+    if (i->state == EQNN__ALIVE) return 0;
+    eqnn__fail(i->ctx, "%s: integers of an earlier step are used; keep makes them last", op);
+    return 1;
+}
+
+static int eqnn__bad_graph(const eqnn_graph *g, const char *op)
+{
+    if (g->state == EQNN__ALIVE) return 0;
+    eqnn__fail(g->ctx, "%s: a graph of an earlier step is used; .keep makes it last", op);
+    return 1;
 }
 
 static int eqnn__bad2(const eqnn_tensor *a, const eqnn_tensor *b, const char *op)
@@ -2499,14 +2569,12 @@ static size_t eqnn__bytes(eqnn_ctx *c, int rows, int cols)
 /* A header over numbers that exist. */
 static eqnn_tensor *eqnn__header(eqnn_ctx *c, int rows, int cols, eqnn_real *data)
 {
-    eqnn_tensor *x = (eqnn_tensor *)eqnn__pool_next(c, &c->header[c->side]);
+    eqnn_tensor *x = (eqnn_tensor *)eqnn__handle(c, c->header, 0);
     if (!x) return NULL;
-    memset(x, 0, sizeof *x);
     x->ctx = c;
     x->data = data;
     x->rows = rows;
     x->cols = cols;
-    x->state = EQNN__ALIVE;
     x->born = c->node.count;
     return x;
 }
@@ -2659,7 +2727,8 @@ EQNN_API const eqnn_label *eqnn_label_of(const eqnn_tensor *x) { return x ? x->l
 /* On a GPU a copy in the step's memory. */
 EQNN_API const eqnn_real *eqnn_data(const eqnn_tensor *x)
 {
-    return x ? eqnn__to_read(x->ctx, x->data, eqnn__count(x)) : NULL;
+    if (!x || (x->state != EQNN__ALIVE && eqnn__bad(x, "data"))) return NULL;
+    return eqnn__to_read(x->ctx, x->data, eqnn__count(x));
 }
 
 static double eqnn__number(const eqnn_tensor *x, size_t i)
@@ -2697,8 +2766,8 @@ EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out)
 EQNN_API void eqnn_print(const eqnn_tensor *x, const char *title, FILE *file)
 {
     if (!file) return;
-    if (!x) {
-        fprintf(file, "%s: none\n", title);
+    if (!x || x->state != EQNN__ALIVE) {
+        fprintf(file, "%s: %s\n", title, x ? "a tensor of an earlier step" : "none");
         return;
     }
     const eqnn_real *v = eqnn_data(x);
@@ -2745,10 +2814,9 @@ static eqnn_ints *eqnn__ints_make(eqnn_ctx *c, int count, const int *values, int
                                   int inverse)
 {
     size_t n = (size_t)count, list = n + (size_t)range + 2, all = inverse ? list + n : n;
-    eqnn_ints *x = (eqnn_ints *)eqnn__ints_alloc(c, sizeof *x, keep);
     int *v = (int *)eqnn__ints_alloc(c, all * sizeof(int), keep);
-    if (!x || !v) return NULL;
-    memset(x, 0, sizeof *x);
+    eqnn_ints *x = v ? (eqnn_ints *)eqnn__handle(c, c->integers, keep) : NULL;
+    if (!x) return NULL;
     if (count) memcpy(v, values, n * sizeof(int));
     x->ctx = c;
     x->count = count;
@@ -2785,8 +2853,15 @@ EQNN_API eqnn_ints *eqnn_ints_make(eqnn_ctx *c, int count, const int *values, in
     return eqnn__ints_make(c, count, values, range, keep, range > 0);
 }
 
-EQNN_API int eqnn_ints_count(const eqnn_ints *i) { return i ? i->count : 0; }
-EQNN_API const int *eqnn_ints_data(const eqnn_ints *i) { return i ? i->v : NULL; }
+EQNN_API int eqnn_ints_count(const eqnn_ints *i)
+{
+    return i && !eqnn__bad_ints(i, "ints_count") ? i->count : 0;
+}
+
+EQNN_API const int *eqnn_ints_data(const eqnn_ints *i)
+{
+    return i && !eqnn__bad_ints(i, "ints_data") ? i->v : NULL;
+}
 
 /* --- labels --- */
 
@@ -10722,7 +10797,7 @@ static int eqnn__bad_index(const eqnn_tensor *x, const eqnn_ints *index, const c
 {
     if (eqnn__bad(x, op)) return 1;
     if (!index) eqnn__fail(x->ctx, "%s: the index is missing (NULL)", op);
-    return !index;
+    return !index || eqnn__bad_ints(index, op);
 }
 
 EQNN_API eqnn_tensor *eqnn_take(eqnn_tensor *x, eqnn_ints *index)
@@ -13559,10 +13634,13 @@ static int eqnn__load_derived(const char *name)
 {
     static const char *const ends[] = { "num_batches_tracked", "output_mask", "change_of_basis",
         "to_s2.alphas", "to_s2.betas", "to_s2.sha", "to_s2.shb", "from_s2.alphas",
-        "from_s2.betas", "from_s2.sha", "from_s2.shb" };
+        "from_s2.betas", "from_s2.sha", "from_s2.shb", "grid_in.D", "grid_in.qw",
+        "grid_in.alpha", "grid_in.beta", "grid_in.gamma", "grid_out.D", "grid_out.qw",
+        "grid_out.alpha", "grid_out.beta", "grid_out.gamma" };
     const char *last = strrchr(name, '.');
     size_t n = strlen(name);
-    if (!strncmp(last ? last + 1 : name, "_w3j_", 5)) return 1;
+    last = last ? last + 1 : name;
+    if (!strncmp(last, "_w3j_", 5) || !strncmp(last, "_triu_indices_", 14)) return 1;
     for (size_t k = 0; k < sizeof ends / sizeof *ends; k++) {
         size_t m = strlen(ends[k]);
         if (n >= m && !strcmp(name + n - m, ends[k]) && (n == m || name[n - m - 1] == '.'))
@@ -14081,6 +14159,7 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     c->op = "embedding";
     if (!index || !name)
         return eqnn__fail(c, "embedding: the %s is missing (NULL)", index ? "name" : "index");
+    if (eqnn__bad_ints(index, "embedding")) return NULL;
     if (index->range <= 0 && index->count > 0)
         return eqnn__fail(
             c, "embedding in %s%s: make the index with its range, the number of entries (%d)",
@@ -17792,7 +17871,7 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
 {
     eqnn__call a;
     const char *op = "message";
-    if (eqnn__bad2(x, y, op) || !p || !g) return NULL;
+    if (eqnn__bad2(x, y, op) || !p || !g || eqnn__bad_graph(g, op)) return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
     if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &h, V, op))
@@ -21938,10 +22017,8 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
                                      const eqnn_graph_opts *o)
 {
     size_t at = c->step.at, used = c->step.used;
-    eqnn_graph *g = (eqnn_graph *)(o->keep ? eqnn__keep_alloc(c, sizeof *g)
-                                           : eqnn__step_alloc(c, sizeof *g));
+    eqnn_graph *g = (eqnn_graph *)eqnn__handle(c, c->graphs, o->keep);
     if (!g) return NULL;
-    memset(g, 0, sizeof *g);
     g->ctx = c;
     g->sources = o->sources;
     g->targets = o->targets;
@@ -22550,7 +22627,7 @@ static size_t eqnn__lists_place(eqnn__lists *l, char *p, size_t nodes, size_t ed
 static eqnn_ints *eqnn__index_of(const eqnn_graph *g, int count, int range, int *const here[3],
                                  int *const there[3], int keep)
 {
-    eqnn_ints *x = (eqnn_ints *)eqnn__ints_alloc(g->ctx, sizeof *x, keep);
+    eqnn_ints *x = (eqnn_ints *)eqnn__handle(g->ctx, g->ctx->integers, keep);
     if (!x) return NULL;
     x->ctx = g->ctx;
     x->count = count;
@@ -22614,11 +22691,10 @@ static const eqnn_graph *eqnn__graph_away(const eqnn__search *s, eqnn_tensor *po
 {
     eqnn_ctx *c = s->ctx;
     size_t at = c->step.at, used = c->step.used;
-    eqnn_graph *g = (eqnn_graph *)eqnn__ints_alloc(c, sizeof *g, o->keep);
+    eqnn_graph *g = (eqnn_graph *)eqnn__handle(c, c->graphs, o->keep);
     eqnn__cloud q;
     eqnn__lists here;
     if (!g) return NULL;
-    memset(g, 0, sizeof *g);
     memset(&q, 0, sizeof q);
     memset(&here, 0, sizeof here);
     g->ctx = c;
@@ -23067,6 +23143,7 @@ static int eqnn__graph_bad(const eqnn_tensor *x, const eqnn_graph *g, const char
         eqnn__fail(x->ctx, "%s: there is no graph", op);
         return 1;
     }
+    if (eqnn__bad_graph(g, op)) return 1;
     int n = what[0] == 'e' ? g->edges : what[0] == 's' ? g->sources : g->targets;
     if (x->rows != n) {
         eqnn__fail(x->ctx, "%s: [%d,%d] for a graph of %d %s", op, x->rows, x->cols, n, what);
@@ -23100,7 +23177,7 @@ EQNN_API eqnn_tensor *eqnn_scatter_mean(eqnn_tensor *x, const eqnn_graph *g)
 
 EQNN_API eqnn_tensor *eqnn_inverse_degree(const eqnn_graph *g)
 {
-    if (!g || g->ctx->failed) return NULL;
+    if (!g || g->ctx->failed || eqnn__bad_graph(g, "inverse_degree")) return NULL;
     size_t n = (size_t)g->targets;
     eqnn_real *v = (eqnn_real *)eqnn__step_alloc(g->ctx, (n ? n : 1) * sizeof *v);
     if (!v) return NULL;
@@ -26186,7 +26263,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
     memset(&m, 0, sizeof m);
     eqnn__v1_defaults(&m.o, opts);
     if (m.o.features) *m.o.features = NULL;
-    if (!eqnn__v1_check(&m, species, pos, g)) return NULL;
+    if ((g && eqnn__bad_graph(g, "equiformer_v1")) || !eqnn__v1_check(&m, species, pos, g))
+        return NULL;
     m.c = pos->ctx;
     m.g = g;
     pos = eqnn_enter(pos, name ? name : "");

@@ -564,9 +564,11 @@ TEST(load_foreign)
         "\"a.act.to_s2.alphas\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[16,17]},"
         "\"change_of_basis\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[17,18]},"
         "\"a.tp.weight\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[18,18]},"
+        "\"a.act.grid_in.qw\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[18,19]},"
+        "\"a._main._triu_indices_3\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[19,20]},"
         "\"a.bias\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[12,14]}}";
     eqnn_ctx *c = test_context();
-    size_t n = make_file(json, 0, 18);
+    size_t n = make_file(json, 0, 20);
     CHECK(eqnn_write_file(c, path, made, n) && eqnn_load(c, path, NULL));
     eqnn_linear(eqnn_full(c, 1, 2, 1), "a", 2, NULL);
     CHECK(eqnn_loaded(c));

@@ -579,6 +579,37 @@ TEST(stale_tensor_is_refused)
     CHECK(eqnn_sum(x) == NULL);
     CHECK_ERROR(c, "earlier step");
     CHECK(eqnn_value(eqnn_sum(kept)) == 4);
+    CHECK(!eqnn_data(x));
+    CHECK_ERROR(c, "data: a tensor of an earlier step");
+}
+
+/* Integers and graphs as well, also those that a rewind has forgotten. */
+TEST(stale_integers_and_graphs)
+{
+    static const int two[2] = { 0, 1 };
+    for (int rewound = 0; rewound < 2; rewound++) {
+        eqnn_ctx *c = test_context();
+        eqnn_mark m = eqnn_mark_make(c);
+        eqnn_graph_opts lasts = { .sources = 2, .targets = 2, .keep = 1 }, step = lasts;
+        step.keep = 0;
+        eqnn_ints *lasting = eqnn_ints_make(c, 2, two, 2, 1), *i = eqnn_ints_make(c, 2, two, 2, 0);
+        const eqnn_graph *kept = eqnn_graph_make(c, 1, two, two + 1, &lasts);
+        const eqnn_graph *g = eqnn_graph_make(c, 1, two, two + 1, &step);
+        CHECK(eqnn_take(eqnn_full(c, 2, 1, 3), i) && eqnn_gather(eqnn_full(c, 2, 1, 3), g));
+        if (rewound) eqnn_rewind(m, NULL);
+        else eqnn_reset(c);
+        for (int k = 0; k < 40; k++) eqnn_ints_make(c, 2, two, 2, 0); /* over what they were */
+        eqnn_tensor *x = eqnn_full(c, 2, 1, 3);
+        CHECK(eqnn_take(x, lasting) && eqnn_gather(x, kept) && eqnn_ints_count(lasting) == 2);
+        if (!rewound) { /* after a rewind the first new ones stand where the old ones stood */
+            CHECK(!eqnn_take(x, i));
+            CHECK_ERROR(c, "take: integers of an earlier step");
+            CHECK(!eqnn_embedding(c, i, "e", 2, 3, NULL) && !eqnn_ints_data(i));
+            CHECK_ERROR(c, "embedding: integers of an earlier step");
+        }
+        CHECK(!eqnn_gather(x, g));
+        CHECK_ERROR(c, "gather: a graph of an earlier step");
+    }
 }
 
 TEST(error_is_sticky)
