@@ -25897,7 +25897,9 @@ static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, con
 {
     if (!u) return eqnn_edge_softmax(logit, g);
     eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
-    logit = eqnn_add(logit, eqnn_log(eqnn_max(u, least)));
+    eqnn_tensor *seen = eqnn_less(least, u), *never = eqnn_full(g->ctx, 1, 1, -1e30);
+    eqnn_tensor *log = eqnn_log(eqnn_max(u, least));
+    logit = eqnn_add(logit, eqnn_where(seen, log, never)); /* who is not seen is not in the sum */
     return eqnn_mul(eqnn_edge_softmax(logit, g), u);
 }
 

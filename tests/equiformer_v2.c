@@ -170,6 +170,18 @@ TEST(v2_fades_edges_out)
     double smooth = jump(c, &o);
     test_note("an atom comes: %.1e; with an envelope %.1e", sudden, smooth);
     CHECK(sudden > 1e-4 && smooth < test_eps(1e-9, 1e-5));
+    static const char *const sharp = "v2.blocks.0.ga.alpha_dot"; /* logits of some hundreds */
+    int n = eqnn_cols(eqnn_parameter(c, sharp)) * eqnn_rows(eqnn_parameter(c, sharp));
+    double *v = (double *)malloc((size_t)n * sizeof *v), E[2];
+    for (int i = 0; i < n; i++) v[i] = i % 2 ? 200 : -200;
+    CHECK(eqnn_set(eqnn_parameter(c, sharp), v));
+    free(v);
+    eqnn_tensor *x = test_normal(c, 9, 3);
+    eqnn_ints *kind = eqnn_ints_make(c, 9, (const int[]){ 0, 1, 2, 3, 4, 0, 1, 2, 3 }, 5, 0);
+    for (int k = 0; k < 2; k++) /* edges beyond the envelope count for nothing */
+        E[k] = eqnn_value(eqnn_equiformer_v2(
+            kind, x, eqnn_radius_graph(x, k ? 9 : 3, NULL), "v2", &o));
+    CHECK_NEAR(E[1], E[0], test_eps(1e-13, 1e-5) * fabs(E[0]));
 }
 
 /* Blocks that are computed again; features that go in and come out, and numbers of edges. */
