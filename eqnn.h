@@ -339,8 +339,9 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
 /* Adds dy/dw to the gradient of every parameter w. Unrecorded; several times a step if need be. */
 EQNN_API int eqnn_backward(eqnn_tensor *y);
 
-/* A block that is recomputed in backward instead of remembered. f must depend only on x[], user and
-   parameters. Its rule is a checkpoint again, so it may stand inside forces, and hold some. */
+/* A block that is recomputed in backward instead of remembered. f must depend only on x[] (one or
+   more: without one there is no context, and the result is NULL), user and parameters. Its rule is
+   a checkpoint again, so it may stand inside forces, and hold some. */
 typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
@@ -484,6 +485,7 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment);
 EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x); /* [rows,1], a constant */
 
 EQNN_API eqnn_tensor *eqnn_concat(eqnn_tensor *a, eqnn_tensor *b); /* columns side by side */
+/* n tensors, one or more: without one there is no context, and the result is NULL */
 EQNN_API eqnn_tensor *eqnn_concat_n(eqnn_tensor *const *x, int n);
 EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n); /* rows on top of rows */
 EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first_col, int cols); /* on block borders */
@@ -836,7 +838,7 @@ EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4]);
 EQNN_API void eqnn_rotation_random(eqnn_ctx *c, const char *name, int improper, double R[9]);
 
 /* 3j tensor C [2l1+1][2l2+1][2l3+1] of unit norm with e3nn's signs; 0 when the triangle fails or a
-   degree is above 32, which is also the limit of products and of D. */
+   degree is above 32, which is also the limit of products and of D, or when C is NULL. */
 EQNN_API int eqnn_wigner_3j(int l1, int l2, int l3, double *C);
 /* D^l [2l+1][2l+1] of an orthogonal matrix; improper R gives the natural parity (-1)^l. */
 EQNN_API void eqnn_wigner_D(int l, const double R[9], double *D);
@@ -1912,6 +1914,13 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...)
     return NULL;
 }
 
+/* 1 when what an operation needs was given; else the sentence says what is missing. */
+static int eqnn__given(eqnn_ctx *c, int there, const char *op, const char *what)
+{
+    if (!there) eqnn__fail(c, "%s: %s missing (NULL)", op, what);
+    return there;
+}
+
 EQNN_API const char *eqnn_error(const eqnn_ctx *c)
 {
     if (!c) return "no context: eqnn_make found no memory";
@@ -2688,6 +2697,8 @@ EQNN_API double eqnn_value(const eqnn_tensor *x)
 EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out)
 {
     if (eqnn__bad(x, "read")) return 0;
+    if (!eqnn__given(x->ctx, out || !eqnn__count(x), "read", "the place for the numbers is"))
+        return 0;
     return eqnn__copy_out(x->ctx, out, x->data, eqnn__count(x) * sizeof *out);
 }
 
@@ -9472,8 +9483,10 @@ static eqnn_tensor *eqnn__one(eqnn_tensor *y, const char *op)
 
 EQNN_API int eqnn_grads(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx)
 {
-    for (int i = 0; i < n; i++) dx[i] = NULL;
+    for (int i = 0; dx && i < n; i++) dx[i] = NULL;
     eqnn_tensor *one = eqnn__one(y, "grad");
+    if (one && !eqnn__given(y->ctx, (x && dx) || n <= 0, "grads", "x or the place for dx is"))
+        return 0;
     return one ? eqnn_vjps(y, one, x, n, dx) : 0;
 }
 
@@ -9683,9 +9696,10 @@ static eqnn__checkpoint *eqnn__checkpoint_make(eqnn_ctx *c, eqnn_function f, int
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], "checkpoint")) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], "checkpoint")) return NULL;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], "checkpoint")) return NULL;
+    if (!eqnn__given(x[0]->ctx, f != NULL, "checkpoint", "the function is")) return NULL;
     eqnn__checkpoint *k = eqnn__checkpoint_make(x[0]->ctx, f, n, user, user_size);
     return k ? eqnn__checkpoint_run(x[0]->ctx, k, x, n) : NULL;
 }
@@ -9905,7 +9919,7 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
                                       eqnn_tensor *const *x, int n, const void *user,
                                       size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], "reversible")) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], "reversible")) return NULL;
     eqnn_ctx *c = x[0]->ctx;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], "reversible")) return NULL;
@@ -9935,10 +9949,14 @@ typedef struct eqnn__custom { eqnn_custom_op op; void *user; } eqnn__custom;
 EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *x, int n,
                                   const void *user, size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], op->name)) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], op && op->name ? op->name : "custom")) return NULL;
+    eqnn_ctx *c = x[0]->ctx;
+    if (!eqnn__given(c, op && op->name, "custom", "the operation or its name is") ||
+        !eqnn__given(c, op->value != NULL, op->name, "its value function is") ||
+        !eqnn__given(c, op->rule != NULL, op->name, "its rule is"))
+        return NULL;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], op->name)) return NULL;
-    eqnn_ctx *c = x[0]->ctx;
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
@@ -9955,6 +9973,24 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     return y;
 }
 
+/* Every cotangent that was wanted must be there, and of its input's size. */
+static int eqnn__custom_fits(eqnn__sweep *s, const eqnn__node *n, const char *name,
+                             eqnn_tensor *const *dx)
+{
+    for (int i = 0; i < n->n_in && !s->c->failed; i++) {
+        const eqnn_tensor *x = n->in[i];
+        if (!eqnn__wants(s, n, i) || (dx[i] && dx[i]->rows == x->rows && dx[i]->cols == x->cols))
+            continue;
+        if (dx[i])
+            eqnn__fail(s->c, "%s: its rule gave a cotangent [%d,%d] of input %d, which is [%d,%d]",
+                       name, dx[i]->rows, dx[i]->cols, i, x->rows, x->cols);
+        else
+            eqnn__fail(s->c, "%s: its rule gave no cotangent of input %d, which is wanted", name,
+                       i);
+    }
+    return !s->c->failed;
+}
+
 static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
 {
     eqnn_ctx *c = s->c;
@@ -9969,6 +10005,7 @@ static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
     }
     int ok = k->op.rule(n->in, n->n_in, n->out[0], eqnn__cotangent(s, n, 0), want, dx, k->user);
     if (!ok) eqnn__fail(c, "%s: its rule failed", k->op.name);
+    ok = ok && eqnn__custom_fits(s, n, k->op.name, dx);
     for (int i = 0; ok && i < n->n_in; i++) eqnn__give(s, n, i, dx[i]);
 }
 
@@ -10169,7 +10206,7 @@ static void eqnn__scratch_end(eqnn_ctx *c, eqnn__scratch_mark m)
 static eqnn_tensor *eqnn__draw(eqnn_ctx *c, const char *name, int rows, int cols, int kind,
                                double p)
 {
-    if (!c || c->failed) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name != NULL, "random", "the name is")) return NULL;
     c->op = "random";
     eqnn_tensor *x = eqnn__new(c, rows, cols);
     if (x)
@@ -10314,6 +10351,7 @@ static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_t
 
 EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name)
 {
+    if (!eqnn__given(c, name != NULL, "act_find", "the name is")) return EQNN_IDENTITY;
     for (int i = 0; i < EQNN__ACTS; i++)
         if (!strcmp(name, eqnn__act_names[i])) return (eqnn_act)i;
     eqnn__fail(c,
@@ -10983,7 +11021,7 @@ static int eqnn__concat_fits(eqnn_tensor *const *x, int n, int columns, int *tot
 {
     const char *op = columns ? "concat" : "stack";
     int64_t sum = 0;
-    if (n < 1 || eqnn__bad(x[0], op)) return 0;
+    if (!x || n < 1 || eqnn__bad(x[0], op)) return 0;
     for (int i = 0; i < n; i++) {
         if (i > 0 && eqnn__bad2(x[0], x[i], op)) return 0;
         if (columns ? x[i]->rows != x[0]->rows : x[i]->cols != x[0]->cols) {
@@ -11208,7 +11246,7 @@ EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes
 
 EQNN_API void eqnn_random(eqnn_ctx *c, const char *name, int normal, size_t n, double *out)
 {
-    if (!c) return;
+    if (!c || !eqnn__given(c, name && (out || !n), "random", "the name or the place is")) return;
     uint64_t stream = eqnn__stream(eqnn__name_key(c, name), c->tick);
     for (size_t i = 0; i < n; i++)
         out[i] = normal ? eqnn__normal(stream, i) : eqnn__uniform(stream, i);
@@ -11311,9 +11349,15 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
                                        int order, double h)
 {
     double worst = 0;
-    if (n < 1 || eqnn__bad(x[0], "check_derivatives")) return NAN;
+    if (!x || n < 1 || eqnn__bad(x[0], "check_derivatives") ||
+        !eqnn__given(x[0]->ctx, f != NULL, "check_derivatives", "the function is"))
+        return NAN;
+    if (order < 1 || order > 2) {
+        eqnn__fail(x[0]->ctx, "check_derivatives: order %d; 1 and 2 are checked", order);
+        return NAN;
+    }
     if (h <= 0) h = sizeof(eqnn_real) == 8 ? 1e-5 : 5e-3;
-    for (int k = 1; k <= order && k <= 2; k++) {
+    for (int k = 1; k <= order; k++) {
         double e = eqnn__check_order(f, x, n, user, k, h);
         if (!(e <= worst)) worst = e;
     }
@@ -11710,7 +11754,8 @@ static void eqnn__onces_drop(eqnn_ctx *c)
    parameters. */
 EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user)
 {
-    if (!c || c->failed) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name && f, "once", "the name or the maker is"))
+        return NULL;
     if (c->own_tape || c->in_rule || c->recycler) return f(c, user);
     int d = c->scope_depth;
     uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
@@ -14205,7 +14250,9 @@ EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads)
 
 EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user)
 {
-    if (!p || !p->parts || p->owner->failed) return 0;
+    if (!p || !p->parts || p->owner->failed ||
+        !eqnn__given(p->owner, f != NULL, "parts_run", "the function is"))
+        return 0;
     for (int i = 0; i < p->parts; i++) {
         p->worker[i]->tick = p->owner->tick;
         p->worker[i]->training = p->owner->training;
@@ -15337,7 +15384,11 @@ EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text)
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks)
 {
     eqnn_block *b = eqnn__block_list(c, blocks > 0 ? (size_t)blocks : 0);
-    if (!b) return NULL;
+    if (!b || !eqnn__given(c, mul_l_p || blocks <= 0, "irreps_blocks", "the list is")) return NULL;
+    if (blocks < 0) {
+        eqnn__fail(c, "irreps_blocks: %d blocks; there must be none or more", blocks);
+        return NULL;
+    }
     for (int i = 0; i < blocks; i++) {
         int copies = mul_l_p[i][0], l = mul_l_p[i][1], p = mul_l_p[i][2];
         if (copies < 0 || l < 0 || l > 1000000 || (p != 1 && p != -1)) {
@@ -15348,7 +15399,7 @@ EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)
         b[i].copies = copies;
         b[i].type = eqnn__irrep(c, l, p);
     }
-    return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks > 0 ? blocks : 0);
+    return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks);
 }
 
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax)
@@ -15584,6 +15635,7 @@ EQNN_API void eqnn_axis_rotation(const double R[9], double axis[3], double *angl
 EQNN_API void eqnn_rotation_random(eqnn_ctx *c, const char *name, int improper, double R[9])
 {
     double q[5] = { 1, 0, 0, 0, 1 };
+    if (!eqnn__given(c, R != NULL, "rotation_random", "the place for R is")) return;
     if (c) eqnn_random(c, name, 1, 5, q);
     eqnn_rotation_quaternion(q, R);
     if (improper && q[4] < 0)
@@ -15693,7 +15745,7 @@ static void eqnn__add_to_real(const eqnn__cg *g, int m1, int m2, double value, d
 EQNN_API int eqnn_wigner_3j(int l1, int l2, int l3, double *C)
 {
     int top = l1 > l2 ? l1 : l2;
-    if (l1 < 0 || l2 < 0 || l3 < 0 || (l3 > top ? l3 : top) > EQNN__LMAX) return 0;
+    if (!C || l1 < 0 || l2 < 0 || l3 < 0 || (l3 > top ? l3 : top) > EQNN__LMAX) return 0;
     if (l1 > l2 + l3 || l2 > l1 + l3 || l3 > l1 + l2) return 0;
     double column[2 * EQNN__LMAX + 1], mirror = (l1 + l2 - l3) % 2 ? -1 : 1;
     size_t size = (size_t)(2 * l1 + 1) * (size_t)(2 * l2 + 1) * (size_t)(2 * l3 + 1);
@@ -15756,6 +15808,7 @@ static EQNN__MAYBE_UNUSED const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, i
    and sum over m of (P^l_m)^2 = (2l+1) r^(2l). Component m of degree l stands at l^2 + l + m. */
 EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y)
 {
+    if (!r || !Y) return;
     double x = r[0], y = r[1], z = r[2], r2 = x * x + y * y + z * z;
     double A = 1, B = 0, Fmm = 1;
     for (int m = 0; m <= lmax; m++) {
@@ -15909,7 +15962,7 @@ static void eqnn__irrep_D(const eqnn_type *t, const double R[9], eqnn__strided D
 
 EQNN_API void eqnn_irreps_D(const eqnn_irreps *a, const double R[9], double *D)
 {
-    if (!a) return;
+    if (!a || !R || !D) return;
     size_t n = (size_t)a->cols;
     memset(D, 0, n * n * sizeof *D);
     for (int i = 0; i < a->blocks; i++) {
@@ -15983,7 +16036,8 @@ static int eqnn__rotate_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_
 EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
 {
     eqnn_custom_op op;
-    if (eqnn__bad(x, "rotate")) return NULL;
+    if (eqnn__bad(x, "rotate") || !eqnn__given(x->ctx, R != NULL, "rotate", "the matrix R is"))
+        return NULL;
     if (!x->label) return x;
     op.name = "rotate";
     op.value = eqnn__rotate_value;
@@ -16046,8 +16100,14 @@ static double eqnn__check_symmetry(eqnn_function f, eqnn_tensor *const *x, int n
                                    const int *points, int trials, double *absolute)
 {
     if (absolute) *absolute = NAN;
+    const char *op = points ? "check_translation" : "check_equivariance";
     for (int i = 0; i < n; i++)
-        if (eqnn__bad(x[i], points ? "check_translation" : "check_equivariance")) return NAN;
+        if (!x || eqnn__bad(x[i], op)) return NAN;
+    if (n > 0 && !eqnn__given(x[0]->ctx, f != NULL, op, "the function is")) return NAN;
+    if (n > 0 && trials < 1) {
+        eqnn__fail(x[0]->ctx, "%s: %d trials show nothing; there must be one or more", op, trials);
+        return NAN;
+    }
     eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
     if (!y) return NAN;
     double size = eqnn__largest(y, NULL), error = 0;
@@ -16994,7 +17054,13 @@ EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *i
                                                const eqnn_product_opts *opts)
 {
     eqnn_product key;
-    if (!eqnn__product_start(c, &key, EQNN__PRODUCT_MADE, in1, in2, out, opts)) return NULL;
+    if (!eqnn__product_start(c, &key, EQNN__PRODUCT_MADE, in1, in2, out, opts) ||
+        !eqnn__given(c, paths || n <= 0, "product", "the list of paths is"))
+        return NULL;
+    if (n < 0) {
+        eqnn__fail(c, "product%s: %d paths; there must be none or more", eqnn__place(c), n);
+        return NULL;
+    }
     const eqnn_product *p = eqnn__product_find(c, &key, paths, n);
     return p || c->failed ? p : eqnn__product_new(c, &key, out, paths, n);
 }
@@ -20372,7 +20438,9 @@ EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
 
 EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n)
 {
-    if (eqnn__bad(x, "extract")) return NULL;
+    if (eqnn__bad(x, "extract") ||
+        !eqnn__given(x->ctx, blocks || n <= 0, "extract", "the list of blocks is"))
+        return NULL;
     eqnn_ctx *c = x->ctx;
     const eqnn_irreps *in = eqnn__irreps_of(x, "extract");
     size_t most = n > 0 ? (size_t)n : 0;

@@ -9253,7 +9253,7 @@ static int eqnn__lie_known(eqnn_lie *g, const char *word, int n)
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
 {
     char word[32];
-    if (!c || c->failed || !name) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name != NULL, "lie_make", "the name is")) return NULL;
     eqnn_lie *g = eqnn__lie_find(c, name);
     if (g) return g;
     int n = eqnn__lie_word(name, word);

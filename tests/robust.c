@@ -282,6 +282,126 @@ TEST(mistakes_are_sentences)
     eqnn_clear(c);
 }
 
+/* ---- what is missing or out of range ---------------------------------------------------------- */
+
+static eqnn_tensor *squared(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_square(x[0]);
+}
+
+TEST(missing_names_and_places)
+{
+    eqnn_ctx *c = test_context();
+    double R[9];
+    CHECK(!eqnn_normal(c, NULL, 2, 2));
+    CHECK_ERROR(c, "random: the name is missing (NULL)");
+    CHECK(!eqnn_uniform(c, NULL, 2, 2));
+    CHECK_ERROR(c, "random: the name is missing (NULL)");
+    eqnn_random(c, NULL, 1, 9, R);
+    CHECK_ERROR(c, "random: the name or the place is missing");
+    eqnn_random(c, "numbers", 1, 9, NULL);
+    CHECK_ERROR(c, "random: the name or the place is missing");
+    eqnn_rotation_random(c, NULL, 1, R);
+    CHECK_ERROR(c, "random: the name");
+    eqnn_rotation_random(c, "R", 1, NULL);
+    CHECK_ERROR(c, "rotation_random: the place for R is missing");
+    CHECK(eqnn_act_find(c, NULL) == EQNN_IDENTITY);
+    CHECK_ERROR(c, "act_find: the name is missing");
+    CHECK(!eqnn_read(test_normal(c, 2, 2), NULL));
+    CHECK_ERROR(c, "read: the place for the numbers is missing");
+    CHECK(eqnn_read(eqnn_zeros(c, 0, 3), NULL)); /* no numbers need no place */
+    eqnn_irreps_D(eqnn_irreps_make(c, "1o"), NULL, R);
+    eqnn_solid_harmonics(1, NULL, R);
+    CHECK(!eqnn_wigner_3j(1, 1, 1, NULL));
+}
+
+TEST(missing_lists)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *a = eqnn_irreps_make(c, "2x1o"), *b = eqnn_irreps_make(c, "2x0e");
+    eqnn_tensor *x = test_features(c, 2, "2x1o");
+    CHECK(!eqnn_irreps_blocks(c, NULL, 1));
+    CHECK_ERROR(c, "irreps_blocks: the list is missing");
+    CHECK(!eqnn_irreps_blocks(c, NULL, -1));
+    CHECK_ERROR(c, "-1 blocks");
+    CHECK(eqnn_irreps_blocks(c, NULL, 0) != NULL);
+    CHECK(!eqnn_product_make(c, a, a, b, NULL, 1, NULL));
+    CHECK_ERROR(c, "product: the list of paths is missing");
+    CHECK(!eqnn_product_make(c, a, a, b, NULL, -1, NULL));
+    CHECK_ERROR(c, "-1 paths");
+    CHECK(!eqnn_extract(x, NULL, 1));
+    CHECK_ERROR(c, "extract: the list of blocks is missing");
+    CHECK(!eqnn_rotate(x, NULL));
+    CHECK_ERROR(c, "rotate: the matrix R is missing");
+    CHECK(!eqnn_grads(eqnn_sum_rows(eqnn_sum_cols(eqnn_square_copies(x))), NULL, 2, NULL));
+    CHECK_ERROR(c, "grads: x or the place for dx is missing");
+    CHECK(!eqnn_concat_n(NULL, 2) && !eqnn_stack(NULL, 2)); /* there is no context */
+    CHECK(!eqnn_concat_n(&x, 0) && !eqnn_stack(&x, 0) && !eqnn_checkpoint(squared, &x, 0, NULL, 0));
+    CHECK(!eqnn_checkpoint(squared, NULL, 1, NULL, 0));
+    CHECK(isnan(eqnn_check_derivatives(squared, NULL, 1, NULL, 1, 0)));
+    CHECK(isnan(eqnn_check_equivariance(squared, NULL, 1, NULL, 5, NULL)));
+}
+
+TEST(missing_functions)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 2, 2);
+    eqnn_parts *parts = eqnn_parts_make(c, 2, 1);
+    CHECK(!eqnn_checkpoint(NULL, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "checkpoint: the function is missing");
+    CHECK(isnan(eqnn_check_derivatives(NULL, &x, 1, NULL, 1, 0)));
+    CHECK_ERROR(c, "check_derivatives: the function is missing");
+    CHECK(isnan(eqnn_check_equivariance(NULL, &x, 1, NULL, 5, NULL)));
+    CHECK_ERROR(c, "check_equivariance: the function is missing");
+    CHECK(!eqnn_once(c, "x", NULL, NULL));
+    CHECK_ERROR(c, "once: the name or the maker is missing");
+    CHECK(!eqnn_parts_run(parts, NULL, NULL));
+    CHECK_ERROR(c, "parts_run: the function is missing");
+    eqnn_parts_free(parts);
+    CHECK(isnan(eqnn_check_derivatives(squared, &x, 1, NULL, 3, 0)));
+    CHECK_ERROR(c, "order 3; 1 and 2 are checked");
+    for (int trials = -1; trials < 1; trials++) {
+        CHECK(isnan(eqnn_check_equivariance(squared, &x, 1, NULL, trials, NULL)));
+        CHECK_ERROR(c, "trials show nothing");
+    }
+}
+
+/* A rule that does what user says: a cotangent of another size, or none. */
+static int wrong_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want,
+                      eqnn_tensor **dx, void *user)
+{
+    (void)x, (void)n, (void)y, (void)want;
+    if (*(const int *)user) dx[0] = eqnn_sum(g);
+    return 1;
+}
+
+TEST(custom_operations_name_themselves)
+{
+    static const char *const sentence[2] = { "mine: its rule gave no cotangent of input 0",
+                                             "mine: its rule gave a cotangent [1,1] of input 0, "
+                                             "which is [2,2]" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 2, 2);
+    eqnn_custom_op op = { "mine", squared, wrong_rule };
+    for (int sized = 0; sized < 2; sized++) {
+        CHECK(!eqnn_grad(eqnn_sum(eqnn_custom(&op, &x, 1, &sized, sizeof sized)), x));
+        CHECK_ERROR(c, sentence[sized]);
+    }
+    op.rule = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "mine: its rule is missing");
+    op.value = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "mine: its value function is missing");
+    op.name = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "custom: the operation or its name is missing");
+    CHECK(!eqnn_custom(NULL, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "custom: the operation or its name is missing");
+    CHECK(!eqnn_custom(&op, NULL, 1, NULL, 0));
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 static eqnn_tensor *two_layers(eqnn_ctx *c, int width)
