@@ -214,8 +214,8 @@ typedef struct eqnn_opts {
    put on the stream several at once, and this call puts those before it there. */
 EQNN_API void *eqnn_stream(eqnn_ctx *c);
 
-/* A new context, or NULL when there is no memory for it. One whose device cannot be used has an
-   error that says why. */
+/* A new context, or NULL when there is no memory for it. One whose options or device cannot be used
+   has an error that says why. */
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
 
@@ -746,7 +746,7 @@ typedef struct eqnn_schedule {
     int64_t every;    /* default: the rate stays                                                */
     int64_t warmup;   /* steps of linear growth before all this; default none                   */
     double first;     /* where that growth begins; default 0                                    */
-    int64_t total;    /* cosine: steps in all, warm-up included                                 */
+    int64_t total;    /* cosine: steps in all, warm-up included; default: the rate stays        */
     double least;     /* never below after the warm-up; default no limit                        */
     int overlap;      /* the warm-up and all this begin together, and are multiplied            */
 } eqnn_schedule;
@@ -1921,6 +1921,14 @@ static int eqnn__given(eqnn_ctx *c, int there, const char *op, const char *what)
     return there;
 }
 
+/* " in layers.0.first", for sentences */
+static const char *eqnn__place(eqnn_ctx *c)
+{
+    size_t n = strlen(c->scope);
+    while (n > 0 && c->scope[n - 1] == '.') n--;
+    return n ? eqnn_format(c, " in %.*s", (int)n, c->scope) : "";
+}
+
 EQNN_API const char *eqnn_error(const eqnn_ctx *c)
 {
     if (!c) return "no context: eqnn_make found no memory";
@@ -2305,6 +2313,17 @@ static eqnn_ctx *eqnn__ctx_alloc(const eqnn_opts *o)
     return c;
 }
 
+static void eqnn__opts_check(eqnn_ctx *c, const eqnn_opts *o)
+{
+    int n = o->lanes;
+    if (n && n != 1 && n != 4 && n != 8 && n != 16)
+        eqnn__fail(c, "make: .lanes is %d; 16, 8, 4 and 1 are possible, and 0 for the widest", n);
+    if (o->threads < 0)
+        eqnn__fail(c, "make: .threads is %d; 0 stands for all there are", o->threads);
+    if (o->buffer_size && !o->buffer)
+        eqnn__fail(c, "make: .buffer_size is %zu, but there is no .buffer (NULL)", o->buffer_size);
+}
+
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
 {
     eqnn_opts o;
@@ -2324,6 +2343,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->lasting_numbers = &c->lasting;
     c->sum = &c->sum_here;
     c->op = "make";
+    eqnn__opts_check(c, &o);
     eqnn__device_begin(c, o.device, o.lanes);
     c->op = NULL;
     return c;
@@ -11232,6 +11252,8 @@ EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target)
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta)
 {
     eqnn_tensor *d = eqnn_abs(eqnn__residual(x, target, "huber"));
+    if (d && !(delta > 0))
+        return eqnn__fail(d->ctx, "huber: delta is %g; it must be positive", delta);
     eqnn_tensor *m = d ? eqnn_min(d, eqnn_full(d->ctx, 1, 1, delta)) : NULL;
     return eqnn_mean(eqnn_mul(m, eqnn_sub(d, eqnn_scale(m, 0.5))));
 }
@@ -12164,7 +12186,10 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     memset(&o, 0, sizeof o);
     if (w->buffer) o.kind = EQNN_INIT_ZEROS;
     if (init) o = *init;
-    if (!eqnn__slab_place(c, w)) return 0;
+    if ((int)o.kind < 0 || o.kind > EQNN_INIT_ORTHOGONAL)
+        eqnn__fail(c, "%s: \"%.200s\" cannot begin by .kind %d; there are 0 to %d", c->op, w->name,
+                   (int)o.kind, (int)EQNN_INIT_ORTHOGONAL);
+    if (c->failed || !eqnn__slab_place(c, w)) return 0;
     eqnn__slab *s = &p->slab[w->slab];
     w->tensor = eqnn__weight_tensor(c, w, s->value + w->offset);
     size_t n = eqnn__weight_count(w);
@@ -14121,9 +14146,18 @@ static eqnn_norm_opts eqnn__norm_defaults(const eqnn_norm_opts *opts)
     eqnn_norm_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!(o.eps > 0)) o.eps = 1e-5;
+    if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
     if (!(o.momentum > 0)) o.momentum = 0.1;
     return o;
+}
+
+/* What is added under a root must be positive. */
+static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
+{
+    if (!(eps > 0))
+        eqnn__fail(c, "%s%s: .eps is %g; it must be positive, or 0 for the default", op,
+                   eqnn__place(c), eps);
+    return eps > 0;
 }
 
 /* y "weight" + "bias" */
@@ -14143,7 +14177,7 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "a norm per irrep"), name);
-    if (!x) return NULL;
+    if (!x || !eqnn__eps_good(x->ctx, "layer_norm", o.eps)) return NULL;
     return eqnn_leave(eqnn__norm_affine(eqnn__standard(x, o.eps, 0), &o));
 }
 
@@ -14179,7 +14213,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     memset(&ones, 0, sizeof ones);
     ones.kind = EQNN_INIT_ONES;
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "a norm per irrep"), name);
-    if (!x) return NULL;
+    if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
     eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
     if (!mean || !var) return NULL;
@@ -16189,14 +16223,6 @@ static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
     return p;
 }
 
-/* " in layers.0.first", for sentences */
-static const char *eqnn__place(eqnn_ctx *c)
-{
-    size_t n = strlen(c->scope);
-    while (n > 0 && c->scope[n - 1] == '.') n--;
-    return n ? eqnn_format(c, " in %.*s", (int)n, c->scope) : "";
-}
-
 /* Labels a tensor that was just made. */
 static eqnn_tensor *eqnn__tag(eqnn_tensor *y, const eqnn_label *label)
 {
@@ -16552,6 +16578,8 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                           eqnn__place(c), r->rows, r->cols, eqnn__label_text(a));
     if (lmax < 0 || lmax > 1000)
         return eqnn__fail(c, "spherical_harmonics: degree %d is not possible", lmax);
+    if (opts && ((int)opts->kind < 0 || opts->kind > EQNN_NORM))
+        return eqnn__fail(c, "spherical_harmonics: there is no .kind %d", (int)opts->kind);
     const eqnn_irreps *label = eqnn__harmonics_label(c, lmax, a ? a->block[0].type->p : -1);
     r = eqnn__bare(r);
     if (opts && opts->normalize) r = eqnn__unit(r);
@@ -16644,6 +16672,8 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
     if (number < 1 || !(end > o.start))
         return eqnn__fail(x->ctx, "radial_basis: %d functions from %g to %g are not possible",
                           number, o.start, end);
+    if ((int)o.basis < 0 || o.basis > EQNN_EXP_NORMAL)
+        return eqnn__fail(x->ctx, "radial_basis: there is no .basis %d", (int)o.basis);
     double scale = o.unscaled ? 1 : sqrt((double)number);
     x = eqnn__bare(x);
     if (!x) return NULL;
@@ -19541,6 +19571,7 @@ static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
         if (e->act == act && e->p == p) return e->value;
     eqnn__moment_entry *e = t ? (eqnn__moment_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
     double value = eqnn__moment_integral(act, p);
+    if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
         eqnn__fail(c, "moment%s: activation %d has no second moment", eqnn__place(c), (int)act);
         return NAN;
@@ -20304,8 +20335,20 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
 static int eqnn__examples_fit(const eqnn_tensor *x, const eqnn_ints *example, const char *op)
 {
     if (!example || (example->count == x->rows && example->range > 0)) return 1;
-    eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples, which must have a range", op,
-               eqnn__place(x->ctx), x->rows, example->count);
+    if (example->count != x->rows)
+        eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples; there must be one a row", op,
+                   eqnn__place(x->ctx), x->rows, example->count);
+    else
+        eqnn__fail(x->ctx, "%s%s: make the numbers of examples with their range, how many examples "
+                           "there are", op, eqnn__place(x->ctx));
+    return 0;
+}
+
+/* Is p a probability? */
+static int eqnn__share_good(eqnn_ctx *c, const char *op, double p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    eqnn__fail(c, "%s%s: probability %g is not in [0,1]", op, eqnn__place(c), p);
     return 0;
 }
 
@@ -20316,9 +20359,11 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     const char *op = "irreps_batch_norm";
     memset(&a, 0, sizeof a);
     if (opts) a.o = *opts;
-    if (!(a.o.eps > 0)) a.o.eps = 1e-5;
+    if (a.o.eps == 0) a.o.eps = 1e-5;
     if (!(a.o.momentum > 0)) a.o.momentum = 0.1;
-    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op)) return NULL;
+    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
+        !eqnn__eps_good(x->ctx, op, a.o.eps))
+        return NULL;
     a.in = eqnn__irreps_of(x, op);
     a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
     a.weight = "weight";
@@ -20333,7 +20378,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
 EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
                                           eqnn_ints *example)
 {
-    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout"))
+    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout") ||
+        !eqnn__share_good(x->ctx, "irreps_dropout", p))
         return NULL;
     if (!x->ctx->training || p <= 0) return x;
     int rows = example ? example->range : x->rows, copies = x->label ? x->label->copies : x->cols;
@@ -20366,7 +20412,7 @@ static eqnn_tensor *eqnn__irreps_layer_norm(eqnn_tensor *x, const char *name,
     eqnn__norm_call a;
     const char *op = "irreps_layer_norm";
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    if (eqnn__bad(x, op)) return NULL;
+    if (eqnn__bad(x, op) || !eqnn__eps_good(x->ctx, op, o.eps)) return NULL;
     memset(&a, 0, sizeof a);
     a.o.eps = o.eps;
     a.o.no_affine = o.no_affine;
@@ -20406,7 +20452,9 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
                                                 const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    if (eqnn__bad(x, "separable_layer_norm")) return NULL;
+    if (eqnn__bad(x, "separable_layer_norm") ||
+        !eqnn__eps_good(x->ctx, "separable_layer_norm", o.eps))
+        return NULL;
     const eqnn_irreps *a = eqnn__irreps_of(x, "separable_layer_norm");
     if (!a) return NULL;
     int C = a->blocks > 0 && a->block[0].type->l == 0 ? a->block[0].copies : 0;
@@ -20427,7 +20475,9 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
 EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
                                      eqnn_ints *example)
 {
-    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path")) return NULL;
+    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path") ||
+        !eqnn__share_good(x->ctx, "drop_path", p))
+        return NULL;
     if (!x->ctx->training || p <= 0) return x;
     eqnn_tensor *kept = eqnn_full(x->ctx, example ? example->range : x->rows, 1, p >= 1 ? 0 : 1);
     if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
@@ -24238,14 +24288,20 @@ static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equifo
     eqnn_equiformer_opts *o = &a->o;
     if (!o->dim_head) o->dim_head = "24";
     if (!o->heads) o->heads = "8";
-    if (o->depth < 0) o->depth = 0;
     if (o->radial <= 0) o->radial = 64;
     if (o->linear_dim <= 0) o->linear_dim = 8;
     if (!(o->slope > 0)) o->slope = 0.1;
     if (o->hidden_mult <= 0) o->hidden_mult = 4;
     if (!(o->embedding_grad > 0)) o->embedding_grad = 0.5;
-    return eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) &&
-           eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees);
+    if (o->depth < 0) eqnn__fail(c, "equiformer: .depth is %d; it cannot be negative", o->depth);
+    if (c->failed || !eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) ||
+        !eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees))
+        return 0;
+    for (int l = 0; l < EQNN__DEGREES; l++)
+        if (a->heads.of[l] && a->dim_head.of[l]) return 1;
+    eqnn__fail(c, "equiformer: .heads \"%.40s\" of .dim_head \"%.40s\" see nothing; one degree or "
+                  "more needs a head and a channel", o->heads, o->dim_head);
+    return 0;
 }
 
 /* --- Equiformer: linear maps and norms, degree by degree --- */
@@ -26111,14 +26167,14 @@ static void eqnn__v1_defaults(eqnn_equiformer_v1_opts *o, const eqnn_equiformer_
     if (!o->node) o->node = "128x0e+64x1e+32x2e";
     if (!o->head) o->head = "32x0e+16x1e+8x2e";
     if (!o->feature) o->feature = "512x0e";
-    if (o->layers <= 0) o->layers = 6;
-    if (o->heads <= 0) o->heads = 4;
-    if (!(o->radius > 0)) o->radius = 5;
-    if (o->functions <= 0) o->functions = 128;
-    if (o->neurons <= 0) o->neurons = 64;
-    if (o->neurons2 <= 0) o->neurons2 = o->neurons;
-    if (!(o->neighbours > 0)) o->neighbours = 15.57930850982666;
-    if (!(o->nodes > 0)) o->nodes = 18.03065905448718;
+    if (o->layers == 0) o->layers = 6;
+    if (o->heads == 0) o->heads = 4;
+    if (o->radius == 0) o->radius = 5;
+    if (o->functions == 0) o->functions = 128;
+    if (o->neurons == 0) o->neurons = 64;
+    if (o->neurons2 == 0) o->neurons2 = o->neurons;
+    if (o->neighbours == 0) o->neighbours = 15.57930850982666;
+    if (o->nodes == 0) o->nodes = 18.03065905448718;
 }
 
 EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
@@ -26197,6 +26253,15 @@ static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
     return m->enter && m->one && m->Y && m->b && !m->c->failed;
 }
 
+static int eqnn__v1_sizes(eqnn_ctx *c, const eqnn_equiformer_v1_opts *o)
+{
+    if (o->layers > 0 && o->heads > 0 && o->functions > 0 && o->neurons > 0 && o->neurons2 > 0 &&
+        o->radius > 0 && o->neighbours > 0 && o->nodes > 0)
+        return 1;
+    eqnn__fail(c, "equiformer_v1: no size may be negative, nor .radius, .neighbours and .nodes");
+    return 0;
+}
+
 static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tensor *pos,
                           const eqnn_graph *g)
 {
@@ -26205,6 +26270,7 @@ static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tens
         eqnn__fail(pos->ctx, "equiformer_v1: there are no messages %d", (int)m->o.messages);
         return 0;
     }
+    if (!eqnn__v1_sizes(pos->ctx, &m->o)) return 0;
     if (species && g && species->count == pos->rows && g->targets == pos->rows &&
         g->sources == pos->rows && (species->range > 0 || species->count == 0))
         return 1;

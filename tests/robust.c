@@ -402,6 +402,122 @@ TEST(custom_operations_name_themselves)
     CHECK(!eqnn_custom(&op, NULL, 1, NULL, 0));
 }
 
+/* Makes a context with these options, which must be refused. */
+static void refused_context(eqnn_opts o, const char *part)
+{
+    eqnn_ctx *c = eqnn_make(&o);
+    CHECK_ERROR(c, part);
+    eqnn_free(c);
+}
+
+TEST(options_of_a_context)
+{
+    eqnn_opts o = test_opts(), good = o;
+    o.lanes = 7;
+    refused_context(o, ".lanes is 7");
+    o = good, o.threads = -3;
+    refused_context(o, ".threads is -3");
+    o = good, o.buffer_size = 100;
+    refused_context(o, ".buffer_size is 100, but there is no .buffer");
+}
+
+TEST(probabilities_out_of_range)
+{
+    static const double bad[3] = { -0.1, 1.1, NAN };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 4, "2x1o");
+    for (int training = 0; training < 2; training++) {
+        eqnn_training(c, training);
+        for (int i = 0; i < 3; i++) {
+            CHECK(!eqnn_irreps_dropout(x, "drop", bad[i], NULL));
+            CHECK_ERROR(c, "irreps_dropout: probability");
+            CHECK(!eqnn_drop_path(x, "drop", bad[i], NULL));
+            CHECK_ERROR(c, "drop_path: probability");
+        }
+    }
+    int example[4] = { 0, 0, 1, 1 };
+    CHECK(!eqnn_irreps_dropout(x, "drop", 0.5, eqnn_ints_make(c, 3, example, 2, 0)));
+    CHECK_ERROR(c, "4 rows and 3 numbers of examples; there must be one a row");
+    CHECK(!eqnn_irreps_dropout(x, "drop", 0.5, eqnn_ints_make(c, 4, example, 0, 0)));
+    CHECK_ERROR(c, "make the numbers of examples with their range");
+}
+
+TEST(norms_need_a_positive_eps)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 3);
+    eqnn_norm_opts o;
+    eqnn_irreps_norm_opts b;
+    memset(&o, 0, sizeof o);
+    memset(&b, 0, sizeof b);
+    o.eps = b.eps = -1;
+    CHECK(!eqnn_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "layer_norm in a: .eps is -1; it must be positive");
+    CHECK(!eqnn_batch_norm(x, "a", &o));
+    CHECK_ERROR(c, "batch_norm in a: .eps is -1");
+    CHECK(!eqnn_irreps_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "irreps_layer_norm: .eps is -1");
+    CHECK(!eqnn_separable_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "separable_layer_norm: .eps is -1");
+    CHECK(!eqnn_irreps_batch_norm(x, "a", &b));
+    CHECK_ERROR(c, "irreps_batch_norm: .eps is -1");
+}
+
+TEST(values_out_of_range)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 3);
+    eqnn_init init;
+    eqnn_radial_opts radial;
+    eqnn_harmonics_opts harmonics;
+    eqnn_schedule s;
+    memset(&init, 0, sizeof init);
+    memset(&radial, 0, sizeof radial);
+    memset(&harmonics, 0, sizeof harmonics);
+    memset(&s, 0, sizeof s);
+    CHECK(!eqnn_huber(x, x, 0));
+    CHECK_ERROR(c, "huber: delta is 0");
+    init.kind = (eqnn_init_kind)11;
+    CHECK(!eqnn_param(c, "w", 1, 3, &init));
+    CHECK_ERROR(c, "\"w\" cannot begin by .kind 11; there are 0 to 10");
+    radial.basis = (eqnn_basis)6;
+    CHECK(!eqnn_radial_basis(eqnn_norm(x), 5, 3, &radial));
+    CHECK_ERROR(c, "radial_basis: there is no .basis 6");
+    harmonics.kind = (eqnn_harmonics_kind)3;
+    CHECK(!eqnn_spherical_harmonics(x, 2, &harmonics));
+    CHECK_ERROR(c, "spherical_harmonics: there is no .kind 3");
+    CHECK(isnan(eqnn_moment(c, EQNN_POW, -2, 1)) && isnan(eqnn_moment(c, EQNN_POW, -0.5, 1)));
+    CHECK_ERROR(c, "second moment");
+    s.kind = EQNN_COSINE;
+    s.rate = 0.1;
+    CHECK_NEAR(eqnn_schedule_rate(&s, 1000), 0.1, 0); /* without .total the rate stays */
+}
+
+TEST(sizes_of_equiformers)
+{
+    static const char *const part[4] = { ".depth is -1", "see nothing", "see nothing",
+                                         "no size may be negative" };
+    static const int kinds[3] = { 0, 1, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_ints *species = eqnn_ints_make(c, 3, kinds, 2, 1);
+    for (int i = 0; i < 4; i++) {
+        eqnn_tensor *pos = test_normal(c, 3, 3);
+        const eqnn_graph *g = eqnn_complete_graph(c, 3, NULL);
+        eqnn_equiformer_opts o;
+        eqnn_equiformer_v1_opts v;
+        memset(&o, 0, sizeof o);
+        memset(&v, 0, sizeof v);
+        o.dim = "4";
+        if (i == 0) o.depth = -1;
+        if (i == 1) o.heads = "0";
+        if (i == 2) o.dim_head = "0";
+        v.radius = -2;
+        CHECK(!(i < 3 ? eqnn_equiformer(NULL, species, pos, g, "m", &o)
+                      : eqnn_equiformer_v1(species, pos, g, "m", &v)));
+        CHECK_ERROR(c, part[i]);
+    }
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 static eqnn_tensor *two_layers(eqnn_ctx *c, int width)
