@@ -402,7 +402,8 @@ typedef enum eqnn_act {
     EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0                         */
     EQNN_ARC                         /* acos(x)/sqrt(1 - x^2) for 0 <= x <= 1, smooth at 1       */
 } eqnn_act;
-/* [1] so that a norm has a value and a gradient (zero) at the zero vector. */
+/* [1] so that a norm has a value and a gradient (zero) at the zero vector. EQNN_LOG is -infinity at
+   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0. */
 
 /* the order-th derivative of f */
 EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order);
@@ -410,9 +411,9 @@ EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name); /* "silu"; an er
 
 EQNN_API eqnn_tensor *eqnn_exp(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_log(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_rsqrt(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x);
+EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x);       /* 0 with all derivatives at 0 and below */
+EQNN_API eqnn_tensor *eqnn_rsqrt(eqnn_tensor *x);      /* 0 with all derivatives at 0 and below */
+EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x); /* 0 with all derivatives at 0           */
 EQNN_API eqnn_tensor *eqnn_square(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_pow(eqnn_tensor *x, double exponent);
 EQNN_API eqnn_tensor *eqnn_sin(eqnn_tensor *x);
@@ -1060,9 +1061,9 @@ EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact);
 /* One act per block of x (EQNN_IDENTITY: none), e3nn's Activation. */
 EQNN_API eqnn_tensor *eqnn_activation(eqnn_tensor *x, const eqnn_act *acts, int exact);
 typedef struct eqnn_gate_spec { /* e3nn's Gate: blocks of scalars, gates and what they gate */
-    const eqnn_irreps *scalars, *gates, *gated;
-    const eqnn_act *act_scalars, *act_gates; /* one per block */
-    int exact;                               /* eqnn_moment's */
+    const eqnn_irreps *scalars, *gates, *gated; /* NULL: none */
+    const eqnn_act *act_scalars, *act_gates;    /* one per block */
+    int exact;                                  /* eqnn_moment's */
 } eqnn_gate_spec;
 /* what eqnn_gate wants */
 EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);
@@ -2799,8 +2800,9 @@ static int eqnn__ints_good(eqnn_ctx *c, int count, const int *values, int range)
 {
     if (!c || c->failed) return 0;
     c->op = "ints";
-    if (count < 0 || range < 0 || (count > 0 && !values))
+    if (count < 0 || range < 0)
         eqnn__fail(c, "ints: %d integers of range %d make no sense", count, range);
+    if (count > 0) eqnn__given(c, values != NULL, "ints", "the integers are");
     for (int i = 0; range > 0 && i < count && !c->failed; i++)
         if (values[i] < 0 || values[i] >= range)
             eqnn__fail(c, "ints: number %d is %d, outside 0..%d", i, values[i], range - 1);
@@ -10247,13 +10249,34 @@ EQNN_API eqnn_tensor *eqnn_uniform(eqnn_ctx *c, const char *name, int rows, int 
 
 /* --- labels of results; inside rules nothing is checked --- */
 
+/* Advice for irreps, in the words for the labels of a matrix group: what they go through has other
+   names. */
+static const char *eqnn__advice(eqnn_ctx *c, const eqnn_label *a, const char *advice)
+{
+    static const char *const words[][2] = {
+        { "eqnn_irreps_linear", "eqnn_rep_linear" },
+        { "eqnn_gate", "eqnn_rep_gate" },
+        { "eqnn_tensor_product", "eqnn_rep_bilinear" },
+        { "eqnn_irreps_layer_norm", "it on invariant numbers" },
+        { "eqnn_irreps_batch_norm", "it on invariant numbers" } };
+    int rep = 0;
+    for (int b = 0; a && b < a->blocks; b++) rep |= a->block[b].type->kind == EQNN_TYPE_REP;
+    for (size_t k = 0; rep && advice && k < sizeof words / sizeof words[0]; k++) {
+        const char *at = strstr(advice, words[k][0]);
+        if (at)
+            advice = eqnn_format(c, "%.*s%s%s", (int)(at - advice), advice, words[k][1],
+                                 at + strlen(words[k][0]));
+    }
+    return advice ? advice : "";
+}
+
 /* Refuses numbers that turn, where an operation cannot follow. */
 static int eqnn__refuse(const eqnn_tensor *x, const char *op, const char *instead)
 {
-    if (x->ctx->in_rule || eqnn__invariant(x->label)) return 0;
-    eqnn__fail(x->ctx, "%s%s%s: %s is not invariant; this would break the symmetry; %s", op,
-               x->ctx->scope_depth ? " in " : "", x->ctx->scope_depth ? x->ctx->scope : "",
-               x->label->name, instead);
+    eqnn_ctx *c = x->ctx;
+    if (c->in_rule || eqnn__invariant(x->label)) return 0;
+    eqnn__fail(c, "%s%s: %s is not invariant; this would break the symmetry; %s", op,
+               eqnn__place(c), x->label->name, eqnn__advice(c, x->label, instead));
     return 1;
 }
 
@@ -10289,11 +10312,10 @@ static int eqnn__label_product(const eqnn_tensor *a, const eqnn_tensor *b, const
     else if (ia && a->cols == 1) *label = b->label;
     else if (eqnn__permuted(a->label) && eqnn__label_same(a->label, b->label)) *label = a->label;
     else {
-        eqnn__fail(
-            a->ctx,
-            "%s: %s times %s column by column would break the symmetry; use eqnn_scale_copies or "
-            "eqnn_tensor_product",
-            op, eqnn__label_text(a->label), eqnn__label_text(b->label));
+        eqnn__fail(a->ctx, "%s: %s times %s column by column would break the symmetry; use %s", op,
+                   eqnn__label_text(a->label), eqnn__label_text(b->label),
+                   eqnn__advice(a->ctx, ia ? b->label : a->label,
+                                "eqnn_scale_copies or eqnn_tensor_product"));
         return 0;
     }
     return 1;
@@ -11220,7 +11242,7 @@ EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x)
 EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p)
 {
     if (eqnn__bad(x, "dropout") ||
-        eqnn__refuse(x, "dropout", "whole copies must drop: use eqnn_scale_copies"))
+        eqnn__refuse(x, "dropout", "whole copies must drop: use eqnn_irreps_dropout"))
         return NULL;
     if (!(p >= 0 && p < 1))
         return eqnn__fail(x->ctx, "dropout %s: probability %g is not in [0,1)", name, p);
@@ -14033,7 +14055,8 @@ static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name
     if (!eqnn__invariant(x->label))
         return eqnn__fail(
             x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
-            x->ctx->scope, name, eqnn__label_text(x->label), instead);
+            x->ctx->scope, name, eqnn__label_text(x->label),
+            eqnn__advice(x->ctx, x->label, instead));
     return x->label ? eqnn_as(x, NULL) : x;
 }
 
@@ -14114,8 +14137,8 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
     if (x && more < 0)
         return eqnn__fail(
             x->ctx,
-            "mlp in %s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
-            x->ctx->scope, widths, at);
+            "mlp%s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
+            eqnn__place(x->ctx), widths, at);
     return eqnn_leave(x);
 }
 
@@ -14176,7 +14199,7 @@ static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "a norm per irrep"), name);
+    x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "eqnn_irreps_layer_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "layer_norm", o.eps)) return NULL;
     return eqnn_leave(eqnn__norm_affine(eqnn__standard(x, o.eps, 0), &o));
 }
@@ -14212,7 +14235,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones;
     memset(&ones, 0, sizeof ones);
     ones.kind = EQNN_INIT_ONES;
-    x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "a norm per irrep"), name);
+    x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
     eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
@@ -19814,11 +19837,23 @@ static const eqnn_act *eqnn__acts_copy(eqnn_ctx *c, const eqnn_act *acts, int n)
     return own;
 }
 
+/* A copy of the spec where irreps that are not given are empty. */
+static int eqnn__gate_spec_of(eqnn_ctx *c, const eqnn_gate_spec *given, eqnn_gate_spec *s)
+{
+    const eqnn_irreps *none = eqnn_irreps_blocks(c, NULL, 0);
+    if (!none || !eqnn__given(c, given != NULL, "gate", "the spec is")) return 0;
+    *s = *given;
+    if (!s->scalars) s->scalars = none;
+    if (!s->gates) s->gates = none;
+    if (!s->gated) s->gated = none;
+    return 1;
+}
+
 static int eqnn__gate_fits(eqnn_ctx *c, const eqnn_gate_spec *s)
 {
-    if (!s || !s->scalars || !s->gates || !s->gated || (s->scalars->blocks && !s->act_scalars) ||
-        (s->gates->blocks && !s->act_gates)) {
-        eqnn__fail(c, "gate%s: irreps or acts are missing (NULL)", eqnn__place(c));
+    if ((s->scalars->blocks && !s->act_scalars) || (s->gates->blocks && !s->act_gates)) {
+        eqnn__fail(c, "gate%s: acts are missing (NULL), one for each block of %s", eqnn__place(c),
+                   s->scalars->blocks && !s->act_scalars ? "scalars" : "gates");
         return 0;
     }
     if (eqnn_irreps_lmax(s->scalars) > 0 || eqnn_irreps_lmax(s->gates) > 0) {
@@ -19832,11 +19867,12 @@ static int eqnn__gate_fits(eqnn_ctx *c, const eqnn_gate_spec *s)
     return 0;
 }
 
-static const eqnn__gate_entry *eqnn__gate_find(eqnn_ctx *c, const eqnn_gate_spec *s)
+static const eqnn__gate_entry *eqnn__gate_find(eqnn_ctx *c, const eqnn_gate_spec *given)
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t || c->failed || !eqnn__gate_fits(c, s)) return NULL;
-    eqnn_gate_spec key = *s;
+    eqnn_gate_spec spec, *s = &spec, key;
+    if (!t || c->failed || !eqnn__gate_spec_of(c, given, s) || !eqnn__gate_fits(c, s)) return NULL;
+    key = *s;
     key.gated = eqnn_irreps_simplify(c, s->gated);
     for (eqnn__gate_entry *e = t->gates; e; e = e->next)
         if (eqnn__gate_same(&e->spec, &key)) return e;

@@ -9273,6 +9273,7 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
 {
     char group[32];
     const char *open = name ? strrchr(name, '(') : NULL;
+    if (!eqnn__given(c, alpha != NULL, "lie_weighed", "the place for alpha is")) return NULL;
     *alpha = 0.2;
     if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
     size_t n = (size_t)(open - name);

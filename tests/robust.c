@@ -518,6 +518,44 @@ TEST(sizes_of_equiformers)
     }
 }
 
+TEST(advice_names_the_layer)
+{
+    static const char *const instead[4] = {
+        "whole copies must drop: use eqnn_irreps_dropout", "use eqnn_irreps_layer_norm",
+        "use eqnn_irreps_batch_norm", "relu in conv1: 2x1o is not invariant" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 2, "2x1o");
+    for (int i = 0; i < 4; i++) {
+        eqnn_tensor *y = eqnn_enter(x, "conv1");
+        CHECK(!(i == 0   ? eqnn_dropout(y, "a", 0.5)
+                : i == 1 ? eqnn_layer_norm(y, "a", NULL)
+                : i == 2 ? eqnn_batch_norm(y, "a", NULL)
+                         : eqnn_relu(y)));
+        CHECK_ERROR(c, instead[i]);
+    }
+    eqnn_mlp(eqnn_norm_copies(x), "m", "3,x", NULL);
+    CHECK_ERROR(c, "mlp in m: ");
+    CHECK(!eqnn_ints_make(c, 2, NULL, 3, 0));
+    CHECK_ERROR(c, "ints: the integers are missing (NULL)");
+}
+
+/* What they are at 0 and below, so that norms have values and gradients there. */
+TEST(roots_and_logarithms_at_zero)
+{
+    static const double at[2] = { 0, -4 };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_from_double(c, 1, 2, at);
+    for (int order = 0; order < 4; order++) {
+        for (int k = 0; k < 2; k++) {
+            CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, 0.5, order), 0, k), 0, 0);
+            CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, -0.5, order), 0, k), 0, 0);
+        }
+        CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, -1, order), 0, 0), 0, 0);
+        if (order) CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_LOG, 0, order), 0, 0), 0, 0);
+    }
+    CHECK(eqnn_at(eqnn_log(x), 0, 0) == -INFINITY && isnan(eqnn_at(eqnn_log(x), 0, 1)));
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 static eqnn_tensor *two_layers(eqnn_ctx *c, int width)
