@@ -26220,7 +26220,7 @@ EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
                                         "md17 l3"};
     int k = 0;
     while (k < 6 && (!which || strcmp(which, names[k]))) k++;
-    if (!c || !opts) return 0;
+    if (!c || !eqnn__given(c, opts != NULL, "equiformer_v1", "the options are")) return 0;
     if (k == 6) return eqnn__fail(c, "equiformer_v1: there is no preset \"%.80s\"; there are qm9, "
                                      "qm9 linear, qm9 dot, qm9 e3, md17, md17 l3",
                                   which ? which : "NULL") != NULL;

@@ -282,7 +282,7 @@ TEST(mistakes_are_sentences)
     eqnn_clear(c);
 }
 
-/* ---- what is missing or out of range ---------------------------------------------------------- */
+/* ---- what is missing or out of range -------------------------------------------------------- */
 
 static eqnn_tensor *squared(eqnn_tensor *const *x, int n, void *user)
 {
