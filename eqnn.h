@@ -228,8 +228,8 @@ typedef struct eqnn_opts {
    put on the stream several at once, and this call puts those before it there. */
 EQNN_API void *eqnn_stream(eqnn_ctx *c);
 
-/* A new context, or NULL when there is no memory for it. One whose device cannot be used has an
-   error that says why. */
+/* A new context, or NULL when there is no memory for it. One whose options or device cannot be used
+   has an error that says why. */
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
 
@@ -354,8 +354,9 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
 /* Adds dy/dw to the gradient of every parameter w. Unrecorded; several times a step if need be. */
 EQNN_API int eqnn_backward(eqnn_tensor *y);
 
-/* A block that is recomputed in backward instead of remembered. f must depend only on x[], user and
-   parameters. Its rule is a checkpoint again, so it may stand inside forces, and hold some. */
+/* A block that is recomputed in backward instead of remembered. f must depend only on x[] (one or
+   more: without one there is no context, and the result is NULL), user and parameters. Its rule is
+   a checkpoint again, so it may stand inside forces, and hold some. */
 typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
@@ -417,7 +418,8 @@ typedef enum eqnn_act {
     EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0                         */
     EQNN_ARC                         /* acos(x)/sqrt(1 - x^2) for 0 <= x <= 1, smooth at 1       */
 } eqnn_act;
-/* [1] so that a norm has a value and a gradient (zero) at the zero vector. */
+/* [1] so that a norm has a value and a gradient (zero) at the zero vector. EQNN_LOG is -infinity at
+   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0. */
 
 /* the order-th derivative of f */
 EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order);
@@ -425,9 +427,9 @@ EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name); /* "silu"; an er
 
 EQNN_API eqnn_tensor *eqnn_exp(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_log(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_rsqrt(eqnn_tensor *x);
-EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x);
+EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x);       /* 0 with all derivatives at 0 and below */
+EQNN_API eqnn_tensor *eqnn_rsqrt(eqnn_tensor *x);      /* 0 with all derivatives at 0 and below */
+EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x); /* 0 with all derivatives at 0           */
 EQNN_API eqnn_tensor *eqnn_square(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_pow(eqnn_tensor *x, double exponent);
 EQNN_API eqnn_tensor *eqnn_sin(eqnn_tensor *x);
@@ -500,6 +502,7 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment);
 EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x); /* [rows,1], a constant */
 
 EQNN_API eqnn_tensor *eqnn_concat(eqnn_tensor *a, eqnn_tensor *b); /* columns side by side */
+/* n tensors, one or more: without one there is no context, and the result is NULL */
 EQNN_API eqnn_tensor *eqnn_concat_n(eqnn_tensor *const *x, int n);
 EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n); /* rows on top of rows */
 EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first_col, int cols); /* on block borders */
@@ -760,7 +763,7 @@ typedef struct eqnn_schedule {
     int64_t every;    /* default: the rate stays                                                */
     int64_t warmup;   /* steps of linear growth before all this; default none                   */
     double first;     /* where that growth begins; default 0                                    */
-    int64_t total;    /* cosine: steps in all, warm-up included                                 */
+    int64_t total;    /* cosine: steps in all, warm-up included; default: the rate stays        */
     double least;     /* never below after the warm-up; default no limit                        */
     int overlap;      /* the warm-up and all this begin together, and are multiplied            */
 } eqnn_schedule;
@@ -853,7 +856,7 @@ EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4]);
 EQNN_API void eqnn_rotation_random(eqnn_ctx *c, const char *name, int improper, double R[9]);
 
 /* 3j tensor C [2l1+1][2l2+1][2l3+1] of unit norm with e3nn's signs; 0 when the triangle fails or a
-   degree is above 32, which is also the limit of products and of D. */
+   degree is above 32, which is also the limit of products and of D, or when C is NULL. */
 EQNN_API int eqnn_wigner_3j(int l1, int l2, int l3, double *C);
 /* D^l [2l+1][2l+1] of an orthogonal matrix; improper R gives the natural parity (-1)^l. */
 EQNN_API void eqnn_wigner_D(int l, const double R[9], double *D);
@@ -1075,9 +1078,9 @@ EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact);
 /* One act per block of x (EQNN_IDENTITY: none), e3nn's Activation. */
 EQNN_API eqnn_tensor *eqnn_activation(eqnn_tensor *x, const eqnn_act *acts, int exact);
 typedef struct eqnn_gate_spec { /* e3nn's Gate: blocks of scalars, gates and what they gate */
-    const eqnn_irreps *scalars, *gates, *gated;
-    const eqnn_act *act_scalars, *act_gates; /* one per block */
-    int exact;                               /* eqnn_moment's */
+    const eqnn_irreps *scalars, *gates, *gated; /* NULL: none */
+    const eqnn_act *act_scalars, *act_gates;    /* one per block */
+    int exact;                                  /* eqnn_moment's */
 } eqnn_gate_spec;
 /* what eqnn_gate wants */
 EQNN_API const eqnn_irreps *eqnn_gate_in(eqnn_ctx *c, const eqnn_gate_spec *s);
@@ -1944,6 +1947,21 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...)
     return NULL;
 }
 
+/* 1 when what an operation needs was given; else the sentence says what is missing. */
+static int eqnn__given(eqnn_ctx *c, int there, const char *op, const char *what)
+{
+    if (!there) eqnn__fail(c, "%s: %s missing (NULL)", op, what);
+    return there;
+}
+
+/* " in layers.0.first", for sentences */
+static const char *eqnn__place(eqnn_ctx *c)
+{
+    size_t n = strlen(c->scope);
+    while (n > 0 && c->scope[n - 1] == '.') n--;
+    return n ? eqnn_format(c, " in %.*s", (int)n, c->scope) : "";
+}
+
 EQNN_API const char *eqnn_error(const eqnn_ctx *c)
 {
     if (!c) return "no context: eqnn_make found no memory";
@@ -2343,6 +2361,17 @@ static eqnn_ctx *eqnn__ctx_alloc(const eqnn_opts *o)
     return c;
 }
 
+static void eqnn__opts_check(eqnn_ctx *c, const eqnn_opts *o)
+{
+    int n = o->lanes;
+    if (n && n != 1 && n != 4 && n != 8 && n != 16)
+        eqnn__fail(c, "make: .lanes is %d; 16, 8, 4 and 1 are possible, and 0 for the widest", n);
+    if (o->threads < 0)
+        eqnn__fail(c, "make: .threads is %d; 0 stands for all there are", o->threads);
+    if (o->buffer_size && !o->buffer)
+        eqnn__fail(c, "make: .buffer_size is %zu, but there is no .buffer (NULL)", o->buffer_size);
+}
+
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
 {
     eqnn_opts o;
@@ -2366,6 +2395,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->lasting_numbers = &c->lasting;
     c->sum = &c->sum_here;
     c->op = "make";
+    eqnn__opts_check(c, &o);
     eqnn__device_begin(c, o.device, o.lanes);
     c->op = NULL;
     return c;
@@ -2760,6 +2790,8 @@ EQNN_API double eqnn_value(const eqnn_tensor *x)
 EQNN_API int eqnn_read(const eqnn_tensor *x, eqnn_real *out)
 {
     if (eqnn__bad(x, "read")) return 0;
+    if (!eqnn__given(x->ctx, out || !eqnn__count(x), "read", "the place for the numbers is"))
+        return 0;
     return eqnn__copy_out(x->ctx, out, x->data, eqnn__count(x) * sizeof *out);
 }
 
@@ -2839,8 +2871,9 @@ static int eqnn__ints_good(eqnn_ctx *c, int count, const int *values, int range)
 {
     if (!c || c->failed) return 0;
     c->op = "ints";
-    if (count < 0 || range < 0 || (count > 0 && !values))
+    if (count < 0 || range < 0)
         eqnn__fail(c, "ints: %d integers of range %d make no sense", count, range);
+    if (count > 0) eqnn__given(c, values != NULL, "ints", "the integers are");
     for (int i = 0; range > 0 && i < count && !c->failed; i++)
         if (values[i] < 0 || values[i] >= range)
             eqnn__fail(c, "ints: number %d is %d, outside 0..%d", i, values[i], range - 1);
@@ -9569,8 +9602,10 @@ static eqnn_tensor *eqnn__one(eqnn_tensor *y, const char *op)
 
 EQNN_API int eqnn_grads(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx)
 {
-    for (int i = 0; i < n; i++) dx[i] = NULL;
+    for (int i = 0; dx && i < n; i++) dx[i] = NULL;
     eqnn_tensor *one = eqnn__one(y, "grad");
+    if (one && !eqnn__given(y->ctx, (x && dx) || n <= 0, "grads", "x or the place for dx is"))
+        return 0;
     return one ? eqnn_vjps(y, one, x, n, dx) : 0;
 }
 
@@ -9780,9 +9815,10 @@ static eqnn__checkpoint *eqnn__checkpoint_make(eqnn_ctx *c, eqnn_function f, int
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], "checkpoint")) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], "checkpoint")) return NULL;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], "checkpoint")) return NULL;
+    if (!eqnn__given(x[0]->ctx, f != NULL, "checkpoint", "the function is")) return NULL;
     eqnn__checkpoint *k = eqnn__checkpoint_make(x[0]->ctx, f, n, user, user_size);
     return k ? eqnn__checkpoint_run(x[0]->ctx, k, x, n) : NULL;
 }
@@ -10005,7 +10041,7 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
                                       eqnn_tensor *const *x, int n, const void *user,
                                       size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], "reversible")) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], "reversible")) return NULL;
     eqnn_ctx *c = x[0]->ctx;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], "reversible")) return NULL;
@@ -10035,10 +10071,14 @@ typedef struct eqnn__custom { eqnn_custom_op op; void *user; } eqnn__custom;
 EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *x, int n,
                                   const void *user, size_t user_size)
 {
-    if (n < 1 || eqnn__bad(x[0], op->name)) return NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], op && op->name ? op->name : "custom")) return NULL;
+    eqnn_ctx *c = x[0]->ctx;
+    if (!eqnn__given(c, op && op->name, "custom", "the operation or its name is") ||
+        !eqnn__given(c, op->value != NULL, op->name, "its value function is") ||
+        !eqnn__given(c, op->rule != NULL, op->name, "its rule is"))
+        return NULL;
     for (int i = 1; i < n; i++)
         if (eqnn__bad2(x[0], x[i], op->name)) return NULL;
-    eqnn_ctx *c = x[0]->ctx;
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
@@ -10055,6 +10095,24 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     return y;
 }
 
+/* Every cotangent that was wanted must be there, and of its input's size. */
+static int eqnn__custom_fits(eqnn__sweep *s, const eqnn__node *n, const char *name,
+                             eqnn_tensor *const *dx)
+{
+    for (int i = 0; i < n->n_in && !s->c->failed; i++) {
+        const eqnn_tensor *x = n->in[i];
+        if (!eqnn__wants(s, n, i) || (dx[i] && dx[i]->rows == x->rows && dx[i]->cols == x->cols))
+            continue;
+        if (dx[i])
+            eqnn__fail(s->c, "%s: its rule gave a cotangent [%d,%d] of input %d, which is [%d,%d]",
+                       name, dx[i]->rows, dx[i]->cols, i, x->rows, x->cols);
+        else
+            eqnn__fail(s->c, "%s: its rule gave no cotangent of input %d, which is wanted", name,
+                       i);
+    }
+    return !s->c->failed;
+}
+
 static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
 {
     eqnn_ctx *c = s->c;
@@ -10069,6 +10127,7 @@ static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
     }
     int ok = k->op.rule(n->in, n->n_in, n->out[0], eqnn__cotangent(s, n, 0), want, dx, k->user);
     if (!ok) eqnn__fail(c, "%s: its rule failed", k->op.name);
+    ok = ok && eqnn__custom_fits(s, n, k->op.name, dx);
     for (int i = 0; ok && i < n->n_in; i++) eqnn__give(s, n, i, dx[i]);
 }
 
@@ -10269,7 +10328,7 @@ static void eqnn__scratch_end(eqnn_ctx *c, eqnn__scratch_mark m)
 static eqnn_tensor *eqnn__draw(eqnn_ctx *c, const char *name, int rows, int cols, int kind,
                                double p)
 {
-    if (!c || c->failed) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name != NULL, "random", "the name is")) return NULL;
     c->op = "random";
     eqnn_tensor *x = eqnn__new(c, rows, cols);
     if (x)
@@ -10290,13 +10349,34 @@ EQNN_API eqnn_tensor *eqnn_uniform(eqnn_ctx *c, const char *name, int rows, int 
 
 /* --- labels of results; inside rules nothing is checked --- */
 
+/* Advice for irreps, in the words for the labels of a matrix group: what they go through has other
+   names. */
+static const char *eqnn__advice(eqnn_ctx *c, const eqnn_label *a, const char *advice)
+{
+    static const char *const words[][2] = {
+        { "eqnn_irreps_linear", "eqnn_rep_linear" },
+        { "eqnn_gate", "eqnn_rep_gate" },
+        { "eqnn_tensor_product", "eqnn_rep_bilinear" },
+        { "eqnn_irreps_layer_norm", "it on invariant numbers" },
+        { "eqnn_irreps_batch_norm", "it on invariant numbers" } };
+    int rep = 0;
+    for (int b = 0; a && b < a->blocks; b++) rep |= a->block[b].type->kind == EQNN_TYPE_REP;
+    for (size_t k = 0; rep && advice && k < sizeof words / sizeof words[0]; k++) {
+        const char *at = strstr(advice, words[k][0]);
+        if (at)
+            advice = eqnn_format(c, "%.*s%s%s", (int)(at - advice), advice, words[k][1],
+                                 at + strlen(words[k][0]));
+    }
+    return advice ? advice : "";
+}
+
 /* Refuses numbers that turn, where an operation cannot follow. */
 static int eqnn__refuse(const eqnn_tensor *x, const char *op, const char *instead)
 {
-    if (x->ctx->in_rule || eqnn__invariant(x->label)) return 0;
-    eqnn__fail(x->ctx, "%s%s%s: %s is not invariant; this would break the symmetry; %s", op,
-               x->ctx->scope_depth ? " in " : "", x->ctx->scope_depth ? x->ctx->scope : "",
-               x->label->name, instead);
+    eqnn_ctx *c = x->ctx;
+    if (c->in_rule || eqnn__invariant(x->label)) return 0;
+    eqnn__fail(c, "%s%s: %s is not invariant; this would break the symmetry; %s", op,
+               eqnn__place(c), x->label->name, eqnn__advice(c, x->label, instead));
     return 1;
 }
 
@@ -10332,11 +10412,10 @@ static int eqnn__label_product(const eqnn_tensor *a, const eqnn_tensor *b, const
     else if (ia && a->cols == 1) *label = b->label;
     else if (eqnn__permuted(a->label) && eqnn__label_same(a->label, b->label)) *label = a->label;
     else {
-        eqnn__fail(
-            a->ctx,
-            "%s: %s times %s column by column would break the symmetry; use eqnn_scale_copies or "
-            "eqnn_tensor_product",
-            op, eqnn__label_text(a->label), eqnn__label_text(b->label));
+        eqnn__fail(a->ctx, "%s: %s times %s column by column would break the symmetry; use %s", op,
+                   eqnn__label_text(a->label), eqnn__label_text(b->label),
+                   eqnn__advice(a->ctx, ia ? b->label : a->label,
+                                "eqnn_scale_copies or eqnn_tensor_product"));
         return 0;
     }
     return 1;
@@ -10414,6 +10493,7 @@ static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_t
 
 EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name)
 {
+    if (!eqnn__given(c, name != NULL, "act_find", "the name is")) return EQNN_IDENTITY;
     for (int i = 0; i < EQNN__ACTS; i++)
         if (!strcmp(name, eqnn__act_names[i])) return (eqnn_act)i;
     eqnn__fail(c,
@@ -11083,7 +11163,7 @@ static int eqnn__concat_fits(eqnn_tensor *const *x, int n, int columns, int *tot
 {
     const char *op = columns ? "concat" : "stack";
     int64_t sum = 0;
-    if (n < 1 || eqnn__bad(x[0], op)) return 0;
+    if (!x || n < 1 || eqnn__bad(x[0], op)) return 0;
     for (int i = 0; i < n; i++) {
         if (i > 0 && eqnn__bad2(x[0], x[i], op)) return 0;
         if (columns ? x[i]->rows != x[0]->rows : x[i]->cols != x[0]->cols) {
@@ -11262,7 +11342,7 @@ EQNN_API eqnn_tensor *eqnn_norm(eqnn_tensor *x)
 EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p)
 {
     if (eqnn__bad(x, "dropout") ||
-        eqnn__refuse(x, "dropout", "whole copies must drop: use eqnn_scale_copies"))
+        eqnn__refuse(x, "dropout", "whole copies must drop: use eqnn_irreps_dropout"))
         return NULL;
     if (!(p >= 0 && p < 1))
         return eqnn__fail(x->ctx, "dropout %s: probability %g is not in [0,1)", name, p);
@@ -11294,6 +11374,8 @@ EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target)
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta)
 {
     eqnn_tensor *d = eqnn_abs(eqnn__residual(x, target, "huber"));
+    if (d && !(delta > 0))
+        return eqnn__fail(d->ctx, "huber: delta is %g; it must be positive", delta);
     eqnn_tensor *m = d ? eqnn_min(d, eqnn_full(d->ctx, 1, 1, delta)) : NULL;
     return eqnn_mean(eqnn_mul(m, eqnn_sub(d, eqnn_scale(m, 0.5))));
 }
@@ -11308,7 +11390,7 @@ EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes
 
 EQNN_API void eqnn_random(eqnn_ctx *c, const char *name, int normal, size_t n, double *out)
 {
-    if (!c) return;
+    if (!c || !eqnn__given(c, name && (out || !n), "random", "the name or the place is")) return;
     uint64_t stream = eqnn__stream(eqnn__name_key(c, name), c->tick);
     for (size_t i = 0; i < n; i++)
         out[i] = normal ? eqnn__normal(stream, i) : eqnn__uniform(stream, i);
@@ -11411,9 +11493,15 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
                                        int order, double h)
 {
     double worst = 0;
-    if (n < 1 || eqnn__bad(x[0], "check_derivatives")) return NAN;
+    if (!x || n < 1 || eqnn__bad(x[0], "check_derivatives") ||
+        !eqnn__given(x[0]->ctx, f != NULL, "check_derivatives", "the function is"))
+        return NAN;
+    if (order < 1 || order > 2) {
+        eqnn__fail(x[0]->ctx, "check_derivatives: order %d; 1 and 2 are checked", order);
+        return NAN;
+    }
     if (h <= 0) h = sizeof(eqnn_real) == 8 ? 1e-5 : 5e-3;
-    for (int k = 1; k <= order && k <= 2; k++) {
+    for (int k = 1; k <= order; k++) {
         double e = eqnn__check_order(f, x, n, user, k, h);
         if (!(e <= worst)) worst = e;
     }
@@ -11810,7 +11898,8 @@ static void eqnn__onces_drop(eqnn_ctx *c)
    parameters. */
 EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user)
 {
-    if (!c || c->failed) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name && f, "once", "the name or the maker is"))
+        return NULL;
     if (c->own_tape || c->in_rule || c->recycler) return f(c, user);
     int d = c->scope_depth;
     uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
@@ -12219,7 +12308,10 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     memset(&o, 0, sizeof o);
     if (w->buffer) o.kind = EQNN_INIT_ZEROS;
     if (init) o = *init;
-    if (!eqnn__slab_place(c, w)) return 0;
+    if ((int)o.kind < 0 || o.kind > EQNN_INIT_ORTHOGONAL)
+        eqnn__fail(c, "%s: \"%.200s\" cannot begin by .kind %d; there are 0 to %d", c->op, w->name,
+                   (int)o.kind, (int)EQNN_INIT_ORTHOGONAL);
+    if (c->failed || !eqnn__slab_place(c, w)) return 0;
     eqnn__slab *s = &p->slab[w->slab];
     w->tensor = eqnn__weight_tensor(c, w, s->value + w->offset);
     size_t n = eqnn__weight_count(w);
@@ -14066,7 +14158,8 @@ static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name
     if (!eqnn__invariant(x->label))
         return eqnn__fail(
             x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
-            x->ctx->scope, name, eqnn__label_text(x->label), instead);
+            x->ctx->scope, name, eqnn__label_text(x->label),
+            eqnn__advice(x->ctx, x->label, instead));
     return x->label ? eqnn_as(x, NULL) : x;
 }
 
@@ -14147,8 +14240,8 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
     if (x && more < 0)
         return eqnn__fail(
             x->ctx,
-            "mlp in %s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
-            x->ctx->scope, widths, at);
+            "mlp%s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
+            eqnn__place(x->ctx), widths, at);
     return eqnn_leave(x);
 }
 
@@ -14180,9 +14273,18 @@ static eqnn_norm_opts eqnn__norm_defaults(const eqnn_norm_opts *opts)
     eqnn_norm_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!(o.eps > 0)) o.eps = 1e-5;
+    if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
     if (!(o.momentum > 0)) o.momentum = 0.1;
     return o;
+}
+
+/* What is added under a root must be positive. */
+static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
+{
+    if (!(eps > 0))
+        eqnn__fail(c, "%s%s: .eps is %g; it must be positive, or 0 for the default", op,
+                   eqnn__place(c), eps);
+    return eps > 0;
 }
 
 /* y "weight" + "bias" */
@@ -14201,8 +14303,8 @@ static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
 EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "a norm per irrep"), name);
-    if (!x) return NULL;
+    x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "eqnn_irreps_layer_norm"), name);
+    if (!x || !eqnn__eps_good(x->ctx, "layer_norm", o.eps)) return NULL;
     return eqnn_leave(eqnn__norm_affine(eqnn__standard(x, o.eps, 0), &o));
 }
 
@@ -14237,8 +14339,8 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones;
     memset(&ones, 0, sizeof ones);
     ones.kind = EQNN_INIT_ONES;
-    x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "a norm per irrep"), name);
-    if (!x) return NULL;
+    x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
+    if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
     eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
     if (!mean || !var) return NULL;
@@ -14309,7 +14411,9 @@ EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads)
 
 EQNN_API int eqnn_parts_run(eqnn_parts *p, eqnn_part f, void *user)
 {
-    if (!p || !p->parts || p->owner->failed) return 0;
+    if (!p || !p->parts || p->owner->failed ||
+        !eqnn__given(p->owner, f != NULL, "parts_run", "the function is"))
+        return 0;
     for (int i = 0; i < p->parts; i++) {
         p->worker[i]->tick = p->owner->tick;
         p->worker[i]->training = p->owner->training;
@@ -15448,7 +15552,11 @@ EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text)
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks)
 {
     eqnn_block *b = eqnn__block_list(c, blocks > 0 ? (size_t)blocks : 0);
-    if (!b) return NULL;
+    if (!b || !eqnn__given(c, mul_l_p || blocks <= 0, "irreps_blocks", "the list is")) return NULL;
+    if (blocks < 0) {
+        eqnn__fail(c, "irreps_blocks: %d blocks; there must be none or more", blocks);
+        return NULL;
+    }
     for (int i = 0; i < blocks; i++) {
         int copies = mul_l_p[i][0], l = mul_l_p[i][1], p = mul_l_p[i][2];
         if (copies < 0 || l < 0 || l > 1000000 || (p != 1 && p != -1)) {
@@ -15459,7 +15567,7 @@ EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)
         b[i].copies = copies;
         b[i].type = eqnn__irrep(c, l, p);
     }
-    return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks > 0 ? blocks : 0);
+    return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks);
 }
 
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax)
@@ -15695,6 +15803,7 @@ EQNN_API void eqnn_axis_rotation(const double R[9], double axis[3], double *angl
 EQNN_API void eqnn_rotation_random(eqnn_ctx *c, const char *name, int improper, double R[9])
 {
     double q[5] = { 1, 0, 0, 0, 1 };
+    if (!eqnn__given(c, R != NULL, "rotation_random", "the place for R is")) return;
     if (c) eqnn_random(c, name, 1, 5, q);
     eqnn_rotation_quaternion(q, R);
     if (improper && q[4] < 0)
@@ -15804,7 +15913,7 @@ static void eqnn__add_to_real(const eqnn__cg *g, int m1, int m2, double value, d
 EQNN_API int eqnn_wigner_3j(int l1, int l2, int l3, double *C)
 {
     int top = l1 > l2 ? l1 : l2;
-    if (l1 < 0 || l2 < 0 || l3 < 0 || (l3 > top ? l3 : top) > EQNN__LMAX) return 0;
+    if (!C || l1 < 0 || l2 < 0 || l3 < 0 || (l3 > top ? l3 : top) > EQNN__LMAX) return 0;
     if (l1 > l2 + l3 || l2 > l1 + l3 || l3 > l1 + l2) return 0;
     double column[2 * EQNN__LMAX + 1], mirror = (l1 + l2 - l3) % 2 ? -1 : 1;
     size_t size = (size_t)(2 * l1 + 1) * (size_t)(2 * l2 + 1) * (size_t)(2 * l3 + 1);
@@ -15867,6 +15976,7 @@ static EQNN__MAYBE_UNUSED const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, i
    and sum over m of (P^l_m)^2 = (2l+1) r^(2l). Component m of degree l stands at l^2 + l + m. */
 EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y)
 {
+    if (!r || !Y) return;
     double x = r[0], y = r[1], z = r[2], r2 = x * x + y * y + z * z;
     double A = 1, B = 0, Fmm = 1;
     for (int m = 0; m <= lmax; m++) {
@@ -16020,7 +16130,7 @@ static void eqnn__irrep_D(const eqnn_type *t, const double R[9], eqnn__strided D
 
 EQNN_API void eqnn_irreps_D(const eqnn_irreps *a, const double R[9], double *D)
 {
-    if (!a) return;
+    if (!a || !R || !D) return;
     size_t n = (size_t)a->cols;
     memset(D, 0, n * n * sizeof *D);
     for (int i = 0; i < a->blocks; i++) {
@@ -16094,7 +16204,8 @@ static int eqnn__rotate_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_
 EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
 {
     eqnn_custom_op op;
-    if (eqnn__bad(x, "rotate")) return NULL;
+    if (eqnn__bad(x, "rotate") || !eqnn__given(x->ctx, R != NULL, "rotate", "the matrix R is"))
+        return NULL;
     if (!x->label) return x;
     op.name = "rotate";
     op.value = eqnn__rotate_value;
@@ -16157,8 +16268,14 @@ static double eqnn__check_symmetry(eqnn_function f, eqnn_tensor *const *x, int n
                                    const int *points, int trials, double *absolute)
 {
     if (absolute) *absolute = NAN;
+    const char *op = points ? "check_translation" : "check_equivariance";
     for (int i = 0; i < n; i++)
-        if (eqnn__bad(x[i], points ? "check_translation" : "check_equivariance")) return NAN;
+        if (!x || eqnn__bad(x[i], op)) return NAN;
+    if (n > 0 && !eqnn__given(x[0]->ctx, f != NULL, op, "the function is")) return NAN;
+    if (n > 0 && trials < 1) {
+        eqnn__fail(x[0]->ctx, "%s: %d trials show nothing; there must be one or more", op, trials);
+        return NAN;
+    }
     eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
     if (!y) return NAN;
     double size = eqnn__largest(y, NULL), error = 0;
@@ -16238,14 +16355,6 @@ static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
     void *p = eqnn__step_alloc(c, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;
-}
-
-/* " in layers.0.first", for sentences */
-static const char *eqnn__place(eqnn_ctx *c)
-{
-    size_t n = strlen(c->scope);
-    while (n > 0 && c->scope[n - 1] == '.') n--;
-    return n ? eqnn_format(c, " in %.*s", (int)n, c->scope) : "";
 }
 
 /* Labels a tensor that was just made. */
@@ -16603,6 +16712,8 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                           eqnn__place(c), r->rows, r->cols, eqnn__label_text(a));
     if (lmax < 0 || lmax > 1000)
         return eqnn__fail(c, "spherical_harmonics: degree %d is not possible", lmax);
+    if (opts && ((int)opts->kind < 0 || opts->kind > EQNN_NORM))
+        return eqnn__fail(c, "spherical_harmonics: there is no .kind %d", (int)opts->kind);
     const eqnn_irreps *label = eqnn__harmonics_label(c, lmax, a ? a->block[0].type->p : -1);
     r = eqnn__bare(r);
     if (opts && opts->normalize) r = eqnn__unit(r);
@@ -16695,6 +16806,8 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
     if (number < 1 || !(end > o.start))
         return eqnn__fail(x->ctx, "radial_basis: %d functions from %g to %g are not possible",
                           number, o.start, end);
+    if ((int)o.basis < 0 || o.basis > EQNN_EXP_NORMAL)
+        return eqnn__fail(x->ctx, "radial_basis: there is no .basis %d", (int)o.basis);
     double scale = o.unscaled ? 1 : sqrt((double)number);
     x = eqnn__bare(x);
     if (!x) return NULL;
@@ -17105,7 +17218,13 @@ EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *i
                                                const eqnn_product_opts *opts)
 {
     eqnn_product key;
-    if (!eqnn__product_start(c, &key, EQNN__PRODUCT_MADE, in1, in2, out, opts)) return NULL;
+    if (!eqnn__product_start(c, &key, EQNN__PRODUCT_MADE, in1, in2, out, opts) ||
+        !eqnn__given(c, paths || n <= 0, "product", "the list of paths is"))
+        return NULL;
+    if (n < 0) {
+        eqnn__fail(c, "product%s: %d paths; there must be none or more", eqnn__place(c), n);
+        return NULL;
+    }
     const eqnn_product *p = eqnn__product_find(c, &key, paths, n);
     return p || c->failed ? p : eqnn__product_new(c, &key, out, paths, n);
 }
@@ -19586,6 +19705,7 @@ static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
         if (e->act == act && e->p == p) return e->value;
     eqnn__moment_entry *e = t ? (eqnn__moment_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
     double value = eqnn__moment_integral(act, p);
+    if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
         eqnn__fail(c, "moment%s: activation %d has no second moment", eqnn__place(c), (int)act);
         return NAN;
@@ -19828,11 +19948,23 @@ static const eqnn_act *eqnn__acts_copy(eqnn_ctx *c, const eqnn_act *acts, int n)
     return own;
 }
 
+/* A copy of the spec where irreps that are not given are empty. */
+static int eqnn__gate_spec_of(eqnn_ctx *c, const eqnn_gate_spec *given, eqnn_gate_spec *s)
+{
+    const eqnn_irreps *none = eqnn_irreps_blocks(c, NULL, 0);
+    if (!none || !eqnn__given(c, given != NULL, "gate", "the spec is")) return 0;
+    *s = *given;
+    if (!s->scalars) s->scalars = none;
+    if (!s->gates) s->gates = none;
+    if (!s->gated) s->gated = none;
+    return 1;
+}
+
 static int eqnn__gate_fits(eqnn_ctx *c, const eqnn_gate_spec *s)
 {
-    if (!s || !s->scalars || !s->gates || !s->gated || (s->scalars->blocks && !s->act_scalars) ||
-        (s->gates->blocks && !s->act_gates)) {
-        eqnn__fail(c, "gate%s: irreps or acts are missing (NULL)", eqnn__place(c));
+    if ((s->scalars->blocks && !s->act_scalars) || (s->gates->blocks && !s->act_gates)) {
+        eqnn__fail(c, "gate%s: acts are missing (NULL), one for each block of %s", eqnn__place(c),
+                   s->scalars->blocks && !s->act_scalars ? "scalars" : "gates");
         return 0;
     }
     if (eqnn_irreps_lmax(s->scalars) > 0 || eqnn_irreps_lmax(s->gates) > 0) {
@@ -19846,11 +19978,12 @@ static int eqnn__gate_fits(eqnn_ctx *c, const eqnn_gate_spec *s)
     return 0;
 }
 
-static const eqnn__gate_entry *eqnn__gate_find(eqnn_ctx *c, const eqnn_gate_spec *s)
+static const eqnn__gate_entry *eqnn__gate_find(eqnn_ctx *c, const eqnn_gate_spec *given)
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t || c->failed || !eqnn__gate_fits(c, s)) return NULL;
-    eqnn_gate_spec key = *s;
+    eqnn_gate_spec spec, *s = &spec, key;
+    if (!t || c->failed || !eqnn__gate_spec_of(c, given, s) || !eqnn__gate_fits(c, s)) return NULL;
+    key = *s;
     key.gated = eqnn_irreps_simplify(c, s->gated);
     for (eqnn__gate_entry *e = t->gates; e; e = e->next)
         if (eqnn__gate_same(&e->spec, &key)) return e;
@@ -20349,8 +20482,20 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
 static int eqnn__examples_fit(const eqnn_tensor *x, const eqnn_ints *example, const char *op)
 {
     if (!example || (example->count == x->rows && example->range > 0)) return 1;
-    eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples, which must have a range", op,
-               eqnn__place(x->ctx), x->rows, example->count);
+    if (example->count != x->rows)
+        eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples; there must be one a row", op,
+                   eqnn__place(x->ctx), x->rows, example->count);
+    else
+        eqnn__fail(x->ctx, "%s%s: make the numbers of examples with their range, how many examples "
+                           "there are", op, eqnn__place(x->ctx));
+    return 0;
+}
+
+/* Is p a probability? */
+static int eqnn__share_good(eqnn_ctx *c, const char *op, double p)
+{
+    if (p >= 0 && p <= 1) return 1;
+    eqnn__fail(c, "%s%s: probability %g is not in [0,1]", op, eqnn__place(c), p);
     return 0;
 }
 
@@ -20361,9 +20506,11 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     const char *op = "irreps_batch_norm";
     memset(&a, 0, sizeof a);
     if (opts) a.o = *opts;
-    if (!(a.o.eps > 0)) a.o.eps = 1e-5;
+    if (a.o.eps == 0) a.o.eps = 1e-5;
     if (!(a.o.momentum > 0)) a.o.momentum = 0.1;
-    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op)) return NULL;
+    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
+        !eqnn__eps_good(x->ctx, op, a.o.eps))
+        return NULL;
     a.in = eqnn__irreps_of(x, op);
     a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
     a.weight = "weight";
@@ -20378,7 +20525,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
 EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
                                           eqnn_ints *example)
 {
-    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout"))
+    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout") ||
+        !eqnn__share_good(x->ctx, "irreps_dropout", p))
         return NULL;
     if (!x->ctx->training || p <= 0) return x;
     int rows = example ? example->range : x->rows, copies = x->label ? x->label->copies : x->cols;
@@ -20411,7 +20559,7 @@ static eqnn_tensor *eqnn__irreps_layer_norm(eqnn_tensor *x, const char *name,
     eqnn__norm_call a;
     const char *op = "irreps_layer_norm";
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    if (eqnn__bad(x, op)) return NULL;
+    if (eqnn__bad(x, op) || !eqnn__eps_good(x->ctx, op, o.eps)) return NULL;
     memset(&a, 0, sizeof a);
     a.o.eps = o.eps;
     a.o.no_affine = o.no_affine;
@@ -20451,7 +20599,9 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
                                                 const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    if (eqnn__bad(x, "separable_layer_norm")) return NULL;
+    if (eqnn__bad(x, "separable_layer_norm") ||
+        !eqnn__eps_good(x->ctx, "separable_layer_norm", o.eps))
+        return NULL;
     const eqnn_irreps *a = eqnn__irreps_of(x, "separable_layer_norm");
     if (!a) return NULL;
     int C = a->blocks > 0 && a->block[0].type->l == 0 ? a->block[0].copies : 0;
@@ -20472,7 +20622,9 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
 EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
                                      eqnn_ints *example)
 {
-    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path")) return NULL;
+    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path") ||
+        !eqnn__share_good(x->ctx, "drop_path", p))
+        return NULL;
     if (!x->ctx->training || p <= 0) return x;
     eqnn_tensor *kept = eqnn_full(x->ctx, example ? example->range : x->rows, 1, p >= 1 ? 0 : 1);
     if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
@@ -20483,7 +20635,9 @@ EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
 
 EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n)
 {
-    if (eqnn__bad(x, "extract")) return NULL;
+    if (eqnn__bad(x, "extract") ||
+        !eqnn__given(x->ctx, blocks || n <= 0, "extract", "the list of blocks is"))
+        return NULL;
     eqnn_ctx *c = x->ctx;
     const eqnn_irreps *in = eqnn__irreps_of(x, "extract");
     size_t most = n > 0 ? (size_t)n : 0;
@@ -24279,14 +24433,20 @@ static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equifo
     eqnn_equiformer_opts *o = &a->o;
     if (!o->dim_head) o->dim_head = "24";
     if (!o->heads) o->heads = "8";
-    if (o->depth < 0) o->depth = 0;
     if (o->radial <= 0) o->radial = 64;
     if (o->linear_dim <= 0) o->linear_dim = 8;
     if (!(o->slope > 0)) o->slope = 0.1;
     if (o->hidden_mult <= 0) o->hidden_mult = 4;
     if (!(o->embedding_grad > 0)) o->embedding_grad = 0.5;
-    return eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) &&
-           eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees);
+    if (o->depth < 0) eqnn__fail(c, "equiformer: .depth is %d; it cannot be negative", o->depth);
+    if (c->failed || !eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) ||
+        !eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees))
+        return 0;
+    for (int l = 0; l < EQNN__DEGREES; l++)
+        if (a->heads.of[l] && a->dim_head.of[l]) return 1;
+    eqnn__fail(c, "equiformer: .heads \"%.40s\" of .dim_head \"%.40s\" see nothing; one degree or "
+                  "more needs a head and a channel", o->heads, o->dim_head);
+    return 0;
 }
 
 /* --- Equiformer: linear maps and norms, degree by degree --- */
@@ -26154,14 +26314,14 @@ static void eqnn__v1_defaults(eqnn_equiformer_v1_opts *o, const eqnn_equiformer_
     if (!o->node) o->node = "128x0e+64x1e+32x2e";
     if (!o->head) o->head = "32x0e+16x1e+8x2e";
     if (!o->feature) o->feature = "512x0e";
-    if (o->layers <= 0) o->layers = 6;
-    if (o->heads <= 0) o->heads = 4;
-    if (!(o->radius > 0)) o->radius = 5;
-    if (o->functions <= 0) o->functions = 128;
-    if (o->neurons <= 0) o->neurons = 64;
-    if (o->neurons2 <= 0) o->neurons2 = o->neurons;
-    if (!(o->neighbours > 0)) o->neighbours = 15.57930850982666;
-    if (!(o->nodes > 0)) o->nodes = 18.03065905448718;
+    if (o->layers == 0) o->layers = 6;
+    if (o->heads == 0) o->heads = 4;
+    if (o->radius == 0) o->radius = 5;
+    if (o->functions == 0) o->functions = 128;
+    if (o->neurons == 0) o->neurons = 64;
+    if (o->neurons2 == 0) o->neurons2 = o->neurons;
+    if (o->neighbours == 0) o->neighbours = 15.57930850982666;
+    if (o->nodes == 0) o->nodes = 18.03065905448718;
 }
 
 EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
@@ -26171,7 +26331,7 @@ EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
                                         "md17 l3"};
     int k = 0;
     while (k < 6 && (!which || strcmp(which, names[k]))) k++;
-    if (!c || !opts) return 0;
+    if (!c || !eqnn__given(c, opts != NULL, "equiformer_v1", "the options are")) return 0;
     if (k == 6) return eqnn__fail(c, "equiformer_v1: there is no preset \"%.80s\"; there are qm9, "
                                      "qm9 linear, qm9 dot, qm9 e3, md17, md17 l3",
                                   which ? which : "NULL") != NULL;
@@ -26240,6 +26400,15 @@ static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
     return m->enter && m->one && m->Y && m->b && !m->c->failed;
 }
 
+static int eqnn__v1_sizes(eqnn_ctx *c, const eqnn_equiformer_v1_opts *o)
+{
+    if (o->layers > 0 && o->heads > 0 && o->functions > 0 && o->neurons > 0 && o->neurons2 > 0 &&
+        o->radius > 0 && o->neighbours > 0 && o->nodes > 0)
+        return 1;
+    eqnn__fail(c, "equiformer_v1: no size may be negative, nor .radius, .neighbours and .nodes");
+    return 0;
+}
+
 static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tensor *pos,
                           const eqnn_graph *g)
 {
@@ -26248,6 +26417,7 @@ static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tens
         eqnn__fail(pos->ctx, "equiformer_v1: there are no messages %d", (int)m->o.messages);
         return 0;
     }
+    if (!eqnn__v1_sizes(pos->ctx, &m->o)) return 0;
     if (species && g && species->count == pos->rows && g->targets == pos->rows &&
         g->sources == pos->rows && (species->range > 0 || species->count == 0))
         return 1;

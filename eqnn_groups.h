@@ -9253,7 +9253,7 @@ static int eqnn__lie_known(eqnn_lie *g, const char *word, int n)
 EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
 {
     char word[32];
-    if (!c || c->failed || !name) return NULL;
+    if (!c || c->failed || !eqnn__given(c, name != NULL, "lie_make", "the name is")) return NULL;
     eqnn_lie *g = eqnn__lie_find(c, name);
     if (g) return g;
     int n = eqnn__lie_word(name, word);
@@ -9273,6 +9273,7 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
 {
     char group[32];
     const char *open = name ? strrchr(name, '(') : NULL;
+    if (!eqnn__given(c, alpha != NULL, "lie_weighed", "the place for alpha is")) return NULL;
     *alpha = 0.2;
     if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
     size_t n = (size_t)(open - name);

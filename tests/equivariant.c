@@ -666,6 +666,31 @@ TEST(gates)
     CHECK_TEXT(eqnn_label_of(eqnn_gate(x, &s))->name, "2x0e+2x0e+1x0o");
 }
 
+/* Irreps that are not given are empty, as e3nn's "". */
+TEST(gates_of_parts)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_act act = EQNN_SILU;
+    eqnn_tensor *x = test_features(c, 3, "2x0e+2x1o");
+    eqnn_gate_spec s;
+    memset(&s, 0, sizeof s);
+    CHECK(eqnn_gate_in(c, &s)->cols == 0 && eqnn_cols(eqnn_gate(eqnn_zeros(c, 3, 0), &s)) == 0);
+    s.gates = eqnn_irreps_make(c, "2x0e");
+    s.gated = eqnn_irreps_make(c, "2x1o");
+    CHECK(!eqnn_gate(x, &s));
+    CHECK_ERROR(c, "acts are missing (NULL), one for each block of gates");
+    s.act_gates = &act;
+    CHECK_TEXT(eqnn_label_of(eqnn_gate(x, &s))->name, "2x1o");
+    CHECK_SYMMETRY(gate, &x, 1, &s);
+    memset(&s, 0, sizeof s);
+    s.scalars = eqnn_irreps_make(c, "2x0e");
+    s.act_scalars = &act;
+    x = test_features(c, 3, "2x0e");
+    CHECK_SAME(eqnn_as(eqnn_gate(x, &s), NULL), eqnn_as(eqnn_activation(x, &act, 0), NULL), 0);
+    CHECK(!eqnn_gate(x, NULL) && !eqnn_gate_in(c, NULL));
+    CHECK_ERROR(c, "gate: the spec is missing");
+}
+
 static eqnn_tensor *activation(eqnn_tensor *const *x, int n, void *user)
 {
     static const eqnn_act acts[5] = { EQNN_SILU, EQNN_TANH, EQNN_IDENTITY, EQNN_COS, EQNN_COS };

@@ -59,6 +59,9 @@ TEST(alpha_behind_a_group)
     CHECK(!eqnn_lie_weighed(c, "(.2)", &alpha));
     CHECK_ERROR(c, "not known");
     CHECK(!eqnn_lie_weighed(c, NULL, &alpha));
+    CHECK_ERROR(c, "the name is missing");
+    CHECK(!eqnn_lie_weighed(c, "SO(3)", NULL));
+    CHECK_ERROR(c, "the place for alpha is missing");
 }
 
 /* ---- the two functions of one number that rotations need ------------------------------------- */
@@ -973,6 +976,31 @@ TEST(farthest_of_examples)
     CHECK(!eqnn_farthest(c, 9, 1.5, on_a_line, x, NULL));
     CHECK_ERROR(c, "makes no sense");
     CHECK(eqnn_ints_count(eqnn_farthest(c, 0, 0.5, on_a_line, x, NULL)) == 0);
+}
+
+/* What a refusal advises knows such labels: what serves irreps of O(3) would refuse them too. */
+TEST(advice_for_labels_of_matrix_groups)
+{
+    static const char *const advice[5] = { "use eqnn_rep_gate", "use eqnn_rep_linear",
+                                           "or eqnn_rep_bilinear", "use it on invariant numbers",
+                                           "use eqnn_rep_linear and eqnn_rep_gate" };
+    eqnn_ctx *c = test_context();
+    const eqnn_rep *r = eqnn_rep_make(c, "Scalar + 2*V", eqnn_group_make(c, "SO(3)"));
+    eqnn_tensor *x = eqnn_from_rep(test_normal(c, 2, 7), r);
+    for (int i = 0; i < 5; i++) {
+        CHECK(!(i == 0   ? eqnn_relu(x)
+                : i == 1 ? eqnn_linear(x, "a", 3, NULL)
+                : i == 2 ? eqnn_mul(x, x)
+                : i == 3 ? eqnn_layer_norm(x, "a", NULL)
+                         : eqnn_mlp(x, "a", "3", NULL)));
+        CHECK_ERROR(c, advice[i]);
+    }
+    eqnn_training(c, 1);
+    CHECK(!eqnn_dropout(x, "a", 0.5));
+    CHECK_ERROR(c, "use eqnn_irreps_dropout");
+    CHECK(eqnn_label_of(eqnn_irreps_dropout(x, "a", 0.5, NULL)) == eqnn_label_of(x));
+    CHECK(!eqnn_lie_make(c, NULL));
+    CHECK_ERROR(c, "lie_make: the name is missing");
 }
 
 TEST_MAIN

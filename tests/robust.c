@@ -282,6 +282,280 @@ TEST(mistakes_are_sentences)
     eqnn_clear(c);
 }
 
+/* ---- what is missing or out of range -------------------------------------------------------- */
+
+static eqnn_tensor *squared(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_square(x[0]);
+}
+
+TEST(missing_names_and_places)
+{
+    eqnn_ctx *c = test_context();
+    double R[9];
+    CHECK(!eqnn_normal(c, NULL, 2, 2));
+    CHECK_ERROR(c, "random: the name is missing (NULL)");
+    CHECK(!eqnn_uniform(c, NULL, 2, 2));
+    CHECK_ERROR(c, "random: the name is missing (NULL)");
+    eqnn_random(c, NULL, 1, 9, R);
+    CHECK_ERROR(c, "random: the name or the place is missing");
+    eqnn_random(c, "numbers", 1, 9, NULL);
+    CHECK_ERROR(c, "random: the name or the place is missing");
+    eqnn_rotation_random(c, NULL, 1, R);
+    CHECK_ERROR(c, "random: the name");
+    eqnn_rotation_random(c, "R", 1, NULL);
+    CHECK_ERROR(c, "rotation_random: the place for R is missing");
+    CHECK(eqnn_act_find(c, NULL) == EQNN_IDENTITY);
+    CHECK_ERROR(c, "act_find: the name is missing");
+    CHECK(!eqnn_read(test_normal(c, 2, 2), NULL));
+    CHECK_ERROR(c, "read: the place for the numbers is missing");
+    CHECK(eqnn_read(eqnn_zeros(c, 0, 3), NULL)); /* no numbers need no place */
+    eqnn_irreps_D(eqnn_irreps_make(c, "1o"), NULL, R);
+    eqnn_solid_harmonics(1, NULL, R);
+    CHECK(!eqnn_wigner_3j(1, 1, 1, NULL));
+}
+
+TEST(missing_lists)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *a = eqnn_irreps_make(c, "2x1o"), *b = eqnn_irreps_make(c, "2x0e");
+    eqnn_tensor *x = test_features(c, 2, "2x1o");
+    CHECK(!eqnn_irreps_blocks(c, NULL, 1));
+    CHECK_ERROR(c, "irreps_blocks: the list is missing");
+    CHECK(!eqnn_irreps_blocks(c, NULL, -1));
+    CHECK_ERROR(c, "-1 blocks");
+    CHECK(eqnn_irreps_blocks(c, NULL, 0) != NULL);
+    CHECK(!eqnn_product_make(c, a, a, b, NULL, 1, NULL));
+    CHECK_ERROR(c, "product: the list of paths is missing");
+    CHECK(!eqnn_product_make(c, a, a, b, NULL, -1, NULL));
+    CHECK_ERROR(c, "-1 paths");
+    CHECK(!eqnn_extract(x, NULL, 1));
+    CHECK_ERROR(c, "extract: the list of blocks is missing");
+    CHECK(!eqnn_rotate(x, NULL));
+    CHECK_ERROR(c, "rotate: the matrix R is missing");
+    CHECK(!eqnn_grads(eqnn_sum_rows(eqnn_sum_cols(eqnn_square_copies(x))), NULL, 2, NULL));
+    CHECK_ERROR(c, "grads: x or the place for dx is missing");
+    CHECK(!eqnn_concat_n(NULL, 2) && !eqnn_stack(NULL, 2)); /* there is no context */
+    CHECK(!eqnn_concat_n(&x, 0) && !eqnn_stack(&x, 0) && !eqnn_checkpoint(squared, &x, 0, NULL, 0));
+    CHECK(!eqnn_checkpoint(squared, NULL, 1, NULL, 0));
+    CHECK(isnan(eqnn_check_derivatives(squared, NULL, 1, NULL, 1, 0)));
+    CHECK(isnan(eqnn_check_equivariance(squared, NULL, 1, NULL, 5, NULL)));
+}
+
+TEST(missing_functions)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 2, 2);
+    eqnn_parts *parts = eqnn_parts_make(c, 2, 1);
+    CHECK(!eqnn_checkpoint(NULL, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "checkpoint: the function is missing");
+    CHECK(isnan(eqnn_check_derivatives(NULL, &x, 1, NULL, 1, 0)));
+    CHECK_ERROR(c, "check_derivatives: the function is missing");
+    CHECK(isnan(eqnn_check_equivariance(NULL, &x, 1, NULL, 5, NULL)));
+    CHECK_ERROR(c, "check_equivariance: the function is missing");
+    CHECK(!eqnn_once(c, "x", NULL, NULL));
+    CHECK_ERROR(c, "once: the name or the maker is missing");
+    CHECK(!eqnn_parts_run(parts, NULL, NULL));
+    CHECK_ERROR(c, "parts_run: the function is missing");
+    eqnn_parts_free(parts);
+    CHECK(isnan(eqnn_check_derivatives(squared, &x, 1, NULL, 3, 0)));
+    CHECK_ERROR(c, "order 3; 1 and 2 are checked");
+    for (int trials = -1; trials < 1; trials++) {
+        CHECK(isnan(eqnn_check_equivariance(squared, &x, 1, NULL, trials, NULL)));
+        CHECK_ERROR(c, "trials show nothing");
+    }
+}
+
+/* A rule that does what user says: a cotangent of another size, or none. */
+static int wrong_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want,
+                      eqnn_tensor **dx, void *user)
+{
+    (void)x, (void)n, (void)y, (void)want;
+    if (*(const int *)user) dx[0] = eqnn_sum(g);
+    return 1;
+}
+
+TEST(custom_operations_name_themselves)
+{
+    static const char *const sentence[2] = { "mine: its rule gave no cotangent of input 0",
+                                             "mine: its rule gave a cotangent [1,1] of input 0, "
+                                             "which is [2,2]" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 2, 2);
+    eqnn_custom_op op = { "mine", squared, wrong_rule };
+    for (int sized = 0; sized < 2; sized++) {
+        CHECK(!eqnn_grad(eqnn_sum(eqnn_custom(&op, &x, 1, &sized, sizeof sized)), x));
+        CHECK_ERROR(c, sentence[sized]);
+    }
+    op.rule = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "mine: its rule is missing");
+    op.value = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "mine: its value function is missing");
+    op.name = NULL;
+    CHECK(!eqnn_custom(&op, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "custom: the operation or its name is missing");
+    CHECK(!eqnn_custom(NULL, &x, 1, NULL, 0));
+    CHECK_ERROR(c, "custom: the operation or its name is missing");
+    CHECK(!eqnn_custom(&op, NULL, 1, NULL, 0));
+}
+
+/* Makes a context with these options, which must be refused. */
+static void refused_context(eqnn_opts o, const char *part)
+{
+    eqnn_ctx *c = eqnn_make(&o);
+    CHECK_ERROR(c, part);
+    eqnn_free(c);
+}
+
+TEST(options_of_a_context)
+{
+    eqnn_opts o = test_opts(), good = o;
+    o.lanes = 7;
+    refused_context(o, ".lanes is 7");
+    o = good, o.threads = -3;
+    refused_context(o, ".threads is -3");
+    o = good, o.buffer_size = 100;
+    refused_context(o, ".buffer_size is 100, but there is no .buffer");
+}
+
+TEST(probabilities_out_of_range)
+{
+    static const double bad[3] = { -0.1, 1.1, NAN };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 4, "2x1o");
+    for (int training = 0; training < 2; training++) {
+        eqnn_training(c, training);
+        for (int i = 0; i < 3; i++) {
+            CHECK(!eqnn_irreps_dropout(x, "drop", bad[i], NULL));
+            CHECK_ERROR(c, "irreps_dropout: probability");
+            CHECK(!eqnn_drop_path(x, "drop", bad[i], NULL));
+            CHECK_ERROR(c, "drop_path: probability");
+        }
+    }
+    int example[4] = { 0, 0, 1, 1 };
+    CHECK(!eqnn_irreps_dropout(x, "drop", 0.5, eqnn_ints_make(c, 3, example, 2, 0)));
+    CHECK_ERROR(c, "4 rows and 3 numbers of examples; there must be one a row");
+    CHECK(!eqnn_irreps_dropout(x, "drop", 0.5, eqnn_ints_make(c, 4, example, 0, 0)));
+    CHECK_ERROR(c, "make the numbers of examples with their range");
+}
+
+TEST(norms_need_a_positive_eps)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 3);
+    eqnn_norm_opts o;
+    eqnn_irreps_norm_opts b;
+    memset(&o, 0, sizeof o);
+    memset(&b, 0, sizeof b);
+    o.eps = b.eps = -1;
+    CHECK(!eqnn_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "layer_norm in a: .eps is -1; it must be positive");
+    CHECK(!eqnn_batch_norm(x, "a", &o));
+    CHECK_ERROR(c, "batch_norm in a: .eps is -1");
+    CHECK(!eqnn_irreps_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "irreps_layer_norm: .eps is -1");
+    CHECK(!eqnn_separable_layer_norm(x, "a", &o));
+    CHECK_ERROR(c, "separable_layer_norm: .eps is -1");
+    CHECK(!eqnn_irreps_batch_norm(x, "a", &b));
+    CHECK_ERROR(c, "irreps_batch_norm: .eps is -1");
+}
+
+TEST(values_out_of_range)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 3);
+    eqnn_init init;
+    eqnn_radial_opts radial;
+    eqnn_harmonics_opts harmonics;
+    eqnn_schedule s;
+    memset(&init, 0, sizeof init);
+    memset(&radial, 0, sizeof radial);
+    memset(&harmonics, 0, sizeof harmonics);
+    memset(&s, 0, sizeof s);
+    CHECK(!eqnn_huber(x, x, 0));
+    CHECK_ERROR(c, "huber: delta is 0");
+    init.kind = (eqnn_init_kind)11;
+    CHECK(!eqnn_param(c, "w", 1, 3, &init));
+    CHECK_ERROR(c, "\"w\" cannot begin by .kind 11; there are 0 to 10");
+    radial.basis = (eqnn_basis)6;
+    CHECK(!eqnn_radial_basis(eqnn_norm(x), 5, 3, &radial));
+    CHECK_ERROR(c, "radial_basis: there is no .basis 6");
+    harmonics.kind = (eqnn_harmonics_kind)3;
+    CHECK(!eqnn_spherical_harmonics(x, 2, &harmonics));
+    CHECK_ERROR(c, "spherical_harmonics: there is no .kind 3");
+    CHECK(isnan(eqnn_moment(c, EQNN_POW, -2, 1)) && isnan(eqnn_moment(c, EQNN_POW, -0.5, 1)));
+    CHECK_ERROR(c, "second moment");
+    s.kind = EQNN_COSINE;
+    s.rate = 0.1;
+    CHECK_NEAR(eqnn_schedule_rate(&s, 1000), 0.1, 0); /* without .total the rate stays */
+}
+
+TEST(sizes_of_equiformers)
+{
+    static const char *const part[4] = { ".depth is -1", "see nothing", "see nothing",
+                                         "no size may be negative" };
+    static const int kinds[3] = { 0, 1, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_ints *species = eqnn_ints_make(c, 3, kinds, 2, 1);
+    for (int i = 0; i < 4; i++) {
+        eqnn_tensor *pos = test_normal(c, 3, 3);
+        const eqnn_graph *g = eqnn_complete_graph(c, 3, NULL);
+        eqnn_equiformer_opts o;
+        eqnn_equiformer_v1_opts v;
+        memset(&o, 0, sizeof o);
+        memset(&v, 0, sizeof v);
+        o.dim = "4";
+        if (i == 0) o.depth = -1;
+        if (i == 1) o.heads = "0";
+        if (i == 2) o.dim_head = "0";
+        v.radius = -2;
+        CHECK(!(i < 3 ? eqnn_equiformer(NULL, species, pos, g, "m", &o)
+                      : eqnn_equiformer_v1(species, pos, g, "m", &v)));
+        CHECK_ERROR(c, part[i]);
+    }
+}
+
+TEST(advice_names_the_layer)
+{
+    static const char *const instead[4] = {
+        "whole copies must drop: use eqnn_irreps_dropout", "use eqnn_irreps_layer_norm",
+        "use eqnn_irreps_batch_norm", "relu in conv1: 2x1o is not invariant" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 2, "2x1o");
+    for (int i = 0; i < 4; i++) {
+        eqnn_tensor *y = eqnn_enter(x, "conv1");
+        CHECK(!(i == 0   ? eqnn_dropout(y, "a", 0.5)
+                : i == 1 ? eqnn_layer_norm(y, "a", NULL)
+                : i == 2 ? eqnn_batch_norm(y, "a", NULL)
+                         : eqnn_relu(y)));
+        CHECK_ERROR(c, instead[i]);
+    }
+    eqnn_mlp(eqnn_norm_copies(x), "m", "3,x", NULL);
+    CHECK_ERROR(c, "mlp in m: ");
+    CHECK(!eqnn_ints_make(c, 2, NULL, 3, 0));
+    CHECK_ERROR(c, "ints: the integers are missing (NULL)");
+}
+
+/* What they are at 0 and below, so that norms have values and gradients there. */
+TEST(roots_and_logarithms_at_zero)
+{
+    static const double at[2] = { 0, -4 };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_from_double(c, 1, 2, at);
+    for (int order = 0; order < 4; order++) {
+        for (int k = 0; k < 2; k++) {
+            CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, 0.5, order), 0, k), 0, 0);
+            CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, -0.5, order), 0, k), 0, 0);
+        }
+        CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_POW, -1, order), 0, 0), 0, 0);
+        if (order) CHECK_NEAR(eqnn_at(eqnn_map(x, EQNN_LOG, 0, order), 0, 0), 0, 0);
+    }
+    CHECK(eqnn_at(eqnn_log(x), 0, 0) == -INFINITY && isnan(eqnn_at(eqnn_log(x), 0, 1)));
+}
+
 /* ---- files ---------------------------------------------------------------------------------- */
 
 static eqnn_tensor *two_layers(eqnn_ctx *c, int width)
