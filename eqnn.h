@@ -1294,8 +1294,8 @@ typedef struct eqnn_graph_opts {
     int examples;             /* default the last of example + 1                                 */
     const double *shift;      /* graph_make: [edges,3] added to the source's position (periodic
                                  images); default none                                           */
-    const double *cell;       /* radius graph: [examples,3,3] lattice vectors, one a row: periodic;
-                                 default not                                                     */
+    const double *cell;       /* radius graph: [examples,3,3] lattice vectors, one a row: periodic,
+                                 but not along those that are zero; default not                  */
     int keep;                 /* outlasts the step; default not                                  */
     int loops;                /* all but graph_make: an edge from each node to itself, not one of
                                  its k nearest; default none                                     */
@@ -22871,6 +22871,52 @@ static const eqnn_graph *eqnn__graph_away(const eqnn__search *s, eqnn_tensor *po
     return g;
 }
 
+/* Lattice vectors that are zero become vectors normal to the others, ten million radii long: no
+   atom sees its image along them. */
+static int eqnn__cell_open(double a[9], double radius)
+{
+    int opened = 0;
+    for (int k = 0; k < 3; k++) {
+        double *n = a + 3 * k, *known[2], size = 0;
+        const double *u, *v, zero[3] = { 0, 0, 0 };
+        double axis[3] = { 0, 0, 0 };
+        if (memcmp(n, zero, sizeof zero)) continue;
+        known[0] = a + 3 * ((k + 1) % 3);
+        known[1] = a + 3 * ((k + 2) % 3);
+        u = memcmp(known[0], zero, sizeof zero) ? known[0] : NULL;
+        v = memcmp(known[1], zero, sizeof zero) ? known[1] : NULL;
+        if (!u || !v) { /* the axis that is farthest from the one that is there, or any */
+            const double *one = u ? u : v;
+            int least = 0;
+            for (int i = 1; one && i < 3; i++)
+                if (fabs(one[i]) < fabs(one[least])) least = i;
+            axis[least] = 1;
+            if (!one) memcpy(n, axis, sizeof axis);
+            u = one;
+            v = axis;
+        }
+        for (int i = 0; u && i < 3; i++)
+            n[i] = u[(i + 1) % 3] * v[(i + 2) % 3] - u[(i + 2) % 3] * v[(i + 1) % 3];
+        for (int i = 0; i < 3; i++) size += n[i] * n[i];
+        for (int i = 0; i < 3; i++) n[i] *= 1e7 * radius / sqrt(size);
+        opened = 1;
+    }
+    return opened;
+}
+
+static int eqnn__cells_open(eqnn_ctx *c, eqnn_graph_opts *o, double radius)
+{
+    size_t n = o->cell ? 9 * (size_t)o->examples : 0;
+    double *cell = n ? (double *)eqnn__step_alloc(c, n * sizeof *cell) : NULL;
+    int opened = 0;
+    if (!n) return 1;
+    if (!cell) return 0;
+    memcpy(cell, o->cell, n * sizeof *cell);
+    for (size_t i = 0; i < n; i += 9) opened |= eqnn__cell_open(cell + i, radius);
+    if (opened) o->cell = cell;
+    return 1;
+}
+
 static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *o)
 {
     eqnn_ctx *c = pos->ctx;
@@ -22887,7 +22933,7 @@ static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *
         return 0;
     }
     o->sources = o->targets = n;
-    return eqnn__example_check(c, "radius_graph", o);
+    return eqnn__example_check(c, "radius_graph", o) && eqnn__cells_open(c, o, radius);
 }
 
 EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
