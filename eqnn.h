@@ -1285,6 +1285,7 @@ struct eqnn_graph {
     const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL          */
     eqnn_ints *source_index, *target_index, *example_index, *pair_index, *pair_edge_index;
     const struct eqnn_graph *there; /* for kernels: the same, arrays where numbers live         */
+    eqnn_tensor *vectors;           /* [edges,3] of eqnn_graph_vectors, else NULL               */
     int state;                      /* private: of this step, or kept                           */
 };
 
@@ -1322,6 +1323,14 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
 
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
+/* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then on,
+   whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the slope
+   of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
+
+       W = sum over edges of r (dE/dr)^T = dE/dstrain,   eqnn_matmul_t(r, dE/dr, 1, 0)   [3,3]
+
+   r may also be computed elsewhere, as differences in double of positions that are large. */
+EQNN_API const eqnn_graph *eqnn_graph_vectors(const eqnn_graph *g, eqnn_tensor *r);
 EQNN_API eqnn_tensor *eqnn_gather(eqnn_tensor *x, const eqnn_graph *g); /* x[source[e]] */
 EQNN_API eqnn_tensor *eqnn_gather_target(eqnn_tensor *x, const eqnn_graph *g);
 /* Sums (means) over the edges that enter a node, 0 where there are none. */
@@ -23404,10 +23413,28 @@ static eqnn_tensor *eqnn__edge_shifts(const eqnn_graph *g)
     return x;
 }
 
+EQNN_API const eqnn_graph *eqnn_graph_vectors(const eqnn_graph *g, eqnn_tensor *r)
+{
+    if (eqnn__graph_bad(r, g, "graph_vectors", "edges")) return NULL;
+    eqnn_ctx *c = r->ctx;
+    if (r->cols != 3) {
+        eqnn__fail(c, "graph_vectors: [%d,%d] for %d edges; it needs [edges,3]", r->rows, r->cols,
+                   g->edges);
+        return NULL;
+    }
+    eqnn_graph *h = (eqnn_graph *)eqnn__handle(c, c->graphs, 0);
+    if (!h) return NULL;
+    *h = *g;
+    if (g->there == g) h->there = h;
+    h->vectors = eqnn_as(r, eqnn_irreps_make(c, "1x1o"));
+    return h->vectors ? h : NULL;
+}
+
 /* r = pos[source] + shift - pos[target] */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g)
 {
     if (eqnn__graph_bad(pos, g, "edge_vectors", "sources")) return NULL;
+    if (g->vectors) return eqnn__bad2(pos, g->vectors, "edge_vectors") ? NULL : g->vectors;
     if (g->sources != g->targets || pos->cols != 3)
         return eqnn__fail(pos->ctx,
                           "edge_vectors: positions [%d,%d] for %d sources and %d targets; "

@@ -472,4 +472,45 @@ TEST(conv_is_its_formula)
     CHECK_SAME(y, h, test_eps(1e-13, 1e-5));
 }
 
+/* Energy of a periodic network, of positions and cell under a strain I + h e_a e_b. */
+static double strained(eqnn_ctx *c, const double *x, int n, const double *cell, int a, int b,
+                       double h)
+{
+    double y[60], box[9];
+    for (int i = 0; i < 3 * n; i++) y[i] = x[i] + (i % 3 == b ? h * x[i - b + a] : 0);
+    for (int i = 0; i < 9; i++) box[i] = cell[i] + (i % 3 == b ? h * cell[i - b + a] : 0);
+    eqnn_graph_opts o = { .cell = box };
+    eqnn_network_opts m = { .hidden = "4x0e+3x1o", .out = "1x0e", .radius = 2, .reduce = 1 };
+    eqnn_tensor *pos = eqnn_from_double(c, n, 3, y);
+    return eqnn_value(eqnn_network(NULL, NULL, pos, eqnn_radius_graph(pos, 2, &o), "w", &m));
+}
+
+TEST(virial)
+{
+    eqnn_ctx *c = test_context();
+    static const double cell[9] = { 3, 0.2, 0, -0.3, 3.2, 0.1, 0.4, 0, 2.9 };
+    enum { N = 9 };
+    double x[3 * N], h = test_eps(1e-5, 3e-3), largest = 0;
+    for (int i = 0; i < 3 * N; i++) x[i] = 3 * (0.5 + 0.5 * sin(7.7 * i * i + i));
+    eqnn_network_opts m = { .hidden = "4x0e+3x1o", .out = "1x0e", .radius = 2, .reduce = 1 };
+    eqnn_tensor *pos = eqnn_from_double(c, N, 3, x);
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, &(eqnn_graph_opts){ .cell = cell });
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *d[2];
+    eqnn_tensor *E = eqnn_network(NULL, NULL, pos, eqnn_graph_vectors(g, r), "w", &m);
+    eqnn_tensor *plain = eqnn_network(NULL, NULL, pos, g, "w", &m);
+    CHECK_SAME(E, plain, 0);
+    eqnn_grads(E, (eqnn_tensor *[]){ pos, r }, 2, d);
+    CHECK_SAME(d[0], eqnn_grad(plain, pos), 0);
+    eqnn_tensor *W = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(d[1], NULL), 1, 0);
+    for (int k = 0; k < 9; k++) largest = fmax(largest, fabs(eqnn_at(W, k / 3, k % 3)));
+    for (int k = 0; k < 9; k++) {
+        double up = strained(c, x, N, cell, k / 3, k % 3, h);
+        double down = strained(c, x, N, cell, k / 3, k % 3, -h);
+        CHECK_NEAR(eqnn_at(W, k / 3, k % 3), (up - down) / (2 * h), test_eps(1e-7, 2e-2) * largest);
+    }
+    CHECK(largest > 1e-3);
+    CHECK(!eqnn_graph_vectors(g, pos));
+    CHECK_ERROR(c, "graph_vectors: [9,3] for a graph of");
+}
+
 TEST_MAIN
