@@ -142,9 +142,9 @@ typedef struct eqnn_frames {
 } eqnn_frames;
 /* Extended xyz: for each frame a line with the number of atoms, a line of pairs key=value, a line
    for each atom. Of the pairs, whose values may stand in quotes or brackets, these are read:
-   Properties names the columns (species or Z, pos, forces; without it: element, x, y, z), energy,
-   Lattice, and pbc, which takes directions out of it. REF_energy, force and REF_forces are taken
-   too. Or an npz file as sGDML and rMD17 have it, with R or coords [n][atoms][3], z or
+   Properties names all columns (species or Z, pos, forces; without it: element, x, y, z, and more
+   that is not read), energy, Lattice, and pbc, three of T and F, which takes directions out of it.
+   REF_energy, force and REF_forces are taken too, but not two columns for one. Or an npz file as sGDML and rMD17 have it, with R or coords [n][atoms][3], z or
    nuclear_charges [atoms] or [n][atoms], and E or energies [n], F or forces where there are any. */
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size);
@@ -1694,8 +1694,21 @@ EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
 typedef struct eqnn__qm9_text {
     const unsigned char *p, *end;
     int line;
-    const char *wrong; /* the first thing, or NULL */
+    const char *wrong; /* the first thing, or NULL ...          */
+    char more[64];     /* ... and the word it is about, or less */
 } eqnn__qm9_text;
+
+/* What is wrong, and the first 40 characters of the word it is about. */
+static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *word)
+{
+    char shown[44];
+    size_t n = 0;
+    if (t->wrong) return;
+    for (; n < 40 && word[n]; n++) shown[n] = isprint((unsigned char)word[n]) ? word[n] : '?';
+    memcpy(shown + n, word[n] ? "..." : "", word[n] ? 4 : 1);
+    t->wrong = wrong;
+    if (n > 0) snprintf(t->more, sizeof t->more, ": '%s'", shown);
+}
 
 /* The next word of the line, cut to 63 characters; 0 when the line ends. */
 static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
@@ -1746,7 +1759,7 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
         for (; *w >= '0' && *w <= '9'; w++) given = given < 1000 ? 10 * given + (*w - '0') : given;
     }
     power += sign * given;
-    if ((!seen || *w) && !t->wrong) t->wrong = "a word stands where a number is needed";
+    if (!seen || *w) eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
     if (digits == 0 || power < -400) return 0;
     double v = minus * (double)digits;
     for (; power < -22; power += 22) v /= 1e22;
@@ -1754,18 +1767,18 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
     double scale = 1; /* powers of ten up to 22 are exact */
     for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
     v = power < 0 ? v / scale : v * scale;
-    if (!isfinite(v) && !t->wrong) t->wrong = "a number is too large";
+    if (!isfinite(v)) eqnn__qm9_wrong(t, "a number is too large", word);
     return v;
 }
 
 static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
 {
+    char text[32];
     double v = eqnn__qm9_number(t);
-    if (!(v >= 1 && v <= most) || v != floor(v)) {
-        if (!t->wrong) t->wrong = "a count or number is not whole, or out of range";
-        return 0;
-    }
-    return (int)v;
+    if (v >= 1 && v <= most && v == floor(v)) return (int)v;
+    snprintf(text, sizeof text, "%.9g", v);
+    eqnn__qm9_wrong(t, "a count or number is not whole, or out of range", text);
+    return 0;
 }
 
 static int eqnn__qm9_element(eqnn__qm9_text *t)
@@ -1776,7 +1789,7 @@ static int eqnn__qm9_element(eqnn__qm9_text *t)
     eqnn__qm9_word(t, word);
     for (int i = 0; i < 5; i++)
         if (!strcmp(word, names[i])) return charges[i];
-    if (!t->wrong) t->wrong = "an atom is not H, C, N, O or F";
+    eqnn__qm9_wrong(t, "an atom is not H, C, N, O or F", word);
     return 0;
 }
 
@@ -1935,8 +1948,8 @@ EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t s
     eqnn__qm9_all(&t, (const unsigned char *)bytes, size, &counted);
     if (!t.wrong && counted.count == 0) t.wrong = "there is no molecule";
     if (t.wrong) {
-        eqnn_fail(c, "qm9: molecule %d of the file, line %d: %s", counted.count + 1, t.line + 1,
-                  t.wrong);
+        eqnn_fail(c, "qm9: molecule %d of the file, line %d: %s%s", counted.count + 1, t.line + 1,
+                  t.wrong, t.more);
         return NULL;
     }
     m = eqnn__molecules_make(c, counted.count, counted.atoms);
@@ -2160,7 +2173,7 @@ static eqnn_frames *eqnn__frames_make(eqnn_ctx *c, int count, int atoms)
    of an atom's line things begin (-1: in none). */
 typedef struct eqnn__xyz_head {
     double energy, cell[9];
-    int words, species, charge, pos, force;
+    int words, species, charge, pos, force, given; /* given: by Properties, which says them all */
 } eqnn__xyz_head;
 
 /* Are they the same but for capitals? b has none. */
@@ -2201,12 +2214,25 @@ static int eqnn__xyz_pair(eqnn__qm9_text *t, char key[64], eqnn__qm9_text *value
     return !t->wrong;
 }
 
+/* Where a column of that name is kept (NULL: it is not read), and whether it is a vector. */
+static int *eqnn__xyz_column(eqnn__xyz_head *h, const char *name, int *vector)
+{
+    static const char *const names[8] = { "pos", "positions", "forces", "force", "ref_forces",
+                                          "species", "z", "numbers" };
+    int i = 0;
+    while (i < 8 && !eqnn__xyz_same(name, names[i])) i++;
+    *vector = i < 5;
+    return i < 2 ? &h->pos : i < 5 ? &h->force : i < 6 ? &h->species : i < 8 ? &h->charge : NULL;
+}
+
 /* "species:S:1:pos:R:3:forces:R:3" */
 static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_head *h)
 {
     char part[3][64];
+    int vector = 0;
     h->words = 0;
     h->species = h->charge = h->pos = h->force = -1;
+    h->given = 1;
     while (v.p < v.end && !t->wrong) {
         for (int i = 0; i < 3; i++) {
             int n = 0;
@@ -2216,35 +2242,43 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
             if (v.p < v.end) v.p++;
         }
         long count = strtol(part[2], NULL, 10);
-        int vector = eqnn__xyz_same(part[0], "pos") || eqnn__xyz_same(part[0], "positions");
-        if (vector) h->pos = h->words;
-        if (eqnn__xyz_same(part[0], "forces") || eqnn__xyz_same(part[0], "force") ||
-            eqnn__xyz_same(part[0], "ref_forces")) h->force = h->words, vector = 1;
-        if (eqnn__xyz_same(part[0], "species")) h->species = h->words;
-        if (eqnn__xyz_same(part[0], "z") || eqnn__xyz_same(part[0], "numbers"))
-            h->charge = h->words;
+        int *column = eqnn__xyz_column(h, part[0], &vector);
+        if (column && *column >= 0)
+            eqnn__qm9_wrong(t, "Properties has two columns of the same meaning", part[0]);
+        if (column) *column = h->words;
         if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
-            t->wrong = "Properties is not name:type:count:..., or positions or forces are not R:3";
+            eqnn__qm9_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
+                               "not R:3", part[0]);
         else h->words += (int)count;
     }
     if (!t->wrong && (h->pos < 0 || (h->species < 0 && h->charge < 0)))
         t->wrong = "Properties names no positions, or no species";
 }
 
-/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". */
-static void eqnn__xyz_periodic(eqnn__qm9_text v, double cell[9])
+/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else than
+   three words that say yes or no would make another crystal of it. */
+static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[9])
 {
-    for (int i = 0, within = 0; v.p < v.end && i < 3; v.p++) {
-        int letter = isalnum(*v.p) != 0;
-        if (letter && !within && strchr("Ff0", *v.p)) memset(cell + 3 * i, 0, 3 * sizeof *cell);
-        i += letter && !within;
-        within = letter;
+    static const char *const words[6] = { "f", "false", "0", "t", "true", "1" };
+    char word[64];
+    for (int i = 0; i < 4; i++) { /* the fourth must be missing */
+        int n = 0, k = 0;
+        while (v.p < v.end && *v.p && strchr(" \t\r,", *v.p)) v.p++;
+        for (; v.p < v.end && *v.p && !strchr(" \t\r,", *v.p); v.p++)
+            if (n < 63) word[n++] = (char)*v.p;
+        word[n] = 0;
+        while (k < 6 && !eqnn__xyz_same(word, words[k])) k++;
+        if ((i < 3) != (n > 0) || (n > 0 && k == 6)) {
+            eqnn__qm9_wrong(t, "pbc is not three of T and F", word);
+            return;
+        }
+        if (i < 3 && k < 3) memset(cell + 3 * i, 0, 3 * sizeof *cell);
     }
 }
 
 static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
 {
-    char key[64];
+    char key[64], word[64];
     eqnn__qm9_text v, pbc;
     memset(h, 0, sizeof *h);
     memset(&pbc, 0, sizeof pbc);
@@ -2257,9 +2291,12 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
         if (eqnn__xyz_same(key, "energy") || eqnn__xyz_same(key, "ref_energy"))
             h->energy = eqnn__qm9_number(&v);
         for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__qm9_number(&v);
-        if (v.wrong && !t->wrong) t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
+        if (lattice && !v.wrong && eqnn__qm9_word(&v, word)) v.wrong = "there are ten";
+        if (!v.wrong || t->wrong) continue;
+        t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
+        memcpy(t->more, v.more, sizeof t->more);
     }
-    eqnn__xyz_periodic(pbc, h->cell);
+    if (pbc.p && !t->wrong) eqnn__xyz_periodic(t, pbc, h->cell);
 }
 
 /* The line of atom at of all. */
@@ -2280,10 +2317,24 @@ static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_fram
         } else if (!eqnn__qm9_word(t, word)) {
             if (!t->wrong) t->wrong = "a line ends before its columns do";
         } else if (w == h->species && (charge = eqnn_element(word)) == 0 && h->charge < 0) {
-            t->wrong = "an atom is no element";
+            eqnn__qm9_wrong(t, "an atom is no element", word);
         }
     }
+    if (h->given && !t->wrong && eqnn__qm9_word(t, word))
+        eqnn__qm9_wrong(t, "a line has more columns than Properties names", word);
     if (m->first) m->charge[at] = charge;
+}
+
+/* To the line of atom i of n; says so where the text ends before it. */
+static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
+{
+    int line = t->line, more = eqnn__qm9_line(t);
+    const unsigned char *p = t->p;
+    while (more && p < t->end && isspace(*p)) p++;
+    if (more && p < t->end) return;
+    t->line = line;
+    t->wrong = "the text ends before its atoms do";
+    snprintf(t->more, sizeof t->more, ": %d of %d are there", i, n);
 }
 
 /* One frame. With m->first it is written, without it is counted only. */
@@ -2291,12 +2342,12 @@ static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
 {
     eqnn__xyz_head h;
     int n = eqnn__qm9_whole(t, 100000000), k = m->count;
-    if (!t->wrong && (!eqnn__qm9_line(t) || (t->end - t->p) / 8 < n)) t->wrong = "it is cut off";
+    if (!t->wrong && !eqnn__qm9_line(t)) t->wrong = "the text ends before a frame's second line";
     if (t->wrong) return;
     eqnn__xyz_second_line(t, &h);
     for (int i = 0; i < n && !t->wrong; i++) {
-        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
-        else eqnn__xyz_atom(t, &h, m, m->atoms + i);
+        eqnn__xyz_next(t, i, n);
+        if (!t->wrong) eqnn__xyz_atom(t, &h, m, m->atoms + i);
     }
     if (t->wrong) return;
     if (m->first) {
@@ -2335,8 +2386,8 @@ static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *by
     eqnn__xyz_walk(&t, bytes, size, &counted);
     if (!t.wrong && counted.count == 0) t.wrong = "there is no frame";
     if (t.wrong) {
-        eqnn_fail(c, "xyz: %s, line %d, frame %d: %s", path, t.line + 1, counted.count + 1,
-                  t.wrong);
+        eqnn_fail(c, "xyz: %s, line %d, frame %d: %s%s", path, t.line + 1, counted.count + 1,
+                  t.wrong, t.more);
         return NULL;
     }
     m = eqnn__frames_make(c, counted.count, counted.atoms);

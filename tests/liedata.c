@@ -642,10 +642,10 @@ static const char water[] =
     "Lattice=\"9 0 0 0 8 0 0 1 7.5\" Properties=species:S:1:id:I:1:forces:R:3:pos:R:3 "
     "energy=-2079.861 note='a \"b\" = c' name={x=\"{1}\"} flag pbc = \"T F T\"\n"
     "O 7 0.5 -1 2e-1  0.0 0.25 1.5\n"
-    "H 8 1 2 3  0.75 -0.5 1.5 more\n"
+    "H 8 1 2 3  0.75 -0.5 1.5\n"
     "H 9 4 5 6 -0.75 -0.5 1.5\n"
     "\n"
-    "1\r\n\r\nCl 1 2 3\r\n"
+    "1\r\n\r\nCl 1 2 3 more\r\n"
     "1\nproperties=Z:I:1:positions:R:3 REF_energy=-1 comment=\"\"\n17 1 2 3";
 
 TEST(xyz_text)
@@ -671,7 +671,7 @@ TEST(xyz_bad)
     static const struct { const char *old, *young, *error; } t[] = {
         { "3\nLat", "4\nLat", "line 6, frame 1: a line ends before its columns do" },
         { "3\nLat", "0\nLat", "line 1, frame 1: a count or number is not whole" },
-        { "3\nLat", "x\nLat", "line 1, frame 1: a word" },
+        { "3\nLat", "x\nLat", "line 1, frame 1: a word stands where a number is needed: 'x'" },
         { "c' name", "c  name", "line 2, frame 1: a quote or bracket is not closed" },
         { "0 1 7.5", "0 1 x.5", "line 2, frame 1: Lattice is not nine numbers" },
         { "0 1 7.5", "0 1    ", "line 2, frame 1: Lattice is not nine numbers" },
@@ -680,7 +680,20 @@ TEST(xyz_bad)
         { "pos:R:3", "pos:R:2", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "pos:R:x", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "sop:R:3", "line 2, frame 1: Properties names no positions" },
-        { "O 7", "X 7", "line 3, frame 1: an atom is no element" },
+        { "id:I:1:f", "pos:R:3:", "line 2, frame 1: Properties has two columns of the same meaning: "
+                                  "'pos'" },
+        { "id:I:1", "Z:I:01", NULL },
+        { "O 7", "O  ", "line 3, frame 1: a line ends before its numbers do" },
+        { "0.25 1.5", "0.25 1 5", "line 3, frame 1: a line has more columns than Properties names: "
+                                  "'5'" },
+        { "T F T", "TFT  ", "line 2, frame 1: pbc is not three of T and F: 'TFT'" },
+        { "T F T", "T F  ", "line 2, frame 1: pbc is not three of T and F" },
+        { "T F T", "yes  ", "line 2, frame 1: pbc is not three of T and F: 'yes'" },
+        { "T F T", "t,0,1", NULL },
+        { "\"T F T\"", "[F F F]", NULL },
+        { "pbc = \"T F T", "pbc=\"T F T F", "line 2, frame 1: pbc is not three of T and F: 'F'" },
+        { "0 1 7.5", "0 1 7 5", "line 2, frame 1: Lattice is not nine numbers" },
+        { "O 7", "X 7", "line 3, frame 1: an atom is no element: 'X'" },
         { "0.25", "nan ", "line 3, frame 1: a word" },
         { "H 9 4", "H 9  ", "line 5, frame 1: a line ends before its numbers do" },
         { "H 9 4 5 6", "H        ", "line 5, frame 1: a line ends before its" },
@@ -698,7 +711,11 @@ TEST(xyz_bad)
         eqnn_frames_free(m);
     }
     CHECK(!eqnn_xyz_parse(c, "99999999\n\nH 0 0 0\n", 18)); /* before there is room for them */
-    CHECK_ERROR(c, "line 2, frame 1: it is cut off");
+    CHECK_ERROR(c, "line 3, frame 1: the text ends before its atoms do: 1 of 99999999 are there");
+    CHECK(!eqnn_xyz_parse(c, "3\n\nH 0 0 0\nH 0 0 1\n\n", 20));
+    CHECK_ERROR(c, "line 4, frame 1: the text ends before its atoms do: 2 of 3 are there");
+    CHECK(!eqnn_xyz_parse(c, "3", 1));
+    CHECK_ERROR(c, "line 1, frame 1: the text ends before a frame's second line");
     CHECK(!eqnn_xyz_parse(c, "1\n\0\nH 0 0 0\n", 12));
     CHECK_ERROR(c, "a zero byte is no text");
     CHECK(!eqnn_xyz_parse(c, " \n", 2));
