@@ -144,8 +144,10 @@ typedef struct eqnn_frames {
    for each atom. Of the pairs, whose values may stand in quotes or brackets, these are read:
    Properties names all columns (species or Z, pos, forces; without it: element, x, y, z, and more
    that is not read), energy, Lattice, and pbc, three of T and F, which takes directions out of it.
-   REF_energy, force and REF_forces are taken too, but not two columns for one. Or an npz file as sGDML and rMD17 have it, with R or coords [n][atoms][3], z or
-   nuclear_charges [atoms] or [n][atoms], and E or energies [n], F or forces where there are any. */
+   REF_energy, force and REF_forces are taken too, but not two columns for one. Or an npz file as
+   sGDML and rMD17 have it, with R or coords [n][atoms][3], z or nuclear_charges [atoms] or
+   [n][atoms], and E or energies [n], F or forces where there are any. A number that is not finite
+   is an error. */
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size);
 EQNN_API void eqnn_frames_free(eqnn_frames *m);
@@ -796,6 +798,20 @@ static int eqnn__blob_read(eqnn_ctx *c, const char *path, eqnn__blob *b)
     return !b->failed && !bad;
 }
 
+/* What bytes that some reader has no use for look like, or NULL. A safetensors file begins with the
+   length of its JSON in eight bytes. */
+static const char *eqnn__file_kind(const void *bytes, size_t size)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    if (!p || size < 10) return NULL;
+    if (memcmp(p, "\x93NUMPY", 6) == 0) return "an npy file, which holds a single array";
+    if (memcmp(p, "PK\3\4", 4) == 0) return "an npz file or another zip archive";
+    if (memcmp(p, "\x89HDF\r\n", 6) == 0) return "an HDF5 file";
+    if (p[0] == 0x1f && p[1] == 0x8b) return "a gzip file";
+    if (!p[5] && !p[6] && !p[7] && p[8] == '{') return "a safetensors file, as models are saved in";
+    return NULL;
+}
+
 /* printf into bytes that grow. */
 static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *format, ...)
 {
@@ -1041,6 +1057,7 @@ static void eqnn__npy_values(const eqnn__npy *h, double *out)
 
 struct eqnn_npz {
     eqnn_ctx *ctx;
+    char where[208];   /* "path: " for sentences, "" where there is none */
     int count;
     eqnn_array *array;
     char **text;       /* owns the names and dtypes */
@@ -1080,7 +1097,8 @@ static const char *eqnn__zip_end(eqnn__zip *z)
     if (z->size < 22) return "the file is too short";
     size_t at = z->size - 22, lowest = at > 65535 ? at - 65535 : 0;
     while (memcmp(z->p + at, "PK\5\6", 4) != 0)
-        if (at-- == lowest) return "it is neither npy nor npz (or the end is missing)";
+        if (at-- == lowest)
+            return memcmp(z->p, "PK\3\4", 4) ? "it is neither npy nor npz" : "its end is missing";
     uint64_t count = eqnn__zip_int(z->p + at + 10, 2), bytes = eqnn__zip_int(z->p + at + 12, 4);
     uint64_t start = eqnn__zip_int(z->p + at + 16, 4);
     if (at >= 20 && memcmp(z->p + at - 20, "PK\6\7", 4) == 0) {
@@ -1239,18 +1257,19 @@ static const char *eqnn__npz_add(eqnn_npz *z, const char *name, size_t name_size
     return NULL;
 }
 
-static eqnn_npz *eqnn__npz_make(eqnn_ctx *c, size_t entries)
+static eqnn_npz *eqnn__npz_make(eqnn_ctx *c, const char *where, size_t entries)
 {
     eqnn_npz *z = (eqnn_npz *)calloc(1, sizeof *z);
     if (z) {
         z->ctx = c;
+        snprintf(z->where, sizeof z->where, "%s", where);
         z->array = (eqnn_array *)calloc(entries + 1, sizeof *z->array);
         z->text = (char **)calloc(entries + 1, sizeof *z->text);
         z->values = (double **)calloc(entries + 1, sizeof *z->values);
     }
     if (z && z->array && z->text && z->values) return z;
     eqnn_npz_close(z);
-    eqnn_fail(c, "npz: no memory for a directory of %.0f arrays", (double)entries);
+    eqnn_fail(c, "npz: %sno memory for a directory of %.0f arrays", where, (double)entries);
     return NULL;
 }
 
@@ -1286,47 +1305,63 @@ static const char *eqnn__npz_entry(eqnn_npz *z, const eqnn__zip_entry *e)
     return wrong;
 }
 
-/* Closes z and records the error, naming the entry (at most 60 printable characters of it). */
-static eqnn_npz *eqnn__npz_fail(eqnn_npz *z, eqnn_ctx *c, const unsigned char *name, size_t n,
-                                const char *wrong)
+/* Closes z and records the error, naming the file (as z->where does) and the entry (at most 60
+   printable characters of it). */
+static eqnn_npz *eqnn__npz_fail(eqnn_npz *z, eqnn_ctx *c, const char *where,
+                                const eqnn__zip_entry *e, const char *wrong)
 {
     char text[64] = "";
-    for (size_t i = 0; i < n && i < 60; i++) text[i] = isprint(name[i]) ? (char)name[i] : '?';
-    if (n > 0) eqnn_fail(c, "npz: entry '%s': %s", text, wrong);
-    else eqnn_fail(c, "npz: %s", wrong);
+    for (size_t i = 0; e && i < e->name_size && i < 60; i++)
+        text[i] = isprint(e->name[i]) ? (char)e->name[i] : '?';
+    if (*text) eqnn_fail(c, "npz: %sentry '%s': %s", where, text, wrong);
+    else eqnn_fail(c, "npz: %s%s", where, wrong);
     eqnn_npz_close(z);
     return NULL;
 }
 
-static eqnn_npz *eqnn__npz_single(eqnn_ctx *c, const unsigned char *p, size_t size)
+static eqnn_npz *eqnn__npz_single(eqnn_ctx *c, const char *where, const unsigned char *p,
+                                  size_t size)
 {
     eqnn__npy h;
     const char *wrong = eqnn__npy_parse(p, size, &h);
-    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
-    eqnn_npz *z = eqnn__npz_make(c, 1);
+    if (wrong) return eqnn__npz_fail(NULL, c, where, NULL, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, where, 1);
     wrong = z ? eqnn__npz_add(z, "arr", 3, &h) : NULL;
-    return wrong ? eqnn__npz_fail(z, c, NULL, 0, wrong) : z;
+    return wrong ? eqnn__npz_fail(z, c, where, NULL, wrong) : z;
 }
 
-EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+/* The bytes of the file at path; NULL: of none. */
+static eqnn_npz *eqnn__npz_read(eqnn_ctx *c, const char *path, const void *bytes, size_t size)
 {
+    char where[sizeof ((eqnn_npz *)0)->where] = "";
     eqnn__zip zip;
     memset(&zip, 0, sizeof zip);
     zip.p = (const unsigned char *)bytes;
     zip.size = size;
-    if (!bytes) return eqnn__npz_fail(NULL, c, NULL, 0, "there are no bytes");
-    if (size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0) return eqnn__npz_single(c, zip.p, size);
-    const char *wrong = eqnn__zip_end(&zip);
-    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
-    eqnn_npz *z = eqnn__npz_make(c, zip.left);
+    if (path) snprintf(where, sizeof where, "%.200s: ", path);
+    if (!bytes) return eqnn__npz_fail(NULL, c, where, NULL, "there are no bytes");
+    if (size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0)
+        return eqnn__npz_single(c, where, zip.p, size);
+    const char *wrong = eqnn__zip_end(&zip), *kind = eqnn__file_kind(bytes, size);
+    if (wrong && kind && zip.p[0] != 'P') {
+        eqnn_fail(c, "npz: %sit looks like %s, and is neither npy nor npz", where, kind);
+        return NULL;
+    }
+    if (wrong) return eqnn__npz_fail(NULL, c, where, NULL, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, where, zip.left);
     while (z && zip.left > 0) {
         eqnn__zip_entry e;
         wrong = eqnn__zip_next(&zip, &e);
-        if (wrong) return eqnn__npz_fail(z, c, NULL, 0, wrong);
+        if (wrong) return eqnn__npz_fail(z, c, where, NULL, wrong);
         wrong = eqnn__npz_entry(z, &e);
-        if (wrong) return eqnn__npz_fail(z, c, e.name, e.name_size, wrong);
+        if (wrong) return eqnn__npz_fail(z, c, where, &e, wrong);
     }
     return z;
+}
+
+EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    return eqnn__npz_read(c, NULL, bytes, size);
 }
 
 EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
@@ -1334,7 +1369,7 @@ EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
     eqnn__blob b = { NULL, 0, 0, 0 };
     eqnn_npz *z = NULL;
     if (!path) eqnn_fail(c, "npz_open: no path");
-    else if (eqnn__blob_read(c, path, &b)) z = eqnn_npz_parse(c, b.p, b.size);
+    else if (eqnn__blob_read(c, path, &b)) z = eqnn__npz_read(c, path, b.p, b.size);
     free(b.p);
     return z;
 }
@@ -1361,12 +1396,15 @@ EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, in
     const eqnn_array *a = eqnn_npz_find(z, name);
     if (!z) return NULL;
     if (!a)
-        eqnn_fail(z->ctx, "npz: there is no array '%s' among the %d in the file%s%s", name,
-                  z->count, z->count ? "; the first is " : "", z->count ? z->array[0].name : "");
+        eqnn_fail(z->ctx, "npz: %sthere is no array '%s' among the %d in the file%s%s", z->where,
+                  name ? name : "NULL", z->count, z->count ? "; the first is " : "",
+                  z->count ? z->array[0].name : "");
     else if (!a->values)
-        eqnn_fail(z->ctx, "npz: array '%s' has dtype '%s', which is not read", name, a->dtype);
+        eqnn_fail(z->ctx, "npz: %sarray '%s' has dtype '%s', which is not read", z->where, name,
+                  a->dtype);
     else if (dims >= 0 && a->dims != dims)
-        eqnn_fail(z->ctx, "npz: array '%s' has %d dimensions, %d are needed", name, a->dims, dims);
+        eqnn_fail(z->ctx, "npz: %sarray '%s' has %d dimensions, %d are needed", z->where, name,
+                  a->dims, dims);
     else return a;
     return NULL;
 }
@@ -2007,7 +2045,7 @@ EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "qm9_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__qm9_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {
@@ -2255,8 +2293,8 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
         t->wrong = "Properties names no positions, or no species";
 }
 
-/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else than
-   three words that say yes or no would make another crystal of it. */
+/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else
+   than three words that say yes or no would make another crystal of it. */
 static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[9])
 {
     static const char *const words[6] = { "f", "false", "0", "t", "true", "1" };
@@ -2379,10 +2417,13 @@ static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *by
     eqnn__qm9_text t;
     eqnn_frames counted, *m;
     memset(&counted, 0, sizeof counted);
-    if (!bytes || size < 1) {
-        eqnn_fail(c, "xyz: %s: there are no bytes", path);
-        return NULL;
-    }
+    const char *kind = eqnn__file_kind(bytes, size);
+    if (kind)
+        eqnn_fail(c, "xyz: %.200s: it looks like %s; configurations are extended xyz or npz", path,
+                  kind);
+    else if (!bytes || size < 1)
+        eqnn_fail(c, "xyz: %.200s: there are no bytes", path);
+    if (kind || !bytes || size < 1) return NULL;
     eqnn__xyz_walk(&t, bytes, size, &counted);
     if (!t.wrong && counted.count == 0) t.wrong = "there is no frame";
     if (t.wrong) {
@@ -2410,6 +2451,27 @@ static const eqnn_array *eqnn__frames_array(const eqnn_npz *z, const char *name,
     return needed || eqnn_npz_find(z, name) ? eqnn_npz_need(z, name, dims) : NULL;
 }
 
+/* "[2,21,3]", or "none" of NULL. */
+static const char *eqnn__npz_shape(const eqnn_array *a, char text[72])
+{
+    int n = snprintf(text, 72, "%s", a ? "[" : "none");
+    for (int i = 0; a && i < a->dims && n < 48; i++)
+        n += snprintf(text + n, 72 - (size_t)n, "%s%lld", i ? "," : "", (long long)a->shape[i]);
+    if (a) snprintf(text + n, 72 - (size_t)n, "]");
+    return text;
+}
+
+/* Are all numbers of an array finite? The first that is not is an error; NULL has none. */
+static int eqnn__frames_finite(eqnn_ctx *c, const eqnn_npz *z, const eqnn_array *a)
+{
+    for (size_t i = 0; a && i < a->count; i++) {
+        if (isfinite(a->values[i])) continue;
+        eqnn_fail(c, "frames: %snumber %.0f of %s is not finite", z->where, (double)i, a->name);
+        return 0;
+    }
+    return 1;
+}
+
 /* The arrays of an npz file, whose shapes must agree; z for all frames, or for each. */
 static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
 {
@@ -2423,16 +2485,20 @@ static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
     int good = pos->shape[2] == 3 && n < 100000000 && own < 100000000 && each < 1000000000 &&
                (charge->count == (size_t)own || charge->count == each) &&
                (!energy || energy->count == (size_t)n) && (!force || force->count == pos->count);
-    if (!good) eqnn_fail(c, "frames: the shapes of R, z, E and F disagree");
+    char shape[4][72];
+    if (!good)
+        eqnn_fail(c, "frames: %sthe shapes of R, z, E and F disagree: got %s, %s, %s and %s; they "
+                  "must be [n,atoms,3], [atoms] or [n,atoms], [n], and that of R", z->where,
+                  eqnn__npz_shape(pos, shape[0]), eqnn__npz_shape(charge, shape[1]),
+                  eqnn__npz_shape(energy, shape[2]), eqnn__npz_shape(force, shape[3]));
     for (size_t i = 0; good && i < charge->count; i++) {
         double q = charge->values[i];
         good = q >= 1 && q <= 118 && q == floor(q);
-        if (!good) eqnn_fail(c, "frames: charge %.0f of z is %g", (double)i, q);
+        if (!good)
+            eqnn_fail(c, "frames: %scharge %.0f of %s is %g", z->where, (double)i, charge->name, q);
     }
-    for (size_t i = 0; good && i < pos->count; i++) {
-        good = isfinite(pos->values[i]);
-        if (!good) eqnn_fail(c, "frames: number %.0f of R is not finite", (double)i);
-    }
+    good = good && eqnn__frames_finite(c, z, pos) && eqnn__frames_finite(c, z, energy)
+           && eqnn__frames_finite(c, z, force);
     eqnn_frames *m = good ? eqnn__frames_make(c, (int)n, (int)each) : NULL;
     if (!m) return NULL;
     m->count = (int)n, m->atoms = (int)each;
@@ -2452,7 +2518,7 @@ EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "frames_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__frames_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {
@@ -2777,7 +2843,7 @@ EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "protein_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__protein_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {

@@ -680,8 +680,8 @@ TEST(xyz_bad)
         { "pos:R:3", "pos:R:2", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "pos:R:x", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "sop:R:3", "line 2, frame 1: Properties names no positions" },
-        { "id:I:1:f", "pos:R:3:", "line 2, frame 1: Properties has two columns of the same meaning: "
-                                  "'pos'" },
+        { "id:I:1:f", "pos:R:3:", "line 2, frame 1: Properties has two columns of the same "
+                                  "meaning: 'pos'" },
         { "id:I:1", "Z:I:01", NULL },
         { "O 7", "O  ", "line 3, frame 1: a line ends before its numbers do" },
         { "0.25 1.5", "0.25 1 5", "line 3, frame 1: a line has more columns than Properties names: "
@@ -742,7 +742,8 @@ TEST(elements)
 }
 
 /* Two frames of two atoms, as sGDML names its arrays, or as rMD17 does. */
-static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, int64_t energies)
+static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, int64_t energies,
+                               const double *energy)
 {
     static const double numbers[12] = { 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2 };
     eqnn_array a[4];
@@ -755,7 +756,7 @@ static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, i
     a[1].name = revised ? "nuclear_charges" : "z", a[1].dims = 1, a[1].shape[0] = 2;
     a[1].values = charge;
     a[2].name = revised ? "energies" : "E", a[2].dims = 2 - revised, a[2].shape[0] = energies;
-    a[2].shape[1] = 1, a[2].values = numbers + 4;
+    a[2].shape[1] = 1, a[2].values = energy ? energy : numbers + 4;
     CHECK(eqnn_npz_save(c, "test_frames.npz", a, 4));
     eqnn_frames *m = eqnn_frames_open(c, "test_frames.npz");
     remove("test_frames.npz");
@@ -765,19 +766,51 @@ static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, i
 TEST(frames_npz)
 {
     eqnn_ctx *c = test_context();
-    double charge[2] = { 6, 8 };
+    double charge[2] = { 6, 8 }, energy[2] = { 1, NAN };
     for (int revised = 0; revised < 2; revised++) {
-        eqnn_frames *m = npz_frames(c, revised, charge, 2);
+        eqnn_frames *m = npz_frames(c, revised, charge, 2, NULL);
         CHECK(m && m->count == 2 && m->atoms == 4 && m->charge[2] == 6 && m->charge[3] == 8);
         CHECK(m && m->first[2] == 4 && m->pos[5] == 1 && m->force[11] == 2 && m->energy[1] == 1);
         CHECK(m && m->cell[0] == 0);
         eqnn_frames_free(m);
-        CHECK(!npz_frames(c, revised, charge, 1));
-        CHECK_ERROR(c, "the shapes of R, z, E and F disagree");
+        CHECK(!npz_frames(c, revised, charge, 1, NULL));
+        CHECK_ERROR(c, revised ? "got [2,2,3], [2], [1] and [2,2,3]; they must be"
+                               : "test_frames.npz: the shapes of R, z, E and F disagree: got "
+                                 "[2,2,3], [2], [1,1] and [2,2,3]; they must be");
+        CHECK(!npz_frames(c, revised, charge, 2, energy));
+        CHECK_ERROR(c, revised ? "test_frames.npz: number 1 of energies is not finite"
+                               : "test_frames.npz: number 1 of E is not finite");
     }
     charge[1] = 0.5;
-    CHECK(!npz_frames(c, 0, charge, 2));
-    CHECK_ERROR(c, "charge 1 of z is 0.5");
+    CHECK(!npz_frames(c, 0, charge, 2, NULL));
+    CHECK_ERROR(c, "test_frames.npz: charge 1 of z is 0.5");
+}
+
+/* Files of another kind are told apart by how they begin; npz files are called by their names. */
+TEST(frames_of_other_files)
+{
+    static const struct { const char *bytes, *error, *npz; size_t size; } t[] = {
+        { "\223NUMPY\1\0v\0{'descr", "xyz: test_frames.xyz: it looks like an npy file",
+          "npz: test_frames.xyz: ", 18 },
+        { "\20\0\0\0\0\0\0\0{\"w\": {}}       ", "it looks like a safetensors file",
+          "npz: test_frames.xyz: it looks like a safetensors file", 24 },
+        { "PK\3\4" "0000000000000000000000", "npz: test_frames.xyz: its end is missing",
+          "npz: test_frames.xyz: its end is missing", 26 },
+        { "\37\213\10\0\0\0\0\0\0\3", "it looks like a gzip file", "it looks like a gzip", 10 },
+        { "2\n\nH 0 0\0 0\n 0123456789", "line 3, frame 1: a zero byte is no text",
+          "npz: test_frames.xyz: it is neither npy nor npz", 23 }
+    };
+    eqnn_ctx *c = test_context();
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        FILE *f = fopen("test_frames.xyz", "wb");
+        CHECK(f && fwrite(t[i].bytes, 1, t[i].size, f) == t[i].size);
+        if (f) fclose(f);
+        CHECK(!eqnn_frames_open(c, "test_frames.xyz"));
+        CHECK_ERROR(c, t[i].error);
+        CHECK(!eqnn_npz_open(c, "test_frames.xyz"));
+        CHECK_ERROR(c, t[i].npz);
+    }
+    remove("test_frames.xyz");
 }
 
 /* Where the data are there: the numbers of their READMEs. */
