@@ -42,7 +42,8 @@
       Objects here (eqnn_npz, eqnn_batches, eqnn_table, eqnn_csv, eqnn_plot) live in malloc's memory
       until their _free or _close, both of which take NULL. They use the context for errors only;
       its step and its arenas are left alone. A failed call returns NULL or 0 and the context holds
-      the sentence. Coordinates are rows x, y, z; time is counted in frames.
+      the sentence; where NULL or 0 is an answer, its comment says so. Coordinates are rows x, y, z;
+      time is counted in frames.
 
    CONTENTS   1 files   2 generators   3 batches   4 metrics   5 terminal   6 runs
               7 plots
@@ -453,7 +454,7 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
 /* Root of the mean squared distance of n points a, b [n][3] in space: as they stand, and after the
    shift and turn that make it smallest (Kabsch 1976; by quaternions, Horn 1987), where rounding
-   hides what is less than 1e-8 of their extent. NaN of nothing. */
+   hides what is less than 1e-8 of their extent. NaN of nothing, and where a or b is NULL. */
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b);
 EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b);
 
@@ -549,7 +550,7 @@ EQNN_API void eqnn_table_print(const eqnn_table *t, FILE *file);
    there already, whose first line must be the same header. */
 typedef struct eqnn_csv eqnn_csv;
 EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append);
-EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);
+EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);   /* NULL: an empty cell      */
 EQNN_API void eqnn_csv_number(eqnn_csv *f, double value); /* not finite: an empty cell */
 EQNN_API void eqnn_csv_end(eqnn_csv *f);                  /* of the row                */
 EQNN_API void eqnn_csv_close(eqnn_csv *f);
@@ -675,11 +676,13 @@ typedef struct eqnn_plot eqnn_plot;
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts);
 EQNN_API void eqnn_plot_free(eqnn_plot *p);
 /* n points, copied; label for the legend, or NULL; NaN and sizes above 1e300 break a line. 1 when
-   done. */
+   done. x and y may be NULL where n is 0. */
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts);
 /* A line from a log that eqnn_csv wrote: columns x and y (from 0) of the rows whose first cell is
-   name, which is the label; name NULL: of all rows. Other lines are passed over. 1 when done. */
+   name, which is the label; name NULL: of all rows. Other lines are passed over. 1 when done; 0
+   without an error, and nothing is drawn, where there is no such row, as of a run that was short or
+   whose numbers were not finite. A file that cannot be read or lacks the columns is an error. */
 EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
                            const eqnn_series_opts *opts);
 EQNN_API int eqnn_plot_save(const eqnn_plot *p, const char *path);
@@ -2012,12 +2015,14 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
     for (int64_t i = 0; good && i < count; i++) {
         double own = n->values[i];
         good = own >= 0 && own <= (double)most && own == floor(own) && fabs(index->values[i]) < 1e9;
-        for (int64_t k = 0; good && k < (int64_t)own; k++)
-            good = charge->values[i * most + k] >= 0 && charge->values[i * most + k] < 200;
+        for (int64_t k = 0; good && k < (int64_t)own; k++) {
+            const double *at = pos->values + 3 * (i * most + k), q = charge->values[i * most + k];
+            good = q >= 0 && q < 200 && isfinite(at[0]) && isfinite(at[1]) && isfinite(at[2]);
+        }
         if (good) atoms += (int64_t)own;
         if (!good || atoms > 1000000000)
-            eqnn_fail(c, "qm9: molecule %.0f: its number, its n_atoms or a charge is out of range",
-                      (double)i);
+            eqnn_fail(c, "qm9: molecule %.0f: its number, its n_atoms, a charge or a position is "
+                         "out of range", (double)i);
     }
     if (eqnn_error(c)) return NULL;
     eqnn_molecules *m = eqnn__molecules_make(c, (int)count, (int)atoms);
@@ -2166,7 +2171,7 @@ EQNN_API int eqnn_element(const char *symbol)
 
 EQNN_API const char *eqnn_element_symbol(int charge, char text[3])
 {
-    if (charge < 1 || charge > 118) return NULL;
+    if (charge < 1 || charge > 118 || !text) return NULL;
     memcpy(text, eqnn__elements + 2 * (charge - 1), 2);
     text[text[1] == ' ' ? 1 : 2] = 0;
     return text;
@@ -4238,6 +4243,7 @@ EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *op
 /* Fisher-Yates: item i changes places with one of the items 0..i. */
 EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
 {
+    if (!out) return;
     for (int i = 0; i < n; i++) out[i] = i;
     for (int i = n - 1; i > 0; i--) {
         uint64_t bits = eqnn__data_bits(seed, stream, (uint64_t)i) >> 32;
@@ -4249,19 +4255,31 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
 
 enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* generators use the others below */
 
+/* Is there what a split needs? missing: the array that is NULL, or NULL. */
+static int eqnn__split_given(eqnn_ctx *c, int n, int parts, const char *missing)
+{
+    if (eqnn_error(c)) return 0;
+    if (n < 0 || parts < 1)
+        eqnn_fail(c, "split: %d examples into %d parts: needs at least 0 and at least 1", n, parts);
+    else if (missing)
+        eqnn_fail(c, "split: %d examples into %d parts: %s is NULL", n, parts, missing);
+    return !eqnn_error(c);
+}
+
 EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
                         int *items, int *first)
 {
     double sum = 0;
-    if (eqnn_error(c)) return 0;
-    for (int k = 0; fractions && k < parts; k++) {
+    const char *missing = !fractions ? "fractions" : !items ? "items" : first ? NULL : "first";
+    if (!eqnn__split_given(c, n, parts, missing)) return 0;
+    for (int k = 0; k < parts; k++) {
         if (!(fractions[k] >= 0)) {
             eqnn_fail(c, "split: fraction %d of %d is %g", k + 1, parts, fractions[k]);
             return 0;
         }
         sum += fractions[k];
     }
-    if (n < 0 || parts < 1 || !items || !first || !(sum > 0 && sum < 1 + 1e-9)) {
+    if (!(sum > 0 && sum < 1 + 1e-9)) {
         eqnn_fail(c, "split: %d examples into %d parts with fractions of sum %g: "
                      "needs a sum above 0 and at most 1", n, parts, sum);
         return 0;
@@ -4294,20 +4312,27 @@ EQNN_API void eqnn_batches_free(eqnn_batches *b)
 EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
                                int *items, int *first)
 {
-    if (eqnn_error(c)) return 0;
-    int sum = 0, bad = n < 0 || parts < 1 || !counts || !items || !first;
-    for (int k = 0; !bad && k < parts; k++) {
-        bad = counts[k] < 0 || counts[k] > n - sum;
-        if (!bad) sum += counts[k];
+    int64_t wanted = 0;
+    const char *missing = !counts ? "counts" : !items ? "items" : first ? NULL : "first";
+    if (!eqnn__split_given(c, n, parts, missing)) return 0;
+    for (int k = 0; k < parts; k++) {
+        wanted += counts[k];
+        if (counts[k] >= 0) continue;
+        eqnn_fail(c, "split: count %d of %d is %d", k + 1, parts, counts[k]);
+        return 0;
     }
-    int *all = bad ? NULL : (int *)malloc(((size_t)n + 1) * sizeof *all);
+    if (wanted > n) {
+        eqnn_fail(c, "split: %d examples into %d parts: there are fewer examples than the parts "
+                     "ask for, %.0f", n, parts, (double)wanted);
+        return 0;
+    }
+    int *all = (int *)malloc(((size_t)n + 1) * sizeof *all);
     if (!all) {
-        eqnn_fail(c, "split: %d examples into %d parts%s", n, parts,
-                  bad ? ": there are fewer examples than the parts ask for" : ": no memory");
+        eqnn_fail(c, "split: %d examples into %d parts: no memory", n, parts);
         return 0;
     }
     eqnn_permutation(seed, EQNN__STREAM_SPLIT, n, all);
-    for (int i = 0; i < sum; i++) items[i] = all[i];
+    for (int i = 0; i < (int)wanted; i++) items[i] = all[i];
     first[0] = 0;
     for (int k = 0; k < parts; k++) first[k + 1] = first[k] + counts[k];
     free(all);
@@ -4319,7 +4344,8 @@ EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, i
 {
     if (eqnn_error(c)) return NULL;
     if (n < 0 || size < 1) {
-        eqnn_fail(c, "batches: %d examples in batches of %d", n, size);
+        eqnn_fail(c, "batches: %d examples in batches of %d: needs at least 0 and at least 1", n,
+                  size);
         return NULL;
     }
     eqnn_batches *b = (eqnn_batches *)calloc(1, sizeof *b);
@@ -4357,7 +4383,7 @@ EQNN_API void eqnn_batches_start(eqnn_batches *b, int64_t epoch)
 
 EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
 {
-    if (!b || b->at >= b->n) return 0;
+    if (!b || !items || b->at >= b->n) return 0;
     int n = b->n - b->at < b->size ? b->n - b->at : b->size;
     *items = b->order + b->at;
     b->at += n;
@@ -4370,20 +4396,20 @@ EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
 
 EQNN_API void eqnn_average_add(eqnn_average *m, double value, double weight)
 {
-    if (weight == 0) return;
+    if (!m || weight == 0) return;
     m->weight += weight;
     m->value += (value - m->value) * (weight / m->weight);
 }
 
 EQNN_API double eqnn_average_value(const eqnn_average *m)
 {
-    return m->weight != 0 ? m->value : NAN;
+    return m && m->weight != 0 ? m->value : NAN;
 }
 
 /* With d = new - old mean: mean += d / n, and the co-moment grows by d_y (f - new mean of f). */
 EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const double *predicted)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; s && truth && predicted && i < n; i++) {
         double y = truth[i], f = predicted[i], dy = y - s->mean_y, df = f - s->mean_f;
         s->n += 1;
         s->mean_y += dy / s->n;
@@ -4398,27 +4424,28 @@ EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const
 
 EQNN_API double eqnn_score_mse(const eqnn_score *s)
 {
-    return s->n > 0 ? s->square / s->n : NAN;
+    return s && s->n > 0 ? s->square / s->n : NAN;
 }
 
 EQNN_API double eqnn_score_mae(const eqnn_score *s)
 {
-    return s->n > 0 ? s->absolute / s->n : NAN;
+    return s && s->n > 0 ? s->absolute / s->n : NAN;
 }
 
 EQNN_API double eqnn_score_r2(const eqnn_score *s)
 {
-    return s->yy > 0 ? 1 - s->square / s->yy : NAN;
+    return s && s->yy > 0 ? 1 - s->square / s->yy : NAN;
 }
 
 EQNN_API double eqnn_score_pearson(const eqnn_score *s)
 {
-    return s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
+    return s && s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
 }
 
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b)
 {
     double sum = 0;
+    if (!a || !b) return NAN;
     for (int i = 0; i < 3 * n; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
     return n > 0 ? sqrt(sum / n) : NAN;
 }
@@ -4444,6 +4471,7 @@ EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
 {
     double S[3][3], A[4][4], ma[3] = { 0, 0, 0 }, mb[3] = { 0, 0, 0 }, size = 0, w = -INFINITY;
     memset(S, 0, sizeof S);
+    if (!a || !b) return NAN;
     for (int i = 0; i < 3 * n; i++) ma[i % 3] += a[i] / n, mb[i % 3] += b[i] / n;
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 3; k++) {
@@ -5017,6 +5045,10 @@ EQNN_API void eqnn_csv_close(eqnn_csv *f)
 EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append)
 {
     if (eqnn_error(c)) return NULL;
+    if (!path || !header) {
+        eqnn_fail(c, "csv_open: there is no %s", path ? "header" : "path");
+        return NULL;
+    }
     int there = append ? eqnn__csv_matches(path, header) : 0;
     if (there < 0) {
         eqnn_fail(c, "csv_open: '%s' has other columns than '%s'; remove it or write elsewhere",
@@ -5048,6 +5080,7 @@ EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *head
 EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text)
 {
     if (!f) return;
+    if (!text) text = "";
     if (f->cells++) fputc(',', f->f);
     if (!strpbrk(text, ",\"\r\n")) {
         fputs(text, f->f);
@@ -5558,7 +5591,12 @@ static int eqnn__plot_colour_good(const char *s)
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts)
 {
-    if (!p || n < 0 || !x || !y) return 0;
+    if (!p) return 0;
+    if (n < 0 || (n > 0 && (!x || !y))) {
+        eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
+                  n);
+        return 0;
+    }
     const char *colour = opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count);
     if (!eqnn__plot_colour_good(colour)) {
         eqnn_fail(p->ctx, "plot_add: '%.40s' is no colour; write #rrggbb, a name or rgb(r,g,b)",
@@ -5576,8 +5614,8 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
         eqnn_fail(p->ctx, "plot_add: no memory for %d points", n);
         return 0;
     }
-    memcpy(s->x, x, (size_t)n * sizeof *x);
-    memcpy(s->y, y, (size_t)n * sizeof *y);
+    if (n > 0) memcpy(s->x, x, (size_t)n * sizeof *x);
+    if (n > 0) memcpy(s->y, y, (size_t)n * sizeof *y);
     s->n = n;
     s->points = opts && opts->points;
     s->dashed = opts && opts->dashed;
@@ -5601,13 +5639,17 @@ static int eqnn__csv_cell(const char *line, int k, double *value)
     return end != line && (!*end || strchr(",\r\n", *end)) && isfinite(*value);
 }
 
-/* Points [2 n]: x, y, x, y, ... of the rows wanted, in malloc's memory; NULL when there is none. */
-static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n)
+/* Points [2 n]: x, y, x, y, ... of the rows wanted, in malloc's memory; NULL when there is none.
+   *columns: of the widest line. */
+static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n, int *columns)
 {
     char line[1024];
     double *points = NULL, at[2];
     size_t length = name ? strlen(name) : 0;
-    for (*n = 0; *n < 1 << 24 && fgets(line, sizeof line, f);) {
+    for (*columns = *n = 0; *n < 1 << 24 && fgets(line, sizeof line, f);) {
+        int own = 1;
+        for (const char *s = line; (s = strchr(s, ',')) != NULL; s++) own++;
+        if (own > *columns) *columns = own;
         if (name && (strncmp(line, name, length) != 0 || line[length] != ',')) continue;
         if (!eqnn__csv_cell(line, x, &at[0]) || !eqnn__csv_cell(line, y, &at[1])) continue;
         if ((*n & (*n - 1)) == 0) { /* a power of two: full */
@@ -5624,16 +5666,25 @@ static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n)
 EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
                            const eqnn_series_opts *opts)
 {
-    int n = 0;
+    int n = 0, wide = 0, most = x > y ? x : y;
     if (!p) return 0;
+    if (!path || x < 0 || y < 0) {
+        eqnn_fail(p->ctx, "plot_csv: '%.200s', columns %d and %d: needs a path and columns from 0",
+                  path ? path : "NULL", x, y);
+        return 0;
+    }
     FILE *f = fopen(path, "rb");
     if (!f) {
         eqnn_fail(p->ctx, "cannot read '%s': %s", path, strerror(errno));
         return 0;
     }
-    double *points = eqnn__csv_points(f, name, x, y, &n), *columns = NULL;
+    double *points = eqnn__csv_points(f, name, x, y, &n, &wide), *columns = NULL;
     fclose(f);
+    if (wide > 0 && most >= wide)
+        eqnn_fail(p->ctx, "plot_csv: '%.200s' has no column %d (from 0): its lines have %d", path,
+                  most, wide);
     if (n > 0) columns = (double *)malloc(2 * (size_t)n * sizeof *columns);
+    if (n > 0 && !columns) eqnn_fail(p->ctx, "plot_csv: no memory for %d points", n);
     for (int i = 0; columns && i < n; i++) {
         columns[i] = points[2 * i];
         columns[n + i] = points[2 * i + 1];

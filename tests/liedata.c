@@ -570,7 +570,7 @@ TEST(qm9_archive)
 }
 
 static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const double *charge,
-                                     int64_t targets)
+                                     int64_t targets, const double *pos)
 {
     static const double zeros[64] = { 0 };
     static const double index[2] = { 7, 9 };
@@ -581,7 +581,8 @@ static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const doubl
     a[2].name = "z", a[2].dims = 2, a[2].shape[0] = 2, a[2].shape[1] = 3, a[2].values = charge;
     a[3].name = "pos", a[3].dims = 3, a[3].shape[0] = 2, a[3].shape[1] = 3, a[3].shape[2] = 3;
     a[4].name = "targets", a[4].dims = 2, a[4].shape[0] = 2, a[4].shape[1] = targets;
-    a[3].values = a[4].values = zeros;
+    a[3].values = pos ? pos : zeros;
+    a[4].values = zeros;
     CHECK(eqnn_npz_save(c, "test_qm9.npz", a, 5));
     eqnn_molecules *m = eqnn_qm9_open(c, "test_qm9.npz");
     remove("test_qm9.npz");
@@ -591,21 +592,30 @@ static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const doubl
 TEST(qm9_npz)
 {
     eqnn_ctx *c = test_context();
-    double own[2] = { 1, 3 }, charge[6] = { 6, 0, 0, 8, 1, 1 };
-    eqnn_molecules *m = npz_molecules(c, own, charge, 15);
+    double own[2] = { 1, 3 }, charge[6] = { 6, 0, 0, 8, 1, 1 }, pos[18];
+    eqnn_molecules *m = npz_molecules(c, own, charge, 15, NULL);
     CHECK(m && m->count == 2 && m->atoms == 4 && m->charge[1] == 8 && m->number[1] == 9);
     const int numbers[2] = { 7, 8 };
     CHECK(eqnn_molecules_drop(m, numbers, 2) == 1 && m->count == 1 && m->atoms == 3);
     CHECK(m->number[0] == 9 && m->charge[0] == 8 && m->charge[2] == 1 && m->first[1] == 3);
     CHECK(eqnn_molecules_drop(m, numbers, 2) == 0 && eqnn_molecules_drop(NULL, numbers, 2) == 0);
     eqnn_molecules_free(m);
-    CHECK(!npz_molecules(c, own, charge, 14));
+    CHECK(!npz_molecules(c, own, charge, 14, NULL));
     CHECK_ERROR(c, "disagree");
     own[1] = 4;
-    CHECK(!npz_molecules(c, own, charge, 15));
-    CHECK_ERROR(c, "molecule 1: its number, its n_atoms or a charge is out of range");
-    own[1] = 3, charge[4] = NAN;
-    CHECK(!npz_molecules(c, own, charge, 15));
+    CHECK(!npz_molecules(c, own, charge, 15, NULL));
+    CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position is out of range");
+    own[1] = 3;
+    for (int k = 0; k < 2; k++) { /* of a molecule, or where there is no atom */
+        memset(pos, 0, sizeof pos);
+        pos[k ? 5 : 9] = NAN;
+        m = npz_molecules(c, own, charge, 15, pos);
+        CHECK((m != NULL) == k);
+        if (!k) CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position");
+        eqnn_molecules_free(m);
+    }
+    charge[4] = NAN;
+    CHECK(!npz_molecules(c, own, charge, 15, NULL));
     CHECK_ERROR(c, "molecule 1");
 }
 
@@ -739,6 +749,7 @@ TEST(elements)
     CHECK(!eqnn_element("Xx") && !eqnn_element("") && !eqnn_element("C ") && !eqnn_element(NULL));
     CHECK(!eqnn_element("eL") && !eqnn_element("Hee"));
     CHECK(!eqnn_element_symbol(0, text) && !eqnn_element_symbol(119, text));
+    CHECK(!eqnn_element_symbol(17, NULL));
 }
 
 /* Two frames of two atoms, as sGDML names its arrays, or as rMD17 does. */
@@ -844,10 +855,14 @@ TEST(splits_by_number)
     CHECK(memcmp(items, again, 95 * sizeof *items));
     counts[2] = 16;
     CHECK(!eqnn_split_counts(c, 0, 100, counts, 3, items, first));
-    CHECK_ERROR(c, "fewer examples than the parts ask for");
+    CHECK_ERROR(c, "fewer examples than the parts ask for, 101");
     counts[0] = -1;
     CHECK(!eqnn_split_counts(c, 0, 100, counts, 3, items, first));
-    CHECK_ERROR(c, "100 examples into 3 parts");
+    CHECK_ERROR(c, "split: count 1 of 3 is -1");
+    CHECK(!eqnn_split_counts(c, 0, 100, NULL, 3, items, first));
+    CHECK_ERROR(c, "split: 100 examples into 3 parts: counts is NULL");
+    CHECK(!eqnn_split_counts(c, 0, -1, counts, 3, items, first));
+    CHECK_ERROR(c, "split: -1 examples into 3 parts: needs at least 0");
     counts[0] = counts[1] = counts[2] = 0;
     CHECK(eqnn_split_counts(c, 0, 0, counts, 3, items, first) && first[3] == 0);
 }
