@@ -42,7 +42,8 @@
       Objects here (eqnn_npz, eqnn_batches, eqnn_table, eqnn_csv, eqnn_plot) live in malloc's memory
       until their _free or _close, both of which take NULL. They use the context for errors only;
       its step and its arenas are left alone. A failed call returns NULL or 0 and the context holds
-      the sentence. Coordinates are rows x, y, z; time is counted in frames.
+      the sentence; where NULL or 0 is an answer, its comment says so. Coordinates are rows x, y, z;
+      time is counted in frames.
 
    CONTENTS   1 files   2 generators   3 batches   4 metrics   5 terminal   6 runs
               7 plots
@@ -142,10 +143,12 @@ typedef struct eqnn_frames {
 } eqnn_frames;
 /* Extended xyz: for each frame a line with the number of atoms, a line of pairs key=value, a line
    for each atom. Of the pairs, whose values may stand in quotes or brackets, these are read:
-   Properties names the columns (species or Z, pos, forces; without it: element, x, y, z), energy,
-   Lattice, and pbc, which takes directions out of it. REF_energy, force and REF_forces are taken
-   too. Or an npz file as sGDML and rMD17 have it, with R or coords [n][atoms][3], z or
-   nuclear_charges [atoms] or [n][atoms], and E or energies [n], F or forces where there are any. */
+   Properties names all columns (species or Z, pos, forces; without it: element, x, y, z, and more
+   that is not read), energy, Lattice, and pbc, three of T and F, which takes directions out of it.
+   REF_energy, force and REF_forces are taken too, but not two columns for one. Or an npz file as
+   sGDML and rMD17 have it, with R or coords [n][atoms][3], z or nuclear_charges [atoms] or
+   [n][atoms], and E or energies [n], F or forces where there are any. A number that is not finite
+   is an error. */
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_frames *eqnn_xyz_parse(eqnn_ctx *c, const void *bytes, size_t size);
 EQNN_API void eqnn_frames_free(eqnn_frames *m);
@@ -451,7 +454,7 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
 /* Root of the mean squared distance of n points a, b [n][3] in space: as they stand, and after the
    shift and turn that make it smallest (Kabsch 1976; by quaternions, Horn 1987), where rounding
-   hides what is less than 1e-8 of their extent. NaN of nothing. */
+   hides what is less than 1e-8 of their extent. NaN of nothing, and where a or b is NULL. */
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b);
 EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b);
 
@@ -547,7 +550,7 @@ EQNN_API void eqnn_table_print(const eqnn_table *t, FILE *file);
    there already, whose first line must be the same header. */
 typedef struct eqnn_csv eqnn_csv;
 EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append);
-EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);
+EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);   /* NULL: an empty cell      */
 EQNN_API void eqnn_csv_number(eqnn_csv *f, double value); /* not finite: an empty cell */
 EQNN_API void eqnn_csv_end(eqnn_csv *f);                  /* of the row                */
 EQNN_API void eqnn_csv_close(eqnn_csv *f);
@@ -673,11 +676,13 @@ typedef struct eqnn_plot eqnn_plot;
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts);
 EQNN_API void eqnn_plot_free(eqnn_plot *p);
 /* n points, copied; label for the legend, or NULL; NaN and sizes above 1e300 break a line. 1 when
-   done. */
+   done. x and y may be NULL where n is 0. */
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts);
 /* A line from a log that eqnn_csv wrote: columns x and y (from 0) of the rows whose first cell is
-   name, which is the label; name NULL: of all rows. Other lines are passed over. 1 when done. */
+   name, which is the label; name NULL: of all rows. Other lines are passed over. 1 when done; 0
+   without an error, and nothing is drawn, where there is no such row, as of a run that was short or
+   whose numbers were not finite. A file that cannot be read or lacks the columns is an error. */
 EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
                            const eqnn_series_opts *opts);
 EQNN_API int eqnn_plot_save(const eqnn_plot *p, const char *path);
@@ -794,6 +799,20 @@ static int eqnn__blob_read(eqnn_ctx *c, const char *path, eqnn__blob *b)
     if (b->failed) eqnn_fail(c, "no memory to read '%s'", path);
     else if (bad) eqnn_fail(c, "cannot read '%s': %s", path, strerror(errno));
     return !b->failed && !bad;
+}
+
+/* What bytes that some reader has no use for look like, or NULL. A safetensors file begins with the
+   length of its JSON in eight bytes. */
+static const char *eqnn__file_kind(const void *bytes, size_t size)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    if (!p || size < 10) return NULL;
+    if (memcmp(p, "\x93NUMPY", 6) == 0) return "an npy file, which holds a single array";
+    if (memcmp(p, "PK\3\4", 4) == 0) return "an npz file or another zip archive";
+    if (memcmp(p, "\x89HDF\r\n", 6) == 0) return "an HDF5 file";
+    if (p[0] == 0x1f && p[1] == 0x8b) return "a gzip file";
+    if (!p[5] && !p[6] && !p[7] && p[8] == '{') return "a safetensors file, as models are saved in";
+    return NULL;
 }
 
 /* printf into bytes that grow. */
@@ -1041,6 +1060,7 @@ static void eqnn__npy_values(const eqnn__npy *h, double *out)
 
 struct eqnn_npz {
     eqnn_ctx *ctx;
+    char where[208];   /* "path: " for sentences, "" where there is none */
     int count;
     eqnn_array *array;
     char **text;       /* owns the names and dtypes */
@@ -1080,7 +1100,8 @@ static const char *eqnn__zip_end(eqnn__zip *z)
     if (z->size < 22) return "the file is too short";
     size_t at = z->size - 22, lowest = at > 65535 ? at - 65535 : 0;
     while (memcmp(z->p + at, "PK\5\6", 4) != 0)
-        if (at-- == lowest) return "it is neither npy nor npz (or the end is missing)";
+        if (at-- == lowest)
+            return memcmp(z->p, "PK\3\4", 4) ? "it is neither npy nor npz" : "its end is missing";
     uint64_t count = eqnn__zip_int(z->p + at + 10, 2), bytes = eqnn__zip_int(z->p + at + 12, 4);
     uint64_t start = eqnn__zip_int(z->p + at + 16, 4);
     if (at >= 20 && memcmp(z->p + at - 20, "PK\6\7", 4) == 0) {
@@ -1239,18 +1260,19 @@ static const char *eqnn__npz_add(eqnn_npz *z, const char *name, size_t name_size
     return NULL;
 }
 
-static eqnn_npz *eqnn__npz_make(eqnn_ctx *c, size_t entries)
+static eqnn_npz *eqnn__npz_make(eqnn_ctx *c, const char *where, size_t entries)
 {
     eqnn_npz *z = (eqnn_npz *)calloc(1, sizeof *z);
     if (z) {
         z->ctx = c;
+        snprintf(z->where, sizeof z->where, "%s", where);
         z->array = (eqnn_array *)calloc(entries + 1, sizeof *z->array);
         z->text = (char **)calloc(entries + 1, sizeof *z->text);
         z->values = (double **)calloc(entries + 1, sizeof *z->values);
     }
     if (z && z->array && z->text && z->values) return z;
     eqnn_npz_close(z);
-    eqnn_fail(c, "npz: no memory for a directory of %.0f arrays", (double)entries);
+    eqnn_fail(c, "npz: %sno memory for a directory of %.0f arrays", where, (double)entries);
     return NULL;
 }
 
@@ -1286,47 +1308,63 @@ static const char *eqnn__npz_entry(eqnn_npz *z, const eqnn__zip_entry *e)
     return wrong;
 }
 
-/* Closes z and records the error, naming the entry (at most 60 printable characters of it). */
-static eqnn_npz *eqnn__npz_fail(eqnn_npz *z, eqnn_ctx *c, const unsigned char *name, size_t n,
-                                const char *wrong)
+/* Closes z and records the error, naming the file (as z->where does) and the entry (at most 60
+   printable characters of it). */
+static eqnn_npz *eqnn__npz_fail(eqnn_npz *z, eqnn_ctx *c, const char *where,
+                                const eqnn__zip_entry *e, const char *wrong)
 {
     char text[64] = "";
-    for (size_t i = 0; i < n && i < 60; i++) text[i] = isprint(name[i]) ? (char)name[i] : '?';
-    if (n > 0) eqnn_fail(c, "npz: entry '%s': %s", text, wrong);
-    else eqnn_fail(c, "npz: %s", wrong);
+    for (size_t i = 0; e && i < e->name_size && i < 60; i++)
+        text[i] = isprint(e->name[i]) ? (char)e->name[i] : '?';
+    if (*text) eqnn_fail(c, "npz: %sentry '%s': %s", where, text, wrong);
+    else eqnn_fail(c, "npz: %s%s", where, wrong);
     eqnn_npz_close(z);
     return NULL;
 }
 
-static eqnn_npz *eqnn__npz_single(eqnn_ctx *c, const unsigned char *p, size_t size)
+static eqnn_npz *eqnn__npz_single(eqnn_ctx *c, const char *where, const unsigned char *p,
+                                  size_t size)
 {
     eqnn__npy h;
     const char *wrong = eqnn__npy_parse(p, size, &h);
-    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
-    eqnn_npz *z = eqnn__npz_make(c, 1);
+    if (wrong) return eqnn__npz_fail(NULL, c, where, NULL, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, where, 1);
     wrong = z ? eqnn__npz_add(z, "arr", 3, &h) : NULL;
-    return wrong ? eqnn__npz_fail(z, c, NULL, 0, wrong) : z;
+    return wrong ? eqnn__npz_fail(z, c, where, NULL, wrong) : z;
 }
 
-EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+/* The bytes of the file at path; NULL: of none. */
+static eqnn_npz *eqnn__npz_read(eqnn_ctx *c, const char *path, const void *bytes, size_t size)
 {
+    char where[sizeof ((eqnn_npz *)0)->where] = "";
     eqnn__zip zip;
     memset(&zip, 0, sizeof zip);
     zip.p = (const unsigned char *)bytes;
     zip.size = size;
-    if (!bytes) return eqnn__npz_fail(NULL, c, NULL, 0, "there are no bytes");
-    if (size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0) return eqnn__npz_single(c, zip.p, size);
-    const char *wrong = eqnn__zip_end(&zip);
-    if (wrong) return eqnn__npz_fail(NULL, c, NULL, 0, wrong);
-    eqnn_npz *z = eqnn__npz_make(c, zip.left);
+    if (path) snprintf(where, sizeof where, "%.200s: ", path);
+    if (!bytes) return eqnn__npz_fail(NULL, c, where, NULL, "there are no bytes");
+    if (size >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0)
+        return eqnn__npz_single(c, where, zip.p, size);
+    const char *wrong = eqnn__zip_end(&zip), *kind = eqnn__file_kind(bytes, size);
+    if (wrong && kind && zip.p[0] != 'P') {
+        eqnn_fail(c, "npz: %sit looks like %s, and is neither npy nor npz", where, kind);
+        return NULL;
+    }
+    if (wrong) return eqnn__npz_fail(NULL, c, where, NULL, wrong);
+    eqnn_npz *z = eqnn__npz_make(c, where, zip.left);
     while (z && zip.left > 0) {
         eqnn__zip_entry e;
         wrong = eqnn__zip_next(&zip, &e);
-        if (wrong) return eqnn__npz_fail(z, c, NULL, 0, wrong);
+        if (wrong) return eqnn__npz_fail(z, c, where, NULL, wrong);
         wrong = eqnn__npz_entry(z, &e);
-        if (wrong) return eqnn__npz_fail(z, c, e.name, e.name_size, wrong);
+        if (wrong) return eqnn__npz_fail(z, c, where, &e, wrong);
     }
     return z;
+}
+
+EQNN_API eqnn_npz *eqnn_npz_parse(eqnn_ctx *c, const void *bytes, size_t size)
+{
+    return eqnn__npz_read(c, NULL, bytes, size);
 }
 
 EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
@@ -1334,7 +1372,7 @@ EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
     eqnn__blob b = { NULL, 0, 0, 0 };
     eqnn_npz *z = NULL;
     if (!path) eqnn_fail(c, "npz_open: no path");
-    else if (eqnn__blob_read(c, path, &b)) z = eqnn_npz_parse(c, b.p, b.size);
+    else if (eqnn__blob_read(c, path, &b)) z = eqnn__npz_read(c, path, b.p, b.size);
     free(b.p);
     return z;
 }
@@ -1361,12 +1399,15 @@ EQNN_API const eqnn_array *eqnn_npz_need(const eqnn_npz *z, const char *name, in
     const eqnn_array *a = eqnn_npz_find(z, name);
     if (!z) return NULL;
     if (!a)
-        eqnn_fail(z->ctx, "npz: there is no array '%s' among the %d in the file%s%s", name,
-                  z->count, z->count ? "; the first is " : "", z->count ? z->array[0].name : "");
+        eqnn_fail(z->ctx, "npz: %sthere is no array '%s' among the %d in the file%s%s", z->where,
+                  name ? name : "NULL", z->count, z->count ? "; the first is " : "",
+                  z->count ? z->array[0].name : "");
     else if (!a->values)
-        eqnn_fail(z->ctx, "npz: array '%s' has dtype '%s', which is not read", name, a->dtype);
+        eqnn_fail(z->ctx, "npz: %sarray '%s' has dtype '%s', which is not read", z->where, name,
+                  a->dtype);
     else if (dims >= 0 && a->dims != dims)
-        eqnn_fail(z->ctx, "npz: array '%s' has %d dimensions, %d are needed", name, a->dims, dims);
+        eqnn_fail(z->ctx, "npz: %sarray '%s' has %d dimensions, %d are needed", z->where, name,
+                  a->dims, dims);
     else return a;
     return NULL;
 }
@@ -1694,8 +1735,21 @@ EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
 typedef struct eqnn__qm9_text {
     const unsigned char *p, *end;
     int line;
-    const char *wrong; /* the first thing, or NULL */
+    const char *wrong; /* the first thing, or NULL ...          */
+    char more[64];     /* ... and the word it is about, or less */
 } eqnn__qm9_text;
+
+/* What is wrong, and the first 40 characters of the word it is about. */
+static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *word)
+{
+    char shown[44];
+    size_t n = 0;
+    if (t->wrong) return;
+    for (; n < 40 && word[n]; n++) shown[n] = isprint((unsigned char)word[n]) ? word[n] : '?';
+    memcpy(shown + n, word[n] ? "..." : "", word[n] ? 4 : 1);
+    t->wrong = wrong;
+    if (n > 0) snprintf(t->more, sizeof t->more, ": '%s'", shown);
+}
 
 /* The next word of the line, cut to 63 characters; 0 when the line ends. */
 static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
@@ -1746,7 +1800,7 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
         for (; *w >= '0' && *w <= '9'; w++) given = given < 1000 ? 10 * given + (*w - '0') : given;
     }
     power += sign * given;
-    if ((!seen || *w) && !t->wrong) t->wrong = "a word stands where a number is needed";
+    if (!seen || *w) eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
     if (digits == 0 || power < -400) return 0;
     double v = minus * (double)digits;
     for (; power < -22; power += 22) v /= 1e22;
@@ -1754,18 +1808,18 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
     double scale = 1; /* powers of ten up to 22 are exact */
     for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
     v = power < 0 ? v / scale : v * scale;
-    if (!isfinite(v) && !t->wrong) t->wrong = "a number is too large";
+    if (!isfinite(v)) eqnn__qm9_wrong(t, "a number is too large", word);
     return v;
 }
 
 static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
 {
+    char text[32];
     double v = eqnn__qm9_number(t);
-    if (!(v >= 1 && v <= most) || v != floor(v)) {
-        if (!t->wrong) t->wrong = "a count or number is not whole, or out of range";
-        return 0;
-    }
-    return (int)v;
+    if (v >= 1 && v <= most && v == floor(v)) return (int)v;
+    snprintf(text, sizeof text, "%.9g", v);
+    eqnn__qm9_wrong(t, "a count or number is not whole, or out of range", text);
+    return 0;
 }
 
 static int eqnn__qm9_element(eqnn__qm9_text *t)
@@ -1776,7 +1830,7 @@ static int eqnn__qm9_element(eqnn__qm9_text *t)
     eqnn__qm9_word(t, word);
     for (int i = 0; i < 5; i++)
         if (!strcmp(word, names[i])) return charges[i];
-    if (!t->wrong) t->wrong = "an atom is not H, C, N, O or F";
+    eqnn__qm9_wrong(t, "an atom is not H, C, N, O or F", word);
     return 0;
 }
 
@@ -1935,8 +1989,8 @@ EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t s
     eqnn__qm9_all(&t, (const unsigned char *)bytes, size, &counted);
     if (!t.wrong && counted.count == 0) t.wrong = "there is no molecule";
     if (t.wrong) {
-        eqnn_fail(c, "qm9: molecule %d of the file, line %d: %s", counted.count + 1, t.line + 1,
-                  t.wrong);
+        eqnn_fail(c, "qm9: molecule %d of the file, line %d: %s%s", counted.count + 1, t.line + 1,
+                  t.wrong, t.more);
         return NULL;
     }
     m = eqnn__molecules_make(c, counted.count, counted.atoms);
@@ -1961,12 +2015,14 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
     for (int64_t i = 0; good && i < count; i++) {
         double own = n->values[i];
         good = own >= 0 && own <= (double)most && own == floor(own) && fabs(index->values[i]) < 1e9;
-        for (int64_t k = 0; good && k < (int64_t)own; k++)
-            good = charge->values[i * most + k] >= 0 && charge->values[i * most + k] < 200;
+        for (int64_t k = 0; good && k < (int64_t)own; k++) {
+            const double *at = pos->values + 3 * (i * most + k), q = charge->values[i * most + k];
+            good = q >= 0 && q < 200 && isfinite(at[0]) && isfinite(at[1]) && isfinite(at[2]);
+        }
         if (good) atoms += (int64_t)own;
         if (!good || atoms > 1000000000)
-            eqnn_fail(c, "qm9: molecule %.0f: its number, its n_atoms or a charge is out of range",
-                      (double)i);
+            eqnn_fail(c, "qm9: molecule %.0f: its number, its n_atoms, a charge or a position is "
+                         "out of range", (double)i);
     }
     if (eqnn_error(c)) return NULL;
     eqnn_molecules *m = eqnn__molecules_make(c, (int)count, (int)atoms);
@@ -1994,7 +2050,7 @@ EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "qm9_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__qm9_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {
@@ -2115,7 +2171,7 @@ EQNN_API int eqnn_element(const char *symbol)
 
 EQNN_API const char *eqnn_element_symbol(int charge, char text[3])
 {
-    if (charge < 1 || charge > 118) return NULL;
+    if (charge < 1 || charge > 118 || !text) return NULL;
     memcpy(text, eqnn__elements + 2 * (charge - 1), 2);
     text[text[1] == ' ' ? 1 : 2] = 0;
     return text;
@@ -2160,7 +2216,7 @@ static eqnn_frames *eqnn__frames_make(eqnn_ctx *c, int count, int atoms)
    of an atom's line things begin (-1: in none). */
 typedef struct eqnn__xyz_head {
     double energy, cell[9];
-    int words, species, charge, pos, force;
+    int words, species, charge, pos, force, given; /* given: by Properties, which says them all */
 } eqnn__xyz_head;
 
 /* Are they the same but for capitals? b has none. */
@@ -2201,12 +2257,25 @@ static int eqnn__xyz_pair(eqnn__qm9_text *t, char key[64], eqnn__qm9_text *value
     return !t->wrong;
 }
 
+/* Where a column of that name is kept (NULL: it is not read), and whether it is a vector. */
+static int *eqnn__xyz_column(eqnn__xyz_head *h, const char *name, int *vector)
+{
+    static const char *const names[8] = { "pos", "positions", "forces", "force", "ref_forces",
+                                          "species", "z", "numbers" };
+    int i = 0;
+    while (i < 8 && !eqnn__xyz_same(name, names[i])) i++;
+    *vector = i < 5;
+    return i < 2 ? &h->pos : i < 5 ? &h->force : i < 6 ? &h->species : i < 8 ? &h->charge : NULL;
+}
+
 /* "species:S:1:pos:R:3:forces:R:3" */
 static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_head *h)
 {
     char part[3][64];
+    int vector = 0;
     h->words = 0;
     h->species = h->charge = h->pos = h->force = -1;
+    h->given = 1;
     while (v.p < v.end && !t->wrong) {
         for (int i = 0; i < 3; i++) {
             int n = 0;
@@ -2216,35 +2285,43 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
             if (v.p < v.end) v.p++;
         }
         long count = strtol(part[2], NULL, 10);
-        int vector = eqnn__xyz_same(part[0], "pos") || eqnn__xyz_same(part[0], "positions");
-        if (vector) h->pos = h->words;
-        if (eqnn__xyz_same(part[0], "forces") || eqnn__xyz_same(part[0], "force") ||
-            eqnn__xyz_same(part[0], "ref_forces")) h->force = h->words, vector = 1;
-        if (eqnn__xyz_same(part[0], "species")) h->species = h->words;
-        if (eqnn__xyz_same(part[0], "z") || eqnn__xyz_same(part[0], "numbers"))
-            h->charge = h->words;
+        int *column = eqnn__xyz_column(h, part[0], &vector);
+        if (column && *column >= 0)
+            eqnn__qm9_wrong(t, "Properties has two columns of the same meaning", part[0]);
+        if (column) *column = h->words;
         if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
-            t->wrong = "Properties is not name:type:count:..., or positions or forces are not R:3";
+            eqnn__qm9_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
+                               "not R:3", part[0]);
         else h->words += (int)count;
     }
     if (!t->wrong && (h->pos < 0 || (h->species < 0 && h->charge < 0)))
         t->wrong = "Properties names no positions, or no species";
 }
 
-/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". */
-static void eqnn__xyz_periodic(eqnn__qm9_text v, double cell[9])
+/* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else
+   than three words that say yes or no would make another crystal of it. */
+static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[9])
 {
-    for (int i = 0, within = 0; v.p < v.end && i < 3; v.p++) {
-        int letter = isalnum(*v.p) != 0;
-        if (letter && !within && strchr("Ff0", *v.p)) memset(cell + 3 * i, 0, 3 * sizeof *cell);
-        i += letter && !within;
-        within = letter;
+    static const char *const words[6] = { "f", "false", "0", "t", "true", "1" };
+    char word[64];
+    for (int i = 0; i < 4; i++) { /* the fourth must be missing */
+        int n = 0, k = 0;
+        while (v.p < v.end && *v.p && strchr(" \t\r,", *v.p)) v.p++;
+        for (; v.p < v.end && *v.p && !strchr(" \t\r,", *v.p); v.p++)
+            if (n < 63) word[n++] = (char)*v.p;
+        word[n] = 0;
+        while (k < 6 && !eqnn__xyz_same(word, words[k])) k++;
+        if ((i < 3) != (n > 0) || (n > 0 && k == 6)) {
+            eqnn__qm9_wrong(t, "pbc is not three of T and F", word);
+            return;
+        }
+        if (i < 3 && k < 3) memset(cell + 3 * i, 0, 3 * sizeof *cell);
     }
 }
 
 static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
 {
-    char key[64];
+    char key[64], word[64];
     eqnn__qm9_text v, pbc;
     memset(h, 0, sizeof *h);
     memset(&pbc, 0, sizeof pbc);
@@ -2257,9 +2334,12 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
         if (eqnn__xyz_same(key, "energy") || eqnn__xyz_same(key, "ref_energy"))
             h->energy = eqnn__qm9_number(&v);
         for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__qm9_number(&v);
-        if (v.wrong && !t->wrong) t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
+        if (lattice && !v.wrong && eqnn__qm9_word(&v, word)) v.wrong = "there are ten";
+        if (!v.wrong || t->wrong) continue;
+        t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
+        memcpy(t->more, v.more, sizeof t->more);
     }
-    eqnn__xyz_periodic(pbc, h->cell);
+    if (pbc.p && !t->wrong) eqnn__xyz_periodic(t, pbc, h->cell);
 }
 
 /* The line of atom at of all. */
@@ -2280,10 +2360,24 @@ static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_fram
         } else if (!eqnn__qm9_word(t, word)) {
             if (!t->wrong) t->wrong = "a line ends before its columns do";
         } else if (w == h->species && (charge = eqnn_element(word)) == 0 && h->charge < 0) {
-            t->wrong = "an atom is no element";
+            eqnn__qm9_wrong(t, "an atom is no element", word);
         }
     }
+    if (h->given && !t->wrong && eqnn__qm9_word(t, word))
+        eqnn__qm9_wrong(t, "a line has more columns than Properties names", word);
     if (m->first) m->charge[at] = charge;
+}
+
+/* To the line of atom i of n; says so where the text ends before it. */
+static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
+{
+    int line = t->line, more = eqnn__qm9_line(t);
+    const unsigned char *p = t->p;
+    while (more && p < t->end && isspace(*p)) p++;
+    if (more && p < t->end) return;
+    t->line = line;
+    t->wrong = "the text ends before its atoms do";
+    snprintf(t->more, sizeof t->more, ": %d of %d are there", i, n);
 }
 
 /* One frame. With m->first it is written, without it is counted only. */
@@ -2291,12 +2385,12 @@ static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
 {
     eqnn__xyz_head h;
     int n = eqnn__qm9_whole(t, 100000000), k = m->count;
-    if (!t->wrong && (!eqnn__qm9_line(t) || (t->end - t->p) / 8 < n)) t->wrong = "it is cut off";
+    if (!t->wrong && !eqnn__qm9_line(t)) t->wrong = "the text ends before a frame's second line";
     if (t->wrong) return;
     eqnn__xyz_second_line(t, &h);
     for (int i = 0; i < n && !t->wrong; i++) {
-        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
-        else eqnn__xyz_atom(t, &h, m, m->atoms + i);
+        eqnn__xyz_next(t, i, n);
+        if (!t->wrong) eqnn__xyz_atom(t, &h, m, m->atoms + i);
     }
     if (t->wrong) return;
     if (m->first) {
@@ -2328,15 +2422,18 @@ static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *by
     eqnn__qm9_text t;
     eqnn_frames counted, *m;
     memset(&counted, 0, sizeof counted);
-    if (!bytes || size < 1) {
-        eqnn_fail(c, "xyz: %s: there are no bytes", path);
-        return NULL;
-    }
+    const char *kind = eqnn__file_kind(bytes, size);
+    if (kind)
+        eqnn_fail(c, "xyz: %.200s: it looks like %s; configurations are extended xyz or npz", path,
+                  kind);
+    else if (!bytes || size < 1)
+        eqnn_fail(c, "xyz: %.200s: there are no bytes", path);
+    if (kind || !bytes || size < 1) return NULL;
     eqnn__xyz_walk(&t, bytes, size, &counted);
     if (!t.wrong && counted.count == 0) t.wrong = "there is no frame";
     if (t.wrong) {
-        eqnn_fail(c, "xyz: %s, line %d, frame %d: %s", path, t.line + 1, counted.count + 1,
-                  t.wrong);
+        eqnn_fail(c, "xyz: %s, line %d, frame %d: %s%s", path, t.line + 1, counted.count + 1,
+                  t.wrong, t.more);
         return NULL;
     }
     m = eqnn__frames_make(c, counted.count, counted.atoms);
@@ -2359,6 +2456,27 @@ static const eqnn_array *eqnn__frames_array(const eqnn_npz *z, const char *name,
     return needed || eqnn_npz_find(z, name) ? eqnn_npz_need(z, name, dims) : NULL;
 }
 
+/* "[2,21,3]", or "none" of NULL. */
+static const char *eqnn__npz_shape(const eqnn_array *a, char text[72])
+{
+    int n = snprintf(text, 72, "%s", a ? "[" : "none");
+    for (int i = 0; a && i < a->dims && n < 48; i++)
+        n += snprintf(text + n, 72 - (size_t)n, "%s%lld", i ? "," : "", (long long)a->shape[i]);
+    if (a) snprintf(text + n, 72 - (size_t)n, "]");
+    return text;
+}
+
+/* Are all numbers of an array finite? The first that is not is an error; NULL has none. */
+static int eqnn__frames_finite(eqnn_ctx *c, const eqnn_npz *z, const eqnn_array *a)
+{
+    for (size_t i = 0; a && i < a->count; i++) {
+        if (isfinite(a->values[i])) continue;
+        eqnn_fail(c, "frames: %snumber %.0f of %s is not finite", z->where, (double)i, a->name);
+        return 0;
+    }
+    return 1;
+}
+
 /* The arrays of an npz file, whose shapes must agree; z for all frames, or for each. */
 static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
 {
@@ -2372,16 +2490,20 @@ static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
     int good = pos->shape[2] == 3 && n < 100000000 && own < 100000000 && each < 1000000000 &&
                (charge->count == (size_t)own || charge->count == each) &&
                (!energy || energy->count == (size_t)n) && (!force || force->count == pos->count);
-    if (!good) eqnn_fail(c, "frames: the shapes of R, z, E and F disagree");
+    char shape[4][72];
+    if (!good)
+        eqnn_fail(c, "frames: %sthe shapes of R, z, E and F disagree: got %s, %s, %s and %s; they "
+                  "must be [n,atoms,3], [atoms] or [n,atoms], [n], and that of R", z->where,
+                  eqnn__npz_shape(pos, shape[0]), eqnn__npz_shape(charge, shape[1]),
+                  eqnn__npz_shape(energy, shape[2]), eqnn__npz_shape(force, shape[3]));
     for (size_t i = 0; good && i < charge->count; i++) {
         double q = charge->values[i];
         good = q >= 1 && q <= 118 && q == floor(q);
-        if (!good) eqnn_fail(c, "frames: charge %.0f of z is %g", (double)i, q);
+        if (!good)
+            eqnn_fail(c, "frames: %scharge %.0f of %s is %g", z->where, (double)i, charge->name, q);
     }
-    for (size_t i = 0; good && i < pos->count; i++) {
-        good = isfinite(pos->values[i]);
-        if (!good) eqnn_fail(c, "frames: number %.0f of R is not finite", (double)i);
-    }
+    good = good && eqnn__frames_finite(c, z, pos) && eqnn__frames_finite(c, z, energy)
+           && eqnn__frames_finite(c, z, force);
     eqnn_frames *m = good ? eqnn__frames_make(c, (int)n, (int)each) : NULL;
     if (!m) return NULL;
     m->count = (int)n, m->atoms = (int)each;
@@ -2401,7 +2523,7 @@ EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "frames_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__frames_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {
@@ -2726,7 +2848,7 @@ EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)
         eqnn_fail(c, "protein_open: no path");
     } else if (eqnn__blob_read(c, path, &b)) {
         if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn_npz_parse(c, b.p, b.size);
+            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
             m = z ? eqnn__protein_from(c, z) : NULL;
             eqnn_npz_close(z);
         } else {
@@ -4121,6 +4243,7 @@ EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *op
 /* Fisher-Yates: item i changes places with one of the items 0..i. */
 EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
 {
+    if (!out) return;
     for (int i = 0; i < n; i++) out[i] = i;
     for (int i = n - 1; i > 0; i--) {
         uint64_t bits = eqnn__data_bits(seed, stream, (uint64_t)i) >> 32;
@@ -4132,19 +4255,31 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
 
 enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* generators use the others below */
 
+/* Is there what a split needs? missing: the array that is NULL, or NULL. */
+static int eqnn__split_given(eqnn_ctx *c, int n, int parts, const char *missing)
+{
+    if (eqnn_error(c)) return 0;
+    if (n < 0 || parts < 1)
+        eqnn_fail(c, "split: %d examples into %d parts: needs at least 0 and at least 1", n, parts);
+    else if (missing)
+        eqnn_fail(c, "split: %d examples into %d parts: %s is NULL", n, parts, missing);
+    return !eqnn_error(c);
+}
+
 EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
                         int *items, int *first)
 {
     double sum = 0;
-    if (eqnn_error(c)) return 0;
-    for (int k = 0; fractions && k < parts; k++) {
+    const char *missing = !fractions ? "fractions" : !items ? "items" : first ? NULL : "first";
+    if (!eqnn__split_given(c, n, parts, missing)) return 0;
+    for (int k = 0; k < parts; k++) {
         if (!(fractions[k] >= 0)) {
             eqnn_fail(c, "split: fraction %d of %d is %g", k + 1, parts, fractions[k]);
             return 0;
         }
         sum += fractions[k];
     }
-    if (n < 0 || parts < 1 || !items || !first || !(sum > 0 && sum < 1 + 1e-9)) {
+    if (!(sum > 0 && sum < 1 + 1e-9)) {
         eqnn_fail(c, "split: %d examples into %d parts with fractions of sum %g: "
                      "needs a sum above 0 and at most 1", n, parts, sum);
         return 0;
@@ -4177,20 +4312,27 @@ EQNN_API void eqnn_batches_free(eqnn_batches *b)
 EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
                                int *items, int *first)
 {
-    if (eqnn_error(c)) return 0;
-    int sum = 0, bad = n < 0 || parts < 1 || !counts || !items || !first;
-    for (int k = 0; !bad && k < parts; k++) {
-        bad = counts[k] < 0 || counts[k] > n - sum;
-        if (!bad) sum += counts[k];
+    int64_t wanted = 0;
+    const char *missing = !counts ? "counts" : !items ? "items" : first ? NULL : "first";
+    if (!eqnn__split_given(c, n, parts, missing)) return 0;
+    for (int k = 0; k < parts; k++) {
+        wanted += counts[k];
+        if (counts[k] >= 0) continue;
+        eqnn_fail(c, "split: count %d of %d is %d", k + 1, parts, counts[k]);
+        return 0;
     }
-    int *all = bad ? NULL : (int *)malloc(((size_t)n + 1) * sizeof *all);
+    if (wanted > n) {
+        eqnn_fail(c, "split: %d examples into %d parts: there are fewer examples than the parts "
+                     "ask for, %.0f", n, parts, (double)wanted);
+        return 0;
+    }
+    int *all = (int *)malloc(((size_t)n + 1) * sizeof *all);
     if (!all) {
-        eqnn_fail(c, "split: %d examples into %d parts%s", n, parts,
-                  bad ? ": there are fewer examples than the parts ask for" : ": no memory");
+        eqnn_fail(c, "split: %d examples into %d parts: no memory", n, parts);
         return 0;
     }
     eqnn_permutation(seed, EQNN__STREAM_SPLIT, n, all);
-    for (int i = 0; i < sum; i++) items[i] = all[i];
+    for (int i = 0; i < (int)wanted; i++) items[i] = all[i];
     first[0] = 0;
     for (int k = 0; k < parts; k++) first[k + 1] = first[k] + counts[k];
     free(all);
@@ -4202,7 +4344,8 @@ EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, i
 {
     if (eqnn_error(c)) return NULL;
     if (n < 0 || size < 1) {
-        eqnn_fail(c, "batches: %d examples in batches of %d", n, size);
+        eqnn_fail(c, "batches: %d examples in batches of %d: needs at least 0 and at least 1", n,
+                  size);
         return NULL;
     }
     eqnn_batches *b = (eqnn_batches *)calloc(1, sizeof *b);
@@ -4240,7 +4383,7 @@ EQNN_API void eqnn_batches_start(eqnn_batches *b, int64_t epoch)
 
 EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
 {
-    if (!b || b->at >= b->n) return 0;
+    if (!b || !items || b->at >= b->n) return 0;
     int n = b->n - b->at < b->size ? b->n - b->at : b->size;
     *items = b->order + b->at;
     b->at += n;
@@ -4253,20 +4396,20 @@ EQNN_API int eqnn_batches_next(eqnn_batches *b, const int **items)
 
 EQNN_API void eqnn_average_add(eqnn_average *m, double value, double weight)
 {
-    if (weight == 0) return;
+    if (!m || weight == 0) return;
     m->weight += weight;
     m->value += (value - m->value) * (weight / m->weight);
 }
 
 EQNN_API double eqnn_average_value(const eqnn_average *m)
 {
-    return m->weight != 0 ? m->value : NAN;
+    return m && m->weight != 0 ? m->value : NAN;
 }
 
 /* With d = new - old mean: mean += d / n, and the co-moment grows by d_y (f - new mean of f). */
 EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const double *predicted)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; s && truth && predicted && i < n; i++) {
         double y = truth[i], f = predicted[i], dy = y - s->mean_y, df = f - s->mean_f;
         s->n += 1;
         s->mean_y += dy / s->n;
@@ -4281,27 +4424,28 @@ EQNN_API void eqnn_score_add(eqnn_score *s, size_t n, const double *truth, const
 
 EQNN_API double eqnn_score_mse(const eqnn_score *s)
 {
-    return s->n > 0 ? s->square / s->n : NAN;
+    return s && s->n > 0 ? s->square / s->n : NAN;
 }
 
 EQNN_API double eqnn_score_mae(const eqnn_score *s)
 {
-    return s->n > 0 ? s->absolute / s->n : NAN;
+    return s && s->n > 0 ? s->absolute / s->n : NAN;
 }
 
 EQNN_API double eqnn_score_r2(const eqnn_score *s)
 {
-    return s->yy > 0 ? 1 - s->square / s->yy : NAN;
+    return s && s->yy > 0 ? 1 - s->square / s->yy : NAN;
 }
 
 EQNN_API double eqnn_score_pearson(const eqnn_score *s)
 {
-    return s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
+    return s && s->yy > 0 && s->ff > 0 ? s->yf / sqrt(s->yy) / sqrt(s->ff) : NAN;
 }
 
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b)
 {
     double sum = 0;
+    if (!a || !b) return NAN;
     for (int i = 0; i < 3 * n; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
     return n > 0 ? sqrt(sum / n) : NAN;
 }
@@ -4327,6 +4471,7 @@ EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
 {
     double S[3][3], A[4][4], ma[3] = { 0, 0, 0 }, mb[3] = { 0, 0, 0 }, size = 0, w = -INFINITY;
     memset(S, 0, sizeof S);
+    if (!a || !b) return NAN;
     for (int i = 0; i < 3 * n; i++) ma[i % 3] += a[i] / n, mb[i % 3] += b[i] / n;
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 3; k++) {
@@ -4900,6 +5045,10 @@ EQNN_API void eqnn_csv_close(eqnn_csv *f)
 EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *header, int append)
 {
     if (eqnn_error(c)) return NULL;
+    if (!path || !header) {
+        eqnn_fail(c, "csv_open: there is no %s", path ? "header" : "path");
+        return NULL;
+    }
     int there = append ? eqnn__csv_matches(path, header) : 0;
     if (there < 0) {
         eqnn_fail(c, "csv_open: '%s' has other columns than '%s'; remove it or write elsewhere",
@@ -4931,6 +5080,7 @@ EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *head
 EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text)
 {
     if (!f) return;
+    if (!text) text = "";
     if (f->cells++) fputc(',', f->f);
     if (!strpbrk(text, ",\"\r\n")) {
         fputs(text, f->f);
@@ -5441,7 +5591,12 @@ static int eqnn__plot_colour_good(const char *s)
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts)
 {
-    if (!p || n < 0 || !x || !y) return 0;
+    if (!p) return 0;
+    if (n < 0 || (n > 0 && (!x || !y))) {
+        eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
+                  n);
+        return 0;
+    }
     const char *colour = opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count);
     if (!eqnn__plot_colour_good(colour)) {
         eqnn_fail(p->ctx, "plot_add: '%.40s' is no colour; write #rrggbb, a name or rgb(r,g,b)",
@@ -5459,8 +5614,8 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
         eqnn_fail(p->ctx, "plot_add: no memory for %d points", n);
         return 0;
     }
-    memcpy(s->x, x, (size_t)n * sizeof *x);
-    memcpy(s->y, y, (size_t)n * sizeof *y);
+    if (n > 0) memcpy(s->x, x, (size_t)n * sizeof *x);
+    if (n > 0) memcpy(s->y, y, (size_t)n * sizeof *y);
     s->n = n;
     s->points = opts && opts->points;
     s->dashed = opts && opts->dashed;
@@ -5484,13 +5639,17 @@ static int eqnn__csv_cell(const char *line, int k, double *value)
     return end != line && (!*end || strchr(",\r\n", *end)) && isfinite(*value);
 }
 
-/* Points [2 n]: x, y, x, y, ... of the rows wanted, in malloc's memory; NULL when there is none. */
-static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n)
+/* Points [2 n]: x, y, x, y, ... of the rows wanted, in malloc's memory; NULL when there is none.
+   *columns: of the widest line. */
+static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n, int *columns)
 {
     char line[1024];
     double *points = NULL, at[2];
     size_t length = name ? strlen(name) : 0;
-    for (*n = 0; *n < 1 << 24 && fgets(line, sizeof line, f);) {
+    for (*columns = *n = 0; *n < 1 << 24 && fgets(line, sizeof line, f);) {
+        int own = 1;
+        for (const char *s = line; (s = strchr(s, ',')) != NULL; s++) own++;
+        if (own > *columns) *columns = own;
         if (name && (strncmp(line, name, length) != 0 || line[length] != ',')) continue;
         if (!eqnn__csv_cell(line, x, &at[0]) || !eqnn__csv_cell(line, y, &at[1])) continue;
         if ((*n & (*n - 1)) == 0) { /* a power of two: full */
@@ -5507,16 +5666,25 @@ static double *eqnn__csv_points(FILE *f, const char *name, int x, int y, int *n)
 EQNN_API int eqnn_plot_csv(eqnn_plot *p, const char *path, const char *name, int x, int y,
                            const eqnn_series_opts *opts)
 {
-    int n = 0;
+    int n = 0, wide = 0, most = x > y ? x : y;
     if (!p) return 0;
+    if (!path || x < 0 || y < 0) {
+        eqnn_fail(p->ctx, "plot_csv: '%.200s', columns %d and %d: needs a path and columns from 0",
+                  path ? path : "NULL", x, y);
+        return 0;
+    }
     FILE *f = fopen(path, "rb");
     if (!f) {
         eqnn_fail(p->ctx, "cannot read '%s': %s", path, strerror(errno));
         return 0;
     }
-    double *points = eqnn__csv_points(f, name, x, y, &n), *columns = NULL;
+    double *points = eqnn__csv_points(f, name, x, y, &n, &wide), *columns = NULL;
     fclose(f);
+    if (wide > 0 && most >= wide)
+        eqnn_fail(p->ctx, "plot_csv: '%.200s' has no column %d (from 0): its lines have %d", path,
+                  most, wide);
     if (n > 0) columns = (double *)malloc(2 * (size_t)n * sizeof *columns);
+    if (n > 0 && !columns) eqnn_fail(p->ctx, "plot_csv: no memory for %d points", n);
     for (int i = 0; columns && i < n; i++) {
         columns[i] = points[2 * i];
         columns[n + i] = points[2 * i + 1];

@@ -484,6 +484,36 @@ TEST(splits)
         fractions[k] = 0.2;
     }
     CHECK(eqnn_split(c, 0, fractions + 1, 1, 1, items, first) && first[1] == 0);
+    CHECK(!eqnn_split(c, -1, fractions, 2, 0, items, first));
+    CHECK_ERROR(c, "split: -1 examples into 2 parts: needs at least 0 and at least 1");
+    CHECK(!eqnn_split(c, 10, NULL, 2, 0, items, first));
+    CHECK_ERROR(c, "split: 10 examples into 2 parts: fractions is NULL");
+    CHECK(!eqnn_split(c, 10, fractions, 2, 0, NULL, first));
+    CHECK_ERROR(c, "split: 10 examples into 2 parts: items is NULL");
+}
+
+/* NULL where something is needed is an answer or a sentence, and never read. */
+TEST(nothing_given)
+{
+    eqnn_ctx *c = test_context();
+    double x[6] = { 0 };
+    eqnn_permutation(1, 1, 5, NULL);
+    eqnn_average_add(NULL, 1, 1);
+    eqnn_score_add(NULL, 2, x, x);
+    CHECK(isnan(eqnn_average_value(NULL)) && isnan(eqnn_score_mse(NULL)));
+    CHECK(isnan(eqnn_score_mae(NULL)) && isnan(eqnn_score_r2(NULL)));
+    CHECK(isnan(eqnn_score_pearson(NULL)) && isnan(eqnn_rmsd(2, x, NULL)));
+    CHECK(isnan(eqnn_rmsd(2, NULL, x)) && isnan(eqnn_rmsd_fitted(2, x, NULL)));
+    eqnn_batches *b = eqnn_batches_make(c, 3, NULL, 2, 0);
+    CHECK(b && eqnn_batches_next(b, NULL) == 0 && eqnn_batches_next(NULL, NULL) == 0);
+    eqnn_batches_free(b);
+    CHECK_OK(c);
+    CHECK(!eqnn_batches_make(c, 3, NULL, 0, 0));
+    CHECK_ERROR(c, "batches: 3 examples in batches of 0: needs at least 0 and at least 1");
+    CHECK(!eqnn_csv_open(c, NULL, "a", 0));
+    CHECK_ERROR(c, "csv_open: there is no path");
+    CHECK(!eqnn_csv_open(c, "test_data.csv", NULL, 1));
+    CHECK_ERROR(c, "csv_open: there is no header");
 }
 
 /* Each number once; seed and stream give other orders, and all six of three come about evenly. */
@@ -791,12 +821,14 @@ TEST(logs)
     for (int run = 0; run < 2; run++) {
         eqnn_csv *f = eqnn_csv_open(c, "test_data.csv", "model,loss", run);
         eqnn_csv_text(f, run ? "a \"b\", c" : "plain");
-        eqnn_csv_number(f, run ? NAN : 0.25);
+        if (run) eqnn_csv_text(f, NULL);
+        else eqnn_csv_number(f, 0.25);
+        if (run) eqnn_csv_number(f, NAN);
         eqnn_csv_end(f);
         eqnn_csv_close(f);
     }
     read_text("test_data.csv", text, sizeof text);
-    CHECK_TEXT(text, "model,loss\nplain,0.25\n\"a \"\"b\"\", c\",\n");
+    CHECK_TEXT(text, "model,loss\nplain,0.25\n\"a \"\"b\"\", c\",,\n");
     CHECK(!eqnn_csv_open(c, "test_data.csv", "model,lass", 1));
     CHECK_ERROR(c, "other columns");
     for (int cut = 0; cut < 2; cut++) { /* in a row, and behind the titles */
@@ -939,6 +971,11 @@ TEST(plot_texts)
     s.colour = "red\" onload=\"";
     CHECK(!eqnn_plot_add(p, NULL, 4, x, x, &s));
     CHECK_ERROR(c, "plot_add: 'red\" onload=\"' is no colour");
+    CHECK(!eqnn_plot_add(p, NULL, -1, x, x, NULL));
+    CHECK_ERROR(c, "plot_add: -1 points");
+    CHECK(!eqnn_plot_add(p, NULL, 4, NULL, x, NULL));
+    CHECK_ERROR(c, "plot_add: 4 points, but x or y is NULL");
+    CHECK(eqnn_plot_add(p, NULL, 0, NULL, NULL, NULL));
     eqnn_plot_free(p);
     remove("test_data.svg");
 }
@@ -991,7 +1028,14 @@ TEST(plot_of_a_log)
     eqnn_plot *p = eqnn_plot_make(c, NULL);
     CHECK(eqnn_plot_csv(p, "test_data.txt", "a", 1, 2, NULL));
     CHECK(!eqnn_plot_csv(p, "test_data.txt", "nobody", 1, 2, NULL) && !eqnn_error(c));
-    CHECK(!eqnn_plot_csv(p, "test_data.txt", "a", 1, 9, NULL) && !eqnn_error(c));
+    CHECK(!eqnn_plot_csv(p, "test_data.txt", "a", 1, 9, NULL));
+    CHECK_ERROR(c, "plot_csv: 'test_data.txt' has no column 9 (from 0): its lines have 3");
+    CHECK(!eqnn_plot_csv(p, "test_data.txt", "nobody", 3, 1, NULL));
+    CHECK_ERROR(c, "has no column 3");
+    CHECK(!eqnn_plot_csv(p, "test_data.txt", "a", 1, -1, NULL));
+    CHECK_ERROR(c, "plot_csv: 'test_data.txt', columns 1 and -1: needs a path and columns from 0");
+    CHECK(!eqnn_plot_csv(p, NULL, "a", 1, 2, NULL));
+    CHECK_ERROR(c, "plot_csv: 'NULL'");
     CHECK(eqnn_plot_csv(p, "test_data.txt", NULL, 1, 2, NULL));
     CHECK(eqnn_plot_save(p, "test_data.svg"));
     read_text("test_data.svg", text, sizeof text);

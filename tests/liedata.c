@@ -570,7 +570,7 @@ TEST(qm9_archive)
 }
 
 static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const double *charge,
-                                     int64_t targets)
+                                     int64_t targets, const double *pos)
 {
     static const double zeros[64] = { 0 };
     static const double index[2] = { 7, 9 };
@@ -581,7 +581,8 @@ static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const doubl
     a[2].name = "z", a[2].dims = 2, a[2].shape[0] = 2, a[2].shape[1] = 3, a[2].values = charge;
     a[3].name = "pos", a[3].dims = 3, a[3].shape[0] = 2, a[3].shape[1] = 3, a[3].shape[2] = 3;
     a[4].name = "targets", a[4].dims = 2, a[4].shape[0] = 2, a[4].shape[1] = targets;
-    a[3].values = a[4].values = zeros;
+    a[3].values = pos ? pos : zeros;
+    a[4].values = zeros;
     CHECK(eqnn_npz_save(c, "test_qm9.npz", a, 5));
     eqnn_molecules *m = eqnn_qm9_open(c, "test_qm9.npz");
     remove("test_qm9.npz");
@@ -591,21 +592,30 @@ static eqnn_molecules *npz_molecules(eqnn_ctx *c, const double *own, const doubl
 TEST(qm9_npz)
 {
     eqnn_ctx *c = test_context();
-    double own[2] = { 1, 3 }, charge[6] = { 6, 0, 0, 8, 1, 1 };
-    eqnn_molecules *m = npz_molecules(c, own, charge, 15);
+    double own[2] = { 1, 3 }, charge[6] = { 6, 0, 0, 8, 1, 1 }, pos[18];
+    eqnn_molecules *m = npz_molecules(c, own, charge, 15, NULL);
     CHECK(m && m->count == 2 && m->atoms == 4 && m->charge[1] == 8 && m->number[1] == 9);
     const int numbers[2] = { 7, 8 };
     CHECK(eqnn_molecules_drop(m, numbers, 2) == 1 && m->count == 1 && m->atoms == 3);
     CHECK(m->number[0] == 9 && m->charge[0] == 8 && m->charge[2] == 1 && m->first[1] == 3);
     CHECK(eqnn_molecules_drop(m, numbers, 2) == 0 && eqnn_molecules_drop(NULL, numbers, 2) == 0);
     eqnn_molecules_free(m);
-    CHECK(!npz_molecules(c, own, charge, 14));
+    CHECK(!npz_molecules(c, own, charge, 14, NULL));
     CHECK_ERROR(c, "disagree");
     own[1] = 4;
-    CHECK(!npz_molecules(c, own, charge, 15));
-    CHECK_ERROR(c, "molecule 1: its number, its n_atoms or a charge is out of range");
-    own[1] = 3, charge[4] = NAN;
-    CHECK(!npz_molecules(c, own, charge, 15));
+    CHECK(!npz_molecules(c, own, charge, 15, NULL));
+    CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position is out of range");
+    own[1] = 3;
+    for (int k = 0; k < 2; k++) { /* of a molecule, or where there is no atom */
+        memset(pos, 0, sizeof pos);
+        pos[k ? 5 : 9] = NAN;
+        m = npz_molecules(c, own, charge, 15, pos);
+        CHECK((m != NULL) == k);
+        if (!k) CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position");
+        eqnn_molecules_free(m);
+    }
+    charge[4] = NAN;
+    CHECK(!npz_molecules(c, own, charge, 15, NULL));
     CHECK_ERROR(c, "molecule 1");
 }
 
@@ -642,10 +652,10 @@ static const char water[] =
     "Lattice=\"9 0 0 0 8 0 0 1 7.5\" Properties=species:S:1:id:I:1:forces:R:3:pos:R:3 "
     "energy=-2079.861 note='a \"b\" = c' name={x=\"{1}\"} flag pbc = \"T F T\"\n"
     "O 7 0.5 -1 2e-1  0.0 0.25 1.5\n"
-    "H 8 1 2 3  0.75 -0.5 1.5 more\n"
+    "H 8 1 2 3  0.75 -0.5 1.5\n"
     "H 9 4 5 6 -0.75 -0.5 1.5\n"
     "\n"
-    "1\r\n\r\nCl 1 2 3\r\n"
+    "1\r\n\r\nCl 1 2 3 more\r\n"
     "1\nproperties=Z:I:1:positions:R:3 REF_energy=-1 comment=\"\"\n17 1 2 3";
 
 TEST(xyz_text)
@@ -671,7 +681,7 @@ TEST(xyz_bad)
     static const struct { const char *old, *young, *error; } t[] = {
         { "3\nLat", "4\nLat", "line 6, frame 1: a line ends before its columns do" },
         { "3\nLat", "0\nLat", "line 1, frame 1: a count or number is not whole" },
-        { "3\nLat", "x\nLat", "line 1, frame 1: a word" },
+        { "3\nLat", "x\nLat", "line 1, frame 1: a word stands where a number is needed: 'x'" },
         { "c' name", "c  name", "line 2, frame 1: a quote or bracket is not closed" },
         { "0 1 7.5", "0 1 x.5", "line 2, frame 1: Lattice is not nine numbers" },
         { "0 1 7.5", "0 1    ", "line 2, frame 1: Lattice is not nine numbers" },
@@ -680,7 +690,20 @@ TEST(xyz_bad)
         { "pos:R:3", "pos:R:2", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "pos:R:x", "line 2, frame 1: Properties is not" },
         { "pos:R:3", "sop:R:3", "line 2, frame 1: Properties names no positions" },
-        { "O 7", "X 7", "line 3, frame 1: an atom is no element" },
+        { "id:I:1:f", "pos:R:3:", "line 2, frame 1: Properties has two columns of the same "
+                                  "meaning: 'pos'" },
+        { "id:I:1", "Z:I:01", NULL },
+        { "O 7", "O  ", "line 3, frame 1: a line ends before its numbers do" },
+        { "0.25 1.5", "0.25 1 5", "line 3, frame 1: a line has more columns than Properties names: "
+                                  "'5'" },
+        { "T F T", "TFT  ", "line 2, frame 1: pbc is not three of T and F: 'TFT'" },
+        { "T F T", "T F  ", "line 2, frame 1: pbc is not three of T and F" },
+        { "T F T", "yes  ", "line 2, frame 1: pbc is not three of T and F: 'yes'" },
+        { "T F T", "t,0,1", NULL },
+        { "\"T F T\"", "[F F F]", NULL },
+        { "pbc = \"T F T", "pbc=\"T F T F", "line 2, frame 1: pbc is not three of T and F: 'F'" },
+        { "0 1 7.5", "0 1 7 5", "line 2, frame 1: Lattice is not nine numbers" },
+        { "O 7", "X 7", "line 3, frame 1: an atom is no element: 'X'" },
         { "0.25", "nan ", "line 3, frame 1: a word" },
         { "H 9 4", "H 9  ", "line 5, frame 1: a line ends before its numbers do" },
         { "H 9 4 5 6", "H        ", "line 5, frame 1: a line ends before its" },
@@ -698,7 +721,11 @@ TEST(xyz_bad)
         eqnn_frames_free(m);
     }
     CHECK(!eqnn_xyz_parse(c, "99999999\n\nH 0 0 0\n", 18)); /* before there is room for them */
-    CHECK_ERROR(c, "line 2, frame 1: it is cut off");
+    CHECK_ERROR(c, "line 3, frame 1: the text ends before its atoms do: 1 of 99999999 are there");
+    CHECK(!eqnn_xyz_parse(c, "3\n\nH 0 0 0\nH 0 0 1\n\n", 20));
+    CHECK_ERROR(c, "line 4, frame 1: the text ends before its atoms do: 2 of 3 are there");
+    CHECK(!eqnn_xyz_parse(c, "3", 1));
+    CHECK_ERROR(c, "line 1, frame 1: the text ends before a frame's second line");
     CHECK(!eqnn_xyz_parse(c, "1\n\0\nH 0 0 0\n", 12));
     CHECK_ERROR(c, "a zero byte is no text");
     CHECK(!eqnn_xyz_parse(c, " \n", 2));
@@ -722,10 +749,12 @@ TEST(elements)
     CHECK(!eqnn_element("Xx") && !eqnn_element("") && !eqnn_element("C ") && !eqnn_element(NULL));
     CHECK(!eqnn_element("eL") && !eqnn_element("Hee"));
     CHECK(!eqnn_element_symbol(0, text) && !eqnn_element_symbol(119, text));
+    CHECK(!eqnn_element_symbol(17, NULL));
 }
 
 /* Two frames of two atoms, as sGDML names its arrays, or as rMD17 does. */
-static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, int64_t energies)
+static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, int64_t energies,
+                               const double *energy)
 {
     static const double numbers[12] = { 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2 };
     eqnn_array a[4];
@@ -738,7 +767,7 @@ static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, i
     a[1].name = revised ? "nuclear_charges" : "z", a[1].dims = 1, a[1].shape[0] = 2;
     a[1].values = charge;
     a[2].name = revised ? "energies" : "E", a[2].dims = 2 - revised, a[2].shape[0] = energies;
-    a[2].shape[1] = 1, a[2].values = numbers + 4;
+    a[2].shape[1] = 1, a[2].values = energy ? energy : numbers + 4;
     CHECK(eqnn_npz_save(c, "test_frames.npz", a, 4));
     eqnn_frames *m = eqnn_frames_open(c, "test_frames.npz");
     remove("test_frames.npz");
@@ -748,19 +777,51 @@ static eqnn_frames *npz_frames(eqnn_ctx *c, int revised, const double *charge, i
 TEST(frames_npz)
 {
     eqnn_ctx *c = test_context();
-    double charge[2] = { 6, 8 };
+    double charge[2] = { 6, 8 }, energy[2] = { 1, NAN };
     for (int revised = 0; revised < 2; revised++) {
-        eqnn_frames *m = npz_frames(c, revised, charge, 2);
+        eqnn_frames *m = npz_frames(c, revised, charge, 2, NULL);
         CHECK(m && m->count == 2 && m->atoms == 4 && m->charge[2] == 6 && m->charge[3] == 8);
         CHECK(m && m->first[2] == 4 && m->pos[5] == 1 && m->force[11] == 2 && m->energy[1] == 1);
         CHECK(m && m->cell[0] == 0);
         eqnn_frames_free(m);
-        CHECK(!npz_frames(c, revised, charge, 1));
-        CHECK_ERROR(c, "the shapes of R, z, E and F disagree");
+        CHECK(!npz_frames(c, revised, charge, 1, NULL));
+        CHECK_ERROR(c, revised ? "got [2,2,3], [2], [1] and [2,2,3]; they must be"
+                               : "test_frames.npz: the shapes of R, z, E and F disagree: got "
+                                 "[2,2,3], [2], [1,1] and [2,2,3]; they must be");
+        CHECK(!npz_frames(c, revised, charge, 2, energy));
+        CHECK_ERROR(c, revised ? "test_frames.npz: number 1 of energies is not finite"
+                               : "test_frames.npz: number 1 of E is not finite");
     }
     charge[1] = 0.5;
-    CHECK(!npz_frames(c, 0, charge, 2));
-    CHECK_ERROR(c, "charge 1 of z is 0.5");
+    CHECK(!npz_frames(c, 0, charge, 2, NULL));
+    CHECK_ERROR(c, "test_frames.npz: charge 1 of z is 0.5");
+}
+
+/* Files of another kind are told apart by how they begin; npz files are called by their names. */
+TEST(frames_of_other_files)
+{
+    static const struct { const char *bytes, *error, *npz; size_t size; } t[] = {
+        { "\223NUMPY\1\0v\0{'descr", "xyz: test_frames.xyz: it looks like an npy file",
+          "npz: test_frames.xyz: ", 18 },
+        { "\20\0\0\0\0\0\0\0{\"w\": {}}       ", "it looks like a safetensors file",
+          "npz: test_frames.xyz: it looks like a safetensors file", 24 },
+        { "PK\3\4" "0000000000000000000000", "npz: test_frames.xyz: its end is missing",
+          "npz: test_frames.xyz: its end is missing", 26 },
+        { "\37\213\10\0\0\0\0\0\0\3", "it looks like a gzip file", "it looks like a gzip", 10 },
+        { "2\n\nH 0 0\0 0\n 0123456789", "line 3, frame 1: a zero byte is no text",
+          "npz: test_frames.xyz: it is neither npy nor npz", 23 }
+    };
+    eqnn_ctx *c = test_context();
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        FILE *f = fopen("test_frames.xyz", "wb");
+        CHECK(f && fwrite(t[i].bytes, 1, t[i].size, f) == t[i].size);
+        if (f) fclose(f);
+        CHECK(!eqnn_frames_open(c, "test_frames.xyz"));
+        CHECK_ERROR(c, t[i].error);
+        CHECK(!eqnn_npz_open(c, "test_frames.xyz"));
+        CHECK_ERROR(c, t[i].npz);
+    }
+    remove("test_frames.xyz");
 }
 
 /* Where the data are there: the numbers of their READMEs. */
@@ -794,10 +855,14 @@ TEST(splits_by_number)
     CHECK(memcmp(items, again, 95 * sizeof *items));
     counts[2] = 16;
     CHECK(!eqnn_split_counts(c, 0, 100, counts, 3, items, first));
-    CHECK_ERROR(c, "fewer examples than the parts ask for");
+    CHECK_ERROR(c, "fewer examples than the parts ask for, 101");
     counts[0] = -1;
     CHECK(!eqnn_split_counts(c, 0, 100, counts, 3, items, first));
-    CHECK_ERROR(c, "100 examples into 3 parts");
+    CHECK_ERROR(c, "split: count 1 of 3 is -1");
+    CHECK(!eqnn_split_counts(c, 0, 100, NULL, 3, items, first));
+    CHECK_ERROR(c, "split: 100 examples into 3 parts: counts is NULL");
+    CHECK(!eqnn_split_counts(c, 0, -1, counts, 3, items, first));
+    CHECK_ERROR(c, "split: -1 examples into 3 parts: needs at least 0");
     counts[0] = counts[1] = counts[2] = 0;
     CHECK(eqnn_split_counts(c, 0, 0, counts, 3, items, first) && first[3] == 0);
 }
