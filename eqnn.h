@@ -302,6 +302,7 @@ typedef struct eqnn_label {
     int blocks, cols, copies;  /* blocks, columns, copies in all */
     const eqnn_block *block;
     const char *name;          /* "16x0e+8x1o"                   */
+    const eqnn_ctx *ctx;       /* where it is at home            */
 } eqnn_label;
 typedef eqnn_label eqnn_irreps;
 
@@ -355,8 +356,9 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
 EQNN_API int eqnn_backward(eqnn_tensor *y);
 
 /* A block that is recomputed in backward instead of remembered. f must depend only on x[] (one or
-   more: without one there is no context, and the result is NULL), user and parameters. Its rule is
-   a checkpoint again, so it may stand inside forces, and hold some. */
+   more: without one there is no context, and the result is NULL), user and parameters: a tensor in
+   user is a constant there, the slope by it gets nothing. Its rule is a checkpoint again, so it may
+   stand inside forces, and hold some. */
 typedef eqnn_tensor *(*eqnn_function)(eqnn_tensor *const *x, int n, void *user);
 EQNN_API eqnn_tensor *eqnn_checkpoint(eqnn_function f, eqnn_tensor *const *x, int n,
                                       const void *user, size_t user_size);
@@ -1707,6 +1709,7 @@ typedef struct eqnn_equiformer_v2_opts {
     double envelope;          /* edges fade out up to this length; default not, as published: then
                                  energies jump by percents where an edge comes or goes [2]        */
     int checkpoint;           /* blocks are computed again in backward; default remembered        */
+    int each_node;            /* a row for each node, neither summed nor divided; default examples */
     eqnn_tensor *x;           /* [nodes, irreps] more features, mapped ("x_embed") and added to the
                                  embedding; default none                                          */
     eqnn_tensor *edges;       /* [edges, n] more input of radial networks, no label; default none */
@@ -2992,6 +2995,7 @@ static int eqnn__label_fill(eqnn_ctx *c, eqnn_label *label, const eqnn_block *bl
     label->copies = (int)copies;
     label->block = own;
     label->name = name;
+    label->ctx = c;
     return 1;
 }
 
@@ -3058,6 +3062,17 @@ static int eqnn__label_same(const eqnn_label *a, const eqnn_label *b)
 static const char *eqnn__label_text(const eqnn_label *a)
 {
     return a ? a->name : "no label";
+}
+
+/* Layers compare types by their addresses: a label of another context would fit nothing. */
+static int eqnn__label_at_home(eqnn_ctx *c, const eqnn_label *a, const char *op)
+{
+    if (a && a->ctx != c) {
+        eqnn__fail(c, "%s%s: %s was made in another context; make it in this one", op,
+                   eqnn__place(c), a->name);
+        return 0;
+    }
+    return 1;
 }
 
 /* ----------------------------------------------------------------------------------------------
@@ -10801,6 +10816,7 @@ EQNN_API eqnn_tensor *eqnn_as(eqnn_tensor *x, const eqnn_label *label)
 {
     if (eqnn__bad(x, "as")) return NULL;
     if (label == x->label) return x;
+    if (!eqnn__label_at_home(x->ctx, label, "as")) return NULL;
     if (label && label->cols != x->cols)
         return eqnn__fail(x->ctx, "as: %s has %d columns, the tensor %d", label->name, label->cols,
                           x->cols);
@@ -17218,7 +17234,9 @@ static int eqnn__product_start(eqnn_ctx *c, eqnn_product *key, int kind, const e
     key->in2 = in2;
     key->wish = wish;
     eqnn__product_options(key, opts);
-    if (in1 && in2 && (wish || kind >= EQNN__PRODUCT_CHANNELWISE)) return 1;
+    if (in1 && in2 && (wish || kind >= EQNN__PRODUCT_CHANNELWISE))
+        return eqnn__label_at_home(c, in1, "product") && eqnn__label_at_home(c, in2, "product") &&
+               eqnn__label_at_home(c, wish, "product");
     eqnn__fail(c, "product%s: irreps are missing (NULL)", eqnn__place(c));
     return 0;
 }
@@ -23994,6 +24012,25 @@ static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
     return eqnn_concat(eqnn__with_label(a), Y);
 }
 
+/* Is there anything in out that the last layer can give? What nothing leads to stays 0, as in e3nn;
+   a network of zeros is a mistake. Attributes z that turn may lead anywhere. */
+static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
+                                 const eqnn_irreps *out)
+{
+    const eqnn_irreps *a = x->label, *b = Y ? Y->label : NULL;
+    if (!b || !out || !out->cols || !eqnn__invariant(z ? z->label : NULL)) return 1;
+    for (int i = 0; i < out->blocks; i++) {
+        const eqnn_type *t = out->block[i].type;
+        if (out->block[i].copies &&
+            (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
+            return 1;
+    }
+    eqnn__fail(x->ctx, "network%s: no product of the hidden %s with the edges' %s gives any of .out "
+                       "%s, which would always be 0",
+               eqnn__place(x->ctx), a->name, b->name, out->name);
+    return 0;
+}
+
 static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
                                          eqnn_tensor *b, const eqnn_graph *g,
                                          const eqnn_network_opts *o, int mixing)
@@ -24009,9 +24046,10 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
         snprintf(name, sizeof name, "layers.%d", k);
         x = eqnn_gated_conv(x, z, Y, b, g, name, o->hidden, &conv);
     }
-    if (!x) return NULL;
+    const eqnn_irreps *out = x ? eqnn_irreps_make(x->ctx, o->out) : NULL;
+    if (!out || !eqnn__network_reaches(x, z, Y, out)) return NULL;
     snprintf(name, sizeof name, "layers.%d", o->layers);
-    return eqnn_conv(x, z, Y, b, g, name, eqnn_irreps_make(x->ctx, o->out), &conv);
+    return eqnn_conv(x, z, Y, b, g, name, out, &conv);
 }
 
 EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
@@ -26892,8 +26930,8 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
         eqnn_tensor *f = eqnn__v2_attention(&m, x, "force_block", 1);
         *m.o.forces = f ? eqnn_slice(f, 1, 3) : NULL;
     }
-    e = e ? eqnn_pool_sum(eqnn_slice(e, 0, 1), g) : NULL;
-    return eqnn_leave(eqnn_scale(eqnn__bare(e), 1 / m.o.nodes));
+    e = eqnn__bare(e ? eqnn_slice(e, 0, 1) : NULL);
+    return eqnn_leave(m.o.each_node ? e : eqnn_scale(eqnn_pool_sum(e, g), 1 / m.o.nodes));
 }
 
 #ifdef EQNN__QUICK

@@ -210,6 +210,11 @@ TEST(v2_more_inputs)
     CHECK(relative(y[1], y[0]) <= eps && relative(force[1], force[0]) <= eps);
     CHECK(relative(second[1], second[0]) <= eps && relative(dw[1], dw[0]) <= eps);
     CHECK(features && eqnn_rows(features) == ATOMS && eqnn_cols(features) == 4 * 9);
+    m.o.each_node = 1;
+    eqnn_tensor *rows = energy_of(&pos, 1, &m);
+    CHECK(eqnn_rows(rows) == ATOMS);
+    CHECK(relative(eqnn_scale(eqnn_pool_sum(rows, m.g), 1 / m.o.nodes), y[1]) <= eps);
+    m.o.each_node = 0;
     CHECK(eqnn_parameter(c, "v2.x_embed.weight") != NULL);
     m.o.x = test_normal(c, 1, 1);
     CHECK(!energy_of(&pos, 1, &m) && !features);

@@ -276,6 +276,17 @@ TEST(mistakes_are_sentences)
     CHECK_ERROR(c, "silu");
     CHECK(eqnn_add(NULL, x) == NULL); /* NULL in, NULL out */
     eqnn_clear(c);
+    eqnn_ctx *d = eqnn_make(NULL); /* types are compared by address */
+    const eqnn_irreps *foreign = eqnn_irreps_make(d, "1x1o"), *here = eqnn_irreps_make(c, "1x1o");
+    CHECK(!eqnn_as(test_normal(c, 2, 3), foreign));
+    CHECK_ERROR(c, "as: 1x1o was made in another context");
+    CHECK(!eqnn_product_full(c, here, foreign, here, NULL));
+    CHECK_ERROR(c, "product: 1x1o was made in another context");
+    eqnn_free(d);
+    eqnn_network_opts nothing = { .hidden = "4x0e+2x1o", .out = "1x0o", .radius = 3, .lmax = 1 };
+    CHECK(!eqnn_network(NULL, NULL, test_normal(c, 2, 3), eqnn_complete_graph(c, 2, NULL), "zero",
+                        &nothing));
+    CHECK_ERROR(c, "which would always be 0");
     eqnn_reset(c);
     CHECK(eqnn_square(x) == NULL); /* of a step that is over */
     CHECK(eqnn_error(c) != NULL);
