@@ -22375,15 +22375,24 @@ static int eqnn__pair_found(eqnn__search *s, int i, int j, const int *n)
     return 1;
 }
 
+/* Are two points farther apart than rounding lets neighbours be? */
+static int eqnn__far(const eqnn__search *s, int p, int q)
+{
+    const double *a = s->x + 3 * (size_t)p, *b = s->x + 3 * (size_t)q;
+    double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
+    return x * x + y * y + z * z > s->r2 * EQNN__SLACK * EQNN__SLACK;
+}
+
 /* Looks at two points. Of the images of a pair each is kept once: seen from the smaller atom at
    home, and of an atom with itself only one of two opposite ones. 0 when memory runs out. */
 static int eqnn__pair_test(eqnn__search *s, int p, int q)
 {
     int n[3] = { 0, 0, 0 };
     if (!s->cell) return !eqnn__near(s, p, q, n) || eqnn__pair_found(s, p, q, n);
+    if ((p >= s->home && q >= s->home) || eqnn__far(s, p, q)) return 1;
     int swap = p >= s->home || (q < s->home && s->atom[q] < s->atom[p]);
     int from = swap ? q : p, to = swap ? p : q, i = s->atom[from], j = s->atom[to];
-    if (from >= s->home || j < i) return 1;
+    if (j < i) return 1;
     for (int k = 0; k < 3; k++)
         n[k] = s->image[3 * (size_t)to + (size_t)k] - s->image[3 * (size_t)from + (size_t)k];
     if (i == j && (n[0] < 0 || (n[0] == 0 && (n[1] < 0 || (n[1] == 0 && n[2] < 0))))) return 1;
