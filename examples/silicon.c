@@ -283,15 +283,15 @@ static int start_simulation(simulation *m, const study *s, const pair_style *pai
 }
 
 /* Velocities of the temperature, without motion of the whole. */
-static void warm_up(simulation *m, const char *name, double kelvin)
+static void warm_up(eqnn_ctx *c, const char *name, double kelvin, int n, double *v)
 {
     double mean[3] = { 0 };
-    eqnn_random(m->s->c, name, 1, 3 * (size_t)m->n, m->v);
-    for (int k = 0; k < 3 * m->n; k++) {
-        m->v[k] *= sqrt(boltzmann * kelvin / mass);
-        mean[k % 3] += m->v[k] / m->n;
+    eqnn_random(c, name, 1, 3 * (size_t)n, v);
+    for (int k = 0; k < 3 * n; k++) {
+        v[k] *= sqrt(boltzmann * kelvin / mass);
+        mean[k % 3] += v[k] / n;
     }
-    for (int k = 0; k < 3 * m->n; k++) m->v[k] -= mean[k % 3];
+    for (int k = 0; k < 3 * n; k++) v[k] -= mean[k % 3];
 }
 
 /* One step of velocity Verlet; forces must be there. The kinetic energy, NaN on an error. */
@@ -419,7 +419,7 @@ static int generate(study *s)
         double u[2];
         eqnn_random(c, eqnn_format(c, "box%d", i), 0, 2, u);
         if (start_simulation(&m, s, &stillinger_weber, c, CELLS, 1, .97 + .06 * u[0])) {
-            warm_up(&m, eqnn_format(c, "kick%d", i), 300 + 4700 * u[1]);
+            warm_up(c, eqnn_format(c, "kick%d", i), 300 + 4700 * u[1], ATOMS, m.v);
             find_forces(&m);
             for (double t = 0; t < 100 && !eqnn_error(c); t += s->dt) move(&m);
             s->box[i] = m.box, s->energy[i] = m.energy;
@@ -588,16 +588,16 @@ static void compare_pressure(simulation *m)
         eqnn_fail(m->s->c, "the pressure is not the slope of the energy");
 }
 
-/* The crystal, warmed and left alone; means of the second half. drift: the slope of the line that
-   fits the total energy best, eV an atom and ps. */
-static outcome simulate(const study *s, const pair_style *pair, eqnn_csv *log)
+/* The crystal with velocities v, left alone; means of the second half. drift: the slope of the line
+   that fits the total energy best, eV an atom and ps. */
+static outcome simulate(const study *s, const pair_style *pair, const double *v, eqnn_csv *log)
 {
     outcome o = { 0 };
     simulation m;
     double begun = eqnn_clock(), tt = 0, tE = 0, start = 0;
     int half = s->md / 2;
     if (start_simulation(&m, s, pair, s->c, s->cells, s->domains, 1)) {
-        warm_up(&m, "motion", 2 * s->kelvin); /* half of it goes into the springs */
+        memcpy(m.v, v, 3 * (size_t)m.n * sizeof *v);
         find_forces(&m);
     }
     for (int i = 0; i < s->md && !eqnn_error(s->c) && !eqnn_interrupted(); i++) {
@@ -668,6 +668,19 @@ static void draw(const study *s)
     for (int j = 0; j < 4; j++) eqnn_plot_free(panel[j]);
 }
 
+/* Both pair styles, from the same velocities: half of their temperature goes into the springs. */
+static void simulate_both(const study *s, outcome o[2], eqnn_csv *log)
+{
+    int n = 8 * s->cells * s->cells * s->cells;
+    double *v = NULL;
+    if (room(s->c, &v, n, 3 * sizeof *v)) {
+        warm_up(s->c, "motion", 2 * s->kelvin, n, v);
+        o[0] = simulate(s, &stillinger_weber, v, log);
+        o[1] = simulate(s, &network, v, log);
+    }
+    free(v);
+}
+
 static void run_all(study *s)
 {
     outcome o[2];
@@ -685,8 +698,7 @@ static void run_all(study *s)
                "forces %.3g meV/A, where they are %.0f meV/A on average.\n",
                (long long)eqnn_parameter_size(s->c), s->count[TRAIN], ATOMS,
                1e3 * s->error_energy, 1e3 * s->error_force, 1e3 * s->size);
-        o[0] = simulate(s, &stillinger_weber, log);
-        o[1] = simulate(s, &network, log);
+        simulate_both(s, o, log);
     }
     eqnn_csv_close(log);
     if (eqnn_interrupted() && !eqnn_error(s->c))
