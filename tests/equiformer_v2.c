@@ -182,6 +182,12 @@ TEST(v2_fades_edges_out)
         E[k] = eqnn_value(eqnn_equiformer_v2(
             kind, x, eqnn_radius_graph(x, k ? 9 : 3, NULL), "v2", &o));
     CHECK_NEAR(E[1], E[0], test_eps(1e-13, 1e-5) * fabs(E[0]));
+    const eqnn_real logit[2] = { -100, 500 }, u[2] = { 1, 0 }; /* however loud they are */
+    const eqnn_graph *two = eqnn_graph_make(c, 2, (const int[]){ 0, 1 }, (const int[]){ 0, 0 },
+                                            &(eqnn_graph_opts){ .sources = 2, .targets = 1 });
+    eqnn_tensor *heard = eqnn_from(c, 2, 1, logit);
+    heard = eqnn__fading_softmax(heard, eqnn_from(c, 2, 1, u), two);
+    CHECK(eqnn_at(heard, 0, 0) == 1 && eqnn_at(heard, 1, 0) == 0);
 }
 
 /* Blocks that are computed again; features that go in and come out, and numbers of edges. */
