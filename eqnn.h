@@ -174,8 +174,8 @@
 #define EQNN__PRINTF(f, a)
 #endif
 
-/* Whatever takes or gives these numbers has their type in its symbol: two files built with different
-   types do not link. */
+/* Whatever takes or gives these numbers has their type in its symbol: two files built with
+   different types do not link. */
 #ifdef EQNN_DOUBLE
 typedef double eqnn_real;
 #define eqnn_make eqnn_make_f64
@@ -1327,9 +1327,9 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
 
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
-/* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then on,
-   whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the slope
-   of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
+/* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then
+   on, whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the
+   slope of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
 
        W = sum over edges of r (dE/dr)^T = dE/dstrain,   eqnn_matmul_t(r, dE/dr, 1, 0)   [3,3]
 
@@ -1608,7 +1608,7 @@ typedef struct eqnn_equiformer_opts {
     int mlp;                  /* attention by a network; default by minus the distance of q and k */
     int no_self;              /* nodes do not attend to themselves, nor does a product by itself
                                  add what a node makes of its own features; default they do      */
-    int no_project;           /* products carry x_j; default the sum of linear maps of x_i and x_j */
+    int no_project;           /* products carry x_j; default the sum of maps of x_i and x_j      */
     int no_out;               /* no linear map behind products; default one                      */
     int no_gate;              /* heads are not gated; default they are                           */
     int single_kv;            /* all heads share keys and values                                 */
@@ -1709,7 +1709,7 @@ typedef struct eqnn_equiformer_v2_opts {
     double envelope;          /* edges fade out up to this length; default not, as published: then
                                  energies jump by percents where an edge comes or goes [2]        */
     int checkpoint;           /* blocks are computed again in backward; default remembered        */
-    int each_node;            /* a row for each node, neither summed nor divided; default examples */
+    int each_node;            /* a row for a node, neither summed nor divided; default examples   */
     eqnn_tensor *x;           /* [nodes, irreps] more features, mapped ("x_embed") and added to the
                                  embedding; default none                                          */
     eqnn_tensor *edges;       /* [edges, n] more input of radial networks, no label; default none */
@@ -1734,7 +1734,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
    1 >>configuration
    ---------------------------------------------------------------------------------------------- */
 
-#ifdef __FAST_MATH__ /* it drops roundings that our exp, sin and tanh are made of, and tests for nan */
+#ifdef __FAST_MATH__ /* drops roundings that our exp, sin and tanh are made of, and tests for nan */
 #error "eqnn.h: leave -ffast-math out of the file that defines EQNN_IMPLEMENTATION"
 #endif
 
@@ -1936,18 +1936,33 @@ struct eqnn_ctx {
 
 static eqnn_tensor *eqnn__fail(eqnn_ctx *c, const char *format, ...) EQNN__PRINTF(2, 3);
 
-static void eqnn__fail_list(eqnn_ctx *c, const char *format, va_list list)
+/* Keeps the first error; 1 when this is it. */
+static int eqnn__fail_list(eqnn_ctx *c, const char *format, va_list list)
 {
-    if (!c || c->failed) return;
+    if (!c || c->failed) return 0;
     c->failed = 1;
     vsnprintf(c->error, sizeof c->error, format, list);
+    return 1;
+}
+
+/* "silu: ..." becomes "silu in layers.0.first: ..." within that layer, unless its name is there. */
+static void eqnn__fail_place(eqnn_ctx *c)
+{
+    size_t op = strspn(c->error, "abcdefghijklmnopqrstuvwxyz_0123456789"), n = strlen(c->scope);
+    char rest[sizeof c->error];
+    while (n > 0 && c->scope[n - 1] == '.') n--;
+    if (n == 0 || op == 0 || c->error[op] != ':' || strstr(c->error, c->scope)) return;
+    size_t skip = n > 200 ? n - 200 : 0; /* the end of a name says more than its beginning */
+    memcpy(rest, c->error + op, sizeof rest - op);
+    snprintf(c->error + op, sizeof c->error - op, " in %s%.*s%s", skip ? "..." : "",
+             (int)(n - skip), c->scope + skip, rest);
 }
 
 static eqnn_tensor *eqnn__fail(eqnn_ctx *c, const char *format, ...)
 {
     va_list list;
     va_start(list, format);
-    eqnn__fail_list(c, format, list);
+    if (eqnn__fail_list(c, format, list)) eqnn__fail_place(c);
     va_end(list);
     return NULL;
 }
@@ -1966,14 +1981,6 @@ static int eqnn__given(eqnn_ctx *c, int there, const char *op, const char *what)
 {
     if (!there) eqnn__fail(c, "%s: %s missing (NULL)", op, what);
     return there;
-}
-
-/* " in layers.0.first", for sentences */
-static const char *eqnn__place(eqnn_ctx *c)
-{
-    size_t n = strlen(c->scope);
-    while (n > 0 && c->scope[n - 1] == '.') n--;
-    return n ? eqnn_format(c, " in %.*s", (int)n, c->scope) : "";
 }
 
 EQNN_API const char *eqnn_error(const eqnn_ctx *c)
@@ -2464,8 +2471,8 @@ EQNN_API void eqnn_tick(eqnn_ctx *c)
     if (c) c->tick++;
 }
 
-/* What users hold alternates between two pools each, so that what is kept one step too long is found
-   dead. */
+/* What users hold alternates between two pools each, so that what is kept one step too long is
+   found dead. */
 EQNN_API void eqnn_reset(eqnn_ctx *c)
 {
     if (!c) return;
@@ -3068,8 +3075,7 @@ static const char *eqnn__label_text(const eqnn_label *a)
 static int eqnn__label_at_home(eqnn_ctx *c, const eqnn_label *a, const char *op)
 {
     if (a && a->ctx != c) {
-        eqnn__fail(c, "%s%s: %s was made in another context; make it in this one", op,
-                   eqnn__place(c), a->name);
+        eqnn__fail(c, "%s: %s was made in another context; make it in this one", op, a->name);
         return 0;
     }
     return 1;
@@ -9572,7 +9578,7 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
     } else if (!y->node && eqnn__target(s, y)) {
         s->dx[y->target - 1] = g;
     }
-    for (int i = 0; i < s->n; i++) s->dx[i] = s->dx[s->x[i]->target - 1]; /* one that is there twice */
+    for (int i = 0; i < s->n; i++) s->dx[i] = s->dx[s->x[i]->target - 1]; /* one may come twice */
     for (int i = s->n; i-- > 0;) s->x[i]->target = was[i];
 }
 
@@ -10401,8 +10407,8 @@ static int eqnn__refuse(const eqnn_tensor *x, const char *op, const char *instea
 {
     eqnn_ctx *c = x->ctx;
     if (c->in_rule || eqnn__invariant(x->label)) return 0;
-    eqnn__fail(c, "%s%s: %s is not invariant; this would break the symmetry; %s", op,
-               eqnn__place(c), x->label->name, eqnn__advice(c, x->label, instead));
+    eqnn__fail(c, "%s: %s is not invariant; this would break the symmetry; %s", op, x->label->name,
+               eqnn__advice(c, x->label, instead));
     return 1;
 }
 
@@ -14265,10 +14271,8 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
         if (x && !o.linear && (more > 0 || o.act_last)) x = eqnn_map(x, o.act, p, 0);
     }
     if (x && more < 0)
-        return eqnn__fail(
-            x->ctx,
-            "mlp%s: \"%.100s\" is no list of widths like \"64,64,36\", from \"%.40s\" on",
-            eqnn__place(x->ctx), widths, at);
+        return eqnn__fail(x->ctx, "mlp: \"%.100s\" is no list of widths like \"64,64,36\", from "
+                          "\"%.40s\" on", widths, at);
     return eqnn_leave(x);
 }
 
@@ -14309,8 +14313,7 @@ static eqnn_norm_opts eqnn__norm_defaults(const eqnn_norm_opts *opts)
 static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
 {
     if (!(eps > 0))
-        eqnn__fail(c, "%s%s: .eps is %g; it must be positive, or 0 for the default", op,
-                   eqnn__place(c), eps);
+        eqnn__fail(c, "%s: .eps is %g; it must be positive, or 0 for the default", op, eps);
     return eps > 0;
 }
 
@@ -16428,8 +16431,7 @@ static const eqnn_irreps *eqnn__irreps_of(const eqnn_tensor *x, const char *op)
     if (!x->label) return eqnn_irreps_blocks(x->ctx, scalars, x->cols > 0);
     for (int b = 0; b < x->label->blocks; b++)
         if (x->label->block[b].type->kind != EQNN_TYPE_IRREP) {
-            eqnn__fail(x->ctx, "%s%s: %s are no irreps of O(3)", op, eqnn__place(x->ctx),
-                       x->label->name);
+            eqnn__fail(x->ctx, "%s: %s are no irreps of O(3)", op, x->label->name);
             return NULL;
         }
     return x->label;
@@ -16587,13 +16589,10 @@ EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a)
     eqnn_tensor *both[2] = {x, a};
     int copies = x->label ? x->label->copies : x->cols;
     if (a->cols != copies || eqnn__stretch_rows(both, 2) < 0)
-        return eqnn__fail(x->ctx,
-                          "scale_copies%s: %s [%d,%d] has %d copies, the numbers are [%d,%d]",
-                          eqnn__place(x->ctx), eqnn__label_text(x->label), x->rows, x->cols, copies,
-                          a->rows, a->cols);
+        return eqnn__fail(x->ctx, "scale_copies: %s [%d,%d] has %d copies, the numbers are [%d,%d]",
+                          eqnn__label_text(x->label), x->rows, x->cols, copies, a->rows, a->cols);
     if (!eqnn__invariant(a->label))
-        return eqnn__fail(x->ctx, "scale_copies%s: the numbers %s are not invariant",
-                          eqnn__place(x->ctx), a->label->name);
+        return eqnn__fail(x->ctx, "scale_copies: the numbers %s are not invariant", a->label->name);
     if (!x->label) return eqnn_mul(x, eqnn__bare(a));
     const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
     return k ? eqnn__tag(eqnn__copy_form(k->copies, x, a, NULL, copies, 2), x->label) : NULL;
@@ -16735,8 +16734,8 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
     int vector = !a || (a->blocks == 1 && a->block[0].type->kind == EQNN_TYPE_IRREP &&
                         a->block[0].type->l == 1);
     if (r->cols != 3 || !vector)
-        return eqnn__fail(c, "spherical_harmonics%s: [%d,%d] of %s is no list of vectors [n,3]",
-                          eqnn__place(c), r->rows, r->cols, eqnn__label_text(a));
+        return eqnn__fail(c, "spherical_harmonics: [%d,%d] of %s is no list of vectors [n,3]",
+                          r->rows, r->cols, eqnn__label_text(a));
     if (lmax < 0 || lmax > 1000)
         return eqnn__fail(c, "spherical_harmonics: degree %d is not possible", lmax);
     if (opts && ((int)opts->kind < 0 || opts->kind > EQNN_NORM))
@@ -16828,8 +16827,8 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (x->cols != 1 || !eqnn__invariant(x->label))
-        return eqnn__fail(x->ctx, "radial_basis%s: [%d,%d] of %s is no list of lengths [n,1]",
-                          eqnn__place(x->ctx), x->rows, x->cols, eqnn__label_text(x->label));
+        return eqnn__fail(x->ctx, "radial_basis: [%d,%d] of %s is no list of lengths [n,1]",
+                          x->rows, x->cols, eqnn__label_text(x->label));
     if (number < 1 || !(end > o.start))
         return eqnn__fail(x->ctx, "radial_basis: %d functions from %g to %g are not possible",
                           number, o.start, end);
@@ -16894,12 +16893,11 @@ EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int n
 {
     if (eqnn__bad(x, "trained_basis")) return NULL;
     if (x->cols != 1 || !eqnn__invariant(x->label))
-        return eqnn__fail(x->ctx, "trained_basis%s: [%d,%d] of %s is no list of lengths [n,1]",
-                          eqnn__place(x->ctx), x->rows, x->cols, eqnn__label_text(x->label));
+        return eqnn__fail(x->ctx, "trained_basis: [%d,%d] of %s is no list of lengths [n,1]",
+                          x->rows, x->cols, eqnn__label_text(x->label));
     if (number < 1 || !(end > 0) || (basis != EQNN_GAUSSIAN && basis != EQNN_BESSEL))
-        return eqnn__fail(x->ctx, "trained_basis%s: %d functions of kind %d up to %g; there are "
-                                  "gaussian and bessel", eqnn__place(x->ctx), number, (int)basis,
-                          end);
+        return eqnn__fail(x->ctx, "trained_basis: %d functions of kind %d up to %g; there are "
+                          "gaussian and bessel", number, (int)basis, end);
     x = eqnn_enter(eqnn_scale(eqnn__bare(x), 1 / end), name);
     if (!x) return NULL;
     return eqnn_leave(basis == EQNN_GAUSSIAN ? eqnn__trained_gaussian(x, number)
@@ -17237,7 +17235,7 @@ static int eqnn__product_start(eqnn_ctx *c, eqnn_product *key, int kind, const e
     if (in1 && in2 && (wish || kind >= EQNN__PRODUCT_CHANNELWISE))
         return eqnn__label_at_home(c, in1, "product") && eqnn__label_at_home(c, in2, "product") &&
                eqnn__label_at_home(c, wish, "product");
-    eqnn__fail(c, "product%s: irreps are missing (NULL)", eqnn__place(c));
+    eqnn__fail(c, "product: irreps are missing (NULL)");
     return 0;
 }
 
@@ -17251,7 +17249,7 @@ EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *i
         !eqnn__given(c, paths || n <= 0, "product", "the list of paths is"))
         return NULL;
     if (n < 0) {
-        eqnn__fail(c, "product%s: %d paths; there must be none or more", eqnn__place(c), n);
+        eqnn__fail(c, "product: %d paths; there must be none or more", n);
         return NULL;
     }
     const eqnn_product *p = eqnn__product_find(c, &key, paths, n);
@@ -17919,14 +17917,14 @@ static int eqnn__factors_fit(const eqnn_product *p, const eqnn_tensor *x, const 
 {
     eqnn_ctx *c = x->ctx;
     if (p->ctx != c) {
-        eqnn__fail(c, "%s%s: the product belongs to another context", op, eqnn__place(c));
+        eqnn__fail(c, "%s: the product belongs to another context", op);
         return 0;
     }
     for (int i = 0; i < 2; i++) {
         const eqnn_tensor *a = i ? y : x;
         const eqnn_irreps *want = i ? p->in2 : p->in1;
         if (eqnn__has_columns(a, want)) continue;
-        eqnn__fail(c, "%s%s: the %s factor is %s [%d,%d], the product wants %s", op, eqnn__place(c),
+        eqnn__fail(c, "%s: the %s factor is %s [%d,%d], the product wants %s", op,
                    i ? "second" : "first", eqnn__label_text(a->label), a->rows, a->cols,
                    want->name);
         return 0;
@@ -17944,14 +17942,13 @@ static int eqnn__weights_fit(const eqnn_product *p, eqnn_tensor **h, const eqnn_
         return 1;
     }
     if (!*h) {
-        eqnn__fail(c, "%s%s: the product has %d weights, none are given", op, eqnn__place(c),
-                   p->weights);
+        eqnn__fail(c, "%s: the product has %d weights, none are given", op, p->weights);
         return 0;
     }
     if (eqnn__bad(*h, op) || (V && eqnn__bad(V, op))) return 0;
     int cols = V ? V->cols : (*h)->cols;
     if (!eqnn__invariant((*h)->label) || cols != p->weights || (V && V->rows != (*h)->cols)) {
-        eqnn__fail(c, "%s%s: weights %s [%d,%d]%s, the product has %d", op, eqnn__place(c),
+        eqnn__fail(c, "%s: weights %s [%d,%d]%s, the product has %d", op,
                    eqnn__label_text((*h)->label), (*h)->rows, cols, V ? " = h V" : "", p->weights);
         return 0;
     }
@@ -17989,9 +17986,8 @@ static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
     a.V = w ? V : NULL;
     a.items = a.rows = eqnn__stretch_rows(all, 3);
     if (a.items < 0)
-        return eqnn__fail(x->ctx,
-                          "tensor_product%s: %d rows, %d rows and %d rows of weights do not fit",
-                          eqnn__place(x->ctx), x->rows, y->rows, w ? w->rows : 1);
+        return eqnn__fail(x->ctx, "tensor_product: %d rows, %d rows and %d rows of weights do not "
+                          "fit", x->rows, y->rows, w ? w->rows : 1);
     a.map_x = eqnn__row_map(x->rows, a.items);
     a.map_y = eqnn__row_map(y->rows, a.items);
     a.map_h = w ? w->rows == 1 ? EQNN__ONE : EQNN__EACH : EQNN__EACH;
@@ -18038,11 +18034,9 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
     a.map_h = eqnn__message_map(h, V, g);
     a.map_z = EQNN__TARGET;
     if (x->rows != g->sources || y->rows != g->edges || a.map_h < 0)
-        return eqnn__fail(x->ctx,
-                          "message%s: %d sources, %d edges (%d pairs); x has %d rows, y has %d, "
-                          "the weights have %d",
-                          eqnn__place(x->ctx), g->sources, g->edges, g->pairs, x->rows, y->rows,
-                          h ? h->rows : 1);
+        return eqnn__fail(x->ctx, "message: %d sources, %d edges (%d pairs); x has %d rows, y has "
+                          "%d, the weights have %d", g->sources, g->edges, g->pairs, x->rows,
+                          y->rows, h ? h->rows : 1);
     return eqnn__call_all(&a);
 }
 
@@ -18839,23 +18833,22 @@ static int eqnn__reduced_factors(eqnn_tensor *const *x, const eqnn_reduced *r, e
     for (int s = 0; s < r->symmetry.n; s++) {
         if (!x || eqnn__bad2(x[0], x[s], "reduced_product")) return -1;
         if (x[s]->ctx != c) {
-            eqnn__fail(x[s]->ctx, "reduced_product%s: the product belongs to another context",
-                       eqnn__place(x[s]->ctx));
+            eqnn__fail(x[s]->ctx, "reduced_product: the product belongs to another context");
             return -1;
         }
         v[s] = eqnn__recut(x[s], r->in[s]);
         if (!v[s]) return -1;
         if (!eqnn__has_columns(v[s], r->in[s])) {
-            eqnn__fail(c, "reduced_product%s: factor %c of %.60s is %s [%d,%d], it wants %s",
-                       eqnn__place(c), r->symmetry.letter[s], r->formula,
-                       eqnn__label_text(v[s]->label), v[s]->rows, v[s]->cols, r->in[s]->name);
+            eqnn__fail(c, "reduced_product: factor %c of %.60s is %s [%d,%d], it wants %s",
+                       r->symmetry.letter[s], r->formula, eqnn__label_text(v[s]->label), v[s]->rows,
+                       v[s]->cols, r->in[s]->name);
             return -1;
         }
     }
     int rows = eqnn__stretch_rows(v, r->symmetry.n);
     if (rows < 0)
-        eqnn__fail(c, "reduced_product%s: the factors of %.60s have different numbers of rows",
-                   eqnn__place(c), r->formula);
+        eqnn__fail(c, "reduced_product: the factors of %.60s have different numbers of rows",
+                   r->formula);
     return rows;
 }
 
@@ -18915,9 +18908,9 @@ EQNN_API eqnn_tensor *eqnn_from_cartesian(eqnn_tensor *x, const char *formula)
     const eqnn_reduced *r = eqnn__cartesian_basis(x->ctx, formula, &numbers);
     if (!r) return NULL;
     if (x->cols != numbers || (x->label && !eqnn__invariant(x->label) && numbers > 3))
-        return eqnn__fail(x->ctx, "from_cartesian%s: \"%.60s\" has %d numbers and no label, x is "
-                                  "%s [%d,%d]", eqnn__place(x->ctx), formula, numbers,
-                          eqnn__label_text(x->label), x->rows, x->cols);
+        return eqnn__fail(x->ctx, "from_cartesian: \"%.60s\" has %d numbers and no label, x is %s "
+                          "[%d,%d]", formula, numbers, eqnn__label_text(x->label), x->rows,
+                          x->cols);
     return eqnn__tag(eqnn__cartesian(eqnn__bare(x), r, numbers, 1), r->out);
 }
 
@@ -18928,9 +18921,8 @@ EQNN_API eqnn_tensor *eqnn_to_cartesian(eqnn_tensor *x, const char *formula)
     const eqnn_reduced *r = eqnn__cartesian_basis(x->ctx, formula, &numbers);
     if (!r) return NULL;
     if (!eqnn__has_columns(x, r->out))
-        return eqnn__fail(x->ctx, "to_cartesian%s: \"%.60s\" is %s, x is %s [%d,%d]",
-                          eqnn__place(x->ctx), formula, r->out->name, eqnn__label_text(x->label),
-                          x->rows, x->cols);
+        return eqnn__fail(x->ctx, "to_cartesian: \"%.60s\" is %s, x is %s [%d,%d]", formula,
+                          r->out->name, eqnn__label_text(x->label), x->rows, x->cols);
     return eqnn__cartesian(eqnn__bare(x), r, numbers, 0);
 }
 
@@ -19268,16 +19260,15 @@ static int eqnn__contraction_fits(eqnn_ctx *c, const eqnn__contraction *k)
     label[0] = k->in;
     label[1] = k->out;
     if (k->correlation < 1 || k->correlation > EQNN__INDICES) {
-        eqnn__fail(c, "symmetric_contraction%s: correlation %d; it is 1 to %d", eqnn__place(c),
-                   k->correlation, EQNN__INDICES);
+        eqnn__fail(c, "symmetric_contraction: correlation %d; it is 1 to %d", k->correlation,
+                   EQNN__INDICES);
         return 0;
     }
     for (int i = 0; i < 2; i++)
         for (int b = 0; b < label[i]->blocks; b++) {
             if (label[i]->block[b].copies == k->channels && k->channels > 0) continue;
-            eqnn__fail(c, "symmetric_contraction%s: %.60s -> %.60s: every block has the same "
-                          "number of copies, the channels, at least one", eqnn__place(c),
-                       k->in->name, k->out->name);
+            eqnn__fail(c, "symmetric_contraction: %.60s -> %.60s: every block has the same number "
+                       "of copies, the channels, at least one", k->in->name, k->out->name);
             return 0;
         }
     return 1;
@@ -19387,9 +19378,8 @@ EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *nam
     const eqnn_irreps *out = in ? eqnn_irreps_make(c, irreps_out) : NULL;
     if (!out || !(x = eqnn_enter(x, name))) return NULL;
     if (species && (species->ctx != c || species->count != x->rows || species->range < 1))
-        return eqnn__fail(c, "symmetric_contraction%s: %d species of range %d for %d rows; the "
-                             "range is the number of species", eqnn__place(c), species->count,
-                          species->range, x->rows);
+        return eqnn__fail(c, "symmetric_contraction: %d species of range %d for %d rows; the range "
+                          "is the number of species", species->count, species->range, x->rows);
     const eqnn__contraction *k = eqnn__contraction_find(c, in, out, correlation);
     if (!k) return NULL;
     if (out->cols == 0) return eqnn_leave(eqnn__tag(eqnn_zeros(c, x->rows, 0), out));
@@ -19468,10 +19458,8 @@ static int eqnn__linear_path_fits(eqnn_ctx *c, const eqnn_irreps *in, const eqnn
 {
     int inside = path[0] >= 0 && path[0] < in->blocks && path[1] >= 0 && path[1] < out->blocks;
     if (inside && in->block[path[0]].type == out->block[path[1]].type) return 1;
-    eqnn__fail(c,
-               "irreps_linear%s: path (%d,%d) does not lead from a block of %s to one of %s of the "
-               "same irrep",
-               eqnn__place(c), path[0], path[1], in->name, out->name);
+    eqnn__fail(c, "irreps_linear: path (%d,%d) does not lead from a block of %s to one of %s of "
+               "the same irrep", path[0], path[1], in->name, out->name);
     return 0;
 }
 
@@ -19512,8 +19500,8 @@ static int eqnn__linear_bias(eqnn_ctx *c, eqnn__linear_entry *e)
         int scalar = z->type->l == 0 && z->type->p == 1;
         if (e->o.bias_blocks ? !e->o.bias_blocks[b] : !(e->o.biases && scalar)) continue;
         if (!scalar) {
-            eqnn__fail(c, "irreps_linear%s: a bias on %dx%s would break the symmetry",
-                       eqnn__place(c), z->copies, z->type->name);
+            eqnn__fail(c, "irreps_linear: a bias on %dx%s would break the symmetry", z->copies,
+                       z->type->name);
             return 0;
         }
         for (int u = 0; u < z->copies; u++) column[e->biases++] = z->start + u;
@@ -19584,12 +19572,12 @@ static eqnn_tensor *eqnn__linear_apply(const eqnn__linear_entry *e, eqnn_tensor 
     eqnn_tensor *both[2] = {x, w};
     int rows = eqnn__stretch_rows(both, 2);
     if (rows < 0 || (e->weights > 0 && (!w || w->cols != e->weights)))
-        return eqnn__fail(c, "irreps_map%s: x [%d,%d] and weights [%d,%d]; %s to %s has %d weights",
-                          eqnn__place(c), x->rows, x->cols, w ? w->rows : 0, w ? w->cols : 0,
-                          e->in->name, e->out->name, e->weights);
+        return eqnn__fail(c, "irreps_map: x [%d,%d] and weights [%d,%d]; %s to %s has %d weights",
+                          x->rows, x->cols, w ? w->rows : 0, w ? w->cols : 0, e->in->name,
+                          e->out->name, e->weights);
     if (bias && (bias->rows != 1 || bias->cols != e->biases))
-        return eqnn__fail(c, "irreps_map%s: biases [%d,%d], there are [1,%d]", eqnn__place(c),
-                          bias->rows, bias->cols, e->biases);
+        return eqnn__fail(c, "irreps_map: biases [%d,%d], there are [1,%d]", bias->rows, bias->cols,
+                          e->biases);
     eqnn_tensor *y = e->mix ? eqnn__mix(e->mix, x, eqnn__bare(w), e->out->cols)
                             : eqnn_zeros(c, rows, e->out->cols);
     if (bias && e->biases) y = eqnn_add(y, eqnn_collect_columns(eqnn__bare(bias), e->bias_column));
@@ -19603,8 +19591,7 @@ EQNN_API eqnn_tensor *eqnn_irreps_map(eqnn_tensor *x, eqnn_tensor *w, eqnn_tenso
         (bias && eqnn__bad2(x, bias, "irreps_map")))
         return NULL;
     if (!out)
-        return eqnn__fail(x->ctx, "irreps_map%s: the irreps are missing (NULL)",
-                          eqnn__place(x->ctx));
+        return eqnn__fail(x->ctx, "irreps_map: the irreps are missing (NULL)");
     const eqnn_irreps *in = eqnn__irreps_of(x, "irreps_map");
     const eqnn__linear_entry *e = in ? eqnn__linear_find(x->ctx, in, out, opts) : NULL;
     return e ? eqnn__linear_apply(e, x, w, bias) : NULL;
@@ -19736,7 +19723,7 @@ static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
     double value = eqnn__moment_integral(act, p);
     if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
-        eqnn__fail(c, "moment%s: activation %d has no second moment", eqnn__place(c), (int)act);
+        eqnn__fail(c, "moment: activation %d has no second moment", (int)act);
         return NAN;
     }
     if (!e) return value;
@@ -19773,17 +19760,14 @@ static int eqnn__act_block(eqnn_ctx *c, const char *op, const eqnn_block *b, eqn
     int parity = eqnn__act_parity(act, eqnn__act_default(act));
     if (act == EQNN_IDENTITY) return b->type->p;
     if (b->type->l > 0) {
-        eqnn__fail(c,
-                   "%s%s: %dx%s is not invariant; a pointwise function would break the symmetry; "
-                   "use eqnn_gate",
-                   op, eqnn__place(c), b->copies, b->type->name);
+        eqnn__fail(c, "%s: %dx%s is not invariant; a pointwise function would break the symmetry; "
+                   "use eqnn_gate", op, b->copies, b->type->name);
         return 0;
     }
     if (b->type->p > 0) return 1;
     if (!parity)
-        eqnn__fail(
-            c, "%s%s: %dx%s changes sign under inversion, and the function is neither even nor odd",
-            op, eqnn__place(c), b->copies, b->type->name);
+        eqnn__fail(c, "%s: %dx%s changes sign under inversion, and the function is neither even "
+                   "nor odd", op, b->copies, b->type->name);
     return parity;
 }
 
@@ -19827,7 +19811,7 @@ EQNN_API eqnn_tensor *eqnn_activation(eqnn_tensor *x, const eqnn_act *acts, int 
     const eqnn_irreps *in = eqnn__irreps_of(x, "activation");
     if (!in) return NULL;
     if (!acts && in->blocks)
-        return eqnn__fail(x->ctx, "activation%s: the acts are missing", eqnn__place(x->ctx));
+        return eqnn__fail(x->ctx, "activation: the acts are missing");
     const eqnn_irreps *out = eqnn__act_label(x->ctx, "activation", in, acts);
     return out ? eqnn_as(eqnn__act_runs(eqnn__bare(x), in, acts, exact), out) : NULL;
 }
@@ -19992,18 +19976,18 @@ static int eqnn__gate_spec_of(eqnn_ctx *c, const eqnn_gate_spec *given, eqnn_gat
 static int eqnn__gate_fits(eqnn_ctx *c, const eqnn_gate_spec *s)
 {
     if ((s->scalars->blocks && !s->act_scalars) || (s->gates->blocks && !s->act_gates)) {
-        eqnn__fail(c, "gate%s: acts are missing (NULL), one for each block of %s", eqnn__place(c),
+        eqnn__fail(c, "gate: acts are missing (NULL), one for each block of %s",
                    s->scalars->blocks && !s->act_scalars ? "scalars" : "gates");
         return 0;
     }
     if (eqnn_irreps_lmax(s->scalars) > 0 || eqnn_irreps_lmax(s->gates) > 0) {
-        eqnn__fail(c, "gate%s: scalars %s and gates %s must have degree 0", eqnn__place(c),
-                   s->scalars->name, s->gates->name);
+        eqnn__fail(c, "gate: scalars %s and gates %s must have degree 0", s->scalars->name,
+                   s->gates->name);
         return 0;
     }
     if (s->gates->copies == s->gated->copies) return 1;
-    eqnn__fail(c, "gate%s: %d gates (%s) for %d gated copies (%s)", eqnn__place(c),
-               s->gates->copies, s->gates->name, s->gated->copies, s->gated->name);
+    eqnn__fail(c, "gate: %d gates (%s) for %d gated copies (%s)", s->gates->copies, s->gates->name,
+               s->gated->copies, s->gated->name);
     return 0;
 }
 
@@ -20038,7 +20022,7 @@ EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s)
     const eqnn__gate_entry *e = eqnn__gate_find(x->ctx, s);
     if (!e) return NULL;
     if (!eqnn__has_columns(x, e->in))
-        return eqnn__fail(x->ctx, "gate%s: x is %s [%d,%d], it must be %s", eqnn__place(x->ctx),
+        return eqnn__fail(x->ctx, "gate: x is %s [%d,%d], it must be %s",
                           eqnn__label_text(x->label), x->rows, x->cols, e->in->name);
     x = eqnn__bare(x);
     eqnn_tensor *scalars = eqnn__columns_take(&e->scalars, x);
@@ -20104,7 +20088,7 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
         variance = 1;
     }
     if (next < 0 || !*V)
-        return eqnn__fail(c, "fc%s: widths \"%s\" are no list of sizes", eqnn__place(c), widths);
+        return eqnn__fail(c, "fc: widths \"%s\" are no list of sizes", widths);
     return x;
 }
 
@@ -20116,8 +20100,8 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
     if (eqnn__bad(x, "fc")) return NULL;
     eqnn__fc_defaults(&o, opts);
     if (!eqnn__invariant(x->label))
-        return eqnn__fail(x->ctx, "fc%s: %s is not invariant; use eqnn_irreps_linear",
-                          eqnn__place(x->ctx), x->label->name);
+        return eqnn__fail(x->ctx, "fc: %s is not invariant; use eqnn_irreps_linear",
+                          x->label->name);
     x = eqnn_enter(eqnn__bare(x), name);
     x = x ? eqnn__fc_split(x, widths, &o, &V) : NULL;
     x = eqnn_matmul(x, V);
@@ -20162,8 +20146,7 @@ static const eqnn_product *eqnn__product_listed(eqnn_ctx *c, const eqnn_product 
     a.n = 0;
     list(&a, key);
     if (a.too_large)
-        return (const eqnn_product *)eqnn__fail(c, "product%s: more copies than an int holds",
-                                                eqnn__place(c));
+        return (const eqnn_product *)eqnn__fail(c, "product: more copies than an int holds");
     const eqnn_irreps *out = eqnn_irreps_blocks(c, (const int (*)[3])a.block, a.n);
     if (out && sorted) out = eqnn_irreps_sort(c, out, place);
     if (!out) return NULL;
@@ -20254,9 +20237,9 @@ EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_ir
     if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_ELEMENTWISE, in1, in2, filter, opts))
         return NULL;
     if (in1->copies != in2->copies)
-        return (const eqnn_product *)eqnn__fail(
-            c, "product%s: %.80s has %d copies and %.80s has %d: they do not pair off",
-            eqnn__place(c), in1->name, in1->copies, in2->name, in2->copies);
+        return (const eqnn_product *)eqnn__fail(c, "product: %.80s has %d copies and %.80s has %d: "
+                                                "they do not pair off", in1->name, in1->copies,
+                                                in2->name, in2->copies);
     if (!eqnn__cut_both(c, &key.in1, &key.in2)) return NULL;
     return eqnn__product_listed(c, &key, eqnn__list_elementwise, 0);
 }
@@ -20512,11 +20495,11 @@ static int eqnn__examples_fit(const eqnn_tensor *x, const eqnn_ints *example, co
 {
     if (!example || (example->count == x->rows && example->range > 0)) return 1;
     if (example->count != x->rows)
-        eqnn__fail(x->ctx, "%s%s: %d rows and %d numbers of examples; there must be one a row", op,
-                   eqnn__place(x->ctx), x->rows, example->count);
+        eqnn__fail(x->ctx, "%s: %d rows and %d numbers of examples; there must be one a row", op,
+                   x->rows, example->count);
     else
-        eqnn__fail(x->ctx, "%s%s: make the numbers of examples with their range, how many examples "
-                           "there are", op, eqnn__place(x->ctx));
+        eqnn__fail(x->ctx, "%s: make the numbers of examples with their range, how many examples "
+                   "there are", op);
     return 0;
 }
 
@@ -20524,7 +20507,7 @@ static int eqnn__examples_fit(const eqnn_tensor *x, const eqnn_ints *example, co
 static int eqnn__share_good(eqnn_ctx *c, const char *op, double p)
 {
     if (p >= 0 && p <= 1) return 1;
-    eqnn__fail(c, "%s%s: probability %g is not in [0,1]", op, eqnn__place(c), p);
+    eqnn__fail(c, "%s: probability %g is not in [0,1]", op, p);
     return 0;
 }
 
@@ -20675,8 +20658,8 @@ EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n)
     if (!in || !list || !part) return NULL;
     for (int i = 0; i < n; i++) {
         if (blocks[i] < 0 || blocks[i] >= in->blocks)
-            return eqnn__fail(c, "extract%s: block %d of %s, which has %d", eqnn__place(c),
-                              blocks[i], in->name, in->blocks);
+            return eqnn__fail(c, "extract: block %d of %s, which has %d", blocks[i], in->name,
+                              in->blocks);
         const eqnn_block *b = &in->block[blocks[i]];
         list[i][0] = b->copies, list[i][1] = b->type->l, list[i][2] = b->type->p;
         if (b->copies == 0) continue;
@@ -20838,19 +20821,16 @@ static int eqnn__grid_sizes(eqnn_ctx *c, const char *op, eqnn__grid *g, const eq
     g->beta = o->beta ? o->beta : 2 * (g->lmax > lmax ? g->lmax : lmax) + 2;
     g->alpha = o->alpha ? o->alpha : g->beta - 1;
     if (g->beta < 2 * g->lmax + 2 || g->beta % 2 || g->alpha < 2 * g->lmax + 1) {
-        eqnn__fail(c,
-                   "%s%s: a grid of %d rings with %d points each for degrees up to %d; it needs an "
-                   "even number of rings, at least %d, and at least %d points",
-                   op, eqnn__place(c), g->beta, g->alpha, g->lmax, 2 * g->lmax + 2,
-                   2 * g->lmax + 1);
+        eqnn__fail(c, "%s: a grid of %d rings with %d points each for degrees up to %d; it needs "
+                   "an even number of rings, at least %d, and at least %d points", op, g->beta,
+                   g->alpha, g->lmax, 2 * g->lmax + 2, 2 * g->lmax + 1);
         return 0;
     }
     points = (double)g->beta * g->alpha * (g->so3 ? g->alpha : 1);
     terms = g->lmax + 1.0;
     terms = g->so3 ? terms * (2 * terms - 1) * (2 * terms + 1) / 3 : terms * terms;
     if (points * terms > INT_MAX || (g->so3 && g->lmax > EQNN__LMAX)) {
-        eqnn__fail(c, "%s%s: %.0f points for %.0f components are too many", op, eqnn__place(c),
-                   points, terms);
+        eqnn__fail(c, "%s: %.0f points for %.0f components are too many", op, points, terms);
         return 0;
     }
     g->points = (int)points;
@@ -20892,8 +20872,8 @@ static int eqnn__grid_channels(eqnn_ctx *c, const char *op, const eqnn_irreps *a
         if (a->block[l].type->l != l || a->block[l].copies != copies) good = 0;
     }
     if (!good)
-        eqnn__fail(c, "%s%s: %s is no function on %s, which has %s of each degree 0, 1, 2, ...", op,
-                   eqnn__place(c), a->name, so3 ? "SO(3)" : "the sphere",
+        eqnn__fail(c, "%s: %s is no function on %s, which has %s of each degree 0, 1, 2, ...", op,
+                   a->name, so3 ? "SO(3)" : "the sphere",
                    so3 ? "2l+1 copies for each channel" : "equally many copies");
     return good ? a->block[0].copies : 0;
 }
@@ -20996,18 +20976,17 @@ static eqnn_tensor *eqnn__from_grid(eqnn_tensor *f, const char *op, int so3, con
 {
     eqnn_ctx *c = f->ctx;
     eqnn__grid g;
-    if (!out) return eqnn__fail(c, "%s%s: the irreps are missing (NULL)", op, eqnn__place(c));
+    if (!out) return eqnn__fail(c, "%s: the irreps are missing (NULL)", op);
     if (lmax_in < 0)
-        return eqnn__fail(c, "%s%s: lmax_in %d is negative", op, eqnn__place(c), lmax_in);
+        return eqnn__fail(c, "%s: lmax_in %d is negative", op, lmax_in);
     int C = eqnn__grid_channels(c, op, out, so3);
     memset(&g, 0, sizeof g);
     g.so3 = so3;
     g.lmax = out->blocks - 1;
     if (!C || !eqnn__grid_sizes(c, op, &g, o, lmax_in)) return NULL;
     if (f->cols / C != g.points || f->cols % C)
-        return eqnn__fail(c, "%s%s: values [%d,%d]; %s on a grid of %d points has %.0f", op,
-                          eqnn__place(c), f->rows, f->cols, out->name, g.points,
-                          (double)C * g.points);
+        return eqnn__fail(c, "%s: values [%d,%d]; %s on a grid of %d points has %.0f", op, f->rows,
+                          f->cols, out->name, g.points, (double)C * g.points);
     if (!eqnn__grid_find(c, &g, o->random)) return NULL;
     eqnn__from_left a = {g.from, g.points, g.terms, 1};
     eqnn_tensor *x = eqnn__tag(eqnn__multiply_left(eqnn__bare(f), &a), out);
@@ -21060,15 +21039,13 @@ static const eqnn_irreps *eqnn__grid_out(eqnn_ctx *c, const char *op, const eqnn
     int p_arg = in->blocks > 1 ? p_val * in->block[1].type->p : 1;
     for (int l = 0; l < in->blocks; l++)
         if (in->block[l].type->p != (l % 2 ? p_val * p_arg : p_val) || (so3 && p_arg < 0)) {
-            eqnn__fail(c, "%s%s: the parities of %s are those of no function on %s", op,
-                       eqnn__place(c), in->name, so3 ? "SO(3)" : "the sphere");
+            eqnn__fail(c, "%s: the parities of %s are those of no function on %s", op, in->name,
+                       so3 ? "SO(3)" : "the sphere");
             return NULL;
         }
     if (p_val < 0 && !parity) {
-        eqnn__fail(c,
-                   "%s%s: the values of %s change sign under inversion, and the function is "
-                   "neither even nor odd",
-                   op, eqnn__place(c), in->name);
+        eqnn__fail(c, "%s: the values of %s change sign under inversion, and the function is "
+                   "neither even nor odd", op, in->name);
         return NULL;
     }
     if (p_val < 0) p_val = parity;
@@ -21091,8 +21068,7 @@ static eqnn_tensor *eqnn__grid_activation(eqnn_tensor *x, const char *op, int so
     int lmax = in->blocks - 1, lmax_out = o.lmax_out ? o.lmax_out : lmax;
     if (lmax_out == -1) lmax_out = 0;
     if (lmax_out < 0 || lmax_out > 1000)
-        return eqnn__fail(x->ctx, "%s%s: a result of degree %d is not possible", op,
-                          eqnn__place(x->ctx), lmax_out);
+        return eqnn__fail(x->ctx, "%s: a result of degree %d is not possible", op, lmax_out);
     if (!o.beta && !so3) o.beta = 6 * (lmax > lmax_out ? lmax : lmax_out) + 6;
     const eqnn_irreps *out = eqnn__grid_out(x->ctx, op, in, so3, act, lmax_out);
     eqnn_tensor *f = out ? eqnn__to_grid(x, op, so3, &o, lmax_out) : NULL;
@@ -21190,10 +21166,9 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
     eqnn_ctx *c = r->ctx;
     const eqnn_graph *g = opts ? opts->graph : NULL;
     if (r->cols != 3 || lmax < 0 || lmax > EQNN__LMAX || mmax < 0 || (g && g->edges != r->rows)) {
-        eqnn__fail(c,
-                   "frame_make%s: vectors [%d,%d], degrees up to %d, orders up to %d; it needs "
-                   "[edges,3]%s, degrees up to %d at most", eqnn__place(c), r->rows, r->cols, lmax,
-                   mmax, g ? " with the edges of the graph" : "", EQNN__LMAX);
+        eqnn__fail(c, "frame_make: vectors [%d,%d], degrees up to %d, orders up to %d; it needs "
+                   "[edges,3]%s, degrees up to %d at most", r->rows, r->cols, lmax, mmax,
+                   g ? " with the edges of the graph" : "", EQNN__LMAX);
         return NULL;
     }
     eqnn_frame *f = (eqnn_frame *)eqnn__step_alloc(c, sizeof *f);
@@ -21423,8 +21398,7 @@ static int eqnn__frame_rows(const eqnn_frame *f, eqnn_ends ends, const char *op)
 {
     if (ends == EQNN_EDGES) return f->edges;
     if (f->graph) return ends == EQNN_SOURCES ? f->graph->sources : f->graph->targets;
-    eqnn__fail(f->ctx, "%s%s: a frame for sources and targets needs the graph in its options", op,
-               eqnn__place(f->ctx));
+    eqnn__fail(f->ctx, "%s: a frame for sources and targets needs the graph in its options", op);
     return -1;
 }
 
@@ -21436,8 +21410,8 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
     int rows = eqnn__frame_rows(f, of, "to_frame");
     if (!a || rows < 0) return NULL;
     if (x->rows != rows || eqnn_irreps_lmax(a) > f->lmax)
-        return eqnn__fail(c, "to_frame%s: %s [%d,%d]; the frame has %d rows there and degrees up "
-                          "to %d", eqnn__place(c), a->name, x->rows, x->cols, rows, f->lmax);
+        return eqnn__fail(c, "to_frame: %s [%d,%d]; the frame has %d rows there and degrees up to "
+                          "%d", a->name, x->rows, x->cols, rows, f->lmax);
     eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, f->mmax, 0), 0, of};
     return t.e ? eqnn__tag(eqnn__turned(x, &t), t.e->label) : NULL;
 }
@@ -21447,15 +21421,15 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
 {
     if (!f || eqnn__bad2(y, f->r, "from_frame")) return NULL;
     eqnn_ctx *c = y->ctx;
-    if (!out) return eqnn__fail(c, "from_frame%s: the irreps are missing (NULL)", eqnn__place(c));
+    if (!out) return eqnn__fail(c, "from_frame: the irreps are missing (NULL)");
     int most = eqnn__order_copies(out, 0, out->blocks) == y->cols ? 0 : f->mmax;
     eqnn__turn t = {f, eqnn__frame_find(c, out, f->mmax, most, rescale != 0), 1, to};
     if (!t.e || eqnn__frame_rows(f, to, "from_frame") < 0) return NULL;
     if (y->rows != f->edges || eqnn_irreps_lmax(out) > f->lmax ||
         !eqnn__has_columns(y, t.e->label))
-        return eqnn__fail(c, "from_frame%s: %s [%d,%d] in a frame of %d edges, degrees up to %d; "
-                          "%s need %s", eqnn__place(c), eqnn__label_text(y->label), y->rows,
-                          y->cols, f->edges, f->lmax, out->name, t.e->label->name);
+        return eqnn__fail(c, "from_frame: %s [%d,%d] in a frame of %d edges, degrees up to %d; %s "
+                          "need %s", eqnn__label_text(y->label), y->rows, y->cols, f->edges,
+                          f->lmax, out->name, t.e->label->name);
     return eqnn__tag(eqnn__turned(y, &t), out);
 }
 
@@ -21486,8 +21460,7 @@ static int eqnn__frame_orders(const eqnn_tensor *x, const eqnn_label *a, const c
         int scalar = t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1;
         if (t->kind == EQNN_TYPE_FRAME && t->l >= orders) orders = t->l + 1;
         if (scalar || t->kind == EQNN_TYPE_FRAME || a->block[b].copies == 0) continue;
-        eqnn__fail(x->ctx, "%s%s: %s are not in an edge frame; see eqnn_to_frame", op,
-                   eqnn__place(x->ctx), a->name);
+        eqnn__fail(x->ctx, "%s: %s are not in an edge frame; see eqnn_to_frame", op, a->name);
         return 0;
     }
     return orders;
@@ -21577,8 +21550,8 @@ static int eqnn__so2_fill(eqnn_ctx *c, eqnn__so2_entry *e)
         column[m] = (int *)eqnn__temp(c, (size_t)e->from[m], sizeof(int));
         if (!column[m]) return 0;
         if (!eqnn__so2_columns(e, m, column[m]))
-            return eqnn__fail(c, "so2_linear%s: %s are not features of %d degrees side by side",
-                              eqnn__place(c), e->in->name, e->degrees) != NULL;
+            return eqnn__fail(c, "so2_linear: %s are not features of %d degrees side by side",
+                              e->in->name, e->degrees) != NULL;
         e->order[m] = eqnn_ints_make(c, e->from[m], column[m], e->from[m], 1);
     }
     e->mix = eqnn__mix_plan(c, mix, n);
@@ -21645,7 +21618,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
     if (eqnn__bad(y, "so2_linear")) return NULL;
     if (!irreps_out || o.extra < 0 || o.degrees < 0 ||
         (o.radial && !eqnn__invariant(o.radial->label)))
-        return eqnn__fail(y->ctx, "so2_linear%s: %s", eqnn__place(y->ctx),
+        return eqnn__fail(y->ctx, "so2_linear: %s",
                           !irreps_out  ? "the irreps are missing (NULL)"
                           : o.radial ? "radial factors are invariant numbers"
                                      : ".extra and .degrees may not be negative");
@@ -21657,8 +21630,8 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
     const eqnn__so2_entry *e = out ? eqnn__so2_find(c, in, out, &o, orders) : NULL;
     if (!e) return NULL;
     if (o.radial && (o.radial->cols != e->radial || o.radial->rows != y->rows))
-        return eqnn__fail(c, "so2_linear%s: radial factors [%d,%d]; there are [%d,%d]",
-                          eqnn__place(c), o.radial->rows, o.radial->cols, y->rows, e->radial);
+        return eqnn__fail(c, "so2_linear: radial factors [%d,%d]; there are [%d,%d]",
+                          o.radial->rows, o.radial->cols, y->rows, e->radial);
     if (o.radial) y = eqnn__copy_form(e->scale, y, eqnn__bare(o.radial), NULL, e->radial, 2);
     const char *order = eqnn_format(c, "weights of %s by %d", in->name, o.degrees);
     eqnn_tensor *w = order ? eqnn_once(c, order, eqnn__so2_weights, &e) : NULL;
@@ -21742,9 +21715,9 @@ static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, int lmax, int mm
     struct eqnn__tables *t = eqnn__tables_of(c);
     eqnn__sphere_defaults(lmax, mmax, frame, &beta, &alpha);
     if (beta < 2 || beta % 2 || alpha < 1 || beta > 4096 || alpha > 4096 || lmax > 1000)
-        return (const eqnn__sphere_entry *)eqnn__fail(
-            c, "sphere%s: a grid of %d rings with %d points each; rings are even in number",
-            eqnn__place(c), beta, alpha);
+        return (const eqnn__sphere_entry *)eqnn__fail(c, "sphere: a grid of %d rings with %d "
+                                                      "points each; rings are even in number", beta,
+                                                      alpha);
     for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
         if (e->lmax == lmax && e->mmax == mmax && e->frame == frame && e->beta == beta &&
             e->alpha == alpha)
@@ -21851,9 +21824,8 @@ static int eqnn__sphere_channels(const eqnn_tensor *y, int lmax, int *mmax, int 
     if (irreps && good)
         good = eqnn__grid_channels(y->ctx, "sphere_activation", a, 0) == y->cols / K;
     if (!good)
-        eqnn__fail(y->ctx, "sphere_activation%s: %s [%d,%d] are not equally many copies of degrees "
-                           "0 to %d", eqnn__place(y->ctx), eqnn__label_text(a), y->rows, y->cols,
-                   lmax);
+        eqnn__fail(y->ctx, "sphere_activation: %s [%d,%d] are not equally many copies of degrees 0 "
+                   "to %d", eqnn__label_text(a), y->rows, y->cols, lmax);
     return good ? y->cols / K : 0;
 }
 
@@ -21871,9 +21843,9 @@ EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tens
     int want = o.act == EQNN_DEGREE_GATE ? lmax * C : C;
     if (!C) return NULL;
     if (o.act != EQNN_S2 && (scalars->cols != want || scalars->rows != y->rows))
-        return eqnn__fail(y->ctx, "sphere_activation%s: scalars [%d,%d]; %s [%d,%d] wants [%d,%d]",
-                          eqnn__place(y->ctx), scalars->rows, scalars->cols,
-                          eqnn__label_text(y->label), y->rows, y->cols, y->rows, want);
+        return eqnn__fail(y->ctx, "sphere_activation: scalars [%d,%d]; %s [%d,%d] wants [%d,%d]",
+                          scalars->rows, scalars->cols, eqnn__label_text(y->label), y->rows,
+                          y->cols, y->rows, want);
     eqnn_tensor *plain = eqnn__bare(y), *s = eqnn__bare(scalars);
     if (o.act == EQNN_DEGREE_GATE) {
         s = eqnn_sigmoid(lmax ? eqnn_concat(eqnn_slice(plain, 0, C), s) : plain);
@@ -24034,9 +24006,8 @@ static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
             (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
             return 1;
     }
-    eqnn__fail(x->ctx, "network%s: no product of the hidden %s with the edges' %s gives any of .out "
-                       "%s, which would always be 0",
-               eqnn__place(x->ctx), a->name, b->name, out->name);
+    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives any of .out "
+               "%s, which would always be 0", a->name, b->name, out->name);
     return 0;
 }
 
@@ -24542,9 +24513,8 @@ static eqnn_tensor *eqnn__former_input(eqnn_tensor *x)
             if (x->label->block[b].type->l != b) want = NULL;
     if (want && want->cols == x->cols && want->blocks == x->label->blocks)
         return x->label == want ? x : eqnn_as(x, want);
-    return eqnn__fail(x->ctx, "equiformer%s: features are blocks of degrees 0, 1, .. up to %d, one "
-                              "of each in this order, not %s", eqnn__place(x->ctx),
-                      (int)EQNN__DEGREES - 1, x->label->name);
+    return eqnn__fail(x->ctx, "equiformer: features are blocks of degrees 0, 1, .. up to %d, one "
+                      "of each in this order, not %s", (int)EQNN__DEGREES - 1, x->label->name);
 }
 
 static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equiformer_opts *opts,

@@ -127,8 +127,8 @@ typedef struct eqnn_rep eqnn_rep;
        P   sign of the determinant         psi(k)   k-th irrep of rotations of the plane
        atom(G), (a)(G)  of the group named instead of g: V(Z(3)), T(2)(SO(3)), (V + V**2)(O(3))
    Groups with equal generators are one, whatever their names: all its atoms turn together, so that
-   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) is of one; eqnn_group_apart makes
-   another S(4). A product is a group by itself, independent of its factors: V(S(5)) >> V of
+   V(S(3))*V(S(4)) is of two independent groups and V(S(4))*V(S(4)) is of one; eqnn_group_apart
+   makes another S(4). A product is a group by itself, independent of its factors: V(S(5)) >> V of
    SO(3)xS(5) holds no map but zero. Where vectors of the factors occur too, write V(SO(3))*V(S(5))
    for that V.
    2V is 2*V and T2 is T(2). g may be NULL when every atom names its group. Errors name the column
@@ -7540,15 +7540,15 @@ static const eqnn_rep *eqnn__rep_single(const eqnn__monomial *m)
 static int eqnn__rep_label_fits(eqnn_ctx *c, const eqnn_label *a, const char *op)
 {
     if (!a) {
-        eqnn__fail(c, "%s%s: the label is missing (NULL)", op, eqnn__place(c));
+        eqnn__fail(c, "%s: the label is missing (NULL)", op);
         return 0;
     }
     for (int i = 0; i < a->blocks; i++) {
         const eqnn_type *t = a->block[i].type;
         if (t->kind == EQNN_TYPE_REP || (t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1))
             continue;
-        eqnn__fail(c, "%s%s: %s is no label of representations; eqnn_rep_label makes them", op,
-                   eqnn__place(c), a->name);
+        eqnn__fail(c, "%s: %s is no label of representations; eqnn_rep_label makes them", op,
+                   a->name);
         return 0;
     }
     return 1;
@@ -7930,8 +7930,8 @@ static int **eqnn__rep_choice(eqnn_ctx *c, const eqnn_label *in, uint64_t *hash)
         for (int j = 0; j < n; j++) {
             serving[b][j] = (int)v[j];
             if (serving[b][j] >= 1 && serving[b][j] <= k->copies) continue;
-            eqnn__fail(c, "rep_bilinear%s: copies.%d names copy %d of %d", eqnn__place(c), b,
-                       serving[b][j], k->copies);
+            eqnn__fail(c, "rep_bilinear: copies.%d names copy %d of %d", b, serving[b][j],
+                       k->copies);
             return NULL;
         }
         *hash = eqnn__hash(*hash, serving[b], (size_t)n * sizeof(int));
@@ -8129,8 +8129,8 @@ EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out)
     const eqnn_label *in = eqnn_rep_gated(c, out);
     if (!in) return NULL;
     if (x->cols != in->cols || (x->label != in && !eqnn__invariant(x->label)))
-        return eqnn__fail(c, "rep_gate%s: x is %s [%d,%d], it must be %s", eqnn__place(c),
-                          eqnn__label_text(x->label), x->rows, x->cols, in->name);
+        return eqnn__fail(c, "rep_gate: x is %s [%d,%d], it must be %s", eqnn__label_text(x->label),
+                          x->rows, x->cols, in->name);
     const eqnn__rep_gate *g = out->cols ? eqnn__rep_gate_find(c, out, in->cols) : NULL;
     if (!g) return c->failed ? NULL : eqnn_as(x, out);
     x = eqnn__bare(x);
@@ -8178,15 +8178,15 @@ static const eqnn_rep *eqnn__emlp_hidden(const eqnn_rep *in, const eqnn_rep *out
     for (int i = 0; i < n; i++) {
         whole |= list[i] == g;
         if (eqnn__group_has(g, list[i])) continue;
-        return (const eqnn_rep *)(void *)eqnn__fail(
-            g->ctx, "emlp%s: the group is %s, and a representation is of %s, which is not that nor "
-                    "a factor of it; or give .hidden",
-            eqnn__place(g->ctx), g->name, list[i]->name);
+        return (const eqnn_rep *)(void *)eqnn__fail(g->ctx, "emlp: the group is %s, and a "
+                                                    "representation is of %s, which is not that "
+                                                    "nor a factor of it; or give .hidden", g->name,
+                                                    list[i]->name);
     }
     if (whole && n > 1)
-        return (const eqnn_rep *)(void *)eqnn__fail(
-            g->ctx, "emlp%s: V of the product %s knows nothing of its factors' V: write V(a)*V(b)",
-            eqnn__place(g->ctx), g->name);
+        return (const eqnn_rep *)(void *)eqnn__fail(g->ctx, "emlp: V of the product %s knows "
+                                                    "nothing of its factors' V: write V(a)*V(b)",
+                                                    g->name);
     return eqnn_rep_uniform_n(list, n, channels > 0 ? channels : 384);
 }
 
@@ -8200,9 +8200,9 @@ static int eqnn__emlp_reaches(eqnn_ctx *c, const eqnn_label *in, const eqnn_labe
         int k = 0, others = ends ? in->blocks : out->blocks;
         while (k < others && !m->pair[ends ? i * in->blocks + k : k * in->blocks + i].rank) k++;
         if (k < others) continue;
-        eqnn__fail(c, "emlp%s: every equivariant map from %.200s to %.200s is zero; hidden layers "
-                      "of the same groups and of other ranks (.hidden) may lead there",
-                   eqnn__place(c), ends ? in->name : in->block[i].type->name,
+        eqnn__fail(c, "emlp: every equivariant map from %.200s to %.200s is zero; hidden layers of "
+                   "the same groups and of other ranks (.hidden) may lead there",
+                   ends ? in->name : in->block[i].type->name,
                    ends ? out->block[i].type->name : out->name);
     }
     return m && !c->failed;
@@ -8219,7 +8219,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     eqnn_ctx *c = x->ctx;
     int layers = o.layers > 0 ? o.layers : 3;
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
-        return eqnn__fail(c, "emlp%s: %s missing (NULL)", eqnn__place(c),
+        return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
                                                    : eqnn__emlp_hidden(in, out, g, o.channels);
@@ -9909,15 +9909,14 @@ static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, c
     int edges = a->graph->edges;
     if (c->failed) return 0;
     if (a->pairs->rows != edges || (a->distance && a->distance->rows != edges))
-        eqnn__fail(c, "%s%s: %d edges, %d pairs and %d distances", op, eqnn__place(c), edges,
-                   a->pairs->rows, a->distance ? a->distance->rows : edges);
+        eqnn__fail(c, "%s: %d edges, %d pairs and %d distances", op, edges, a->pairs->rows,
+                   a->distance ? a->distance->rows : edges);
     else if (a->distance && a->distance->cols != 1)
-        eqnn__fail(c, "%s%s: distances are one column, not %d", op, eqnn__place(c),
-                   a->distance->cols);
+        eqnn__fail(c, "%s: distances are one column, not %d", op, a->distance->cols);
     else if (x && (x->rows % eqnn__lie_copies(a) ||
                    x->rows / eqnn__lie_copies(a) != a->graph->sources))
-        eqnn__fail(c, "%s%s: %d rows for %d nodes of %d copies", op, eqnn__place(c), x->rows,
-                   a->graph->sources, eqnn__lie_copies(a));
+        eqnn__fail(c, "%s: %d rows for %d nodes of %d copies", op, x->rows, a->graph->sources,
+                   eqnn__lie_copies(a));
     return !c->failed;
 }
 
@@ -10349,8 +10348,8 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
     eqnn_tensor *skip = x;
     if (chosen) skip = eqnn__lie_apart(eqnn_take(eqnn__lie_together(x, copies), chosen), copies);
     if (h && skip && skip->rows != h->rows)
-        return eqnn__fail(x->ctx, "lie_block%s: the cloud leads to %d nodes, %d are chosen",
-                          eqnn__place(x->ctx), h->rows, skip->rows);
+        return eqnn__fail(x->ctx, "lie_block: the cloud leads to %d nodes, %d are chosen", h->rows,
+                          skip->rows);
     if (skip && out > in) skip = eqnn_concat(skip, eqnn_zeros(x->ctx, skip->rows, out - in));
     return eqnn_leave(eqnn__add_here(h, skip));
 }
@@ -10914,15 +10913,12 @@ static int eqnn__listen_known(eqnn_ctx *c, const eqnn_lie_attention_opts *o)
                 strchr("012", k[3]);
     for (int i = 0; i < 4; i++) known |= !strcmp(k, kernels[i]);
     if (!known)
-        eqnn__fail(c,
-                   "lie_attention%s: unknown kernel \"%s\"; there are mlp, dot_product_only, "
-                   "location_only, relative_position and codes [12]2[123][012]",
-                   eqnn__place(c), k);
+        eqnn__fail(c, "lie_attention: unknown kernel \"%s\"; there are mlp, dot_product_only, "
+                   "location_only, relative_position and codes [12]2[123][012]", k);
     if (strcmp(o->attention, "softmax") && strcmp(o->attention, "dot_product") &&
         strcmp(o->attention, "norm_exp"))
-        eqnn__fail(c, "lie_attention%s: unknown attention \"%s\"; there are softmax, dot_product "
-                      "and norm_exp",
-                   eqnn__place(c), o->attention);
+        eqnn__fail(c, "lie_attention: unknown attention \"%s\"; there are softmax, dot_product and "
+                   "norm_exp", o->attention);
     return !c->failed;
 }
 
@@ -10942,14 +10938,13 @@ static int eqnn__listen_defaults(eqnn_tensor *x, eqnn_lie_attention_opts *o,
         o->feature_dim = few < 2 ? 2 : o->kernel[2] == '2' ? few - few % 2 : few;
     }
     if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
-        eqnn__fail(x->ctx, "lie_attention%s: %d columns for %d heads (1 to 64, of equal width)",
-                   eqnn__place(x->ctx), x->cols, o->heads);
+        eqnn__fail(x->ctx, "lie_attention: %d columns for %d heads (1 to 64, of equal width)",
+                   x->cols, o->heads);
     int code = o->kernel[0] == '1' || o->kernel[0] == '2';
     if (code && o->kernel[2] > '1' && (o->feature_dim < 1 || (o->kernel[2] == '2' &&
                                                              o->feature_dim % 2)))
-        eqnn__fail(x->ctx, "lie_attention%s: kernel \"%s\" cannot have %d numbers of features "
-                          "(.feature_dim: at least 1, even for c 2)",
-                   eqnn__place(x->ctx), o->kernel, o->feature_dim);
+        eqnn__fail(x->ctx, "lie_attention: kernel \"%s\" cannot have %d numbers of features "
+                   "(.feature_dim: at least 1, even for c 2)", o->kernel, o->feature_dim);
     if (code) o->attention = o->kernel[0] == '1' ? "softmax" : "dot_product";
     return !x->ctx->failed;
 }
@@ -10958,14 +10953,14 @@ static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
                              const eqnn_lie_attention_opts *o)
 {
     if (!g || x->rows != g->targets || g->sources != g->targets) {
-        eqnn__fail(x->ctx, "lie_attention%s: %d rows of features for %d sources and %d targets",
-                   eqnn__place(x->ctx), x->rows, g ? g->sources : 0, g ? g->targets : 0);
+        eqnn__fail(x->ctx, "lie_attention: %d rows of features for %d sources and %d targets",
+                   x->rows, g ? g->sources : 0, g ? g->targets : 0);
         return 0;
     }
     if (!strcmp(o->kernel, "dot_product_only")) return 1;
     if (eqnn__bad2(x, pairs, "lie_attention")) return 0;
     if (pairs->rows == g->edges && pairs->cols > 0 && eqnn__invariant(pairs->label)) return 1;
-    eqnn__fail(x->ctx, "lie_attention%s: pairs %s [%d,%d] for %d edges", eqnn__place(x->ctx),
+    eqnn__fail(x->ctx, "lie_attention: pairs %s [%d,%d] for %d edges",
                eqnn__label_text(pairs->label), pairs->rows, pairs->cols, g->edges);
     return 0;
 }
@@ -10998,7 +10993,7 @@ static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *wo
 {
     for (int i = 0; list[i]; i++)
         if (!strcmp(list[i], word)) return 1;
-    eqnn__fail(c, "lie_transformer%s: unknown %s \"%s\"", eqnn__place(c), what, word);
+    eqnn__fail(c, "lie_transformer: unknown %s \"%s\"", what, word);
     return 0;
 }
 
@@ -11145,10 +11140,9 @@ static int eqnn__set_defaults(eqnn_ctx *c, eqnn_set_opts *o, const eqnn_set_opts
     if (o->seeds <= 0) o->seeds = 1;
     if (o->out <= 0) o->out = 1;
     if (o->cols % o->heads)
-        eqnn__fail(c, "set_transformer%s: %d columns for %d heads", eqnn__place(c), o->cols,
-                   o->heads);
+        eqnn__fail(c, "set_transformer: %d columns for %d heads", o->cols, o->heads);
     if (o->inducing < 0)
-        eqnn__fail(c, "set_transformer%s: %d inducing rows", eqnn__place(c), o->inducing);
+        eqnn__fail(c, "set_transformer: %d inducing rows", o->inducing);
     return !c->failed;
 }
 

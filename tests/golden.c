@@ -3955,7 +3955,7 @@ static char *former_list(const json *config, const char *key, const char *missin
     return out;
 }
 
-static void former_settings(golden *g, const json *c, former *f)
+static void former_settings(const json *c, former *f)
 {
     eqnn_equiformer_opts *o = &f->o;
     memset(o, 0, sizeof *o);
@@ -4133,7 +4133,7 @@ static void former_product(golden *g)
     begin(g, "");
     memset(&f, 0, sizeof f);
     json *config = meta(g, "config");
-    former_settings(g, config, &f);
+    former_settings(config, &f);
     former_layer_graph(g, &f, 0);
     former_list(config, "fiber_out", "1", out);
     for (int k = 0; k < 2; k++) {
@@ -4161,7 +4161,7 @@ static void former_attention(golden *g)
     begin(g, "");
     memset(&f, 0, sizeof f);
     json *config = meta(g, "config");
-    former_settings(g, config, &f);
+    former_settings(config, &f);
     f.o.mlp = !strncmp(g->file, "mlp", 3);
     former_layer_graph(g, &f, strstr(g->file, "as_original") != NULL);
     for (int k = 0; k < 2; k++) {
@@ -4186,7 +4186,7 @@ static void former_feedforward(golden *g)
     begin(g, "");
     memset(&f, 0, sizeof f);
     json *config = meta(g, "config");
-    former_settings(g, config, &f);
+    former_settings(config, &f);
     size_t count;
     double *v = numbers(g, "in.feats.0", &count);
     f.nodes = (int)count / json_int(json_at(json_get(config, "fiber"), 0), 1);
@@ -4365,7 +4365,7 @@ static void former_model(golden *g)
     begin(g, "");
     memset(&f, 0, sizeof f);
     json *config = meta(g, "config");
-    former_settings(g, config, &f);
+    former_settings(config, &f);
     former_model_graph(g, config, &f, &bonded, 0);
     char text[64];
     snprintf(text, sizeof text, "%s", eqnn_file_meta(g->f, "num_parameters"));
@@ -4381,7 +4381,7 @@ static void former_model(golden *g)
         if (has(g, "out.type1") || f.o.degrees != 1) former_compare(g, "out.type1", y, 1, row);
         if (f.nodes < f.batch * f.n) {
             memset(&f, 0, sizeof f);
-            former_settings(g, config, &f);
+            former_settings(config, &f);
             former_model_graph(g, config, &f, &bonded, 1);
             for (int i = 0; i < FORMER_NODES; i++) row[i] = f.node[i];
             y = eqnn_equiformer(f.x, f.tokens, f.pos, f.graph, "m", &f.o);

@@ -273,7 +273,13 @@ TEST(mistakes_are_sentences)
     CHECK_ERROR(c, "matmul");
     eqnn_tensor *x = eqnn_from_e3nn(test_normal(c, 2, 3), eqnn_irreps_make(c, "1x1o"));
     CHECK(eqnn_silu(x) == NULL);
-    CHECK_ERROR(c, "silu");
+    CHECK_ERROR(c, "silu: 1x1o is not invariant");
+    CHECK(!eqnn_silu(eqnn_enter(eqnn_enter(x, "layers.0"), "first"))); /* the layer is named */
+    CHECK_ERROR(c, "silu in layers.0.first: 1x1o is not invariant");
+    CHECK(!eqnn_matmul(x, eqnn_enter(x, "net")));
+    CHECK_ERROR(c, "matmul in net: [2,3] x [2,3]");
+    eqnn_fail(c, "mine: as it stands");
+    CHECK_ERROR(c, "mine: as it stands");
     CHECK(eqnn_add(NULL, x) == NULL); /* NULL in, NULL out */
     eqnn_clear(c);
     eqnn_ctx *d = eqnn_make(NULL); /* types are compared by address */
