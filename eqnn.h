@@ -344,7 +344,7 @@ EQNN_API const int *eqnn_ints_data(const eqnn_ints *i);
    ---------------------------------------------------------------------------------------------- */
 
 /* dy/dx for y [1,1]: recorded, so it can be differentiated again. Zeros when y does not depend
-   on x. */
+   on x; an error when it may, through something made of x while recording was off. */
 EQNN_API eqnn_tensor *eqnn_grad(eqnn_tensor *y, eqnn_tensor *x);
 EQNN_API int eqnn_grads(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx);
 /* The same for any y of which a number L is made later: from g = dL/dy, y's cotangent, of y's size,
@@ -1872,6 +1872,7 @@ struct eqnn_tensor {
     int refs, recyclable;        /* in an unrecorded sweep: holders; memory can be given back */
     int target;                  /* in a sweep: 1 + its place among the wanted ones           */
     int unrecorded;              /* a result that is not on the tape since recording was off  */
+    int missed;                  /* such results were made of it                              */
 };
 
 struct eqnn_ints {
@@ -9359,6 +9360,8 @@ static eqnn__node *eqnn__record(eqnn_ctx *c, int op, eqnn_tensor *const *in, int
         if (in[i]->weight) eqnn__touch(c, in[i]);
     for (int i = 0; !c->recording && i < n_out; i++)
         if (out[i]) out[i]->unrecorded = 1;
+    for (int i = 0; !c->recording && !c->in_rule && !c->noting && i < n_in; i++)
+        if (!in[i]->weight) in[i]->missed = 1;
     if (!c->recording || c->failed) return NULL;
     eqnn__node *n = (eqnn__node *)eqnn__pool_next(c, &c->node);
     if (!n) return NULL;
@@ -9582,10 +9585,16 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
     for (int i = s->n; i-- > 0;) s->x[i]->target = was[i];
 }
 
-/* The derivative has the label of what it is taken by: orthogonal matrices are their own duals. */
-static int eqnn__grads_end(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor **dx)
+/* The derivative has the label of what it is taken by: orthogonal matrices are their own duals.
+   Where nothing arrived it is 0, unless the tape may have a gap. */
+static int eqnn__grads_end(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_tensor **dx)
 {
+    eqnn_ctx *c = y->ctx;
     for (int i = 0; i < n; i++) {
+        if (!dx[i] && x[i]->missed && y->node && !c->in_rule)
+            eqnn__fail(c, "grad: y does not depend on x [%d,%d] as far as was recorded, and "
+                          "something was made of x while recording was off (eqnn_recording)",
+                       x[i]->rows, x[i]->cols);
         if (!dx[i] && !c->failed) dx[i] = eqnn_zeros(c, x[i]->rows, x[i]->cols);
         if (!dx[i] || c->failed) break;
         if (!c->in_rule) dx[i] = eqnn_as(dx[i], x[i]->label);
@@ -9620,7 +9629,7 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
     s.dx = dx;
     s.n = n;
     eqnn__sweep_run(&s, y, g);
-    return eqnn__grads_end(y->ctx, x, n, dx);
+    return eqnn__grads_end(y, x, n, dx);
 }
 
 static eqnn_tensor *eqnn__one(eqnn_tensor *y, const char *op)
@@ -10737,11 +10746,11 @@ EQNN_API eqnn_tensor *eqnn_where(eqnn_tensor *cond, eqnn_tensor *a, eqnn_tensor 
 
 EQNN_API eqnn_tensor *eqnn_min(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn_less(b, a), b, a);
+    return eqnn_where(eqnn__compare(b, a, "min", EQNN__LESS), b, a);
 }
 EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn_less(a, b), b, a);
+    return eqnn_where(eqnn__compare(a, b, "max", EQNN__LESS), b, a);
 }
 
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)

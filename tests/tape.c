@@ -388,6 +388,11 @@ TEST(grad_of_what_was_not_recorded)
     CHECK_OK(c);
     CHECK(!eqnn_grad(y, x)); /* switched on too late */
     CHECK_ERROR(c, "grad: y was not recorded: recording was off");
+    eqnn_recording(c, 0);
+    eqnn_tensor *square = eqnn_square(x);
+    eqnn_recording(c, 1);
+    CHECK(!eqnn_grad(eqnn_sum(square), x)); /* in the middle */
+    CHECK_ERROR(c, "something was made of x while recording was off");
 }
 
 /* --- checkpoints --- */
