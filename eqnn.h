@@ -211,7 +211,8 @@ typedef struct eqnn_opts {
     void *alloc_user;     /* handed to alloc                                                      */
     void *buffer;         /* all memory comes from here and nothing from alloc; default none. What
                              is given back is used again only if it was the piece taken last, so
-                             load a file only once                                            */
+                             load a file only once. For its size run the largest step in one that
+                             is too large, and ask eqnn_memory_use                            */
     size_t buffer_size;   /* its size in bytes                                                    */
     eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
                              before it; default its own                                           */
@@ -264,6 +265,7 @@ EQNN_API int eqnn_recording(eqnn_ctx *c, int on);
 
 typedef struct eqnn_memory {
     size_t step, step_peak, step_reserved, lasting, tape_nodes;
+    size_t buffer; /* how large eqnn_opts.buffer had to be so far; 0 without one */
 } eqnn_memory;
 EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c); /* bytes; on a GPU those of its memory */
 
@@ -1903,7 +1905,7 @@ struct eqnn_ctx {
     eqnn_alloc alloc;
     void *alloc_user;
     char *buffer;                   /* the caller's buffer and how far it is used        */
-    size_t buffer_size, buffer_used;
+    size_t buffer_size, buffer_used, buffer_peak;
     eqnn__arena step, lasting;      /* memory of the host                                */
     eqnn__arena far_step, far_lasting;        /* and of a GPU                            */
     eqnn__arena *numbers, *lasting_numbers;   /* where numbers live: here or there       */
@@ -2022,6 +2024,7 @@ static void *eqnn__buffer_alloc(eqnn_ctx *c, void *old, size_t old_size, size_t 
     }
     if (start > c->buffer_size || new_size > c->buffer_size - start) return NULL;
     c->buffer_used = start + new_size;
+    if (c->buffer_peak < c->buffer_used) c->buffer_peak = c->buffer_used;
     if (old && !top) memcpy(c->buffer + start, old, old_size < new_size ? old_size : new_size);
     return c->buffer + start;
 }
@@ -2343,6 +2346,7 @@ EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c)
     m.step_reserved = c->numbers->reserved;
     m.lasting = c->lasting_numbers->below + c->lasting_numbers->used;
     m.tape_nodes = c->node.count;
+    if (c->buffer) m.buffer = c->buffer_peak + EQNN__ALIGN; /* wherever it begins */
     return m;
 }
 

@@ -181,7 +181,17 @@ TEST(one_buffer)
     for (int i = 0; i < 20; i++) CHECK(step(c, adam));
     CHECK_OK(c);
     CHECK(calls == 0);
+    size_t need = eqnn_memory_use(c).buffer;
+    CHECK(need < size);
     eqnn_free(c);
+    for (size_t less = 0; less < 8192; less += 8191) { /* as large as was asked for is enough */
+        c = buffer_context((char *)buffer + 1, need - less, &calls);
+        adam = eqnn_adam_make(c, NULL);
+        int good = 1;
+        for (int i = 0; i < 20; i++) good = good && step(c, adam);
+        CHECK(good == (less == 0));
+        eqnn_free(c);
+    }
     free(buffer);
 }
 
