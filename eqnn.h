@@ -83,12 +83,12 @@
       layer                          multiply-adds                          keeps
       linear, k to n columns         N k n                                  N n
       silu, tanh, ... (a map)        10 to 20 a number                      1 a number
-      layer and batch norm           8 a number                             5; of irreps 3 a number
-      spherical harmonics to L       3 to 5 (L+1)^2 an edge                 (L+1)^2 + 8 an edge
-      radial basis, n functions      12 n an edge                           5 n an edge
+      layer and batch norm           8 a number                             3, 5; of irreps 4 to 6
+      spherical harmonics to L       3 to 5 (L+1)^2 an edge                 (L+1)^2; normalised + 22
+      radial basis, n functions      12 n an edge                           3 to 8 n an edge
       irreps_linear                  N sum over l of (2l+1) C_in C_out      1 a number
-      tensor_product, channelwise    a row: entries of 3j tensors, and      result and a copy of the
-                                     C (2l1+1) (2l3+1) for each path        weights
+      tensor_product, channelwise    a row: entries of 3j tensors, and      result
+                                     C (2l1+1) (2l3+1) for each path
       fully connected, C1 C2 to C3   a row and path: C1 C2 (2l1+1) (2l3+1)  result; C1 C2 (2l3+1)
                                      + C1 C2 C3 (2l3+1)                     for each path
       message (weights h V,          an edge: as the product, and for       result at the nodes,
@@ -454,7 +454,7 @@ EQNN_API eqnn_tensor *eqnn_abs(eqnn_tensor *x);
 EQNN_API eqnn_tensor *eqnn_add(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_sub(eqnn_tensor *a, eqnn_tensor *b);
 EQNN_API eqnn_tensor *eqnn_mul(eqnn_tensor *a, eqnn_tensor *b);
-EQNN_API eqnn_tensor *eqnn_div(eqnn_tensor *a, eqnn_tensor *b);
+EQNN_API eqnn_tensor *eqnn_div(eqnn_tensor *a, eqnn_tensor *b); /* 1/0 is inf */
 EQNN_API eqnn_tensor *eqnn_scale(eqnn_tensor *a, double s);
 EQNN_API eqnn_tensor *eqnn_shift(eqnn_tensor *a, double s);  /* a + s */
 EQNN_API eqnn_tensor *eqnn_neg(eqnn_tensor *a);
@@ -877,7 +877,8 @@ EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9]);
 EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
 
 /* Largest error of f(R x) = R f(x) over trials random group elements (improper too), relative to
-   max |f|; labels say how everything turns. absolute (or NULL) gets max |f(Rx) - R f(x)|. */
+   max |f|; labels say how everything turns (positions: 1x1o), what has none stands still, and an
+   error says so when nothing turns. absolute (or NULL) gets max |f(Rx) - R f(x)|. */
 EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                         int trials, double *absolute);
 /* The same for f(x + t) = f(x): the inputs i with points[i] set, columns of vectors 1x1o, are moved
@@ -916,9 +917,9 @@ typedef struct eqnn_radial_opts {
 EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
                                         const eqnn_radial_opts *opts);
 /* Radial functions that learn, of lengths x [n,1]. EQNN_GAUSSIAN: densities of normal distributions
-   of "weight" x/end + "bias", with "mean" and |"std"| (Ying et al. 2021, arXiv:2106.05234).
-   EQNN_BESSEL: sin(f x/end)/x of "frequencies" f, at first pi, 2 pi, .., fading out at the end
-   (Gasteiger et al. 2020, arXiv:2003.03123). */
+   of "weight" x/end + "bias", with "mean" and |"std"| + 1e-5 (Ying et al. 2021, arXiv:2106.05234).
+   EQNN_BESSEL: sqrt(2/end) sin(f x/end)/x of "frequencies" f, at first pi, 2 pi, .., fading out at
+   the end (Gasteiger et al. 2020, arXiv:2003.03123). */
 EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
                                          double end, eqnn_basis basis);
 
@@ -1017,7 +1018,7 @@ typedef struct eqnn_irreps_linear_opts {
     int path_count;            /* how many these are                                 */
     eqnn_init weight;          /* of eqnn_irreps_linear; default N(0,1)              */
 } eqnn_irreps_linear_opts;
-/* e3nn's o3.Linear: "weight" [numel], "bias" */
+/* e3nn's o3.Linear: "weight" [numel], "bias". Irreps of irreps_out that x has none of are 0. */
 EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const char *irreps_out,
                                          const eqnn_irreps_linear_opts *opts);
 /* The same with weights given: w [1,numel] or [rows,numel], bias [1,numel_b] or NULL. */
@@ -1025,7 +1026,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_map(eqnn_tensor *x, eqnn_tensor *w, eqnn_tenso
                                       const eqnn_irreps *out, const eqnn_irreps_linear_opts *opts);
 EQNN_API int eqnn_irreps_map_weights(const eqnn_irreps *in, const eqnn_irreps *out,
                                      const eqnn_irreps_linear_opts *opts);
-/* FullyConnectedTensorProduct with its weights: "weight" [numel] */
+/* FullyConnectedTensorProduct with its weights: "weight" [numel]. Irreps of irreps_out that no
+   product gives are 0: of two vectors 1o come 0e, 1e and 2e. */
 EQNN_API eqnn_tensor *eqnn_fully_connected(eqnn_tensor *x, eqnn_tensor *y, const char *name,
                                            const char *irreps_out, const eqnn_product_opts *opts);
 
@@ -1161,8 +1163,9 @@ typedef struct eqnn_grid_opts {
     int beta;                 /* rings, even; default 2 (lmax + 1), which is what lmax needs, and
                                  s2_activation 6 (lmax + 1)                                      */
     int alpha;                /* points of a ring; default beta - 1                              */
-    eqnn_harmonics_kind kind; /* sphere: for which harmonics the coefficients are meant; default
-                                 component; values then have about the variance of components    */
+    eqnn_harmonics_kind kind; /* sphere: how large coefficients are. Component (default): variance
+                                 1 each; norm: a degree has length 1; values then have a variance of
+                                 about 1. Integral: of orthonormal harmonics, as they stand      */
     const double *scale;      /* sphere: a factor for each degree, by which from_s2grid divides;
                                  default kind's                                                  */
     int lmax_in;              /* from_s2grid: of what the values were made; default of irreps    */
@@ -1179,8 +1182,8 @@ EQNN_API eqnn_tensor *eqnn_from_s2grid(eqnn_tensor *values, const eqnn_irreps *i
 EQNN_API void eqnn_s2grid_points(int beta, int alpha, double *xyz, double *weight);
 /* e3nn's S2Activation: to the grid, the act at each point, back. The parities of x are
    p (+-1)^l; with p = -1 the act must be even (then p becomes +1) or odd. Equivariant up to the
-   degrees that the grid does not resolve: of silu and lmax 2 to 1e-5 by default (tanh and lmax 3:
-   to 1e-3), to 20 or 40 % with beta 6. */
+   degrees that the grid does not resolve: of silu and lmax 2 to 1e-4 by default (tanh and lmax 3:
+   to 5e-3), to 20 or 50 % with beta 6, the largest errors of normal features. */
 EQNN_API eqnn_tensor *eqnn_s2_activation(eqnn_tensor *x, eqnn_act act, const eqnn_grid_opts *opts);
 /* The same for functions on SO(3), f(g) = sum over l, i, j of F_lij sqrt(2l+1) D_lij(g) / N, N^2
    being the number of coefficients: x [rows, "Cx0e+3Cx1e+5Cx2e+..."], one parity; F_lij is
@@ -1252,7 +1255,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
 typedef enum { EQNN_SEPARABLE_S2, EQNN_S2, EQNN_DEGREE_GATE } eqnn_sphere_act;
 typedef struct eqnn_sphere_opts {
     eqnn_sphere_act act;  /* default separable                                                    */
-    int beta, alpha;      /* rings, points of a ring; default as many as leave an error of 1e-5   */
+    int beta, alpha;      /* rings, points of a ring; default as many as leave errors below 1e-4  */
 } eqnn_sphere_opts;
 EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tensor *scalars,
                                              const eqnn_sphere_opts *opts);
@@ -1576,7 +1579,7 @@ EQNN_API int eqnn_equiformer_v1_preset(eqnn_ctx *c, const char *which,
 EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v1_opts *opts);
 
-/* Equiformer as the package equiformer-pytorch 0.5.4 has it (after Liao and Smidt 2022,
+/* Equiformer as the package equiformer-pytorch 0.5.4 has it (after Liao and Smidt 2023,
    arXiv:2206.11990, with linear maps in the edge's frame, Passaro and Zitnick 2023,
    arXiv:2302.03655). Lists are texts, one number a degree, "4,4,2", or one number for all. Features
    of degree l are labelled with the parity (-1)^l, but unless .parity is set they know left from
@@ -10548,16 +10551,25 @@ EQNN_API eqnn_act eqnn_act_find(eqnn_ctx *c, const char *name)
     return EQNN_IDENTITY;
 }
 
+/* What the caller called it. */
+static const char *eqnn__map_name(eqnn_act f, double p)
+{
+    if (f != EQNN_POW) return eqnn__act_names[f];
+    return p == 2 ? "square" : p == 0.5 ? "sqrt" : p == -0.5 ? "rsqrt" : p == -1 ? "reciprocal"
+                                                                                 : "pow";
+}
+
 EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
 {
     if ((int)f < 0 || (int)f >= EQNN__ACTS)
         return x ? eqnn__fail(x->ctx, "map: function %d is not known", (int)f) : NULL;
-    if (eqnn__bad(x, eqnn__act_names[f])) return NULL;
+    const char *name = eqnn__map_name(f, p);
+    if (eqnn__bad(x, name)) return NULL;
     if (order < 0 || order > EQNN__ORDERS)
-        return eqnn__fail(x->ctx, "%s: derivative of order %d; 0 to %d are known",
-                          eqnn__act_names[f], order, EQNN__ORDERS);
+        return eqnn__fail(x->ctx, "%s: derivative of order %d; 0 to %d are known", name, order,
+                          EQNN__ORDERS);
     if (!eqnn__permuted(x->label) &&
-        eqnn__refuse(x, eqnn__act_names[f], "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
+        eqnn__refuse(x, name, "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
         return NULL;
     eqnn_tensor *y = eqnn__map(x, (int)f, p, order, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
@@ -15797,7 +15809,7 @@ EQNN_API void eqnn_rotation_quaternion(const double q[4], double R[9])
 }
 
 /* 4 q q^T is linear in R: its diagonal is 1 +- R00 +- R11 +- R22, the rest sums and differences of
-   elements. The row with the largest diagonal, normalised, is q: there is always one above 1
+   elements. The row with the largest diagonal, normalised, is q: one is always at least 1
    (Shepperd 1978, doi:10.2514/3.55767b). The sign is such that w >= 0. */
 EQNN_API void eqnn_quaternion_rotation(const double R[9], double q[4])
 {
@@ -16321,6 +16333,13 @@ static double eqnn__check_symmetry(eqnn_function f, eqnn_tensor *const *x, int n
     }
     eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
     if (!y) return NAN;
+    int turns = points || !eqnn__invariant(y->label);
+    for (int i = 0; i < n; i++) turns |= !eqnn__invariant(x[i]->label);
+    if (!turns) {
+        eqnn__fail(x[0]->ctx, "%s: nothing turns; give x its label, eqnn_as(x, eqnn_irreps_make(c, "
+                              "\"1x1o\")) where it is a vector", op);
+        return NAN;
+    }
     double size = eqnn__largest(y, NULL), error = 0;
     for (int t = 0; t < trials; t++) {
         double e = eqnn__symmetry_trial(f, x, n, user, points, t, y);
@@ -21674,8 +21693,9 @@ struct eqnn__sphere_entry {
 };
 
 /* Sizes that leave silu of random functions (components of variance 1) with a relative error of
-   1e-5 under rotations, by trial up to degree 8, so that a network of several, with larger numbers,
-   keeps within 1e-4; of a frame under rolls, for which the points of a ring count alone. */
+   1e-5 (root mean square) under rotations, by trial up to degree 8, so that a network of several,
+   with larger numbers, keeps within 1e-4; of a frame under rolls, for which the points of a ring
+   count alone. */
 static void eqnn__sphere_defaults(int lmax, int mmax, int frame, int *beta, int *alpha)
 {
     if (*beta == 0) *beta = frame ? 2 * lmax + 2 : 6 * lmax + 6;
@@ -22294,6 +22314,7 @@ typedef struct eqnn__search {
     int *pair;                   /* [pairs][width] found so far: i, j and the image */
     size_t width;                /* 5, or 2 when not periodic                       */
     size_t pairs, room, limit;
+    int most;                    /* edges that were asked for at most               */
 } eqnn__search;
 
 /* A GPU decides with the functions below, too, to the same bits: there nothing may be contracted
@@ -22338,8 +22359,8 @@ static int eqnn__near(const eqnn__search *s, int i, int j, const int *n)
 
 static int eqnn__too_many_edges(const eqnn__search *s)
 {
-    return eqnn__fail(s->ctx, "radius_graph: too many edges within %g: more than %zu", s->radius,
-                      2 * s->limit) != NULL;
+    return eqnn__fail(s->ctx, "radius_graph: too many edges within %g: more than %d", s->radius,
+                      s->most) != NULL;
 }
 
 /* Keeps a pair: atom i and the image n of atom j. */
@@ -22976,6 +22997,7 @@ EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
     s.r2 = s.radius * s.radius;
     int most = o.max_edges > 0 ? o.max_edges : INT_MAX, loops = o.loops ? o.targets : 0;
     s.limit = most > loops ? (size_t)(most - loops) / 2 : 0;
+    s.most = most;
     if (s.ctx->k->neighbours) return eqnn__graph_away(&s, pos, &o);
     if (!eqnn__positions(&s, pos) || !eqnn__search_examples(&s, &o)) return NULL;
     return eqnn__graph_of_pairs(&s, &o);

@@ -282,7 +282,7 @@ EQNN_API int eqnn_scramble(eqnn_ctx *c, uint64_t seed, uint64_t index, int lette
                    near-circular orbits, any of the n may be the star; the constant is the mass:
                    H = sum |p_i|^2 / 2 m_i - sum over i < j of  G m_i m_j / (|q_i - q_j| + 1e-8)
       moons        the same with a star of 50, heavier planets nearby, G = 0.06, and |q_i - q_j|
-                   replaced by 0.15 where it is less: no force there */
+                   replaced by 0.15 where it is less (no force there), and no 1e-8 */
 typedef struct eqnn_system eqnn_system;
 struct eqnn_system {
     const char *name, *rep, *group;   /* as eqnn_groups.h writes them; rep NULL: not for EMLP  */
@@ -410,9 +410,9 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
 
 /* Numbers 0..n-1 in an order that depends on (seed, stream) only. */
 EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out);
-/* Cuts n examples into parts of the given fractions, rounded down, the last takes the rest. items
-   [n] gets the examples of part 0, then of part 1, ...; first [parts+1] where each begins. By time
-   (in order), or shuffled by the context's seed. 1 when done. */
+/* Cuts n examples into parts of the given fractions, their ends rounded down, the last takes the
+   rest. items [n] gets the examples of part 0, then of part 1, ...; first [parts+1] where each
+   begins. By time (in order), or shuffled by the context's seed. 1 when done. */
 EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, int shuffled,
                         int *items, int *first);
 /* The same by numbers, shuffled by a seed: counts [parts], together at most n; the rest is left

@@ -548,7 +548,7 @@ EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph);
 /* sum of p^2 / 2m over an example: [examples,1] */
 EQNN_API eqnn_tensor *eqnn_kinetic(eqnn_tensor *z, const eqnn_particles *particles);
 /* dz/dt = (dH/dp, -dH/dq), recorded: with eqnn_ode and a loss on the trajectory the tape is
-   differentiated three times in all. */
+   differentiated twice in all. */
 EQNN_API eqnn_tensor *eqnn_hamiltonian_field(eqnn_tensor *H, eqnn_tensor *z);
 
 /* HLieResNet: H = kinetic energy + a LieResNet of centred positions and the constants, [examples,
@@ -9261,8 +9261,8 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     if (eqnn__lie_known(g, word, n)) return eqnn__lie_keep(g);
     eqnn__fail(c,
                "lie group \"%.60s\" is not known; known are Trivial(d), T(d), Tx(d), Ty(d), SO(2), "
-               "RxSO(2), Rx, SE(2), SO(3), SE(3), RxSQ, SQ, SE(2)_canonical(n), d up to 16, and "
-               "those of eqnn_lie_of",
+               "RxSO(2), Rx, Rx_published, SE(2), SO(3), SE(3), RxSQ, SQ, SE(2)_canonical(n), d up "
+               "to 16, and those of eqnn_lie_of",
                name);
     return NULL;
 }

@@ -10,7 +10,7 @@
                   dz/dt = (dH/dp, -dH/dq). Then dH/dt = dH/dq dq/dt + dH/dp dp/dt = 0, whatever was
                   learned (Greydanus, Dzamba, Yosinski 2019, arXiv:1906.01563). eqnn_ode follows any
                   field and is differentiated like any function: the loss is where the motion leads,
-                  the field is a gradient, its training a third derivative. */
+                  the field is a gradient, its training a second derivative. */
 #define EQNN_IMPLEMENTATION
 #include "eqnn.h"
 #include <math.h>

@@ -26,7 +26,7 @@ static const eqnn_group *necklace(eqnn_ctx *c)
     double h[2][BEADS][BEADS];
     memset(h, 0, sizeof h);
     for (int i = 0; i < BEADS; i++) {
-        h[0][i][(i + 1) % BEADS] = 1;      /* bead i is now where bead i + 1 was   */
+        h[0][i][(i + 1) % BEADS] = 1;      /* bead i + 1 is now where bead i was   */
         h[1][i][BEADS - 1 - i] = 1;        /* the first is the last, and so on     */
     }
     return eqnn_group_of(c, "necklace", &(eqnn_group_opts){ .dim = BEADS, .discrete = 2,

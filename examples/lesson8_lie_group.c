@@ -77,7 +77,7 @@ static eqnn_tensor *of_notes(eqnn_tensor *events)
 
 /* --- 3. what observers find --- */
 
-/* Flashes that the place x = 0 has seen, or will see, by light: t > |x|. */
+/* Flashes that come later than light from (t, x) = (0, 0): t > |x|. */
 static eqnn_tensor *flashes(eqnn_ctx *c)
 {
     eqnn_tensor *x = eqnn_normal(c, "places", EVENTS, 1);

@@ -430,7 +430,7 @@ TEST(steady_state)
     eqnn_ctx *c = test_context();
     eqnn_network_opts o = small;
     o.out = "1x0e";
-    eqnn_memory before = { 0, 0, 0, 0, 0 };
+    eqnn_memory before = eqnn_memory_use(c);
     for (int step = 0; step < 5; step++) {
         force_step(c, 40, &o);
         eqnn_zero_gradients(c);
