@@ -71,6 +71,8 @@
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
                  NULL in gives NULL out, so write whole expressions and look once a step.
                  What returns int returns 1 when done and 0 on an error, unless it says otherwise.
+                 A tensor, list or graph kept one step too long is found and refused; later still
+                 it may be taken for another. Callbacks return: in C++ catch, and eqnn_fail.
                  In a debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
 
    COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
@@ -200,7 +202,8 @@ typedef float eqnn_real;
 typedef struct eqnn_ctx eqnn_ctx;
 typedef struct eqnn_tensor eqnn_tensor;
 
-/* The caller's allocator: like realloc, told the old size; size 0 frees and returns NULL. */
+/* The caller's allocator: like realloc, told the old size; size 0 frees and returns NULL. Its
+   pieces are aligned as malloc's. */
 typedef void *(*eqnn_alloc)(void *user, void *old, size_t old_size, size_t new_size);
 
 typedef struct eqnn_opts {
@@ -215,7 +218,9 @@ typedef struct eqnn_opts {
                              is too large, and ask eqnn_memory_use                            */
     size_t buffer_size;   /* its size in bytes                                                    */
     eqnn_ctx *weights_of; /* a worker: reads this context's parameters, is on its device and freed
-                             before it; default its own                                           */
+                             before it. Other threads may compute with both meanwhile, but weights
+                             must be there already, and none may be set, loaded or trained; default
+                             its own                                                              */
     const char *device;   /* where numbers live: "cpu", "cuda", "cuda:1", ..; default "cpu" [1]   */
     int tf32;             /* on a GPU matrix products of floats keep 10 of 23 bits of what they
                              multiply (faster, errors near 1e-3); default all of them             */
@@ -249,11 +254,13 @@ EQNN_API void eqnn_tick(eqnn_ctx *c);
 
 typedef struct eqnn_mark {
     eqnn_ctx *ctx;
-    size_t chunk, used, headers, integers, graphs, nodes;
+    eqnn_tensor *guard; /* a header that dies with the mark */
+    size_t number, chunk, used, headers, integers, graphs, nodes;
     size_t number_chunk, number_used; /* where numbers live */
     int updates;
 } eqnn_mark;
-/* Forgets everything made since the mark except y, which is moved down and becomes a constant. */
+/* Forgets everything made since the mark except y, which is moved down and becomes a constant. A
+   mark serves any number of times, until the step ends or an earlier mark is rewound. */
 EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c);
 EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark mark, eqnn_tensor *y);
 
@@ -1915,6 +1922,7 @@ struct eqnn_ctx {
     double *sum, sum_here;          /* where numbers live, one of totals                 */
     eqnn__pool header[2], integers[2], graphs[2]; /* alternate, so that stale ones are seen */
     int side;                       /* which of them this step uses                      */
+    size_t marks;                   /* how many there were                               */
     eqnn__pool node;
     size_t slots;                   /* outputs of all nodes so far                       */
     eqnn__recycler *recycler;       /* set during an unrecorded sweep                    */
@@ -2019,8 +2027,9 @@ static void *eqnn__malloc(void *user, void *old, size_t old_size, size_t new_siz
 static void *eqnn__buffer_alloc(eqnn_ctx *c, void *old, size_t old_size, size_t new_size)
 {
     size_t last = (size_t)((char *)old - c->buffer);
-    int top = old && last + old_size == c->buffer_used;
-    size_t start = top ? last : (c->buffer_used + EQNN__ALIGN - 1) / EQNN__ALIGN * EQNN__ALIGN;
+    size_t end = (c->buffer_used + EQNN__ALIGN - 1) / EQNN__ALIGN;
+    int top = old && (last + old_size + EQNN__ALIGN - 1) / EQNN__ALIGN == end;
+    size_t start = top ? last : end * EQNN__ALIGN;
     if (!new_size) {
         if (top) c->buffer_used = last;
         return NULL;
@@ -2502,6 +2511,9 @@ EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c)
     memset(&m, 0, sizeof m);
     if (!c) return m;
     m.ctx = c;
+    m.number = ++c->marks;
+    m.guard = (eqnn_tensor *)eqnn__handle(c, c->header, 0);
+    if (m.guard) m.guard->born = m.number;
     m.chunk = c->step.at;
     m.used = c->step.used;
     m.number_chunk = c->numbers->at;
@@ -2532,10 +2544,20 @@ static int eqnn__numbers_down(eqnn_ctx *c, void *to, const void *from, size_t by
     return 1;
 }
 
+/* What a mark stands for is there as long as its guard: a header without numbers. */
+static int eqnn__mark_good(const eqnn_mark *m)
+{
+    const eqnn_tensor *g = m->guard;
+    if (!m->ctx || !g) return 0;
+    if (g->state == EQNN__ALIVE && !g->data && g->born == m->number) return 1;
+    eqnn__fail(m->ctx, "rewind: the mark is of an earlier step, or an earlier mark was rewound");
+    return 0;
+}
+
 EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
 {
     eqnn_ctx *c = m.ctx;
-    if (!c) return NULL;
+    if (!eqnn__mark_good(&m)) return NULL;
     eqnn_tensor old;
     int keep = y && y->state == EQNN__ALIVE;
     memset(&old, 0, sizeof old);
@@ -3527,7 +3549,7 @@ static EQNN__HD double eqnn__normal(uint64_t stream, uint64_t i)
    A derivative of any order of every function in eqnn_act is one of a few forms ("kinds") with
    constants that depend on function and order only. They are prepared once per call: */
 enum {
-    EQNN__F_POLY,   /* x^e (a0 + a1 x + a2 x^2) + c where x < high, else 0; e may be negative */
+    EQNN__F_POLY,   /* x^e (1 - x)^zeros A(x) + c where x < high, else 0; e may be negative    */
     EQNN__F_PIECES, /* a0 x + a1 above 0, b0 x + b1 below, c at 0 (relu, abs, step, leaky)    */
     EQNN__F_EXP,    /* exp(x)                                                                 */
     EQNN__F_ELU,    /* a0 x + a1 above 0, else c exp(x), or c (exp(x) - 1) for order 0        */
@@ -3554,7 +3576,7 @@ enum {
 #define EQNN__ORDERS 24 /* the highest derivative; eqnn_map refuses more */
 #define EQNN__COEFFICIENTS (2 * EQNN__ORDERS + 2)
 typedef struct eqnn__fn {
-    int kind, op, order, e, quarter, degree; /* degree of A and B */
+    int kind, op, order, e, zeros, quarter, degree; /* degree of A and B */
     double p, c, w, x0, offset, low, high;
     eqnn_real a[EQNN__COEFFICIENTS], b[EQNN__COEFFICIENTS];
 } eqnn__fn;
@@ -3681,11 +3703,36 @@ static void eqnn__fn_power(eqnn__fn *f, double p)
     }
 }
 
-/* The polynomial cutoff and its derivatives: terms c_j x^(p+j-n). */
+/* The polynomial cutoff 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) ends in a
+   threefold zero at 1. Near it the sum would be rounding errors; in factors, K = p(p+1)(p+2)/2,
+
+       u = (1-x)^3 sum over j < p of (j+1)(j+2)/2 x^j
+       u' = -K x^(p-1) (1-x)^2            u'' = -K x^(p-2) (1-x) (p-1 - (p+1) x),
+
+   it keeps its digits, and is never negative. 0 where that does not serve. */
+static int eqnn__fn_cutoff_end(eqnn__fn *f, int p)
+{
+    double a[EQNN__COEFFICIENTS], K = 0.5 * p * (p + 1) * (p + 2);
+    int n = f->order;
+    if (p < 1 || p > EQNN__COEFFICIENTS || n > 2 || n > p) return 0;
+    for (int j = 0; j < p; j++) a[j] = 0.5 * (j + 1) * (j + 2);
+    if (n > 0) a[0] = n == 1 ? -K : -K * (p - 1);
+    if (n == 2) a[1] = K * (p + 1);
+    f->kind = EQNN__F_POLY;
+    f->zeros = 3 - n;
+    f->e = n ? p - n : 0;
+    f->c = 0;
+    eqnn__fn_constants(f, n == 0 ? p - 1 : n - 1, a, NULL);
+    return 1;
+}
+
+/* Other derivatives of it: terms c_j x^(p+j-n). */
 static void eqnn__fn_cutoff(eqnn__fn *f, int p)
 {
     double c[3], a[3];
     int n = f->order, e = p > n ? p - n : 0;
+    f->high = 1;
+    if (eqnn__fn_cutoff_end(f, p)) return;
     c[0] = -0.5 * (p + 1) * (p + 2);
     c[1] = (double)p * (p + 2);
     c[2] = -0.5 * p * (p + 1);
@@ -3693,7 +3740,6 @@ static void eqnn__fn_cutoff(eqnn__fn *f, int p)
     for (int j = 0; j < 3; j++)
         if (p + j >= n) a[p + j - n - e] = c[j] * eqnn__falling(p + j, n);
     eqnn__fn_poly(f, e, a[0], a[1], a[2], n == 0);
-    f->high = 1;
 }
 
 static void eqnn__fn_logistic(eqnn__fn *f, int n, double scale, double c)
@@ -3803,7 +3849,7 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
     f->offset = 0;
     f->low = -HUGE_VAL;
     f->high = HUGE_VAL;
-    f->degree = 0;
+    f->degree = f->zeros = 0;
     switch (op) {
     case EQNN_EXP: f->kind = EQNN__F_EXP; break;
     case EQNN_LOG:
@@ -4907,6 +4953,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(cutoff)(const eqnn__fn *f, EQNN__VEC x)
 {
     EQNN__VEC y = EQNN__K(polynomial)(f->a, f->degree, x);
     if (f->e) y = y * EQNN__K(powi)(x, f->e);
+    if (f->zeros) y = y * EQNN__K(powi)(1 - x, f->zeros);
     y = y + (eqnn_real)f->c;
     if (f->high > 1) return y;
     EQNN__BITS inside = EQNN__K(less)(x, EQNN__K(splat)(1)) | ~EQNN__K(equal)(x, x); /* NaN stays */
@@ -11018,13 +11065,15 @@ EQNN_API eqnn_tensor *eqnn_collect_columns(eqnn_tensor *x, eqnn_ints *index)
     if (eqnn__bad_index(x, index, "collect_columns") ||
         eqnn__refuse(x, "collect_columns", "use eqnn_irreps_linear"))
         return NULL;
-    if (index->count != x->cols || !index->first)
+    if (index->count != x->cols || (!index->first && (index->count || index->range)))
         return eqnn__fail(x->ctx, "collect_columns: %d indices for %d columns", index->count,
                           x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, index->range);
     if (!y) return NULL;
-    x->ctx->k->add_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->range,
-                        index->there.first, index->there.list, x->data, (size_t)x->cols, y->data);
+    if (index->range)
+        x->ctx->k->add_cols(&x->ctx->device, (size_t)x->rows, (size_t)index->range,
+                            index->there.first, index->there.list, x->data, (size_t)x->cols,
+                            y->data);
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_COLLECT_COLUMNS, &x, 1, &y, 1);
     if (n) n->aux = index;
     return y;
@@ -12344,14 +12393,21 @@ static char *eqnn__name_join(eqnn_ctx *c, const char *scope, const char *name)
 
 /* A worker's stand-in for a weight of the owner: the same numbers, its own tensor and gradient. */
 static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
-{
+{ /* copies what does not change while others compute: the owner may count its calls meanwhile */
     eqnn__weight *w = (eqnn__weight *)eqnn__keep_alloc(c, sizeof *w);
     if (!w || !eqnn__params_get(c)) return NULL;
-    *w = *master;
+    memset(w, 0, sizeof *w);
+    w->name = master->name;
+    w->hash = master->hash;
     w->master = master;
-    w->next = NULL;
-    w->used = w->used_before = 0;
-    w->here = NULL;
+    w->rows = master->rows;
+    w->cols = master->cols;
+    w->buffer = master->buffer;
+    w->slab = master->slab;
+    w->offset = master->offset;
+    w->frozen = master->frozen;
+    w->rate = master->rate;
+    w->decay = master->decay;
     w->tensor = eqnn__weight_tensor(c, w, master->tensor->data);
     return w->tensor && eqnn__weight_list(c, w) ? w : NULL;
 }
@@ -14050,6 +14106,17 @@ static int eqnn__load_progress(eqnn_ctx *c, eqnn__load *l)
     return 1;
 }
 
+/* A file that is to be complete brings every weight anew, whatever was loaded before. */
+static void eqnn__load_anew(eqnn_ctx *c, const eqnn__load *l)
+{
+    struct eqnn__params *p = c->params;
+    size_t n = strlen(l->prefix);
+    if (l->partial) return;
+    for (int i = 0; i < p->count; i++)
+        if (!strncmp(p->all[i]->name, l->prefix, n)) p->all[i]->loaded = 0;
+    if (n == 0) p->lenient = 0;
+}
+
 /* First all sizes are checked, then everything is filled: a file that does not fit changes none. */
 static int eqnn__load_apply(eqnn_ctx *c, eqnn__load *l)
 {
@@ -14059,6 +14126,7 @@ static int eqnn__load_apply(eqnn_ctx *c, eqnn__load *l)
         if (e && !eqnn__entry_check(c, e, p->all[i])) return 0;
     }
     if (!l->weights_only && !eqnn__load_progress(c, l)) return 0;
+    eqnn__load_anew(c, l);
     for (int i = 0; i < p->count; i++)
         if (!eqnn__weight_claim(c, p->all[i], l)) return 0;
     if (l->partial) p->lenient = 1;
@@ -24758,6 +24826,13 @@ static eqnn_tensor *eqnn__former_radial(const eqnn__former *a, int matrices, int
     return *V ? h : NULL;
 }
 
+/* Room for the 3j tensor of li, lo and any J. */
+static double *eqnn__path_room(eqnn_ctx *c, int li, int lo)
+{
+    size_t n = (size_t)(2 * li + 1) * (size_t)(2 * lo + 1) * (size_t)(2 * (li + lo) + 1);
+    return (double *)eqnn__step_alloc(c, n * sizeof(double));
+}
+
 /* The numbers w_J, J = |li - lo| .. li + lo, of a path: in the frame of the edge
    y_m = A_m x_m + B_m x_-m is the sum over J of w_J C(lo, li, J) x Y_J. With
    c_m = C(lo, li, J)[m, m, 0] for even li + lo + J and d_m = C(lo, li, J)[m, -m, 0] for odd, by the
@@ -24770,8 +24845,9 @@ static eqnn_tensor *eqnn__former_radial(const eqnn__former *a, int matrices, int
 static int eqnn__path_numbers(int li, int lo, const eqnn_tensor *basis, double *w)
 {
     int low = li < lo ? li : lo, n = 2 * low + 1;
-    double C[4 * EQNN__DEGREES * EQNN__DEGREES * (4 * EQNN__DEGREES + 1)];
     const eqnn_real *v = basis ? eqnn__buffer_here(basis) : NULL;
+    double *C = v ? eqnn__path_room(basis->ctx, li, lo) : NULL;
+    if (v && !C) return 0;
     for (int f = 0; f < n; f++) {
         int J = li + lo - 2 * low + f, width = 2 * J + 1;
         w[f] = f % 2 ? -1 : low ? 1 : sqrt((double)width);
@@ -24793,13 +24869,13 @@ static eqnn_tensor *eqnn__path_basis(eqnn_ctx *c, int li, int lo)
 {
     int low = li < lo ? li : lo;
     double v[(2 * EQNN__DEGREES + 1) * (2 * EQNN__DEGREES + 1)];
-    double C[4 * EQNN__DEGREES * EQNN__DEGREES * (4 * EQNN__DEGREES + 1)];
     if (!low) return NULL;
     int n = 2 * low + 1, all = 1;
     eqnn_tensor *b = eqnn_buffer(c, eqnn_format(c, "basis:(%d,%d)", li, lo), n, n, NULL);
     const eqnn_real *now = b ? eqnn__buffer_here(b) : NULL;
     for (int i = 0; now && i < n * n; i++) all = all && now[i] == 0;
-    if (!b || !all) return b;
+    double *C = b && all ? eqnn__path_room(c, li, lo) : NULL;
+    if (!C) return c->failed ? NULL : b;
     for (int f = 0; f < n; f++) {
         int J = li + lo - 2 * low + f, width = 2 * J + 1;
         if (!eqnn_wigner_3j(lo, li, J, C)) return NULL;

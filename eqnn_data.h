@@ -519,8 +519,9 @@ EQNN_API int eqnn_next_word(const char **list, const char **word);
       if (c) ...
       return eqnn_program_end(&a, c);                 prints c's error and frees c; the exit status
 
-   Ctrl-C is caught from the start on. At the end it is an error if not all could be printed (the
-   disk was full); a program without that start may call it with NULL for this. */
+   Ctrl-C is caught from the start on; the exit status is 130 then. At the end it is an error if not
+   all could be printed (the disk was full); a program without that start may call it with NULL for
+   this. */
 EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts);
 EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c);
 
@@ -4855,6 +4856,7 @@ EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c)
     int failed = c ? eqnn_error(c) != NULL : a->status;
     if (c && failed) eqnn__program_complain(a, eqnn_error(c));
     eqnn_free(c);
+    if (!failed && eqnn_interrupted()) failed = 130; /* what a shell makes of Ctrl-C */
     if (fflush(stdout) == 0 && !ferror(stdout)) return failed;
     eqnn__program_complain(a, "not all that it prints could be written");
     return failed ? failed : 1;

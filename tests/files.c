@@ -454,6 +454,27 @@ TEST(load_refuses)
     remove(path);
 }
 
+/* A server that reloads: what an earlier file brought does not stand in for what a later lacks. */
+TEST(reload_of_less)
+{
+    const char *all = temporary(0, "all"), *half = temporary(1, "half");
+    eqnn_ctx *a = test_context(), *b = test_context(), *c = test_context();
+    eqnn_tensor *x = eqnn_full(a, 1, 4, 0.5);
+    eqnn_linear(eqnn_linear(x, "first", 8, NULL), "last", 3, NULL);
+    CHECK(eqnn_save(a, all));
+    eqnn_linear(eqnn_full(b, 1, 4, 0.5), "first", 8, NULL);
+    CHECK(eqnn_save(b, half));
+    CHECK(eqnn_load(c, half, &(eqnn_load_opts){ .partial = 1 }) && eqnn_load(c, all, NULL));
+    eqnn_linear(eqnn_linear(eqnn_full(c, 1, 4, 0.5), "first", 8, NULL), "last", 3, NULL);
+    CHECK(eqnn_loaded(c));
+    CHECK(eqnn_load(c, half, NULL) && !eqnn_loaded(c));
+    CHECK_ERROR(c, "2 parameters were in no file, the first is last.weight");
+    CHECK(eqnn_load(c, all, NULL) && eqnn_loaded(c));
+    CHECK_OK(c);
+    remove(all);
+    remove(half);
+}
+
 /* In a context that has trained a file that does not fit changes nothing and is forgotten. */
 TEST(load_refuses_later)
 {

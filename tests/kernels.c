@@ -139,6 +139,13 @@ TEST(awkward_arguments)
             CHECK((double)at(k, EQNN_COSINE_CUTOFF, n, 0, 1.5) == 0);
             CHECK_NEAR((double)at(k, EQNN_SINC, n, 0, 0), n % 2 ? 0 : n ? -1. / 3 : 1, 1e-6);
         }
+        for (int p = 1; p < 9; p++) { /* a fading edge keeps its digits to the end */
+            double x = (double)(eqnn_real)0.999, K = p * (p + 1) * (p + 2) / 6., t = 1 - x;
+            double near = K * (1 - 3 * (p - 1) * t / 4); /* u = near t^3 + O(t^5) */
+            CHECK_NEAR((double)at(k, EQNN_POLY_CUTOFF, 0, p, x) / pow(t, 3) / near, 1, 1e-4);
+            CHECK_NEAR((double)at(k, EQNN_POLY_CUTOFF, 1, p, x) / -3 / t / t / K / pow(x, p - 1), 1,
+                       1e-5);
+        }
         CHECK((double)at(k, EQNN_EXP, 0, 0, -1000) == 0);
         CHECK(isinf((double)at(k, EQNN_EXP, 0, 0, 1000)));
         CHECK(isinf((double)at(k, EQNN_LOG, 0, 0, 0)));

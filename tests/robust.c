@@ -195,6 +195,30 @@ TEST(one_buffer)
     free(buffer);
 }
 
+/* What is taken and given back in turn, in pieces of odd sizes, is the same memory every time. */
+TEST(a_buffer_is_not_used_up)
+{
+    int calls = 0;
+    size_t size = (size_t)4 << 20, first = 0;
+    void *buffer = malloc(size);
+    eqnn_ctx *c = buffer_context(buffer, size, &calls);
+    const char *const json = "{\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]}}";
+    char bytes[128] = { 0 };
+    size_t n = strlen(json);
+    bytes[0] = (char)n;
+    memcpy(bytes + 8, json, n);
+    for (int i = 0; i < 1000; i++) {
+        eqnn_file *f = eqnn_file_parse(c, bytes, 8 + n + 3);
+        CHECK(f && eqnn_file_count(f) == 1);
+        eqnn_file_close(f);
+        if (i == 0) first = eqnn_memory_use(c).buffer;
+    }
+    CHECK_OK(c);
+    CHECK(eqnn_memory_use(c).buffer == first);
+    eqnn_free(c);
+    free(buffer);
+}
+
 TEST(buffers_that_are_too_small)
 {
     for (size_t size = 0; size < (size_t)1 << 20; size = size * 5 / 4 + 64) {
@@ -307,6 +331,36 @@ TEST(mistakes_are_sentences)
     CHECK(eqnn_square(x) == NULL); /* of a step that is over */
     CHECK(eqnn_error(c) != NULL);
     eqnn_clear(c);
+}
+
+/* A mark of which nothing is left: of an earlier step, or behind one that was rewound. */
+TEST(marks_that_are_stale)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 20, 3);
+    eqnn_mark a = eqnn_mark_make(c);
+    eqnn_mark b = (x = eqnn_square(x), eqnn_mark_make(c));
+    for (int i = 0; i < 3; i++) eqnn_rewind(b, eqnn_square(x)); /* one mark, several times */
+    CHECK_OK(c);
+    eqnn_rewind(a, NULL);
+    for (int i = 0; i < 100; i++) test_normal(c, 20, 3);
+    eqnn_tensor *y = eqnn_full(c, 1, 1, 3);
+    CHECK(!eqnn_rewind(b, NULL));
+    CHECK_ERROR(c, "rewind: the mark is of an earlier step");
+    CHECK(eqnn_value(y) == 3);
+    for (int later = 1; later < 4; later++) {
+        eqnn_mark m = eqnn_mark_make(c);
+        for (int i = 0; i < later; i++) {
+            eqnn_reset(c);
+            for (int k = 0; k < 50; k++) test_normal(c, 20, 3);
+            eqnn_mark_make(c);
+        }
+        CHECK(!eqnn_rewind(m, NULL));
+        CHECK_ERROR(c, "rewind: the mark is of an earlier step");
+    }
+    eqnn_reset(c);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_linear(test_normal(c, 2, 3), "l", 1, NULL))));
+    CHECK_OK(c);
 }
 
 /* ---- what is missing or out of range -------------------------------------------------------- */

@@ -691,6 +691,9 @@ TEST(nothing_of_nothing)
     CHECK(eqnn_at(eqnn_sum_rows(x), 0, 2) == 0);
     eqnn_tensor *g = eqnn_grad(eqnn_sum(eqnn_matmul(x, w)), w);
     CHECK(eqnn_at(g, 2, 3) == 0);
+    eqnn_tensor *y = eqnn_zeros(c, 3, 0);
+    g = eqnn_grad(eqnn_sum(eqnn_columns(y, eqnn_ints_make(c, 0, NULL, 0, 0))), y);
+    CHECK(eqnn_rows(g) == 3 && eqnn_cols(g) == 0);
     CHECK_OK(c);
 }
 
