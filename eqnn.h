@@ -1311,9 +1311,10 @@ typedef struct eqnn_graph_opts {
                                  images); default none                                           */
     const double *cell;       /* radius graph: [examples,3,3] lattice vectors, one a row: periodic,
                                  but not along those that are zero; default not                  */
-    int keep;                 /* outlasts the step, as long as the context: a list of neighbours
-                                 that is made again and again belongs in the step, with
-                                 eqnn_mark_make and eqnn_rewind around what uses it; default not */
+    int keep;                 /* outlasts the step, as long as the context, and may be read by
+                                 others, workers say: a list of neighbours that is made again and
+                                 again belongs in the step, with eqnn_mark_make and eqnn_rewind
+                                 around what uses it; default not                                */
     int loops;                /* all but graph_make: an edge from each node to itself, not one of
                                  its k nearest; default none                                     */
     int max_edges;            /* the same: an error when there are more; default no limit        */
