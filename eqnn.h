@@ -18,6 +18,7 @@
           eqnn_print(net(&pos, 1, NULL), "a vector for each of five atoms", stdout);
           double error = eqnn_check_equivariance(net, &pos, 1, NULL, 10, NULL);
           printf("turned by R: |f(R x) - R f(x)| < %.1e |f|\n", error);
+          eqnn_free(c);
       }
 
    It prints five vectors and a number near 1e-6: the network, its weights still random, commutes

@@ -13,9 +13,9 @@
           const eqnn_group *so3 = eqnn_group_make(c, "SO(3)");
           const eqnn_rep *maps = eqnn_rep_make(c, "V*V >> V", so3);
           double Q[27];
-          eqnn_basis_dense(maps, Q);
+          eqnn_basis_sparse(maps, Q);
           printf("%d equivariant map\n", (int)eqnn_basis_dim(maps));
-          for (int i = 0; i < 27; i++) printf("%6.3f%s", Q[i], i % 9 == 8 ? "\n" : " ");
+          for (int i = 0; i < 27; i++) printf("%3g%s", Q[i], i % 9 == 8 ? "\n" : "");
           if (eqnn_error(c)) puts(eqnn_error(c));
           eqnn_free(c);
           return 0;
