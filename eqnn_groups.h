@@ -6820,10 +6820,11 @@ static void eqnn__block_top(eqnn__block *b)
     b->top = 1.1 * sqrt(most);
 }
 
-/* One block, from random vectors until it is sorted out: how many of its vectors are fixed, the
-   others surely not. A Ritz value with a residual much smaller than itself has an eigenvalue near
-   it, so it is not zero; this must hold twice in a row for the smallest that is not fixed. -1:
-   never. */
+/* One block, from random vectors until it is sorted out: how many of its vectors are fixed. A Ritz
+   value with a residual much smaller than itself has an eigenvalue near it, so it is not zero; this
+   must hold twice in a row for the smallest that is not fixed. It says nothing of fixed vectors that
+   the block has no room for: when an eigenvalue is so small that the filter lets it pass, its
+   vector can take the place of a fixed one. They turn up in the next block. -1: never. */
 static int eqnn__block_run(eqnn__block *b)
 {
     int sure = 0;
@@ -6834,7 +6835,9 @@ static int eqnn__block_run(eqnn__block *b)
         if (!eqnn__block_ritz(b)) return -1;
         while (fixed < b->p && fabs(b->theta[fixed]) + b->residual[fixed] < 1e-12 * b->top) fixed++;
         if (fixed == b->p) return (int)fixed;
-        int clear = b->theta[fixed] > 1e-10 * b->top && b->residual[fixed] < 0.1 * b->theta[fixed];
+        double close = fixed ? 0.1 : 0.03; /* a block without fixed vectors ends the search */
+        int clear =
+            b->theta[fixed] > 1e-10 * b->top && b->residual[fixed] < close * b->theta[fixed];
         sure = clear ? sure + 1 : 0;
         if (sure == 2) return (int)fixed;
         double a = b->theta[b->p - 1];
@@ -6847,9 +6850,10 @@ static int eqnn__block_run(eqnn__block *b)
 }
 
 /* Without matrices, for what is large: blocks of vectors are filtered until fixed ones and others
-   part. When a whole block turns out fixed, another is started beside it: nothing is done twice,
-   and the search ends only with a vector in hand that is not fixed, or when all are, so no part of
-   the space is missed. */
+   part. After each another is started beside the fixed vectors so far: nothing is done twice, and
+   the search ends only when such a block, drawn at random, contributes none, or when all of the
+   space is fixed. Fixed vectors that an earlier block left out cannot hide from it: they are
+   filtered out of all else, whose share falls by up to 1e6 at every step. */
 static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
 {
     eqnn__block b;
@@ -6871,7 +6875,7 @@ static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
     for (size_t i = 0; i < all; i++) b.x[i] = eqnn__generic(&b.seed);
     eqnn__block_top(&b);
     if (b.top < 1e-24) b.top = 1; /* constraints of rounding errors: everything is fixed */
-    for (size_t fixed = b.p; fixed == b.p && b.found < b.N;) {
+    for (size_t fixed = b.p; fixed > 0 && b.found < b.N;) {
         if (b.p > b.N - b.found) b.p = b.N - b.found;
         int count = eqnn__block_run(&b);
         if (p->ctx->failed) return -1;

@@ -414,6 +414,39 @@ TEST(generators_that_are_not_finite)
     eqnn_clear(c);
 }
 
+/* Eigenvalues near zero pass the filter of the iteration and can push a fixed vector out of a block
+   that is not larger than the fixed space: it must be looked for again. A boost leaves 2 vectors of
+   V**2 fixed (its eigenvalues there are exp(2 a), 1, 1 and exp(-2 a)), a diagonal matrix those of
+   its ones. */
+TEST(iteration_misses_no_fixed_vector)
+{
+    enum { N = 60, FIXED = 24 };
+    eqnn_ctx *c = test_context();
+    eqnn_group_opts o;
+    double h[N * N];
+    int wrong = 0;
+    memset(&o, 0, sizeof o);
+    use(c, EQNN_BASIS_KRYLOV);
+    o.discrete = 1, o.generators = h;
+    for (int k = 0; k < 20; k++) {
+        double a = 0.3 + 0.1 * k;
+        h[0] = h[3] = cosh(a), h[1] = h[2] = sinh(a);
+        o.dim = 2;
+        const eqnn_group *g = eqnn_group_of(c, eqnn_format(c, "boost%d", k), &o);
+        wrong += eqnn_basis_dim(eqnn_rep_make(c, "V**2", g)) != 2;
+    }
+    for (int k = 0; k < 100; k++) {
+        memset(h, 0, sizeof h);
+        for (int i = 0; i < N; i++) h[i * N + i] = i < FIXED ? 1 : i > FIXED ? -1 : 0.95 - 0.002 * k;
+        o.dim = N;
+        const eqnn_group *g = eqnn_group_of(c, eqnn_format(c, "diagonal%d", k), &o);
+        wrong += eqnn_basis_dim(eqnn_rep_vector(g)) != FIXED;
+    }
+    CHECK_OK(c);
+    test_note("%d of 120 are wrong", wrong);
+    CHECK(wrong == 0);
+}
+
 static int steps;
 static void count_steps(void *user, const char *what, double done)
 {
