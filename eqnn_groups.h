@@ -5235,7 +5235,8 @@ static void eqnn__gram(const eqnn__part *p, size_t vectors, const double *x, dou
 
 /* The last word on every basis: x = sum of xi_q Q_q with random xi must be left alone by every
    generator, and Q x must give xi back. One wrong row would show in x; chance alone does not hide
-   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. */
+   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. A discrete
+   generator is judged as it is: scaled, h x - x would be small for any x when h is large. */
 static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tolerance)
 {
     const eqnn__scrap *mark = p->w->top;
@@ -5257,8 +5258,9 @@ static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tol
     }
     for (int k = 0; k < p->generators; k++) {
         eqnn__constraint(p, k, 0, 1, x, x + row, x + 2 * row);
+        double unit = k < p->lie ? 1 : 1 / p->scale[k];
         for (size_t i = 0; i < row; i++)
-            if (!(fabs(x[row + i]) <= worst)) worst = fabs(x[row + i]);
+            if (!(unit * fabs(x[row + i]) <= worst)) worst = unit * fabs(x[row + i]);
     }
     eqnn__space_back(p->w, mark);
     return rank == 0 || worst <= tolerance * sqrt(size);
@@ -6591,58 +6593,92 @@ static int eqnn__cholesky_null(eqnn__space *w, size_t N, size_t rank, const int 
     return 1;
 }
 
-/* C times one row, all generators one below the other: y[generators][N]. Returns the largest
-   entry. */
+/* C times one row, all generators one below the other: y[generators][N], those of discrete ones
+   without their scale, as eqnn__basis_holds judges them. Returns the largest entry. */
 static double eqnn__constraints_of(const eqnn__part *p, size_t N, const double *row, double *y,
                                    double *t)
 {
     double worst = 0;
-    for (int k = 0; k < p->generators; k++) {
-        eqnn__constraint(p, k, 0, 1, row, y + (size_t)k * N, t);
-        for (size_t i = 0; i < N; i++)
-            if (!(fabs(y[(size_t)k * N + i]) <= worst)) worst = fabs(y[(size_t)k * N + i]);
+    for (int k = 0; k < p->generators; k++, y += N) {
+        eqnn__constraint(p, k, 0, 1, row, y, t);
+        for (size_t i = 0; i < N; i++) {
+            if (k >= p->lie) y[i] /= p->scale[k];
+            if (!(fabs(y[i]) <= worst)) worst = fabs(y[i]);
+        }
     }
     return worst;
 }
 
+/* Turns a and b, both of n numbers, in their plane by the angle with this cosine and sine. */
+static void eqnn__turn_rows(size_t n, double cosine, double sine, double *a, double *b)
+{
+    for (size_t i = 0; i < n; i++) {
+        double x = a[i];
+        a[i] = cosine * x - sine * b[i];
+        b[i] = sine * x + cosine * b[i];
+    }
+}
+
+/* Turns rows of y[r][n] until every two are orthogonal, and x[r][N] along with them: their lengths
+   are then the singular values (one-sided Jacobi rotations, M. R. Hestenes 1958,
+   doi:10.1137/0106005). Small ones keep their digits, which they would lose in y y^T. */
+static void eqnn__jacobi_rows(size_t r, size_t n, double *y, size_t N, double *x)
+{
+    for (int sweep = 0, turned = 1; turned && sweep < 40; sweep++) {
+        turned = 0;
+        for (size_t a = 0; a < r; a++)
+            for (size_t b = a + 1; b < r; b++) {
+                double *u = y + a * n, *v = y + b * n, uu = 0, vv = 0, uv = 0;
+                for (size_t i = 0; i < n; i++)
+                    uu += u[i] * u[i], vv += v[i] * v[i], uv += u[i] * v[i];
+                if (!(fabs(uv) > 1e-15 * sqrt(uu) * sqrt(vv))) continue;
+                double zeta = (vv - uu) / (2 * uv);
+                double tangent = (zeta < 0 ? -1 : 1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+                double cosine = 1 / sqrt(1 + tangent * tangent);
+                eqnn__turn_rows(n, cosine, cosine * tangent, u, v);
+                eqnn__turn_rows(N, cosine, cosine * tangent, x + a * N, x + b * N);
+                turned = 1;
+            }
+    }
+}
+
 /* G is made of squares, which hide singular values of C below 1e-6 or so: the candidates
    (orthonormal rows) are looked at again by C itself. If any is not fixed, those combinations are
-   kept whose singular values are below the gap. Returns how many; -1: no memory, or not finite. */
-static int eqnn__refine(eqnn__part *p, size_t N, int count, double *rows)
+   kept whose singular values are below the gap. Large discrete generators multiply the rounding
+   errors of candidates, here a share `error` of what they multiply: when the singular value of a
+   vector that is left out could be that alone, the answer is 0, not known. Else 1 and *count has
+   changed; -1: no memory. */
+static int eqnn__refine(eqnn__part *p, size_t N, int *count, double *rows, double error)
 {
-    size_t r = (size_t)count, tall = (size_t)p->generators * N;
+    size_t r = (size_t)*count, tall = (size_t)p->generators * N;
     double *t = eqnn__space_doubles(p->w, N, 1), *one = eqnn__space_doubles(p->w, tall + 1, 1);
-    double worst = 0, gap = eqnn__basis_opts_of(p->ctx).gap;
+    double worst = 0, gap = eqnn__basis_opts_of(p->ctx).gap, large = 1;
     if (!t || !one) return -1;
     for (size_t q = 0; q < r; q++) {
         double entry = eqnn__constraints_of(p, N, rows + q * N, one, t);
         if (!(entry <= worst)) worst = entry;
     }
-    if (worst < 1e-11) return count;
-    double *y = eqnn__space_doubles(p->w, r, tall), *e = eqnn__space_doubles(p->w, r, 1);
-    double *old = eqnn__space_doubles(p->w, r, N);
-    eqnn__z *A = (eqnn__z *)eqnn__space_take(p->w, 2 * r * r, sizeof *A), *X = A + r * r;
-    int kept = 0;
-    if (!y || !e || !old || !A) return -1;
+    if (worst < 1e-11) return 1;
+    if (!(worst < 1e150)) return 0;
+    double *y = eqnn__space_doubles(p->w, r, tall);
+    if (!y) return -1;
+    for (int k = p->lie; k < p->generators; k++)
+        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
     for (size_t q = 0; q < r; q++) eqnn__constraints_of(p, N, rows + q * N, y + q * tall, t);
-    for (size_t i = 0; i < r * tall; i++) y[i] /= worst; /* squares lose half the digits */
-    for (size_t a = 0; a < r; a++)
-        for (size_t b = 0; b <= a; b++) {
-            for (size_t i = 0; i < tall; i++) A[a * r + b].re += y[a * tall + i] * y[b * tall + i];
-            A[b * r + a] = A[a * r + b];
-        }
-    if (!eqnn__z_eigen(count, A, e, X)) return -1;
-    memcpy(old, rows, r * N * sizeof *old);
-    for (size_t k = 0; k < r; k++) {
-        if (sqrt(fabs(e[k])) * worst > gap) continue;
-        double *to = rows + (size_t)kept++ * N;
-        memset(to, 0, N * sizeof *to);
-        for (size_t q = 0; q < r; q++)
-            for (size_t i = 0; i < N; i++) to[i] += X[q * r + k].re * old[q * N + i];
+    eqnn__jacobi_rows(r, tall, y, N, rows);
+    *count = 0;
+    for (size_t q = 0; q < r; q++) {
+        double square = 0;
+        for (size_t i = 0; i < tall; i++) square += y[q * tall + i] * y[q * tall + i];
+        if (sqrt(square) > gap && sqrt(square) < error * large) return 0;
+        if (sqrt(square) > gap) continue;
+        memmove(rows + (size_t)(*count)++ * N, rows + q * N, N * sizeof *rows);
     }
-    return kept;
+    return 1;
 }
 
+/* When Cholesky's candidates are not precise enough for large discrete generators, a small space is
+   searched as a whole, by C alone: slower, and as precise as its rounding errors allow. */
 static int eqnn__dense(eqnn__part *p, eqnn__found *found)
 {
     size_t N = p->n * (size_t)p->field;
@@ -6654,8 +6690,14 @@ static int eqnn__dense(eqnn__part *p, eqnn__found *found)
     eqnn__basis_progress(p->ctx, p->name, 0.5);
     if (!eqnn__cholesky_null(p->w, N, rank, order, L, G)) return -1;
     if (rank) count = eqnn__orthonormalise(N, count, G, 1e-10);
-    count = eqnn__refine(p, N, count, G);
-    return count < 0 ? -1 : eqnn__rows_found(p, count, G, "dense", found);
+    int known = eqnn__refine(p, N, &count, G, 1e-9);
+    if (known == 0 && N <= 256) {
+        memset(G, 0, N * N * sizeof *G);
+        for (size_t i = 0; i < N; i++) G[i * N + i] = 1;
+        count = (int)N;
+        known = eqnn__refine(p, N, &count, G, 1e-12);
+    }
+    return known <= 0 ? known : eqnn__rows_found(p, count, G, "dense", found);
 }
 
 /* --- any group: Chebyshev-filtered iteration --- */
@@ -6901,6 +6943,21 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
     return p->ctx->failed ? -1 : good;
 }
 
+/* No method has the answer. Where discrete generators are large, that is why. */
+static void eqnn__part_unsolved(eqnn__part *p, const char *why)
+{
+    double large = 1;
+    for (int k = p->lie; p->scale && k < p->generators; k++)
+        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
+    if (large < 100) large = 0;
+    eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
+               p->group->name, (int)p->n, p->generators,
+               large > 0 ? eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
+                                               "errors there by %.0e; use one nearer to orthogonal",
+                                       why, large)
+                         : why);
+}
+
 /* The methods that may work, the cheapest first: exact orbits where all is permutations; weights
    where there is a Lie algebra; dense matrices while n^3 is small; else iteration. */
 static int eqnn__part_solve(eqnn__part *p, eqnn__found *found)
@@ -6922,10 +6979,8 @@ static int eqnn__part_solve(eqnn__part *p, eqnn__found *found)
         good = eqnn__part_run(p, o.method, found);
     }
     if (good == 0)
-        eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
-                   p->group->name, (int)p->n, p->generators,
-                   o.method == EQNN_BASIS_AUTO ? "no method found all fixed vectors"
-                                               : "not solved by the method chosen");
+        eqnn__part_unsolved(p, o.method == EQNN_BASIS_AUTO ? "no method found all fixed vectors"
+                                                           : "not solved by the method chosen");
     return good > 0 ? 1 : -1;
 }
 
