@@ -1318,6 +1318,15 @@ static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
     return c->groups;
 }
 
+/* A context keeps what it finds out of its groups: those of another one, which may be gone or at
+   work on another thread, are refused. NULL is no group. */
+static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
+{
+    if (!g || g->ctx == c) return 1;
+    eqnn__fail(c, "%s: the group belongs to another context; make it in this one", op);
+    return 0;
+}
+
 /* n things of the heap, zeroed; eqnn__drop gives them back. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
@@ -2134,6 +2143,7 @@ EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_gr
     eqnn__draft d;
     if (!a || !b || a->ctx->failed) return NULL;
     a->ctx->op = "group_product";
+    if (!eqnn__group_at_home(a->ctx, b, "group_product")) return NULL;
     eqnn__draft_start(&d, a->ctx, eqnn_format(a->ctx, "%sx%s", a->name, b->name));
     double dim = (double)a->dim * b->dim;
     if (dim > 1e5) {
@@ -3922,6 +3932,7 @@ EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn
     eqnn__expr e;
     if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
     c->op = "rep";
+    if (!eqnn__group_at_home(c, g, "rep")) return NULL;
     eqnn__reader_start(&r, c, "rep", text ? text : "");
     r.group = g;
     int good = eqnn__read_map(&r, &e);
@@ -4703,20 +4714,25 @@ static int eqnn__rep_columns(eqnn_rep *r)
     return r->to != NULL;
 }
 
+/* NULL is no representation. */
+static int eqnn__rep_at_home(eqnn_ctx *c, const eqnn_rep *r, const char *op)
+{
+    if (!r || r->ctx == c) return 1;
+    eqnn__fail(c, "%s: the representation belongs to another context; make it in this one", op);
+    return 0;
+}
+
 /* r's label when x can be converted. */
 static const eqnn_label *eqnn__rep_fits(const eqnn_tensor *x, const eqnn_rep *r, const char *op)
 {
     if (!r) { eqnn__fail(x->ctx, "%s: the representation is missing (NULL)", op); return NULL; }
+    if (!eqnn__rep_at_home(x->ctx, r, op)) return NULL;
     if (x->cols != r->size) {
         eqnn__fail(x->ctx, "%s: [%d,%d] is no %.200s, which has %d columns", op, x->rows, x->cols,
                    r->name, r->size);
         return NULL;
     }
-    if (!eqnn_rep_label(r) || !eqnn__rep_columns((eqnn_rep *)r)) {
-        if (r->ctx != x->ctx) eqnn__fail(x->ctx, "%s: %s", op, eqnn_error(r->ctx));
-        return NULL;
-    }
-    return r->label;
+    return eqnn_rep_label(r) && eqnn__rep_columns((eqnn_rep *)r) ? r->label : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_from_rep(eqnn_tensor *x, const eqnn_rep *r)
@@ -4975,6 +4991,8 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int
     if (n < 1) return NULL;
     eqnn_ctx *c = groups[0]->ctx;
     c->op = "rep_uniform";
+    for (int i = 1; i < n; i++)
+        if (!eqnn__group_at_home(c, groups[i], "rep_uniform")) return NULL;
     if (channels < 0 || n > EQNN__MIXED)
         return (const eqnn_rep *)(void *)eqnn__fail(
             c, "rep_uniform: %d channels of %d groups make no sense", channels, n);
@@ -7602,6 +7620,7 @@ static int eqnn__rep_label_fits(eqnn_ctx *c, const eqnn_label *a, const char *op
         eqnn__fail(c, "%s: the label is missing (NULL)", op);
         return 0;
     }
+    if (!eqnn__label_at_home(c, a, op)) return 0;
     for (int i = 0; i < a->blocks; i++) {
         const eqnn_type *t = a->block[i].type;
         if (t->kind == EQNN_TYPE_REP || (t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1))
@@ -8280,6 +8299,11 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
+    int home = eqnn__group_at_home(c, g, "emlp") && eqnn__rep_at_home(c, in, "emlp") &&
+               eqnn__rep_at_home(c, out, "emlp") && eqnn__rep_at_home(c, o.hidden, "emlp");
+    for (int i = 0; home && o.hiddens && i < layers; i++)
+        home = eqnn__rep_at_home(c, o.hiddens[i], "emlp");
+    if (!home) return NULL;
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
                                                    : eqnn__emlp_hidden(in, out, g, o.channels);
     const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
