@@ -1327,18 +1327,19 @@ static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
     return 0;
 }
 
-/* n things of the heap, zeroed; eqnn__drop gives them back. */
+/* n things of the heap, zeroed; eqnn__drop gives them back. Sizes are whole units of alignment: in a
+   caller's buffer, where only the topmost piece can be freed, a gap would keep those below it. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
-    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
+    void *p = eqnn__heap(c, NULL, 0, eqnn__round(n * size + 1));
     if (p) memset(p, 0, n * size + 1);
     return p;
 }
 
 static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
 {
-    if (p) eqnn__heap(c, p, n * size + 1, 0);
+    if (p) eqnn__heap(c, p, eqnn__round(n * size + 1), 0);
 }
 
 /* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
@@ -3385,7 +3386,8 @@ static const eqnn__monomial *eqnn__monomial_sorted(eqnn_ctx *c, const eqnn__atom
 /* --- expressions in the making --- */
 
 /* Terms in any order, their places one after the other: as many as size. A whole number alone is
-   as many scalars, and multiplies. */
+   as many scalars, and multiplies. All is in the step's memory, so that nothing is to be freed when
+   an expression turns out wrong, or in any order when it is right. */
 typedef struct eqnn__sum_of_terms {
     eqnn_ctx *c;
     int number;               /* -1: not a mere number */
@@ -3393,15 +3395,6 @@ typedef struct eqnn__sum_of_terms {
     const eqnn__monomial **type;
     int *place;
 } eqnn__expr;
-
-static void eqnn__expr_free(eqnn__expr *e)
-{
-    if (e->c) {
-        eqnn__drop(e->c, e->place, (size_t)e->size, sizeof *e->place);
-        eqnn__drop(e->c, (void *)e->type, (size_t)e->terms, sizeof *e->type);
-    }
-    memset(e, 0, sizeof *e);
-}
 
 #define EQNN__COLUMNS 1e8
 static int eqnn__expr_open(eqnn_ctx *c, eqnn__expr *e, double size, double terms)
@@ -3416,8 +3409,8 @@ static int eqnn__expr_open(eqnn_ctx *c, eqnn__expr *e, double size, double terms
     e->c = c;
     e->size = (int)size;
     e->terms = (int)terms;
-    e->type = (const eqnn__monomial **)eqnn__take(c, (size_t)terms, sizeof *e->type);
-    e->place = (int *)eqnn__take(c, (size_t)size, sizeof *e->place);
+    e->type = (const eqnn__monomial **)eqnn__temp(c, (size_t)terms, sizeof *e->type);
+    e->place = (int *)eqnn__temp(c, (size_t)size, sizeof *e->place);
     return e->type && e->place;
 }
 
@@ -3449,7 +3442,7 @@ static void eqnn__expr_paste(eqnn__expr *e, const eqnn__expr *a, int t, int at)
     for (int i = 0; i < a->size; i++) e->place[at + i] = a->place[i] + at;
 }
 
-/* n copies side by side, or all of the list. The operands are freed by the caller. */
+/* One behind the other. */
 static int eqnn__expr_add(const eqnn__expr *a, const eqnn__expr *b, eqnn__expr *e)
 {
     if (!eqnn__expr_open(a->c, e, (double)a->size + b->size, (double)a->terms + b->terms)) return 0;
@@ -3522,7 +3515,7 @@ static int eqnn__expr_dual(const eqnn__expr *a, eqnn__expr *e)
     return 1;
 }
 
-/* a becomes a b, or another operation of the two; b is freed. */
+/* a becomes a b, or another operation of the two. */
 enum { EQNN__EXPR_ADD, EQNN__EXPR_MULTIPLY, EQNN__EXPR_MAP, EQNN__EXPR_MAP_BACK };
 static int eqnn__expr_combine(int operation, eqnn__expr *a, eqnn__expr *b)
 {
@@ -3545,9 +3538,6 @@ static int eqnn__expr_combine(int operation, eqnn__expr *a, eqnn__expr *b)
         a->number = -1;
         good = good && eqnn__expr_multiply(a, &dual, &e);
     }
-    eqnn__expr_free(&dual);
-    eqnn__expr_free(b);
-    eqnn__expr_free(a);
     *a = e;
     return good;
 }
@@ -3567,12 +3557,10 @@ static int eqnn__expr_power(eqnn__expr *a, int n)
     if (number < 0) e.number = -1;
     for (int i = 0; good && i < n; i++) {
         good = eqnn__expr_multiply(&e, a, &next);
-        eqnn__expr_free(&e);
         e = next;
         if (number == 0 || number == 1 || e.size == 0) break;
         if (number < 0 && a->size == 1 && a->terms == 1 && a->type[0]->factors == 0) break;
     }
-    eqnn__expr_free(a);
     *a = e;
     return good;
 }
@@ -3676,7 +3664,7 @@ static const eqnn_rep *eqnn__rep_keep(const eqnn_rep *r, const char *name, const
     return all->rep = k;
 }
 
-/* Frees e. open: the group that V in the name belongs to, NULL when the name says it all. */
+/* open: the group that V in the name belongs to, NULL when the name says it all. */
 static const eqnn_rep *eqnn__rep_of(eqnn__expr *e, const char *name, const eqnn_group *open)
 {
     eqnn_rep r;
@@ -3689,7 +3677,6 @@ static const eqnn_rep *eqnn__rep_of(eqnn__expr *e, const char *name, const eqnn_
         result = eqnn__rep_keep(&r, name, open);
     eqnn__drop(c, place, (size_t)e->size, sizeof *place);
     eqnn__drop(c, term, (size_t)e->terms, sizeof *term);
-    eqnn__expr_free(e);
     return result;
 }
 
@@ -3757,8 +3744,6 @@ static int eqnn__expr_tensor(eqnn__expr *e, const eqnn_group *g, int p, int q)
         good = eqnn__expr_multiply(&v, &w, &pair);
         *e = pair;
     }
-    eqnn__expr_free(&v);
-    eqnn__expr_free(&w);
     return good;
 }
 
@@ -3876,7 +3861,6 @@ static int eqnn__read_factor(eqnn__reader *r, eqnn__expr *e)
     while (good && eqnn__accept(r, ".T")) {
         eqnn__expr dual;
         good = eqnn__expr_dual(e, &dual);
-        eqnn__expr_free(e);
         *e = dual;
     }
     if (good && eqnn__accept(r, "**")) {
@@ -3897,7 +3881,6 @@ static int eqnn__read_product(eqnn__reader *r, eqnn__expr *e)
         else if (!number || (!isalpha((unsigned char)*r->at) && *r->at != '(')) return 1; /* 2V */
         good = eqnn__read_factor(r, &b);
         if (good) good = eqnn__expr_combine(EQNN__EXPR_MULTIPLY, e, &b);
-        else eqnn__expr_free(&b);
     }
     return 0;
 }
@@ -3909,7 +3892,6 @@ static int eqnn__read_sum(eqnn__reader *r, eqnn__expr *e)
     while (good && eqnn__accept(r, "+")) {
         good = eqnn__read_product(r, &b);
         if (good) good = eqnn__expr_combine(EQNN__EXPR_ADD, e, &b);
-        else eqnn__expr_free(&b);
     }
     return good;
 }
@@ -3921,7 +3903,6 @@ static int eqnn__read_map(eqnn__reader *r, eqnn__expr *e)
     while (good && ((forth = eqnn__accept(r, ">>")) != 0 || eqnn__accept(r, "<<"))) {
         good = eqnn__read_sum(r, &b);
         if (good) good = eqnn__expr_combine(forth ? EQNN__EXPR_MAP : EQNN__EXPR_MAP_BACK, e, &b);
-        else eqnn__expr_free(&b);
     }
     return good;
 }
@@ -3942,7 +3923,6 @@ EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn
         good = 0;
     }
     if (good) return eqnn__rep_of(&e, r.text, r.used ? g : NULL);
-    eqnn__expr_free(&e);
     eqnn__reader_blame(&r);
     return NULL;
 }
@@ -4005,8 +3985,6 @@ static const eqnn_rep *eqnn__rep_two(const eqnn_rep *a, const eqnn_rep *b, int o
     int good = eqnn__expr_from(a, &x) && eqnn__expr_from(b, &y) &&
                eqnn__expr_combine(operation, &x, &y);
     if (good) return eqnn__rep_of(&x, name, open);
-    eqnn__expr_free(&x);
-    eqnn__expr_free(&y);
     return NULL;
 }
 
@@ -4051,7 +4029,6 @@ EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q)
             g->ctx, "rep: T(%d,%d): from 0 to %d factors are possible", p, q, EQNN__FACTORS);
     if (eqnn__expr_tensor(&e, g, p, q))
         return eqnn__rep_of(&e, eqnn_format(g->ctx, "T(%d,%d)", p, q), g);
-    eqnn__expr_free(&e);
     return NULL;
 }
 
@@ -4077,11 +4054,9 @@ static const eqnn_rep *eqnn__rep_one(const eqnn_rep *a, int operation, int n)
     else if (good) {
         good = operation == EQNN__EXPR_DUAL ? eqnn__expr_dual(&x, &y)
                                             : eqnn__expr_copies(n, &x, &y);
-        eqnn__expr_free(&x);
         x = y;
     }
     if (good) return eqnn__rep_of(&x, name, a->open);
-    eqnn__expr_free(&x);
     return NULL;
 }
 
@@ -9754,19 +9729,23 @@ static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *l
     return o->most;
 }
 
-typedef struct eqnn__lie_edges { int *source, *target; size_t count, room; } eqnn__lie_edges;
+/* One piece, for of two only the upper one could grow in its place in a caller's buffer:
+
+       | sources of count edges .. | targets of count edges .. |
+       0                           room                        2 room */
+typedef struct eqnn__lie_edges { int *edge; size_t count, room; } eqnn__lie_edges;
 
 static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 {
     size_t want = e->count + (size_t)more, room = want > 2 * e->room ? want : 2 * e->room;
     if (want <= e->room) return 1;
-    int *s = (int *)eqnn__heap(c, e->source, e->room * sizeof *s, room * sizeof *s);
-    if (s) e->source = s;
-    int *t = s ? (int *)eqnn__heap(c, e->target, e->room * sizeof *t, room * sizeof *t) : NULL;
-    if (t) e->target = t;
-    if (s && !t) e->source = (int *)eqnn__heap(c, s, room * sizeof *s, e->room * sizeof *s);
-    if (t) e->room = room;
-    return t != NULL;
+    size_t unit = 2 * sizeof *e->edge;
+    int *edge = (int *)eqnn__heap(c, e->edge, e->room * unit, room * unit);
+    if (!edge) return 0;
+    if (e->count) memmove(edge + room, edge + e->room, e->count * sizeof *edge);
+    e->edge = edge;
+    e->room = room;
+    return 1;
 }
 
 /* What one example's search needs. */
@@ -9779,6 +9758,7 @@ typedef struct eqnn__lie_near_job {
     int *to, *from;     /* [rows][n] */
     double *d, *chance; /* the same; chance [n] of one target */
     eqnn__lie_near *list;   /* [n] */
+    size_t most, pairs;     /* the largest n, and rows times n */
 } eqnn__lie_near_job;
 
 /* The neighbours of targets at..at+rows-1 of the example. */
@@ -9805,33 +9785,53 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
         int kept = eqnn__lie_near_choose(j->o, j->list, j->n);
         if (!eqnn__lie_near_room(c, e, kept)) return 0;
         for (int i = 0; i < kept; i++) {
-            e->source[e->count] = j->list[i].node;
-            e->target[e->count++] = target;
+            e->edge[e->count] = j->list[i].node;
+            e->edge[e->room + e->count++] = target;
         }
     }
     return 1;
 }
 
 /* In runs of about 64 Ki pairs. */
-static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+static int eqnn__lie_near_rows(int n)
+{
+    int rows = n > 65536 ? 1 : 65536 / (n > 0 ? n : 1);
+    return rows > n ? n : rows;
+}
+
+/* Room for the largest of all examples, below the edges: they grow while it is in use. 0: none. */
+static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
 {
     eqnn_ctx *c = j->g->ctx;
-    int rows = j->n > 65536 ? 1 : 65536 / (j->n > 0 ? j->n : 1);
-    if (rows > j->n) rows = j->n;
-    size_t n = (size_t)j->n, pairs = (size_t)rows * n;
-    j->to = (int *)eqnn__take(c, pairs, sizeof *j->to);
-    j->from = (int *)eqnn__take(c, pairs, sizeof *j->from);
-    j->d = (double *)eqnn__take(c, pairs, sizeof *j->d);
-    j->chance = (double *)eqnn__take(c, n, sizeof *j->chance);
-    j->list = (eqnn__lie_near *)eqnn__take(c, n, sizeof *j->list);
-    int good = j->to && j->from && j->d && j->chance && j->list;
+    for (int k = 0; k < j->o->examples; k++) {
+        size_t n = (size_t)(first[k + 1] - first[k]);
+        size_t pairs = n * (size_t)eqnn__lie_near_rows((int)n);
+        if (n > j->most) j->most = n;
+        if (pairs > j->pairs) j->pairs = pairs;
+    }
+    j->to = (int *)eqnn__take(c, j->pairs, sizeof *j->to);
+    j->from = (int *)eqnn__take(c, j->pairs, sizeof *j->from);
+    j->d = (double *)eqnn__take(c, j->pairs, sizeof *j->d);
+    j->chance = (double *)eqnn__take(c, j->most, sizeof *j->chance);
+    j->list = (eqnn__lie_near *)eqnn__take(c, j->most, sizeof *j->list);
+    return j->to && j->from && j->d && j->chance && j->list;
+}
+
+static void eqnn__lie_near_close(eqnn__lie_near_job *j)
+{
+    eqnn_ctx *c = j->g->ctx;
+    eqnn__drop(c, j->list, j->most, sizeof *j->list);
+    eqnn__drop(c, j->chance, j->most, sizeof *j->chance);
+    eqnn__drop(c, j->d, j->pairs, sizeof *j->d);
+    eqnn__drop(c, j->from, j->pairs, sizeof *j->from);
+    eqnn__drop(c, j->to, j->pairs, sizeof *j->to);
+}
+
+static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+{
+    int rows = eqnn__lie_near_rows(j->n), good = 1;
     for (int at = 0; good && at < j->n; at += rows)
         good = eqnn__lie_near_run(j, at, at + rows < j->n ? rows : j->n - at, e);
-    eqnn__drop(c, j->list, n, sizeof *j->list);
-    eqnn__drop(c, j->chance, n, sizeof *j->chance);
-    eqnn__drop(c, j->d, pairs, sizeof *j->d);
-    eqnn__drop(c, j->from, pairs, sizeof *j->from);
-    eqnn__drop(c, j->to, pairs, sizeof *j->to);
     return good;
 }
 
@@ -9853,8 +9853,8 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
             g->ctx, "lie_graph: radius %g, nearest %d, fill %g, most %d: nothing may be negative, "
                     "and fill is at most 1", o.radius, o.nearest, o.fill, o.most);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
-    int good = first != NULL;
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
+    int good = first && eqnn__lie_near_open(&job, first);
     for (int k = 0; good && k < o.examples; k++) {
         job.first = first[k];
         job.n = first[k + 1] - first[k];
@@ -9865,9 +9865,9 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     graph.sources = graph.targets = u->rows;
     graph.example = o.example, graph.examples = o.examples, graph.keep = o.keep;
     const eqnn_graph *made =
-        good ? eqnn_graph_make(g->ctx, (int)e.count, e.source, e.target, &graph) : NULL;
-    if (e.source) eqnn__heap(g->ctx, e.source, e.room * sizeof *e.source, 0);
-    if (e.target) eqnn__heap(g->ctx, e.target, e.room * sizeof *e.target, 0);
+        good ? eqnn_graph_make(g->ctx, (int)e.count, e.edge, e.edge + e.room, &graph) : NULL;
+    if (e.edge) eqnn__heap(g->ctx, e.edge, 2 * e.room * sizeof *e.edge, 0);
+    eqnn__lie_near_close(&job);
     if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
     return made;
 }
