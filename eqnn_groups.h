@@ -317,7 +317,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
        SO(3)            w (axis * angle)     quaternion w x y z     r
        SE(3)            w, u                 quaternion, shift      -
        RxSQ             log r, log s         log r, log s           -      of x = r s, y = r / s
-       SQ               log s                log s                  log r  (positive coordinates)
+       SQ               log s                log s                  log r
        SE(2)_canonical(n)  x, y, k           k, shift               -      turns by 2 pi k / n
 
    Angles are radians in (-pi, pi]; in the plane those within rounding (1e-11, float 1e-5) of -pi
@@ -325,7 +325,8 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
    invariant numbers (no label). All is recorded in operations, so that gradients of any order flow;
    at the identity, at angle pi and at coincident points all are finite. Where a direction has no
    value, at the origin of SO(2), Rx, RxSO(2) and SO(3), it is that of the x axis, with gradient 0;
-   1e-15 is the smallest length of which a logarithm is taken.
+   1e-15 is the smallest length of which a logarithm is taken. RxSQ and SQ act on points of positive
+   coordinates only: others are lifted as if they were 1e-15, which says nothing of where they are.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_lie eqnn_lie;
