@@ -416,7 +416,8 @@ EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_ten
    are apart: |q - p|, of SO(2) |r - r'| / (r + r' + 1e-3), of Rx the angle between. */
 EQNN_API eqnn_tensor *eqnn_lie_distance(const eqnn_lie *g, eqnn_tensor *pairs, double alpha);
 
-/* The neighbours of lifted points by that distance, themselves included. */
+/* The neighbours of lifted points by that distance, themselves included. Without .radius, .nearest
+   and .fill all are neighbours, whatever the distance: SE(2)_canonical has none. */
 typedef struct eqnn_lie_graph_opts {
     double radius;      /* only nearer ones; default no limit                                    */
     int nearest;        /* only so many of the nearest (equal ones by index); default all        */
@@ -9762,6 +9763,12 @@ typedef struct eqnn__lie_near_job {
     size_t most, pairs;     /* the largest n, and rows times n */
 } eqnn__lie_near_job;
 
+/* Does it matter who is near? */
+static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
+{
+    return o->radius > 0 || o->nearest > 0 || o->fill > 0;
+}
+
 /* The neighbours of targets at..at+rows-1 of the example. */
 static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
 {
@@ -9769,7 +9776,8 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
     const char *name = j->o->name ? j->o->name : "neighbours";
     for (int i = 0; i < rows * j->n; i++)
         j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
-    if (!eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
+    if (eqnn__lie_near_limits(j->o) &&
+        !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
         return 0;
     for (int r = 0; r < rows; r++) {
         int target = j->first + at + r;
@@ -9853,6 +9861,8 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
         return (const eqnn_graph *)eqnn__fail(
             g->ctx, "lie_graph: radius %g, nearest %d, fill %g, most %d: nothing may be negative, "
                     "and fill is at most 1", o.radius, o.nearest, o.fill, o.most);
+    if (!(alpha >= 0 && alpha <= 1))
+        return (const eqnn_graph *)eqnn__fail(g->ctx, "lie_graph: alpha is %g, not in 0..1", alpha);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
     int good = first && eqnn__lie_near_open(&job, first);

@@ -476,6 +476,19 @@ TEST(canonical_turns)
                test_eps(1e-13, 1e-5));
     CHECK(!eqnn_lie_distance(g, p, 0.2));
     CHECK_ERROR(c, "has none");
+    /* nothing is limited: no distance is needed for all to be neighbours, or some by chance */
+    eqnn_lie_graph_opts o;
+    memset(&o, 0, sizeof o);
+    const eqnn_graph *all = eqnn_lie_graph(g, u, NULL, 0.2, NULL);
+    CHECK(all && all->edges == 400);
+    o.most = 3;
+    const eqnn_graph *some = eqnn_lie_graph(g, u, NULL, 0.2, &o);
+    CHECK(some && some->edges == 60);
+    o.radius = 1;
+    CHECK(!eqnn_lie_graph(g, u, NULL, 0.2, &o));
+    CHECK_ERROR(c, "has none");
+    CHECK(!eqnn_lie_graph(g, u, NULL, 2, NULL));
+    CHECK_ERROR(c, "alpha is 2");
 }
 
 /* q and -q turn alike: near ones are the same whichever was drawn. */
