@@ -9327,6 +9327,33 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     return NULL;
 }
 
+/* A decimal such as "1", ".2" or "1.5e-1" behind s, with a point whatever the locale; *end is where
+   it ends, s when there is none. */
+static double eqnn__lie_decimal(const char *s, const char **end)
+{
+    double value = 0;
+    int digits = 0, shift = 0, power = 0, sign = 1;
+    const char *at = s;
+    *end = s;
+    for (int point = 0; isdigit((unsigned char)*at) || (*at == '.' && !point); at++) {
+        if (*at == '.') { point = 1; continue; }
+        value = 10 * value + (*at - '0');
+        digits++;
+        shift += point;
+    }
+    if (!digits) return 0;
+    *end = at;
+    if (*at == 'e' || *at == 'E') {
+        const char *e = at + 1;
+        if (*e == '-' || *e == '+') sign = *e++ == '-' ? -1 : 1;
+        for (; isdigit((unsigned char)*e) && power < 1000; *end = ++e)
+            power = 10 * power + (*e - '0');
+        if (*end == at) power = 0;
+    }
+    power = sign * power - shift;
+    return power < 0 ? value / pow(10, -power) : value * pow(10, power);
+}
+
 /* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point
    or a slash in it ("Rx(.1)", "RxSQ(1/3)"). */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
@@ -9338,10 +9365,10 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
     if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
     size_t n = (size_t)(open - name);
     if (!isdigit((unsigned char)open[-1]) && !strpbrk(open, "./")) return eqnn_lie_make(c, name);
-    char *end;
-    double value = strtod(open + 1, &end);
+    const char *end;
+    double value = eqnn__lie_decimal(open + 1, &end);
     if (end != open + 1) *alpha = value;
-    if (end != open + 1 && *end == '/') *alpha /= strtod(end + 1, &end);
+    if (end != open + 1 && *end == '/') *alpha /= eqnn__lie_decimal(end + 1, &end);
     if (strcmp(end, ")") || !(*alpha >= 0 && *alpha <= 1)) {
         eqnn_fail(c, "lie group \"%s\": alpha is a number from 0 to 1", name);
         return NULL;
