@@ -292,8 +292,9 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
 /* The whole network from columns that are in's to columns that are out's, both in their own order;
    g says what hidden layers are made of (NULL with .hidden): where in and out are of factors of the
    product g, of those that occur. What no equivariant map takes to the hidden layers, or from them
-   to out, is an error: it would be ignored, or constant. Names: network.0.linear ...,
-   network.3. */
+   to out, is an error: it would be ignored, or constant. So is a type of out that stays zero
+   because the hidden layers hold too little of what products make (of O(3), 3*V -> P needs V**4
+   beside V**3): the first call tries it. Names: network.0.linear ..., network.3. */
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts);
@@ -1305,6 +1306,7 @@ typedef struct eqnn__groups {
     struct eqnn__rep_maps *maps;
     struct eqnn__rep_products *products;
     struct eqnn__rep_gate *gates;
+    struct eqnn__emlp_seen *emlp; /* networks that were tried */
     eqnn_basis_opts opts;
     const char *path; /* of the file of bases, or NULL */
     struct eqnn_lie *lie;
@@ -1329,8 +1331,8 @@ static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
     return 0;
 }
 
-/* n things of the heap, zeroed; eqnn__drop gives them back. Sizes are whole units of alignment: in a
-   caller's buffer, where only the topmost piece can be freed, a gap would keep those below it. */
+/* n things of the heap, zeroed; eqnn__drop gives them back. Sizes are whole units of alignment: in
+   a caller's buffer, where only the topmost piece can be freed, a gap would keep those below it. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
@@ -5230,8 +5232,9 @@ static void eqnn__gram(const eqnn__part *p, size_t vectors, const double *x, dou
 
 /* The last word on every basis: x = sum of xi_q Q_q with random xi must be left alone by every
    generator, and Q x must give xi back. One wrong row would show in x; chance alone does not hide
-   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. A discrete
-   generator is judged as it is: scaled, h x - x would be small for any x when h is large. */
+   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. A
+   discrete generator is judged as it is: scaled, h x - x would be small for any x when h is
+   large. */
 static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tolerance)
 {
     const eqnn__scrap *mark = p->w->top;
@@ -6859,8 +6862,8 @@ static void eqnn__block_top(eqnn__block *b)
 
 /* One block, from random vectors until it is sorted out: how many of its vectors are fixed. A Ritz
    value with a residual much smaller than itself has an eigenvalue near it, so it is not zero; this
-   must hold twice in a row for the smallest that is not fixed. It says nothing of fixed vectors that
-   the block has no room for: when an eigenvalue is so small that the filter lets it pass, its
+   must hold twice in a row for the smallest that is not fixed. It says nothing of fixed vectors
+   that the block has no room for: when an eigenvalue is so small that the filter lets it pass, its
    vector can take the place of a fixed one. They turn up in the next block. -1: never. */
 static int eqnn__block_run(eqnn__block *b)
 {
@@ -8263,6 +8266,99 @@ static int eqnn__emlp_reaches(eqnn_ctx *c, const eqnn_label *in, const eqnn_labe
     return m && !c->failed;
 }
 
+/* The largest entry of the equivariant maps of row h [cols] to block t of out, any weights; it
+   stops at the first above enough. Q: the maps of a pair, columns [dt ds, rank]. */
+static double eqnn__emlp_largest(const eqnn__rep_maps *m, int t, const eqnn_real *h, double enough)
+{
+    double largest = 0;
+    for (int b = 0; b < m->in->blocks; b++) {
+        const eqnn__rep_pair *p = &m->pair[t * m->in->blocks + b];
+        const eqnn_block *s = &m->in->block[b];
+        const eqnn_real *Q = p->rank ? eqnn_data(p->Q) : NULL;
+        size_t ds = (size_t)s->type->dim, dt = (size_t)m->out->block[t].type->dim;
+        size_t rank = (size_t)p->rank, copies = (size_t)s->copies;
+        for (size_t z = 0; Q && z < dt * copies * rank && largest <= enough; z++) {
+            size_t i = z / rank / copies, u = z / rank % copies, k = z % rank;
+            double sum = 0;
+            for (size_t j = 0; j < ds; j++)
+                sum += (double)Q[(i * ds + j) * rank + k] *
+                       (double)h[(size_t)s->start + j * copies + u];
+            if (!(fabs(sum) <= largest)) largest = fabs(sum);
+        }
+    }
+    return largest;
+}
+
+/* Products make what linear maps alone do not reach, but not all of it: from V they make V V**2 in
+   V**3, whose determinant is zero. So one generic row goes through the hidden layers: what is of
+   the size of rounding errors in all maps from there (of label at) to a type of out is so whatever
+   the weights of the last map. */
+static int eqnn__emlp_alive(eqnn_tensor *h, const eqnn_label *at, const eqnn_label *out)
+{
+    eqnn_ctx *c = h->ctx;
+    const eqnn__rep_maps *m = eqnn__rep_maps_find(c, at, out);
+    const eqnn_real *v = m ? eqnn_data(h) : NULL;
+    double size = 0, tiny = sizeof *v == 8 ? 1e-13 : 3e-7;
+    for (int i = 0; v && i < h->cols; i++)
+        if (!(fabs((double)v[i]) <= size)) size = fabs((double)v[i]);
+    if (!(size > 0) || !(size < HUGE_VAL)) return !c->failed; /* weights that say nothing */
+    for (int t = 0; t < out->blocks && !c->failed; t++) {
+        if (eqnn__emlp_largest(m, t, v, tiny * size) > tiny * size) continue;
+        eqnn__fail(c, "emlp: %.200s of the output would be zero for any input: products of these "
+                      "hidden layers do not lead there; raise .channels, or give .hidden "
+                      "representations of higher ranks, as V**4", out->block[t].type->name);
+    }
+    return !c->failed;
+}
+
+/* Hidden layers one after the other; at: the last one's label. */
+static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o, int layers,
+                                      const eqnn_label **at)
+{
+    for (int i = 0; i < layers; i++) {
+        if (o->hiddens) *at = eqnn_rep_label(o->hiddens[i]);
+        x = x ? eqnn_emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
+    }
+    return x;
+}
+
+/* Networks that were tried, by scope and sizes. */
+typedef struct eqnn__emlp_seen {
+    uint64_t key;
+    struct eqnn__emlp_seen *next;
+} eqnn__emlp_seen;
+
+/* Once for each network, right after its first call has made the weights; nothing of it stays, and
+   no random numbers of the context are used. Not inside of a rule or a block with a tape of its
+   own. The row is large, so that products of many factors stand out. */
+static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *at,
+                          const eqnn_label *out, const eqnn_emlp_opts *o, int layers)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
+    key = eqnn__hash(key, out->name, strlen(out->name));
+    key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
+    key = eqnn__hash_int(key, 2 * layers + o->no_bilinear);
+    if (c->own_tape || c->in_rule || c->recycler) return 1;
+    for (eqnn__emlp_seen *k = all->emlp; k; k = k->next)
+        if (k->key == key) return 1;
+    eqnn__emlp_seen *k = (eqnn__emlp_seen *)eqnn__keep_alloc(c, sizeof *k);
+    eqnn_mark mark = eqnn_mark_make(c);
+    int recording = eqnn_recording(c, 0);
+    double *v = (double *)eqnn__temp(c, (size_t)in->cols, sizeof *v);
+    for (int i = 0; v && i < in->cols; i++) v[i] = 8 * eqnn__generic(&seed);
+    eqnn_tensor *x = k && v ? eqnn_as(eqnn_from_double(c, 1, in->cols, v), in) : NULL;
+    x = eqnn__emlp_blocks(x, o, layers, &at);
+    int good = x && eqnn__emlp_alive(x, at, out);
+    eqnn_recording(c, recording);
+    eqnn_rewind(mark, NULL);
+    if (!good) return 0;
+    k->key = key;
+    k->next = all->emlp;
+    all->emlp = k;
+    return 1;
+}
+
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts)
@@ -8286,13 +8382,14 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
     x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
-    for (int i = 0; i < layers; i++) {
-        if (o.hiddens) at = eqnn_rep_label(o.hiddens[i]);
-        x = eqnn_emlp_block(x, eqnn_format(c, "network.%d", i), at, &o);
-    }
+    const eqnn_label *first = at;
+    x = eqnn__emlp_blocks(x, &o, layers, &at);
     if (x && !eqnn__emlp_reaches(c, at, eqnn_rep_label(out), 1)) return NULL;
     x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
-    return eqnn_leave(eqnn_to_rep(x, out));
+    x = eqnn_to_rep(x, out);
+    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o, layers))
+        return NULL;
+    return eqnn_leave(x);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -437,7 +437,8 @@ TEST(iteration_misses_no_fixed_vector)
     }
     for (int k = 0; k < 100; k++) {
         memset(h, 0, sizeof h);
-        for (int i = 0; i < N; i++) h[i * N + i] = i < FIXED ? 1 : i > FIXED ? -1 : 0.95 - 0.002 * k;
+        for (int i = 0; i < N; i++)
+            h[i * N + i] = i < FIXED ? 1 : i > FIXED ? -1 : 0.95 - 0.002 * k;
         o.dim = N;
         const eqnn_group *g = eqnn_group_of(c, eqnn_format(c, "diagonal%d", k), &o);
         wrong += eqnn_basis_dim(eqnn_rep_vector(g)) != FIXED;

@@ -480,4 +480,43 @@ TEST(representations_leak_no_memory)
     check_buffer(representations);
 }
 
+/* Networks whose hidden layers have maps to the output, but never what these would take there: the
+   determinant of three vectors is not in the V**3 that products of V and V**2 make. */
+TEST(networks_that_would_be_zero)
+{
+    static const struct { const char *group, *in, *out; int dead, alive; } k[] = {
+        { "O(3)", "3*V", "P", 384, 600 },
+        { "O(3)", "2*V", "P*V", 90, 128 },
+        { "SO(2)", "psi(1)+psi(2)", "psi(3)", 50, 90 },
+        { "SO(2)", "V", "psi(4)", 128, 200 },
+        { "O(3)", "3*V", "V + P", 200, 600 },
+        { "SO(3)", "2*V", "V", 0, 30 },
+    };
+    for (int i = 0; i < 6; i++)
+        for (int dead = 0; dead < 2; dead++) {
+            eqnn_ctx *c = test_context();
+            const eqnn_group *g = eqnn_group_make(c, k[i].group);
+            const eqnn_rep *in = eqnn_rep_make(c, k[i].in, g), *out = eqnn_rep_make(c, k[i].out, g);
+            eqnn_emlp_opts o;
+            memset(&o, 0, sizeof o);
+            o.channels = dead ? k[i].dead : k[i].alive;
+            if (!o.channels) continue;
+            eqnn_tensor *x = test_normal(c, 3, eqnn_rep_size(in));
+            CHECK((eqnn_emlp(x, "net", in, out, g, &o) == NULL) == dead);
+            if (dead) CHECK_ERROR(c, "of the output would be zero for any input");
+            else CHECK(eqnn_emlp(x, "net", in, out, g, &o) != NULL); /* tried once only */
+            CHECK_OK(c);
+        }
+    /* the remedy: a hidden representation by way of which V**3 gets a determinant */
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "O(3)");
+    const eqnn_rep *in = eqnn_rep_make(c, "3*V", g), *out = eqnn_rep_make(c, "P", g);
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    o.hidden = eqnn_rep_make(c, "20 + 8*V + 4*V**2 + 2*V**3 + V**4", g);
+    eqnn_tensor *y = eqnn_emlp(test_normal(c, 3, 9), "net", in, out, NULL, &o);
+    CHECK(y && fabs(eqnn_at(y, 0, 0)) > 1e-7);
+    CHECK_OK(c);
+}
+
 TEST_MAIN
