@@ -8306,7 +8306,8 @@ static int eqnn__emlp_alive(eqnn_tensor *h, const eqnn_label *at, const eqnn_lab
         if (eqnn__emlp_largest(m, t, v, tiny * size) > tiny * size) continue;
         eqnn__fail(c, "emlp: %.200s of the output would be zero for any input: products of these "
                       "hidden layers do not lead there; raise .channels, or give .hidden "
-                      "representations of higher ranks, as V**4", out->block[t].type->name);
+                      "representations of higher ranks, as V**4, unless the symmetry forbids any "
+                      "answer but zero", out->block[t].type->name);
     }
     return !c->failed;
 }
