@@ -1775,14 +1775,13 @@ static int eqnn__qm9_line(eqnn__qm9_text *t)
 }
 
 /* A number with a point, whatever the locale: digits into a whole number, a power of ten beside it.
-   The files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod or
-   its neighbour, and the same on every machine. */
-static double eqnn__qm9_number(eqnn__qm9_text *t)
+   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod
+   or its neighbour, and the same on every machine. *end: behind it, or s where none stands. */
+static double eqnn__decimal(const char *s, const char **end)
 {
-    char word[64], *w = word;
+    const char *w = s;
     uint64_t digits = 0;
     int power = 0, seen = 0, point = 0, given = 0, sign = 1;
-    if (!eqnn__qm9_word(t, word)) t->wrong = "a line ends before its numbers do";
     double minus = *w == '-' ? -1 : 1;
     if (*w == '-' || *w == '+') w++;
     for (; (*w >= '0' && *w <= '9') || (*w == '.' && !point); w++) {
@@ -1797,18 +1796,28 @@ static double eqnn__qm9_number(eqnn__qm9_text *t)
         w += *w == '*' ? 2 : 1;
         if (*w == '-') sign = -1;
         if (*w == '-' || *w == '+') w++;
-        seen = seen && *w;
+        seen = seen && *w >= '0' && *w <= '9';
         for (; *w >= '0' && *w <= '9'; w++) given = given < 1000 ? 10 * given + (*w - '0') : given;
     }
     power += sign * given;
-    if (!seen || *w) eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
-    if (digits == 0 || power < -400) return 0;
+    *end = seen ? w : s;
+    if (!seen || digits == 0 || power < -400) return 0;
     double v = minus * (double)digits;
     for (; power < -22; power += 22) v /= 1e22;
     for (; power > 22; power -= 22) v *= 1e22;
     double scale = 1; /* powers of ten up to 22 are exact */
     for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
-    v = power < 0 ? v / scale : v * scale;
+    return power < 0 ? v / scale : v * scale;
+}
+
+static double eqnn__qm9_number(eqnn__qm9_text *t)
+{
+    char word[64];
+    const char *end;
+    if (!eqnn__qm9_word(t, word)) t->wrong = "a line ends before its numbers do";
+    double v = eqnn__decimal(word, &end);
+    if (end == word || *end)
+        eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
     if (!isfinite(v)) eqnn__qm9_wrong(t, "a number is too large", word);
     return v;
 }
@@ -4748,9 +4757,9 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high)
 EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
 {
     const char *text = eqnn_args_text(a, name);
-    char *end;
-    double v = strtod(text, &end);
-    if (end != text && *end == '/' && end[1]) v /= strtod(end + 1, &end);
+    const char *end;
+    double v = eqnn__decimal(text, &end);
+    if (end != text && *end == '/' && end[1]) v /= eqnn__decimal(end + 1, &end);
     if (end == text || *end || !isfinite(v)) {
         eqnn__args_fail(a, "option --%s: '%s' is not a number", name, text);
         return 0;
@@ -5633,11 +5642,11 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
 /* The number in cell k of a line; 0 when there is none. */
 static int eqnn__csv_cell(const char *line, int k, double *value)
 {
-    char *end;
+    const char *end;
     for (; line && k > 0; k--)
         if ((line = strchr(line, ',')) != NULL) line++;
     if (!line) return 0;
-    *value = strtod(line, &end);
+    *value = eqnn__decimal(line, &end);
     return end != line && (!*end || strchr(",\r\n", *end)) && isfinite(*value);
 }
 

@@ -292,8 +292,9 @@ EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eq
 /* The whole network from columns that are in's to columns that are out's, both in their own order;
    g says what hidden layers are made of (NULL with .hidden): where in and out are of factors of the
    product g, of those that occur. What no equivariant map takes to the hidden layers, or from them
-   to out, is an error: it would be ignored, or constant. Names: network.0.linear ...,
-   network.3. */
+   to out, is an error: it would be ignored, or constant. So is a type of out that stays zero
+   because the hidden layers hold too little of what products make (of O(3), 3*V -> P needs V**4
+   beside V**3): the first call tries it. Names: network.0.linear ..., network.3. */
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts);
@@ -317,7 +318,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
        SO(3)            w (axis * angle)     quaternion w x y z     r
        SE(3)            w, u                 quaternion, shift      -
        RxSQ             log r, log s         log r, log s           -      of x = r s, y = r / s
-       SQ               log s                log s                  log r  (positive coordinates)
+       SQ               log s                log s                  log r
        SE(2)_canonical(n)  x, y, k           k, shift               -      turns by 2 pi k / n
 
    Angles are radians in (-pi, pi]; in the plane those within rounding (1e-11, float 1e-5) of -pi
@@ -325,7 +326,8 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
    invariant numbers (no label). All is recorded in operations, so that gradients of any order flow;
    at the identity, at angle pi and at coincident points all are finite. Where a direction has no
    value, at the origin of SO(2), Rx, RxSO(2) and SO(3), it is that of the x axis, with gradient 0;
-   1e-15 is the smallest length of which a logarithm is taken.
+   1e-15 is the smallest length of which a logarithm is taken. RxSQ and SQ act on points of positive
+   coordinates only: others are lifted as if they were 1e-15, which says nothing of where they are.
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn_lie eqnn_lie;
@@ -415,7 +417,8 @@ EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_ten
    are apart: |q - p|, of SO(2) |r - r'| / (r + r' + 1e-3), of Rx the angle between. */
 EQNN_API eqnn_tensor *eqnn_lie_distance(const eqnn_lie *g, eqnn_tensor *pairs, double alpha);
 
-/* The neighbours of lifted points by that distance, themselves included. */
+/* The neighbours of lifted points by that distance, themselves included. Without .radius, .nearest
+   and .fill all are neighbours, whatever the distance: SE(2)_canonical has none. */
 typedef struct eqnn_lie_graph_opts {
     double radius;      /* only nearer ones; default no limit                                    */
     int nearest;        /* only so many of the nearest (equal ones by index); default all        */
@@ -1303,6 +1306,7 @@ typedef struct eqnn__groups {
     struct eqnn__rep_maps *maps;
     struct eqnn__rep_products *products;
     struct eqnn__rep_gate *gates;
+    struct eqnn__emlp_seen *emlp; /* networks that were tried */
     eqnn_basis_opts opts;
     const char *path; /* of the file of bases, or NULL */
     struct eqnn_lie *lie;
@@ -1318,18 +1322,28 @@ static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
     return c->groups;
 }
 
-/* n things of the heap, zeroed; eqnn__drop gives them back. */
+/* A context keeps what it finds out of its groups: those of another one, which may be gone or at
+   work on another thread, are refused. NULL is no group. */
+static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
+{
+    if (!g || g->ctx == c) return 1;
+    eqnn__fail(c, "%s: the group belongs to another context; make it in this one", op);
+    return 0;
+}
+
+/* n things of the heap, zeroed; eqnn__drop gives them back. Sizes are whole units of alignment: in
+   a caller's buffer, where only the topmost piece can be freed, a gap would keep those below it. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
-    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
+    void *p = eqnn__heap(c, NULL, 0, eqnn__round(n * size + 1));
     if (p) memset(p, 0, n * size + 1);
     return p;
 }
 
 static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
 {
-    if (p) eqnn__heap(c, p, n * size + 1, 0);
+    if (p) eqnn__heap(c, p, eqnn__round(n * size + 1), 0);
 }
 
 /* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
@@ -2134,6 +2148,7 @@ EQNN_API const eqnn_group *eqnn_group_product(const eqnn_group *a, const eqnn_gr
     eqnn__draft d;
     if (!a || !b || a->ctx->failed) return NULL;
     a->ctx->op = "group_product";
+    if (!eqnn__group_at_home(a->ctx, b, "group_product")) return NULL;
     eqnn__draft_start(&d, a->ctx, eqnn_format(a->ctx, "%sx%s", a->name, b->name));
     double dim = (double)a->dim * b->dim;
     if (dim > 1e5) {
@@ -3375,7 +3390,8 @@ static const eqnn__monomial *eqnn__monomial_sorted(eqnn_ctx *c, const eqnn__atom
 /* --- expressions in the making --- */
 
 /* Terms in any order, their places one after the other: as many as size. A whole number alone is
-   as many scalars, and multiplies. */
+   as many scalars, and multiplies. All is in the step's memory, so that nothing is to be freed when
+   an expression turns out wrong, or in any order when it is right. */
 typedef struct eqnn__sum_of_terms {
     eqnn_ctx *c;
     int number;               /* -1: not a mere number */
@@ -3383,15 +3399,6 @@ typedef struct eqnn__sum_of_terms {
     const eqnn__monomial **type;
     int *place;
 } eqnn__expr;
-
-static void eqnn__expr_free(eqnn__expr *e)
-{
-    if (e->c) {
-        eqnn__drop(e->c, e->place, (size_t)e->size, sizeof *e->place);
-        eqnn__drop(e->c, (void *)e->type, (size_t)e->terms, sizeof *e->type);
-    }
-    memset(e, 0, sizeof *e);
-}
 
 #define EQNN__COLUMNS 1e8
 static int eqnn__expr_open(eqnn_ctx *c, eqnn__expr *e, double size, double terms)
@@ -3406,8 +3413,8 @@ static int eqnn__expr_open(eqnn_ctx *c, eqnn__expr *e, double size, double terms
     e->c = c;
     e->size = (int)size;
     e->terms = (int)terms;
-    e->type = (const eqnn__monomial **)eqnn__take(c, (size_t)terms, sizeof *e->type);
-    e->place = (int *)eqnn__take(c, (size_t)size, sizeof *e->place);
+    e->type = (const eqnn__monomial **)eqnn__temp(c, (size_t)terms, sizeof *e->type);
+    e->place = (int *)eqnn__temp(c, (size_t)size, sizeof *e->place);
     return e->type && e->place;
 }
 
@@ -3439,7 +3446,7 @@ static void eqnn__expr_paste(eqnn__expr *e, const eqnn__expr *a, int t, int at)
     for (int i = 0; i < a->size; i++) e->place[at + i] = a->place[i] + at;
 }
 
-/* n copies side by side, or all of the list. The operands are freed by the caller. */
+/* One behind the other. */
 static int eqnn__expr_add(const eqnn__expr *a, const eqnn__expr *b, eqnn__expr *e)
 {
     if (!eqnn__expr_open(a->c, e, (double)a->size + b->size, (double)a->terms + b->terms)) return 0;
@@ -3512,7 +3519,7 @@ static int eqnn__expr_dual(const eqnn__expr *a, eqnn__expr *e)
     return 1;
 }
 
-/* a becomes a b, or another operation of the two; b is freed. */
+/* a becomes a b, or another operation of the two. */
 enum { EQNN__EXPR_ADD, EQNN__EXPR_MULTIPLY, EQNN__EXPR_MAP, EQNN__EXPR_MAP_BACK };
 static int eqnn__expr_combine(int operation, eqnn__expr *a, eqnn__expr *b)
 {
@@ -3535,9 +3542,6 @@ static int eqnn__expr_combine(int operation, eqnn__expr *a, eqnn__expr *b)
         a->number = -1;
         good = good && eqnn__expr_multiply(a, &dual, &e);
     }
-    eqnn__expr_free(&dual);
-    eqnn__expr_free(b);
-    eqnn__expr_free(a);
     *a = e;
     return good;
 }
@@ -3557,12 +3561,10 @@ static int eqnn__expr_power(eqnn__expr *a, int n)
     if (number < 0) e.number = -1;
     for (int i = 0; good && i < n; i++) {
         good = eqnn__expr_multiply(&e, a, &next);
-        eqnn__expr_free(&e);
         e = next;
         if (number == 0 || number == 1 || e.size == 0) break;
         if (number < 0 && a->size == 1 && a->terms == 1 && a->type[0]->factors == 0) break;
     }
-    eqnn__expr_free(a);
     *a = e;
     return good;
 }
@@ -3666,7 +3668,7 @@ static const eqnn_rep *eqnn__rep_keep(const eqnn_rep *r, const char *name, const
     return all->rep = k;
 }
 
-/* Frees e. open: the group that V in the name belongs to, NULL when the name says it all. */
+/* open: the group that V in the name belongs to, NULL when the name says it all. */
 static const eqnn_rep *eqnn__rep_of(eqnn__expr *e, const char *name, const eqnn_group *open)
 {
     eqnn_rep r;
@@ -3679,7 +3681,6 @@ static const eqnn_rep *eqnn__rep_of(eqnn__expr *e, const char *name, const eqnn_
         result = eqnn__rep_keep(&r, name, open);
     eqnn__drop(c, place, (size_t)e->size, sizeof *place);
     eqnn__drop(c, term, (size_t)e->terms, sizeof *term);
-    eqnn__expr_free(e);
     return result;
 }
 
@@ -3747,8 +3748,6 @@ static int eqnn__expr_tensor(eqnn__expr *e, const eqnn_group *g, int p, int q)
         good = eqnn__expr_multiply(&v, &w, &pair);
         *e = pair;
     }
-    eqnn__expr_free(&v);
-    eqnn__expr_free(&w);
     return good;
 }
 
@@ -3866,7 +3865,6 @@ static int eqnn__read_factor(eqnn__reader *r, eqnn__expr *e)
     while (good && eqnn__accept(r, ".T")) {
         eqnn__expr dual;
         good = eqnn__expr_dual(e, &dual);
-        eqnn__expr_free(e);
         *e = dual;
     }
     if (good && eqnn__accept(r, "**")) {
@@ -3887,7 +3885,6 @@ static int eqnn__read_product(eqnn__reader *r, eqnn__expr *e)
         else if (!number || (!isalpha((unsigned char)*r->at) && *r->at != '(')) return 1; /* 2V */
         good = eqnn__read_factor(r, &b);
         if (good) good = eqnn__expr_combine(EQNN__EXPR_MULTIPLY, e, &b);
-        else eqnn__expr_free(&b);
     }
     return 0;
 }
@@ -3899,7 +3896,6 @@ static int eqnn__read_sum(eqnn__reader *r, eqnn__expr *e)
     while (good && eqnn__accept(r, "+")) {
         good = eqnn__read_product(r, &b);
         if (good) good = eqnn__expr_combine(EQNN__EXPR_ADD, e, &b);
-        else eqnn__expr_free(&b);
     }
     return good;
 }
@@ -3911,7 +3907,6 @@ static int eqnn__read_map(eqnn__reader *r, eqnn__expr *e)
     while (good && ((forth = eqnn__accept(r, ">>")) != 0 || eqnn__accept(r, "<<"))) {
         good = eqnn__read_sum(r, &b);
         if (good) good = eqnn__expr_combine(forth ? EQNN__EXPR_MAP : EQNN__EXPR_MAP_BACK, e, &b);
-        else eqnn__expr_free(&b);
     }
     return good;
 }
@@ -3922,6 +3917,7 @@ EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn
     eqnn__expr e;
     if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
     c->op = "rep";
+    if (!eqnn__group_at_home(c, g, "rep")) return NULL;
     eqnn__reader_start(&r, c, "rep", text ? text : "");
     r.group = g;
     int good = eqnn__read_map(&r, &e);
@@ -3931,7 +3927,6 @@ EQNN_API const eqnn_rep *eqnn_rep_make(eqnn_ctx *c, const char *text, const eqnn
         good = 0;
     }
     if (good) return eqnn__rep_of(&e, r.text, r.used ? g : NULL);
-    eqnn__expr_free(&e);
     eqnn__reader_blame(&r);
     return NULL;
 }
@@ -3994,8 +3989,6 @@ static const eqnn_rep *eqnn__rep_two(const eqnn_rep *a, const eqnn_rep *b, int o
     int good = eqnn__expr_from(a, &x) && eqnn__expr_from(b, &y) &&
                eqnn__expr_combine(operation, &x, &y);
     if (good) return eqnn__rep_of(&x, name, open);
-    eqnn__expr_free(&x);
-    eqnn__expr_free(&y);
     return NULL;
 }
 
@@ -4040,7 +4033,6 @@ EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q)
             g->ctx, "rep: T(%d,%d): from 0 to %d factors are possible", p, q, EQNN__FACTORS);
     if (eqnn__expr_tensor(&e, g, p, q))
         return eqnn__rep_of(&e, eqnn_format(g->ctx, "T(%d,%d)", p, q), g);
-    eqnn__expr_free(&e);
     return NULL;
 }
 
@@ -4066,11 +4058,9 @@ static const eqnn_rep *eqnn__rep_one(const eqnn_rep *a, int operation, int n)
     else if (good) {
         good = operation == EQNN__EXPR_DUAL ? eqnn__expr_dual(&x, &y)
                                             : eqnn__expr_copies(n, &x, &y);
-        eqnn__expr_free(&x);
         x = y;
     }
     if (good) return eqnn__rep_of(&x, name, a->open);
-    eqnn__expr_free(&x);
     return NULL;
 }
 
@@ -4703,20 +4693,25 @@ static int eqnn__rep_columns(eqnn_rep *r)
     return r->to != NULL;
 }
 
+/* NULL is no representation. */
+static int eqnn__rep_at_home(eqnn_ctx *c, const eqnn_rep *r, const char *op)
+{
+    if (!r || r->ctx == c) return 1;
+    eqnn__fail(c, "%s: the representation belongs to another context; make it in this one", op);
+    return 0;
+}
+
 /* r's label when x can be converted. */
 static const eqnn_label *eqnn__rep_fits(const eqnn_tensor *x, const eqnn_rep *r, const char *op)
 {
     if (!r) { eqnn__fail(x->ctx, "%s: the representation is missing (NULL)", op); return NULL; }
+    if (!eqnn__rep_at_home(x->ctx, r, op)) return NULL;
     if (x->cols != r->size) {
         eqnn__fail(x->ctx, "%s: [%d,%d] is no %.200s, which has %d columns", op, x->rows, x->cols,
                    r->name, r->size);
         return NULL;
     }
-    if (!eqnn_rep_label(r) || !eqnn__rep_columns((eqnn_rep *)r)) {
-        if (r->ctx != x->ctx) eqnn__fail(x->ctx, "%s: %s", op, eqnn_error(r->ctx));
-        return NULL;
-    }
-    return r->label;
+    return eqnn_rep_label(r) && eqnn__rep_columns((eqnn_rep *)r) ? r->label : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_from_rep(eqnn_tensor *x, const eqnn_rep *r)
@@ -4975,6 +4970,8 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int
     if (n < 1) return NULL;
     eqnn_ctx *c = groups[0]->ctx;
     c->op = "rep_uniform";
+    for (int i = 1; i < n; i++)
+        if (!eqnn__group_at_home(c, groups[i], "rep_uniform")) return NULL;
     if (channels < 0 || n > EQNN__MIXED)
         return (const eqnn_rep *)(void *)eqnn__fail(
             c, "rep_uniform: %d channels of %d groups make no sense", channels, n);
@@ -5235,7 +5232,9 @@ static void eqnn__gram(const eqnn__part *p, size_t vectors, const double *x, dou
 
 /* The last word on every basis: x = sum of xi_q Q_q with random xi must be left alone by every
    generator, and Q x must give xi back. One wrong row would show in x; chance alone does not hide
-   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. */
+   it (R. Freivalds 1977). That costs two passes over Q instead of one for each generator. A
+   discrete generator is judged as it is: scaled, h x - x would be small for any x when h is
+   large. */
 static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tolerance)
 {
     const eqnn__scrap *mark = p->w->top;
@@ -5257,8 +5256,9 @@ static int eqnn__basis_holds(eqnn__part *p, const eqnn__found *found, double tol
     }
     for (int k = 0; k < p->generators; k++) {
         eqnn__constraint(p, k, 0, 1, x, x + row, x + 2 * row);
+        double unit = k < p->lie ? 1 : 1 / p->scale[k];
         for (size_t i = 0; i < row; i++)
-            if (!(fabs(x[row + i]) <= worst)) worst = fabs(x[row + i]);
+            if (!(unit * fabs(x[row + i]) <= worst)) worst = unit * fabs(x[row + i]);
     }
     eqnn__space_back(p->w, mark);
     return rank == 0 || worst <= tolerance * sqrt(size);
@@ -6591,58 +6591,92 @@ static int eqnn__cholesky_null(eqnn__space *w, size_t N, size_t rank, const int 
     return 1;
 }
 
-/* C times one row, all generators one below the other: y[generators][N]. Returns the largest
-   entry. */
+/* C times one row, all generators one below the other: y[generators][N], those of discrete ones
+   without their scale, as eqnn__basis_holds judges them. Returns the largest entry. */
 static double eqnn__constraints_of(const eqnn__part *p, size_t N, const double *row, double *y,
                                    double *t)
 {
     double worst = 0;
-    for (int k = 0; k < p->generators; k++) {
-        eqnn__constraint(p, k, 0, 1, row, y + (size_t)k * N, t);
-        for (size_t i = 0; i < N; i++)
-            if (!(fabs(y[(size_t)k * N + i]) <= worst)) worst = fabs(y[(size_t)k * N + i]);
+    for (int k = 0; k < p->generators; k++, y += N) {
+        eqnn__constraint(p, k, 0, 1, row, y, t);
+        for (size_t i = 0; i < N; i++) {
+            if (k >= p->lie) y[i] /= p->scale[k];
+            if (!(fabs(y[i]) <= worst)) worst = fabs(y[i]);
+        }
     }
     return worst;
 }
 
+/* Turns a and b, both of n numbers, in their plane by the angle with this cosine and sine. */
+static void eqnn__turn_rows(size_t n, double cosine, double sine, double *a, double *b)
+{
+    for (size_t i = 0; i < n; i++) {
+        double x = a[i];
+        a[i] = cosine * x - sine * b[i];
+        b[i] = sine * x + cosine * b[i];
+    }
+}
+
+/* Turns rows of y[r][n] until every two are orthogonal, and x[r][N] along with them: their lengths
+   are then the singular values (one-sided Jacobi rotations, M. R. Hestenes 1958,
+   doi:10.1137/0106005). Small ones keep their digits, which they would lose in y y^T. */
+static void eqnn__jacobi_rows(size_t r, size_t n, double *y, size_t N, double *x)
+{
+    for (int sweep = 0, turned = 1; turned && sweep < 40; sweep++) {
+        turned = 0;
+        for (size_t a = 0; a < r; a++)
+            for (size_t b = a + 1; b < r; b++) {
+                double *u = y + a * n, *v = y + b * n, uu = 0, vv = 0, uv = 0;
+                for (size_t i = 0; i < n; i++)
+                    uu += u[i] * u[i], vv += v[i] * v[i], uv += u[i] * v[i];
+                if (!(fabs(uv) > 1e-15 * sqrt(uu) * sqrt(vv))) continue;
+                double zeta = (vv - uu) / (2 * uv);
+                double tangent = (zeta < 0 ? -1 : 1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+                double cosine = 1 / sqrt(1 + tangent * tangent);
+                eqnn__turn_rows(n, cosine, cosine * tangent, u, v);
+                eqnn__turn_rows(N, cosine, cosine * tangent, x + a * N, x + b * N);
+                turned = 1;
+            }
+    }
+}
+
 /* G is made of squares, which hide singular values of C below 1e-6 or so: the candidates
    (orthonormal rows) are looked at again by C itself. If any is not fixed, those combinations are
-   kept whose singular values are below the gap. Returns how many; -1: no memory, or not finite. */
-static int eqnn__refine(eqnn__part *p, size_t N, int count, double *rows)
+   kept whose singular values are below the gap. Large discrete generators multiply the rounding
+   errors of candidates, here a share `error` of what they multiply: when the singular value of a
+   vector that is left out could be that alone, the answer is 0, not known. Else 1 and *count has
+   changed; -1: no memory. */
+static int eqnn__refine(eqnn__part *p, size_t N, int *count, double *rows, double error)
 {
-    size_t r = (size_t)count, tall = (size_t)p->generators * N;
+    size_t r = (size_t)*count, tall = (size_t)p->generators * N;
     double *t = eqnn__space_doubles(p->w, N, 1), *one = eqnn__space_doubles(p->w, tall + 1, 1);
-    double worst = 0, gap = eqnn__basis_opts_of(p->ctx).gap;
+    double worst = 0, gap = eqnn__basis_opts_of(p->ctx).gap, large = 1;
     if (!t || !one) return -1;
     for (size_t q = 0; q < r; q++) {
         double entry = eqnn__constraints_of(p, N, rows + q * N, one, t);
         if (!(entry <= worst)) worst = entry;
     }
-    if (worst < 1e-11) return count;
-    double *y = eqnn__space_doubles(p->w, r, tall), *e = eqnn__space_doubles(p->w, r, 1);
-    double *old = eqnn__space_doubles(p->w, r, N);
-    eqnn__z *A = (eqnn__z *)eqnn__space_take(p->w, 2 * r * r, sizeof *A), *X = A + r * r;
-    int kept = 0;
-    if (!y || !e || !old || !A) return -1;
+    if (worst < 1e-11) return 1;
+    if (!(worst < 1e150)) return 0;
+    double *y = eqnn__space_doubles(p->w, r, tall);
+    if (!y) return -1;
+    for (int k = p->lie; k < p->generators; k++)
+        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
     for (size_t q = 0; q < r; q++) eqnn__constraints_of(p, N, rows + q * N, y + q * tall, t);
-    for (size_t i = 0; i < r * tall; i++) y[i] /= worst; /* squares lose half the digits */
-    for (size_t a = 0; a < r; a++)
-        for (size_t b = 0; b <= a; b++) {
-            for (size_t i = 0; i < tall; i++) A[a * r + b].re += y[a * tall + i] * y[b * tall + i];
-            A[b * r + a] = A[a * r + b];
-        }
-    if (!eqnn__z_eigen(count, A, e, X)) return -1;
-    memcpy(old, rows, r * N * sizeof *old);
-    for (size_t k = 0; k < r; k++) {
-        if (sqrt(fabs(e[k])) * worst > gap) continue;
-        double *to = rows + (size_t)kept++ * N;
-        memset(to, 0, N * sizeof *to);
-        for (size_t q = 0; q < r; q++)
-            for (size_t i = 0; i < N; i++) to[i] += X[q * r + k].re * old[q * N + i];
+    eqnn__jacobi_rows(r, tall, y, N, rows);
+    *count = 0;
+    for (size_t q = 0; q < r; q++) {
+        double square = 0;
+        for (size_t i = 0; i < tall; i++) square += y[q * tall + i] * y[q * tall + i];
+        if (sqrt(square) > gap && sqrt(square) < error * large) return 0;
+        if (sqrt(square) > gap) continue;
+        memmove(rows + (size_t)(*count)++ * N, rows + q * N, N * sizeof *rows);
     }
-    return kept;
+    return 1;
 }
 
+/* When Cholesky's candidates are not precise enough for large discrete generators, a small space is
+   searched as a whole, by C alone: slower, and as precise as its rounding errors allow. */
 static int eqnn__dense(eqnn__part *p, eqnn__found *found)
 {
     size_t N = p->n * (size_t)p->field;
@@ -6654,8 +6688,14 @@ static int eqnn__dense(eqnn__part *p, eqnn__found *found)
     eqnn__basis_progress(p->ctx, p->name, 0.5);
     if (!eqnn__cholesky_null(p->w, N, rank, order, L, G)) return -1;
     if (rank) count = eqnn__orthonormalise(N, count, G, 1e-10);
-    count = eqnn__refine(p, N, count, G);
-    return count < 0 ? -1 : eqnn__rows_found(p, count, G, "dense", found);
+    int known = eqnn__refine(p, N, &count, G, 1e-9);
+    if (known == 0 && N <= 256) {
+        memset(G, 0, N * N * sizeof *G);
+        for (size_t i = 0; i < N; i++) G[i * N + i] = 1;
+        count = (int)N;
+        known = eqnn__refine(p, N, &count, G, 1e-12);
+    }
+    return known <= 0 ? known : eqnn__rows_found(p, count, G, "dense", found);
 }
 
 /* --- any group: Chebyshev-filtered iteration --- */
@@ -6820,10 +6860,11 @@ static void eqnn__block_top(eqnn__block *b)
     b->top = 1.1 * sqrt(most);
 }
 
-/* One block, from random vectors until it is sorted out: how many of its vectors are fixed, the
-   others surely not. A Ritz value with a residual much smaller than itself has an eigenvalue near
-   it, so it is not zero; this must hold twice in a row for the smallest that is not fixed. -1:
-   never. */
+/* One block, from random vectors until it is sorted out: how many of its vectors are fixed. A Ritz
+   value with a residual much smaller than itself has an eigenvalue near it, so it is not zero; this
+   must hold twice in a row for the smallest that is not fixed. It says nothing of fixed vectors
+   that the block has no room for: when an eigenvalue is so small that the filter lets it pass, its
+   vector can take the place of a fixed one. They turn up in the next block. -1: never. */
 static int eqnn__block_run(eqnn__block *b)
 {
     int sure = 0;
@@ -6834,7 +6875,9 @@ static int eqnn__block_run(eqnn__block *b)
         if (!eqnn__block_ritz(b)) return -1;
         while (fixed < b->p && fabs(b->theta[fixed]) + b->residual[fixed] < 1e-12 * b->top) fixed++;
         if (fixed == b->p) return (int)fixed;
-        int clear = b->theta[fixed] > 1e-10 * b->top && b->residual[fixed] < 0.1 * b->theta[fixed];
+        double close = fixed ? 0.1 : 0.03; /* a block without fixed vectors ends the search */
+        int clear =
+            b->theta[fixed] > 1e-10 * b->top && b->residual[fixed] < close * b->theta[fixed];
         sure = clear ? sure + 1 : 0;
         if (sure == 2) return (int)fixed;
         double a = b->theta[b->p - 1];
@@ -6847,9 +6890,10 @@ static int eqnn__block_run(eqnn__block *b)
 }
 
 /* Without matrices, for what is large: blocks of vectors are filtered until fixed ones and others
-   part. When a whole block turns out fixed, another is started beside it: nothing is done twice,
-   and the search ends only with a vector in hand that is not fixed, or when all are, so no part of
-   the space is missed. */
+   part. After each another is started beside the fixed vectors so far: nothing is done twice, and
+   the search ends only when such a block, drawn at random, contributes none, or when all of the
+   space is fixed. Fixed vectors that an earlier block left out cannot hide from it: they are
+   filtered out of all else, whose share falls by up to 1e6 at every step. */
 static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
 {
     eqnn__block b;
@@ -6871,7 +6915,7 @@ static int eqnn__krylov(eqnn__part *p, eqnn__found *found)
     for (size_t i = 0; i < all; i++) b.x[i] = eqnn__generic(&b.seed);
     eqnn__block_top(&b);
     if (b.top < 1e-24) b.top = 1; /* constraints of rounding errors: everything is fixed */
-    for (size_t fixed = b.p; fixed == b.p && b.found < b.N;) {
+    for (size_t fixed = b.p; fixed > 0 && b.found < b.N;) {
         if (b.p > b.N - b.found) b.p = b.N - b.found;
         int count = eqnn__block_run(&b);
         if (p->ctx->failed) return -1;
@@ -6897,6 +6941,21 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
     return p->ctx->failed ? -1 : good;
 }
 
+/* No method has the answer. Where discrete generators are large, that is why. */
+static void eqnn__part_unsolved(eqnn__part *p, const char *why)
+{
+    double large = 1;
+    for (int k = p->lie; p->scale && k < p->generators; k++)
+        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
+    if (large < 100) large = 0;
+    eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
+               p->group->name, (int)p->n, p->generators,
+               large > 0 ? eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
+                                               "errors there by %.0e; use one nearer to orthogonal",
+                                       why, large)
+                         : why);
+}
+
 /* The methods that may work, the cheapest first: exact orbits where all is permutations; weights
    where there is a Lie algebra; dense matrices while n^3 is small; else iteration. */
 static int eqnn__part_solve(eqnn__part *p, eqnn__found *found)
@@ -6918,10 +6977,8 @@ static int eqnn__part_solve(eqnn__part *p, eqnn__found *found)
         good = eqnn__part_run(p, o.method, found);
     }
     if (good == 0)
-        eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
-                   p->group->name, (int)p->n, p->generators,
-                   o.method == EQNN_BASIS_AUTO ? "no method found all fixed vectors"
-                                               : "not solved by the method chosen");
+        eqnn__part_unsolved(p, o.method == EQNN_BASIS_AUTO ? "no method found all fixed vectors"
+                                                           : "not solved by the method chosen");
     return good > 0 ? 1 : -1;
 }
 
@@ -7543,6 +7600,7 @@ static int eqnn__rep_label_fits(eqnn_ctx *c, const eqnn_label *a, const char *op
         eqnn__fail(c, "%s: the label is missing (NULL)", op);
         return 0;
     }
+    if (!eqnn__label_at_home(c, a, op)) return 0;
     for (int i = 0; i < a->blocks; i++) {
         const eqnn_type *t = a->block[i].type;
         if (t->kind == EQNN_TYPE_REP || (t->kind == EQNN_TYPE_IRREP && t->l == 0 && t->p == 1))
@@ -8208,6 +8266,100 @@ static int eqnn__emlp_reaches(eqnn_ctx *c, const eqnn_label *in, const eqnn_labe
     return m && !c->failed;
 }
 
+/* The largest entry of the equivariant maps of row h [cols] to block t of out, any weights; it
+   stops at the first above enough. Q: the maps of a pair, columns [dt ds, rank]. */
+static double eqnn__emlp_largest(const eqnn__rep_maps *m, int t, const eqnn_real *h, double enough)
+{
+    double largest = 0;
+    for (int b = 0; b < m->in->blocks; b++) {
+        const eqnn__rep_pair *p = &m->pair[t * m->in->blocks + b];
+        const eqnn_block *s = &m->in->block[b];
+        const eqnn_real *Q = p->rank ? eqnn_data(p->Q) : NULL;
+        size_t ds = (size_t)s->type->dim, dt = (size_t)m->out->block[t].type->dim;
+        size_t rank = (size_t)p->rank, copies = (size_t)s->copies;
+        for (size_t z = 0; Q && z < dt * copies * rank && largest <= enough; z++) {
+            size_t i = z / rank / copies, u = z / rank % copies, k = z % rank;
+            double sum = 0;
+            for (size_t j = 0; j < ds; j++)
+                sum += (double)Q[(i * ds + j) * rank + k] *
+                       (double)h[(size_t)s->start + j * copies + u];
+            if (!(fabs(sum) <= largest)) largest = fabs(sum);
+        }
+    }
+    return largest;
+}
+
+/* Products make what linear maps alone do not reach, but not all of it: from V they make V V**2 in
+   V**3, whose determinant is zero. So one generic row goes through the hidden layers: what is of
+   the size of rounding errors in all maps from there (of label at) to a type of out is so whatever
+   the weights of the last map. */
+static int eqnn__emlp_alive(eqnn_tensor *h, const eqnn_label *at, const eqnn_label *out)
+{
+    eqnn_ctx *c = h->ctx;
+    const eqnn__rep_maps *m = eqnn__rep_maps_find(c, at, out);
+    const eqnn_real *v = m ? eqnn_data(h) : NULL;
+    double size = 0, tiny = sizeof *v == 8 ? 1e-13 : 3e-7;
+    for (int i = 0; v && i < h->cols; i++)
+        if (!(fabs((double)v[i]) <= size)) size = fabs((double)v[i]);
+    if (!(size > 0) || !(size < HUGE_VAL)) return !c->failed; /* weights that say nothing */
+    for (int t = 0; t < out->blocks && !c->failed; t++) {
+        if (eqnn__emlp_largest(m, t, v, tiny * size) > tiny * size) continue;
+        eqnn__fail(c, "emlp: %.200s of the output would be zero for any input: products of these "
+                      "hidden layers do not lead there; raise .channels, or give .hidden "
+                      "representations of higher ranks, as V**4, unless the symmetry forbids any "
+                      "answer but zero", out->block[t].type->name);
+    }
+    return !c->failed;
+}
+
+/* Hidden layers one after the other; at: the last one's label. */
+static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o, int layers,
+                                      const eqnn_label **at)
+{
+    for (int i = 0; i < layers; i++) {
+        if (o->hiddens) *at = eqnn_rep_label(o->hiddens[i]);
+        x = x ? eqnn_emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
+    }
+    return x;
+}
+
+/* Networks that were tried, by scope and sizes. */
+typedef struct eqnn__emlp_seen {
+    uint64_t key;
+    struct eqnn__emlp_seen *next;
+} eqnn__emlp_seen;
+
+/* Once for each network, right after its first call has made the weights; nothing of it stays, and
+   no random numbers of the context are used. Not inside of a rule or a block with a tape of its
+   own. The row is large, so that products of many factors stand out. */
+static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *at,
+                          const eqnn_label *out, const eqnn_emlp_opts *o, int layers)
+{
+    eqnn__groups *all = eqnn__groups_of(c);
+    uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
+    key = eqnn__hash(key, out->name, strlen(out->name));
+    key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
+    key = eqnn__hash_int(key, 2 * layers + o->no_bilinear);
+    if (c->own_tape || c->in_rule || c->recycler) return 1;
+    for (eqnn__emlp_seen *k = all->emlp; k; k = k->next)
+        if (k->key == key) return 1;
+    eqnn__emlp_seen *k = (eqnn__emlp_seen *)eqnn__keep_alloc(c, sizeof *k);
+    eqnn_mark mark = eqnn_mark_make(c);
+    int recording = eqnn_recording(c, 0);
+    double *v = (double *)eqnn__temp(c, (size_t)in->cols, sizeof *v);
+    for (int i = 0; v && i < in->cols; i++) v[i] = 8 * eqnn__generic(&seed);
+    eqnn_tensor *x = k && v ? eqnn_as(eqnn_from_double(c, 1, in->cols, v), in) : NULL;
+    x = eqnn__emlp_blocks(x, o, layers, &at);
+    int good = x && eqnn__emlp_alive(x, at, out);
+    eqnn_recording(c, recording);
+    eqnn_rewind(mark, NULL);
+    if (!good) return 0;
+    k->key = key;
+    k->next = all->emlp;
+    all->emlp = k;
+    return 1;
+}
+
 EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep *in,
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts)
@@ -8221,18 +8373,24 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
+    int home = eqnn__group_at_home(c, g, "emlp") && eqnn__rep_at_home(c, in, "emlp") &&
+               eqnn__rep_at_home(c, out, "emlp") && eqnn__rep_at_home(c, o.hidden, "emlp");
+    for (int i = 0; home && o.hiddens && i < layers; i++)
+        home = eqnn__rep_at_home(c, o.hiddens[i], "emlp");
+    if (!home) return NULL;
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
                                                    : eqnn__emlp_hidden(in, out, g, o.channels);
     const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
     x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
-    for (int i = 0; i < layers; i++) {
-        if (o.hiddens) at = eqnn_rep_label(o.hiddens[i]);
-        x = eqnn_emlp_block(x, eqnn_format(c, "network.%d", i), at, &o);
-    }
+    const eqnn_label *first = at;
+    x = eqnn__emlp_blocks(x, &o, layers, &at);
     if (x && !eqnn__emlp_reaches(c, at, eqnn_rep_label(out), 1)) return NULL;
     x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
-    return eqnn_leave(eqnn_to_rep(x, out));
+    x = eqnn_to_rep(x, out);
+    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o, layers))
+        return NULL;
+    return eqnn_leave(x);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -9267,6 +9425,33 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     return NULL;
 }
 
+/* A decimal such as "1", ".2" or "1.5e-1" behind s, with a point whatever the locale; *end is where
+   it ends, s when there is none. */
+static double eqnn__lie_decimal(const char *s, const char **end)
+{
+    double value = 0;
+    int digits = 0, shift = 0, power = 0, sign = 1;
+    const char *at = s;
+    *end = s;
+    for (int point = 0; isdigit((unsigned char)*at) || (*at == '.' && !point); at++) {
+        if (*at == '.') { point = 1; continue; }
+        value = 10 * value + (*at - '0');
+        digits++;
+        shift += point;
+    }
+    if (!digits) return 0;
+    *end = at;
+    if (*at == 'e' || *at == 'E') {
+        const char *e = at + 1;
+        if (*e == '-' || *e == '+') sign = *e++ == '-' ? -1 : 1;
+        for (; isdigit((unsigned char)*e) && power < 1000; *end = ++e)
+            power = 10 * power + (*e - '0');
+        if (*end == at) power = 0;
+    }
+    power = sign * power - shift;
+    return power < 0 ? value / pow(10, -power) : value * pow(10, power);
+}
+
 /* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point
    or a slash in it ("Rx(.1)", "RxSQ(1/3)"). */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
@@ -9278,10 +9463,10 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
     if (!open || open == name || strlen(name) > 31) return eqnn_lie_make(c, name);
     size_t n = (size_t)(open - name);
     if (!isdigit((unsigned char)open[-1]) && !strpbrk(open, "./")) return eqnn_lie_make(c, name);
-    char *end;
-    double value = strtod(open + 1, &end);
+    const char *end;
+    double value = eqnn__lie_decimal(open + 1, &end);
     if (end != open + 1) *alpha = value;
-    if (end != open + 1 && *end == '/') *alpha /= strtod(end + 1, &end);
+    if (end != open + 1 && *end == '/') *alpha /= eqnn__lie_decimal(end + 1, &end);
     if (strcmp(end, ")") || !(*alpha >= 0 && *alpha <= 1)) {
         eqnn_fail(c, "lie group \"%s\": alpha is a number from 0 to 1", name);
         return NULL;
@@ -9671,19 +9856,23 @@ static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *l
     return o->most;
 }
 
-typedef struct eqnn__lie_edges { int *source, *target; size_t count, room; } eqnn__lie_edges;
+/* One piece, for of two only the upper one could grow in its place in a caller's buffer:
+
+       | sources of count edges .. | targets of count edges .. |
+       0                           room                        2 room */
+typedef struct eqnn__lie_edges { int *edge; size_t count, room; } eqnn__lie_edges;
 
 static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 {
     size_t want = e->count + (size_t)more, room = want > 2 * e->room ? want : 2 * e->room;
     if (want <= e->room) return 1;
-    int *s = (int *)eqnn__heap(c, e->source, e->room * sizeof *s, room * sizeof *s);
-    if (s) e->source = s;
-    int *t = s ? (int *)eqnn__heap(c, e->target, e->room * sizeof *t, room * sizeof *t) : NULL;
-    if (t) e->target = t;
-    if (s && !t) e->source = (int *)eqnn__heap(c, s, room * sizeof *s, e->room * sizeof *s);
-    if (t) e->room = room;
-    return t != NULL;
+    size_t unit = 2 * sizeof *e->edge;
+    int *edge = (int *)eqnn__heap(c, e->edge, e->room * unit, room * unit);
+    if (!edge) return 0;
+    if (e->count) memmove(edge + room, edge + e->room, e->count * sizeof *edge);
+    e->edge = edge;
+    e->room = room;
+    return 1;
 }
 
 /* What one example's search needs. */
@@ -9696,7 +9885,14 @@ typedef struct eqnn__lie_near_job {
     int *to, *from;     /* [rows][n] */
     double *d, *chance; /* the same; chance [n] of one target */
     eqnn__lie_near *list;   /* [n] */
+    size_t most, pairs;     /* the largest n, and rows times n */
 } eqnn__lie_near_job;
+
+/* Does it matter who is near? */
+static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
+{
+    return o->radius > 0 || o->nearest > 0 || o->fill > 0;
+}
 
 /* The neighbours of targets at..at+rows-1 of the example. */
 static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
@@ -9705,7 +9901,8 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
     const char *name = j->o->name ? j->o->name : "neighbours";
     for (int i = 0; i < rows * j->n; i++)
         j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
-    if (!eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
+    if (eqnn__lie_near_limits(j->o) &&
+        !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
         return 0;
     for (int r = 0; r < rows; r++) {
         int target = j->first + at + r;
@@ -9722,33 +9919,53 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
         int kept = eqnn__lie_near_choose(j->o, j->list, j->n);
         if (!eqnn__lie_near_room(c, e, kept)) return 0;
         for (int i = 0; i < kept; i++) {
-            e->source[e->count] = j->list[i].node;
-            e->target[e->count++] = target;
+            e->edge[e->count] = j->list[i].node;
+            e->edge[e->room + e->count++] = target;
         }
     }
     return 1;
 }
 
 /* In runs of about 64 Ki pairs. */
-static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+static int eqnn__lie_near_rows(int n)
+{
+    int rows = n > 65536 ? 1 : 65536 / (n > 0 ? n : 1);
+    return rows > n ? n : rows;
+}
+
+/* Room for the largest of all examples, below the edges: they grow while it is in use. 0: none. */
+static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
 {
     eqnn_ctx *c = j->g->ctx;
-    int rows = j->n > 65536 ? 1 : 65536 / (j->n > 0 ? j->n : 1);
-    if (rows > j->n) rows = j->n;
-    size_t n = (size_t)j->n, pairs = (size_t)rows * n;
-    j->to = (int *)eqnn__take(c, pairs, sizeof *j->to);
-    j->from = (int *)eqnn__take(c, pairs, sizeof *j->from);
-    j->d = (double *)eqnn__take(c, pairs, sizeof *j->d);
-    j->chance = (double *)eqnn__take(c, n, sizeof *j->chance);
-    j->list = (eqnn__lie_near *)eqnn__take(c, n, sizeof *j->list);
-    int good = j->to && j->from && j->d && j->chance && j->list;
+    for (int k = 0; k < j->o->examples; k++) {
+        size_t n = (size_t)(first[k + 1] - first[k]);
+        size_t pairs = n * (size_t)eqnn__lie_near_rows((int)n);
+        if (n > j->most) j->most = n;
+        if (pairs > j->pairs) j->pairs = pairs;
+    }
+    j->to = (int *)eqnn__take(c, j->pairs, sizeof *j->to);
+    j->from = (int *)eqnn__take(c, j->pairs, sizeof *j->from);
+    j->d = (double *)eqnn__take(c, j->pairs, sizeof *j->d);
+    j->chance = (double *)eqnn__take(c, j->most, sizeof *j->chance);
+    j->list = (eqnn__lie_near *)eqnn__take(c, j->most, sizeof *j->list);
+    return j->to && j->from && j->d && j->chance && j->list;
+}
+
+static void eqnn__lie_near_close(eqnn__lie_near_job *j)
+{
+    eqnn_ctx *c = j->g->ctx;
+    eqnn__drop(c, j->list, j->most, sizeof *j->list);
+    eqnn__drop(c, j->chance, j->most, sizeof *j->chance);
+    eqnn__drop(c, j->d, j->pairs, sizeof *j->d);
+    eqnn__drop(c, j->from, j->pairs, sizeof *j->from);
+    eqnn__drop(c, j->to, j->pairs, sizeof *j->to);
+}
+
+static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+{
+    int rows = eqnn__lie_near_rows(j->n), good = 1;
     for (int at = 0; good && at < j->n; at += rows)
         good = eqnn__lie_near_run(j, at, at + rows < j->n ? rows : j->n - at, e);
-    eqnn__drop(c, j->list, n, sizeof *j->list);
-    eqnn__drop(c, j->chance, n, sizeof *j->chance);
-    eqnn__drop(c, j->d, pairs, sizeof *j->d);
-    eqnn__drop(c, j->from, pairs, sizeof *j->from);
-    eqnn__drop(c, j->to, pairs, sizeof *j->to);
     return good;
 }
 
@@ -9769,9 +9986,11 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
         return (const eqnn_graph *)eqnn__fail(
             g->ctx, "lie_graph: radius %g, nearest %d, fill %g, most %d: nothing may be negative, "
                     "and fill is at most 1", o.radius, o.nearest, o.fill, o.most);
+    if (!(alpha >= 0 && alpha <= 1))
+        return (const eqnn_graph *)eqnn__fail(g->ctx, "lie_graph: alpha is %g, not in 0..1", alpha);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
-    int good = first != NULL;
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
+    int good = first && eqnn__lie_near_open(&job, first);
     for (int k = 0; good && k < o.examples; k++) {
         job.first = first[k];
         job.n = first[k + 1] - first[k];
@@ -9782,9 +10001,9 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     graph.sources = graph.targets = u->rows;
     graph.example = o.example, graph.examples = o.examples, graph.keep = o.keep;
     const eqnn_graph *made =
-        good ? eqnn_graph_make(g->ctx, (int)e.count, e.source, e.target, &graph) : NULL;
-    if (e.source) eqnn__heap(g->ctx, e.source, e.room * sizeof *e.source, 0);
-    if (e.target) eqnn__heap(g->ctx, e.target, e.room * sizeof *e.target, 0);
+        good ? eqnn_graph_make(g->ctx, (int)e.count, e.edge, e.edge + e.room, &graph) : NULL;
+    if (e.edge) eqnn__heap(g->ctx, e.edge, 2 * e.room * sizeof *e.edge, 0);
+    eqnn__lie_near_close(&job);
     if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
     return made;
 }

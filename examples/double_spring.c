@@ -570,6 +570,9 @@ static void add_trial(study *s, predictor *p, int *n, int hnn, const char *group
     if (trial) snprintf(q->name + named, sizeof q->name - (size_t)named, "-%d", trial + 1);
     if (length) q->g = eqnn_group_make(q->c, q->group);
     if (q->g) q->four = eqnn_rep_make(q->c, "4*V", q->g);
+    if (q->four && eqnn_rep_size(q->four) != 12)
+        eqnn_fail(q->c, "4*V has to be two positions and two momenta in space: %s acts on %d "
+                        "dimensions, not on 3", q->group, eqnn_group_dim(q->g));
     if (q->g) q->one = eqnn_rep_make(q->c, "Scalar", q->g);
     ++*n;
 }

@@ -1140,6 +1140,11 @@ static void understand(study *s, eqnn_args *a)
         s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2";
     s->groups = all && !eqnn_args_given(a, "group") ? "T(3),SE3(.2)" : eqnn_args_text(a, "group");
     s->task = eqnn_args_text(a, "task");
+    size_t known = 0, all_tasks = sizeof tasks / sizeof tasks[0];
+    while (known < all_tasks && strcmp(tasks[known], s->task)) known++;
+    if (known == all_tasks && !a->error[0])
+        snprintf(a->error, sizeof a->error,
+                 "option --task: choose from alpha gap homo lumo mu Cv G H r2 U U0 zpve");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");

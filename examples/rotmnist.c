@@ -405,6 +405,9 @@ static void make_weights(run *r)
     const eqnn_graph *all = eqnn_complete_graph(r->c, 7, &(eqnn_graph_opts){ .loops = 1 });
     if (g && eqnn_lie_point_dim(g) != 2)
         eqnn_fail(r->c, "--group %s does not act on the plane", r->group);
+    else if (g && strstr(eqnn_lie_name(g), "SQ"))
+        eqnn_fail(r->c, "--group %s acts on points of positive coordinates only, and those of "
+                        "pixels are counted from the centre", r->group);
     r->samples = r->s->samples ? r->s->samples : g && eqnn_lie_draws(g) ? 2 : 1;
     r->lifts = g && eqnn_lie_draws(g) ? r->s->lifts : 1;
     eqnn_tensor *x = eqnn_from_double(r->c, 7, 2, place[0]);

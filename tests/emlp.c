@@ -399,4 +399,124 @@ TEST(misuse)
     CHECK(eqnn_rep_linear(NULL, "l", eqnn_rep_label(v), NULL) == NULL);
 }
 
+/* ---- memory: an allocator that counts, and fails once or for good ---------------------------- */
+
+typedef struct counter {
+    long calls, fail_at; /* the call that fails, from 0 */
+    int all_after;       /* and every later one         */
+    size_t bytes;        /* in use                      */
+} counter;
+
+static void *count_alloc(void *user, void *old, size_t old_size, size_t new_size)
+{
+    counter *k = (counter *)user;
+    if (new_size) {
+        long call = k->calls++;
+        if (call == k->fail_at || (k->all_after && call > k->fail_at)) return NULL;
+    }
+    void *p = new_size ? realloc(old, new_size) : NULL;
+    if (!new_size) free(old);
+    k->bytes += new_size - (old ? old_size : 0);
+    return p;
+}
+
+/* Every allocation fails once, then every one from some point on: nothing leaks. */
+static void check_leaks(int (*f)(eqnn_ctx *))
+{
+    for (int after = 0; after < 2; after++)
+        for (long n = 0; test_failures < 10; n++) {
+            counter k = { 0, 0, 0, 0 };
+            eqnn_opts o = test_opts();
+            k.fail_at = n, k.all_after = after;
+            o.alloc = count_alloc, o.alloc_user = &k;
+            eqnn_ctx *c = eqnn_make(&o);
+            int done = c ? f(c) : 0;
+            CHECK(!c || done == !eqnn_error(c));
+            eqnn_free(c);
+            if (k.bytes) printf("    allocation %ld: %zu bytes leaked\n", n, k.bytes);
+            CHECK(k.bytes == 0);
+            if (k.calls <= n) { CHECK(done); test_note("%ld allocations", n); break; }
+        }
+}
+
+/* After some steps a caller's buffer is not used up further. */
+static void check_buffer(int (*f)(eqnn_ctx *))
+{
+    eqnn_opts o = test_opts();
+    size_t used = 0;
+    o.buffer_size = (size_t)32 << 20;
+    void *buffer = o.buffer = malloc(o.buffer_size);
+    eqnn_ctx *c = eqnn_make(&o);
+    for (int i = 0; i < 60; i++) {
+        CHECK(f(c));
+        eqnn_reset(c);
+        if (i == 30) used = eqnn_memory_use(c).buffer;
+    }
+    test_note("%zu bytes after 30 steps, %zu after 60", used, eqnn_memory_use(c).buffer);
+    CHECK(eqnn_memory_use(c).buffer == used);
+    eqnn_free(c);
+    free(buffer);
+}
+
+/* Expressions of many kinds, with errors behind them, and a network. */
+static int representations(eqnn_ctx *c)
+{
+    const eqnn_group *g = eqnn_group_make(c, "SO(3)");
+    const eqnn_rep *in = eqnn_rep_make(c, "3*V + 2*V**2 + 4 >> (V + 1).T", g);
+    const eqnn_rep *v = eqnn_rep_product(eqnn_rep_power(eqnn_rep_vector(g), 2),
+                                         eqnn_rep_dual(eqnn_rep_times(2, eqnn_rep_vector(g))));
+    const eqnn_rep *hidden = eqnn_rep_uniform(g, 40), *t = eqnn_rep_tensor(g, 2, 1);
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    o.hidden = hidden;
+    o.layers = 1;
+    int cols = eqnn_rep_size(in);
+    return v && t && eqnn_emlp(eqnn_zeros(c, 2, cols), "net", in, eqnn_rep_vector(g), NULL, &o);
+}
+
+TEST(representations_leak_no_memory)
+{
+    check_leaks(representations);
+    check_buffer(representations);
+}
+
+/* Networks whose hidden layers have maps to the output, but never what these would take there: the
+   determinant of three vectors is not in the V**3 that products of V and V**2 make. */
+TEST(networks_that_would_be_zero)
+{
+    static const struct { const char *group, *in, *out; int dead, alive; } k[] = {
+        { "O(3)", "3*V", "P", 384, 600 },
+        { "O(3)", "2*V", "P*V", 90, 128 },
+        { "SO(2)", "psi(1)+psi(2)", "psi(3)", 50, 90 },
+        { "SO(2)", "V", "psi(4)", 128, 200 },
+        { "O(3)", "3*V", "V + P", 200, 600 },
+        { "SO(3)", "2*V", "V", 0, 30 },
+    };
+    for (int i = 0; i < 6; i++)
+        for (int dead = 0; dead < 2; dead++) {
+            eqnn_ctx *c = test_context();
+            const eqnn_group *g = eqnn_group_make(c, k[i].group);
+            const eqnn_rep *in = eqnn_rep_make(c, k[i].in, g), *out = eqnn_rep_make(c, k[i].out, g);
+            eqnn_emlp_opts o;
+            memset(&o, 0, sizeof o);
+            o.channels = dead ? k[i].dead : k[i].alive;
+            if (!o.channels) continue;
+            eqnn_tensor *x = test_normal(c, 3, eqnn_rep_size(in));
+            CHECK((eqnn_emlp(x, "net", in, out, g, &o) == NULL) == dead);
+            if (dead) CHECK_ERROR(c, "of the output would be zero for any input");
+            else CHECK(eqnn_emlp(x, "net", in, out, g, &o) != NULL); /* tried once only */
+            CHECK_OK(c);
+        }
+    /* the remedy: a hidden representation by way of which V**3 gets a determinant */
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "O(3)");
+    const eqnn_rep *in = eqnn_rep_make(c, "3*V", g), *out = eqnn_rep_make(c, "P", g);
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    o.hidden = eqnn_rep_make(c, "20 + 8*V + 4*V**2 + 2*V**3 + V**4", g);
+    eqnn_tensor *y = eqnn_emlp(test_normal(c, 3, 9), "net", in, out, NULL, &o);
+    CHECK(y && fabs(eqnn_at(y, 0, 0)) > 1e-7);
+    CHECK_OK(c);
+}
+
 TEST_MAIN

@@ -949,4 +949,49 @@ TEST(bad_elements)
     CHECK_ERROR(c, "no inverse");
 }
 
+/* What a context finds out of a group it keeps with it: a group, representation or label of another
+   context may be gone, or at work on another thread. */
+TEST(things_of_another_context)
+{
+    eqnn_ctx *c = test_context(), *away = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "SO(3)"), *h = eqnn_group_make(away, "SO(3)");
+    const eqnn_rep *v = eqnn_rep_vector(g), *w = eqnn_rep_vector(h);
+    const eqnn_group *both[2];
+    eqnn_tensor *x = test_normal(c, 2, 3), *y = eqnn_from_rep(x, v);
+    eqnn_emlp_opts o;
+    both[0] = g, both[1] = h;
+    memset(&o, 0, sizeof o);
+    CHECK(!eqnn_rep_make(c, "V*V", h));
+    CHECK_ERROR(c, "rep: the group belongs to another context");
+    CHECK(!eqnn_group_product(g, h));
+    CHECK_ERROR(c, "the group belongs to another context");
+    CHECK(!eqnn_rep_uniform_n(both, 2, 50));
+    CHECK_ERROR(c, "the group belongs to another context");
+    CHECK(!eqnn_from_rep(x, w));
+    CHECK_ERROR(c, "from_rep: the representation belongs to another context");
+    CHECK(!eqnn_to_rep(y, w));
+    CHECK_ERROR(c, "to_rep: the representation belongs to another context");
+    CHECK(!eqnn_rep_linear(y, "linear", eqnn_rep_label(w), NULL));
+    CHECK_ERROR(c, "another context");
+    CHECK(!eqnn_rep_bilinear(y, "bilinear", eqnn_rep_label(w), NULL));
+    CHECK_ERROR(c, "another context");
+    CHECK(!eqnn_rep_gated(c, eqnn_rep_label(w)) && !eqnn_rep_gate(y, eqnn_rep_label(w)));
+    CHECK_ERROR(c, "another context");
+    CHECK(!eqnn_emlp(x, "net", w, v, g, NULL));
+    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK(!eqnn_emlp(x, "net", v, w, g, NULL));
+    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK(!eqnn_emlp(x, "net", v, v, h, NULL));
+    CHECK_ERROR(c, "emlp: the group belongs to another context");
+    o.hidden = w;
+    CHECK(!eqnn_emlp(x, "net", v, v, NULL, &o));
+    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    o.hidden = NULL;
+    o.hiddens = &w;
+    o.layers = 1;
+    CHECK(!eqnn_emlp(x, "net", v, v, NULL, &o));
+    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK_OK(away);
+}
+
 TEST_MAIN

@@ -1,5 +1,6 @@
 /* lie.c - tests of eqnn_groups.h, section 6: Lie groups, lifts, pairs, neighbours */
 #include "test.h"
+#include <locale.h>
 #include "../eqnn_groups.h"
 
 static const double pi = 3.14159265358979323846;
@@ -35,6 +36,21 @@ static const eqnn_graph *complete(eqnn_ctx *c, int n)
     return eqnn_complete_graph(c, n, &o);
 }
 
+/* Where a number has a comma, .2 is still a number. */
+TEST(alpha_whatever_the_locale)
+{
+    static const char *const commas[] = { "de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8",
+                                          "German_Germany.1252" };
+    eqnn_ctx *c = test_context();
+    double alpha = 0;
+    int i = 0;
+    while (i < 5 && !setlocale(LC_NUMERIC, commas[i])) i++;
+    test_note("locale %s", i < 5 ? commas[i] : "C: there is no other");
+    CHECK(eqnn_lie_weighed(c, "SE3(.05)", &alpha) && alpha == 0.05);
+    CHECK_OK(c);
+    setlocale(LC_NUMERIC, "C");
+}
+
 TEST(alpha_behind_a_group)
 {
     static const struct { const char *text, *name; double alpha; } cases[] = {
@@ -50,6 +66,9 @@ TEST(alpha_behind_a_group)
         const eqnn_lie *g = eqnn_lie_weighed(c, cases[k].text, &alpha);
         CHECK(g && g == eqnn_lie_make(c, cases[k].name) && alpha == cases[k].alpha);
     }
+    CHECK(eqnn_lie_weighed(c, "SE3(2.5e-1)", &alpha) && alpha == .25);
+    CHECK(!eqnn_lie_weighed(c, "SE3(.2.)", &alpha));
+    CHECK_ERROR(c, "from 0 to 1");
     CHECK(!eqnn_lie_weighed(c, "SE3(1.5)", &alpha));
     CHECK_ERROR(c, "from 0 to 1");
     CHECK(!eqnn_lie_weighed(c, "SE3(1/0)", &alpha));
@@ -476,6 +495,19 @@ TEST(canonical_turns)
                test_eps(1e-13, 1e-5));
     CHECK(!eqnn_lie_distance(g, p, 0.2));
     CHECK_ERROR(c, "has none");
+    /* nothing is limited: no distance is needed for all to be neighbours, or some by chance */
+    eqnn_lie_graph_opts o;
+    memset(&o, 0, sizeof o);
+    const eqnn_graph *all = eqnn_lie_graph(g, u, NULL, 0.2, NULL);
+    CHECK(all && all->edges == 400);
+    o.most = 3;
+    const eqnn_graph *some = eqnn_lie_graph(g, u, NULL, 0.2, &o);
+    CHECK(some && some->edges == 60);
+    o.radius = 1;
+    CHECK(!eqnn_lie_graph(g, u, NULL, 0.2, &o));
+    CHECK_ERROR(c, "has none");
+    CHECK(!eqnn_lie_graph(g, u, NULL, 2, NULL));
+    CHECK_ERROR(c, "alpha is 2");
 }
 
 /* q and -q turn alike: near ones are the same whichever was drawn. */
