@@ -2350,6 +2350,42 @@ EQNN_API const char *eqnn_format(eqnn_ctx *c, const char *format, ...)
     return s;
 }
 
+/* A number with a point, whatever the locale: digits into a whole number, a power of ten beside it.
+   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod
+   or its neighbour, and the same on every machine. *end: behind it, or s where none stands. */
+static EQNN__MAYBE_UNUSED double eqnn__decimal(const char *s, const char **end)
+{
+    const char *w = s;
+    uint64_t digits = 0;
+    int power = 0, seen = 0, point = 0, given = 0, sign = 1;
+    double minus = *w == '-' ? -1 : 1;
+    if (*w == '-' || *w == '+') w++;
+    for (; (*w >= '0' && *w <= '9') || (*w == '.' && !point); w++) {
+        if (*w == '.') { point = 1; continue; }
+        seen = 1;
+        if (digits < 100000000000000000u) digits = 10 * digits + (uint64_t)(*w - '0');
+        else power++;
+        power -= point;
+    }
+    int exponent = *w == 'e' || *w == 'E' || (*w == '*' && w[1] == '^');
+    if (exponent) {
+        w += *w == '*' ? 2 : 1;
+        if (*w == '-') sign = -1;
+        if (*w == '-' || *w == '+') w++;
+        seen = seen && *w >= '0' && *w <= '9';
+        for (; *w >= '0' && *w <= '9'; w++) given = given < 1000 ? 10 * given + (*w - '0') : given;
+    }
+    power += sign * given;
+    *end = seen ? w : s;
+    if (!seen || digits == 0 || power < -400) return 0;
+    double v = minus * (double)digits;
+    for (; power < -22; power += 22) v /= 1e22;
+    for (; power > 22; power -= 22) v *= 1e22;
+    double scale = 1; /* powers of ten up to 22 are exact */
+    for (int k = 0; k < (power < 0 ? -power : power); k++) scale *= 10;
+    return power < 0 ? v / scale : v * scale;
+}
+
 EQNN_API eqnn_memory eqnn_memory_use(const eqnn_ctx *c)
 {
     eqnn_memory m;

@@ -1331,19 +1331,18 @@ static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
     return 0;
 }
 
-/* n things of the heap, zeroed; eqnn__drop gives them back. Sizes are whole units of alignment: in
-   a caller's buffer, where only the topmost piece can be freed, a gap would keep those below it. */
+/* n things of the heap, zeroed; eqnn__drop gives them back. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
-    void *p = eqnn__heap(c, NULL, 0, eqnn__round(n * size + 1));
+    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;
 }
 
 static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
 {
-    if (p) eqnn__heap(c, p, eqnn__round(n * size + 1), 0);
+    if (p) eqnn__heap(c, p, n * size + 1, 0);
 }
 
 /* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
@@ -9425,33 +9424,6 @@ EQNN_API const eqnn_lie *eqnn_lie_make(eqnn_ctx *c, const char *name)
     return NULL;
 }
 
-/* A decimal such as "1", ".2" or "1.5e-1" behind s, with a point whatever the locale; *end is where
-   it ends, s when there is none. */
-static double eqnn__lie_decimal(const char *s, const char **end)
-{
-    double value = 0;
-    int digits = 0, shift = 0, power = 0, sign = 1;
-    const char *at = s;
-    *end = s;
-    for (int point = 0; isdigit((unsigned char)*at) || (*at == '.' && !point); at++) {
-        if (*at == '.') { point = 1; continue; }
-        value = 10 * value + (*at - '0');
-        digits++;
-        shift += point;
-    }
-    if (!digits) return 0;
-    *end = at;
-    if (*at == 'e' || *at == 'E') {
-        const char *e = at + 1;
-        if (*e == '-' || *e == '+') sign = *e++ == '-' ? -1 : 1;
-        for (; isdigit((unsigned char)*e) && power < 1000; *end = ++e)
-            power = 10 * power + (*e - '0');
-        if (*end == at) power = 0;
-    }
-    power = sign * power - shift;
-    return power < 0 ? value / pow(10, -power) : value * pow(10, power);
-}
-
 /* A number in the last parentheses is alpha when a digit stands before them ("SE2(1)") or a point
    or a slash in it ("Rx(.1)", "RxSQ(1/3)"). */
 EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double *alpha)
@@ -9464,9 +9436,9 @@ EQNN_API const eqnn_lie *eqnn_lie_weighed(eqnn_ctx *c, const char *name, double 
     size_t n = (size_t)(open - name);
     if (!isdigit((unsigned char)open[-1]) && !strpbrk(open, "./")) return eqnn_lie_make(c, name);
     const char *end;
-    double value = eqnn__lie_decimal(open + 1, &end);
+    double value = eqnn__decimal(open + 1, &end);
     if (end != open + 1) *alpha = value;
-    if (end != open + 1 && *end == '/') *alpha /= eqnn__lie_decimal(end + 1, &end);
+    if (end != open + 1 && *end == '/') *alpha /= eqnn__decimal(end + 1, &end);
     if (strcmp(end, ")") || !(*alpha >= 0 && *alpha <= 1)) {
         eqnn_fail(c, "lie group \"%s\": alpha is a number from 0 to 1", name);
         return NULL;
