@@ -1,5 +1,6 @@
 /* lieconv.c - tests of eqnn_groups.h, section 7: LieConv and its networks */
 #include "lifts.h"
+#include "memory.h"
 
 /* n points of which `first` belong to the first example, the rest to the second. */
 typedef struct set { eqnn_tensor *x, *values; int example[64], n; } set;
@@ -763,64 +764,7 @@ TEST(bad_input)
     CHECK_OK(c);
 }
 
-/* ---- memory: an allocator that counts, and fails once or for good ---------------------------- */
-
-typedef struct counter {
-    long calls, fail_at; /* the call that fails, from 0 */
-    int all_after;       /* and every later one         */
-    size_t bytes;        /* in use                      */
-} counter;
-
-static void *count_alloc(void *user, void *old, size_t old_size, size_t new_size)
-{
-    counter *k = (counter *)user;
-    if (new_size) {
-        long call = k->calls++;
-        if (call == k->fail_at || (k->all_after && call > k->fail_at)) return NULL;
-    }
-    void *p = new_size ? realloc(old, new_size) : NULL;
-    if (!new_size) free(old);
-    k->bytes += new_size - (old ? old_size : 0);
-    return p;
-}
-
-/* Every allocation fails once, then every one from some point on: nothing leaks. */
-static void check_leaks(int (*f)(eqnn_ctx *))
-{
-    for (int after = 0; after < 2; after++)
-        for (long n = 0; test_failures < 10; n++) {
-            counter k = { 0, 0, 0, 0 };
-            eqnn_opts o = test_opts();
-            k.fail_at = n, k.all_after = after;
-            o.alloc = count_alloc, o.alloc_user = &k;
-            eqnn_ctx *c = eqnn_make(&o);
-            int done = c ? f(c) : 0;
-            CHECK(!c || done == !eqnn_error(c));
-            eqnn_free(c);
-            if (k.bytes) printf("    allocation %ld: %zu bytes leaked\n", n, k.bytes);
-            CHECK(k.bytes == 0);
-            if (k.calls <= n) { CHECK(done); test_note("%ld allocations", n); break; }
-        }
-}
-
-/* After some steps a caller's buffer is not used up further. */
-static void check_buffer(int (*f)(eqnn_ctx *))
-{
-    eqnn_opts o = test_opts();
-    size_t used = 0;
-    o.buffer_size = (size_t)32 << 20;
-    void *buffer = o.buffer = malloc(o.buffer_size);
-    eqnn_ctx *c = eqnn_make(&o);
-    for (int i = 0; i < 60; i++) {
-        CHECK(f(c));
-        eqnn_reset(c);
-        if (i == 30) used = eqnn_memory_use(c).buffer;
-    }
-    test_note("%zu bytes after 30 steps, %zu after 60", used, eqnn_memory_use(c).buffer);
-    CHECK(eqnn_memory_use(c).buffer == used);
-    eqnn_free(c);
-    free(buffer);
-}
+/* ---- memory -------------------------------------------------------------------------------- */
 
 static int lie_graphs(eqnn_ctx *c)
 {

@@ -1,7 +1,7 @@
 /* robust.c - what happens when things go wrong: no memory, hostile input, a kill in the middle of
    a save */
 #define _POSIX_C_SOURCE 200809L
-#include "test.h"
+#include "memory.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <signal.h>
@@ -11,42 +11,6 @@
 #include <unistd.h>
 #define HAVE_FORK
 #endif
-
-/* ---- an allocator that counts, and fails when it is told to --------------------------------- */
-
-typedef struct counter {
-    long calls, fail_at;      /* the call that fails, from 0; negative: none */
-    int all_after;            /* and every later one                         */
-    long failed;
-    size_t bytes;             /* in use                                      */
-} counter;
-
-static void *count_alloc(void *user, void *old, size_t old_size, size_t new_size)
-{
-    counter *k = (counter *)user;
-    void *p;
-    if (new_size == 0) {
-        if (old) k->bytes -= old_size;
-        free(old);
-        return NULL;
-    }
-    long call = k->calls++;
-    if (k->fail_at >= 0 && (call == k->fail_at || (k->all_after && call > k->fail_at))) {
-        k->failed++;
-        return NULL;
-    }
-    p = realloc(old, new_size);
-    if (p) k->bytes += new_size - (old ? old_size : 0);
-    return p;
-}
-
-static eqnn_ctx *counted_context(counter *k)
-{
-    eqnn_opts o = test_opts();
-    o.alloc = count_alloc;
-    o.alloc_user = k;
-    return eqnn_make(&o);
-}
 
 /* ---- a short program that uses most of the library ------------------------------------------- */
 
@@ -98,8 +62,9 @@ static const char *scratch_file(void)
 }
 
 /* 1 when everything was done. */
-static int whole_program(eqnn_ctx *c, const char *path)
+static int whole_program(eqnn_ctx *c)
 {
+    const char *path = scratch_file();
     eqnn_adam *adam = eqnn_adam_make(c, NULL);
     int done = step(c, adam);
     done &= step(c, adam);
@@ -108,33 +73,10 @@ static int whole_program(eqnn_ctx *c, const char *path)
     return done & step(c, adam);
 }
 
-/* Every single allocation fails once; then every allocation from some point on. The library may do
-   with a smaller piece of memory; otherwise there must be a sentence. */
 TEST(allocation_failures)
 {
-    const char *path = scratch_file();
-    for (int after = 0; after < 2; after++) {
-        for (long n = 0; ; n++) {
-            counter k = { 0, 0, 0, 0, 0 };
-            k.fail_at = n;
-            k.all_after = after;
-            eqnn_ctx *c = counted_context(&k);
-            int done = c ? whole_program(c, path) : 0;
-            int good = !c || done == !eqnn_error(c);
-            if (!good)
-                printf("    allocation %ld: done %d, error %s\n", n, done,
-                       c && eqnn_error(c) ? eqnn_error(c) : "none");
-            if (c && k.failed && n % 10 == 0)
-                test_note("%ld: %s", n, eqnn_error(c) ? eqnn_error(c) : "none");
-            eqnn_free(c);
-            if (k.bytes) printf("    allocation %ld: %zu bytes leaked\n", n, k.bytes);
-            CHECK(good);
-            CHECK(k.bytes == 0);
-            if (!k.failed) { test_note("%ld allocations", k.calls); break; }
-            if (test_failures > 10) break;
-        }
-    }
-    remove(path);
+    check_leaks(whole_program);
+    remove(scratch_file());
 }
 
 TEST(steady_state_allocates_nothing)
@@ -150,24 +92,6 @@ TEST(steady_state_allocates_nothing)
     CHECK_OK(c);
     eqnn_free(c);
     CHECK(k.bytes == 0);
-}
-
-static void *no_alloc(void *user, void *old, size_t old_size, size_t new_size)
-{
-    (void)old;
-    (void)old_size;
-    if (new_size) ++*(int *)user;
-    return NULL;
-}
-
-static eqnn_ctx *buffer_context(void *buffer, size_t size, int *calls)
-{
-    eqnn_opts o = test_opts();
-    o.buffer = buffer;
-    o.buffer_size = size;
-    o.alloc = no_alloc;
-    o.alloc_user = calls;
-    return eqnn_make(&o);
 }
 
 TEST(one_buffer)
