@@ -450,9 +450,11 @@ static void report_all(eqnn_ctx *c, const settings *s, const model *m, int n)
 {
     eqnn_table *t = eqnn_table_make(c, "network|examples|epochs|numbers|test MSE|+-|paper|"
                                        "of the mean|equivariance error");
-    eqnn_csv *f = eqnn_csv_open(c, eqnn_path_in(c, s->folder, "summary.csv"),
-                                "network,examples,epochs,numbers,test,deviation,paper,mean,"
-                                "equivariance", 0);
+    eqnn_csv *f = NULL;
+    if (*s->folder)
+        f = eqnn_csv_open(c, eqnn_path_in(c, s->folder, "summary.csv"),
+                          "network,examples,epochs,numbers,test,deviation,paper,mean,equivariance",
+                          0);
     printf("\n%s, %d trials\n\n", s->task->name, s->trials);
     for (int i = 0; i < n; i++) {
         const model *q = &m[i];
@@ -610,7 +612,7 @@ static void run(eqnn_ctx *c, const settings *s, model *m, int n)
         report(c, s, m, n);
         printf("\n%.1f seconds\n", eqnn_clock() - start);
     } else if (eqnn_interrupted()) {
-        printf("interrupted; the same command with --resume continues\n");
+        printf("interrupted%s\n", *s->folder ? "; the same command with --resume continues" : "");
     }
 }
 
