@@ -20374,10 +20374,11 @@ EQNN_API const eqnn_product *eqnn_product_elementwise(eqnn_ctx *c, const eqnn_ir
     eqnn_product key;
     if (!eqnn__product_begin(c, &key, EQNN__PRODUCT_ELEMENTWISE, in1, in2, filter, opts))
         return NULL;
-    if (in1->copies != in2->copies)
-        return (const eqnn_product *)eqnn__fail(c, "product: %.80s has %d copies and %.80s has %d: "
-                                                "they do not pair off", in1->name, in1->copies,
-                                                in2->name, in2->copies);
+    if (in1->copies != in2->copies) {
+        eqnn__fail(c, "product: %.80s has %d copies and %.80s has %d: they do not pair off",
+                   in1->name, in1->copies, in2->name, in2->copies);
+        return NULL;
+    }
     if (!eqnn__cut_both(c, &key.in1, &key.in2)) return NULL;
     return eqnn__product_listed(c, &key, eqnn__list_elementwise, 0);
 }
@@ -21853,10 +21854,11 @@ static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, int lmax, int mm
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
     eqnn__sphere_defaults(lmax, mmax, frame, &beta, &alpha);
-    if (beta < 2 || beta % 2 || alpha < 1 || beta > 4096 || alpha > 4096 || lmax > 1000)
-        return (const eqnn__sphere_entry *)eqnn__fail(c, "sphere: a grid of %d rings with %d "
-                                                      "points each; rings are even in number", beta,
-                                                      alpha);
+    if (beta < 2 || beta % 2 || alpha < 1 || beta > 4096 || alpha > 4096 || lmax > 1000) {
+        eqnn__fail(c, "sphere: a grid of %d rings with %d points each; rings are even in number",
+                   beta, alpha);
+        return NULL;
+    }
     for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
         if (e->lmax == lmax && e->mmax == mmax && e->frame == frame && e->beta == beta &&
             e->alpha == alpha)

@@ -8235,15 +8235,15 @@ static const eqnn_rep *eqnn__emlp_hidden(const eqnn_rep *in, const eqnn_rep *out
     for (int i = 0; i < n; i++) {
         whole |= list[i] == g;
         if (eqnn__group_has(g, list[i])) continue;
-        return (const eqnn_rep *)(void *)eqnn__fail(g->ctx, "emlp: the group is %s, and a "
-                                                    "representation is of %s, which is not that "
-                                                    "nor a factor of it; or give .hidden", g->name,
-                                                    list[i]->name);
+        eqnn__fail(g->ctx, "emlp: the group is %s, and a representation is of %s, which is not "
+                           "that nor a factor of it; or give .hidden", g->name, list[i]->name);
+        return NULL;
     }
-    if (whole && n > 1)
-        return (const eqnn_rep *)(void *)eqnn__fail(g->ctx, "emlp: V of the product %s knows "
-                                                    "nothing of its factors' V: write V(a)*V(b)",
-                                                    g->name);
+    if (whole && n > 1) {
+        eqnn__fail(g->ctx, "emlp: V of the product %s knows nothing of its factors' V: write "
+                           "V(a)*V(b)", g->name);
+        return NULL;
+    }
     return eqnn_rep_uniform_n(list, n, channels > 0 ? channels : 384);
 }
 
