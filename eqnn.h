@@ -1992,6 +1992,15 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...)
     return NULL;
 }
 
+/* What another context made may be gone, or at work on another thread, and layers compare types by
+   their addresses: 1 when owner is c. */
+static int eqnn__at_home(eqnn_ctx *c, const eqnn_ctx *owner, const char *op, const char *what)
+{
+    if (owner != c)
+        eqnn__fail(c, "%s: %s belongs to another context; make it in this one", op, what);
+    return owner == c;
+}
+
 /* 1 when what an operation needs was given; else the sentence says what is missing. */
 static int eqnn__given(eqnn_ctx *c, int there, const char *op, const char *what)
 {
@@ -3139,14 +3148,10 @@ static const char *eqnn__label_text(const eqnn_label *a)
     return a ? a->name : "no label";
 }
 
-/* Layers compare types by their addresses: a label of another context would fit nothing. */
+/* NULL is no label. */
 static int eqnn__label_at_home(eqnn_ctx *c, const eqnn_label *a, const char *op)
 {
-    if (a && a->ctx != c) {
-        eqnn__fail(c, "%s: %s was made in another context; make it in this one", op, a->name);
-        return 0;
-    }
-    return 1;
+    return !a || eqnn__at_home(c, a->ctx, op, a->name);
 }
 
 /* ----------------------------------------------------------------------------------------------
@@ -12434,7 +12439,6 @@ static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
 { /* copies what does not change while others compute: the owner may count its calls meanwhile */
     eqnn__weight *w = (eqnn__weight *)eqnn__keep_alloc(c, sizeof *w);
     if (!w || !eqnn__params_get(c)) return NULL;
-    memset(w, 0, sizeof *w);
     w->name = master->name;
     w->hash = master->hash;
     w->master = master;
@@ -18054,10 +18058,7 @@ static int eqnn__factors_fit(const eqnn_product *p, const eqnn_tensor *x, const 
                              const char *op)
 {
     eqnn_ctx *c = x->ctx;
-    if (p->ctx != c) {
-        eqnn__fail(c, "%s: the product belongs to another context", op);
-        return 0;
-    }
+    if (!eqnn__at_home(c, p->ctx, op, "the product")) return 0;
     for (int i = 0; i < 2; i++) {
         const eqnn_tensor *a = i ? y : x;
         const eqnn_irreps *want = i ? p->in2 : p->in1;
@@ -18970,10 +18971,7 @@ static int eqnn__reduced_factors(eqnn_tensor *const *x, const eqnn_reduced *r, e
     eqnn_ctx *c = r->ctx;
     for (int s = 0; s < r->symmetry.n; s++) {
         if (!x || eqnn__bad2(x[0], x[s], "reduced_product")) return -1;
-        if (x[s]->ctx != c) {
-            eqnn__fail(x[s]->ctx, "reduced_product: the product belongs to another context");
-            return -1;
-        }
+        if (!eqnn__at_home(x[s]->ctx, c, "reduced_product", "the product")) return -1;
         v[s] = eqnn__recut(x[s], r->in[s]);
         if (!v[s]) return -1;
         if (!eqnn__has_columns(v[s], r->in[s])) {

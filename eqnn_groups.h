@@ -1322,13 +1322,10 @@ static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
     return c->groups;
 }
 
-/* A context keeps what it finds out of its groups: those of another one, which may be gone or at
-   work on another thread, are refused. NULL is no group. */
+/* NULL is no group. */
 static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
 {
-    if (!g || g->ctx == c) return 1;
-    eqnn__fail(c, "%s: the group belongs to another context; make it in this one", op);
-    return 0;
+    return !g || eqnn__at_home(c, g->ctx, op, "the group");
 }
 
 /* n things of the heap, zeroed; eqnn__drop gives them back. */
@@ -4695,9 +4692,7 @@ static int eqnn__rep_columns(eqnn_rep *r)
 /* NULL is no representation. */
 static int eqnn__rep_at_home(eqnn_ctx *c, const eqnn_rep *r, const char *op)
 {
-    if (!r || r->ctx == c) return 1;
-    eqnn__fail(c, "%s: the representation belongs to another context; make it in this one", op);
-    return 0;
+    return !r || eqnn__at_home(c, r->ctx, op, "the representation");
 }
 
 /* r's label when x can be converted. */
@@ -9496,9 +9491,9 @@ static int eqnn__lie_bad(const eqnn_lie *g, const eqnn_tensor *x, int cols, cons
     }
     if (eqnn__bad(x, op)) return 1;
     if (x->ctx == g->ctx && x->cols == cols) return 0;
-    if (x->ctx != g->ctx) eqnn__fail(x->ctx, "%s: the group belongs to another context", op);
-    else eqnn__fail(x->ctx, "%s of %s: %s have %d columns, got [%d,%d]", op, g->name, what, cols,
-                    x->rows, x->cols);
+    if (eqnn__at_home(x->ctx, g->ctx, op, "the group"))
+        eqnn__fail(x->ctx, "%s of %s: %s have %d columns, got [%d,%d]", op, g->name, what, cols,
+                   x->rows, x->cols);
     return 1;
 }
 

@@ -243,9 +243,9 @@ TEST(mistakes_are_sentences)
     eqnn_ctx *d = eqnn_make(NULL); /* types are compared by address */
     const eqnn_irreps *foreign = eqnn_irreps_make(d, "1x1o"), *here = eqnn_irreps_make(c, "1x1o");
     CHECK(!eqnn_as(test_normal(c, 2, 3), foreign));
-    CHECK_ERROR(c, "as: 1x1o was made in another context");
+    CHECK_ERROR(c, "as: 1x1o belongs to another context");
     CHECK(!eqnn_product_full(c, here, foreign, here, NULL));
-    CHECK_ERROR(c, "product: 1x1o was made in another context");
+    CHECK_ERROR(c, "product: 1x1o belongs to another context");
     eqnn_free(d);
     eqnn_network_opts nothing = { .hidden = "4x0e+2x1o", .out = "1x0o", .radius = 3, .lmax = 1 };
     CHECK(!eqnn_network(NULL, NULL, test_normal(c, 2, 3), eqnn_complete_graph(c, 2, NULL), "zero",
