@@ -1737,6 +1737,49 @@ typedef struct eqnn_equiformer_v2_opts {
 EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v2_opts *opts);
 
+/* eSCN, the equivariant spherical channel network (Passaro and Zitnick 2023, arXiv:2302.03655),
+   from which EquiformerV2 has its frames: messages without attention,
+
+       z_ij = sum over both ends of fc2((fc1 x, in the frame of ij) * silu(fc h_ij)), complex for
+              orders above 0; h_ij a network of the distance and both species
+       m_i = sum over j of silu(z_ij as a function on the sphere), back from the frame
+       x_i += network of (x_i, m_i) at every point of the sphere; the first layer does not add
+
+   and the mean over the sphere of a network of x_i as a sum of harmonics: an energy of each node,
+   or times the point a force. Symmetric under rotations (and not reflections) up to the errors of
+   the grids: 1e-5 where features have sizes near 1, which no norm sees to. Energies [examples,1];
+   forces as direct outputs, or as -eqnn_grad(sum of energies, pos). Names:
+   sphere_embedding.weight, layer_blocks.0.message_block.edge_block.fc1_dist.weight, ..,
+   layer_blocks.0.message_block.so2_block_source.fc1_m0.weight, ..,
+   layer_blocks.0.fc1_sphere.weight, .., energy_block.fc1.weight, .., force_block.fc1.weight, .. */
+typedef struct eqnn_escn_opts {
+    int lmax, mmax;           /* degrees, orders in the frame; default 6, 2 (negative: 0)         */
+    int layers;               /* default 8                                                        */
+    int channels;             /* default 128                                                      */
+    int hidden;               /* of an order, between the two maps of an edge; default 256        */
+    int edge_channels;        /* default 128                                                      */
+    int gaussians;            /* default 400                                                      */
+    double width;             /* of a gaussian, in distances to the next; default 1               */
+    double radius;            /* of the gaussians; default 8                                      */
+    int beta, points;         /* of grids: rings, and points of each; default as eqnn_sphere_opts;
+                                 beta negative: the smallest, which the original has              */
+    int samples;              /* energies and forces are means over so many points of a spiral, 128
+                                 in the original, with which they change by a percent as the
+                                 world turns; default over the points of a grid                   */
+    double scale;             /* of energies; default 0.001                                       */
+    eqnn_tensor **forces;     /* gets direct forces [nodes, 1x1o]; default nothing                */
+    const double *rotations;  /* frames of the edges; default their own                           */
+    double envelope;          /* edges fade out up to this length; default not, as published      */
+    int checkpoint;           /* layers are computed again in backward; default remembered        */
+    int each_node;            /* a row for a node, not summed; default examples                   */
+    eqnn_tensor *x;           /* [nodes, irreps] more features, mapped ("x_embed") and added to the
+                                 embedding; default none                                          */
+    eqnn_tensor *edges;       /* [edges, n] more input than gaussians, no label; default none     */
+    eqnn_tensor **features;   /* gets those of the last layer [nodes, irreps]; default nothing    */
+} eqnn_escn_opts;
+EQNN_API eqnn_tensor *eqnn_escn(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                const char *name, const eqnn_escn_opts *opts);
+
 #endif /* EQNN_H */
 #endif /* EQNN__KERNEL_PASS */
 
@@ -16496,6 +16539,7 @@ typedef struct eqnn__frame_entry eqnn__frame_entry;
 typedef struct eqnn__so2_entry eqnn__so2_entry;
 typedef struct eqnn__sphere_entry eqnn__sphere_entry;
 typedef struct eqnn__spread_entry eqnn__spread_entry;
+typedef struct eqnn__escn_entry eqnn__escn_entry;
 struct eqnn__tables {
     eqnn__layout *layouts;
     eqnn__solid_entry *solids;
@@ -16511,6 +16555,7 @@ struct eqnn__tables {
     eqnn__so2_entry *so2;
     eqnn__sphere_entry *spheres;
     eqnn__spread_entry *spreads;
+    eqnn__escn_entry *escns;
 };
 
 static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
@@ -21785,15 +21830,23 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
 
 /* Coefficients of C functions on the sphere as one matrix [coefficients][C] a row: a row in the
    frame (degrees to lmax, orders to mmax; order by order), or irreps (all orders; degree by
-   degree).
-   With Y orthonormal, n_l = sqrt(4 pi / ((2l+1) (lmax+1))) and f_l = sqrt((2l+1)/(2 mmax+1)) for
-   l > mmax, else 1, in place of the orders that are missing (Liao et al. 2024, arXiv:2306.12059):
+   degree). With Y orthonormal and q the weights of the points, whose sum is 1,
 
        to     f[p] = sum over k of Y[p][k] n_l f_l x[k]
-       from   x[k] = sum over p of q[p] 4 pi Y[p][k] f_l / n_l f[p]               */
+       from   x[k] = sum over p of q[p] 4 pi Y[p][k] f_l / n_l f[p]
+
+   where n_l = sqrt(4 pi / ((2l+1) (lmax+1))) and f_l = sqrt((2l+1)/(2 mmax+1)) for l > mmax, else
+   1, in place of the orders that are missing (Liao et al. 2024, arXiv:2306.12059); of coefficients
+   of harmonics as they are n_l = f_l = 1 (Passaro and Zitnick 2023, arXiv:2302.03655). */
+typedef struct eqnn__sphere_shape {
+    int lmax, mmax, frame;
+    int plain;         /* n_l = f_l = 1                  */
+    int beta, alpha;   /* rings and points of each, or   */
+    int spiral;        /* so many points of a spiral     */
+} eqnn__sphere_shape;
 struct eqnn__sphere_entry {
     eqnn__sphere_entry *next;
-    int lmax, mmax, frame, beta, alpha;
+    eqnn__sphere_shape shape;
     eqnn__from_left to, from;
 };
 
@@ -21801,73 +21854,106 @@ struct eqnn__sphere_entry {
    1e-5 (root mean square) under rotations, by trial up to degree 8, so that a network of several,
    with larger numbers, keeps within 1e-4; of a frame under rolls, for which the points of a ring
    count alone. */
-static void eqnn__sphere_defaults(int lmax, int mmax, int frame, int *beta, int *alpha)
+static void eqnn__sphere_defaults(eqnn__sphere_shape *s)
 {
-    if (*beta == 0) *beta = frame ? 2 * lmax + 2 : 6 * lmax + 6;
-    if (*alpha == 0) *alpha = frame ? 6 * mmax + 10 : 6 * lmax + 6;
+    if (s->spiral) s->beta = s->alpha = 0;
+    else if (s->beta == 0) s->beta = s->frame ? 2 * s->lmax + 2 : 6 * s->lmax + 6;
+    if (!s->spiral && s->alpha == 0) s->alpha = s->frame ? 6 * s->mmax + 10 : 6 * s->lmax + 6;
 }
 
-/* Matrices to and from the grid for a row as it stands: in the frame ordered by m, else by l;
-   degrees above mmax are scaled for the orders they lost. */
+/* Points that lie about evenly: polar angles from z that cut the sphere into bands of equal area, a
+   turn by the golden section from each to the next. As eSCN has them, they are not all of length
+   1, but shorter where they crowd: the length is n times the share of
+
+       1 / sum over q of exp(-|p - q|^2 / 0.15)          */
+static void eqnn__spiral_points(int n, double *xyz, double *weight)
+{
+    double turn = 2 * EQNN__PI / ((1 + sqrt(5.0)) / 2), all = 0;
+    for (int p = 0; p < n; p++) {
+        double z = 1 - 2 * (p + 0.5) / n, s = sqrt(1 - z * z), angle = fmod(turn * p, 2 * EQNN__PI);
+        xyz[3 * p] = s * eqnn__sin_quarter(angle, 1);
+        xyz[3 * p + 1] = s * eqnn__sin_quarter(angle, 0);
+        xyz[3 * p + 2] = z;
+    }
+    for (int p = 0; p < n; p++) {
+        double sum = 0;
+        for (int q = 0; q < n; q++) {
+            double d2 = 0;
+            for (int i = 0; i < 3; i++)
+                d2 += (xyz[3 * p + i] - xyz[3 * q + i]) * (xyz[3 * p + i] - xyz[3 * q + i]);
+            sum += eqnn__exp(-d2 / 0.15);
+        }
+        all += weight[p] = 1 / sum;
+    }
+    for (int p = 0; p < n; p++) {
+        for (int i = 0; i < 3; i++) xyz[3 * p + i] *= n * weight[p] / all;
+        weight[p] = 1.0 / n;
+    }
+}
+
+/* Which harmonic l^2 + l + m each coefficient of a row is: in the frame ordered by m, else by l */
+static void eqnn__sphere_terms(const eqnn__sphere_shape *s, int K, int *term)
+{
+    int at = 0;
+    for (int m = 0; m <= s->mmax && s->frame; m++)
+        for (int i = m; i >= -m; i -= m ? 2 * m : 1)
+            for (int l = m; l <= s->lmax; l++) term[at++] = l * l + l + i;
+    for (; at < K; at++) term[at] = at;
+}
+
+/* Matrices to and from the points for a row as it stands. */
 static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
 {
-    eqnn__grid g;
-    int L = e->lmax, M = e->mmax, K = (L + 1) * (L + 1) - (L - M) * (L - M + 1), at = 0;
-    memset(&g, 0, sizeof g);
-    g.lmax = L;
-    g.beta = e->beta;
-    g.alpha = e->alpha;
-    g.points = e->beta * e->alpha;
-    g.terms = (L + 1) * (L + 1);
+    const eqnn__sphere_shape *s = &e->shape;
+    int L = s->lmax, M = s->mmax, K = (L + 1) * (L + 1) - (L - M) * (L - M + 1);
+    int points = s->spiral ? s->spiral : s->beta * s->alpha;
+    size_t size = (size_t)points * (size_t)K;
     int *term = (int *)eqnn__temp(c, (size_t)K, sizeof *term);
-    size_t size = (size_t)g.points * (size_t)K, grid = (size_t)g.points * (size_t)g.terms;
-    eqnn_real *M_to = (eqnn_real *)eqnn__keep_numbers(c, 2 * size * sizeof *M_to), *to;
-    if (!term || !M_to || !eqnn__grid_find(c, &g, NULL)) return 0;
-    const eqnn_real *g_to = eqnn__to_read(c, g.to, grid), *g_from = eqnn__to_read(c, g.from, grid);
-    eqnn_real *start = to = eqnn__to_write(c, M_to, 2 * size);
-    if (!g_to || !g_from || !to) return 0;
-    for (int m = 0; m <= M && e->frame; m++)
-        for (int s = m; s >= -m; s -= m ? 2 * m : 1)
-            for (int l = m; l <= L; l++) term[at++] = l * l + l + s;
-    for (; at < K; at++) term[at] = at;
-    for (size_t p = 0; p < (size_t)g.points; p++)
+    double *Y = (double *)eqnn__temp(c, (size_t)(L + 1) * (size_t)(L + 1), sizeof *Y);
+    double *xyz = (double *)eqnn__temp(c, 4 * (size_t)points, sizeof *xyz);
+    eqnn_real *there = (eqnn_real *)eqnn__keep_numbers(c, 2 * size * sizeof *there);
+    eqnn_real *start = there ? eqnn__to_write(c, there, 2 * size) : NULL, *to = start;
+    if (!term || !Y || !xyz || !to) return 0;
+    double *weight = xyz + 3 * (size_t)points;
+    eqnn__sphere_terms(s, K, term);
+    if (s->spiral) eqnn__spiral_points(points, xyz, weight);
+    else eqnn_s2grid_points(s->beta, s->alpha, xyz, weight);
+    for (int p = 0; p < points; p++) {
+        eqnn_solid_harmonics(L, xyz + 3 * (size_t)p, Y);
         for (int k = 0; k < K; k++, to++) {
             int l = (int)sqrt((double)term[k]);
-            double n = sqrt(4 * EQNN__PI / ((2 * l + 1) * (L + 1.0)));
-            double f = l > M ? sqrt((2 * l + 1) / (2 * M + 1.0)) : 1;
-            size_t from = p * (size_t)g.terms + (size_t)term[k];
-            to[0] = (eqnn_real)((double)g_to[from] * n * f);
-            to[size] = (eqnn_real)((double)g_from[from] * f / n);
+            double n = s->plain ? 1 : sqrt(4 * EQNN__PI / ((2 * l + 1) * (L + 1.0)));
+            double f = s->plain || l <= M ? 1 : sqrt((2 * l + 1) / (2 * M + 1.0));
+            double y = Y[term[k]] / sqrt(4 * EQNN__PI) * f;
+            to[0] = (eqnn_real)(y * n);
+            to[size] = (eqnn_real)(4 * EQNN__PI * weight[p] * y / n);
         }
-    eqnn__written(c, M_to, start, 2 * size);
-    eqnn__from_left there = {M_to, g.points, K, 0};
-    eqnn__from_left back = {M_to + size, g.points, K, 1};
-    e->to = there;
+    }
+    eqnn__written(c, there, start, 2 * size);
+    eqnn__from_left forth = {there, points, K, 0}, back = {there + size, points, K, 1};
+    e->to = forth;
     e->from = back;
     return 1;
 }
 
-static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, int lmax, int mmax, int frame,
-                                                   int beta, int alpha)
+static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, eqnn__sphere_shape s)
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
-    eqnn__sphere_defaults(lmax, mmax, frame, &beta, &alpha);
-    if (beta < 2 || beta % 2 || alpha < 1 || beta > 4096 || alpha > 4096 || lmax > 1000) {
+    eqnn__sphere_defaults(&s);
+    if (s.spiral < 0 || s.spiral > 1 << 14) {
+        eqnn__fail(c, "sphere: a spiral of %d points", s.spiral);
+        return NULL;
+    }
+    if (!s.spiral && (s.beta < 2 || s.beta % 2 || s.alpha < 1 || s.beta > 4096 || s.alpha > 4096)) {
         eqnn__fail(c, "sphere: a grid of %d rings with %d points each; rings are even in number",
-                   beta, alpha);
+                   s.beta, s.alpha);
         return NULL;
     }
     for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
-        if (e->lmax == lmax && e->mmax == mmax && e->frame == frame && e->beta == beta &&
-            e->alpha == alpha)
-            return e;
+        if (!memcmp(&e->shape, &s, sizeof s)) return e;
     eqnn__sphere_entry *e = t ? (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
     if (!e) return NULL;
-    e->lmax = lmax;
-    e->mmax = mmax;
-    e->frame = frame;
-    e->beta = beta;
-    e->alpha = alpha;
+    e->shape = s;
     if (!eqnn__sphere_fill(c, e)) return NULL;
     e->next = t->spheres;
     return t->spheres = e;
@@ -21990,8 +22076,8 @@ EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tens
         s = eqnn_sigmoid(lmax ? eqnn_concat(eqnn_slice(plain, 0, C), s) : plain);
         return !s ? NULL : frame ? eqnn__spread(y, lmax, C, s, 0) : eqnn_scale_copies(y, s);
     }
-    eqnn__sphere_job j = {eqnn__sphere_find(y->ctx, lmax, mmax, frame, o.beta, o.alpha), NULL, NULL,
-                          C};
+    eqnn__sphere_shape shape = {lmax, mmax, frame, 0, o.beta, o.alpha, 0};
+    eqnn__sphere_job j = {eqnn__sphere_find(y->ctx, shape), NULL, NULL, C};
     eqnn_tensor *z = j.e ? eqnn__on_sphere(plain, &j) : NULL;
     if (z && o.act == EQNN_SEPARABLE_S2) {
         z = eqnn_slice(z, C, y->cols - C);
@@ -26691,9 +26777,11 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
 
 /* --- EquiformerV2 --- */
 
-typedef struct eqnn__v2 {
+typedef struct eqnn__v2 eqnn__v2;
+struct eqnn__v2 {
     eqnn_ctx *c;
     eqnn_equiformer_v2_opts o;
+    eqnn_tensor *(*block)(const eqnn__v2 *m, eqnn_tensor *x, int k); /* what block k gives  */
     const eqnn_graph *g;
     const eqnn_frame *frame;
     const eqnn_irreps *node;            /* channels of every degree                         */
@@ -26701,7 +26789,7 @@ typedef struct eqnn__v2 {
     eqnn_tensor *r, *basis;             /* [edges,3]; [edges, gaussians] and more scalars   */
     eqnn_tensor *u;                     /* [edges,1] how much an edge counts; NULL: fully   */
     int species;
-} eqnn__v2;
+};
 
 static void eqnn__v2_defaults(eqnn_equiformer_v2_opts *o, const eqnn_equiformer_v2_opts *given)
 {
@@ -26820,6 +26908,14 @@ static void eqnn__v2_rings(const eqnn__v2 *m, int mmax, int *beta, int *alpha)
     *alpha = mmax < m->o.lmax ? 2 * mmax + 1 : 2 * m->o.lmax + 3;
 }
 
+/* Such functions, in the frame or of nodes */
+static eqnn__sphere_shape eqnn__v2_shape(const eqnn__v2 *m, int frame, int plain)
+{
+    eqnn__sphere_shape s = {m->o.lmax, frame ? m->o.mmax : m->o.lmax, frame, plain, 0, 0, 0};
+    eqnn__v2_rings(m, s.mmax, &s.beta, &s.alpha);
+    return s;
+}
+
 /* Both ends of the edge in its frame, times radial factors; first `extra` invariants */
 static eqnn_tensor *eqnn__v2_first(const eqnn__v2 *m, eqnn_tensor *x, int extra)
 {
@@ -26879,11 +26975,9 @@ static eqnn_tensor *eqnn__v2_grid(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor
 {
     int C = m->o.ffn, separable = m->o.act == EQNN_SEPARABLE_S2 || m->o.scalar_mlp;
     const eqnn_label *label = y->label;
-    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user), beta, alpha;
-    eqnn__v2_rings(m, m->o.lmax, &beta, &alpha);
-    eqnn__sphere_job j = {
-        eqnn__sphere_find(m->c, m->o.lmax, m->o.lmax, 0, beta, alpha),
-        eqnn__v2_points, user, C};
+    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user);
+    eqnn__sphere_job j = {eqnn__sphere_find(m->c, eqnn__v2_shape(m, 0, 0)),
+                          eqnn__v2_points, user, C};
     if (!user || !j.e) return NULL;
     *user = C;
     if (separable) s = eqnn_silu(eqnn_linear(s, "scalar_mlp.0", C, NULL));
@@ -26941,12 +27035,18 @@ static const eqnn_frame *eqnn__v2_frame(const eqnn__v2 *m, eqnn_tensor *r)
     return eqnn_frame_make(r, m->o.lmax, m->o.mmax, &o);
 }
 
-/* Degree 0 from the species, the others from the directions of neighbours */
-static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
+/* Degree 0 from the species, the others 0 */
+static eqnn_tensor *eqnn__v2_species(const eqnn__v2 *m, eqnn_ints *species)
 {
     eqnn_tensor *x =
         eqnn_embedding(m->c, species, "sphere_embedding", m->species, m->o.channels, NULL);
-    x = x ? eqnn__pad(x, 0, m->node->cols) : NULL;
+    return eqnn_as(x ? eqnn__pad(x, 0, m->node->cols) : NULL, m->node);
+}
+
+/* The others from the directions of neighbours */
+static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
+{
+    eqnn_tensor *x = eqnn__v2_species(m, species);
     eqnn_tensor *one = eqnn_full(m->c, 1, 1, 1 / m->o.neighbours);
     one = one ? eqnn_enter(one, "edge_degree_embedding") : NULL;
     eqnn_tensor *e = one ? eqnn__v2_factors(m, eqnn__v2_scalars(m),
@@ -26954,8 +27054,7 @@ static eqnn_tensor *eqnn__v2_embedding(const eqnn__v2 *m, eqnn_ints *species)
     if (m->u) e = eqnn_mul(e, m->u);
     e = e ? eqnn_from_frame(e, m->frame, m->node, EQNN_TARGETS, 1) : NULL;
     e = e ? eqnn_leave(eqnn_mul(e, one)) : NULL;
-    x = e ? eqnn_add(eqnn_as(x, m->node), e) : NULL;
-    return eqnn__more_features(x, m->o.x);
+    return eqnn__more_features(e ? eqnn_add(x, e) : NULL, m->o.x);
 }
 
 static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
@@ -26991,7 +27090,7 @@ static eqnn_tensor *eqnn__v2_block_of(eqnn_tensor *const *x, int n, void *user)
     a.m.frame = eqnn__v2_frame(&a.m, x[1]);
     a.m.basis = x[2];
     a.m.u = n > 3 ? x[3] : NULL;
-    return a.m.frame ? eqnn__v2_block(&a.m, x[0], a.k) : NULL;
+    return a.m.frame ? a.m.block(&a.m, x[0], a.k) : NULL;
 }
 
 static eqnn_tensor *eqnn__v2_blocks(const eqnn__v2 *m, eqnn_tensor *x)
@@ -27002,37 +27101,37 @@ static eqnn_tensor *eqnn__v2_blocks(const eqnn__v2 *m, eqnn_tensor *x)
     a.m = *m;
     for (a.k = 0; in[0] && a.k < m->o.blocks; a.k++)
         in[0] = m->o.checkpoint ? eqnn_checkpoint(eqnn__v2_block_of, in, n, &a, sizeof a)
-                                : eqnn__v2_block(m, in[0], a.k);
+                                : m->block(m, in[0], a.k);
     return in[0];
 }
 
-static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o)
+static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o, const char *op)
 {
     if (o->norm < EQNN_V2_SEPARABLE_NORM || o->norm > EQNN_V2_RMS_NORM)
-        eqnn__fail(c, "equiformer_v2: there is no norm %d", (int)o->norm);
+        eqnn__fail(c, "%s: there is no norm %d", op, (int)o->norm);
     else if (o->act < EQNN_SEPARABLE_S2 || o->act > EQNN_DEGREE_GATE)
-        eqnn__fail(c, "equiformer_v2: there is no act %d", (int)o->act);
+        eqnn__fail(c, "%s: there is no act %d", op, (int)o->act);
     else if (o->lmax == 0 && (o->forces || o->act == EQNN_DEGREE_GATE))
-        eqnn__fail(c, "equiformer_v2: lmax 0 has no degree 1: no forces, and no gates of degrees");
+        eqnn__fail(c, "%s: lmax 0 has no degree 1: no forces, and no gates of degrees", op);
     return !c->failed;
 }
 
+/* For eSCN too: op */
 static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
-                          const eqnn_equiformer_v2_opts *o)
+                          const eqnn_equiformer_v2_opts *o, const char *op)
 {
     eqnn_ctx *c = pos->ctx;
     if (!species || !g || species->count != pos->rows || g->targets != pos->rows ||
         g->sources != pos->rows || (species->range <= 0 && species->count > 0)) {
-        eqnn__fail(c, "equiformer_v2: %d positions, %d species of range %d (the number of "
-                      "species), a graph of %d sources and %d targets",
-                   pos->rows, species ? species->count : 0, species ? species->range : 0,
-                   g ? g->sources : 0, g ? g->targets : 0);
+        eqnn__fail(c, "%s: %d positions, %d species of range %d (the number of species), a graph "
+                      "of %d sources and %d targets", op, pos->rows, species ? species->count : 0,
+                   species ? species->range : 0, g ? g->sources : 0, g ? g->targets : 0);
         return 0;
     }
     if (o->blocks > 0 && o->channels > 0 && o->hidden > 0 && o->heads > 0 && o->alpha > 0 &&
         o->value > 0 && o->ffn > 0 && o->edge_channels > 0 && o->gaussians > 0)
-        return eqnn__v2_check_kinds(c, o);
-    eqnn__fail(c, "equiformer_v2: no size may be negative");
+        return eqnn__v2_check_kinds(c, o, op);
+    eqnn__fail(c, "%s: no size may be negative", op);
     return 0;
 }
 
@@ -27042,9 +27141,12 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
     eqnn__v2 m;
     memset(&m, 0, sizeof m);
     eqnn__v2_defaults(&m.o, opts);
-    if (eqnn__bad(pos, "equiformer_v2") || !eqnn__v2_check(species, pos, g, &m.o)) return NULL;
+    if (eqnn__bad(pos, "equiformer_v2") ||
+        !eqnn__v2_check(species, pos, g, &m.o, "equiformer_v2"))
+        return NULL;
     m.c = pos->ctx;
     m.g = g;
+    m.block = eqnn__v2_block;
     m.species = species->range > 0 ? species->range : 1;
     pos = eqnn_enter(pos, name);
     if (m.o.forces) *m.o.forces = NULL;
@@ -27060,6 +27162,264 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
     }
     e = eqnn__bare(e ? eqnn_slice(e, 0, 1) : NULL);
     return eqnn_leave(m.o.each_node ? e : eqnn_scale(eqnn_pool_sum(e, g), 1 / m.o.nodes));
+}
+
+/* --- eSCN --- */
+
+/* The two maps of an end of an edge and the factors between them. Order 0 has one matrix, every
+   other a real and an imaginary one, r and i; rows in between and weights
+
+      | 0 [hidden] | +1: r i  -1: r i | +2: ..       | W_0 [in][out] | 1: W_r W_i | 2: ..       */
+struct eqnn__escn_entry {
+    eqnn__escn_entry *next;
+    int lmax, mmax, channels, hidden;
+    int between, factors;               /* columns of rows between the maps, of factors */
+    const void *down, *scale, *up;
+};
+
+static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
+{
+    int H = e->hidden, C = e->channels, n = 0, x = 0, z = 0, w = 0;
+    eqnn__mix_block *down = (eqnn__mix_block *)eqnn__temp(c, (size_t)e->mmax + 1, sizeof *down);
+    eqnn__mix_block *up = (eqnn__mix_block *)eqnn__temp(c, 3 * (size_t)e->mmax + 1, sizeof *up);
+    e->between = H + 4 * H * e->mmax;
+    e->factors = H + 2 * H * e->mmax;
+    int *map = (int *)eqnn__temp(c, (size_t)e->between, sizeof *map);
+    if (!down || !up || !map) return 0;
+    for (int m = 0; m <= e->mmax; m++) {
+        int U = (e->lmax + 1 - m) * C, wide = m ? 2 * H : H, ends = m ? 2 : 1;
+        eqnn__mix_block to = {ends, U, wide, x, U, w, z, wide, 1};
+        eqnn__mix_block real = {ends, H, U, z, wide, w, x, U, 1};
+        eqnn__mix_block plus = {1, H, U, z + 3 * H, 0, w + H * U, x, 0, -1};
+        eqnn__mix_block minus = {1, H, U, z + H, 0, w + H * U, x + U, 0, 1};
+        down[m] = to;
+        up[n++] = real;
+        if (m) up[n++] = plus, up[n++] = minus;
+        for (int k = 0; k < ends * wide; k++) map[z + k] = (m ? (2 * m - 1) * H : 0) + k % wide;
+        x += ends * U;
+        z += ends * wide;
+        w += wide * U;
+    }
+    e->down = eqnn__mix_plan(c, down, e->mmax + 1);
+    e->up = eqnn__mix_plan(c, up, n);
+    e->scale = eqnn__copy_plan(c, map, e->between, e->factors);
+    return e->down && e->up && e->scale;
+}
+
+static const eqnn__escn_entry *eqnn__escn_find(const eqnn__v2 *m)
+{
+    struct eqnn__tables *t = eqnn__tables_of(m->c);
+    const eqnn_equiformer_v2_opts *o = &m->o;
+    for (eqnn__escn_entry *e = t ? t->escns : NULL; e; e = e->next)
+        if (e->lmax == o->lmax && e->mmax == o->mmax && e->channels == o->channels &&
+            e->hidden == o->hidden)
+            return e;
+    eqnn__escn_entry *e = t ? (eqnn__escn_entry *)eqnn__keep_alloc(m->c, sizeof *e) : NULL;
+    if (!e) return NULL;
+    e->lmax = o->lmax;
+    e->mmax = o->mmax;
+    e->channels = o->channels;
+    e->hidden = o->hidden;
+    if (!eqnn__escn_fill(m->c, e)) return NULL;
+    e->next = t->escns;
+    return t->escns = e;
+}
+
+/* All weights of one of the maps, down to the hidden channels or up, in one row */
+typedef struct eqnn__escn_map { const eqnn__escn_entry *e; int up; } eqnn__escn_map;
+static eqnn_tensor *eqnn__escn_weights(eqnn_ctx *c, const void *user)
+{
+    const eqnn__escn_map *k = (const eqnn__escn_map *)user;
+    int M = k->e->mmax, H = k->e->hidden, n = 0;
+    eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)M + 1, sizeof *w), *part[2];
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    for (int m = 0; w && m <= M; m++) {
+        int U = (k->e->lmax + 1 - m) * k->e->channels, parts = m ? 2 : 1;
+        for (int i = 0; i < parts; i++) {
+            const char *fc = k->up ? "fc2" : "fc1";
+            const char *name = m ? eqnn_format(c, "so2_conv.%d.%s_%c.weight", m - 1, fc, "ri"[i])
+                                 : eqnn_format(c, "%s_m0.weight", fc);
+            part[i] = name ? eqnn_param(c, name, k->up ? U : H, k->up ? H : U, &init) : NULL;
+            if (!part[i]) return NULL;
+        }
+        if (k->up)
+            for (int i = 0; i < parts; i++) w[n++] = eqnn__so2_part(part[i], 0, U);
+        else w[n++] = eqnn__so2_part(eqnn_stack(part, parts), 0, parts * H);
+    }
+    return w ? n == 1 ? w[0] : eqnn_concat_n(w, n) : NULL;
+}
+
+/* One end of the edge, y in its frame, mapped; h [edges, edge_channels] says what edge it is. */
+static eqnn_tensor *eqnn__escn_end(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor *h,
+                                   const char *name)
+{
+    const eqnn__escn_entry *e = eqnn__escn_find(m);
+    eqnn_tensor **f = (eqnn_tensor **)eqnn__temp(m->c, (size_t)m->o.mmax + 1, sizeof *f);
+    y = e && f && h ? eqnn_enter(y, name) : NULL;
+    if (!y) return NULL;
+    for (int i = 0; i <= m->o.mmax; i++) {
+        const char *dist = i ? eqnn_format(m->c, "so2_conv.%d.fc1_dist", i - 1) : "fc1_dist0";
+        f[i] = dist ? eqnn_linear(h, dist, (i ? 2 : 1) * m->o.hidden, NULL) : NULL;
+        if (!f[i]) return NULL;
+    }
+    eqnn__escn_map to = {e, 0}, from = {e, 1};
+    eqnn_tensor *down = eqnn_once(m->c, "down", eqnn__escn_weights, &to);
+    eqnn_tensor *up = eqnn_once(m->c, "up", eqnn__escn_weights, &from);
+    eqnn_tensor *factors = eqnn_silu(m->o.mmax ? eqnn_concat_n(f, m->o.mmax + 1) : f[0]);
+    eqnn_tensor *z = eqnn__mix(e->down, eqnn__bare(y), down, e->between);
+    z = z && factors ? eqnn__copy_form(e->scale, z, factors, NULL, e->factors, 2) : NULL;
+    return eqnn_leave(eqnn__tag(eqnn__mix(e->up, z, up, y->cols), y->label));
+}
+
+/* What an edge is: a network of its length and of the species at its ends */
+static eqnn_tensor *eqnn__escn_edge(const eqnn__v2 *m)
+{
+    eqnn_init small;
+    int n = m->o.edge_channels;
+    memset(&small, 0, sizeof small);
+    small.kind = EQNN_INIT_UNIFORM;
+    small.scale = 1e-3;
+    eqnn_tensor *h = eqnn_enter(m->basis, "edge_block");
+    h = h ? eqnn_linear(h, "fc1_dist", n, NULL) : NULL;
+    eqnn_tensor *a = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
+    eqnn_tensor *b = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
+    h = h && a && b ? eqnn_silu(eqnn_add(eqnn_add(a, b), h)) : NULL;
+    return h ? eqnn_leave(eqnn_silu(eqnn_linear(h, "fc1_edge_attr", n, NULL))) : NULL;
+}
+
+static eqnn_tensor *eqnn__escn_message(const eqnn__v2 *m, eqnn_tensor *x)
+{
+    eqnn__sphere_job j = {eqnn__sphere_find(m->c, eqnn__v2_shape(m, 1, 1)), NULL,
+                          NULL, m->o.channels};
+    x = x && j.e ? eqnn_enter(x, "message_block") : NULL;
+    eqnn_tensor *h = x ? eqnn__escn_edge(m) : NULL;
+    if (!h) return NULL;
+    eqnn_tensor *s = eqnn__escn_end(m, eqnn_to_frame(x, m->frame, EQNN_SOURCES), h,
+                                    "so2_block_source");
+    eqnn_tensor *t = eqnn__escn_end(m, eqnn_to_frame(x, m->frame, EQNN_TARGETS), h,
+                                    "so2_block_target");
+    eqnn_tensor *z = s && t ? eqnn_add(s, t) : NULL, *y = eqnn__on_sphere(eqnn__bare(z), &j);
+    if (m->u) y = eqnn_mul(y, m->u);
+    y = y ? eqnn__tag(y, z->label) : NULL;
+    return y ? eqnn_leave(eqnn_from_frame(y, m->frame, m->node, EQNN_TARGETS, 0)) : NULL;
+}
+
+static eqnn_tensor *eqnn__escn_points(eqnn_tensor *f, const void *user)
+{
+    eqnn_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    return eqnn_silu(eqnn_linear(eqnn_silu(f), "fc2_sphere", *(const int *)user, &o));
+}
+
+/* The network at the points of the sphere has no biases, so that its first and last map commute
+   with the way there and back: they act on the coefficients, which are fewer. */
+static eqnn_tensor *eqnn__escn_layer(const eqnn__v2 *m, eqnn_tensor *x, int k)
+{
+    int C = m->o.channels, *user = (int *)eqnn__temp(m->c, 1, sizeof *user);
+    int rows = eqnn_rows(x), terms = (m->o.lmax + 1) * (m->o.lmax + 1);
+    eqnn__sphere_job j = {eqnn__sphere_find(m->c, eqnn__v2_shape(m, 0, 1)),
+                          eqnn__escn_points, user, C};
+    eqnn_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    x = x && user && j.e ? eqnn_enter(x, eqnn_format(m->c, "layer_blocks.%d", k)) : NULL;
+    eqnn_tensor *z = x ? eqnn__escn_message(m, x) : NULL;
+    if (!z) return NULL;
+    *user = C;
+    z = eqnn_concat(eqnn_reshape(eqnn__bare(x), rows * terms, C),
+                    eqnn_reshape(eqnn__bare(z), rows * terms, C));
+    z = z ? eqnn_linear(z, "fc1_sphere", C, &o) : NULL;
+    z = z ? eqnn__on_sphere(eqnn_reshape(z, rows, terms * C), &j) : NULL;
+    z = z ? eqnn_linear(eqnn_reshape(z, rows * terms, C), "fc3_sphere", C, &o) : NULL;
+    z = z ? eqnn__tag(eqnn_reshape(z, rows, terms * C), m->node) : NULL;
+    return eqnn_leave(k ? eqnn_add(x, z) : z);
+}
+
+static eqnn_tensor *eqnn__escn_output(eqnn_tensor *f, const void *user)
+{
+    eqnn_linear_opts o;
+    int C = *(const int *)user;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    f = eqnn_silu(eqnn_linear(f, "fc1", C, NULL));
+    return eqnn_linear(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1, &o);
+}
+
+/* The means over the sphere of f(p), and of f(p) p: degree 0 and 1 of f, a network of the numbers
+   whose harmonics x has, but for factors. */
+static eqnn_tensor *eqnn__escn_mean(const eqnn__v2 *m, eqnn_tensor *x, int samples, int degree)
+{
+    int *user = (int *)eqnn__temp(m->c, 1, sizeof *user);
+    eqnn__sphere_shape shape = eqnn__v2_shape(m, 0, 1);
+    shape.spiral = samples;
+    eqnn__sphere_job j = {eqnn__sphere_find(m->c, shape), eqnn__escn_output, user, 1};
+    x = user && j.e ? eqnn_enter(eqnn__bare(x), degree ? "force_block" : "energy_block") : NULL;
+    if (!x) return NULL;
+    *user = m->o.channels;
+    x = eqnn__on_sphere(x, &j);
+    x = x ? eqnn_slice(x, degree, 2 * degree + 1) : NULL;
+    return x ? eqnn_leave(eqnn_scale(x, 1 / sqrt((degree ? 12 : 4) * EQNN__PI))) : NULL;
+}
+
+/* What it shares with EquiformerV2 is kept as options of that. */
+static void eqnn__escn_defaults(eqnn_escn_opts *o, const eqnn_escn_opts *given,
+                                eqnn_equiformer_v2_opts *v2)
+{
+    eqnn_equiformer_v2_opts b;
+    memset(o, 0, sizeof *o);
+    memset(&b, 0, sizeof b);
+    if (given) *o = *given;
+    if (o->scale == 0) o->scale = 0.001;
+    b.lmax = o->lmax ? o->lmax : 6;
+    b.mmax = o->mmax;
+    b.blocks = o->layers;
+    b.channels = o->channels;
+    b.hidden = o->hidden ? o->hidden : 256;
+    b.edge_channels = o->edge_channels;
+    b.gaussians = o->gaussians ? o->gaussians : 400;
+    b.width = o->width > 0 ? o->width : 1;
+    b.radius = o->radius > 0 ? o->radius : 8;
+    b.beta = o->beta;
+    b.points = o->points;
+    b.forces = o->forces;
+    b.rotations = o->rotations;
+    b.envelope = o->envelope;
+    b.checkpoint = o->checkpoint;
+    b.each_node = o->each_node;
+    b.x = o->x;
+    b.edges = o->edges;
+    b.features = o->features;
+    eqnn__v2_defaults(v2, &b);
+}
+
+EQNN_API eqnn_tensor *eqnn_escn(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
+                                const char *name, const eqnn_escn_opts *opts)
+{
+    eqnn__v2 m;
+    eqnn_escn_opts o;
+    memset(&m, 0, sizeof m);
+    eqnn__escn_defaults(&o, opts, &m.o);
+    if (o.forces) *o.forces = NULL;
+    if (o.features) *o.features = NULL;
+    if (eqnn__bad(pos, "escn") || !eqnn__v2_check(species, pos, g, &m.o, "escn")) return NULL;
+    m.c = pos->ctx;
+    m.g = g;
+    m.block = eqnn__escn_layer;
+    m.species = species->range > 0 ? species->range : 1;
+    pos = eqnn_enter(pos, name);
+    if (!pos || !eqnn__v2_start(&m, species, pos)) return NULL;
+    eqnn_tensor *x = eqnn__more_features(eqnn__v2_species(&m, species), m.o.x);
+    x = eqnn__v2_blocks(&m, x);
+    if (o.features) *o.features = x;
+    eqnn_tensor *e = x ? eqnn_scale(eqnn__escn_mean(&m, x, o.samples, 0), o.scale) : NULL;
+    if (e && o.forces) {
+        eqnn_tensor *f = eqnn__escn_mean(&m, x, o.samples, 1);
+        *o.forces = f ? eqnn_as(f, eqnn_irreps_make(m.c, "1x1o")) : NULL;
+    }
+    return eqnn_leave(o.each_node ? e : eqnn_pool_sum(e, g));
 }
 
 #ifdef EQNN__QUICK

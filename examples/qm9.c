@@ -16,14 +16,16 @@
       --use-pseudo-lift       attention sees quaternions, which have no jump at half a turn, in the
                               place of their logarithms, which have
 
-   Three more have numbers, vectors and higher irreps at the atoms, which turn with the molecule,
-   and attend to the atoms within 5 angstroms:
+   Four more have numbers, vectors and higher irreps at the atoms, which turn with the molecule,
+   and hear the atoms within 5 angstroms:
 
       --model equiformer      as the package equiformer-pytorch has it
       --model equiformer_v1   as the paper has it (Liao and Smidt 2023, arXiv:2206.11990)
       --model equiformer_v2   its successor (Liao et al. 2024, arXiv:2306.12059)
-      --widths 32,16,8        channels of degrees 0, 1 and 2; equiformer_v2 takes the first for all
-                              degrees up to --lmax
+      --model escn            where that has its frames from (Passaro and Zitnick 2023,
+                              arXiv:2302.03655); without attention
+      --widths 32,16,8        channels of degrees 0, 1 and 2; equiformer_v2 and escn take the first
+                              for all degrees up to --lmax
       --published             as large as the papers have them; without it they are small enough for
                               an hour on two cores
       --norm-floor 1          what a molecule's symmetry makes vanish (CO2, CH4) is not blown up by
@@ -34,7 +36,7 @@
    as they stand and turned at random, beside what the mean of all and a linear fit of the numbers
    of atoms reach, and beside what the papers report of 100,000 training molecules and 500 epochs
    (LieConv, LieTransformer) or 110,000 and 300 (Equiformer). --study runs T(3) and SE(3) with the
-   first two models, and the Equiformers.
+   first two models, and the other four.
 
    It teaches: to ask what symmetry is worth, give the same molecules and the same time to models
    that are built with it and to those that are taught it by turned examples, and look at what is
@@ -304,6 +306,16 @@ static eqnn_tensor *hear_v2(const run *r, const batch *b)
     return eqnn_equiformer_v2(elements(b), b->pos, near(b), "net", &o);
 }
 
+static eqnn_tensor *hear_escn(const run *r, const batch *b)
+{
+    int n = (int)strtol(r->widths, NULL, 10);
+    eqnn_escn_opts o = {
+        .lmax = r->lmax, .mmax = r->lmax < 2 ? r->lmax : 2, .layers = r->layers, .channels = n,
+        .hidden = 2 * n, .edge_channels = n, .gaussians = 128, .radius = radius,
+        .scale = 1 / mean_atoms };
+    return eqnn_escn(elements(b), b->pos, near(b), "net", &o);
+}
+
 static const network networks[] = {
     { "lieconv", 1, 3e-3, .9, .999, convolve, { { 0 } } },
     { "lietransformer", 1, 1e-3, .5, .9, attend, { { 0 } } },
@@ -313,6 +325,8 @@ static const network networks[] = {
       { { "32,16,8", 3, 2, 32, 5e-4 }, { "128,64,32", 6, 2, 128, 5e-4 } } },
     { "equiformer_v2", 0, 0, .9, .999, hear_v2,
       { { "32", 2, 2, 32, 1e-3 }, { "96", 6, 4, 128, 5e-4 } } },
+    { "escn", 0, 0, .9, .999, hear_escn,
+      { { "32", 3, 2, 32, 1e-3 }, { "128", 8, 6, 128, 5e-4 } } },
     { NULL, 0, 0, 0, 0, NULL, { { 0 } } }
 };
 
@@ -994,7 +1008,8 @@ static void run_all(study *s)
 }
 
 static const eqnn_option options[] = {
-    { "model", "lieconv", "lieconv, lietransformer, equiformer, equiformer_v1, equiformer_v2" },
+    { "model", "lieconv", "lieconv, lietransformer, equiformer, equiformer_v1, equiformer_v2, "
+                          "escn" },
     { "group", "T(3)", "T(3), SE3(.2), SO3(.2), Trivial(3), or a list" },
     { "study", "off", "all models, those that have a group with T(3) and SE3(.2)" },
     { "task", "homo", "alpha gap homo lumo mu Cv G H r2 U U0 zpve" },
@@ -1006,9 +1021,9 @@ static const eqnn_option options[] = {
     { "minutes", "60", "of training each model; with --epochs: no limit" },
     { "lr", "", "rate of Adam [lieconv 3e-3, equiformer_v1 5e-4, others 1e-3]" },
     { "bs", "", "molecules in a batch [100, SE3 and SO3 75, Equiformers 32]" },
-    { "num-layers", "", "blocks [6; equiformer, equiformer_v2 2, equiformer_v1 3]" },
-    { "widths", "", "channels of an Equiformer's degrees [32,16,8; equiformer_v2 32]" },
-    { "lmax", "", "largest degree of equiformer_v2 [2]" },
+    { "num-layers", "", "blocks [6; equiformer, equiformer_v2 2, equiformer_v1, escn 3]" },
+    { "widths", "", "channels of an Equiformer's degrees [32,16,8; equiformer_v2, escn 32]" },
+    { "lmax", "", "largest degree of equiformer_v2 and escn [2]" },
     { "published", "off", "Equiformers as large as the papers have them" },
     { "fill", "", "share of a molecule that is near [1, SE3 and SO3 1/2]" },
     { "nbhd", "", "most neighbours; 0: all [0, SE3 and SO3 25]" },
@@ -1137,7 +1152,7 @@ static void understand(study *s, eqnn_args *a)
     understand_schedule(s, a);
     s->models = eqnn_args_text(a, "model");
     if (all && !eqnn_args_given(a, "model"))
-        s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2";
+        s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2,escn";
     s->groups = all && !eqnn_args_given(a, "group") ? "T(3),SE3(.2)" : eqnn_args_text(a, "group");
     s->task = eqnn_args_text(a, "task");
     size_t known = 0, all_tasks = sizeof tasks / sizeof tasks[0];

@@ -1,7 +1,5 @@
 /* equiformer_v2.c - EquiformerV2 and what it is made of (sections 11 and 13 of eqnn.h) */
-#include "test.h"
-
-enum { ATOMS = 7 };
+#include "molecules.h"
 
 typedef struct model {
     eqnn_ints *species;
@@ -40,62 +38,20 @@ static eqnn_tensor *energy_of(eqnn_tensor *const *x, int n, void *user)
     return eqnn_equiformer_v2(m->species, x[0], m->g, m->name, &m->o);
 }
 
-/* Two molecules, of 4 and 3 atoms. */
 static model two_molecules(eqnn_ctx *c, eqnn_sphere_act act)
 {
-    static const int kind[ATOMS] = { 0, 3, 1, 1, 2, 0, 3 };
-    static const int source[18] = { 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6 };
-    static const int target[18] = { 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 5, 6, 4, 6, 4, 5 };
-    static const int example[ATOMS] = { 0, 0, 0, 0, 1, 1, 1 };
-    eqnn_graph_opts go;
     model m;
     memset(&m, 0, sizeof m);
-    memset(&go, 0, sizeof go);
-    go.targets = ATOMS;
-    go.example = example;
-    m.g = eqnn_graph_make(c, 18, source, target, &go);
-    m.species = eqnn_ints_make(c, ATOMS, kind, 5, 0);
+    m.g = two_molecules_graph(c);
+    m.species = two_molecules_species(c);
     m.o = small(act);
     m.name = "v2";
     return m;
 }
 
-/* max |a - b| / max |b| */
-static double relative(eqnn_tensor *a, eqnn_tensor *b)
-{
-    double worst = 0, size = 0;
-    for (int i = 0; i < eqnn_rows(b); i++)
-        for (int k = 0; k < eqnn_cols(b); k++) {
-            worst = fmax(worst, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
-            size = fmax(size, fabs(eqnn_at(b, i, k)));
-        }
-    return a && b && size > 0 ? worst / size : INFINITY;
-}
-
-static eqnn_tensor *turned(eqnn_tensor *x, const double R[9])
-{
-    return eqnn_matmul_t(x, eqnn_from_double(eqnn_context(x), 3, 3, R), 0, 1);
-}
-
-/* Largest relative change of energies and forces when the world turns and moves */
 static double symmetry_error(model *m, eqnn_tensor *pos)
 {
-    eqnn_ctx *c = eqnn_context(pos);
-    double worst = 0;
-    for (int k = 0; k < 3; k++) {
-        double R[9];
-        eqnn_tensor *f = NULL, *f2 = NULL;
-        eqnn_rotation_random(c, eqnn_format(c, "R%d", k), 0, R);
-        m->o.forces = &f;
-        eqnn_tensor *e = energy_of(&pos, 1, m), *moved = eqnn_shift(turned(pos, R), 0.25);
-        m->o.forces = &f2;
-        eqnn_tensor *e2 = energy_of(&moved, 1, m);
-        worst = fmax(worst, relative(e2, e));
-        worst = fmax(worst, relative(eqnn_as(f2, NULL), turned(eqnn_as(f, NULL), R)));
-    }
-    m->o.forces = NULL;
-    test_note("symmetry error %.1e", worst);
-    return worst;
+    return molecules_error(energy_of, m, &m->o.forces, pos);
 }
 
 TEST(v2_turns)
@@ -246,16 +202,11 @@ TEST(v2_examples_are_apart)
     eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *f = NULL, *f2 = NULL;
     m.o.forces = &f;
     eqnn_tensor *e = energy_of(&pos, 1, &m);
-    static const int kind[3] = { 3, 2, 0 }, source[6] = { 0, 0, 1, 1, 2, 2 };
-    static const int target[6] = { 1, 2, 0, 2, 0, 1 }, order[3] = { 6, 4, 5 };
-    eqnn_graph_opts go;
-    memset(&go, 0, sizeof go);
-    go.targets = 3;
     model one = m;
-    one.g = eqnn_graph_make(c, 6, source, target, &go);
-    one.species = eqnn_ints_make(c, 3, kind, 5, 0);
+    one.g = second_molecule_graph(c);
+    one.species = second_molecule_species(c);
     one.o.forces = &f2;
-    eqnn_ints *index = eqnn_ints_make(c, 3, order, ATOMS, 0);
+    eqnn_ints *index = second_molecule_atoms(c);
     eqnn_tensor *pos1 = eqnn_take(pos, index);
     eqnn_tensor *e1 = energy_of(&pos1, 1, &one);
     CHECK_NEAR(eqnn_value(e1), eqnn_at(e, 1, 0), test_eps(1e-13, 1e-5));

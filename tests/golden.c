@@ -4731,12 +4731,39 @@ static eqnn_equiformer_v2_opts v2_options(golden *g, json *j)
     return o;
 }
 
-static void equiformer_v2(golden *g)
+static eqnn_escn_opts escn_options(json *j)
+{
+    eqnn_escn_opts o;
+    memset(&o, 0, sizeof o);
+    o.lmax = setting(j, "lmax", 0);
+    o.mmax = setting(j, "mmax", 0);
+    o.layers = setting(j, "num_layers", 0);
+    o.channels = setting(j, "sphere_channels", 0);
+    o.hidden = setting(j, "hidden_channels", 0);
+    o.beta = setting(j, "grid_resolution", -1);
+    o.points = o.beta > 0 ? o.beta : 0;
+    if (o.lmax == 0) o.lmax = -1;
+    if (o.mmax == 0) o.mmax = -1;
+    o.edge_channels = setting(j, "edge_channels", 0);
+    o.gaussians = setting(j, "num_gaussians", 0);
+    o.width = json_number(json_get(j, "basis_width_scalar"), 0);
+    o.radius = json_number(json_get(j, "cutoff"), 0);
+    o.samples = setting(j, "num_sphere_samples", 0);
+    return o;
+}
+
+/* EquiformerV2 or eSCN: the same inputs */
+static void oc20_network(golden *g, int escn)
 {
     json *j;
     begin(g, "");
     j = meta(g, "config");
-    eqnn_equiformer_v2_opts o = v2_options(g, j);
+    eqnn_equiformer_v2_opts o;
+    eqnn_escn_opts e;
+    memset(&o, 0, sizeof o);
+    memset(&e, 0, sizeof e);
+    if (escn) e = escn_options(j);
+    else o = v2_options(g, j);
     int n, edges, *edge = integers(g, "in.edge_index", &edges);
     int *batch = integers(g, "in.batch", &n);
     int *species = integers(g, "in.atomic_numbers", &n), range = setting(j, "max_num_elements", 0);
@@ -4747,12 +4774,13 @@ static void equiformer_v2(golden *g)
     const eqnn_graph *graph = eqnn_graph_make(g->c, edges / 2, edge, edge + edges / 2, &go);
     double *R = sorted_rotations(g, graph);
     eqnn_tensor *pos = matrix(g, "in.pos", 3), *forces = NULL, *energy = NULL;
-    o.rotations = R;
-    o.forces = &forces;
+    o.rotations = e.rotations = R;
+    o.forces = e.forces = &forces;
     for (int pass = 0; pass < 2; pass++) {
         eqnn_ints *kind = eqnn_ints_make(g->c, n, species, range, 0);
-        energy = eqnn_equiformer_v2(kind, pos, graph, "v2", &o);
-        if (!pass) set_weights(g, "w.", "v2");
+        energy = escn ? eqnn_escn(kind, pos, graph, "net", &e)
+                      : eqnn_equiformer_v2(kind, pos, graph, "net", &o);
+        if (!pass) set_weights(g, "w.", "net");
     }
     compare(g, "out.energy", energy);
     compare(g, "out.forces", forces);
@@ -4769,11 +4797,15 @@ static void equiformer_v2(golden *g)
     end(g);
 }
 
+static void equiformer_v2(golden *g) { oc20_network(g, 0); }
+static void escn(golden *g) { oc20_network(g, 1); }
+
 typedef struct golden_kind { const char *begins; void (*run)(golden *); } golden_kind;
 
 static const golden_kind kinds[] = { { "wigner_3j", wigner_3j },
                                      { "so2_", so2 },
                                      { "equiformer_v2", equiformer_v2 },
+                                     { "escn", escn },
                                      { "s2_lmax", s2_activations },
                                      { "norms_", sphere_norms },
                                      { "wigner_D", wigner_D },
