@@ -93,7 +93,7 @@ $(BUILD)/$(1)/eqnn.o: $(HEADERS) $(BUILD)/flags
 	@for h in $(filter %.h,$(HEADERS)); do echo "#include \"$$$$h\""; done | \
 	    $(CC) $(FLAGS) $($(1)) -I. -DEQNN_IMPLEMENTATION -x c -c - -o $$@
 
-$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h tests/memory.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
+$(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h tests/memory.h tests/molecules.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/device: tests/device.h

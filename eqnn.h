@@ -2149,6 +2149,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     if (want < need) want = need;
     char *p = eqnn__chunk_get(c, a, want);
     if (!p && want > need) p = eqnn__chunk_get(c, a, want = need);
+    if (!p && a->away && !eqnn__wait(c)) return 0; /* refused for what failed before */
     if (!p) {
         eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
                    c->op ? c->op : "eqnn", a->away ? " on the device" : "", bytes,

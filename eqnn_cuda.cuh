@@ -360,7 +360,13 @@ static void eqnn__again_run(eqnn__device *d, eqnn__again *r, const eqnn__queue *
             return;
         }
     eqnn__gpu_of(d)->op = l->item[0].op;
-    eqnn__look(d, cudaGraphLaunch(r->exec, eqnn__gpu_of(d)->stream));
+    cudaError_t e = cudaGraphLaunch(r->exec, eqnn__gpu_of(d)->stream);
+    if (e != cudaErrorMemoryAllocation) {
+        eqnn__look(d, e);
+        return;
+    }
+    eqnn__again_refused(d, r);
+    eqnn__queue_run(d, l);
 }
 
 /* Of all that must be equal; what a CALL is given cannot be changed in a graph. */
@@ -427,7 +433,10 @@ static void eqnn__queue_begin(eqnn__device *d, const eqnn__queue *l)
 {
     eqnn__again *r = NULL;
     if (l->count >= EQNN__GRAPH_LEAST && !eqnn__gpu_of(d)->failed) r = eqnn__again_find(d, l);
-    if (r && !r->exec && !r->plain) eqnn__again_build(d, r);
+    if (r && !r->exec && !r->plain) {
+        memcpy(r->list->bytes, l->bytes, l->used); /* those of last time may point to what is gone */
+        eqnn__again_build(d, r);
+    }
     if (r && !r->plain) eqnn__again_run(d, r, l);
     else eqnn__queue_run(d, l);
 }
@@ -681,7 +690,9 @@ static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
 {
     void *p = NULL;
     if (!eqnn__gpu_choose(d)) return NULL;
-    if (cudaMalloc(&p, bytes ? bytes : 1) == cudaSuccess) return p;
+    cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaSuccess) return p;
+    if (e != cudaErrorMemoryAllocation) eqnn__look(d, e); /* of work that was begun before */
     (void)cudaGetLastError(); /* the caller says what there was no room for */
     return NULL;
 }
@@ -690,8 +701,8 @@ static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
 {
     (void)bytes;
     eqnn__cuda_send(d);
-    eqnn__gpu_choose(d);
-    eqnn__look(d, cudaFree(p)); /* waits for what still works on it */
+    if (eqnn__gpu_choose(d)) eqnn__look(d, cudaStreamSynchronize(eqnn__gpu_of(d)->stream));
+    eqnn__look(d, cudaFree(p)); /* which need not wait for what works on it */
 }
 
 /* The part of a copy that fits what is left of the ring's piece (a small copy is not parted). A
@@ -1748,6 +1759,18 @@ static void eqnn__gemm_into_one(eqnn__device *d, eqnn__product p)
     }
 }
 
+#ifndef EQNN__GEMM_SPAN
+#define EQNN__GEMM_SPAN 0x7fffffff /* tests make it small */
+#endif
+
+/* As many of n rows as cuBLAS takes at a time: some of its kernels fail on matrices whose last
+   number is 2^31 or more behind the first, few as their rows and columns are (NVIDIA/raft issue
+   3097). */
+static size_t eqnn__gemm_rows(size_t n, size_t ld)
+{
+    return ld > 0 && ld <= EQNN__GEMM_SPAN && n > EQNN__GEMM_SPAN / ld ? EQNN__GEMM_SPAN / ld : n;
+}
+
 static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
                             double alpha, const eqnn_real *A, size_t lda, size_t sa,
                             const eqnn_real *B, size_t ldb, size_t sb, double beta, eqnn_real *C,
@@ -1762,6 +1785,18 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
     p.C = C, p.ldc = ldc, p.sc = sc;
     p.alpha = alpha, p.beta = beta;
     int small = m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && batch <= INT_MAX;
+    size_t along_m = ta || lda < ldc ? ldc : lda, along_k = ta ? lda : 0;
+    if (!tb && ldb > along_k) along_k = ldb;
+    size_t rows = eqnn__gemm_rows(m, along_m), terms = eqnn__gemm_rows(k, along_k);
+    for (size_t i = 0; small && rows < m && i < m; i += rows)
+        eqnn__cuda_gemm(d, ta, tb, m - i < rows ? m - i : rows, n, k, alpha,
+                        A + i * (ta ? 1 : lda), lda, sa, B, ldb, sb, beta, C + i * ldc, ldc, sc,
+                        batch);
+    for (size_t i = 0; small && rows == m && terms < k && i < k; i += terms)
+        eqnn__cuda_gemm(d, ta, tb, m, n, k - i < terms ? k - i : terms, alpha,
+                        A + i * (ta ? lda : 1), lda, sa, B + i * (tb ? 1 : ldb), ldb, sb,
+                        i ? 1 : beta, C, ldc, sc, batch);
+    if (small && (rows < m || terms < k)) return;
     if (!small || k == 0 || !eqnn__gemm_distance(&p.lda, ta ? k : m, ta ? m : k) ||
         !eqnn__gemm_distance(&p.ldb, tb ? n : k, tb ? k : n) ||
         !eqnn__gemm_distance(&p.ldc, m, n)) {
@@ -2141,6 +2176,10 @@ static void eqnn__cuda_frame(eqnn__device *d, const eqnn__frame_plan *plan, int 
     j.terms = there->terms;
     j.r = r, j.given = given, j.D = D;
     size_t grid = (n + (size_t)j.warps - 1) / (size_t)j.warps, shared = (size_t)j.warps * room;
+    if (shared > eqnn__gpu_of(d)->shared) {
+        eqnn__gpu_fail(d, "frames of these degrees need more shared memory than a block has here");
+        return;
+    }
     EQNN__RUN(d, eqnn__frame_kernel, grid, 32 * (size_t)j.warps, shared, j);
 }
 
@@ -2460,7 +2499,7 @@ __device__ inline eqnn_real eqnn__plain_sum(const eqnn__plain_args *a, const P *
     return sum;
 }
 
-template <class P> __global__ void eqnn__plain_kernel(const eqnn__plain_args a, const P plan)
+template <class P> static __global__ void eqnn__plain_kernel(const eqnn__plain_args a, const P plan)
 {
     size_t cols = a.cols[a.slot];
     EQNN__STRIDE(n, (size_t)a.order.owners * cols)
@@ -3658,7 +3697,7 @@ static __device__ inline void eqnn__couple_range(const eqnn__couple_args *a, int
 
 /* Roles G, X and W. */
 template <int ROLE, int T>
-__global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
     eqnn__couple_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);
@@ -3833,7 +3872,7 @@ static __device__ inline void eqnn__couple_dy(const eqnn__couple_args *a, const 
 }
 
 template <int T>
-__global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
     eqnn__couple_y_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);

@@ -1,6 +1,6 @@
 /* ddp_nccl.c - one network, trained on several GPUs, each by a process of its own
 
-   nvcc -x cu -O2 -c eqnn_cuda.cuh -o eqnn_cuda.o
+   nvcc -x cu -std=c++17 -O3 -arch=native -c eqnn_cuda.cuh -o eqnn_cuda.o
    mpicc -O2 -DEQNN_CUDA -I. -I/usr/local/cuda/include examples/ddp_nccl.c eqnn_cuda.o \
        -L/usr/local/cuda/lib64 -lnccl -lcudart -lcublas -lstdc++ -lm -o ddp_nccl
    mpirun -n 2 ./ddp_nccl                                                   (or: make ddp_nccl)

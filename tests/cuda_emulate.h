@@ -810,10 +810,9 @@ template <class T> EMULATE_API cudaError_t cudaMalloc(T **p, size_t bytes)
     return *p ? cudaSuccess : emulate_return(cudaErrorMemoryAllocation);
 }
 
-/* Work that may still use the memory is done first, as cudaFree does. */
+/* CUDA may wait for work that uses the memory, and need not: here it does not. */
 EMULATE_API cudaError_t cudaFree(void *p)
 {
-    for (size_t i = 0; p && i < emulate_streams.size(); i++) emulate_work(emulate_streams[i], NULL);
     if (p && !emulate_give(emulate_device, p)) return emulate_return(cudaErrorInvalidValue);
     emulate_owner.erase(p);
     return emulate_return(cudaSuccess);
