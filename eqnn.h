@@ -1971,7 +1971,7 @@ struct eqnn_ctx {
     eqnn__pool node;
     size_t slots;                   /* outputs of all nodes so far                       */
     eqnn__recycler *recycler;       /* set during an unrecorded sweep                    */
-    int recording, training, in_rule;
+    int recording, paused, training, in_rule; /* paused: eqnn__pause, so many times */
     int own_tape;                   /* inside a block that is a tape of its own          */
     eqnn_tensor **noted;            /* parameters that a checkpointed block touches      */
     int notes, note_start, note_room, noting;
@@ -2385,6 +2385,21 @@ EQNN_API int eqnn_recording(eqnn_ctx *c, int on)
     int old = c->recording;
     c->recording = on;
     return old;
+}
+
+/* While an operation makes its value, before its node is recorded: what it is made of is not
+   missed. */
+static int eqnn__pause(eqnn_ctx *c)
+{
+    int recording = eqnn_recording(c, 0);
+    c->paused += recording != 0;
+    return recording;
+}
+
+static void eqnn__resume(eqnn_ctx *c, int recording)
+{
+    c->paused -= recording != 0;
+    c->recording = recording;
 }
 
 EQNN_API const char *eqnn_format(eqnn_ctx *c, const char *format, ...)
@@ -9501,7 +9516,8 @@ static eqnn__node *eqnn__record(eqnn_ctx *c, int op, eqnn_tensor *const *in, int
         if (in[i]->weight) eqnn__touch(c, in[i]);
     for (int i = 0; !c->recording && i < n_out; i++)
         if (out[i]) out[i]->unrecorded = 1;
-    for (int i = 0; !c->recording && !c->in_rule && !c->noting && i < n_in; i++)
+    int aside = c->recording || c->paused || c->in_rule || c->noting;
+    for (int i = 0; !aside && i < n_in; i++)
         if (!in[i]->weight) in[i]->missed = 1;
     if (!c->recording || c->failed) return NULL;
     eqnn__node *n = (eqnn__node *)eqnn__pool_next(c, &c->node);
@@ -9747,8 +9763,10 @@ static int eqnn__grads_end(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_te
 EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, int n,
                        eqnn_tensor **dx)
 {
-    for (int i = 0; i < n; i++) dx[i] = NULL;
-    if (eqnn__bad2(y, g, "grad")) return 0;
+    for (int i = 0; dx && i < n; i++) dx[i] = NULL;
+    if (eqnn__bad2(y, g, "grad") ||
+        !eqnn__given(y->ctx, n <= 0 || (x && dx), "vjps", "x or the place for slopes is"))
+        return 0;
     if (g->rows != y->rows || g->cols != y->cols) {
         eqnn__fail(y->ctx, "grad: the cotangent is [%d,%d], y is [%d,%d]", g->rows, g->cols,
                    y->rows, y->cols);
@@ -9813,7 +9831,7 @@ static void eqnn__backward(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x
     eqnn_ctx *c = y->ctx;
     eqnn__recycler mine, *outer = c->recycler;
     eqnn__sweep s;
-    int recording = eqnn_recording(c, 0);
+    int recording = eqnn__pause(c);
     memset(&mine, 0, sizeof mine);
     memset(&s, 0, sizeof s);
     s.c = c;
@@ -9824,7 +9842,7 @@ static void eqnn__backward(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x
     c->recycler = &mine;
     eqnn__sweep_run(&s, y, g);
     c->recycler = outer;
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
 }
 
 EQNN_API int eqnn_backward(eqnn_tensor *y)
@@ -10267,9 +10285,9 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     k->user = eqnn__arena_alloc(c, &c->step, user_size);
     if (!k->user) return NULL;
     if (user && user_size) memcpy(k->user, user, user_size);
-    int recording = eqnn_recording(c, 0);
+    int recording = eqnn__pause(c);
     eqnn_tensor *y = op->value(x, n, k->user);
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
     if (!y)
         return c->failed ? NULL : eqnn__fail(c, "%s: its value function returned NULL", op->name);
     eqnn__node *node = eqnn__record(c, EQNN__OP_CUSTOM, x, n, &y, 1);
@@ -11075,9 +11093,9 @@ static int eqnn__bad_index(const eqnn_tensor *x, const eqnn_ints *index, const c
 EQNN_API eqnn_tensor *eqnn_take(eqnn_tensor *x, eqnn_ints *index)
 {
     if (eqnn__bad_index(x, index, "take")) return NULL;
-    if (index->range != x->rows)
-        return eqnn__fail(x->ctx, "take: the index has range %d, the tensor %d rows", index->range,
-                          x->rows);
+    if (index->range != x->rows || (index->count && !x->rows))
+        return eqnn__fail(x->ctx, "take: %d numbers of range %d for %d rows", index->count,
+                          index->range, x->rows);
     eqnn_tensor *y = eqnn__new(x->ctx, index->count, x->cols);
     if (!y) return NULL;
     x->ctx->k->take_rows(&x->ctx->device, (size_t)index->count, (size_t)x->cols, index->there.v,
@@ -11135,8 +11153,8 @@ EQNN_API eqnn_tensor *eqnn_columns(eqnn_tensor *x, eqnn_ints *index)
 {
     if (eqnn__bad_index(x, index, "columns") || eqnn__refuse(x, "columns", "use eqnn_slice"))
         return NULL;
-    if (index->range != x->cols)
-        return eqnn__fail(x->ctx, "columns: the index has range %d, the tensor %d columns",
+    if (index->range != x->cols || (index->count && !x->cols))
+        return eqnn__fail(x->ctx, "columns: %d numbers of range %d for %d columns", index->count,
                           index->range, x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, x->rows, index->count);
     if (!y) return NULL;
@@ -11172,6 +11190,10 @@ static eqnn_ints *eqnn__places(eqnn_tensor *x, const eqnn_ints *index, int cols,
     eqnn_ctx *c = x->ctx;
     if (index->count != x->rows) {
         eqnn__fail(c, "%s: %d indices for %d rows", op, index->count, x->rows);
+        return NULL;
+    }
+    if (cols > 0 && x->rows > INT_MAX / cols) {
+        eqnn__fail(c, "%s: %d rows of %d columns are too many", op, x->rows, cols);
         return NULL;
     }
     int *at = (int *)eqnn__arena_alloc(c, &c->step, (size_t)index->count * sizeof(int));
@@ -11444,8 +11466,8 @@ EQNN_API eqnn_tensor *eqnn_slice(eqnn_tensor *x, int first, int cols)
     const eqnn_label *label;
     if (eqnn__bad(x, "slice")) return NULL;
     if (first < 0 || cols < 0 || first > x->cols - cols)
-        return eqnn__fail(x->ctx, "slice: columns %d..%d of [%d,%d]", first, first + cols - 1,
-                          x->rows, x->cols);
+        return eqnn__fail(x->ctx, "slice: %d columns from %d on of [%d,%d]", cols, first, x->rows,
+                          x->cols);
     if (!eqnn__label_slice(x, first, cols, &label))
         return eqnn__fail(x->ctx, "slice: columns %d..%d cut through a block of %s", first,
                           first + cols - 1, x->label->name);
@@ -11476,8 +11498,8 @@ EQNN_API eqnn_tensor *eqnn_slice_rows(eqnn_tensor *x, int first, int rows)
 {
     if (eqnn__bad(x, "slice_rows")) return NULL;
     if (first < 0 || rows < 0 || first > x->rows - rows)
-        return eqnn__fail(x->ctx, "slice_rows: rows %d..%d of [%d,%d]", first, first + rows - 1,
-                          x->rows, x->cols);
+        return eqnn__fail(x->ctx, "slice_rows: %d rows from %d on of [%d,%d]", rows, first, x->rows,
+                          x->cols);
     eqnn_tensor *y = eqnn__new(x->ctx, rows, x->cols);
     if (!y) return NULL;
     eqnn__numbers_copy(x->ctx, y->data, x->data + (size_t)first * (size_t)x->cols, eqnn__count(y));
@@ -11516,9 +11538,9 @@ EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times)
 /* |x| of rows or of copies */
 static eqnn_tensor *eqnn__norm(eqnn_tensor *x, int copies)
 {
-    int recording = eqnn_recording(x->ctx, 0);
+    int recording = eqnn__pause(x->ctx);
     eqnn_tensor *y = eqnn_sqrt(copies ? eqnn_square_copies(x) : eqnn_sum_cols(eqnn_square(x)));
-    eqnn_recording(x->ctx, recording);
+    eqnn__resume(x->ctx, recording);
     eqnn__node *n = y ? eqnn__record(x->ctx, EQNN__OP_NORM, &x, 1, &y, 1) : NULL;
     if (n) n->i[0] = copies;
     return y;
@@ -11539,8 +11561,9 @@ EQNN_API eqnn_tensor *eqnn_dropout(eqnn_tensor *x, const char *name, double p)
         eqnn__refuse(x, "dropout", "whole copies must drop: use eqnn_irreps_dropout"))
         return NULL;
     if (!(p >= 0 && p < 1))
-        return eqnn__fail(x->ctx, "dropout %s: probability %g is not in [0,1)", name, p);
+        return eqnn__fail(x->ctx, "dropout: probability %g is not in [0,1)", p);
     if (!x->ctx->training || p == 0) return x;
+    if (!eqnn__given(x->ctx, name != NULL, "dropout", "the name is")) return NULL;
     return eqnn_mul(x, eqnn__draw(x->ctx, name, x->rows, x->cols, EQNN__MASK, p));
 }
 
@@ -11690,6 +11713,8 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
     if (!x || n < 1 || eqnn__bad(x[0], "check_derivatives") ||
         !eqnn__given(x[0]->ctx, f != NULL, "check_derivatives", "the function is"))
         return NAN;
+    for (int i = 1; i < n; i++)
+        if (eqnn__bad2(x[0], x[i], "check_derivatives")) return NAN;
     if (order < 1 || order > 2) {
         eqnn__fail(x[0]->ctx, "check_derivatives: order %d; 1 and 2 are checked", order);
         return NAN;
@@ -12088,13 +12113,19 @@ static void eqnn__onces_drop(eqnn_ctx *c)
         if (o->y && o->y->state != EQNN__ALIVE) o->y = NULL;
 }
 
+static eqnn_tensor *eqnn__once_made(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user)
+{
+    eqnn_tensor *y = f(c, user);
+    return y || c->failed ? y : eqnn__fail(c, "once: what makes \"%s\" returned NULL", name);
+}
+
 /* Blocks with a tape of their own (checkpoints) make theirs, so that their gradients find the
    parameters. */
 EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, const void *user)
 {
     if (!c || c->failed || !eqnn__given(c, name && f, "once", "the name or the maker is"))
         return NULL;
-    if (c->own_tape || c->in_rule || c->recycler) return f(c, user);
+    if (c->own_tape || c->in_rule || c->recycler) return eqnn__once_made(c, name, f, user);
     int d = c->scope_depth;
     uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
     eqnn__once *o = c->onces;
@@ -12107,7 +12138,7 @@ EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, con
         c->onces = o;
     }
     if (!o) return NULL;
-    o->y = f(c, user); /* may make parameters */
+    o->y = eqnn__once_made(c, name, f, user); /* may make parameters */
     o->version = c->owner->params ? c->owner->params->version : 0;
     o->recorded = c->recording;
     return o->y;
@@ -13710,6 +13741,7 @@ EQNN_API int eqnn_write_file(eqnn_ctx *c, const char *path, const void *bytes, s
     eqnn__bytes_item b;
     if (!c || c->failed) return 0;
     c->op = "write_file";
+    if (!eqnn__given(c, bytes || !n, "write_file", "the bytes are")) return 0;
     b.bytes = bytes;
     b.n = n;
     return eqnn__write_whole(c, path, eqnn__emit_bytes, &b);
@@ -14535,9 +14567,9 @@ static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_t
     eqnn_tensor *batch_var = eqnn_mean_rows(eqnn_square(centred));
     if (!batch_var) return NULL;
     eqnn_file_update(mean, batch_mean, o->momentum);
-    int old = eqnn_recording(x->ctx, 0);
+    int recording = eqnn__pause(x->ctx);
     if (n > 1) eqnn_file_update(var, eqnn_scale(batch_var, (double)n / (n - 1)), o->momentum);
-    eqnn_recording(x->ctx, old);
+    eqnn__resume(x->ctx, recording);
     return eqnn_mul(centred, eqnn__batch_scale(batch_var, o));
 }
 
@@ -15188,7 +15220,7 @@ static eqnn_tensor *eqnn__ode_size(eqnn_tensor *y)
 static double eqnn__ode_norm(const eqnn__ode *s, eqnn_tensor *e, eqnn_tensor *a, eqnn_tensor *b)
 {
     eqnn_ctx *c = s->c;
-    int recording = eqnn_recording(c, 0);
+    int recording = eqnn__pause(c);
     eqnn_mark m = eqnn_mark_make(c);
     if (s->watch) {
         e = eqnn_slice(e, 0, s->watch);
@@ -15200,7 +15232,7 @@ static double eqnn__ode_norm(const eqnn__ode *s, eqnn_tensor *e, eqnn_tensor *a,
     size = eqnn_shift(eqnn_scale(size, s->o.rtol), s->o.atol);
     double norm = eqnn__ode_rms(e ? eqnn_div(eqnn_as(e, NULL), size) : NULL);
     eqnn_rewind(m, NULL);
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
     return norm;
 }
 
@@ -15261,12 +15293,12 @@ static double eqnn__dopri_try(eqnn__ode *s, double h, eqnn_tensor *k[7], eqnn_te
     *end = eqnn__ode_stages(s, eqnn__dopri_a[0], eqnn__dopri_c, 6, h, k);
     k[6] = eqnn__ode_field(s, *end, s->t + h);
     if (!k[6]) return NAN;
-    int recording = eqnn_recording(s->c, 0);
+    int recording = eqnn__pause(s->c);
     eqnn_mark m = eqnn_mark_make(s->c);
     eqnn_tensor *e = eqnn__scale(k[0], h * eqnn__dopri_e[0], 0, "ode");
     double norm = eqnn__ode_norm(s, eqnn__ode_sum(e, h, eqnn__dopri_e + 1, k + 1, 6), s->y, *end);
     eqnn_rewind(m, NULL);
-    eqnn_recording(s->c, recording);
+    eqnn__resume(s->c, recording);
     return norm;
 }
 
@@ -15297,11 +15329,11 @@ static double eqnn__dopri_first(eqnn__ode *s, double span)
     double h = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
     if (!(h < span)) h = span;
     eqnn_mark m = eqnn_mark_make(s->c);
-    int recording = eqnn_recording(s->c, 0);
+    int recording = eqnn__pause(s->c);
     eqnn_tensor *k = eqnn__ode_field(s, eqnn__ode_sum(s->y, sign * h, &one, &s->k, 1),
                                      s->t + sign * h);
     double d2 = k ? eqnn__ode_norm(s, eqnn_sub(k, s->k), s->y, s->y) / h : NAN;
-    eqnn_recording(s->c, recording);
+    eqnn__resume(s->c, recording);
     eqnn_rewind(m, NULL);
     if (d2 > d1) d1 = d2;
     double longer = d1 > 1e-15 ? eqnn__power(0.01 / d1, 0.2) : h * 1e-3;
@@ -15385,9 +15417,9 @@ static eqnn_tensor *eqnn__ode_midpoint(eqnn__ode *s, double h)
     for (int i = 0; i < 200 && m; i++) {
         eqnn_tensor *k = eqnn__ode_field(s, m, s->t + h / 2), *was = m;
         m = eqnn__ode_sum(s->y, h, &half, &k, 1);
-        int recording = eqnn_recording(s->c, 0);
+        int recording = eqnn__pause(s->c);
         double change = m ? eqnn__ode_rms(eqnn_sub(m, was)) : NAN, size = eqnn__ode_rms(m);
-        eqnn_recording(s->c, recording);
+        eqnn__resume(s->c, recording);
         if (!(change < INFINITY)) break;
         if (change <= s->o.solve * size ||
             (change >= last / 2 && change <= 128 * EQNN__ODE_EPS * size))
@@ -15566,7 +15598,7 @@ static int eqnn__adjoint_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn
 static int eqnn__adjoint_run(eqnn__ode *s, eqnn__adjoint *a, eqnn_tensor **y)
 {
     eqnn_ctx *c = y[0]->ctx;
-    int recording = eqnn_recording(c, 0), noting = c->noting, start = c->note_start;
+    int recording = eqnn__pause(c), noting = c->noting, start = c->note_start;
     int first = c->notes, rows = y[0]->rows;
     c->noting = 1;
     c->note_start = first;
@@ -15574,7 +15606,7 @@ static int eqnn__adjoint_run(eqnn__ode *s, eqnn__adjoint *a, eqnn_tensor **y)
     eqnn_tensor *all = good && a->n > 1 ? eqnn_stack(y + 1, a->n - 1) : NULL;
     c->noting = noting;
     c->note_start = start;
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
     if (!all) return good && a->n == 1;
     a->inputs = 1 + c->notes - first;
     eqnn_tensor **x = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
@@ -15781,12 +15813,12 @@ EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)
 
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax)
 {
-    eqnn_block *b = eqnn__block_list(c, lmax >= 0 ? (size_t)lmax + 1 : 0);
-    if (!b) return NULL;
-    if (lmax < 0) {
-        eqnn__fail(c, "irreps_spherical: lmax %d is negative", lmax);
+    if (c && (lmax < 0 || lmax > 46339)) { /* whose components an int still counts */
+        eqnn__fail(c, "irreps_spherical: lmax %d is %s", lmax, lmax < 0 ? "negative" : "too large");
         return NULL;
     }
+    eqnn_block *b = eqnn__block_list(c, (size_t)lmax + 1);
+    if (!b) return NULL;
     for (int l = 0; l <= lmax; l++) {
         b[l].copies = 1;
         b[l].type = eqnn__irrep(c, l, l % 2 ? -1 : 1);
@@ -19697,6 +19729,8 @@ static int eqnn__linear_options(eqnn_ctx *c, eqnn__linear_entry *e,
                                 const eqnn_irreps_linear_opts *o)
 {
     e->o = *o;
+    if (o->paths && o->path_count < 0)
+        return eqnn__fail(c, "irreps_linear: .path_count %d is negative", o->path_count) != NULL;
     if (o->bias_blocks) {
         int *flag = (int *)eqnn__keep_alloc(c, ((size_t)e->out->blocks + 1) * sizeof(int));
         if (!flag) return 0;
@@ -20281,6 +20315,7 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
     eqnn_tensor *V = NULL;
     if (eqnn__bad(x, "fc")) return NULL;
     eqnn__fc_defaults(&o, opts);
+    if (!eqnn__given(x->ctx, widths != NULL, "fc", "the widths are")) return NULL;
     if (!eqnn__invariant(x->label))
         return eqnn__fail(x->ctx, "fc: %s is not invariant; use eqnn_irreps_linear",
                           x->label->name);
@@ -20960,10 +20995,11 @@ static void eqnn__s2_tables(const eqnn__grid *g, const double R[9], double *Y, e
 static void eqnn__so3_tables(const eqnn__grid *g, const double R[9], double *D, eqnn_real *to,
                              eqnn_real *from)
 {
-    double N = sqrt((double)g->terms), turned[9], r[9], step = 2 * EQNN__PI / g->alpha;
+    double N = sqrt((double)g->terms), turned[9], r[9], step = 2 * EQNN__PI / g->alpha, q = 0;
     for (int p = 0; p < g->points; p++) {
         int ring = p / g->alpha / g->alpha, at = p / g->alpha % g->alpha;
-        double q = eqnn__ring_weight(g->beta, ring) / g->alpha / g->alpha;
+        if (p % (g->alpha * g->alpha) == 0)
+            q = eqnn__ring_weight(g->beta, ring) / g->alpha / g->alpha;
         eqnn_rotation_angles(at * step, EQNN__PI * (ring + 0.5) / g->beta, p % g->alpha * step, r);
         eqnn__rotation_times(r, R, turned);
         for (int l = 0; l <= g->lmax; l++) {
@@ -21160,8 +21196,9 @@ static eqnn_tensor *eqnn__from_grid(eqnn_tensor *f, const char *op, int so3, con
     eqnn_ctx *c = f->ctx;
     eqnn__grid g;
     if (!out) return eqnn__fail(c, "%s: the irreps are missing (NULL)", op);
-    if (lmax_in < 0)
-        return eqnn__fail(c, "%s: lmax_in %d is negative", op, lmax_in);
+    if (lmax_in < 0 || lmax_in > 46339)
+        return eqnn__fail(c, "%s: lmax_in %d is %s", op, lmax_in,
+                          lmax_in < 0 ? "negative" : "too large");
     int C = eqnn__grid_channels(c, op, out, so3);
     memset(&g, 0, sizeof g);
     g.so3 = so3;
@@ -21789,7 +21826,7 @@ static eqnn_tensor *eqnn__so2_weights(eqnn_ctx *c, const void *user)
         if (p && e->order[m]) p = eqnn_columns(p, e->order[m]);
         for (int i = 0; i < halves; i++) w[n++] = eqnn__so2_part(p, i * e->to[m], e->to[m]);
     }
-    return n == 1 ? w[0] : n ? eqnn_concat_n(w, n) : NULL;
+    return !w || c->failed ? NULL : n == 1 ? w[0] : n ? eqnn_concat_n(w, n) : eqnn_zeros(c, 1, 0);
 }
 
 EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
@@ -21805,6 +21842,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
                           !irreps_out  ? "the irreps are missing (NULL)"
                           : o.radial ? "radial factors are invariant numbers"
                                      : ".extra and .degrees may not be negative");
+    if (!eqnn__at_home(y->ctx, irreps_out->ctx, "so2_linear", irreps_out->name)) return NULL;
     y = eqnn_enter(y, name);
     eqnn_ctx *c = y ? y->ctx : NULL;
     const eqnn_label *in = y && y->label ? y->label : y ? eqnn__irreps_of(y, "so2_linear") : NULL;
@@ -22067,7 +22105,7 @@ EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tens
         return NULL;
     int C = eqnn__sphere_channels(y, lmax, &mmax, &frame);
     int want = o.act == EQNN_DEGREE_GATE ? lmax * C : C;
-    if (!C) return NULL;
+    if (!C) return y->ctx->failed ? NULL : y;
     if (o.act != EQNN_S2 && (scalars->cols != want || scalars->rows != y->rows))
         return eqnn__fail(y->ctx, "sphere_activation: scalars [%d,%d]; %s [%d,%d] wants [%d,%d]",
                           scalars->rows, scalars->cols, eqnn__label_text(y->label), y->rows,
@@ -24188,7 +24226,7 @@ static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, in
 static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, int pairs,
                                        const char *who)
 {
-    if (eqnn__bad(s, who)) return NULL;
+    if (!g || eqnn__bad(s, who)) return NULL;
     if (s->rows != g->edges && !(pairs && g->pairs && s->rows == g->pairs))
         return eqnn__fail(s->ctx, "%s: edge_scalars [%d,%d] for %d edges", who, s->rows, s->cols,
                           g->edges);
@@ -26089,6 +26127,9 @@ EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, con
     eqnn_linear_opts lin;
     eqnn__gat_defaults(&o, opts);
     if (!eqnn__gat_check(x, attributes, g, channels)) return NULL;
+    if (o.heads > INT_MAX / channels)
+        return eqnn__fail(x->ctx, "gat_conv: %d heads of %d channels are too many", o.heads,
+                          channels);
     if (!o.given_edges && !(g = eqnn__gat_loops(g, &attributes))) return NULL;
     memset(&lin, 0, sizeof lin);
     lin.no_bias = 1;

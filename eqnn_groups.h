@@ -536,7 +536,7 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
 
 /* ImgLieResNet: every block leaves the share *share = total^(1/layers) of the nodes, while channels
    grow as its inverse square root and the neighbours' share, up to 1, as its inverse: widths
-   [layers+1], fills [layers]. Published: 6 layers, width 128, fill 0.1, total 0.1. */
+   [layers+1], fills [layers], each or NULL. Published: 6 layers, width 128, fill 0.1, total 0.1. */
 EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
                                    double *fills, double *share);
 
@@ -4422,6 +4422,7 @@ static int eqnn__list_groups(const eqnn__monomial *m, const eqnn_group **groups,
 EQNN_API int eqnn_rep_groups(const eqnn_rep *r, const eqnn_group **groups, int room)
 {
     int n = 0;
+    if (!groups) room = 0;
     for (int i = 0; r && i < r->terms; i++)
         if (i == 0 || r->term[i].type != r->term[i - 1].type)
             n = eqnn__list_groups(r->term[i].type, groups, n, room);
@@ -4456,7 +4457,7 @@ static void eqnn__action_start(eqnn__action *s, eqnn_ctx *c, const eqnn_group *c
     s->c = c;
     s->groups = groups;
     s->elements = elements;
-    s->n = n;
+    s->n = groups && elements ? n : 0;
     s->count = s->lie = 0;
 }
 
@@ -4586,6 +4587,7 @@ EQNN_API int eqnn_rep_apply(const eqnn_rep *r, const eqnn_group *const *groups,
     eqnn__action s;
     if (!r || r->ctx->failed) return 0;
     r->ctx->op = "rep_apply";
+    if (!eqnn__given(r->ctx, x && y, "rep_apply", "the vectors are")) return 0;
     size_t f = (size_t)r->field, room = 2 * f * (size_t)eqnn__largest_type(r);
     double *v = (double *)eqnn__take(r->ctx, room, sizeof *v), *work = v + room / 2;
     int good = v != NULL;
@@ -4640,6 +4642,7 @@ EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
 {
     if (!r || r->ctx->failed) return 0;
     r->ctx->op = "rep_matrix";
+    if (!eqnn__given(r->ctx, out != NULL, "rep_matrix", "the place for the matrix is")) return 0;
     return eqnn__rep_matrix(r, groups, elements, n, 0, out);
 }
 
@@ -4648,6 +4651,8 @@ EQNN_API int eqnn_rep_derivative(const eqnn_rep *r, const eqnn_group *const *gro
 {
     if (!r || r->ctx->failed) return 0;
     r->ctx->op = "rep_derivative";
+    if (!eqnn__given(r->ctx, out != NULL, "rep_derivative", "the place for the matrix is"))
+        return 0;
     return eqnn__rep_matrix(r, groups, A, n, 1, out);
 }
 
@@ -4851,6 +4856,11 @@ EQNN_API double eqnn_rep_check(eqnn_function f, eqnn_tensor *const *x, int n, vo
     if (absolute) *absolute = NAN;
     for (int i = 0; i < n; i++)
         if (eqnn__bad(x[i], "rep_check")) return NAN;
+    if (n > 0 && !eqnn__given(x[0]->ctx, f != NULL, "rep_check", "the function is")) return NAN;
+    if (n > 0 && trials < 1) {
+        eqnn__fail(x[0]->ctx, "rep_check: %d trials show nothing", trials);
+        return NAN;
+    }
     eqnn_tensor *y = n > 0 ? f(x, n, user) : NULL;
     if (!y) return NAN;
     for (int t = 0; t < trials; t++) {
@@ -4959,9 +4969,9 @@ static const char *eqnn__uniform_text(const char *text, const char *product,
 EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int n, int channels)
 {
     const char *text = "";
-    for (int i = 0; i < n; i++)
+    for (int i = 0; groups && i < n; i++)
         if (!groups[i] || groups[i]->ctx->failed) return NULL;
-    if (n < 1) return NULL;
+    if (n < 1 || !groups) return NULL;
     eqnn_ctx *c = groups[0]->ctx;
     c->op = "rep_uniform";
     for (int i = 1; i < n; i++)
@@ -8055,7 +8065,8 @@ static eqnn_tensor *eqnn__rep_bilinear(eqnn_tensor *x, const char *name, const e
     x = in ? eqnn_enter(eqnn__bare(x), name) : NULL;
     const eqnn__rep_products *m = x ? eqnn__rep_products_find(c, in, out) : NULL;
     eqnn_tensor **part = (eqnn_tensor **)eqnn__temp(c, (size_t)out->blocks, sizeof *part);
-    eqnn_tensor **block = (eqnn_tensor **)eqnn__temp(c, (size_t)in->blocks, sizeof *block);
+    eqnn_tensor **block =
+        in ? (eqnn_tensor **)eqnn__temp(c, (size_t)in->blocks, sizeof *block) : NULL;
     if (!m || !part || !block) return NULL;
     for (int t = 0; t < out->blocks; t++) part[t] = NULL;
     for (int s = 0; s < in->blocks; s++)
@@ -8339,13 +8350,13 @@ static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *a
         if (k->key == key) return 1;
     eqnn__emlp_seen *k = (eqnn__emlp_seen *)eqnn__keep_alloc(c, sizeof *k);
     eqnn_mark mark = eqnn_mark_make(c);
-    int recording = eqnn_recording(c, 0);
+    int recording = eqnn__pause(c);
     double *v = (double *)eqnn__temp(c, (size_t)in->cols, sizeof *v);
     for (int i = 0; v && i < in->cols; i++) v[i] = 8 * eqnn__generic(&seed);
     eqnn_tensor *x = k && v ? eqnn_as(eqnn_from_double(c, 1, in->cols, v), in) : NULL;
     x = eqnn__emlp_blocks(x, o, layers, &at);
     int good = x && eqnn__emlp_alive(x, at, out);
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
     eqnn_rewind(mark, NULL);
     if (!good) return 0;
     k->key = key;
@@ -9607,8 +9618,9 @@ EQNN_API int eqnn_lie_lift_given(const eqnn_lie *g, eqnn_tensor *points, eqnn_te
 {
     const char *op = "lie_lift";
     eqnn_tensor *orbit = NULL, *x;
-    *u = NULL;
+    if (u) *u = NULL;
     if (q) *q = NULL;
+    if (g && !eqnn__given(g->ctx, u != NULL, op, "the place for the elements is")) return 0;
     if (!g || !points || eqnn__lie_bad(g, points, g->f.point_dim, op, "points")) return 0;
     if (samples < 1 || (samples > 1 && !g->f.draws) || (g->turns && samples != g->turns)) {
         eqnn__fail(g->ctx, "lie_lift of %s: %d samples, it takes %s", g->name, samples,
@@ -9616,7 +9628,7 @@ EQNN_API int eqnn_lie_lift_given(const eqnn_lie *g, eqnn_tensor *points, eqnn_te
         return 0;
     }
     if (g->f.draws && eqnn__lie_bad(g, draws, g->f.draws, op, "random numbers")) return 0;
-    if (g->f.draws && draws->rows != points->rows * samples) {
+    if (g->f.draws && (double)draws->rows != (double)points->rows * samples) {
         eqnn__fail(g->ctx, "lie_lift of %s: %d rows of random numbers for %d points, %d samples",
                    g->name, draws->rows, points->rows, samples);
         return 0;
@@ -9652,7 +9664,7 @@ EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *n
                            eqnn_tensor **u, eqnn_tensor **q)
 {
     eqnn_tensor *draws = NULL;
-    *u = NULL;
+    if (u) *u = NULL;
     if (q) *q = NULL;
     if (!g || !points || g->ctx->failed) return 0;
     if (!name && g->f.draws) {
@@ -9757,7 +9769,7 @@ static int eqnn__lie_distances(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q
 {
     eqnn_ctx *c = g->ctx;
     eqnn_mark mark = eqnn_mark_make(c);
-    int recording = eqnn_recording(c, 0), orbits = g->f.q_dim > 0;
+    int recording = eqnn__pause(c), orbits = g->f.q_dim > 0;
     eqnn_ints *i = eqnn_ints_make(c, n, to, u->rows, 0);
     eqnn_ints *j = eqnn_ints_make(c, n, from, u->rows, 0);
     eqnn_tensor *ui = eqnn_take(u, i), *uj = eqnn_take(u, j);
@@ -9768,7 +9780,7 @@ static int eqnn__lie_distances(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q
     int good = d && v && eqnn_read(d, v);
     for (int k = 0; good && k < n; k++) out[k] = (double)v[k];
     eqnn__drop(c, v, (size_t)n, sizeof *v);
-    eqnn_recording(c, recording);
+    eqnn__resume(c, recording);
     eqnn_rewind(mark, NULL);
     return good;
 }
@@ -10026,7 +10038,7 @@ EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_
     eqnn_farthest_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!c || c->failed || !f) return NULL;
+    if (!c || c->failed || !eqnn__given(c, f != NULL, "farthest", "the distances are")) return NULL;
     c->op = "farthest";
     if (nodes < 0 || o.count < 0 || (!o.count && !(fraction >= 0 && fraction <= 1))) {
         eqnn__fail(c, "farthest: %g of %d nodes makes no sense", fraction, nodes);
@@ -10166,9 +10178,9 @@ static void eqnn__lie_radius_update(eqnn_tensor *r, const eqnn_graph *graph, int
     if (graph->targets == 0 || graph->sources == 0) return;
     double points = (double)graph->sources / (graph->examples > 0 ? graph->examples : 1);
     double taken = (double)within / graph->targets / points;
-    int recording = eqnn_recording(r->ctx, 0);
+    int recording = eqnn__pause(r->ctx);
     eqnn_file_update(r, eqnn_shift(r, o->gain * (o->fill - taken)), 1);
-    eqnn_recording(r->ctx, recording);
+    eqnn__resume(r->ctx, recording);
 }
 
 /* The edges that are neighbours. Without distances these are all, and there is no radius. */
@@ -10239,7 +10251,9 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
                                  eqnn_lie_cloud *cloud)
 {
     eqnn_tensor *u = NULL, *q = NULL;
-    memset(cloud, 0, sizeof *cloud);
+    if (cloud) memset(cloud, 0, sizeof *cloud);
+    if (g && !eqnn__given(g->ctx, cloud != NULL, "lie_cloud_make", "the place for the cloud is"))
+        return 0;
     if (!g || !graph || eqnn__bad(points, "lie_cloud_make")) return 0;
     if (graph->sources != points->rows || graph->targets != points->rows)
         eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
@@ -10490,6 +10504,7 @@ EQNN_API int eqnn_lie_sample(const eqnn_lie_cloud *all, eqnn_ints *chosen, int t
     int *example = (int *)eqnn__take(c, (size_t)m, sizeof *example);
     const int *node = eqnn_ints_data(chosen);
     int good = place && example;
+    if (good && m == 0 && N > 0) good = 0, eqnn__fail(c, "lie_sample: no node is chosen");
     if (good && graph->targets != N)
         good = 0, eqnn__fail(c, "lie_sample: the graph leads to %d of %d nodes", graph->targets, N);
     for (int i = 0; good && i < N; i++) place[i] = -1;
@@ -10590,10 +10605,11 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
 EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double total, int *widths,
                                    double *fills, double *share)
 {
-    *share = pow(total, 1. / (layers > 0 ? layers : 1));
+    double each = pow(total, 1. / (layers > 0 ? layers : 1));
+    if (share) *share = each;
     for (int i = 0; i <= layers; i++) {
-        widths[i] = (int)(width / pow(*share, i / 2.));
-        if (i < layers) fills[i] = fmin(1, fill / pow(*share, i));
+        if (widths) widths[i] = (int)(width / pow(each, i / 2.));
+        if (fills && i < layers) fills[i] = fmin(1, fill / pow(each, i));
     }
 }
 

@@ -942,6 +942,15 @@ TEST(bad_elements)
     CHECK(!eqnn_group_sample(g, "x", 1, NULL));
     CHECK_ERROR(c, "no place");
     CHECK(eqnn_group_sample(g, "x", 0, NULL));
+    CHECK(!eqnn_rep_matrix(r, &g, NULL, 1, y) || y[0] != y[0]);
+    CHECK_ERROR(c, "no element of SO(3)");
+    CHECK(!eqnn_rep_matrix(r, &g, e, 1, NULL) && !eqnn_rep_groups(r, NULL, 3));
+    CHECK_ERROR(c, "rep_matrix: the place for the matrix is missing");
+    CHECK(!eqnn_rep_apply(r, &g, e, 1, NULL, y));
+    CHECK_ERROR(c, "rep_apply: the vectors are missing");
+    CHECK(!eqnn_rep_uniform_n(NULL, 2, 10));
+    CHECK(!eqnn_rep_bilinear(test_features(c, 2, "1x1o"), "b", eqnn_rep_label(r), NULL));
+    CHECK_ERROR(c, "rep_bilinear");
     CHECK(!eqnn_group_sample(NULL, "x", 1, x) && eqnn_rep_size(NULL) == 0 && !eqnn_rep_label(NULL));
     memset(x, 0, sizeof x);
     CHECK(!eqnn_rep_matrix(eqnn_rep_make(c, "V.T", eqnn_group_make(c, "GL(3)")),

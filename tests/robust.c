@@ -348,6 +348,62 @@ TEST(missing_lists)
     CHECK(isnan(eqnn_check_equivariance(squared, NULL, 1, NULL, 5, NULL)));
 }
 
+/* What an index reads must be there, whatever range it claims. */
+TEST(indices_into_nothing)
+{
+    static const int far[4] = { 100000000, 1, 2, 7 };
+    eqnn_ctx *c = test_context();
+    eqnn_ints *any = eqnn_ints_make(c, 4, far, 0, 0), *none = eqnn_ints_make(c, 0, NULL, 0, 0);
+    CHECK(!eqnn_take(eqnn_zeros(c, 0, 3), any));
+    CHECK_ERROR(c, "take: 4 numbers of range 0 for 0 rows");
+    CHECK(!eqnn_columns(eqnn_zeros(c, 4, 0), any));
+    CHECK_ERROR(c, "columns: 4 numbers of range 0 for 0 columns");
+    CHECK(eqnn_rows(eqnn_take(eqnn_zeros(c, 0, 3), none)) == 0);
+    CHECK(eqnn_cols(eqnn_columns(eqnn_zeros(c, 4, 0), none)) == 0);
+    CHECK_OK(c);
+}
+
+static eqnn_tensor *nothing(eqnn_ctx *c, const void *user)
+{
+    (void)c, (void)user;
+    return NULL;
+}
+
+/* Sizes whose products an int does not hold, lists and operands that are half there. */
+TEST(sizes_that_overflow)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 4, 3), *two[2] = { x, NULL };
+    const eqnn_graph *g = eqnn_complete_graph(c, 4, NULL);
+    int path[1][2] = { { 0, 0 } };
+    eqnn_irreps_linear_opts linear;
+    eqnn_gat_opts gat;
+    memset(&linear, 0, sizeof linear);
+    memset(&gat, 0, sizeof gat);
+    gat.heads = 65536;
+    CHECK(!eqnn_gat_conv(x, test_normal(c, g->edges, 2), g, "gat", 65536, &gat));
+    CHECK_ERROR(c, "gat_conv: 65536 heads of 65536 channels are too many");
+    CHECK(!eqnn_put(test_normal(c, 4, 1), eqnn_ints_make(c, 4, path[0], 0, 0), 1 << 30));
+    eqnn_clear(c);
+    CHECK(!eqnn_slice(x, 4, 0x7fffffff) && !eqnn_slice_rows(x, 4, 0x7fffffff));
+    CHECK_ERROR(c, "slice: 2147483647 columns from 4 on of [4,3]");
+    CHECK(!eqnn_irreps_spherical(c, 65536));
+    CHECK_ERROR(c, "lmax 65536 is too large");
+    linear.paths = (const int (*)[2])path, linear.path_count = -1;
+    CHECK(!eqnn_irreps_linear(test_features(c, 2, "2x1o"), "lin", "2x1o", &linear));
+    CHECK_ERROR(c, ".path_count -1 is negative");
+    CHECK(!eqnn_vjps(x, x, &x, 1, NULL));
+    CHECK_ERROR(c, "vjps: x or the place for slopes is missing");
+    CHECK(!eqnn_write_file(c, "/tmp/eqnn_never_written", NULL, 5));
+    CHECK_ERROR(c, "write_file: the bytes are missing");
+    CHECK(!eqnn_fc(x, "fc", NULL, NULL));
+    CHECK_ERROR(c, "fc: the widths are missing");
+    CHECK(!eqnn_once(c, "never", nothing, NULL));
+    CHECK_ERROR(c, "once: what makes \"never\" returned NULL");
+    CHECK(isnan(eqnn_check_derivatives(squared, two, 2, NULL, 1, 0)));
+    CHECK_ERROR(c, "check_derivatives");
+}
+
 TEST(missing_functions)
 {
     eqnn_ctx *c = test_context();

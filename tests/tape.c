@@ -393,6 +393,14 @@ TEST(grad_of_what_was_not_recorded)
     eqnn_recording(c, 1);
     CHECK(!eqnn_grad(eqnn_sum(square), x)); /* in the middle */
     CHECK_ERROR(c, "something was made of x while recording was off");
+    x = test_normal(c, 3, 2);
+    CHECK(eqnn_norm(x)); /* whose value is made aside: that is not missed */
+    CHECK_SAME(eqnn_grad(eqnn_sum(plain), x), eqnn_zeros(c, 3, 2), 0);
+    eqnn_recording(c, 0);
+    eqnn_tensor *norm = eqnn_norm(x);
+    eqnn_recording(c, 1);
+    CHECK(!eqnn_grad(eqnn_sum(norm), x));
+    CHECK_ERROR(c, "something was made of x while recording was off");
 }
 
 /* --- checkpoints --- */
