@@ -45,7 +45,7 @@ LAMMPS_LIBS ?= -llammps
 MPICXX      ?= mpicxx
 MPI_CXX     := OMPI_CXX='$(CXX)' MPICH_CXX='$(CXX)' $(MPICXX)
 HAVE_LAMMPS := $(and $(wildcard $(LAMMPS)/pair.h),$(shell command -v $(MPICXX) 2>/dev/null))
-CXXFLAGS_LAMMPS = -x c++ -std=c++17 $(filter-out -std=c99,$(FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX \
+CXXFLAGS_LAMMPS = -x c++ -std=c++17 $(filter-out -std=c99 -DEQNN_CUDA,$(FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX \
                   -I. -isystem $(LAMMPS) $(if $(wildcard $(LAMMPS)/fmt/format.h),,-isystem $(BUILD)/lammps)
 # CUDA=1: programs can run on a GPU; the kernels are an object of their own.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(CUDA_HOME)/bin/nvcc)
@@ -145,10 +145,10 @@ $(BUILD)/$(1)/examples/ddp_nccl: examples/ddp_nccl.c examples/ddp.h $(HEADERS) $
 	    -o $$@ -L$(CUDA_HOME)/lib64 -lnccl -lcudart -lcublas -lstdc++ $(LIBS)
 
 # LAMMPS with a pair style, as a program and as a plug-in.
-$(BUILD)/$(1)/quick/lmp_eqnn: examples/pair_eqnn.cpp $(BUILD)/lammps/fmt/format.h $(BUILD)/$(1)/eqnn.o
+$(BUILD)/$(1)/quick/lmp_eqnn: examples/pair_eqnn.cpp $(BUILD)/lammps/fmt/format.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
 	@mkdir -p $$(@D)
 	@(echo '#line 1 "$$<"'; sed 's/^#define EQNN_.*//' $$<) | \
-	    $(MPI_CXX) $(CXXFLAGS_LAMMPS) $($(1)) - -x none $(BUILD)/$(1)/eqnn.o -o $$@ $(LAMMPS_LIBS) $(LIBS)
+	    $(MPI_CXX) $(CXXFLAGS_LAMMPS) $($(1)) - -x none $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LAMMPS_LIBS) $(LIBS)
 
 $(BUILD)/$(1)/examples/lmp_eqnn: examples/pair_eqnn.cpp eqnn.h $(BUILD)/lammps/fmt/format.h $(BUILD)/flags
 	@mkdir -p $$(@D)

