@@ -16,8 +16,8 @@
    by edge vectors (eqnn_graph_vectors), which the code takes from its positions in double; energies
    and forces are summed in double too. A network that passes messages n times needs ghosts n times
    as far as it sees, and no message between processes on the way. Weights are shared, every thread
-   has a context of its own (eqnn_parts_make); a pair style of a single process has one context only.
-   pair_eqnn.cpp is that of LAMMPS, with the model that this program saves.
+   has a context of its own (eqnn_parts_make); a pair style of a single process has one only, as
+   that of LAMMPS has in pair_eqnn.cpp, which reads the model that this program saves.
 
    You will see how wrong the network is; that energies and forces do not depend on the number of
    domains, nor on ghosts being taken for periodic images (eqnn_graph_opts.cell); that the pressure
