@@ -38,6 +38,15 @@ MPIRUN    ?= mpirun
 CUDA_HOME ?= /usr/local/cuda
 MPI       := OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC)
 HAVE_MPI  := $(shell command -v $(MPICC) 2>/dev/null)
+# LAMMPS: the folder of its headers; its library is where the linker looks. Debian 12 installs headers
+# that include one of fmt which it does not install: what they need of that stands in for it.
+LAMMPS      ?= /usr/include/lammps
+LAMMPS_LIBS ?= -llammps
+MPICXX      ?= mpicxx
+MPI_CXX     := OMPI_CXX='$(CXX)' MPICH_CXX='$(CXX)' $(MPICXX)
+HAVE_LAMMPS := $(and $(wildcard $(LAMMPS)/pair.h),$(shell command -v $(MPICXX) 2>/dev/null))
+CXXFLAGS_LAMMPS = -x c++ -std=c++17 $(filter-out -std=c99 -DEQNN_CUDA,$(FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX \
+                  -I. -isystem $(LAMMPS) $(if $(wildcard $(LAMMPS)/fmt/format.h),,-isystem $(BUILD)/lammps)
 # CUDA=1: programs can run on a GPU; the kernels are an object of their own.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(CUDA_HOME)/bin/nvcc)
 NVFLAGS   ?= -O3 -arch=native
@@ -74,12 +83,14 @@ help:
 	@echo 'make examples               all programs of examples/, into $(BUILD)/$(REAL)/examples/'
 	@echo 'make ddp                    examples/ddp_mpi.c: one network, several processes (needs mpicc)'
 	@echo 'make ddp_nccl               examples/ddp_nccl.c: the same on several GPUs (mpicc, CUDA and NCCL)'
+	@echo 'make lammps                 examples/pair_eqnn.cpp: LAMMPS with a network (mpicxx, liblammps)'
+	@echo 'make lammps_plugin          the same as a plug-in, pair_eqnn.so (LAMMPS=folder of its headers)'
 	@echo 'make bench                  how fast the kernels and the models are here'
 	@echo 'make golden DIRS="a b"      compares with folders of golden files of other programs'
 	@echo 'make fuzz [SECONDS=10]      random input for every reader (clang)'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'
-	@echo 'with CC= CXX= CFLAGS= DOUBLE=1 OMP=0 BLAS=1 ZLIB=1 STRICT=1 CUDA=1 MPICC= MPIRUN= CUDA_HOME='
+	@echo 'with CC= CXX= CFLAGS= DOUBLE=1 OMP=0 BLAS=1 ZLIB=1 STRICT=1 CUDA=1 MPICC= MPICXX= MPIRUN= CUDA_HOME= LAMMPS='
 
 # What was built with other flags is built again.
 $(BUILD)/flags: FORCE
@@ -133,12 +144,32 @@ $(BUILD)/$(1)/examples/ddp_nccl: examples/ddp_nccl.c examples/ddp.h $(HEADERS) $
 	@$(MPI) $(FLAGS) $($(1)) -DEQNN_CUDA -I. -isystem $(CUDA_HOME)/include $$< $(BUILD)/$(1)/eqnn_cuda.o \
 	    -o $$@ -L$(CUDA_HOME)/lib64 -lnccl -lcudart -lcublas -lstdc++ $(LIBS)
 
+# LAMMPS with a pair style, as a program and as a plug-in.
+$(BUILD)/$(1)/quick/lmp_eqnn: examples/pair_eqnn.cpp $(BUILD)/lammps/fmt/format.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
+	@mkdir -p $$(@D)
+	@(echo '#line 1 "$$<"'; sed 's/^#define EQNN_.*//' $$<) | \
+	    $(MPI_CXX) $(CXXFLAGS_LAMMPS) $($(1)) - -x none $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LAMMPS_LIBS) $(LIBS)
+
+$(BUILD)/$(1)/examples/lmp_eqnn: examples/pair_eqnn.cpp eqnn.h $(BUILD)/lammps/fmt/format.h $(BUILD)/flags
+	@mkdir -p $$(@D)
+	@$(MPI_CXX) $(CXXFLAGS_LAMMPS) $($(1)) $$< -o $$@ $(LAMMPS_LIBS) $(LIBS)
+
+$(BUILD)/$(1)/examples/pair_eqnn.so: examples/pair_eqnn.cpp eqnn.h $(BUILD)/lammps/fmt/format.h $(BUILD)/flags
+	@mkdir -p $$(@D)
+	@$(MPI_CXX) $(CXXFLAGS_LAMMPS) $($(1)) -DPAIR_EQNN_PLUGIN $(if $(wildcard $(LAMMPS)/version.h),-include $(LAMMPS)/version.h) \
+	    -fPIC -fvisibility=hidden -shared $$< -o $$@ $(LIBS)
+
 $(BUILD)/$(1)/eqnn_cuda.o: eqnn_cuda.cuh eqnn.h $(BUILD)/flags
 	@mkdir -p $$(@D)
 	@$(NV) $($(1)) -c $$< -o $$@
 endef
 $(eval $(call rules,f32))
 $(eval $(call rules,f64))
+
+$(BUILD)/lammps/fmt/format.h:
+	@mkdir -p $(@D)
+	@printf '%s\n' '#pragma once' 'namespace fmt {' 'class string_view;' 'class format_args;' \
+	    'template <typename... A, typename S> format_args make_args_checked(const S &, A &&...);' '}' > $@
 
 run: $(BUILD)/$(REAL)/examples/trajectory
 	@$< $(ARGS)
@@ -147,16 +178,22 @@ ddp: $(BUILD)/$(REAL)/examples/ddp_mpi
 
 ddp_nccl: $(BUILD)/$(REAL)/examples/ddp_nccl
 
+lammps: $(BUILD)/$(REAL)/examples/lmp_eqnn
+
+lammps_plugin: $(BUILD)/$(REAL)/examples/pair_eqnn.so
+
 examples: $(EXAMPLES:%=$(BUILD)/$(REAL)/examples/%)
 
 build-tests: $(foreach r,f32 f64,$(TESTS:%=$(BUILD)/$(r)/%) $(BUILD)/$(r)/golden)
 build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%) $(if $(HAVE_MPI),$(BUILD)/f32/quick/ddp_mpi)
+build-tests: $(if $(HAVE_LAMMPS),$(BUILD)/f32/quick/lmp_eqnn)
 
 test:
 	-@$(MAKE) --no-print-directory -k -j$(JOBS) build-tests
 	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick MPICC='$(MPICC)' MPIRUN='$(MPIRUN)' sh tests/run.sh \
 	    $(foreach r,f32 f64,$(TESTS:%=$(BUILD)/$(r)/%) "$(BUILD)/$(r)/golden -q tests/golden") \
-	    $(EXAMPLES:%=examples/%.c) "sh tests/ddp.sh $(BUILD)/f32/quick/ddp_mpi"
+	    $(EXAMPLES:%=examples/%.c) "sh tests/ddp.sh $(BUILD)/f32/quick/ddp_mpi" \
+	    "sh tests/lammps.sh $(BUILD)/f32/quick$(if $(HAVE_LAMMPS),, none)"
 
 # For sanitizers and for other lanes: the test programs in float only; and those that use threads.
 test-float: $(TESTS:%=$(BUILD)/f32/%) $(BUILD)/f32/golden
@@ -194,5 +231,5 @@ clean:
 	@rm -rf $(BUILD)
 
 FORCE:
-.PHONY: help run ddp ddp_nccl test test-float test-threads build-tests examples golden bench fuzz install clean FORCE
+.PHONY: help run ddp ddp_nccl lammps lammps_plugin test test-float test-threads build-tests examples golden bench fuzz install clean FORCE
 .DELETE_ON_ERROR:

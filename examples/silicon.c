@@ -14,9 +14,10 @@
 
    To use a network in a code of your own, learned() is what you need: 20 lines. It differentiates
    by edge vectors (eqnn_graph_vectors), which the code takes from its positions in double; energies
-   and forces are summed in double too. A network that passes messages n times needs ghosts n times as
-   far as it sees, and no message between processes on the way. Weights are shared, every thread has
-   a context of its own (eqnn_parts_make); a pair style of a single process has one context only.
+   and forces are summed in double too. A network that passes messages n times needs ghosts n times
+   as far as it sees, and no message between processes on the way. Weights are shared, every thread
+   has a context of its own (eqnn_parts_make); a pair style of a single process has one only, as
+   that of LAMMPS has in pair_eqnn.cpp, which reads the model that this program saves.
 
    You will see how wrong the network is; that energies and forces do not depend on the number of
    domains, nor on ghosts being taken for periodic images (eqnn_graph_opts.cell); that the pressure
@@ -373,11 +374,28 @@ static void learned(eqnn_ctx *c, domain *d, const study *s);
 /* It sees a little farther than the truth. passes: --num-layers + 1 */
 static pair_style network = { "network", 4, 0, learned };
 
-/* The energy of each atom, from the mean on, [atoms,1]. */
-static eqnn_tensor *atom_energies(eqnn_tensor *pos, const eqnn_graph *g, const study *s)
+static eqnn_network_opts network_options(const study *s)
 {
     eqnn_network_opts o = { .hidden = s->hidden, .out = "1x0e", .radius = network.reach, .lmax = 2,
                             .layers = s->layers, .radial_neurons = 32, .neighbours = 16 };
+    return o;
+}
+
+/* A note in the file: what other programs (pair_eqnn.cpp) need to call the network as it is called
+   here. */
+static void describe(const study *s)
+{
+    eqnn_network_opts o = network_options(s);
+    eqnn_note(s->c, "silicon",
+              eqnn_format(s->c, "radius %.17g lmax %d layers %d neurons %d neighbours %.17g "
+                          "energy %.17g hidden %s", o.radius, o.lmax, o.layers, o.radial_neurons,
+                          o.neighbours, s->mean, o.hidden));
+}
+
+/* The energy of each atom, from the mean on, [atoms,1]. */
+static eqnn_tensor *atom_energies(eqnn_tensor *pos, const eqnn_graph *g, const study *s)
+{
+    eqnn_network_opts o = network_options(s);
     return eqnn_network(NULL, NULL, pos, g, "net", &o);
 }
 
@@ -504,6 +522,7 @@ static void train(study *s)
     eqnn_mark mark = eqnn_mark_make(c); /* weights come into being at a first look */
     eqnn_rewind(mark, predict_items(s, o.items, 1, 1, &F, &E0, &F0));
     eqnn_run *run = eqnn_run_make(c, "network", s->count[TRAIN], &o);
+    describe(s);
     eqnn_adam *adam = eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = s->rate, .clip = 100 });
     eqnn_schedule schedule = { .kind = EQNN_COSINE, .rate = s->rate, .warmup = 10000, .overlap = 1,
                                .least = 1e-3 * s->rate };
@@ -588,6 +607,26 @@ static void compare_pressure(simulation *m)
         eqnn_fail(m->s->c, "the pressure is not the slope of the energy");
 }
 
+/* The last places and forces of a motion, for programs that draw or compare (extended xyz: eV,
+   angstrom): first of the truth, then of the network. */
+static void write_frame(const simulation *m)
+{
+    eqnn_ctx *c = m->s->c;
+    const char *path = eqnn_path_in(c, m->s->out, "motion.xyz");
+    FILE *f = *m->s->out ? fopen(path, m->pair->compute == learned ? "a" : "w") : NULL;
+    if (f) {
+        fprintf(f, "%d\nLattice=\"%.15g 0 0 0 %.15g 0 0 0 %.15g\" energy=%.15g forces_of=\"%s\" "
+                "Properties=species:S:1:pos:R:3:forces:R:3 pbc=\"T T T\"\n", m->n, m->box, m->box,
+                m->box, m->energy, m->pair->name);
+        for (int i = 0; i < m->n; i++) {
+            const double *x = m->x + 3 * i, *F = m->force + 3 * i;
+            fprintf(f, "Si %.15g %.15g %.15g %.15g %.15g %.15g\n", x[0], x[1], x[2], F[0], F[1],
+                    F[2]);
+        }
+    }
+    if (*m->s->out && (!f || ferror(f) + fclose(f))) eqnn_fail(c, "cannot write '%s'", path);
+}
+
 /* The crystal with velocities v, left alone; means of the second half. drift: the slope of the line
    that fits the total energy best, eV an atom and ps. */
 static outcome simulate(const study *s, const pair_style *pair, const double *v, eqnn_csv *log)
@@ -624,6 +663,7 @@ static outcome simulate(const study *s, const pair_style *pair, const double *v,
     o.drift = tt > 0 ? tE / tt / m.n / s->dt * 1000 : NAN;
     o.lists = m.lists;
     for (int k = 0; k < m.domains; k++) o.ghosts += m.domain[k].all - m.domain[k].own;
+    if (!eqnn_error(s->c)) write_frame(&m);
     if (pair->compute == learned && !eqnn_error(s->c)) compare_domains(s, &m);
     if (!eqnn_error(s->c)) compare_pressure(&m);
     end_simulation(&m);
@@ -707,7 +747,8 @@ static void run_all(study *s)
     print_outcomes(s, o);
     if (!*s->out) return;
     draw(s);
-    printf("\nThe model, a table and a picture of the motion are in %s.\n", s->out);
+    printf("\nThe model, and of the motion a table, a picture and the last forces, are in %s.\n",
+           s->out);
 }
 
 /* ------------------------------------------------------------------------------------------------
