@@ -3268,6 +3268,16 @@ typedef struct eqnn__couple_args {
     eqnn_real *dw, *dw0;          /* of role X                                                  */
 } eqnn__couple_args;
 
+/* Asks for the cache line at p, and does not wait for it. */
+static __device__ __forceinline__ void eqnn__soon(const eqnn_real *p)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    (void)p;
+#endif
+}
+
 /* The rows of n items from position p on. */
 static __device__ inline void eqnn__couple_items(const eqnn__couple_args *a, int p, int n,
                                                  eqnn__member *items)
@@ -3289,6 +3299,22 @@ static __device__ inline void eqnn__couple_items(const eqnn__couple_args *a, int
         t.begin = a->each || eqnn__order_first(&a->order, owner) == p + j;
         t.pad = 0;
         items[j] = t;
+    }
+}
+
+/* Weights of n items from position p on are soon read: a cache line after the other is asked for. A
+   warp works on one item at a time, so that few lines are on their way otherwise: 16 warps on each
+   of 132 multiprocessors ask for 0.5 MB, and 3.3 TB/s that come after 0.6 us are 2 MB. */
+static __device__ inline void eqnn__couple_soon(const eqnn__couple_args *a, int p, int n)
+{
+    const size_t line = 128 / sizeof(eqnn_real), cols = a->cols[2];
+    int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
+    if (!a->weights || !a->v[2] || a->map[2] == EQNN__ONE) return;
+    for (int j = (int)threadIdx.x / 32; j < n; j += warps) {
+        int item = eqnn__order_item(&a->order, p + j), at = item < 0 ? 0 : item;
+        int row = a->tile ? p + j - a->from : eqnn__arc_row(&a->order.g, a->map[2], at);
+        const eqnn_real *w = a->v[2] + (size_t)row * cols;
+        for (size_t k = (size_t)lane * line; k < cols; k += 32 * line) eqnn__soon(w + k);
     }
 }
 
@@ -3705,7 +3731,9 @@ static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
     int from, to, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
     eqnn__couple_range(&a, &from, &to);
     for (int p = from; p < to; p += a.edges) {
-        int n = to - p < a.edges ? to - p : a.edges;
+        int n = to - p < a.edges ? to - p : a.edges, left = to - p - n;
+        if (ROLE != EQNN__ROLE_W && p == from) eqnn__couple_soon(&a, p, n);
+        if (ROLE != EQNN__ROLE_W) eqnn__couple_soon(&a, p + n, left < a.edges ? left : a.edges);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
