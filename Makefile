@@ -167,6 +167,8 @@ $(eval $(call rules,f32))
 $(eval $(call rules,f64))
 
 $(BUILD)/lammps/fmt/format.h:
+	@test -e $(LAMMPS)/pair.h || { echo 'no LAMMPS in $(LAMMPS): set LAMMPS= to the folder of its headers' \
+	    '(Debian: apt install liblammps-dev)'; exit 1; }
 	@mkdir -p $(@D)
 	@printf '%s\n' '#pragma once' 'namespace fmt {' 'class string_view;' 'class format_args;' \
 	    'template <typename... A, typename S> format_args make_args_checked(const S &, A &&...);' '}' > $@
