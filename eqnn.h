@@ -5318,6 +5318,14 @@ EQNN__INLINE void EQNN__K(read_row)(const eqnn_real *p, size_t cs, size_t cols, 
     for (; k < cols; k++) buffer[k] = p[k * cs];
 }
 
+/* One number a row, so often as there are columns: a few. */
+EQNN__INLINE void EQNN__K(read_few)(const eqnn_real *p, size_t rs, size_t rows, size_t cols,
+                                    eqnn_real *buffer)
+{
+    for (size_t i = 0; i < rows; i++, p += rs, buffer += cols)
+        for (size_t k = 0; k < cols; k++) buffer[k] = *p;
+}
+
 /* Reads operand `in` at n numbers starting at (r, c), running over `rows` rows of cols (all of
    them, or part of one): directly where it is contiguous or constant, else through buffer. */
 static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t rows, size_t cols,
@@ -5332,7 +5340,18 @@ static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t ro
     } else if (in->cs == 0 && (rows == 1 || in->rs == 0)) {
         EQNN__K(store)(buffer, EQNN__K(splat)(*p));
         run.mask = 0;
+    } else if (in->cs == 1 && in->rs == 0) { /* one row again and again */
+        size_t all = rows * cols;
+        memcpy(buffer, p, cols * sizeof *p);
+        for (size_t n = cols; n < all; n *= 2)
+            memcpy(buffer + n, buffer, (all - n < n ? all - n : n) * sizeof *p);
     } else {
+        switch (in->cs == 0 ? cols : 0) {
+        case 2: EQNN__K(read_few)(p, in->rs, rows, 2, buffer); return run;
+        case 3: EQNN__K(read_few)(p, in->rs, rows, 3, buffer); return run;
+        case 4: EQNN__K(read_few)(p, in->rs, rows, 4, buffer); return run;
+        default: break;
+        }
         for (size_t i = 0; i < rows; i++, p += in->rs, buffer += cols)
             EQNN__K(read_row)(p, in->cs, cols, buffer);
     }
@@ -5549,6 +5568,22 @@ static eqnn_real EQNN__K(sum)(const eqnn_real *p, size_t n)
     return sum;
 }
 
+/* Sums of rows of at most 8 numbers, by the same tree: compiled for each length. */
+EQNN__INLINE void EQNN__K(sum_few)(size_t rows, size_t cols, const eqnn_real *p, eqnn_real *out)
+{
+    for (size_t r = 0; r < rows; r++, p += cols) {
+        const size_t half = cols < 4 ? cols : 4;
+        eqnn_real t[8];
+        EQNN__UNROLL(8)
+        for (size_t k = 0; k < cols; k++) t[k] = p[k];
+        EQNN__UNROLL(4)
+        for (size_t k = 0; k + 4 < cols; k++) t[k] += t[k + 4];
+        EQNN__UNROLL(2)
+        for (size_t k = 0; k + 2 < half; k++) t[k] += t[k + 2];
+        out[r] = cols > 1 ? t[0] + t[1] : t[0];
+    }
+}
+
 /* Sum of products of n numbers, likewise. */
 static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_real *q, size_t n)
 {
@@ -5590,8 +5625,21 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
+    size_t r = block * j->chunk, rows = last - r;
+    const eqnn_real *first = j->x + r * j->cols;
     (void)thread;
-    for (size_t r = block * j->chunk; r < last; r++) {
+    switch (j->op == EQNN__SUM ? j->cols : 0) {
+    case 1: EQNN__K(sum_few)(rows, 1, first, j->out + r); return;
+    case 2: EQNN__K(sum_few)(rows, 2, first, j->out + r); return;
+    case 3: EQNN__K(sum_few)(rows, 3, first, j->out + r); return;
+    case 4: EQNN__K(sum_few)(rows, 4, first, j->out + r); return;
+    case 5: EQNN__K(sum_few)(rows, 5, first, j->out + r); return;
+    case 6: EQNN__K(sum_few)(rows, 6, first, j->out + r); return;
+    case 7: EQNN__K(sum_few)(rows, 7, first, j->out + r); return;
+    case 8: EQNN__K(sum_few)(rows, 8, first, j->out + r); return;
+    default: break;
+    }
+    for (; r < last; r++) {
         const eqnn_real *p = j->x + r * j->cols;
         j->out[r] = j->op == EQNN__MAX ? EQNN__K(largest)(p, j->cols) : EQNN__K(sum)(p, j->cols);
     }
@@ -5727,6 +5775,26 @@ EQNN__INLINE void EQNN__K(softmax_strip)(size_t n, const int *list, size_t begin
     }
 }
 
+/* Fewer columns than a vector has lanes, rows one after the other: exponentials of all at once. */
+static void EQNN__K(softmax_narrow)(size_t n, size_t cols, const eqnn_real *x, eqnn_real *y)
+{
+    eqnn_real most[EQNN__W], sum[EQNN__W];
+    size_t all = n * cols, i = 0;
+    for (size_t c = 0; c < cols; c++) most[c] = -(eqnn_real)HUGE_VAL, sum[c] = 0;
+    for (size_t k = 0; k < all; k += cols)
+        for (size_t c = 0; c < cols; c++) most[c] = x[k + c] > most[c] ? x[k + c] : most[c];
+    for (size_t k = 0; k < all; k += cols)
+        for (size_t c = 0; c < cols; c++) y[k + c] = x[k + c] - most[c];
+    for (; i + EQNN__W <= all; i += EQNN__W)
+        EQNN__K(store)(y + i, EQNN__K(exp_down)(EQNN__K(load)(y + i)));
+    EQNN__K(store_part)(y + i, EQNN__K(exp_down)(EQNN__K(load_part)(y + i, all - i)), all - i);
+    for (size_t k = 0; k < all; k += cols)
+        for (size_t c = 0; c < cols; c++) sum[c] += y[k + c];
+    for (size_t c = 0; c < cols; c++) sum[c] = 1 / sum[c];
+    for (size_t k = 0; k < all; k += cols)
+        for (size_t c = 0; c < cols; c++) y[k + c] *= sum[c];
+}
+
 static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
@@ -5736,6 +5804,11 @@ static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
     for (size_t s = block * j->chunk; s < last; s++) {
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
         const int *list = j->list ? j->list + begin : NULL;
+        size_t row = list && n ? (size_t)list[0] : begin; /* lists ascend */
+        if (cols < EQNN__W && (!list || !n || (size_t)list[n - 1] - row == n - 1)) {
+            EQNN__K(softmax_narrow)(n, cols, j->x + row * cols, j->out + row * cols);
+            continue;
+        }
         for (size_t c = 0; c < cols; c += EQNN__W)
             EQNN__K(softmax_strip)(n, list, begin, cols, cols - c < EQNN__W ? cols - c : EQNN__W,
                                    j->x + c, j->out + c);
@@ -7145,19 +7218,32 @@ typedef struct eqnn__random_job {
     eqnn_real *out;
 } eqnn__random_job;
 
+/* eqnn__normal, two at a time: n of them from i on, i even. */
+static void eqnn__random_normals(uint64_t stream, size_t i, size_t n, eqnn_real *out)
+{
+    for (size_t k = 0; k < n; k += 2) {
+        double u = 1 - eqnn__uniform(stream, i + k), v = eqnn__uniform(stream, i + k + 1);
+        double radius = sqrt(-2 * eqnn__log(u)), angle = 2 * EQNN__PI * v;
+        out[k] = (eqnn_real)(radius * eqnn__sin_quarter(angle, 0));
+        if (k + 1 < n) out[k + 1] = (eqnn_real)(radius * eqnn__sin_quarter(angle, 1));
+    }
+}
+
 static void eqnn__random_block(const void *job, size_t block, int thread)
 {
     const eqnn__random_job *j = (const eqnn__random_job *)job;
-    size_t last = (block + 1) * 4096 < j->n ? (block + 1) * 4096 : j->n;
+    size_t first = block * 4096, last = first + 4096 < j->n ? first + 4096 : j->n;
+    /* By index: a branch that depends on chance is guessed wrongly. */
+    eqnn_real mask[2] = {0, (eqnn_real)(1 / (1 - j->p))};
     (void)thread;
-    for (size_t i = block * 4096; i < last; i++) {
-        if (j->kind == EQNN__NORMAL) {
-            j->out[i] = (eqnn_real)eqnn__normal(j->stream, i);
-            continue;
-        }
+    if (j->kind == EQNN__NORMAL) {
+        eqnn__random_normals(j->stream, first, last - first, j->out + first);
+        return;
+    }
+    for (size_t i = first; i < last; i++) {
         double u = (double)(eqnn__random_bits(j->stream, i) >> EQNN__TERMS(40, 11));
         u *= EQNN__TERMS(1.0 / 16777216.0, 1.0 / 9007199254740992.0); /* never rounds up to 1 */
-        j->out[i] = (eqnn_real)(j->kind == EQNN__UNIFORM ? u : u < j->p ? 0 : 1 / (1 - j->p));
+        j->out[i] = j->kind == EQNN__UNIFORM ? (eqnn_real)u : mask[u >= j->p];
     }
 }
 
