@@ -71,7 +71,8 @@
 
    ERRORS        A failed call returns NULL and leaves a sentence in the context: eqnn_error(c).
                  NULL in gives NULL out, so write whole expressions and look once a step.
-                 What returns int returns 1 when done and 0 on an error, unless it says otherwise.
+                 What returns int returns 1 when done and 0 on an error, what returns double NaN
+                 on an error, unless it says otherwise.
                  A tensor, list or graph kept one step too long is found and refused; later still
                  it may be taken for another. Callbacks return: in C++ catch, and eqnn_fail.
                  In a debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
@@ -101,7 +102,7 @@
       s2_activation, G points        2 G (lmax+1)^2 C a row                 3 G C a row, 3 a number
       to_frame, from_frame           an edge: C sum over l of (2l+1)^2      result
       so2_linear, C to C'            an edge: about 4/3 (lmax+1)^3 C C'     result
-      symmetric_contraction          C times the non-zero entries of U      60 C (3 factors, l <= 2)
+      symmetric_contraction          C times the terms of its trees         35 to 119 C (3 factors)
 
                  Example: a gated convolution of 32x0e+32x1o+32x2e with 20 edges a node and
                  harmonics to l = 2 keeps 6,840 numbers a node; a weight for every edge and path
@@ -707,7 +708,7 @@ typedef struct eqnn_sgd eqnn_sgd;
 typedef struct eqnn_adam_opts {
     double rate;         /* step size; default 1e-3                                  */
     double beta1, beta2; /* memory of mean and square; default 0.9, 0.999            */
-    double eps;          /* default 1e-8                                             */
+    double eps;          /* added to the root of the mean square; default 1e-8       */
     double decay;        /* decoupled weight decay (AdamW); default none             */
     double l2;           /* weight decay added to the gradient (Adam); default none  */
     double clip;         /* largest norm of the whole gradient; default no limit     */
@@ -738,18 +739,17 @@ EQNN_API double eqnn_gradient_norm(eqnn_ctx *c);
 EQNN_API int eqnn_use_average(eqnn_ctx *c, int on);
 /* Called with each gradient slab (a piece of memory that holds those of many parameters), and once
    with the filed updates, before an update; must replace it by the mean over all ranks and return
-   1, or 0 when that fails. All ranks make the same weights
-   in the same order and file the same updates. A step of a context that has an error does not call
-   it: such a rank must end the others, which wait (examples/ddp.h). On a GPU values lie there and
-   may be still under way: f works on eqnn_stream(c), or waits for them and for its own work
-   (examples/ddp_nccl.c). */
+   1, or 0 when that fails. All ranks make the same weights in the same order and file the same
+   updates. A step of a context that has an error does not call it: such a rank must end the others,
+   which wait (examples/ddp.h). On a GPU values lie there and may be still under way: f works on
+   eqnn_stream(c), or waits for them and for its own work (examples/ddp_nccl.c). */
 typedef int (*eqnn_allreduce)(void *user, eqnn_real *values, size_t count);
 EQNN_API void eqnn_set_allreduce(eqnn_ctx *c, eqnn_allreduce f, void *user);
 
 /* A batch in parts, each computed in a worker of its own and, with OpenMP, on a thread of its own,
    which gains more than threads inside of operations do (a single part has those). The bits depend
-   on the number of parts, not on that of threads (0: all there are; on a GPU 1). Threads call c's
-   alloc. Free the parts before c. */
+   on the number of parts (1 to 1024), not on that of threads (0: all there are; on a GPU 1).
+   Threads call c's alloc. Free the parts before c, which is no worker and in no fixed buffer. */
 typedef struct eqnn_parts eqnn_parts;
 typedef void (*eqnn_part)(eqnn_ctx *worker, int part, int parts, void *user);
 EQNN_API eqnn_parts *eqnn_parts_make(eqnn_ctx *c, int parts, int threads);
@@ -764,8 +764,9 @@ typedef enum eqnn_schedule_kind {
     EQNN_CONSTANT,
     EQNN_STEPS,        /* times .factor every .every steps                                       */
     EQNN_EXPONENTIAL,  /* times .factor every step                                               */
-    EQNN_COSINE,       /* from rate to last as (1 + cos(pi step / total)) / 2                    */
-    EQNN_INVERSE_ROOT  /* rate / sqrt(1 + step / every)                                          */
+    EQNN_COSINE,       /* from rate to last as (1 + cos(pi t / T)) / 2; t, T: step and total less
+                          the warm-up                                                            */
+    EQNN_INVERSE_ROOT  /* rate / sqrt(1 + t / every)                                             */
 } eqnn_schedule_kind;
 typedef struct eqnn_schedule {
     eqnn_schedule_kind kind;
@@ -786,7 +787,8 @@ EQNN_API double eqnn_schedule_rate(const eqnn_schedule *s, int64_t step);
 typedef struct eqnn_plateau {
     double rate, factor;        /* default factor 0.1           */
     int patience;               /* bad values borne; default 10 */
-    double threshold, min_rate; /* relative; default 1e-4, 0    */
+    double threshold;           /* relative; default 1e-4       */
+    double min_rate;            /* default 0                    */
     double best;                /* state                        */
     int bad, started;
 } eqnn_plateau;
@@ -810,7 +812,7 @@ typedef struct eqnn_ode_opts {
     double step;            /* RK4, RK38, MIDPOINT: the longest; default one step from each of times
                                to the next. DOPRI5: the first; default by a rule. RK4 and RK38
                                look at no number: where y overflows it becomes inf or nan         */
-    double solve;           /* MIDPOINT: relative change that ends the iteration; default eps  */
+    double solve;           /* MIDPOINT: relative change that ends the iteration; default 4 eps */
     int max_steps;          /* rejected ones included; default 10000                              */
     int adjoint;            /* a second equation, run backwards, gives the derivatives: constant
                                memory, first derivatives only. user must live until then, and f
@@ -820,8 +822,9 @@ typedef struct eqnn_ode_opts {
                                of derivative; user and f as for adjoint. Default all is kept      */
     eqnn_ode_stats *stats;  /* what the call took is written there; default nowhere               */
 } eqnn_ode_opts;
-/* [1] root mean square of error / (atol + rtol |y|); where y turns |y| is the root mean square of a
-   row, so that the steps do not depend on how the world is turned. */
+/* [1] root mean square of error / (atol + rtol |y|), the larger |y| of the step's ends; where y
+   turns |y| is the root mean square of a row, so that the steps do not depend on how the world is
+   turned. */
 
 /* y[i] is the solution at times[i] that starts with y[0] = y0; times rise or fall. 1 when done;
    else an error, and y[] is NULL. */
@@ -835,8 +838,9 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
 
 /* Parses e3nn's grammar; the label is the context's. An error names the position. */
 EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text);
+/* Of blocks {copies, degree, parity 1 or -1} */
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks);
-/* 1x0e+1x1o+... of a vector */
+/* 1x0e+1x1o+... of a vector; a and then b; n times a, one behind the other */
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);
 EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a,
                                                const eqnn_irreps *b);
@@ -890,7 +894,7 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
 EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                         int trials, double *absolute);
 /* The same for f(x + t) = f(x): the inputs i with points[i] set, columns of vectors 1x1o, are moved
-   by one random t of a length near 1. */
+   by one random t, N(0,1) along each axis. */
 EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                        const int *points, int trials, double *absolute);
 
@@ -913,21 +917,25 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
 
 typedef enum {
     EQNN_GAUSSIAN, EQNN_COSINE_BASIS, EQNN_SMOOTH_FINITE, EQNN_FOURIER, EQNN_BESSEL,
-    EQNN_EXP_NORMAL   /* not e3nn's: gaussians of exp(-5 x/end), fading out at the end */
+    EQNN_EXP_NORMAL   /* not e3nn's: gaussians of exp(-5 (x - start) / (end - start)), fading out
+                         at the end */
 } eqnn_basis;
 typedef struct eqnn_radial_opts {
-    double start;     /* default 0                                                       */
-    eqnn_basis basis; /* default gaussian                                                */
-    int cutoff;       /* functions vanish at both ends (e3nn's cutoff=True); default not */
-    int unscaled;     /* default times sqrt(number), as e3nn's models do                 */
+    double start;     /* default 0                                                                */
+    eqnn_basis basis; /* default gaussian                                                         */
+    int cutoff;       /* e3nn's cutoff=True: cosine, smooth_finite and fourier are 0 at both ends,
+                         bessel is 0 outside, gaussians have their centres inside; exp_normal does
+                         not care; default not                                                    */
+    int unscaled;     /* default times sqrt(number), as e3nn's models do                          */
 } eqnn_radial_opts;
 /* x [n,1] -> [n,number], e3nn's soft_one_hot_linspace from start to end */
 EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
                                         const eqnn_radial_opts *opts);
-/* Radial functions that learn, of lengths x [n,1]. EQNN_GAUSSIAN: densities of normal distributions
-   of "weight" x/end + "bias", with "mean" and |"std"| + 1e-5 (Ying et al. 2021, arXiv:2106.05234).
-   EQNN_BESSEL: sqrt(2/end) sin(f x/end)/x of "frequencies" f, at first pi, 2 pi, .., fading out at
-   the end (Gasteiger et al. 2020, arXiv:2003.03123). */
+/* Radial functions that learn, of lengths x [n,1]: [n,number]; of other bases than these an error.
+   EQNN_GAUSSIAN: densities of normal distributions of "weight" x/end + "bias", with "mean" and
+   |"std"| + 1e-5 (Shi et al. 2022, arXiv:2203.04810). EQNN_BESSEL: sqrt(2/end) sin(f x/end)/x of
+   "frequencies" f, at first pi, 2 pi, .., fading out at the end (Gasteiger et al. 2020,
+   arXiv:2003.03123). */
 EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
                                          double end, eqnn_basis basis);
 
@@ -996,6 +1004,7 @@ EQNN_API const eqnn_product *eqnn_product_square(eqnn_ctx *c, const eqnn_irreps 
 EQNN_API const eqnn_product *eqnn_product_square_full(eqnn_ctx *c, const eqnn_irreps *in,
                                                       const eqnn_irreps *out,
                                                       const eqnn_product_opts *opts);
+/* The output's irreps; how many weights and paths; what path i is multiplied by (NaN: none). */
 EQNN_API const eqnn_irreps *eqnn_product_out(const eqnn_product *p);
 EQNN_API int eqnn_product_weights(const eqnn_product *p);
 EQNN_API int eqnn_product_paths(const eqnn_product *p);
@@ -1263,7 +1272,8 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
 typedef enum { EQNN_SEPARABLE_S2, EQNN_S2, EQNN_DEGREE_GATE } eqnn_sphere_act;
 typedef struct eqnn_sphere_opts {
     eqnn_sphere_act act;  /* default separable                                                    */
-    int beta, alpha;      /* rings, points of a ring; default as many as leave errors below 1e-4  */
+    int beta, alpha;      /* rings, points of a ring; default as many as leave errors near 1e-5
+                             (root mean square)                                                   */
 } eqnn_sphere_opts;
 EQNN_API eqnn_tensor *eqnn_sphere_activation(eqnn_tensor *y, int lmax, eqnn_tensor *scalars,
                                              const eqnn_sphere_opts *opts);
@@ -1312,10 +1322,9 @@ typedef struct eqnn_graph_opts {
                                  images); default none                                           */
     const double *cell;       /* radius graph: [examples,3,3] lattice vectors, one a row: periodic,
                                  but not along those that are zero; default not                  */
-    int keep;                 /* outlasts the step, as long as the context, and may be read by
-                                 others, workers say: a list of neighbours that is made again and
-                                 again belongs in the step, with eqnn_mark_make and eqnn_rewind
-                                 around what uses it; default not                                */
+    int keep;                 /* lasts as long as the context, and workers may read it; default the
+                                 step. A list of neighbours that is made again and again belongs in
+                                 the step, between eqnn_mark_make and eqnn_rewind                */
     int loops;                /* all but graph_make: an edge from each node to itself, not one of
                                  its k nearest; default none                                     */
     int max_edges;            /* the same: an error when there are more; default no limit        */
@@ -1396,9 +1405,10 @@ typedef struct eqnn_conv_opts {
     int radial_layers, radial_neurons;  /* default 1 (negative: 0), 64                      */
     double neighbours;                  /* sums are divided by its square root; default 1   */
     int exact;                          /* eqnn_moment's; default e3nn's constants          */
-    int mixing;                         /* self-connection + alpha message, alpha a number that each
-                                           node learns and that is 0 at first ("alpha.weight"), as
-                                           v2106 has it; default both with constant factors */
+    int mixing;                         /* self-connection + alpha message, alpha a number of each
+                                           node, mapped from its message by weights that are 0 at
+                                           first ("alpha.weight"), as v2106 has it; default both
+                                           with constant factors                           */
 } eqnn_conv_opts;
 EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, eqnn_tensor *b,
                                 const eqnn_graph *g, const char *name, const eqnn_irreps *out,
@@ -1417,7 +1427,7 @@ typedef struct eqnn_network_opts {
     double radius;                     /* no default                                     */
     int basis;                         /* number of radial functions; default 10         */
     int radial_layers, radial_neurons; /* default 1 (negative: 0), 128                   */
-    double neighbours, nodes;          /* typical counts; default 1                      */
+    double neighbours, nodes;          /* sums are divided by their roots; default 1     */
     int reduce;                        /* one row per example; default one per node      */
     int exact;                         /* eqnn_moment's                                  */
     eqnn_tensor *edge_scalars;       /* [edges, n] more input for the radial network, invariant; or
@@ -1437,7 +1447,7 @@ EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *
 typedef struct eqnn_polynomial_opts {
     const char *mid, *out;           /* irreps; no default                          */
     int lmax;                        /* default 3 (negative: 0)                     */
-    double neighbours;               /* default 1                                   */
+    double neighbours;               /* sums are divided by its root; default 1     */
     eqnn_tensor *x;                  /* node features, multiplied by the harmonics of the first sum;
                                         default none: ones                          */
     int sum_last;                    /* sum over edges at the end; default the mean */
@@ -1445,8 +1455,9 @@ typedef struct eqnn_polynomial_opts {
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                       const eqnn_polynomial_opts *opts);
 
-/* v2106's SimpleNetwork: options as above, but hidden default 50 of every irrep up to lmax, lmax 2,
-   radial_neurons 100; layers mix as .mixing says. Names: mp.layers.0.first.sc.weight ... .alpha. */
+/* v2106's SimpleNetwork: options are eqnn_network's, but hidden default 50 of every irrep up to
+   lmax, lmax 2, radial_neurons 100; layers mix as .mixing says.
+   Names: mp.layers.0.first.sc.weight ... .alpha. */
 EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
                                         const eqnn_graph *g, const char *name,
                                         const eqnn_network_opts *opts);
@@ -1454,6 +1465,7 @@ EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_ten
 /* SE(3)-attention (Fuchs et al. 2020, arXiv:2006.10503, as in e3nn's guide). A node asks (q), its
    edges answer (k) and bring something (v):
        y_i = sum_j sqrt(alpha_ij) v_ij    alpha_ij = cut(r_ij) exp(q_i . k_ij) / sum over j of that
+   where q . k is a product with weights, and cut(r) = exp(-1/t), t = 10 (1 - r/radius), 0 beyond.
    k and v are products of x[source] with the harmonics, weighted by networks of the length. The
    square root keeps the variance of y, for the alpha_ij of a node sum to 1.
    Names: to_q.weight, fc_k.layer0.weight, ..., fc_v.layer0.weight, ..., dot_product.weight. */
@@ -1461,7 +1473,7 @@ typedef struct eqnn_attention_opts {
     const char *q, *k, *out;  /* irreps; q and out have no default, k: as q                      */
     double radius;            /* no default; longer edges count for nothing                      */
     int lmax;                 /* of the harmonics; default 3 (negative: 0)                       */
-    int basis, hidden;        /* numbers of radial functions and of hidden features; 10, 16      */
+    int basis, hidden;        /* numbers of radial functions, hidden features; default 10, 16    */
     eqnn_act act;             /* of the radial networks; default silu                            */
     int exact;                /* eqnn_moment's                                                   */
     int clamp;                /* cut exp(q.k) is at most 1: all good answers count alike         */
@@ -1542,8 +1554,8 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
    only: turns alone are symmetries (SE(3)); natural parities make reflections symmetries too
    (E(3)). A block that vanishes by symmetry (atoms in a line, CH4) is normalised as well, in every
    layer, and rounding errors with it: with six layers of random weights the energy of CH4 changes
-   by percents when it is turned, and gradients do not turn; with .norm_floor 1 these turn to 1e-6
-   in float, also with twelve layers (0.3: 2e-5 and 3e-4; 0.1 is too little).
+   by percents when it is turned, and gradients do not turn; with .norm_floor 1 these turn to 1e-5
+   in float, also with twelve layers (0.3: to 1e-4 .. 3e-3 with six, not with twelve).
    Names: atom_embed.atom_type_lin.tp.weight ... blocks.0.ga.sep_act.dtp_rad.net.0.weight ...
    head.2.bias.0. */
 typedef enum {
@@ -1600,9 +1612,10 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, c
 
    where R is a matrix of channels, the output of a radial network, never stored. In the frame where
    the edge is the y axis that is y_m = R (A_m x_m + B_m x_-m), with fixed A and B that the
-   numbers w_J stand for (w_J = 1, or -1 where li + lo + J is odd); with .full every J has a matrix
-   R_J of its own: all the weights that symmetry allows. Gradients go through directions too, and
-   any order of derivative is there. Coincident nodes have no direction: only J = 0 passes. */
+   numbers w_J stand for (w_J = 1, -1 where li + lo + J is odd, sqrt(2J+1) where li or lo is 0);
+   with .full every J has a matrix R_J of its own: all the weights that symmetry allows. Gradients
+   go through directions too, and any order of derivative is there. Coincident nodes have no
+   direction: only J = 0 passes. */
 typedef struct eqnn_equiformer_opts {
     const char *dim;          /* channels of the hidden degrees; no default                      */
     const char *dim_head;     /* channels of a head; default 24                                  */
@@ -1613,7 +1626,7 @@ typedef struct eqnn_equiformer_opts {
     int tokens;               /* entries of "token_emb.weight"; default those of the tokens      */
     int positions;            /* entries of "pos_emb.weight": row i is added to the i-th node of an
                                  example; default no such table                                  */
-    int edge_tokens, edge_dim; /* size of "edge_emb.weight"; edge_dim alone follows from .edges   */
+    int edge_tokens, edge_dim; /* size of "edge_emb.weight", with .edge_token; else leave both 0  */
     int bond_degrees, bond_dim; /* size of "adj_emb.weight" is [bond_degrees + 1, bond_dim]       */
     int dim_in;               /* columns of the table of tokens; default .dim's first            */
     eqnn_ints *edge_token;    /* [edges] of which kind an edge is; default none                  */
@@ -1713,7 +1726,7 @@ typedef struct eqnn_equiformer_v2_opts {
     int gaussians;            /* default 600                                                      */
     double width;             /* of a gaussian, in distances to the next; default 2               */
     double radius;            /* of the gaussians; default 12                                     */
-    double nodes, neighbours; /* typical counts; default 77.81317, 23.395238876342773             */
+    double nodes, neighbours; /* sums are divided by them; default 77.81317, 23.395238876342773   */
     eqnn_tensor **forces;     /* gets direct forces [nodes, 1x1o]; default nothing                */
     const double *rotations;  /* frames of the edges; default their own                           */
     double alpha_drop;        /* of attention weights; default none                               */
@@ -1732,8 +1745,8 @@ typedef struct eqnn_equiformer_v2_opts {
 /* [1] The models published for OC20: 31M (as here), 83M (lmax 6, blocks 12), 153M (lmax 6, mmax 3,
    blocks 20), which all have grids of 18 x 18, and species in a range of 90.
    [2] What vanishes by symmetry (degree 2 of CH4) is normalised as well, and rounding errors with
-   it: of CH4, lmax 2 and six blocks of random weights have gradients of size 7e3 that do not turn;
-   with norm_floor 1 they turn to 1e-6 in float. It makes what fades out smooth, too. */
+   it: of CH4, lmax 2 and six blocks of random weights have gradients of size 1e3 that do not turn;
+   with norm_floor 1 they turn to 1e-5 in float. It makes what fades out smooth, too. */
 EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
                                          const char *name, const eqnn_equiformer_v2_opts *opts);
 
@@ -1764,8 +1777,8 @@ typedef struct eqnn_escn_opts {
     int beta, points;         /* of grids: rings, and points of each; default as eqnn_sphere_opts;
                                  beta negative: the smallest, which the original has              */
     int samples;              /* energies and forces are means over so many points of a spiral, 128
-                                 in the original, with which they change by a percent as the
-                                 world turns; default over the points of a grid                   */
+                                 in the original, with which forces change by a percent (small
+                                 ones by more) as the world turns; default over a grid            */
     double scale;             /* of energies; default 0.001                                       */
     eqnn_tensor **forces;     /* gets direct forces [nodes, 1x1o]; default nothing                */
     const double *rotations;  /* frames of the edges; default their own                           */
@@ -15734,13 +15747,16 @@ static int eqnn__ode_adjoint(eqnn__ode *s, const double *times, int n, eqnn_tens
 
 static int eqnn__ode_times(eqnn_ctx *c, const double *times, int n)
 {
-    for (int i = 0; i < n; i++)
-        if (!(fabs(times[i]) < INFINITY) ||
-            (i > 1 && (times[i] - times[i - 1]) * (times[i - 1] - times[i - 2]) < 0)) {
+    double way = 0; /* the first step that is one */
+    for (int i = 0; i < n; i++) {
+        double step = i ? times[i] - times[i - 1] : 0;
+        if (way == 0) way = step;
+        if (!(fabs(times[i]) < INFINITY) || step * way < 0) {
             eqnn__fail(c, "ode: times must be finite and rise, or fall: number %d is %g", i,
                        times[i]);
             return 0;
         }
+    }
     return 1;
 }
 
@@ -17110,7 +17126,8 @@ static eqnn_tensor *eqnn__radial_bessel(eqnn_tensor *x, int number, double start
     return cutoff && u ? eqnn_mul(wave, eqnn__between(u, 0, c)) : wave;
 }
 
-/* exp-normal (Unke and Meuwly 2019, arXiv:1902.08408), u = x - start, c = end - start:
+/* exp-normal (after Unke and Meuwly 2019, arXiv:1902.08408; with the 5/c and the cosine of Tholke
+   and De Fabritiis 2022, arXiv:2202.02541), u = x - start, c = end - start:
 
        C(u) exp(-b^2 (exp(-5 u/c) - m_k)^2),   m_k from exp(-c) to 1 in equal steps,
        b = number / (2 - 2 exp(-c)),           C(u) = (1 + cos(pi u/c))/2 for u < c, else 0     */
@@ -27476,8 +27493,8 @@ static eqnn_tensor *eqnn__escn_output(eqnn_tensor *f, const void *user)
     return eqnn_linear(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1, &o);
 }
 
-/* The means over the sphere of f(p), and of f(p) p: degree 0 and 1 of f, a network of the numbers
-   whose harmonics x has, but for factors. */
+/* The mean over the sphere of f(p), or of f(p) p, where f is a network of what the harmonics in x
+   give at p: its degree 0, or 1, but for a factor. */
 static eqnn_tensor *eqnn__escn_mean(const eqnn__v2 *m, eqnn_tensor *x, int samples, int degree)
 {
     int *user = (int *)eqnn__temp(m->c, 1, sizeof *user);

@@ -373,8 +373,10 @@ EQNN_API void eqnn_point_moments(int n, const double *pos, const int *present, i
    whose torsions come from four usual regions, chosen so that the chain meets itself little and
    stays compact. Kinds of residues: one of AELKQR in helices, VITYFW in strands, GPNDS in loops. */
 typedef struct eqnn_backbone_opts {
-    int least, most;    /* residues of a chain; default 40 and 80                              */
-    double spread;      /* deviation of torsions in degrees; default 5, negative: none         */
+    int least, most;    /* residues of a chain; default 40 (most if that is less) and 80 (least
+                           if that is more)                                                    */
+    double spread;      /* deviation of torsions in degrees, in loops three times that; default 5,
+                           negative: none                                                      */
     uint64_t seed;      /* default the context's                                               */
 } eqnn_backbone_opts;
 /* Chains first..first+n-1 of the seed, each turned at random about its middle. NULL on an error. */
@@ -4184,7 +4186,8 @@ EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *op
     memset(&o, 0, sizeof o);
     memset(&g, 0, sizeof g);
     if (opts) o = *opts;
-    if (o.least == 0 && o.most == 0) o.least = 40, o.most = 80;
+    if (o.least == 0) o.least = o.most > 0 && o.most < 40 ? o.most : 40;
+    if (o.most == 0) o.most = o.least > 80 ? o.least : 80;
     if (o.seed == 0) o.seed = eqnn_seed(c);
     g.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
     if (eqnn_error(c)) return NULL;

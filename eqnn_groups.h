@@ -199,7 +199,7 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int
        orbits    of components: permutation groups; exact, millions of components a second
        weights   of a Lie algebra that is closed under conjugate transposition, as those above are,
                  and discrete generators beside it; time and memory are those of writing the basis
-       dense     any group; memory n^2, time n^3: up to 1500 components
+       dense     any group; memory n^2, time n^3: by default up to 1500 real components
        krylov    any group, without matrices; the slower the nearer a singular value is to zero
    Whatever the method, the result is checked with all generators. The default takes the first that
    applies; one that is asked for and does not apply is an error. */
@@ -393,7 +393,8 @@ EQNN_API eqnn_tensor *eqnn_lie_bch(const eqnn_lie *g, eqnn_tensor *a, eqnn_tenso
 
 /* Lifts points [n,point_dim] to *u [n*samples,cols] and *q [n*samples,q_dim] (NULL if q_dim is 0);
    row p*samples+s is sample s of point p. Random ones depend on seed, scope, name and tick only.
-   Groups whose elements are told by the point (no draws) allow one sample only. 0 on error. */
+   Groups whose elements are told by the point (no draws) allow one sample only, but
+   SE(2)_canonical(n) wants n. 0 on error. */
 EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *name, int samples,
                            eqnn_tensor **u, eqnn_tensor **q);
 /* The same with the numbers given, [n*samples,draws]: SE(2) and SO(3) a fraction of a turn; SE(3)
@@ -10006,7 +10007,7 @@ static void eqnn__farthest_of(eqnn_distances f, void *user, int first, int n, in
     }
 }
 
-/* How many of n nodes: a share of them to the next whole number, halves to the even one. */
+/* How many of n nodes: a share of them to the nearest whole number, halves to the even one. */
 static int eqnn__farthest_count(int n, double fraction, int count)
 {
     double x = fraction * n, whole = floor(x);
@@ -10416,7 +10417,7 @@ static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
     return index ? eqnn_columns(weight, index) : NULL;
 }
 
-/* W P + b with P [targets, (k, copy, channel)]; the mean divides P, as published W P + b */
+/* W P + b with P [targets, (k, copy, channel)]; the mean divides W P, as published W P + b */
 static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_lie_cloud *ball, int channels,
                                           int out, const eqnn_lie_conv_opts *o)
 {

@@ -61,6 +61,7 @@ static void show_mirror(eqnn_tensor *a, eqnn_tensor *b)
     print_row("a", eqnn_rotate(a, inversion));
     print_row("0e, dot / sqrt 3", eqnn_slice(p, 0, 1));
     print_row("1e, cross / sqrt 2", eqnn_slice(p, 1, 3));
+    print_row("2e, symmetric matrix", eqnn_slice(p, 4, 5));
 }
 
 /* --- 3. functions that respect rotations, and one that does not --- */

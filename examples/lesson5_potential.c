@@ -2,8 +2,8 @@
 
    cc -O2 -I. examples/lesson5_potential.c -lm -o lesson5 && ./lesson5
 
-   YOU WILL SEE   a cluster of five atoms, bound by Morse's potential, move while a network learns
-                  its energies and forces; then a simulation in which the forces are the
+   YOU WILL SEE   how wrong a network's forces are while it learns from a simulation of five atoms,
+                  bound by Morse's potential; then a simulation in which the forces are the
                   network's. The last lines compare how far the total energy strays in it and in
                   one with the true forces.
    IT TEACHES     a network gives one invariant number, the energy E. The forces are -dE/dx by

@@ -516,7 +516,7 @@ static eqnn_tensor *blows_up(eqnn_tensor *y, double t, void *user)
 static int fails(eqnn_ctx *c, eqnn_field f, eqnn_tensor *y0, const double *times, int n,
                  const eqnn_ode_opts *o, const char *why)
 {
-    eqnn_tensor *y[3] = { y0, y0, y0 };
+    eqnn_tensor *y[4] = { y0, y0, y0, y0 };
     return !eqnn_ode(f, y0, times, n, y, NULL, o) && CHECK_ERROR(c, why) &&
            (n < 2 || (!y[0] && !y[1]));
 }
@@ -524,7 +524,8 @@ static int fails(eqnn_ctx *c, eqnn_field f, eqnn_tensor *y0, const double *times
 TEST(sentences)
 {
     eqnn_ctx *c = test_context();
-    double times[3] = { 0, 1, 2 }, bent[3] = { 0, 1, 0.5 }, nan[3] = { 0, NAN, 1 };
+    double times[3] = { 0, 1, 2 }, bent[3] = { 0, 1, 0.5 }, back[4] = { 0, 1, 1, 0.5 };
+    double nan[3] = { 0, NAN, 1 };
     eqnn_tensor *y0 = test_normal(c, 2, 2), *turns = test_features(c, 2, "1x1o");
     eqnn_ode_opts o = method(EQNN_DOPRI5, 0), mid = method(EQNN_MIDPOINT, 0);
     o.max_steps = 200;
@@ -538,6 +539,7 @@ TEST(sentences)
     CHECK(fails(c, narrow, y0, times, 3, NULL, "the field gave [2,1], y is [2,2]"));
     CHECK(fails(c, unlabelled, turns, times, 3, NULL, "do not turn alike"));
     CHECK(fails(c, pendulum, y0, bent, 3, NULL, "number 2 is 0.5"));
+    CHECK(fails(c, pendulum, y0, back, 4, NULL, "number 3 is 0.5")); /* also behind a pause */
     CHECK(fails(c, pendulum, y0, nan, 3, NULL, "number 1 is nan"));
     CHECK(fails(c, pendulum, y0, times, 0, NULL, "one time or more"));
     CHECK(fails(c, NULL, y0, times, 3, NULL, "NULL"));

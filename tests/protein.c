@@ -404,6 +404,14 @@ TEST(smallest_backbones)
     o.least = 5;
     CHECK(!eqnn_backbones(c, &o, 0, 3));
     CHECK_ERROR(c, "backbones: 3 chains of 5 to 1 residues");
+    o.least = 0, o.most = 7; /* each has a default of its own, within the other */
+    m = eqnn_backbones(c, &o, 0, 3);
+    CHECK(m && m->residues == 21);
+    eqnn_proteins_free(m);
+    o.least = 90, o.most = 0;
+    m = eqnn_backbones(c, &o, 0, 3);
+    CHECK(m && m->residues == 270);
+    eqnn_proteins_free(m);
 }
 
 /* --- RMSD --- */
