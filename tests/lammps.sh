@@ -5,31 +5,9 @@
 # Stillinger-Weber says whether silicon.c learns from the right one. Ends with "N passed, N failed".
 program=$1/lmp_eqnn
 work=$1/lmp_eqnn.run
-mpirun=${MPIRUN:-mpirun}
-
-# As in ddp.sh.
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+. "$(dirname "$0")/mpi.sh"
 export OMP_NUM_THREADS=1
-
-passed=0 failed=0
-rm -rf "$work"
-mkdir -p "$work"
 model=$work/model/silicon.best.safetensors
-
-# check WHAT command...: counts, and says what is wrong
-check() {
-    what=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "failed: $what"
-    fi
-}
 
 learn() {
     timeout 300 "$1/silicon" --n-train 20 --n-valid 4 --n-test 4 --epochs 20 --evals 4 --cells 2 --md 200 \
