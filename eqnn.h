@@ -2141,6 +2141,7 @@ static void eqnn__give_back(eqnn_ctx *c, void *p, size_t bytes);
 static void eqnn__copy(eqnn_ctx *c, void *to, const void *from, size_t bytes, int way);
 static void eqnn__fill(eqnn_ctx *c, size_t n, double value, eqnn_real *x);
 static int eqnn__wait(eqnn_ctx *c);
+static int eqnn__arrived(eqnn_ctx *c);
 static void eqnn__send(eqnn_ctx *c);
 static void eqnn__gradients_late(eqnn_ctx *c);
 
@@ -2253,7 +2254,7 @@ static void *eqnn__keep_numbers(eqnn_ctx *c, size_t bytes)
 {
     void *p = eqnn__arena_alloc(c, c->lasting_numbers, bytes);
     if (p) eqnn__fill(c, bytes / sizeof(eqnn_real), 0, (eqnn_real *)p);
-    return p;
+    return p && eqnn__arrived(c) ? p : NULL;
 }
 
 /* Numbers of this step. During an unrecorded sweep, memory of the right size that was given back is
@@ -2820,6 +2821,13 @@ static void eqnn__copy_in(eqnn_ctx *c, void *to, const void *from, size_t bytes)
     eqnn__copy(c, to, from, bytes, EQNN__TO_DEVICE);
 }
 
+/* What lasts has to be there before anybody relies on it: a failure that is told late would leave
+   memory as it was taken, and eqnn_clear would go on with that. */
+static int eqnn__arrived(eqnn_ctx *c)
+{
+    return !c->failed && (!c->device.gpu || eqnn__wait(c));
+}
+
 /* To other numbers, which do not overlap with these or are the same. */
 static void eqnn__numbers_copy(eqnn_ctx *c, eqnn_real *to, const eqnn_real *from, size_t n)
 {
@@ -2914,7 +2922,7 @@ EQNN_API eqnn_tensor *eqnn_keep(eqnn_tensor *x)
     if (!y) return NULL;
     eqnn__numbers_copy(x->ctx, y->data, x->data, eqnn__count(x));
     y->label = x->label;
-    return y;
+    return eqnn__arrived(x->ctx) ? y : NULL;
 }
 
 /* --- reading them --- */
@@ -2997,7 +3005,7 @@ static const int *eqnn__ints_there(const eqnn_ints *x, const int *v, size_t n)
     int *copy = (int *)eqnn__arena_alloc(c, x->keep ? c->lasting_numbers : c->numbers,
                                          n * sizeof *v);
     if (copy) eqnn__copy_in(c, copy, v, n * sizeof *v);
-    return copy;
+    return copy && (!x->keep || eqnn__arrived(c)) ? copy : NULL;
 }
 
 /* The inverse, by counting. */
@@ -5156,8 +5164,8 @@ EQNN__INLINE void EQNN__K(unary_loop)(int kind, const eqnn__fn *f, size_t n, con
 static EQNN__NOINLINE EQNN__HD eqnn_real EQNN__K(sine_far)(const eqnn__fn *f, eqnn_real x)
 {
     double z = (double)x;
-    return (eqnn_real)(f->kind == EQNN__F_SINC ? eqnn__sin_quarter(z, 0) / z
-                                               : f->c * eqnn__sin_quarter(z, f->quarter));
+    if (f->kind == EQNN__F_SINC) return (eqnn_real)(z == 0 ? 1 : eqnn__sin_quarter(z, 0) / z);
+    return (eqnn_real)(f->c * eqnn__sin_quarter(z, f->quarter));
 }
 
 /* Looks at the arguments first; nothing that is not in the window matters. */
@@ -9161,6 +9169,8 @@ static int eqnn__wait(eqnn_ctx *c)
     c->device.flag = 0;
     if (!c->k->wait(&c->device, why, sizeof why)) {
         eqnn__fail(c, "%s", why);
+        eqnn_zero_gradients(c->owner); /* steps that were put off did not take them */
+        eqnn__params_rewind(c->owner, 0);
         return 0;
     }
     if (c->device.flag) eqnn__gradients_late(c);
@@ -12652,7 +12662,7 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     if (s->state[EQNN__AVERAGE])
         eqnn__numbers_copy(c, s->state[EQNN__AVERAGE] + w->offset, w->tensor->data, n);
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) w->born[k] = p->steps[k];
-    return eqnn__weight_claim(c, w, NULL);
+    return eqnn__arrived(c) && eqnn__weight_claim(c, w, NULL) && eqnn__arrived(c);
 }
 
 static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t hash, int rows,
@@ -21130,6 +21140,7 @@ static int eqnn__grid_fill(eqnn_ctx *c, eqnn__grid *g, const double *R)
     if (!work || !v) return 0;
     (g->so3 ? eqnn__so3_tables : eqnn__s2_tables)(g, R ? R : one, work, v, v + n);
     eqnn__written(c, to, v, 2 * n);
+    if (!R && !eqnn__arrived(c)) return 0;
     g->to = to;
     g->from = to + n;
     return 1;
@@ -22072,6 +22083,7 @@ static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
         }
     }
     eqnn__written(c, there, start, 2 * size);
+    if (!eqnn__arrived(c)) return 0;
     eqnn__from_left forth = {there, points, K, 0}, back = {there + size, points, K, 1};
     e->to = forth;
     e->from = back;
@@ -22505,7 +22517,7 @@ static const int *eqnn__graph_send(eqnn_ctx *c, const int *v, int n, int keep)
     size_t bytes = (size_t)n * sizeof *v;
     int *copy = (int *)eqnn__arena_alloc(c, keep ? c->lasting_numbers : c->numbers, bytes);
     if (copy) eqnn__copy_in(c, copy, v, bytes);
-    return copy;
+    return copy && (!keep || eqnn__arrived(c)) ? copy : NULL;
 }
 
 /* The graph as kernels see it: itself, or its arrays where numbers live. Shifts that are there

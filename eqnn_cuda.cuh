@@ -881,6 +881,8 @@ static const void *eqnn__gpu_plan(eqnn__device *d, const void *plan, size_t byte
     void *made = calloc(1, bytes);
     if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const void *)NULL;
     make(d, plan, made);
+    eqnn__cuda_send(d); /* what lasts has to be there: what comes behind a failure is dropped */
+    if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
     if (g->failed) {
         free(made);
         return NULL;

@@ -1466,6 +1466,67 @@ TEST(steps_that_fail)
         }
 }
 
+static eqnn_tensor *weighted(eqnn_ctx *c, double x)
+{
+    double v[5 * 30];
+    for (int i = 0; i < 5 * 30; i++) v[i] = sin(x * i);
+    eqnn_tensor *y = eqnn_layer_norm(eqnn_from_double(c, 5, 30, v), "norm", NULL);
+    return eqnn_sum(eqnn_square(eqnn_mlp(y, "mlp", "20,3", NULL)));
+}
+
+/* A first step that fails late, whichever call it is: what it should have made lasting is made
+   again, and its gradients are gone. */
+TEST(what_lasts_arrives)
+{
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.device = "cuda:0";
+    eqnn_ctx *c = eqnn_make(&o);
+    double good = eqnn_value(weighted(c, 1)), slope[2];
+    int failed = 0;
+    eqnn_free(c);
+    for (int n = 1, reached = 1; reached && n < 400; n += 1 + n / 40) {
+        emulate_refuse = 0;
+        c = eqnn_make(&o);
+        emulate_refuse = n;
+        eqnn_value(weighted(c, 1));
+        eqnn_backward(weighted(c, 1));
+        eqnn_value(weighted(c, 1));
+        reached = emulate_refuse == 0;
+        emulate_refuse = 0;
+        failed += eqnn_error(c) != NULL;
+        eqnn_clear(c);
+        eqnn_reset(c);
+        CHECK_NEAR(eqnn_value(weighted(c, 1)), good, 1e-5 * fabs(good));
+        CHECK_OK(c);
+        eqnn_free(c);
+    }
+    CHECK(failed > 20);
+    for (int n = 1, reached = 1; reached && n < 100; n++) {
+        c = eqnn_make(&o);
+        eqnn_backward(weighted(c, 0.5));
+        eqnn_zero_gradients(c);
+        eqnn_value(weighted(c, 0.5));
+        eqnn_reset(c);
+        emulate_refuse = n;
+        eqnn_backward(weighted(c, 1));
+        eqnn_value(weighted(c, 1));
+        reached = emulate_refuse == 0;
+        emulate_refuse = 0;
+        int told = eqnn_error(c) != NULL;
+        eqnn_clear(c);
+        eqnn_reset(c);
+        for (int k = 0; k < 2 && told; k++) {
+            eqnn_tensor *dw = eqnn_gradient(eqnn_parameter_at(c, 0));
+            eqnn_backward(weighted(c, 2));
+            slope[k] = eqnn_value(eqnn_sum(eqnn_abs(dw)));
+            eqnn_zero_gradients(c);
+        }
+        if (told) CHECK_NEAR(slope[0], slope[1], 1e-6 * fabs(slope[1]));
+        eqnn_free(c);
+    }
+}
+
 /* A list of which CUDA makes no graph, or whose graph it does not change, runs without one. */
 static int small_plain(int before, int stride)
 {

@@ -139,6 +139,10 @@ TEST(awkward_arguments)
             CHECK((double)at(k, EQNN_COSINE_CUTOFF, n, 0, 1.5) == 0);
             CHECK_NEAR((double)at(k, EQNN_SINC, n, 0, 0), n % 2 ? 0 : n ? -1. / 3 : 1, 1e-6);
         }
+        eqnn_real far[3] = { 2000000, 0, 1 }, sinc[3]; /* a large number beside it is no matter */
+        eqnn__device d = device(k, 1);
+        cpu->map(&d, EQNN_SINC, 0, 1, 3, in(far, 3, 1), in(NULL, 0, 0), in(NULL, 0, 0), 0, 0, sinc);
+        CHECK_NEAR((double)sinc[1], 1, 0);
         for (int p = 1; p < 9; p++) { /* a fading edge keeps its digits to the end */
             double x = (double)(eqnn_real)0.999, K = p * (p + 1) * (p + 2) / 6., t = 1 - x;
             double near = K * (1 - 3 * (p - 1) * t / 4); /* u = near t^3 + O(t^5) */
