@@ -64,7 +64,8 @@ static eqnn_tensor *turned(eqnn_tensor *x, const double R[9])
 
 /* Largest relative change of energies and direct forces when the world turns and moves; *forces is
    the option of the model that says where they go. */
-static double molecules_error(eqnn_function energy, void *model, eqnn_tensor ***forces, eqnn_tensor *pos)
+static double molecules_error(eqnn_function energy, void *model, eqnn_tensor ***forces,
+                              eqnn_tensor *pos)
 {
     eqnn_ctx *c = eqnn_context(pos);
     double worst = 0;

@@ -375,7 +375,7 @@ TEST(sizes_that_overflow)
     eqnn_ctx *c = test_context();
     eqnn_tensor *x = test_normal(c, 4, 3), *two[2] = { x, NULL };
     const eqnn_graph *g = eqnn_complete_graph(c, 4, NULL);
-    int path[1][2] = { { 0, 0 } };
+    static const int path[1][2] = { { 0, 0 } }, zeros[4] = { 0, 0, 0, 0 };
     eqnn_irreps_linear_opts linear;
     eqnn_gat_opts gat;
     memset(&linear, 0, sizeof linear);
@@ -383,13 +383,13 @@ TEST(sizes_that_overflow)
     gat.heads = 65536;
     CHECK(!eqnn_gat_conv(x, test_normal(c, g->edges, 2), g, "gat", 65536, &gat));
     CHECK_ERROR(c, "gat_conv: 65536 heads of 65536 channels are too many");
-    CHECK(!eqnn_put(test_normal(c, 4, 1), eqnn_ints_make(c, 4, path[0], 0, 0), 1 << 30));
+    CHECK(!eqnn_put(test_normal(c, 4, 1), eqnn_ints_make(c, 4, zeros, 0, 0), 1 << 30));
     eqnn_clear(c);
     CHECK(!eqnn_slice(x, 4, 0x7fffffff) && !eqnn_slice_rows(x, 4, 0x7fffffff));
     CHECK_ERROR(c, "slice: 2147483647 columns from 4 on of [4,3]");
     CHECK(!eqnn_irreps_spherical(c, 65536));
     CHECK_ERROR(c, "lmax 65536 is too large");
-    linear.paths = (const int (*)[2])path, linear.path_count = -1;
+    linear.paths = path, linear.path_count = -1;
     CHECK(!eqnn_irreps_linear(test_features(c, 2, "2x1o"), "lin", "2x1o", &linear));
     CHECK_ERROR(c, ".path_count -1 is negative");
     CHECK(!eqnn_vjps(x, x, &x, 1, NULL));
