@@ -243,7 +243,8 @@ EQNN_API void eqnn_free(eqnn_ctx *c);
 
 /* The first thing that went wrong, as a sentence, or NULL. Until eqnn_clear every operation returns
    NULL at once, and steps and saves do nothing (a step drops the gradients). eqnn_clear leaves all
-   scopes that were entered. The error of a device that could not be had stays. */
+   scopes that were entered. The error of a device that could not be had stays; after one that came
+   up in its work, an optimizer's last step may be half done: load a checkpoint. */
 EQNN_API const char *eqnn_error(const eqnn_ctx *c);
 EQNN_API void eqnn_clear(eqnn_ctx *c);
 /* Records an error of your own layer (only the first is kept); returns NULL. */
