@@ -3681,6 +3681,7 @@ enum {
     EQNN__F_LOG,
     EQNN__F_SINE,     /* c sin(w (x - x0) + quarter pi/2) + offset in low <= x < high            */
     EQNN__F_SINC,
+    EQNN__F_SINC_N,   /* its derivative: x^e A(x^2) for |x| < w, else from sine and cosine       */
     EQNN__F_TANH,
     EQNN__F_SIGMOID,
     EQNN__F_LOGISTIC, /* c w A(h) with h = tanh(z/2), w = (1 - h^2)/4, z = scale x */
@@ -3962,6 +3963,23 @@ static void eqnn__fn_arc(eqnn__fn *f)
     }
 }
 
+/* sinc^(n)(x) = int_0^1 t^n cos(x t + n pi/2) dt, whose series in x is for where the way up (see
+   eqnn__sinc) would lose digits. */
+static void eqnn__fn_sinc(eqnn__fn *f)
+{
+    int n = f->order, odd = n & 1;
+    double factorial = 1;
+    f->kind = n == 0 ? EQNN__F_SINC : n <= 4 ? EQNN__F_SINC_N : EQNN__F_SCALAR;
+    f->e = odd;
+    f->w = 1.5 + 0.5 * n;
+    f->degree = sizeof(eqnn_real) == 4 ? 11 : 17;
+    for (int k = 0; k <= f->degree; k++) {
+        int j = 2 * k + odd;
+        if (k > 0) factorial *= j * (j - 1);
+        f->a[k] = (eqnn_real)(((n / 2 + odd + k) & 1 ? -1 : 1) / (factorial * (j + n + 1)));
+    }
+}
+
 /* The derivative of that order of a function, as one of the few kinds that loops know: with the
    numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there. */
 static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
@@ -4003,7 +4021,7 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
     case EQNN_ELU: eqnn__fn_elu(f, p); break;
     case EQNN_POW: eqnn__fn_power(f, p); break;
     case EQNN_SUS: eqnn__fn_sus(f); break;
-    case EQNN_SINC: f->kind = n == 0 ? EQNN__F_SINC : EQNN__F_SCALAR; break;
+    case EQNN_SINC: eqnn__fn_sinc(f); break;
     case EQNN_SINC_ROOT: f->kind = EQNN__F_SCALAR; break;
     case EQNN_ARC: eqnn__fn_arc(f); break;
     case EQNN_COSINE_CUTOFF: /* 1/2 - cos(2 pi (x-1))/2 between 1/2 and 1 */
@@ -4286,6 +4304,12 @@ typedef struct eqnn__copy_plan_t { int runs; const eqnn__copy_run *run; } eqnn__
 
 static const eqnn_real eqnn__zeros[EQNN__EDGES] = { 0 };
 
+/* From 8 - n on: the mask of the first n of 8 lanes. */
+static EQNN__MAYBE_UNUSED const eqnn__uint eqnn__part_mask[16] = {
+    ~(eqnn__uint)0, ~(eqnn__uint)0, ~(eqnn__uint)0, ~(eqnn__uint)0,
+    ~(eqnn__uint)0, ~(eqnn__uint)0, ~(eqnn__uint)0, ~(eqnn__uint)0, 0, 0, 0, 0, 0, 0, 0, 0
+};
+
 /* One path of a coupling, at most EQNN__EDGES items:
 
        dg[k] += w sum_i M[i][k] x[i]
@@ -4339,6 +4363,12 @@ typedef struct eqnn__map_job {
     eqnn_real p0, p1, *out;
     const eqnn__fn *f;
 } eqnn__map_job;
+
+/* Operands as they are read; a row that every tile repeats stays: so many numbers of it. */
+typedef struct eqnn__map_buffer {
+    eqnn_real v[3][EQNN__STRIP];
+    size_t kept[3];
+} eqnn__map_buffer;
 
 /* Folds, softmax, moving rows; what a kernel does not need is not set. */
 enum {
@@ -4490,7 +4520,8 @@ typedef struct eqnn__loops {
     eqnn__work softmax, softmax_rows, standard, move;
     eqnn__work update, gemv, solid, solid_plain, solid_vjp;
     /* rows whole rows from row r on, or cols numbers of one row from column c on */
-    void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols);
+    void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols,
+                eqnn__map_buffer *b);
     int (*finite)(size_t n, const eqnn_real *x);
     void (*add)(const eqnn_real *x, eqnn_real *y, size_t n);       /* y += x                 */
     void (*gemm_plain)(const eqnn__gemm_job *g);                   /* all of a small product */
@@ -4766,7 +4797,42 @@ EQNN__INLINE int EQNN__K(any)(EQNN__BITS m)
 }
 #endif
 
-/* The first n < EQNN__W numbers at p, zeros after them; and back. */
+/* The first n < EQNN__W numbers at p, zeros after them; and back. By masks where there are such:
+   numbers put together in memory would have to arrive there before they are read as a vector. */
+#if defined(EQNN__X86) && EQNN__LANES == 16
+typedef struct { eqnn_real v[EQNN__W]; } EQNN__K(numbers); /* for the compiler: what is touched */
+EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
+{
+    EQNN__VEC y;
+    unsigned short mask = (unsigned short)((1u << n) - 1);
+    __asm__(EQNN__TERMS("vmovups", "vmovupd") " {%1, %0%{%2%}%{z%}|%0%{%2%}%{z%}, %1}"
+            : "=v"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "Yk"(mask));
+    return y;
+}
+
+EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
+{
+    unsigned short mask = (unsigned short)((1u << n) - 1);
+    __asm__(EQNN__TERMS("vmovups", "vmovupd") " {%1, %0%{%2%}|%0%{%2%}, %1}"
+            : "+m"(*(EQNN__K(numbers) *)(void *)p) : "v"(v), "Yk"(mask));
+}
+#elif defined(EQNN__X86) && EQNN__LANES == 8
+typedef struct { eqnn_real v[EQNN__W]; } EQNN__K(numbers);
+EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
+{
+    EQNN__VEC y, m = EQNN__K(load)((const eqnn_real *)(const void *)(eqnn__part_mask + 8 - n));
+    __asm__(EQNN__TERMS("vmaskmovps", "vmaskmovpd") " {%1, %2, %0|%0, %2, %1}"
+            : "=x"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "x"(m));
+    return y;
+}
+
+EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
+{
+    EQNN__VEC m = EQNN__K(load)((const eqnn_real *)(const void *)(eqnn__part_mask + 8 - n));
+    __asm__(EQNN__TERMS("vmaskmovps", "vmaskmovpd") " {%1, %2, %0|%0, %2, %1}"
+            : "+m"(*(EQNN__K(numbers) *)(void *)p) : "x"(v), "x"(m));
+}
+#else
 EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
 {
     eqnn_real t[EQNN__W];
@@ -4785,6 +4851,7 @@ EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
     for (; EQNN__W > 4 && j + 4 <= n; j += 4) memcpy(p + j, t + j, 4 * sizeof *t);
     for (; j < n; j++) p[j] = t[j];
 }
+#endif
 
 EQNN__INLINE EQNN__VEC EQNN__K(fabs)(EQNN__VEC x)
 {
@@ -5105,6 +5172,22 @@ EQNN__INLINE EQNN__VEC EQNN__K(gauss)(const eqnn__fn *f, EQNN__VEC x)
     return y * EQNN__K(polynomial)(f->a, f->degree, z);
 }
 
+/* sinc^(n): x f^(k) = sin(x + k pi/2) - k f^(k-1) upwards, and near 0 its series. */
+EQNN__INLINE EQNN__VEC EQNN__K(sinc)(const eqnn__fn *f, EQNN__VEC x)
+{
+    EQNN__VEC series = EQNN__K(polynomial)(f->a, f->degree, x * x);
+    EQNN__VEC s = EQNN__K(sine)(x, 0), c = EQNN__K(sine)(x, 1), over = 1 / x, y = s * over;
+    EQNN__BITS close = EQNN__K(less)(EQNN__K(fabs)(x), EQNN__K(splat)((eqnn_real)f->w));
+    if (f->e) series = series * x;
+    for (int k = 1; k <= f->order; k++) {
+        EQNN__VEC turned = c; /* sin(x + k pi/2) */
+        c = 0 - s;
+        s = turned;
+        y = (turned - y * (eqnn_real)k) * over;
+    }
+    return EQNN__K(select)(close, series, y);
+}
+
 /* f of one vector of numbers. A call names its kind, so that only that case is compiled there. */
 EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
 {
@@ -5122,6 +5205,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
     case EQNN__F_SINE: return EQNN__K(window)(f, x);
     case EQNN__F_SINC:
         return EQNN__K(select)(EQNN__K(equal)(x, zero), EQNN__K(splat)(1), EQNN__K(sine)(x, 0) / x);
+    case EQNN__F_SINC_N: return EQNN__K(sinc)(f, x);
     case EQNN__F_TANH: return EQNN__K(tanh)(x);
     case EQNN__F_SIGMOID: return EQNN__K(logistic)(x, &w, &h);
     case EQNN__F_LOGISTIC:
@@ -5167,6 +5251,7 @@ static EQNN__NOINLINE EQNN__HD eqnn_real EQNN__K(sine_far)(const eqnn__fn *f, eq
 {
     double z = (double)x;
     if (f->kind == EQNN__F_SINC) return (eqnn_real)(z == 0 ? 1 : eqnn__sin_quarter(z, 0) / z);
+    if (f->kind == EQNN__F_SINC_N) return (eqnn_real)eqnn__sinc(z, f->order);
     return (eqnn_real)(f->c * eqnn__sin_quarter(z, f->quarter));
 }
 
@@ -5180,6 +5265,7 @@ static void EQNN__K(sine_loop)(const eqnn__fn *f, size_t n, const eqnn_real *x, 
         far = far | EQNN__K(less)(limit, EQNN__K(fabs)(EQNN__K(load)(x + i)));
     if (!EQNN__K(any)(far) || f->high < HUGE_VAL) {
         if (f->kind == EQNN__F_SINC) EQNN__K(unary_loop)(EQNN__F_SINC, f, n, x, y);
+        else if (f->kind == EQNN__F_SINC_N) EQNN__K(unary_loop)(EQNN__F_SINC_N, f, n, x, y);
         else EQNN__K(unary_loop)(EQNN__F_SINE, f, n, x, y);
     } else {
         for (i = 0; i < n; i++) y[i] = EQNN__K(sine_far)(f, x[i]);
@@ -5212,7 +5298,8 @@ static void EQNN__K(unary_vectors)(const eqnn__fn *f, size_t n, const eqnn_real 
     EQNN__CASE(EQNN__F_SUS)
     EQNN__CASE(EQNN__F_ROOT)
     case EQNN__F_SINE:
-    case EQNN__F_SINC: EQNN__K(sine_loop)(f, n, x, y); break;
+    case EQNN__F_SINC:
+    case EQNN__F_SINC_N: EQNN__K(sine_loop)(f, n, x, y); break;
     default:
         for (size_t i = 0; i < n; i++) y[i] = (eqnn_real)eqnn__fn_scalar(f, (double)x[i]);
     }
@@ -5352,7 +5439,7 @@ EQNN__INLINE void EQNN__K(read_few)(const eqnn_real *p, size_t rs, size_t rows, 
 /* Reads operand `in` at n numbers starting at (r, c), running over `rows` rows of cols (all of
    them, or part of one): directly where it is contiguous or constant, else through buffer. */
 static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t rows, size_t cols,
-                               eqnn_real *buffer)
+                               eqnn_real *buffer, size_t *kept)
 {
     eqnn__run run;
     const eqnn_real *p = in->p + r * in->rs + c * in->cs;
@@ -5365,6 +5452,8 @@ static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t ro
         run.mask = 0;
     } else if (in->cs == 1 && in->rs == 0) { /* one row again and again */
         size_t all = rows * cols;
+        if (*kept >= all) return run; /* from the tile before */
+        *kept = all;
         memcpy(buffer, p, cols * sizeof *p);
         for (size_t n = cols; n < all; n *= 2)
             memcpy(buffer + n, buffer, (all - n < n ? all - n : n) * sizeof *p);
@@ -5383,13 +5472,12 @@ static eqnn__run EQNN__K(read)(const eqnn__in *in, size_t r, size_t c, size_t ro
 
 /* One tile: `rows` whole rows from row r on, or cols numbers of one row from column c on. */
 static void EQNN__K(map_tile)(const eqnn__map_job *j, size_t r, size_t c, size_t rows,
-                              size_t cols)
+                              size_t cols, eqnn__map_buffer *b)
 {
-    eqnn_real buffer[3][EQNN__STRIP];
     eqnn__run run[3];
-    run[0] = run[1] = run[2] = EQNN__K(read)(&j->in[0], r, c, rows, cols, buffer[0]);
+    run[0] = run[1] = run[2] = EQNN__K(read)(&j->in[0], r, c, rows, cols, b->v[0], &b->kept[0]);
     for (int s = 1; s < j->operands; s++)
-        run[s] = EQNN__K(read)(&j->in[s], r, c, rows, cols, buffer[s]);
+        run[s] = EQNN__K(read)(&j->in[s], r, c, rows, cols, b->v[s], &b->kept[s]);
     EQNN__K(map_run)(j, rows * cols, run, j->out + r * j->cols + c);
 }
 
@@ -5626,6 +5714,67 @@ static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_
     return sum;
 }
 
+static void EQNN__K(pack_turned)(size_t k, size_t n, const eqnn_real *from, size_t ld,
+                                 eqnn_real *to, size_t stride);
+
+/* The lanes of one sum for four rows at a time: four chains of additions. */
+EQNN__INLINE void EQNN__K(row_lanes)(int products, size_t n, const eqnn_real *const *p,
+                                     const eqnn_real *const *q, eqnn_real *lane)
+{
+    size_t whole = n / 16 * 16;
+    EQNN__VEC a[4][EQNN__PER_16];
+    EQNN__UNROLL(4)
+    for (int k = 0; k < 4; k++)
+        for (int v = 0; v < EQNN__PER_16; v++) a[k][v] = EQNN__K(splat)(0);
+    for (size_t i = 0; i < whole; i += 16)
+        EQNN__UNROLL(4)
+        for (int k = 0; k < 4; k++)
+            for (int v = 0; v < EQNN__PER_16; v++) {
+                EQNN__VEC b = EQNN__K(load)(p[k] + i + v * EQNN__W);
+                a[k][v] = products ? a[k][v] + b * EQNN__K(load)(q[k] + i + v * EQNN__W)
+                                   : a[k][v] + b;
+            }
+    for (size_t i = whole; i < n; i += EQNN__W) {
+        size_t part = n - i < EQNN__W ? n - i : EQNN__W, v = (i - whole) / EQNN__W;
+        EQNN__UNROLL(4)
+        for (int k = 0; k < 4; k++) {
+            EQNN__VEC b = EQNN__K(load_part)(p[k] + i, part);
+            a[k][v] = products ? a[k][v] + b * EQNN__K(load_part)(q[k] + i, part) : a[k][v] + b;
+        }
+    }
+    EQNN__UNROLL(4)
+    for (int k = 0; k < 4; k++)
+        for (int v = 0; v < EQNN__PER_16; v++)
+            EQNN__K(store)(lane + 16 * k + v * EQNN__W, a[k][v]);
+}
+
+/* The sums of rows[k][i] (times with[k][i], when given) over i < n of at most 16 rows at a
+   distance, by the same tree as one sum; 16 trees at a time. */
+static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t ldx,
+                              const eqnn_real *z, size_t ldz, eqnn_real *out)
+{
+    eqnn_real lane[16 * 16], t[16 * 16];
+    for (size_t k = 0; k < 16; k += 4) {
+        const eqnn_real *p[4], *q[4];
+        for (size_t u = 0; u < 4; u++) {
+            p[u] = x + (k + u < rows ? k + u : 0) * ldx;
+            q[u] = z ? z + (k + u < rows ? k + u : 0) * ldz : p[u];
+        }
+        if (k >= rows) memset(lane + 16 * k, 0, 64 * sizeof *lane);
+        else if (z) EQNN__K(row_lanes)(1, n, p, q, lane + 16 * k);
+        else EQNN__K(row_lanes)(0, n, p, q, lane + 16 * k);
+    }
+    for (size_t k = 0; k < 16; k += EQNN__W)
+        EQNN__K(pack_turned)(16, EQNN__W, lane + 16 * k, 16, t + k, 16);
+    for (size_t k = 0; k < 16; k += EQNN__W) {
+        EQNN__VEC s[8];
+        for (int i = 0; i < 8; i++)
+            s[i] = EQNN__K(load)(t + 16 * i + k) + EQNN__K(load)(t + 16 * (i + 8) + k);
+        for (int i = 0; i < 4; i++) s[i] = s[i] + s[i + 4];
+        EQNN__K(store)(out + k, (s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+
 static eqnn_real EQNN__K(largest)(const eqnn_real *p, size_t n)
 {
     eqnn_real y = n ? p[0] : 0;
@@ -5661,6 +5810,12 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
     case 7: EQNN__K(sum_few)(rows, 7, first, j->out + r); return;
     case 8: EQNN__K(sum_few)(rows, 8, first, j->out + r); return;
     default: break;
+    }
+    for (; j->op == EQNN__SUM && j->cols <= 4096 && r + 4 <= last; r += 16) {
+        eqnn_real t[16];
+        size_t n = last - r < 16 ? last - r : 16;
+        EQNN__K(row_sums)(n, j->cols, j->x + r * j->cols, j->cols, NULL, 0, t);
+        for (size_t k = 0; k < n; k++) j->out[r + k] = 0 + t[k];
     }
     for (; r < last; r++) {
         const eqnn_real *p = j->x + r * j->cols;
@@ -5730,9 +5885,66 @@ static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thre
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
         const int *list = j->list ? j->list + begin : NULL;
         const eqnn_real *x = j->list ? j->x : j->x + begin * cols;
-        if (cols < EQNN__W) EQNN__K(fold_narrow)(j->op, n, list, x, cols, j->out + s * cols);
+        if (n == 0) memset(j->out + s * cols, 0, cols * sizeof *j->out);
+        else if (cols < EQNN__W) EQNN__K(fold_narrow)(j->op, n, list, x, cols, j->out + s * cols);
         else EQNN__K(fold_one)(j->op, n, list, x, cols, 0, cols, j->out + s * cols);
     }
+}
+
+/* Sums of columns begin .. end over all rows, blocks of 64 rows one after the other. */
+static void EQNN__K(fold_sums)(size_t n, const eqnn_real *x, size_t cols, size_t begin, size_t end,
+                               eqnn_real *out)
+{
+    for (size_t c = begin; c < end; c++) out[c] = 0;
+    for (size_t r = 0; r < n; r += 64) {
+        size_t rows = n - r < 64 ? n - r : 64, c = begin;
+        const eqnn_real *p = x + r * cols;
+        for (; c + 4 * EQNN__W <= end; c += 4 * EQNN__W) {
+            EQNN__VEC a[4];
+            EQNN__UNROLL(4)
+            for (int k = 0; k < 4; k++) a[k] = EQNN__K(splat)(0);
+            for (size_t i = 0; i < rows; i++)
+                EQNN__UNROLL(4)
+                for (int k = 0; k < 4; k++)
+                    a[k] = a[k] + EQNN__K(load)(p + i * cols + c + (size_t)k * EQNN__W);
+            EQNN__UNROLL(4)
+            for (int k = 0; k < 4; k++) {
+                eqnn_real *o = out + c + (size_t)k * EQNN__W;
+                EQNN__K(store)(o, EQNN__K(load)(o) + a[k]);
+            }
+        }
+        for (; c < end; c += EQNN__W) {
+            size_t width = end - c < EQNN__W ? end - c : EQNN__W;
+            EQNN__VEC v = EQNN__K(fold_strip)(EQNN__SUM, rows, NULL, p + c, cols, width);
+            if (width == EQNN__W) EQNN__K(store)(out + c, EQNN__K(load)(out + c) + v);
+            else EQNN__K(store_part)(out + c, EQNN__K(load_part)(out + c, width) + v, width);
+        }
+    }
+}
+
+/* Fewer columns than lanes: a vector a row, whose last lanes nobody reads; four blocks of 64 rows
+   at a time. */
+static void EQNN__K(fold_sums_narrow)(size_t n, const eqnn_real *x, size_t cols, eqnn_real *out)
+{
+    EQNN__VEC all = EQNN__K(splat)(0);
+    size_t r = 0;
+    for (; r + 256 + EQNN__W <= n; r += 256) {
+        EQNN__VEC a[4];
+        EQNN__UNROLL(4)
+        for (int k = 0; k < 4; k++) a[k] = EQNN__K(splat)(0);
+        for (size_t i = 0; i < 64; i++)
+            EQNN__UNROLL(4)
+            for (int k = 0; k < 4; k++)
+                a[k] = a[k] + EQNN__K(load)(x + (r + (size_t)k * 64 + i) * cols);
+        for (int k = 0; k < 4; k++) all = all + a[k];
+    }
+    for (; r < n;) {
+        size_t end = n - r < 64 ? n : r + 64;
+        EQNN__VEC sum = EQNN__K(splat)(0);
+        for (; r < end; r++) sum = sum + EQNN__K(load_part)(x + r * cols, cols);
+        all = all + sum;
+    }
+    EQNN__K(store_part)(out, all, cols);
 }
 
 /* A single column is one long sum. */
@@ -5744,14 +5956,42 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
     if (j->cols == 1)
         j->out[0] = j->op == EQNN__MAX ? EQNN__K(largest)(j->x, j->rows)
                                        : EQNN__K(sum)(j->x, j->rows);
+    else if (j->cols < EQNN__W && j->op == EQNN__SUM)
+        EQNN__K(fold_sums_narrow)(j->rows, j->x, j->cols, j->out);
     else if (j->cols < EQNN__W)
         EQNN__K(fold_narrow)(j->op, j->rows, NULL, j->x, j->cols, j->out);
+    else if (j->op == EQNN__SUM)
+        EQNN__K(fold_sums)(j->rows, j->x, j->cols, begin, end, j->out);
     else EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
 }
 
 /* ---- softmax: exp(x - max) / sum of the same ---- */
 
 #if EQNN__LANES < 16
+/* Up to 16 short rows at once: their exponentials in one run. */
+static void EQNN__K(softmax_short)(size_t n, size_t cols, const eqnn_real *x, eqnn_real *y)
+{
+    eqnn_real sum[16];
+    eqnn__fn f;
+    eqnn__fn_make(&f, EQNN_EXP, 0, 0);
+    for (size_t k = 0; k < n; k++) {
+        EQNN__VEC m = EQNN__K(splat)(EQNN__K(largest)(x + k * cols, cols));
+        size_t c = k * cols, to = c + cols;
+        for (; c + EQNN__W <= to; c += EQNN__W) EQNN__K(store)(y + c, EQNN__K(load)(x + c) - m);
+        if (c < to) EQNN__K(store_part)(y + c, EQNN__K(load_part)(x + c, to - c) - m, to - c);
+    }
+    EQNN__K(unary_run)(&f, n * cols, y, y);
+    EQNN__K(row_sums)(n, cols, y, cols, NULL, 0, sum);
+    for (size_t k = 0; k < n; k++) {
+        eqnn_real *row = y + k * cols, scale = 1 / sum[k];
+        size_t c = 0;
+        for (; c + EQNN__W <= cols; c += EQNN__W)
+            EQNN__K(store)(row + c, EQNN__K(load)(row + c) * scale);
+        if (c < cols)
+            EQNN__K(store_part)(row + c, EQNN__K(load_part)(row + c, cols - c) * scale, cols - c);
+    }
+}
+
 static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
@@ -5760,7 +6000,11 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
     eqnn__fn f;
     (void)thread;
     eqnn__fn_make(&f, EQNN_EXP, 0, 0);
-    for (size_t r = block * j->chunk; r < last; r++) {
+    size_t r = block * j->chunk;
+    for (; cols <= 256 && r + 4 <= last; r += 16)
+        EQNN__K(softmax_short)(last - r < 16 ? last - r : 16, cols, j->x + r * cols,
+                               j->out + r * cols);
+    for (; r < last; r++) {
         const eqnn_real *x = j->x + r * cols;
         eqnn_real *y = j->out + r * cols, m = EQNN__K(largest)(x, cols);
         for (size_t c = 0; c < cols; c++) y[c] = x[c] - m;
@@ -5828,7 +6072,8 @@ static void EQNN__K(softmax_block)(const void *job, size_t block, int thread)
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
         const int *list = j->list ? j->list + begin : NULL;
         size_t row = list && n ? (size_t)list[0] : begin; /* lists ascend */
-        if (cols < EQNN__W && (!list || !n || (size_t)list[n - 1] - row == n - 1)) {
+        if (n == 0) continue;
+        if (cols < EQNN__W && (!list || (size_t)list[n - 1] - row == n - 1)) {
             EQNN__K(softmax_narrow)(n, cols, j->x + row * cols, j->out + row * cols);
             continue;
         }
@@ -5845,7 +6090,11 @@ EQNN__INLINE void EQNN__K(copy_run)(const eqnn_real *x, eqnn_real *y, size_t n)
 {
     size_t i = 0;
     for (; i + EQNN__W <= n; i += EQNN__W) EQNN__K(store)(y + i, EQNN__K(load)(x + i));
+#if defined(EQNN__X86) && EQNN__LANES > 4
+    if (i < n) EQNN__K(store_part)(y + i, EQNN__K(load_part)(x + i, n - i), n - i);
+#else
     for (; i < n; i++) y[i] = x[i];
+#endif
 }
 
 static void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
@@ -5853,7 +6102,13 @@ static void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
     size_t i = 0;
     for (; i + EQNN__W <= n; i += EQNN__W)
         EQNN__K(store)(y + i, EQNN__K(load)(y + i) + EQNN__K(load)(x + i));
+#if defined(EQNN__X86) && EQNN__LANES > 4
+    if (i < n)
+        EQNN__K(store_part)(y + i, EQNN__K(load_part)(y + i, n - i) +
+                                       EQNN__K(load_part)(x + i, n - i), n - i);
+#else
     for (; i < n; i++) y[i] += x[i];
+#endif
 }
 
 EQNN__INLINE void EQNN__K(move_row)(const eqnn__rows_job *j, size_t r)
@@ -5877,11 +6132,34 @@ EQNN__INLINE void EQNN__K(move_row)(const eqnn__rows_job *j, size_t r)
     }
 }
 
+/* Where most columns get nothing: zeros, then the others one after the other. */
+static void EQNN__K(add_few_cols)(const eqnn__rows_job *j, size_t begin, size_t end)
+{
+    for (size_t r = begin; r < end; r += 64) {
+        size_t last = end - r < 64 ? end : r + 64;
+        for (size_t i = r; i < last; i++) memset(j->out + i * j->ldo, 0, j->cols * sizeof *j->out);
+        for (size_t c = 0; c < j->cols; c++) {
+            int from = j->first[c], to = j->first[c + 1];
+            for (size_t i = r; from < to && i < last; i++) {
+                const eqnn_real *x = j->x + i * j->ldx;
+                eqnn_real sum = 0;
+                for (int k = from; k < to; k++) sum += x[j->list[k]];
+                j->out[i * j->ldo + c] = sum;
+            }
+        }
+    }
+}
+
 static void EQNN__K(move_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
     size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows;
     (void)thread;
+    if (j->op == EQNN__MOVE_ADD_COLS && 4 * (size_t)j->first[j->cols] < j->cols + 4 &&
+        last - block * j->chunk > 3) {
+        EQNN__K(add_few_cols)(j, block * j->chunk, last);
+        return;
+    }
     for (size_t r = block * j->chunk; r < last; r++) EQNN__K(move_row)(j, r);
 }
 
@@ -6191,8 +6469,18 @@ static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
 {
     const eqnn__gemm_job *g = (const eqnn__gemm_job *)job;
     size_t last = (block + 1) * g->rows < g->m ? (block + 1) * g->rows : g->m;
+    size_t i = block * g->rows;
     (void)thread;
-    for (size_t i = block * g->rows; i < last; i++) {
+    for (; g->k <= 4096 && i + 4 <= last; i += 16) {
+        eqnn_real t[16];
+        size_t n = last - i < 16 ? last - i : 16;
+        EQNN__K(row_sums)(n, g->k, g->A + i * g->lda, g->lda, g->B, 0, t);
+        for (size_t k = 0; k < n; k++) {
+            eqnn_real *c = g->C + (i + k) * g->ldc, sum = (0 + t[k]) * g->alpha;
+            *c = g->beta != 0 ? sum + g->beta * *c : sum;
+        }
+    }
+    for (; i < last; i++) {
         eqnn_real *c = g->C + i * g->ldc,
             sum = EQNN__K(dot)(g->A + i * g->lda, g->B, g->k) * g->alpha;
         *c = g->beta != 0 ? sum + g->beta * *c : sum;
@@ -6570,37 +6858,6 @@ EQNN__INLINE void EQNN__K(blend)(size_t n, eqnn_real p, const eqnn_real *x, eqnn
     for (; i + EQNN__W <= n; i += EQNN__W)
         EQNN__K(store)(y + i, EQNN__K(load)(x + i) * p + (EQNN__K(load)(z + i) * q + t));
     for (; i < n; i++) y[i] = x[i] * p + (z[i] * q + t);
-}
-
-/* The sums of rows[k][i] (times with[k][i], when given) over i < n of at most 16 rows at a
-   distance, by the same tree as one sum; 16 trees at a time. */
-static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t ldx,
-                              const eqnn_real *z, size_t ldz, eqnn_real *out)
-{
-    eqnn_real lane[16 * 16], t[16 * 16];
-    size_t whole = n / 16 * 16;
-    for (size_t k = 0; k < 16; k++) {
-        const eqnn_real *p = x + (k < rows ? k : 0) * ldx;
-        const eqnn_real *q = z ? z + (k < rows ? k : 0) * ldz : p;
-        EQNN__VEC a[EQNN__PER_16];
-        for (int v = 0; v < EQNN__PER_16; v++) a[v] = EQNN__K(splat)(0);
-        for (size_t i = 0; i < whole; i += 16)
-            for (int v = 0; v < EQNN__PER_16; v++) {
-                EQNN__VEC b = EQNN__K(load)(p + i + v * EQNN__W);
-                a[v] = z ? a[v] + b * EQNN__K(load)(q + i + v * EQNN__W) : a[v] + b;
-            }
-        for (int v = 0; v < EQNN__PER_16; v++) EQNN__K(store)(lane + 16 * k + v * EQNN__W, a[v]);
-        for (size_t i = whole; i < n; i++) lane[16 * k + i - whole] += z ? p[i] * q[i] : p[i];
-    }
-    for (size_t k = 0; k < 16; k += EQNN__W)
-        EQNN__K(pack_turned)(16, EQNN__W, lane + 16 * k, 16, t + k, 16);
-    for (size_t k = 0; k < 16; k += EQNN__W) {
-        EQNN__VEC s[8];
-        for (int i = 0; i < 8; i++)
-            s[i] = EQNN__K(load)(t + 16 * i + k) + EQNN__K(load)(t + 16 * (i + 8) + k);
-        for (int i = 0; i < 4; i++) s[i] = s[i] + s[i + 4];
-        EQNN__K(store)(out + k, (s[0] + s[2]) + (s[1] + s[3]));
-    }
 }
 
 /* y = r c, c = x - mean, r = (variance + eps)^(-1/2);  dx = r (g - mean g - c r^2 mean(g c)) */
@@ -7173,14 +7430,16 @@ static void eqnn__map_block(const void *job, size_t block, int thread)
 {
     const eqnn__map_job *j = (const eqnn__map_job *)job;
     size_t cols = j->cols, first = block * j->chunk;
+    eqnn__map_buffer b;
     (void)thread;
+    b.kept[0] = b.kept[1] = b.kept[2] = 0;
     if (j->rows == 1) { /* a run of columns */
         size_t n = cols - first < j->chunk ? cols - first : j->chunk, step = EQNN__STRIP;
         if (eqnn__map_plain(&j->in[0], 1, 1) && eqnn__map_plain(&j->in[1], 1, 1) &&
             eqnn__map_plain(&j->in[2], 1, 1))
             step = j->f ? 4 * EQNN__STRIP : n;
         for (size_t c = 0; c < n; c += step)
-            j->loops->map(j, 0, first + c, 1, n - c < step ? n - c : step);
+            j->loops->map(j, 0, first + c, 1, n - c < step ? n - c : step, &b);
         return;
     }
     size_t last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
@@ -7188,10 +7447,10 @@ static void eqnn__map_block(const void *job, size_t block, int thread)
     for (size_t r = first; r < last; r += rows) {
         size_t m = last - r < rows ? last - r : rows;
         if (m > 1 || cols <= EQNN__STRIP) {
-            j->loops->map(j, r, 0, m, cols);
+            j->loops->map(j, r, 0, m, cols, &b);
         } else {
             for (size_t c = 0; c < cols; c += EQNN__STRIP)
-                j->loops->map(j, r, c, 1, cols - c < EQNN__STRIP ? cols - c : EQNN__STRIP);
+                j->loops->map(j, r, c, 1, cols - c < EQNN__STRIP ? cols - c : EQNN__STRIP, &b);
         }
     }
 }
@@ -7391,7 +7650,7 @@ static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t col
     j.op = op;
     j.rows = rows;
     j.cols = cols;
-    j.chunk = rows * cols < 65536 ? cols : 64;
+    j.chunk = rows * cols < 65536 || d->threads == 1 ? cols : 64;
     j.x = x;
     j.out = out;
     eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, d->loops->fold_rows, &j);
@@ -12641,6 +12900,7 @@ static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
 }
 
 static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only);
+static int eqnn__load_has(const eqnn__load *l, const char *name);
 
 /* Places w, gives it its first numbers, and then those of a loaded file. */
 static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *init, uint64_t key)
@@ -12658,8 +12918,11 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
     w->tensor = eqnn__weight_tensor(c, w, s->value + w->offset);
     size_t n = eqnn__weight_count(w);
     eqnn_real *x = w->tensor ? eqnn__to_write(c, w->tensor->data, n) : NULL;
-    if (!x || !eqnn__init_fill(c, x, w->rows, w->cols, &o, key)) return 0;
-    eqnn__init_parts(x, n, o.parts);
+    if (!x) return 0;
+    if (!eqnn__load_has(p->loads, w->name)) { /* else there is nothing to draw */
+        if (!eqnn__init_fill(c, x, w->rows, w->cols, &o, key)) return 0;
+        eqnn__init_parts(x, n, o.parts);
+    }
     eqnn__written(c, w->tensor->data, x, n);
     if (s->state[EQNN__AVERAGE])
         eqnn__numbers_copy(c, s->state[EQNN__AVERAGE] + w->offset, w->tensor->data, n);
@@ -13719,6 +13982,15 @@ static void eqnn__emit_escaped(eqnn__out *o, const char *s)
     }
 }
 
+/* Is the least byte of a number the first, here as in files? */
+static int eqnn__least_first(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
 /* Numbers, least byte first on every machine. */
 static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
 {
@@ -13726,7 +13998,8 @@ static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
     size_t size = sizeof(eqnn_real), most = sizeof block / size;
     while (n > 0) {
         size_t now = n < most ? n : most;
-        for (size_t i = 0; i < now; i++) {
+        if (eqnn__least_first()) memcpy(block, x, now * size);
+        else for (size_t i = 0; i < now; i++) {
             uint64_t u = 0;
             uint32_t word = 0;
             if (size == 8) memcpy(&u, &x[i], size);
@@ -14198,6 +14471,13 @@ static const eqnn_entry *eqnn__load_find(const eqnn__load *l, const char *prefix
     return eqnn_file_find(l->file, key);
 }
 
+/* Has one of the loads from l on such a weight? */
+static int eqnn__load_has(const eqnn__load *l, const char *name)
+{
+    while (l && !eqnn__load_find(l, "", name)) l = l->next;
+    return l != NULL;
+}
+
 static int64_t eqnn__meta_number(const eqnn_file *f, const char *key)
 {
     const char *text = eqnn_file_meta(f, key);
@@ -14235,7 +14515,9 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
     eqnn_real *x = eqnn__to_write(c, out, e->count);
     if (!x) return 0;
-    for (size_t i = 0; i < e->count; i++) x[i] = (eqnn_real)eqnn__stored_value(f, s, i);
+    int as_here = s->type->kind == EQNN__FLOAT && s->type->size == (int)sizeof *x;
+    if (as_here && eqnn__least_first()) memcpy(x, f->data + s->begin, e->count * sizeof *x);
+    else for (size_t i = 0; i < e->count; i++) x[i] = (eqnn_real)eqnn__stored_value(f, s, i);
     eqnn__written(c, out, x, e->count);
     return 1;
 }

@@ -958,8 +958,8 @@ template <int KIND>
 static __device__ __forceinline__ eqnn_real eqnn__map_one(const eqnn__fn &f, eqnn_real x)
 {
     if (KIND == EQNN__F_SCALAR) return (eqnn_real)eqnn__fn_scalar(&f, (double)x);
-    if ((KIND == EQNN__F_SINE || KIND == EQNN__F_SINC) && !(f.high < HUGE_VAL) &&
-        eqnn__fabs_1(x) > EQNN__SINE_LIMIT)
+    if ((KIND == EQNN__F_SINE || KIND == EQNN__F_SINC || KIND == EQNN__F_SINC_N) &&
+        !(f.high < HUGE_VAL) && eqnn__fabs_1(x) > EQNN__SINE_LIMIT)
         return eqnn__sine_far_1(&f, x);
     return eqnn__unary_1(KIND, &f, x);
 }
@@ -1023,6 +1023,7 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_LOG)
     EQNN__CASE(EQNN__F_SINE)
     EQNN__CASE(EQNN__F_SINC)
+    EQNN__CASE(EQNN__F_SINC_N)
     EQNN__CASE(EQNN__F_TANH)
     EQNN__CASE(EQNN__F_SIGMOID)
     EQNN__CASE(EQNN__F_LOGISTIC)
