@@ -2872,26 +2872,36 @@ EQNN_API eqnn_proteins *eqnn_proteins_join(eqnn_ctx *c, const eqnn_proteins *a,
                     the data does not change with what the program did before.
    ---------------------------------------------------------------------------------------------- */
 
+/* What a random number is for: two of different streams have nothing to do with each other. From
+   EPOCH on every epoch of batches has its own; what needs one for each example adds its number in
+   higher bits. */
+enum {
+    EQNN__STREAM_BEADS = 1, EQNN__STREAM_VELOCITIES, EQNN__STREAM_SPLIT, EQNN__STREAM_INERTIA,
+    EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE, EQNN__STREAM_SPRINGS,
+    EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK, EQNN__STREAM_COUPLED, EQNN__STREAM_PLANETS,
+    EQNN__STREAM_CONSTELLATION, EQNN__STREAM_IMAGE, EQNN__STREAM_AUGMENT, EQNN__STREAM_EPOCH
+};
+
 /* 64 random bits: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), twice. */
 static uint64_t eqnn__data_bits(uint64_t seed, uint64_t stream, uint64_t index)
 {
     uint64_t z = seed * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u + 0x632be59bd9b4e019u;
-    for (int round = 0; round < 2; round++) {
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        z ^= z >> 31;
-        if (round == 0) z += index * 0x9e3779b97f4a7c15u;
-    }
-    return z;
+    return eqnn__mix64(eqnn__mix64(z) + index * 0x9e3779b97f4a7c15u);
 }
 
-/* N(0,1) from two uniform numbers (Box, Muller 1958). */
+/* Uniform in [0,1): 53 bits. */
+static double eqnn__data_uniform(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    return (double)(eqnn__data_bits(seed, stream, index) >> 11) / 9007199254740992.0; /* 2^53 */
+}
+
+/* N(0,1) from two uniform numbers, draws 2 index and 2 index + 1 of the stream (Box, Muller 1958);
+   half a unit keeps the logarithm finite. */
 static double eqnn__data_normal(uint64_t seed, uint64_t stream, uint64_t index)
 {
-    const double unit = 1 / 9007199254740992.0; /* 2^-53 */
-    double u = ((double)(eqnn__data_bits(seed, stream, 2 * index) >> 11) + 0.5) * unit;
-    double v = (double)(eqnn__data_bits(seed, stream, 2 * index + 1) >> 11) * unit;
-    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+    double u = eqnn__data_uniform(seed, stream, 2 * index) + 0.5 / 9007199254740992.0;
+    double v = eqnn__data_uniform(seed, stream, 2 * index + 1);
+    return sqrt(-2 * log(u)) * cos(2 * EQNN__PI * v);
 }
 
 static double eqnn__data_or(double value, double otherwise)
@@ -2913,7 +2923,7 @@ static eqnn_chain_opts eqnn__chain_defaults(const eqnn_chain_opts *opts, const e
     o.k = eqnn__data_or(o.k, 3.598e-3);
     o.r0 = eqnn__data_or(o.r0, 1.0 / 3);
     o.ka = eqnn__data_or(o.ka, 1.438e-4);
-    o.theta0 = eqnn__data_or(o.theta0, 2.0943951023931953);
+    o.theta0 = eqnn__data_or(o.theta0, 2 * EQNN__PI / 3);
     o.epsilon = o.epsilon < 0 ? 0 : eqnn__data_or(o.epsilon, 1.41e-5);
     o.sigma = eqnn__data_or(o.sigma, 1.0 / 6);
     if (!o.seed && c) o.seed = eqnn_seed(c);
@@ -3057,8 +3067,8 @@ static void eqnn__chain_begin(const eqnn_chain_opts *o, double *pos, double *vel
         pos[3 * i + 2] = vel[3 * i + 2] = 0;
         for (int m = 0; m < (o->spatial ? 3 : 2); m++) {
             uint64_t index = (uint64_t)(3 * i + m);
-            pos[3 * i + m] += 0.01 * eqnn__data_normal(o->seed, 1, index);
-            vel[3 * i + m] = speed * eqnn__data_normal(o->seed, 2, index);
+            pos[3 * i + m] += 0.01 * eqnn__data_normal(o->seed, EQNN__STREAM_BEADS, index);
+            vel[3 * i + m] = speed * eqnn__data_normal(o->seed, EQNN__STREAM_VELOCITIES, index);
         }
     }
     eqnn__chain_centre(pos, o->beads);
@@ -3120,12 +3130,6 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
 }
 
 /* ---- functions to be found ---- */
-
-enum { /* the chain's streams are 1 and 2, those of splits and batches 3 and 16 onwards */
-    EQNN__STREAM_INERTIA = 4, EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE,
-    EQNN__STREAM_SPRINGS, EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK, EQNN__STREAM_COUPLED,
-    EQNN__STREAM_PLANETS, EQNN__STREAM_CONSTELLATION, EQNN__STREAM_IMAGE, EQNN__STREAM_AUGMENT
-};
 
 static void eqnn__task_inertia(const double *x, double *y)
 {
@@ -3350,11 +3354,6 @@ EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name)
 
 /* ---- particles ---- */
 
-static double eqnn__data_uniform(uint64_t seed, uint64_t stream, uint64_t index)
-{
-    return (double)(eqnn__data_bits(seed, stream, index) >> 11) / 9007199254740992.0; /* 2^53 */
-}
-
 /* q_i - q_j into d; the square of its length. */
 static double eqnn__pair_difference(const eqnn_system *s, const double *z, int i, int j, double *d)
 {
@@ -3455,7 +3454,7 @@ static void eqnn__coupled_start(const eqnn_system *s, uint64_t seed, uint64_t i,
    v = cos a e + sin a (x cross e), e orthogonal to x and to the first axis. */
 static void eqnn__planet_directions(int axes, const double *u, double *x, double *v)
 {
-    const double turn = 6.283185307179586;
+    const double turn = 2 * EQNN__PI;
     double c = cos(turn * u[0]), s = sin(turn * u[0]);
     if (axes == 2) {
         double side = u[2] < 0.5 ? 1 : -1;
@@ -3747,7 +3746,7 @@ static const int eqnn__pattern_corners[4] = { 4, 3, 5, 5 };
 static void eqnn__pattern_corner(int kind, int k, double corner[2])
 {
     static const double L[5][2] = { { 1, 1 }, { 2, 1 }, { 3, 1 }, { 3, 2 }, { 3, 3 } };
-    double angle = 6.283185307179586 * k / eqnn__pattern_corners[kind];
+    double angle = 2 * EQNN__PI * k / eqnn__pattern_corners[kind];
     corner[0] = kind == 3 ? L[k][0] : cos(angle) + 2;
     corner[1] = kind == 3 ? L[k][1] : sin(angle) + 2;
 }
@@ -3759,7 +3758,7 @@ static void eqnn__constellation_corners(const eqnn_constellation_opts *o,
                                         int *present)
 {
     for (int p = 0, at = 0; p < 4 * o->copies; p++) {
-        double t = (d->angle[p] - 0.5) * 6.283185307179586 * o->rotation;
+        double t = (d->angle[p] - 0.5) * 2 * EQNN__PI * o->rotation;
         double s = 1 + d->scale[p] * o->upscale, w = o->published ? (p % 4 == 3 ? 1 : 3) / s : 1;
         for (int k = 0; k < eqnn__pattern_corners[p % 4]; k++, at++) {
             double x[2];
@@ -3896,7 +3895,7 @@ static void eqnn__augment_rotation(uint64_t seed, uint64_t first, int axes, doub
 {
     double q[4], length = 0;
     if (axes == 2) {
-        double t = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_AUGMENT, 2 * first);
+        double t = 2 * EQNN__PI * eqnn__data_uniform(seed, EQNN__STREAM_AUGMENT, 2 * first);
         R[0] = R[3] = cos(t);
         R[2] = sin(t);
         R[1] = -R[2];
@@ -3988,7 +3987,7 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
                           (double)pixels);
     for (int i = 0; plain && i < n; i++) {
         uint64_t number = (uint64_t)first + (uint64_t)i;
-        double angle = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_IMAGE, number);
+        double angle = 2 * EQNN__PI * eqnn__data_uniform(seed, EQNN__STREAM_IMAGE, number);
         for (size_t k = 0; k < pixels; k++) plain[k] = x->data[number * pixels + k] / 255.0;
         eqnn_image_turn((int)x->shape[1], (int)x->shape[2], plain, angle, 0,
                         out + (size_t)i * pixels);
@@ -4083,7 +4082,7 @@ static void eqnn__grow_draw(eqnn__growing *g, int from, int n, int piece)
    CA-C 1.525, C-N 1.329, C=O 1.231; N-CA-C 111.2, CA-C-N 116.2, C-N-CA 121.7, CA-C=O 120.8. */
 static void eqnn__grow_place(eqnn__growing *g, int from, int n)
 {
-    const double degree = 0.017453292519943295;
+    const double degree = EQNN__PI / 180;
     for (int i = from; i < from + n; i++) {
         double *N = g->pos + 12 * (size_t)i, *A = N + 3, *C = N + 6, *O = N + 9, *last = N - 12;
         double phi = degree * g->torsion[2 * i], psi = degree * g->torsion[2 * i + 1];
@@ -4229,8 +4228,6 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
         out[i] = other;
     }
 }
-
-enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* generators use the others below */
 
 /* Is there what a split needs? missing: the array that is NULL, or NULL. */
 static int eqnn__split_given(eqnn_ctx *c, int n, int parts, const char *missing)

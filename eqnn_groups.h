@@ -5067,14 +5067,12 @@ static void eqnn__basis_progress(eqnn_ctx *c, const char *what, double done)
     if (o.progress) o.progress(o.progress_user, what, done);
 }
 
-/* Numbers in (-1, 1), the same at every run: the solver's generic directions. The mixing function
-   is that of Steele, Lea and Flood (OOPSLA 2014, doi:10.1145/2660193.2660195). */
+/* Numbers in [-1, 1), the same at every run: the solver's generic directions (SplitMix64 of Steele,
+   Lea and Flood, OOPSLA 2014, doi:10.1145/2660193.2660195). */
 static double eqnn__generic(uint64_t *state)
 {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (double)((z ^ (z >> 31)) >> 11) / 4503599627370496.0 - 1;
+    *state += UINT64_C(0x9e3779b97f4a7c15);
+    return (double)(eqnn__mix64(*state) >> 11) / 4503599627370496.0 - 1; /* 2^52 */
 }
 
 /* --- constraints as operators --- */
