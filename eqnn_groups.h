@@ -10217,32 +10217,31 @@ static int eqnn__lie_ball(const eqnn_lie_cloud *a, const eqnn_lie_conv_opts *o,
     return good;
 }
 
-/* The graph between samples of its nodes. */
-static const eqnn_graph *eqnn__lie_samples(const eqnn_graph *graph, int samples)
+/* The graph between the lifts of its nodes: every node `samples` times, as eqnn_lie_lift has them,
+   and every edge for each pair of samples. */
+static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *graph, int samples, const char *op)
 {
-    eqnn_ctx *c = graph->ctx;
-    size_t square = (size_t)samples * (size_t)samples, E = (size_t)graph->edges * square;
-    size_t N = (size_t)graph->targets * (size_t)samples, n = 0;
+    double edges = (double)graph->edges * samples * samples;
+    double nodes = (double)graph->targets * samples;
     eqnn_graph_opts o;
     memset(&o, 0, sizeof o);
-    if (E > INT_MAX || N > INT_MAX)
+    if (samples == 1) return graph;
+    if (edges > INT_MAX || nodes > INT_MAX)
         return (const eqnn_graph *)eqnn__fail(
-            c, "lie_cloud_make: %d edges of %d samples are too many", graph->edges, samples);
-    int *edge = (int *)eqnn__take(c, 2 * E, sizeof *edge);
-    int *example = (int *)eqnn__take(c, N, sizeof *example);
-    for (int e = 0; edge && example && e < graph->edges; e++)
-        for (size_t k = 0; k < square; k++, n++) {
-            edge[n] = graph->source[e] * samples + (int)k % samples;
-            edge[E + n] = graph->target[e] * samples + (int)k / samples;
+            graph->ctx, "%s: %d edges of %d samples are too many", op, graph->edges, samples);
+    size_t E = (size_t)edges, n = 0;
+    int *edge = (int *)eqnn__temp(graph->ctx, 2 * E, sizeof *edge);
+    int *example = (int *)eqnn__temp(graph->ctx, (size_t)nodes, sizeof *example);
+    if (!edge || !example) return NULL;
+    for (int e = 0; e < graph->edges; e++)
+        for (int k = 0; k < samples * samples; k++, n++) {
+            edge[n] = graph->source[e] * samples + k % samples;
+            edge[E + n] = graph->target[e] * samples + k / samples;
         }
-    for (int i = 0; example && i < (int)N; i++)
+    for (int i = 0; i < (int)nodes; i++)
         example[i] = graph->example ? graph->example[i / samples] : 0;
-    o.sources = o.targets = (int)N, o.example = example, o.examples = graph->examples;
-    const eqnn_graph *made =
-        edge && example ? eqnn_graph_make(c, (int)E, edge, edge + E, &o) : NULL;
-    eqnn__drop(c, example, N, sizeof *example);
-    eqnn__drop(c, edge, 2 * E, sizeof *edge);
-    return made;
+    o.sources = o.targets = (int)nodes, o.example = example, o.examples = graph->examples;
+    return eqnn_graph_make(graph->ctx, (int)E, edge, edge + E, &o);
 }
 
 EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
@@ -10258,7 +10257,7 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
         eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
                    graph->sources, graph->targets, points->rows);
     if (!eqnn_lie_lift(g, points, name, samples, &u, &q)) return 0;
-    cloud->graph = samples > 1 ? eqnn__lie_samples(graph, samples) : graph;
+    cloud->graph = eqnn__lifted_graph(graph, samples, "lie_cloud_make");
     cloud->pairs = cloud->graph ? eqnn_lie_pairs(g, u, q, cloud->graph) : NULL;
     if (!g->turns) cloud->distance = eqnn_lie_distance(g, eqnn_detach(cloud->pairs), alpha);
     return !g->ctx->failed;
@@ -11549,46 +11548,20 @@ EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs
 
 /* --- particles in motion --- */
 
-/* Every node `samples` times, as eqnn_lie_lift has them; every edge for each pair of samples. */
-static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *g, int samples)
-{
-    eqnn_graph_opts o;
-    double edges = (double)g->edges * samples * samples, nodes = (double)g->targets * samples;
-    if (samples == 1) return g;
-    if (edges > INT_MAX / 2 || nodes > INT_MAX / 2) {
-        eqnn__fail(g->ctx, "lie_transformer_energy: %g edges of %d samples", edges, samples);
-        return NULL;
-    }
-    int n = (int)nodes, m = 0, *example = (int *)eqnn__temp(g->ctx, (size_t)n, sizeof *example);
-    int *from = (int *)eqnn__temp(g->ctx, 2 * (size_t)edges, sizeof *from), *to = from;
-    if (!example || !from) return NULL;
-    to += (size_t)edges;
-    for (int i = 0; i < n; i++) example[i] = g->example ? g->example[i / samples] : 0;
-    for (int e = 0; e < g->edges; e++)
-        for (int k = 0; k < samples * samples; k++, m++) {
-            from[m] = g->source[e] * samples + k % samples;
-            to[m] = g->target[e] * samples + k / samples;
-        }
-    memset(&o, 0, sizeof o);
-    o.sources = o.targets = n;
-    o.example = example;
-    o.examples = g->examples;
-    return eqnn_graph_make(g->ctx, m, from, to, &o);
-}
-
 EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_particles *particles,
                                                   const eqnn_lie *g, int samples, const char *name,
                                                   const eqnn_lie_transformer_opts *opts)
 {
+    const char *op = "lie_transformer_energy";
     eqnn_lie_transformer_opts o;
     eqnn_tensor *u = NULL, *q = NULL;
-    if (!g || !eqnn__particles_good(z, particles, "lie_transformer_energy")) return NULL;
+    if (!g || !eqnn__particles_good(z, particles, op)) return NULL;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     o.out = 1;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_lift(g, x, "lift", samples, &u, &q)) return NULL;
-    const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples);
+    const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples, op);
     eqnn_tensor *pairs = graph ? eqnn_lie_pairs(g, u, q, graph) : NULL;
     eqnn_tensor *V = eqnn_repeat(particles->constants, samples);
     V = pairs ? eqnn_lie_transformer(V, pairs, graph, name, &o) : NULL;
