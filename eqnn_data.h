@@ -4167,6 +4167,18 @@ static int eqnn__backbone(eqnn_ctx *c, eqnn__growing *g, eqnn_proteins *m, uint6
     return eqnn_augment(c, g->seed, g->stream, 1, 0, 4 * n, 3, g->pos);
 }
 
+static eqnn_backbone_opts eqnn__backbone_defaults(const eqnn_backbone_opts *opts, const eqnn_ctx *c)
+{
+    eqnn_backbone_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.least == 0) o.least = o.most > 0 && o.most < 40 ? o.most : 40;
+    if (o.most == 0) o.most = o.least > 80 ? o.least : 80;
+    o.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
+    if (o.seed == 0) o.seed = eqnn_seed(c);
+    return o;
+}
+
 /* A stream of its own for each chain, whose first number is the length. */
 static void eqnn__backbone_start(eqnn__growing *g, const eqnn_backbone_opts *o, uint64_t number)
 {
@@ -4179,16 +4191,11 @@ static void eqnn__backbone_start(eqnn__growing *g, const eqnn_backbone_opts *o, 
 EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *opts, uint64_t first,
                                        int n)
 {
-    eqnn_backbone_opts o;
+    eqnn_backbone_opts o = eqnn__backbone_defaults(opts, c);
     eqnn__growing g;
     int64_t all = 0;
-    memset(&o, 0, sizeof o);
     memset(&g, 0, sizeof g);
-    if (opts) o = *opts;
-    if (o.least == 0) o.least = o.most > 0 && o.most < 40 ? o.most : 40;
-    if (o.most == 0) o.most = o.least > 80 ? o.least : 80;
-    if (o.seed == 0) o.seed = eqnn_seed(c);
-    g.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
+    g.spread = o.spread;
     if (eqnn_error(c)) return NULL;
     if (n < 0 || o.least < 1 || o.most < o.least || o.most > 100000) {
         eqnn_fail(c, "backbones: %d chains of %d to %d residues", n, o.least, o.most);
@@ -5504,11 +5511,22 @@ struct eqnn_plot {
 };
 
 /* Okabe and Ito's colours (jfly.uni-koeln.de/color, 2002), those that show on white. */
+enum { EQNN__COLOURS = 7 };
 static const char *eqnn__plot_palette(int i)
 {
-    static const char *const colours[7] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                            "#e69f00", "#56b4e9", "#333333" };
-    return colours[i % 7];
+    static const char *const colours[EQNN__COLOURS] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7",
+                                                        "#e69f00", "#56b4e9", "#333333" };
+    return colours[i % EQNN__COLOURS];
+}
+
+static eqnn_plot_opts eqnn__plot_defaults(const eqnn_plot_opts *opts)
+{
+    eqnn_plot_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.width < 160) o.width = o.width ? 160 : 560;
+    if (o.height < 120) o.height = o.height ? 120 : 400;
+    return o;
 }
 
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
@@ -5520,9 +5538,7 @@ EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
         return NULL;
     }
     p->ctx = c;
-    if (opts) p->o = *opts;
-    if (p->o.width < 160) p->o.width = p->o.width ? 160 : 560;
-    if (p->o.height < 120) p->o.height = p->o.height ? 120 : 400;
+    p->o = eqnn__plot_defaults(opts);
     snprintf(p->title, sizeof p->title, "%s", p->o.title ? p->o.title : "");
     snprintf(p->x_label, sizeof p->x_label, "%s", p->o.x_label ? p->o.x_label : "");
     snprintf(p->y_label, sizeof p->y_label, "%s", p->o.y_label ? p->o.y_label : "");
@@ -5563,19 +5579,32 @@ static int eqnn__plot_colour_good(const char *s)
     return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour;
 }
 
+/* Of the series that is next in the plot: once the palette has begun again, lines are dashed. */
+static eqnn_series_opts eqnn__series_defaults(const eqnn_series_opts *opts, int next)
+{
+    eqnn_series_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.colour && next >= EQNN__COLOURS) o.dashed = 1;
+    if (!o.colour) o.colour = eqnn__plot_palette(next);
+    if (!(o.size > 0)) o.size = o.points ? 2.2 : 1.8;
+    if (!(o.opacity > 0)) o.opacity = 1;
+    return o;
+}
+
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts)
 {
     if (!p) return 0;
+    eqnn_series_opts o = eqnn__series_defaults(opts, p->count);
     if (n < 0 || (n > 0 && (!x || !y))) {
         eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
                   n);
         return 0;
     }
-    const char *colour = opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count);
-    if (!eqnn__plot_colour_good(colour)) {
+    if (!eqnn__plot_colour_good(o.colour)) {
         eqnn_fail(p->ctx, "plot_add: '%.40s' is no colour; write #rrggbb, a name or rgb(r,g,b)",
-                  colour);
+                  o.colour);
         return 0;
     }
     eqnn__plot_series *s = eqnn__plot_room(p);
@@ -5592,13 +5621,12 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     if (n > 0) memcpy(s->x, x, (size_t)n * sizeof *x);
     if (n > 0) memcpy(s->y, y, (size_t)n * sizeof *y);
     s->n = n;
-    s->points = opts && opts->points;
-    s->dashed = opts && opts->dashed;
-    if (p->count >= 7 && !(opts && opts->colour)) s->dashed = 1; /* the palette has begun again */
-    s->size = opts && opts->size > 0 ? opts->size : s->points ? 2.2 : 1.8;
-    s->opacity = opts && opts->opacity > 0 ? opts->opacity : 1;
+    s->points = o.points;
+    s->dashed = o.dashed;
+    s->size = o.size;
+    s->opacity = o.opacity;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");
-    snprintf(s->colour, sizeof s->colour, "%s", colour);
+    snprintf(s->colour, sizeof s->colour, "%s", o.colour);
     p->count++;
     return 1;
 }

@@ -8204,17 +8204,28 @@ EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out)
 
 /* --- networks --- */
 
+static eqnn_emlp_opts eqnn__emlp_defaults(const eqnn_emlp_opts *opts)
+{
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.channels <= 0) o.channels = 384;
+    if (o.layers <= 0) o.layers = 3;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
                                       const eqnn_emlp_opts *opts)
 {
-    if (eqnn__bad(x, "emlp_block")) return NULL;
     static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0, NULL };
-    const eqnn_init *init = opts && opts->linear.projected ? &published : NULL;
+    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
+    if (eqnn__bad(x, "emlp_block")) return NULL;
+    const eqnn_init *init = o.linear.projected ? &published : NULL;
     double gain = init ? 1 : 3;
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
-    x = x ? eqnn_rep_linear(x, "linear", gated, opts ? &opts->linear : NULL) : NULL;
-    if (x && !(opts && opts->no_bilinear))
+    x = x ? eqnn_rep_linear(x, "linear", gated, &o.linear) : NULL;
+    if (x && !o.no_bilinear)
         x = eqnn_add(x, eqnn_scale(eqnn__rep_bilinear(x, "bilinear", gated, init, gain),
                                    0.1 / gain));
     return eqnn_leave(eqnn_rep_gate(x, out));
@@ -8249,7 +8260,7 @@ static const eqnn_rep *eqnn__emlp_hidden(const eqnn_rep *in, const eqnn_rep *out
                            "V(a)*V(b)", g->name);
         return NULL;
     }
-    return eqnn_rep_uniform_n(list, n, channels > 0 ? channels : 384);
+    return eqnn_rep_uniform_n(list, n, channels);
 }
 
 /* Does every type of one side take part in an equivariant map? Else it would be ignored, or
@@ -8317,10 +8328,10 @@ static int eqnn__emlp_alive(eqnn_tensor *h, const eqnn_label *at, const eqnn_lab
 }
 
 /* Hidden layers one after the other; at: the last one's label. */
-static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o, int layers,
+static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o,
                                       const eqnn_label **at)
 {
-    for (int i = 0; i < layers; i++) {
+    for (int i = 0; i < o->layers; i++) {
         if (o->hiddens) *at = eqnn_rep_label(o->hiddens[i]);
         x = x ? eqnn_emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
     }
@@ -8337,13 +8348,13 @@ typedef struct eqnn__emlp_seen {
    no random numbers of the context are used. Not inside of a rule or a block with a tape of its
    own. The row is large, so that products of many factors stand out. */
 static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *at,
-                          const eqnn_label *out, const eqnn_emlp_opts *o, int layers)
+                          const eqnn_label *out, const eqnn_emlp_opts *o)
 {
     eqnn__groups *all = eqnn__groups_of(c);
     uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
     key = eqnn__hash(key, out->name, strlen(out->name));
     key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
-    key = eqnn__hash_int(key, 2 * layers + o->no_bilinear);
+    key = eqnn__hash_int(key, 2 * o->layers + o->no_bilinear);
     if (c->own_tape || c->in_rule || c->recycler) return 1;
     for (eqnn__emlp_seen *k = all->emlp; k; k = k->next)
         if (k->key == key) return 1;
@@ -8353,7 +8364,7 @@ static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *a
     double *v = (double *)eqnn__temp(c, (size_t)in->cols, sizeof *v);
     for (int i = 0; v && i < in->cols; i++) v[i] = 8 * eqnn__generic(&seed);
     eqnn_tensor *x = k && v ? eqnn_as(eqnn_from_double(c, 1, in->cols, v), in) : NULL;
-    x = eqnn__emlp_blocks(x, o, layers, &at);
+    x = eqnn__emlp_blocks(x, o, &at);
     int good = x && eqnn__emlp_alive(x, at, out);
     eqnn__resume(c, recording);
     eqnn_rewind(mark, NULL);
@@ -8368,18 +8379,15 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts)
 {
-    eqnn_emlp_opts o;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
-    int layers = o.layers > 0 ? o.layers : 3;
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
     int home = eqnn__group_at_home(c, g, "emlp") && eqnn__rep_at_home(c, in, "emlp") &&
                eqnn__rep_at_home(c, out, "emlp") && eqnn__rep_at_home(c, o.hidden, "emlp");
-    for (int i = 0; home && o.hiddens && i < layers; i++)
+    for (int i = 0; home && o.hiddens && i < o.layers; i++)
         home = eqnn__rep_at_home(c, o.hiddens[i], "emlp");
     if (!home) return NULL;
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
@@ -8388,12 +8396,11 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
     const eqnn_label *first = at;
-    x = eqnn__emlp_blocks(x, &o, layers, &at);
+    x = eqnn__emlp_blocks(x, &o, &at);
     if (x && !eqnn__emlp_reaches(c, at, eqnn_rep_label(out), 1)) return NULL;
-    x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
+    x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", o.layers), eqnn_rep_label(out), &o.linear);
     x = eqnn_to_rep(x, out);
-    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o, layers))
-        return NULL;
+    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o)) return NULL;
     return eqnn_leave(x);
 }
 
@@ -9210,9 +9217,9 @@ static eqnn_tensor *eqnn__default_apart(const eqnn_lie *g, eqnn_tensor *q, eqnn_
     return eqnn_norm(eqnn_sub(q, p));
 }
 
-static void eqnn__lie_defaults(eqnn_lie *g)
+static void eqnn__lie_defaults(eqnn_lie_opts *f)
 {
-    eqnn_lie_opts *f = &g->f;
+    if (!f->cols && f->lie_dim) f->cols = f->point_dim * f->point_dim; /* Trivial keeps none */
     if (!f->product) f->product = eqnn__default_product;
     if (!f->inverse) f->inverse = eqnn__default_inverse;
     if (!f->between) f->between = eqnn__default_between;
@@ -9235,7 +9242,7 @@ static eqnn_lie *eqnn__lie_new(eqnn_ctx *c, const char *name)
 static const eqnn_lie *eqnn__lie_keep(eqnn_lie *g)
 {
     eqnn__groups *all = eqnn__groups_of(g->ctx);
-    eqnn__lie_defaults(g);
+    eqnn__lie_defaults(&g->f);
     g->next = all->lie;
     return all->lie = g;
 }
@@ -9475,7 +9482,6 @@ EQNN_API const eqnn_lie *eqnn_lie_of(eqnn_ctx *c, const char *name, const eqnn_l
     if (wrong) eqnn__fail(c, "lie group \"%.60s\" %s", name, wrong);
     if (wrong || !(g = eqnn__lie_new(c, name))) return NULL;
     g->f = *opts;
-    if (!g->f.cols) g->f.cols = g->f.point_dim * g->f.point_dim;
     return eqnn__lie_keep(g);
 }
 
@@ -9866,6 +9872,15 @@ typedef struct eqnn__lie_near_job {
     size_t most, pairs;     /* the largest n, and rows times n */
 } eqnn__lie_near_job;
 
+static eqnn_lie_graph_opts eqnn__lie_graph_defaults(const eqnn_lie_graph_opts *opts)
+{
+    eqnn_lie_graph_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.name) o.name = "neighbours";
+    return o;
+}
+
 /* Does it matter who is near? */
 static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
 {
@@ -9876,7 +9891,6 @@ static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
 static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
 {
     eqnn_ctx *c = j->g->ctx;
-    const char *name = j->o->name ? j->o->name : "neighbours";
     for (int i = 0; i < rows * j->n; i++)
         j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
     if (eqnn__lie_near_limits(j->o) &&
@@ -9886,7 +9900,7 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
         int target = j->first + at + r;
         if (j->o->most > 0) {
             char full[160];
-            snprintf(full, sizeof full, "%.120s.%d", name, target);
+            snprintf(full, sizeof full, "%.120s.%d", j->o->name, target);
             eqnn_random(c, full, 0, (size_t)j->n, j->chance);
         }
         for (int i = 0; i < j->n; i++) {
@@ -9950,15 +9964,13 @@ static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
 EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                           double alpha, const eqnn_lie_graph_opts *opts)
 {
-    eqnn_lie_graph_opts o;
+    eqnn_lie_graph_opts o = eqnn__lie_graph_defaults(opts);
     eqnn_graph_opts graph;
     eqnn__lie_near_job job;
     eqnn__lie_edges e;
-    memset(&o, 0, sizeof o);
     memset(&graph, 0, sizeof graph);
     memset(&job, 0, sizeof job);
     memset(&e, 0, sizeof e);
-    if (opts) o = *opts;
     if (eqnn__lie_bad_lift(g, u, q, "lie_graph")) return NULL;
     if (!(o.radius >= 0) || !(o.fill >= 0 && o.fill <= 1) || o.nearest < 0 || o.most < 0)
         return (const eqnn_graph *)eqnn__fail(
@@ -10573,16 +10585,22 @@ static eqnn_tensor *eqnn__lie_resnet_block(eqnn_tensor *x, eqnn_lie_cloud *cloud
                           &conv);
 }
 
+static eqnn_lie_resnet_opts eqnn__lie_resnet_defaults(const eqnn_lie_resnet_opts *opts)
+{
+    eqnn_lie_resnet_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    o.conv = eqnn__lie_conv_defaults(&o.conv);
+    if (!o.layers) o.layers = 6;
+    if (!o.width) o.width = 384;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
                                       int out, const eqnn_lie_resnet_opts *opts)
 {
-    eqnn_lie_resnet_opts o;
+    eqnn_lie_resnet_opts o = eqnn__lie_resnet_defaults(opts);
     char norm[32], head[32];
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
-    if (!o.layers) o.layers = 6;
-    if (!o.width) o.width = 384;
-    o.conv = eqnn__lie_conv_defaults(&o.conv);
     if (eqnn__bad(x, "lie_resnet") || !eqnn__lie_cloud_good(cloud, x, "lie_resnet")) return NULL;
     if (o.layers < 0 || o.width < 0)
         return eqnn__fail(x->ctx, "lie_resnet in %s: %d layers of width %d", name, o.layers,
@@ -10776,22 +10794,28 @@ static eqnn_tensor *eqnn__graph_particles(eqnn_tensor *z, const eqnn_particles *
     return eqnn_concat(dq, dp);
 }
 
+static eqnn_baseline_opts eqnn__baseline_defaults(const eqnn_baseline_opts *opts, int layers)
+{
+    eqnn_baseline_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.width <= 0) o.width = 256;
+    if (o.layers <= 0) o.layers = layers;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particles *particles,
                                              const char *kind, const char *name,
                                              const eqnn_baseline_opts *opts)
 {
     static const char *const kinds[5] = { "fc", "hfc", "ogn", "hogn", "vogn" };
-    eqnn_baseline_opts o;
     int k = 0;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
     if (!kind || !eqnn__particles_good(z, particles, "particle_baseline")) return NULL;
     while (k < 5 && strcmp(kind, kinds[k])) k++;
     if (k == 5)
         return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
                                   "ogn, hogn and vogn", kind);
-    if (o.width <= 0) o.width = 256;
-    if (o.layers <= 0) o.layers = k < 2 ? 4 : 1;
+    eqnn_baseline_opts o = eqnn__baseline_defaults(opts, k < 2 ? 4 : 1);
     eqnn_tensor *T = k == 1 || k == 4 ? eqnn_kinetic(z, particles) : NULL;
     z = eqnn_enter(z, name);
     if (!z) return NULL;
@@ -11122,21 +11146,26 @@ static int eqnn__listen_known(eqnn_ctx *c, const eqnn_lie_attention_opts *o)
     return !c->failed;
 }
 
-static int eqnn__listen_defaults(eqnn_tensor *x, eqnn_lie_attention_opts *o,
-                                 const eqnn_lie_attention_opts *opts)
+static eqnn_lie_attention_opts eqnn__lie_attention_defaults(const eqnn_lie_attention_opts *opts,
+                                                            int cols)
 {
-    memset(o, 0, sizeof *o);
-    if (opts) *o = *opts;
-    if (!o->kernel) o->kernel = "mlp";
-    if (!o->attention) o->attention = "softmax";
-    if (o->heads <= 0) o->heads = 8;
-    if (o->kernel_dim <= 0) o->kernel_dim = 16;
-    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
+    eqnn_lie_attention_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.kernel) o.kernel = "mlp";
+    if (!o.attention) o.attention = "softmax";
+    if (o.heads <= 0) o.heads = 8;
+    if (o.kernel_dim <= 0) o.kernel_dim = 16;
+    if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    int few = cols / (4 * o.heads), even = strlen(o.kernel) == 4 && o.kernel[2] == '2';
+    if (!o.feature_dim) o.feature_dim = few < 2 ? 2 : even ? few - few % 2 : few;
+    return o;
+}
+
+/* Can x be listened to that way? The first digit of a code says what .attention is. */
+static int eqnn__listen_good(eqnn_tensor *x, eqnn_lie_attention_opts *o)
+{
     if (!eqnn__listen_known(x->ctx, o)) return 0;
-    if (!o->feature_dim) {
-        int few = x->cols / (4 * o->heads);
-        o->feature_dim = few < 2 ? 2 : o->kernel[2] == '2' ? few - few % 2 : few;
-    }
     if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
         eqnn__fail(x->ctx, "lie_attention: %d columns for %d heads (1 to 64, of equal width)",
                    x->cols, o->heads);
@@ -11168,11 +11197,11 @@ static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
 EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
                                          const char *name, const eqnn_lie_attention_opts *opts)
 {
-    eqnn_lie_attention_opts o;
     eqnn__listen a;
     x = eqnn_enter(eqnn__plain(x, "lie_attention", name, "lifted points"), name);
-    if (!x || !eqnn__listen_defaults(x, &o, opts) || !eqnn__listen_fits(x, pairs, g, &o))
-        return NULL;
+    if (!x) return NULL;
+    eqnn_lie_attention_opts o = eqnn__lie_attention_defaults(opts, x->cols);
+    if (!eqnn__listen_good(x, &o) || !eqnn__listen_fits(x, pairs, g, &o)) return NULL;
     a.x = x, a.pairs = pairs, a.g = g, a.o = &o;
     a.head = eqnn__head_columns(x->ctx, o.heads, x->cols / o.heads, 0);
     a.scale = 1 / sqrt((double)(x->cols / o.heads));
@@ -11197,8 +11226,9 @@ static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *wo
     return 0;
 }
 
-static int eqnn__transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
-                                      const eqnn_lie_transformer_opts *opts)
+/* cols: of a single block's x; 0: of a network, which makes its own */
+static int eqnn__lie_transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
+                                          const eqnn_lie_transformer_opts *opts, int cols)
 {
     static const char *const norms[] = { "none",      "layer_pre",  "layer_post",
                                          "batch_pre", "batch_post", NULL };
@@ -11209,10 +11239,11 @@ static int eqnn__transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
     if (!o->norm) o->norm = "layer_pre";
     if (!o->head) o->head = "model_1";
     if (!o->head_norm) o->head_norm = "none";
+    if (cols > 0) o->cols = cols;
     if (o->cols <= 0) o->cols = 160;
     if (o->layers <= 0) o->layers = 5;
     if (o->out <= 0) o->out = 1;
-    if (o->attention.act == EQNN_IDENTITY) o->attention.act = EQNN_SILU;
+    o->attention = eqnn__lie_attention_defaults(&o->attention, o->cols);
     return eqnn__transformer_known(c, "norm", o->norm, norms) &&
            eqnn__transformer_known(c, "head", o->head, heads) &&
            eqnn__transformer_known(c, "norm of the head", o->head_norm, head_norms);
@@ -11268,7 +11299,7 @@ EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pair
 {
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_attention_block", name, "lifted points");
-    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, x->cols)) return NULL;
     return eqnn__transformer_block(x, pairs, g, name, &o);
 }
 
@@ -11318,7 +11349,7 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer(eqnn_tensor *x, eqnn_tensor *pairs, c
 {
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_transformer", name, "lifted points");
-    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, 0)) return NULL;
     if (o.squash && pairs) pairs = eqnn__transformer_squash(pairs);
     x = eqnn_enter(eqnn_enter(x, name), "net");
     x = eqnn_linear(x, "0.module", o.cols, NULL);
@@ -11524,9 +11555,7 @@ static eqnn_tensor *eqnn__finite_embed(eqnn_tensor *x, const eqnn_graph *g, int 
     return eqnn_leave(x ? eqnn_stretch(x, g->targets, cols) : NULL);
 }
 
-EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
-                                              const eqnn_graph *g, const char *name,
-                                              const eqnn_finite_opts *opts)
+static eqnn_finite_opts eqnn__finite_defaults(const eqnn_finite_opts *opts)
 {
     eqnn_finite_opts o;
     memset(&o, 0, sizeof o);
@@ -11535,6 +11564,14 @@ EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs
     if (o.heads <= 0) o.heads = 4;
     if (o.layers <= 0) o.layers = 4;
     if (o.out <= 0) o.out = 1;
+    return o;
+}
+
+EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
+                                              const eqnn_graph *g, const char *name,
+                                              const eqnn_finite_opts *opts)
+{
+    eqnn_finite_opts o = eqnn__finite_defaults(opts);
     if (!pairs || !eqnn__finite_good(x, pairs, g, &o)) return NULL;
     eqnn_ctx *c = g->ctx;
     if (!eqnn__scope_push(c, name)) return NULL;
