@@ -1311,9 +1311,7 @@ typedef struct eqnn__groups {
     eqnn_basis_opts opts;
     const char *path; /* of the file of bases, or NULL */
     struct eqnn_lie *lie;
-    const void *lie_plan[8]; /* of section 6: products of numbers that turn */
-    struct eqnn__heads_plan *heads; /* of section 8 */
-    struct eqnn__lie_outer *lie_outer, *lie_mixes; /* of section 7 */
+    struct eqnn__plan *plans; /* of the forms of sections 6 to 8 */
     struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
 } eqnn__groups;
 
@@ -8414,22 +8412,45 @@ struct eqnn_lie {
     eqnn_lie_opts f;       /* sizes and functions: what a user may give is all there is */
     int axis;              /* Tx, Ty: the coordinate that moves                         */
     int turns;             /* SE(2)_canonical: angles in a turn, 0 of all other groups  */
-    const void *matrix[2]; /* plans of products: of matrices, of a matrix and a point   */
     struct eqnn_lie *next;
 };
 
 /* --- bilinear maps of rows, as forms --- */
 
 enum {
-    EQNN__COMPLEX,            /* a b                                     */
-    EQNN__COMPLEX_BETWEEN,    /* conj(a) b                               */
-    EQNN__QUATERNION,         /* a b                                     */
-    EQNN__QUATERNION_BETWEEN, /* conj(a) b                               */
-    EQNN__ROTATE,             /* vector part of q x conj(q): slots q q x */
-    EQNN__ROTATE_BACK,        /* of conj(q) x q                          */
-    EQNN__CROSS,              /* a x b                                   */
-    EQNN__LIE_PLANS
+    EQNN__COMPLEX,            /* a b                                             */
+    EQNN__COMPLEX_BETWEEN,    /* conj(a) b                                       */
+    EQNN__QUATERNION,         /* a b                                             */
+    EQNN__QUATERNION_BETWEEN, /* conj(a) b                                       */
+    EQNN__ROTATE,             /* vector part of q x conj(q): slots q q x         */
+    EQNN__ROTATE_BACK,        /* of conj(q) x q                                  */
+    EQNN__CROSS,              /* a x b                                           */
+    EQNN__MATRICES,           /* of d x d matrices, or one of them and a point   */
+    EQNN__LIE_OUTER,          /* section 7: outer products of channels and k     */
+    EQNN__LIE_MIX,            /* the linear map behind them, for copies of nodes */
+    EQNN__HEADS_MIX           /* section 8: a linear map of each head            */
 };
+
+/* The plans of these forms that were needed so far, by their sizes. */
+typedef struct eqnn__plan {
+    int form, a, b, c; /* see where they are made; 0: not needed */
+    const void *plan;
+    struct eqnn__plan *next;
+} eqnn__plan;
+
+/* Where the plan of a form stands, or is to be put (NULL as yet). */
+static const void **eqnn__plan_find(eqnn_ctx *ctx, int form, int a, int b, int c)
+{
+    eqnn__groups *all = eqnn__groups_of(ctx);
+    for (eqnn__plan *p = all ? all->plans : NULL; p; p = p->next)
+        if (p->form == form && p->a == a && p->b == b && p->c == c) return &p->plan;
+    eqnn__plan *p = all ? (eqnn__plan *)eqnn__keep_alloc(ctx, sizeof *p) : NULL;
+    if (!p) return NULL;
+    p->form = form, p->a = a, p->b = b, p->c = c;
+    p->next = all->plans;
+    all->plans = p;
+    return &p->plan;
+}
 
 /* Units 1, i, j, k are numbered 0 to 3: e_a e_b = sign e_(a xor b) (Hamilton 1843). */
 static int eqnn__unit_sign(int a, int b)
@@ -8476,11 +8497,13 @@ static int eqnn__rotation_records(int back, eqnn__poly_record *r)
     return n;
 }
 
-/* C = A B of d x d matrices row by row, or y = A x. */
-static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int point)
+/* C = A B of d x d matrices row by row, or y = A x: B has width columns. */
+static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int width)
 {
-    int n = 0, width = point ? 1 : d;
+    int n = 0;
     size_t room = (size_t)d * (size_t)d * (size_t)width;
+    const void **plan = eqnn__plan_find(c, EQNN__MATRICES, d, width, 0);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__poly_record *r = (eqnn__poly_record *)eqnn__take(c, room, sizeof *r);
     if (!r) return NULL;
     for (int i = 0; i < d; i++)
@@ -8491,9 +8514,9 @@ static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int point)
                 r[n].col[1] = k * width + j;
                 r[n++].col[2] = i * width + j;
             }
-    const void *plan = eqnn__poly_plan(c, 3, r, n);
+    *plan = eqnn__poly_plan(c, 3, r, n);
     eqnn__drop(c, r, room, sizeof *r);
-    return plan;
+    return *plan;
 }
 
 /* The value of a form of slots factors and a result of cols columns. */
@@ -8520,7 +8543,8 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
     eqnn__poly_record r[48];
     eqnn_tensor *x[3];
     if (!a || !b) return NULL;
-    const void **plan = &eqnn__groups_of(a->ctx)->lie_plan[which];
+    const void **plan = eqnn__plan_find(a->ctx, which, 0, 0, 0);
+    if (!plan) return NULL;
     if (!*plan) {
         int n = turn ? eqnn__rotation_records(which == EQNN__ROTATE_BACK, r)
                      : eqnn__product_records(which, r);
@@ -9180,25 +9204,21 @@ static eqnn_tensor *eqnn__canonical_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn
 
 /* --- what a group has when its user does not say otherwise --- */
 
-static eqnn_tensor *eqnn__lie_matrix_times(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v,
-                                           int point)
+static eqnn_tensor *eqnn__matrix_times(const eqnn_lie *g, eqnn_tensor *A, eqnn_tensor *B, int width)
 {
-    eqnn_tensor *x[2];
-    const void **plan = (const void **)&((eqnn_lie *)(uintptr_t)g)->matrix[point];
-    if (!*plan) *plan = eqnn__matrix_plan(g->ctx, g->f.point_dim, point);
-    x[0] = u;
-    x[1] = v;
-    return v ? eqnn__lie_form(g->ctx, *plan, x, 2, v->cols) : NULL;
+    eqnn_tensor *x[2] = { A, B };
+    const void *plan = eqnn__matrix_plan(g->ctx, g->f.point_dim, width);
+    return plan && B ? eqnn__lie_form(g->ctx, plan, x, 2, B->cols) : NULL;
 }
 
 static eqnn_tensor *eqnn__default_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
 {
-    return eqnn__lie_matrix_times(g, u, v, 0);
+    return eqnn__matrix_times(g, u, v, g->f.point_dim);
 }
 
 static eqnn_tensor *eqnn__default_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
 {
-    return eqnn__lie_matrix_times(g, u, x, 1);
+    return eqnn__matrix_times(g, u, x, 1);
 }
 
 static eqnn_tensor *eqnn__default_inverse(const eqnn_lie *g, eqnn_tensor *u)
@@ -10314,23 +10334,13 @@ static eqnn_tensor *eqnn__lie_act(eqnn_tensor *x, const char *norm, const eqnn_l
     return eqnn_map(x, o->act, 0, 0);
 }
 
-/* Plans of outer products, one for each number of channels; and of the linear map of copies. */
-typedef struct eqnn__lie_outer {
-    int channels, out, copies;
-    const void *plan;
-    struct eqnn__lie_outer *next;
-} eqnn__lie_outer;
-
 static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    for (eqnn__lie_outer *o = all ? all->lie_outer : NULL; o; o = o->next)
-        if (o->channels == channels) return o->plan;
     static const int cut[5] = { 0, 7, 14, 15, 16 }; /* 7 and 1 columns have loops of their own */
     double C[4][49];
     eqnn__couple_path path[4];
-    eqnn__lie_outer *o = (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o);
-    if (!all || !o) return NULL;
+    const void **plan = eqnn__plan_find(c, EQNN__LIE_OUTER, channels, 0, 0);
+    if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
     memset(C, 0, sizeof C);
     for (int i = 0; i < 4; i++) {
@@ -10343,12 +10353,7 @@ static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
         p->w = -1, p->channels = channels;
         p->C = C[i], p->scale = 1;
     }
-    o->channels = channels;
-    o->plan = eqnn__couple_plan(c, path, 4);
-    if (!o->plan) return NULL;
-    o->next = all->lie_outer;
-    all->lie_outer = o;
-    return o->plan;
+    return *plan = eqnn__couple_plan(c, path, 4);
 }
 
 /* P_i [k][channel] = sum over edges j -> i of x_j[channel] w_ij[k]. Nothing of the size edges times
@@ -10359,6 +10364,7 @@ static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eq
     eqnn__form f;
     eqnn_tensor *v[EQNN__SLOTS] = { x, w };
     const void *plan = eqnn__lie_outer_plan(x->ctx, x->cols);
+    if (!plan) return NULL;
     eqnn__form_start(&f, EQNN__COUPLE, 5, graph->edges, plan);
     f.graph = graph;
     eqnn__slot(&f, 0, EQNN__SOURCE, x->rows, x->cols);
@@ -10370,12 +10376,9 @@ static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eq
 /* y [copy][out] = sum over k of P [k][copy][channel] W [k][channel][out] */
 static const void *eqnn__lie_mix_plan(eqnn_ctx *c, int channels, int out, int copies)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    for (eqnn__lie_outer *o = all ? all->lie_mixes : NULL; o; o = o->next)
-        if (o->channels == channels && o->out == out && o->copies == copies) return o->plan;
     eqnn__mix_block block[EQNN__LIE_KERNEL];
-    eqnn__lie_outer *o = all ? (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o) : NULL;
-    if (!o) return NULL;
+    const void **plan = eqnn__plan_find(c, EQNN__LIE_MIX, channels, out, copies);
+    if (!plan || *plan) return plan ? *plan : NULL;
     memset(block, 0, sizeof block);
     for (int k = 0; k < EQNN__LIE_KERNEL; k++) {
         eqnn__mix_block *b = block + k;
@@ -10384,12 +10387,7 @@ static const void *eqnn__lie_mix_plan(eqnn_ctx *c, int channels, int out, int co
         b->w = k * channels * out, b->gs = out;
         b->scale = 1;
     }
-    o->channels = channels, o->out = out, o->copies = copies;
-    o->plan = eqnn__mix_plan(c, block, EQNN__LIE_KERNEL);
-    if (!o->plan) return NULL;
-    o->next = all->lie_mixes;
-    all->lie_mixes = o;
-    return o->plan;
+    return *plan = eqnn__mix_plan(c, block, EQNN__LIE_KERNEL);
 }
 
 /* P [targets, (k, copy, channel)] by the weight [out, (k, channel)] -> [targets, (copy, out)] */
@@ -10831,30 +10829,17 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
 /* --- linear maps of heads --- */
 
 /* Every head's map from `in` numbers of its own to `out`: blocks of one matrix product. */
-typedef struct eqnn__heads_plan {
-    int heads, in, out;
-    const void *mix;
-    struct eqnn__heads_plan *next;
-} eqnn__heads_plan;
-
 static const void *eqnn__heads_mix(eqnn_ctx *c, int heads, int in, int out)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    if (!all) return NULL;
-    for (eqnn__heads_plan *p = all->heads; p; p = p->next)
-        if (p->heads == heads && p->in == in && p->out == out) return p->mix;
-    eqnn__heads_plan *p = (eqnn__heads_plan *)eqnn__keep_alloc(c, sizeof *p);
+    const void **plan = eqnn__plan_find(c, EQNN__HEADS_MIX, heads, in, out);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__mix_block *block = (eqnn__mix_block *)eqnn__temp(c, (size_t)heads, sizeof *block);
-    if (!p || !block) return NULL;
+    if (!block) return NULL;
     for (int h = 0; h < heads; h++) {
         eqnn__mix_block m = { 1, in, out, h * in, in, h * in * out, h * out, out, 1 };
         block[h] = m;
     }
-    if (!(p->mix = eqnn__mix_plan(c, block, heads))) return NULL;
-    p->heads = heads, p->in = in, p->out = out;
-    p->next = all->heads;
-    all->heads = p;
-    return p->mix;
+    return *plan = eqnn__mix_plan(c, block, heads);
 }
 
 /* M [width, heads*out], M[d][h,o] = W[h][first+d][o]: heads that see the same numbers are one
