@@ -8541,7 +8541,7 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
 {
     int turn = which == EQNN__ROTATE || which == EQNN__ROTATE_BACK;
     eqnn__poly_record r[48];
-    eqnn_tensor *x[3];
+    eqnn_tensor *x[3] = { a, a, b };
     if (!a || !b) return NULL;
     const void **plan = eqnn__plan_find(a->ctx, which, 0, 0, 0);
     if (!plan) return NULL;
@@ -8550,10 +8550,7 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
                      : eqnn__product_records(which, r);
         *plan = eqnn__poly_plan(a->ctx, turn ? 4 : 3, r, n);
     }
-    x[0] = a;
-    x[turn] = a;
-    x[turn + 1] = b;
-    return eqnn__lie_form(a->ctx, *plan, x, 2 + turn, b->cols);
+    return eqnn__lie_form(a->ctx, *plan, x + !turn, 2 + turn, b->cols);
 }
 
 /* --- pieces --- */
@@ -8561,11 +8558,7 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
 /* A constant row of up to four numbers. */
 static eqnn_tensor *eqnn__lie_row(eqnn_ctx *c, int cols, double a, double b, double d, double e)
 {
-    double row[4];
-    row[0] = a;
-    row[1] = b;
-    row[2] = d;
-    row[3] = e;
+    const double row[4] = { a, b, d, e };
     return eqnn_from_double(c, 1, cols, row);
 }
 
@@ -8606,16 +8599,6 @@ static eqnn_tensor *eqnn__lie_direction(eqnn_tensor *x, eqnn_tensor *r)
 static eqnn_tensor *eqnn__lie_log_scale(eqnn_tensor *r)
 {
     return r ? eqnn_log(eqnn_max(r, eqnn_full(r->ctx, 1, 1, 1e-15))) : NULL;
-}
-
-/* Concatenations whose arguments are recorded already. */
-static eqnn_tensor *eqnn__lie_join(eqnn_tensor *a, eqnn_tensor *b, eqnn_tensor *third)
-{
-    eqnn_tensor *x[3];
-    x[0] = a;
-    x[1] = b;
-    x[2] = third;
-    return a && b && third ? eqnn_concat_n(x, 3) : NULL;
 }
 
 /* --- shifts of coordinates: T, Tx, Ty; and of their logarithms: Rx, RxSQ, SQ --- */
@@ -9533,12 +9516,16 @@ static int eqnn__lie_bad(const eqnn_lie *g, const eqnn_tensor *x, int cols, cons
     return 1;
 }
 
+/* The same for elements that a caller gave; NULL of a failed call is passed on in silence. */
+static int eqnn__elements_bad(const eqnn_lie *g, const eqnn_tensor *u, const char *op)
+{
+    return !g || !u || eqnn__lie_bad(g, u, g->f.cols, op, "elements");
+}
+
 /* Both get the same number of rows. */
 static int eqnn__lie_rows(eqnn_tensor **a, eqnn_tensor **b, const char *op)
 {
-    eqnn_tensor *x[2];
-    x[0] = *a;
-    x[1] = *b;
+    eqnn_tensor *x[2] = { *a, *b };
     int rows = eqnn__stretch_rows(x, 2);
     if (rows < 0) {
         eqnn__fail(x[0]->ctx, "%s: %d and %d rows", op, x[0]->rows, x[1]->rows);
@@ -9558,41 +9545,35 @@ EQNN_API eqnn_tensor *eqnn_lie_exp(const eqnn_lie *g, eqnn_tensor *a)
 
 EQNN_API eqnn_tensor *eqnn_lie_log(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_log", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_log")) return NULL;
     eqnn_tensor *a = g->f.log(g, u);
     return eqnn__lie_bad(g, a, g->f.lie_dim, "lie_log", "coordinates") ? NULL : a;
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_inverse(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_inverse", "elements")) return NULL;
-    return g->f.inverse(g, u);
+    return eqnn__elements_bad(g, u, "lie_inverse") ? NULL : g->f.inverse(g, u);
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
 {
     const char *op = "lie_product";
-    if (!g || !u || !v) return NULL;
-    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
-        eqnn__lie_bad(g, v, g->f.cols, op, "elements") || !eqnn__lie_rows(&u, &v, op))
-        return NULL;
-    return g->f.product(g, u, v);
+    if (!v || eqnn__elements_bad(g, u, op) || eqnn__elements_bad(g, v, op)) return NULL;
+    return eqnn__lie_rows(&u, &v, op) ? g->f.product(g, u, v) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
 {
     const char *op = "lie_act";
-    if (!g || !u || !x) return NULL;
-    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
-        eqnn__lie_bad(g, x, g->f.point_dim, op, "points") || !eqnn__lie_rows(&u, &x, op))
+    if (!x || eqnn__elements_bad(g, u, op) || eqnn__lie_bad(g, x, g->f.point_dim, op, "points"))
         return NULL;
-    return g->f.act(g, u, eqnn_as(x, NULL));
+    return eqnn__lie_rows(&u, &x, op) ? g->f.act(g, u, eqnn_as(x, NULL)) : NULL;
 }
 
 /* What an element does to zero and to the unit vectors tells its matrix. */
 EQNN_API eqnn_tensor *eqnn_lie_matrix(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_matrix", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_matrix")) return NULL;
     int d = g->f.point_dim, side = d + 1, n = u->rows, order[17 * 17];
     if (d > 16) return eqnn__fail(g->ctx, "lie_matrix of %s: more than 16 coordinates", g->name);
     eqnn_tensor *zero = eqnn_zeros(g->ctx, n, d), *col[18], *t = eqnn_lie_act(g, u, zero);
@@ -9709,7 +9690,7 @@ EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *n
 /* 1 when elements and orbits are no lift of this group's */
 static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, const char *op)
 {
-    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, op, "elements")) return 1;
+    if (eqnn__elements_bad(g, u, op)) return 1;
     if (g->f.q_dim == 0) return 0;
     if (eqnn__lie_bad(g, q, g->f.q_dim, op, "orbits")) return 1;
     if (q->rows == u->rows) return 0;
@@ -9721,16 +9702,15 @@ static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
 static eqnn_tensor *eqnn__lie_pair_rows(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *p,
                                         eqnn_tensor *v, eqnn_tensor *q)
 {
-    eqnn_tensor *a = NULL;
-    if (g->f.lie_dim && !(a = eqnn_lie_log(g, g->f.between(g, v, u)))) return NULL;
-    if (!g->f.q_dim) return a;
-    return g->f.lie_dim ? eqnn__lie_join(a, p, q) : eqnn_concat(p, q);
+    eqnn_tensor *part[3] = { NULL, p, q };
+    int first = g->f.lie_dim ? 0 : 1; /* Trivial has no logarithm */
+    if (!first && !(part[0] = eqnn_lie_log(g, g->f.between(g, v, u)))) return NULL;
+    return g->f.q_dim ? eqnn_concat_n(part + first, 3 - first) : part[0];
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const eqnn_graph *graph)
 {
-    if (!graph || !u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_between", "elements"))
-        return NULL;
+    if (!graph || eqnn__elements_bad(g, u, "lie_between")) return NULL;
     eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
     return v && to ? g->f.between(g, v, to) : NULL;
 }
@@ -9738,7 +9718,7 @@ EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const 
 EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u)
 {
     eqnn_tensor *p[2];
-    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, "lie_near", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_near")) return NULL;
     if (g->f.inverse == eqnn__quaternion_inverse) return eqnn__quaternion_near(u);
     if (g->f.inverse != eqnn__motion_inverse || g->f.point_dim == 2) return u;
     eqnn__lie_parts(u, 4, p);
@@ -9756,7 +9736,7 @@ EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_ten
     return g->ctx->failed ? NULL : eqnn__lie_pair_rows(g, to, qu, v, qv);
 }
 
-/* |a| of some columns, added to sum with a weight */
+/* sum (NULL: nothing yet) + weight length */
 static eqnn_tensor *eqnn__lie_weigh(eqnn_tensor *sum, eqnn_tensor *length, double weight)
 {
     length = eqnn_scale(length, weight);
