@@ -159,7 +159,7 @@ EQNN_API int eqnn_rep_permutation(const eqnn_rep *r);   /* all matrices are perm
 EQNN_API int eqnn_rep_gates(const eqnn_rep *r);         /* copies that are no permutations */
 /* The groups named in r, at most room of them: how many. */
 EQNN_API int eqnn_rep_groups(const eqnn_rep *r, const eqnn_group **groups, int room);
-/* The same types in the same places? */
+/* Have a and b the same types in the same places? */
 EQNN_API int eqnn_rep_same(const eqnn_rep *a, const eqnn_rep *b);
 /* The matrix [size][size] of one element of each group named in r: elements[i] is groups[i]'s. */
 EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
@@ -1185,6 +1185,7 @@ static int eqnn__z_null(eqnn__space *w, int rows, int n, eqnn__z *A, double zero
     return n - (int)rank;
 }
 
+/* n numbers of a and b change places, every stride-th one. */
 static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
 {
     for (size_t i = 0; a != b && i < n * stride; i += stride) {
@@ -1392,7 +1393,7 @@ static double eqnn__mat_norm(int f, int n, const double *A)
     return most;
 }
 
-/* to -= m from, w numbers */
+/* to -= m from, w numbers; m one number or a pair */
 static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
 {
     double re = m[0], im = f == 2 ? m[1] : 0;
@@ -1405,7 +1406,7 @@ static void eqnn__row_less(int f, size_t w, double *to, const double *from, cons
     }
 }
 
-/* row *= m */
+/* row *= re + i im, w numbers */
 static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
 {
     for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
@@ -1413,15 +1414,6 @@ static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
         double x = row[j];
         row[j] = re * x - im * row[j + 1];
         row[j + 1] = re * row[j + 1] + im * x;
-    }
-}
-
-static void eqnn__row_swap(size_t w, double *a, double *b)
-{
-    for (size_t j = 0; a != b && j < w; j++) {
-        double t = a[j];
-        a[j] = b[j];
-        b[j] = t;
     }
 }
 
@@ -1440,7 +1432,7 @@ static void eqnn__mat_det(int f, int n, double *A, double det[2])
             if (size > most) { most = size; best = i; }
         }
         if (!(most > 0)) { det[0] = det[1] = 0; return; }
-        eqnn__row_swap(w, A + (size_t)k * w, A + (size_t)best * w);
+        eqnn__swap_doubles(w, A + (size_t)k * w, A + (size_t)best * w, 1);
         double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
         double sign = best == k ? 1 : -1;
         det[0] = sign * (re * a - det[1] * b);
@@ -1522,17 +1514,21 @@ static void eqnn__draft_free(eqnn__draft *d)
     eqnn__drop(d->c, d->A, (size_t)d->lie * n, sizeof *d->A);
 }
 
-/* Entry (i, j) of Lie generator k, or of a discrete one. */
+/* Where entry (i, j) of generator k stands in a list of them. */
+static size_t eqnn__entry_at(const eqnn__draft *d, int k, int i, int j)
+{
+    size_t dim = (size_t)d->dim;
+    return (((size_t)k * dim + (size_t)i) * dim + (size_t)j) * (size_t)d->field;
+}
+
 static double *eqnn__lie_at(const eqnn__draft *d, int k, int i, int j)
 {
-    return d->A + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
-           (size_t)j * (size_t)d->field;
+    return d->A + eqnn__entry_at(d, k, i, j);
 }
 
 static double *eqnn__discrete_at(const eqnn__draft *d, int k, int i, int j)
 {
-    return d->h + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
-           (size_t)j * (size_t)d->field;
+    return d->h + eqnn__entry_at(d, k, i, j);
 }
 
 /* Generators are the same permutations: then these are enough. */
@@ -1753,11 +1749,10 @@ static int eqnn__fill_rotations(eqnn__draft *d, int k, int first, int n)
     return k;
 }
 
-/* Discrete generator k is diagonal; bit i of minus: entry i is -1, else 1 */
-static void eqnn__fill_signs(eqnn__draft *d, int k, int minus_from, int minus_to)
+/* Discrete generator k is diagonal: entries from .. to - 1 are -1, the others 1. */
+static void eqnn__fill_signs(eqnn__draft *d, int k, int from, int to)
 {
-    for (int i = 0; i < d->dim; i++)
-        *eqnn__discrete_at(d, k, i, i) = i >= minus_from && i < minus_to ? -1 : 1;
+    for (int i = 0; i < d->dim; i++) *eqnn__discrete_at(d, k, i, i) = i >= from && i < to ? -1 : 1;
 }
 
 static int eqnn__fill_so(eqnn__draft *d, const int *a)
@@ -2081,7 +2076,9 @@ static const eqnn__known eqnn__known_groups[] = {
 
 /* --- groups of groups --- */
 
-/* out[k] = a's generator k on one factor of the Kronecker product, 1 on the other (Lie: the sum) */
+/* out = 1 x m x 1, units of left and right dimensions around a matrix m [n][n] of fm numbers an
+   entry: what it does to one factor of a Kronecker product. out has f numbers an entry, and where
+   m has zeros too it stays as it is. */
 static void eqnn__kron_one(const double *m, int fm, int left, int n, int right, int f, double *out)
 {
     size_t dim = (size_t)left * (size_t)n * (size_t)right;
@@ -3012,7 +3009,7 @@ static int eqnn__sample_published(const eqnn_group *g, const char *name, int n, 
 
 static int eqnn__sample(const eqnn_group *g, const char *name, int n, double *out);
 
-/* Pairs (re, im) of real numbers, or what is complex already, at the field of the whole. */
+/* n elements of a part, as "name.part", into memory that the caller gives back. */
 static int eqnn__sample_part(const eqnn_group *g, const char *name, const char *part, int n,
                              double **out)
 {
@@ -3307,7 +3304,6 @@ static const eqnn_type *eqnn__monomial_type(const eqnn__monomial *m)
     return eqnn__type(m->ctx, EQNN_TYPE_REP, m->factors, m->permutation, m->dim, m->name, m);
 }
 
-/* The product of atoms in their order; it was checked that the sizes multiply to an int. */
 /* How many groups before that of factor i have its generators, set apart from it. */
 static int eqnn__groups_like(const eqnn__atom *const *factor, int i)
 {
@@ -3318,6 +3314,7 @@ static int eqnn__groups_like(const eqnn__atom *const *factor, int i)
     return n;
 }
 
+/* The product of atoms in their order; it was checked that the sizes multiply to an int. */
 static const eqnn__monomial *eqnn__monomial_of(eqnn_ctx *c, const eqnn__atom *const *factor, int n)
 {
     eqnn__groups *all = eqnn__groups_of(c);
@@ -3387,7 +3384,7 @@ static const eqnn__monomial *eqnn__monomial_sorted(eqnn_ctx *c, const eqnn__atom
 /* Terms in any order, their places one after the other: as many as size. A whole number alone is
    as many scalars, and multiplies. All is in the step's memory, so that nothing is to be freed when
    an expression turns out wrong, or in any order when it is right. */
-typedef struct eqnn__sum_of_terms {
+typedef struct eqnn__expr {
     eqnn_ctx *c;
     int number;               /* -1: not a mere number */
     int size, terms;
@@ -4013,7 +4010,7 @@ EQNN_API const eqnn_rep *eqnn_rep_scalars(eqnn_ctx *c, int n)
     eqnn__expr e;
     if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
     c->op = "rep";
-    if (n < 0) return (const eqnn_rep *)(void *)eqnn__fail(c, "rep: %d scalars make no sense", n);
+    if (n < 0) return (const eqnn_rep *)eqnn__fail(c, "rep: %d scalars make no sense", n);
     return eqnn__expr_number(c, &e, n) ? eqnn__rep_of(&e, eqnn_format(c, "%d*Scalar", n), NULL)
                                        : NULL;
 }
@@ -4024,7 +4021,7 @@ EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q)
     if (!g || g->ctx->failed) return NULL;
     g->ctx->op = "rep";
     if (p < 0 || q < 0 || p > EQNN__FACTORS || q > EQNN__FACTORS - p)
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             g->ctx, "rep: T(%d,%d): from 0 to %d factors are possible", p, q, EQNN__FACTORS);
     if (eqnn__expr_tensor(&e, g, p, q))
         return eqnn__rep_of(&e, eqnn_format(g->ctx, "T(%d,%d)", p, q), g);
@@ -4040,7 +4037,7 @@ static const eqnn_rep *eqnn__rep_one(const eqnn_rep *a, int operation, int n)
     if (!a || a->ctx->failed) return NULL;
     a->ctx->op = "rep";
     if (n < 0)
-        return (const eqnn_rep *)(void *)eqnn__fail(a->ctx, "rep: %d times or to the power %d %s",
+        return (const eqnn_rep *)eqnn__fail(a->ctx, "rep: %d times or to the power %d %s",
                                                     n, n, a->name);
     if (operation == EQNN__EXPR_COPIES)
         name = eqnn_format(a->ctx, "%d*%s", n, eqnn__operand(a, a->open, 3));
@@ -4313,7 +4310,7 @@ EQNN_API const eqnn_rep *eqnn_rep_define(const eqnn_group *g, const char *name, 
     if (!g || g->ctx->failed) return NULL;
     g->ctx->op = "rep_define";
     if (!name || !eqnn__name_good(name) || dim < 1 || dim > 30000 || !rho || (user_size && !user))
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             g->ctx,
             "rep_define: \"%s\" of %d dimensions%s: it needs a name of letters and digits that is "
             "not V, Vector, Scalar, T, P or psi, at least one dimension, and a function",
@@ -4976,7 +4973,7 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int
     for (int i = 1; i < n; i++)
         if (!eqnn__group_at_home(c, groups[i], "rep_uniform")) return NULL;
     if (channels < 0 || n > EQNN__MIXED)
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             c, "rep_uniform: %d channels of %d groups make no sense", channels, n);
     int kinds = eqnn__kinds(groups, n, channels / 2, NULL);
     eqnn__kind *kind = (eqnn__kind *)eqnn__temp(c, (size_t)kinds, sizeof *kind);
@@ -6661,8 +6658,7 @@ static int eqnn__refine(eqnn__part *p, size_t N, int *count, double *rows, doubl
     if (!(worst < 1e150)) return 0;
     double *y = eqnn__space_doubles(p->w, r, tall);
     if (!y) return -1;
-    for (int k = p->lie; k < p->generators; k++)
-        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
+    for (int k = p->lie; k < p->generators; k++) large = fmax(large, 1 / p->scale[k]);
     for (size_t q = 0; q < r; q++) eqnn__constraints_of(p, N, rows + q * N, y + q * tall, t);
     eqnn__jacobi_rows(r, tall, y, N, rows);
     *count = 0;
@@ -6946,15 +6942,13 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
 static void eqnn__part_unsolved(eqnn__part *p, const char *why)
 {
     double large = 1;
-    for (int k = p->lie; p->scale && k < p->generators; k++)
-        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
-    if (large < 100) large = 0;
+    for (int k = p->lie; p->scale && k < p->generators; k++) large = fmax(large, 1 / p->scale[k]);
     eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
                p->group->name, (int)p->n, p->generators,
-               large > 0 ? eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
-                                               "errors there by %.0e; use one nearer to orthogonal",
-                                       why, large)
-                         : why);
+               large < 100 ? why
+                           : eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
+                                                 "errors there by %.0e; use one nearer to "
+                                                 "orthogonal", why, large));
 }
 
 /* The methods that may work, the cheapest first: exact orbits where all is permutations; weights
@@ -7464,7 +7458,7 @@ static size_t eqnn__echelon(int f, size_t rank, size_t n, const eqnn__column *or
         }
         if (most < 1e-14) continue;
         double *row = Q + k * w;
-        eqnn__row_swap(w, row, Q + best * w);
+        eqnn__swap_doubles(w, row, Q + best * w, 1);
         eqnn__row_times(f, w, row, row[col] / most, f == 2 ? -row[col + 1] / most : 0);
         for (size_t i = 0; i < rank; i++) {
             for (int j = 0; j < f; j++) m[j] = Q[i * w + col + (size_t)j];
@@ -7508,19 +7502,13 @@ EQNN_API int eqnn_basis_sparse(const eqnn_rep *r, double *Q)
 /* The groups of a representation, "O(3) and S(5)", into text. */
 static void eqnn__rep_groups(const eqnn_rep *r, char *text, size_t room)
 {
-    const eqnn_group *seen[8];
-    int count = 0;
+    const eqnn_group *groups[8];
+    int n = eqnn_rep_groups(r, groups, 8);
     text[0] = 0;
-    for (int t = 0; t < r->terms; t++)
-        for (int f = 0; f < r->term[t].type->factors; f++) {
-            const eqnn_group *g = r->term[t].type->factor[f]->group;
-            int k = 0;
-            while (k < count && seen[k] != g) k++;
-            if (k < count || count == 8) continue;
-            seen[count++] = g;
-            size_t used = strlen(text);
-            snprintf(text + used, room - used, "%s%.60s", used ? " and " : "", g->name);
-        }
+    for (int i = 0; i < n; i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, room - used, "%s%.60s", i ? " and " : "", groups[i]->name);
+    }
 }
 
 EQNN_API const char *eqnn_basis_explain(const eqnn_rep *r)
