@@ -2077,8 +2077,7 @@ static const eqnn__known eqnn__known_groups[] = {
 /* --- groups of groups --- */
 
 /* out = 1 x m x 1, units of left and right dimensions around a matrix m [n][n] of fm numbers an
-   entry: what it does to one factor of a Kronecker product. out has f numbers an entry, and where
-   m has zeros too it stays as it is. */
+   entry: m on one factor of a Kronecker product. out, of f numbers an entry, is zero before. */
 static void eqnn__kron_one(const double *m, int fm, int left, int n, int right, int f, double *out)
 {
     size_t dim = (size_t)left * (size_t)n * (size_t)right;
@@ -5380,7 +5379,7 @@ static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
 #define EQNN__SAME 1e-8      /* weights that differ by less are equal    */
 #define EQNN__DIFFERENT 1e-6 /* and by more, different; between: refused */
 
-typedef struct eqnn__lie {
+typedef struct eqnn__algebra {
     eqnn__space *w;
     int atoms, dim, roots; /* different atoms; basis of the algebra; simple roots     */
     const eqnn__atom *atom[64];
@@ -5393,10 +5392,10 @@ typedef struct eqnn__lie {
     double *alpha;          /* [roots]                                                 */
     eqnn__sparse *raise;    /* [roots][atoms]: E_alpha between eigenvectors of H       */
     uint64_t seed;
-} eqnn__lie;
+} eqnn__algebra;
 
 /* v less its components along the basis; returns what is left of its length, relative to before. */
-static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
+static double eqnn__algebra_rest(const eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
     double before = eqnn__z_norm(n, v);
@@ -5420,7 +5419,7 @@ static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
 }
 
 /* A random element of the algebra. */
-static void eqnn__lie_random(eqnn__lie *l, eqnn__z *v)
+static void eqnn__algebra_random(eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
     for (size_t i = 0; i < n; i++) v[i] = eqnn__z_of(0, 0);
@@ -5431,7 +5430,7 @@ static void eqnn__lie_random(eqnn__lie *l, eqnn__z *v)
 }
 
 /* The conjugate transpose of an element, atom by atom. */
-static void eqnn__lie_adjoint(const eqnn__lie *l, const eqnn__z *v, eqnn__z *out)
+static void eqnn__algebra_adjoint(const eqnn__algebra *l, const eqnn__z *v, eqnn__z *out)
 {
     for (int a = 0; a < l->atoms; a++) {
         size_t d = (size_t)l->atom[a]->dim;
@@ -5442,8 +5441,8 @@ static void eqnn__lie_adjoint(const eqnn__lie *l, const eqnn__z *v, eqnn__z *out
 }
 
 /* out = x y - y x, atom by atom; t: room for one element. */
-static void eqnn__lie_bracket(const eqnn__lie *l, const eqnn__z *x, const eqnn__z *y, eqnn__z *out,
-                              eqnn__z *t)
+static void eqnn__algebra_bracket(const eqnn__algebra *l, const eqnn__z *x, const eqnn__z *y,
+                                  eqnn__z *out, eqnn__z *t)
 {
     for (int a = 0; a < l->atoms; a++) {
         int d = l->atom[a]->dim;
@@ -5455,10 +5454,10 @@ static void eqnn__lie_bracket(const eqnn__lie *l, const eqnn__z *x, const eqnn__
 }
 
 /* v, when it is new, is a further basis element. */
-static int eqnn__lie_add(eqnn__lie *l, eqnn__z *v)
+static int eqnn__algebra_add(eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
-    if (!(eqnn__lie_rest(l, v) > 1e-7)) return 0;
+    if (!(eqnn__algebra_rest(l, v) > 1e-7)) return 0;
     double norm = eqnn__z_norm(n, v);
     for (size_t i = 0; i < n; i++) l->basis[(size_t)l->dim * n + i] = eqnn__z_scale(1 / norm, v[i]);
     l->dim++;
@@ -5468,7 +5467,7 @@ static int eqnn__lie_add(eqnn__lie *l, eqnn__z *v)
 /* The algebra that the generators make by brackets. That it is closed is seen from one bracket of
    two random elements: what sticks out depends on both linearly, so it is zero by chance only. The
    basis has room for all matrices. 0: not closed under conjugate transposition. -1: no memory. */
-static int eqnn__lie_close(eqnn__lie *l, const eqnn__part *p)
+static int eqnn__algebra_close(eqnn__algebra *l, const eqnn__part *p)
 {
     size_t n = l->at[l->atoms];
     size_t most = n < 2000 ? n : 2000;
@@ -5483,36 +5482,36 @@ static int eqnn__lie_close(eqnn__lie *l, const eqnn__part *p)
         }
         double norm = eqnn__z_norm(n, v);
         for (size_t i = 0; i < n; i++) v[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, v[i]);
-        eqnn__lie_add(l, v);
+        eqnn__algebra_add(l, v);
     }
     for (int closed = 0; l->dim > 1 && closed < 2;) {
         if ((size_t)l->dim == most) return n == most ? 1 : 0;
-        eqnn__lie_random(l, v);
-        eqnn__lie_random(l, v + n);
-        eqnn__lie_bracket(l, v, v + n, v + 2 * n, v + 3 * n);
+        eqnn__algebra_random(l, v);
+        eqnn__algebra_random(l, v + n);
+        eqnn__algebra_bracket(l, v, v + n, v + 2 * n, v + 3 * n);
         double scale = eqnn__z_norm(n, v) * eqnn__z_norm(n, v + n);
-        closed = eqnn__z_norm(n, v + 2 * n) <= 1e-7 * scale || !eqnn__lie_add(l, v + 2 * n)
+        closed = eqnn__z_norm(n, v + 2 * n) <= 1e-7 * scale || !eqnn__algebra_add(l, v + 2 * n)
                      ? closed + 1
                      : 0;
     }
-    eqnn__lie_random(l, v);
-    eqnn__lie_adjoint(l, v, v + n);
-    return eqnn__lie_rest(l, v + n) < 1e-7;
+    eqnn__algebra_random(l, v);
+    eqnn__algebra_adjoint(l, v, v + n);
+    return eqnn__algebra_rest(l, v + n) < 1e-7;
 }
 
 /* H = x + x^H, its eigenvalues and eigenvectors on every atom, and a random element seen from
    there. */
-static int eqnn__lie_torus(eqnn__lie *l, eqnn__z *y)
+static int eqnn__algebra_torus(eqnn__algebra *l, eqnn__z *y)
 {
     size_t n = l->at[l->atoms];
     eqnn__z *x = (eqnn__z *)eqnn__space_take(l->w, 2 * n, sizeof *x);
     if (!x) return -1;
-    eqnn__lie_random(l, x);
-    eqnn__lie_adjoint(l, x, x + n);
+    eqnn__algebra_random(l, x);
+    eqnn__algebra_adjoint(l, x, x + n);
     double norm = eqnn__z_norm(n, x);
     for (size_t i = 0; i < n; i++)
         x[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, eqnn__z_add(x[i], x[n + i]));
-    eqnn__lie_random(l, y);
+    eqnn__algebra_random(l, y);
     norm = eqnn__z_norm(n, y);
     for (size_t i = 0; i < n; i++) y[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, y[i]);
     for (int a = 0; a < l->atoms; a++) {
@@ -5562,7 +5561,8 @@ static int eqnn__weight_place(const double *x, int n, double weight)
 }
 
 /* E_alpha of one atom: the entries of y between eigenvalues that differ by alpha. */
-static int eqnn__lie_raise(eqnn__lie *l, const eqnn__z *y, int a, double alpha, eqnn__sparse *out)
+static int eqnn__algebra_raise(eqnn__algebra *l, const eqnn__z *y, int a, double alpha,
+                               eqnn__sparse *out)
 {
     int d = l->atom[a]->dim, count = 0;
     const double *e = l->e + l->eat[a];
@@ -5590,7 +5590,7 @@ static int eqnn__lie_raise(eqnn__lie *l, const eqnn__z *y, int a, double alpha, 
 
 /* The positive roots, of which those stay that are no sums of two others: these simple ones raise
    to every weight there is. */
-static int eqnn__lie_roots(eqnn__lie *l, const eqnn__z *y)
+static int eqnn__algebra_roots(eqnn__algebra *l, const eqnn__z *y)
 {
     size_t n = l->at[l->atoms];
     int count = 0, simple = 0;
@@ -5620,12 +5620,12 @@ static int eqnn__lie_roots(eqnn__lie *l, const eqnn__z *y)
     if (!l->raise) return -1;
     for (int r = 0; r < simple; r++)
         for (int a = 0; a < l->atoms; a++)
-            if (!eqnn__lie_raise(l, y, a, l->alpha[r], &l->raise[r * l->atoms + a])) return -1;
+            if (!eqnn__algebra_raise(l, y, a, l->alpha[r], &l->raise[r * l->atoms + a])) return -1;
     return 1;
 }
 
 /* The different atoms of the factors and where their matrices stand. 0: too large for this way. */
-static int eqnn__lie_atoms(eqnn__lie *l, const eqnn__part *p)
+static int eqnn__algebra_atoms(eqnn__algebra *l, const eqnn__part *p)
 {
     if (p->factors > 64) return 0;
     for (int f = 0; f < p->factors; f++) {
@@ -5642,27 +5642,27 @@ static int eqnn__lie_atoms(eqnn__lie *l, const eqnn__part *p)
     return 1;
 }
 
-static int eqnn__lie_make(eqnn__lie *l, const eqnn__part *p, uint64_t seed)
+static int eqnn__algebra_make(eqnn__algebra *l, const eqnn__part *p, uint64_t seed)
 {
     memset(l, 0, sizeof *l);
     l->w = p->w;
     l->seed = seed;
-    if (!eqnn__lie_atoms(l, p)) return 0;
+    if (!eqnn__algebra_atoms(l, p)) return 0;
     size_t n = l->at[l->atoms];
     eqnn__z *y = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
     l->X = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
     l->e = eqnn__space_doubles(p->w, l->eat[l->atoms], 1);
     l->turn = (eqnn__sparse *)eqnn__space_take(p->w, (size_t)l->atoms, sizeof *l->turn);
     if (!y || !l->X || !l->e || !l->turn) return -1;
-    int good = eqnn__lie_close(l, p);
-    if (good > 0) good = eqnn__lie_torus(l, y);
-    return good > 0 ? eqnn__lie_roots(l, y) : good;
+    int good = eqnn__algebra_close(l, p);
+    if (good > 0) good = eqnn__algebra_torus(l, y);
+    return good > 0 ? eqnn__algebra_roots(l, y) : good;
 }
 
 /* One half of the product, in the eigenvectors of H: its components sorted by weight. The dual of a
    half has the matrices -A^T and minus the weights. */
 typedef struct eqnn__wing {
-    const eqnn__lie *l;
+    const eqnn__algebra *l;
     int first, factors, dual; /* factors first, ... of the part           */
     size_t n;
     int groups;
@@ -5690,7 +5690,7 @@ static void eqnn__wing_weights(const eqnn__wing *h, double *weight)
     }
 }
 
-static int eqnn__wing_make(eqnn__wing *h, const eqnn__lie *l, int first, int factors, int dual)
+static int eqnn__wing_make(eqnn__wing *h, const eqnn__algebra *l, int first, int factors, int dual)
 {
     memset(h, 0, sizeof *h);
     h->l = l;
@@ -5755,7 +5755,7 @@ static void eqnn__wing_step(const eqnn__wing *h, int root, int lower, int from, 
    from a weight that a reflection can raise loses nothing. Returns m; -1: no memory. */
 static int eqnn__wing_highest(const eqnn__wing *h, int g, eqnn__z **out)
 {
-    const eqnn__lie *l = h->l;
+    const eqnn__algebra *l = h->l;
     int n = eqnn__wing_size(h, g), rows = 0, at = 0;
     size_t d = (size_t)n;
     *out = NULL;
@@ -5883,7 +5883,7 @@ static int eqnn__piece_basis(eqnn__wing h[2], const eqnn__piece *k, eqnn__word *
 /* Columns u_ia of a half, back in the original coordinates: axis by axis by eigenvectors of H. */
 static int eqnn__piece_expand(const eqnn__wing *h, int side, eqnn__piece *k, const eqnn__word *node)
 {
-    const eqnn__lie *l = h->l;
+    const eqnn__algebra *l = h->l;
     size_t m = (size_t)k->m[side], dim = (size_t)k->dim, K = m * dim, all = 2 * h->n * K, outer = 1;
     double *x = eqnn__space_doubles(l->w, all, 2), *y = x + all;
     if (!x) return 0;
@@ -6467,12 +6467,12 @@ static int eqnn__pieces_fit(const eqnn__middle *m)
 /* 1 and the basis; 0: not for this group; -1: an error. */
 static int eqnn__weights_try(eqnn__part *p, uint64_t seed, eqnn__found *found)
 {
-    eqnn__lie *l = (eqnn__lie *)eqnn__space_take(p->w, 1, sizeof *l);
+    eqnn__algebra *l = (eqnn__algebra *)eqnn__space_take(p->w, 1, sizeof *l);
     eqnn__middle *m = (eqnn__middle *)eqnn__space_take(p->w, 1, sizeof *m);
     double left = 1, least = 2 * (double)p->n;
     int split = 0;
     if (!l || !m) return -1;
-    int good = eqnn__lie_make(l, p, seed);
+    int good = eqnn__algebra_make(l, p, seed);
     if (good <= 0) return good;
     for (int f = 0; f <= p->factors; f++) {
         double worse = left * left > (double)p->n ? left : (double)p->n / left;
@@ -8621,7 +8621,7 @@ static eqnn_tensor *eqnn__shift_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_
     return a ? eqnn_zeros(g->ctx, a->rows, a->cols) : NULL;
 }
 
-/* Columns first.. but the one that moves (rest), or that one alone. */
+/* The coordinate that moves, or (rest) the others. */
 static eqnn_ints *eqnn__axis_columns(const eqnn_lie *g, int rest)
 {
     int list[16], n = 0;
@@ -9800,31 +9800,34 @@ static int *eqnn__lie_examples(eqnn_ctx *c, int nodes, const int *example, int *
 }
 
 /* A neighbour and how far it is. */
-typedef struct eqnn__lie_near { double d, chance; int node; } eqnn__lie_near;
+typedef struct eqnn__lie_neighbour { double d, chance; int node; } eqnn__lie_neighbour;
 
-static int eqnn__lie_near_by_distance(const void *a, const void *b)
+static int eqnn__lie_neighbour_by_distance(const void *a, const void *b)
 {
-    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    const eqnn__lie_neighbour *x = (const eqnn__lie_neighbour *)a;
+    const eqnn__lie_neighbour *y = (const eqnn__lie_neighbour *)b;
     return x->d != y->d ? (x->d < y->d ? -1 : 1) : x->node - y->node;
 }
 
-static int eqnn__lie_near_by_chance(const void *a, const void *b)
+static int eqnn__lie_neighbour_by_chance(const void *a, const void *b)
 {
-    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    const eqnn__lie_neighbour *x = (const eqnn__lie_neighbour *)a;
+    const eqnn__lie_neighbour *y = (const eqnn__lie_neighbour *)b;
     return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->node - y->node;
 }
 
 /* Leaves the first of the list: the nearest, those within the radius, then some at random. */
-static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *list, int n)
+static int eqnn__lie_neighbours_choose(const eqnn_lie_graph_opts *o, eqnn__lie_neighbour *list,
+                                       int n)
 {
     int most = n, kept = 0;
     if (o->nearest > 0 && o->nearest < most) most = o->nearest;
     if (o->fill > 0 && o->fill * n < most) most = (int)ceil(o->fill * n);
-    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_near_by_distance);
+    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_neighbour_by_distance);
     for (int i = 0; i < most; i++)
         if (!(o->radius > 0) || list[i].d < o->radius) list[kept++] = list[i];
     if (o->most <= 0 || kept <= o->most) return kept;
-    qsort(list, (size_t)kept, sizeof *list, eqnn__lie_near_by_chance);
+    qsort(list, (size_t)kept, sizeof *list, eqnn__lie_neighbour_by_chance);
     return o->most;
 }
 
@@ -9834,7 +9837,7 @@ static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *l
        0                           room                        2 room */
 typedef struct eqnn__lie_edges { int *edge; size_t count, room; } eqnn__lie_edges;
 
-static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
+static int eqnn__lie_neighbours_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 {
     size_t want = e->count + (size_t)more, room = want > 2 * e->room ? want : 2 * e->room;
     if (want <= e->room) return 1;
@@ -9848,17 +9851,17 @@ static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 }
 
 /* What one example's search needs. */
-typedef struct eqnn__lie_near_job {
+typedef struct eqnn__lie_neighbours_job {
     const eqnn_lie *g;
     eqnn_tensor *u, *q;
     double alpha;
     const eqnn_lie_graph_opts *o;
-    int first, n, rows; /* the example's nodes; targets in a run */
-    int *to, *from;     /* [rows][n] */
-    double *d, *chance; /* the same; chance [n] of one target */
-    eqnn__lie_near *list;   /* [n] */
-    size_t most, pairs;     /* the largest n, and rows times n */
-} eqnn__lie_near_job;
+    int first, n;              /* the example's nodes                       */
+    int *to, *from;            /* [pairs] at most: targets and sources      */
+    double *d, *chance;        /* [pairs] distances; [most] of one target   */
+    eqnn__lie_neighbour *list; /* [most]                                    */
+    size_t most, pairs;        /* largest n; largest n times rows of a run  */
+} eqnn__lie_neighbours_job;
 
 static eqnn_lie_graph_opts eqnn__lie_graph_defaults(const eqnn_lie_graph_opts *opts)
 {
@@ -9870,18 +9873,19 @@ static eqnn_lie_graph_opts eqnn__lie_graph_defaults(const eqnn_lie_graph_opts *o
 }
 
 /* Does it matter who is near? */
-static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
+static int eqnn__lie_neighbours_limited(const eqnn_lie_graph_opts *o)
 {
     return o->radius > 0 || o->nearest > 0 || o->fill > 0;
 }
 
 /* The neighbours of targets at..at+rows-1 of the example. */
-static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
+static int eqnn__lie_neighbours_run(eqnn__lie_neighbours_job *j, int at, int rows,
+                                    eqnn__lie_edges *e)
 {
     eqnn_ctx *c = j->g->ctx;
     for (int i = 0; i < rows * j->n; i++)
         j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
-    if (eqnn__lie_near_limits(j->o) &&
+    if (eqnn__lie_neighbours_limited(j->o) &&
         !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
         return 0;
     for (int r = 0; r < rows; r++) {
@@ -9896,8 +9900,8 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
             j->list[i].chance = j->chance[i];
             j->list[i].node = j->first + i;
         }
-        int kept = eqnn__lie_near_choose(j->o, j->list, j->n);
-        if (!eqnn__lie_near_room(c, e, kept)) return 0;
+        int kept = eqnn__lie_neighbours_choose(j->o, j->list, j->n);
+        if (!eqnn__lie_neighbours_room(c, e, kept)) return 0;
         for (int i = 0; i < kept; i++) {
             e->edge[e->count] = j->list[i].node;
             e->edge[e->room + e->count++] = target;
@@ -9907,19 +9911,19 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
 }
 
 /* In runs of about 64 Ki pairs. */
-static int eqnn__lie_near_rows(int n)
+static int eqnn__lie_neighbours_rows(int n)
 {
     int rows = n > 65536 ? 1 : 65536 / (n > 0 ? n : 1);
     return rows > n ? n : rows;
 }
 
 /* Room for the largest of all examples, below the edges: they grow while it is in use. 0: none. */
-static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
+static int eqnn__lie_neighbours_open(eqnn__lie_neighbours_job *j, const int *first)
 {
     eqnn_ctx *c = j->g->ctx;
     for (int k = 0; k < j->o->examples; k++) {
         size_t n = (size_t)(first[k + 1] - first[k]);
-        size_t pairs = n * (size_t)eqnn__lie_near_rows((int)n);
+        size_t pairs = n * (size_t)eqnn__lie_neighbours_rows((int)n);
         if (n > j->most) j->most = n;
         if (pairs > j->pairs) j->pairs = pairs;
     }
@@ -9927,11 +9931,11 @@ static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
     j->from = (int *)eqnn__take(c, j->pairs, sizeof *j->from);
     j->d = (double *)eqnn__take(c, j->pairs, sizeof *j->d);
     j->chance = (double *)eqnn__take(c, j->most, sizeof *j->chance);
-    j->list = (eqnn__lie_near *)eqnn__take(c, j->most, sizeof *j->list);
+    j->list = (eqnn__lie_neighbour *)eqnn__take(c, j->most, sizeof *j->list);
     return j->to && j->from && j->d && j->chance && j->list;
 }
 
-static void eqnn__lie_near_close(eqnn__lie_near_job *j)
+static void eqnn__lie_neighbours_close(eqnn__lie_neighbours_job *j)
 {
     eqnn_ctx *c = j->g->ctx;
     eqnn__drop(c, j->list, j->most, sizeof *j->list);
@@ -9941,11 +9945,11 @@ static void eqnn__lie_near_close(eqnn__lie_near_job *j)
     eqnn__drop(c, j->to, j->pairs, sizeof *j->to);
 }
 
-static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+static int eqnn__lie_neighbours_example(eqnn__lie_neighbours_job *j, eqnn__lie_edges *e)
 {
-    int rows = eqnn__lie_near_rows(j->n), good = 1;
+    int rows = eqnn__lie_neighbours_rows(j->n), good = 1;
     for (int at = 0; good && at < j->n; at += rows)
-        good = eqnn__lie_near_run(j, at, at + rows < j->n ? rows : j->n - at, e);
+        good = eqnn__lie_neighbours_run(j, at, at + rows < j->n ? rows : j->n - at, e);
     return good;
 }
 
@@ -9954,7 +9958,7 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
 {
     eqnn_lie_graph_opts o = eqnn__lie_graph_defaults(opts);
     eqnn_graph_opts graph;
-    eqnn__lie_near_job job;
+    eqnn__lie_neighbours_job job;
     eqnn__lie_edges e;
     memset(&graph, 0, sizeof graph);
     memset(&job, 0, sizeof job);
@@ -9968,11 +9972,11 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
         return (const eqnn_graph *)eqnn__fail(g->ctx, "lie_graph: alpha is %g, not in 0..1", alpha);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
-    int good = first && eqnn__lie_near_open(&job, first);
+    int good = first && eqnn__lie_neighbours_open(&job, first);
     for (int k = 0; good && k < o.examples; k++) {
         job.first = first[k];
         job.n = first[k + 1] - first[k];
-        if (job.n > 0) good = eqnn__lie_near_example(&job, &e);
+        if (job.n > 0) good = eqnn__lie_neighbours_example(&job, &e);
     }
     if (good && e.count > INT_MAX)
         good = 0, eqnn__fail(g->ctx, "lie_graph: too many edges");
@@ -9981,7 +9985,7 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     const eqnn_graph *made =
         good ? eqnn_graph_make(g->ctx, (int)e.count, e.edge, e.edge + e.room, &graph) : NULL;
     if (e.edge) eqnn__heap(g->ctx, e.edge, 2 * e.room * sizeof *e.edge, 0);
-    eqnn__lie_near_close(&job);
+    eqnn__lie_neighbours_close(&job);
     if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
     return made;
 }
@@ -10292,14 +10296,30 @@ static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts
     return o;
 }
 
-/* act, behind a batch norm when there are norms */
-static eqnn_tensor *eqnn__lie_act(eqnn_tensor *x, const char *norm, const eqnn_lie_conv_opts *o)
+/* published: the variance is limited from below by 1e-5, which is not added to it */
+static eqnn_tensor *eqnn__lie_norm(eqnn_tensor *x, const char *name, int published)
 {
-    eqnn_norm_opts n;
-    memset(&n, 0, sizeof n);
-    n.clamp = o->published;
-    if (o->norm) x = eqnn_batch_norm(x, norm, &n);
+    eqnn_norm_opts o;
+    memset(&o, 0, sizeof o);
+    o.clamp = published;
+    return eqnn_batch_norm(x, name, &o);
+}
+
+/* The activation, behind a batch norm when there are norms. */
+static eqnn_tensor *eqnn__conv_act(eqnn_tensor *x, const char *norm, const eqnn_lie_conv_opts *o)
+{
+    if (o->norm) x = eqnn__lie_norm(x, norm, o->published);
     return eqnn_map(x, o->act, 0, 0);
+}
+
+/* Where torch.nn.Linear of so many inputs starts; 0: as many as the weight has columns. */
+static eqnn_init eqnn__torch_init(int fan_in)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    init.fan_in = fan_in;
+    return init;
 }
 
 static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
@@ -10380,9 +10400,7 @@ static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
 {
     const int *sizes = (const int *)user; /* out, channels */
     int n = EQNN__LIE_KERNEL * sizes[1];
-    eqnn_init torch;
-    memset(&torch, 0, sizeof torch);
-    torch.kind = EQNN_INIT_TORCH;
+    eqnn_init torch = eqnn__torch_init(0);
     eqnn_tensor *weight = eqnn_param(c, "weight", sizes[0], n, &torch);
     int *column = (int *)eqnn__take(c, (size_t)n, sizeof *column);
     for (int i = 0; column && i < n; i++)
@@ -10397,9 +10415,7 @@ static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_lie_cloud *
                                           int out, const eqnn_lie_conv_opts *o)
 {
     const int sizes[2] = { out, channels }, copies = eqnn__lie_copies(ball);
-    eqnn_init torch;
-    memset(&torch, 0, sizeof torch);
-    torch.kind = EQNN_INIT_TORCH, torch.fan_in = EQNN__LIE_KERNEL * channels;
+    eqnn_init torch = eqnn__torch_init(EQNN__LIE_KERNEL * channels);
     P = eqnn_enter(P, "linear");
     if (!P) return NULL;
     eqnn_tensor *share = o->sum ? NULL : eqnn_inverse_degree(ball->graph);
@@ -10434,7 +10450,7 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
     eqnn_tensor *w = ball.pairs;
     for (int k = 0; k < 3; k++) {
         w = eqnn_linear(w, layer[k][0], k < 2 ? 32 : EQNN__LIE_KERNEL, NULL);
-        w = eqnn__lie_act(w, layer[k][1], &o);
+        w = eqnn__conv_act(w, layer[k][1], &o);
     }
     int channels = x->cols;
     eqnn_tensor *together = eqnn__lie_together(x, eqnn__lie_copies(cloud));
@@ -10517,10 +10533,10 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
         return eqnn__fail(x->ctx, "lie_block in %s: from %d to %d channels; at least 4 come in and "
                                   "as many go out", name, in, out);
     x = eqnn_enter(x, name);
-    eqnn_tensor *h = eqnn__lie_act(x, "net.0", &o);
+    eqnn_tensor *h = eqnn__conv_act(x, "net.0", &o);
     h = eqnn_linear(h, "net.2.module", in / 4, NULL);
-    h = eqnn_lie_conv(eqnn__lie_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
-    h = eqnn_linear(eqnn__lie_act(h, "net.6", &o), "net.8.module", out, NULL);
+    h = eqnn_lie_conv(eqnn__conv_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
+    h = eqnn_linear(eqnn__conv_act(h, "net.6", &o), "net.8.module", out, NULL);
     int copies = cloud ? eqnn__lie_copies(cloud) : 1;
     eqnn_tensor *skip = x;
     if (chosen) skip = eqnn__lie_apart(eqnn_take(eqnn__lie_together(x, copies), chosen), copies);
@@ -10577,7 +10593,7 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
     for (int b = 0; b < o.layers; b++) x = eqnn__lie_resnet_block(x, &at, b, &o);
     snprintf(norm, sizeof norm, "net.%d", o.layers + 1);
     snprintf(head, sizeof head, "net.%d.module", o.layers + 3);
-    x = eqnn_linear(eqnn__lie_act(x, norm, &o.conv), head, out, NULL);
+    x = eqnn_linear(eqnn__conv_act(x, norm, &o.conv), head, out, NULL);
     if (o.no_pool) return eqnn_leave(x);
     x = eqnn__lie_together(x, eqnn__lie_copies(&at));
     x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
@@ -10874,26 +10890,14 @@ static eqnn_tensor *eqnn__heads_linear(const eqnn__heads_part *p, eqnn_tensor *W
 
 /* --- networks of heads --- */
 
-static eqnn_tensor *eqnn__heads_norm(eqnn_tensor *x, const char *name,
-                                     const eqnn_lie_attention_opts *o)
-{
-    eqnn_norm_opts n;
-    memset(&n, 0, sizeof n);
-    n.clamp = o->published;
-    return eqnn_batch_norm(x, name, &n);
-}
-
 /* y = W x + b for every head, over n parts of x side by side, [edges, heads*out] */
 static eqnn_tensor *eqnn__heads_sum(const eqnn__heads_part *part, int n, int out, int heads,
                                     const eqnn_graph *g)
 {
     eqnn_ctx *c = g->ctx;
-    eqnn_init init;
     eqnn_tensor *y = NULL;
     int in = part[n - 1].before + part[n - 1].width;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    init.fan_in = in;
+    eqnn_init init = eqnn__torch_init(in);
     eqnn_tensor *W = eqnn_param(c, "weight", heads * in, out, &init);
     eqnn_tensor *b = eqnn_param(c, "bias", heads, out, &init);
     for (int k = 0; k < n; k++) {
@@ -10914,7 +10918,7 @@ static eqnn_tensor *eqnn__heads_stage(const eqnn__heads_part *part, int n, int s
     if (!name || !eqnn__scope_push(c, name) || !eqnn__scope_push(c, "linear.module")) return NULL;
     eqnn_tensor *y = eqnn_leave(eqnn__heads_sum(part, n, out, o->heads, g));
     if (y && o->kernel_norm) {
-        y = eqnn__heads_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o);
+        y = eqnn__lie_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o->published);
         y = eqnn_reshape(y, g->edges, o->heads * out);
     }
     return eqnn_leave(eqnn_map(y, o->act, 0, 0));
@@ -11019,10 +11023,7 @@ static int eqnn__listen_features(const eqnn__listen *a, int linear, eqnn__heads_
     eqnn_tensor *i = eqnn_linear(a->x, "fc_k", heads * width, NULL);
     eqnn_tensor *j = eqnn_linear(a->x, "fc_q", heads * width, NULL);
     if (linear && i && j) {
-        eqnn_init init;
-        memset(&init, 0, sizeof init);
-        init.kind = EQNN_INIT_TORCH;
-        init.fan_in = 2 * e;
+        eqnn_init init = eqnn__torch_init(2 * e);
         if (!eqnn__scope_push(a->x->ctx, "fc_o")) return 0;
         eqnn_tensor *C = eqnn_param(a->x->ctx, "weight", e, 2 * e, &init);
         eqnn_tensor *b = eqnn_leave(eqnn_param(a->x->ctx, "bias", 1, e, &init)), *all[64];
@@ -11210,7 +11211,7 @@ static eqnn_tensor *eqnn__transformer_norm(eqnn_tensor *x, const eqnn_lie_transf
     if (!x || !strcmp(kind, "none") || (strstr(kind, "post") != NULL) != post) return x;
     int layer = kind[0] == 'l';
     const char *name = eqnn_format(x->ctx, "%s_%s", layer ? "ln" : "bn", of);
-    return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__heads_norm(x, name, &o->attention);
+    return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__lie_norm(x, name, o->attention.published);
 }
 
 /* x + y or, where norms stand behind, x + norm(y); y is the caller's last use of it */
@@ -11228,7 +11229,7 @@ static eqnn_tensor *eqnn__transformer_mlp(eqnn_tensor *x, const eqnn_lie_transfo
     for (int k = 1; x && k <= 2; k++) {
         x = eqnn_enter(x, eqnn_format(x->ctx, "LinNormAct_%d", k));
         x = eqnn_linear(x, "linear.module", cols, NULL);
-        if (o->attention.kernel_norm) x = eqnn__heads_norm(x, "norm", &o->attention);
+        if (o->attention.kernel_norm) x = eqnn__lie_norm(x, "norm", o->attention.published);
         x = eqnn_leave(eqnn_map(x, o->attention.act, 0, 0));
     }
     return eqnn_leave(x);
