@@ -1380,6 +1380,18 @@ EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
     return z;
 }
 
+/* The file at path: an archive of arrays into *z, or anything else as bytes into b, which are the
+   caller's to free. 0: an error. */
+static int eqnn__npz_or_bytes(eqnn_ctx *c, const char *op, const char *path, eqnn_npz **z,
+                              eqnn__blob *b)
+{
+    if (!path) eqnn_fail(c, "%s: no path", op);
+    if (!path || !eqnn__blob_read(c, path, b)) return 0;
+    if (b->size <= 4 || memcmp(b->p, "PK", 2) != 0) return 1;
+    *z = eqnn__npz_read(c, path, b->p, b->size);
+    return *z != NULL;
+}
+
 EQNN_API int eqnn_npz_count(const eqnn_npz *z)
 {
     return z ? z->count : 0;
@@ -1733,17 +1745,17 @@ EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
     return eqnn__npy_number(x->data + i * (size_t)x->bytes, &h);
 }
 
-/* ---- QM9 ---- */
+/* ---- text: lines of words, of QM9 and of extended xyz ---- */
 
-typedef struct eqnn__qm9_text {
+typedef struct eqnn__text {
     const unsigned char *p, *end;
     int line;
     const char *wrong; /* the first thing, or NULL ...          */
     char more[64];     /* ... and the word it is about, or less */
-} eqnn__qm9_text;
+} eqnn__text;
 
 /* What is wrong, and the first 40 characters of the word it is about. */
-static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *word)
+static void eqnn__text_wrong(eqnn__text *t, const char *wrong, const char *word)
 {
     char shown[44];
     size_t n = 0;
@@ -1755,7 +1767,7 @@ static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *wo
 }
 
 /* The next word of the line, cut to 63 characters; 0 when the line ends. */
-static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
+static int eqnn__text_word(eqnn__text *t, char word[64])
 {
     int n = 0;
     while (t->p < t->end && (*t->p == ' ' || *t->p == '\t' || *t->p == '\r')) t->p++;
@@ -1767,7 +1779,7 @@ static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
 }
 
 /* To the beginning of the next line; 0 when the text has ended. */
-static int eqnn__qm9_line(eqnn__qm9_text *t)
+static int eqnn__text_line(eqnn__text *t)
 {
     while (t->p < t->end && *t->p != '\n') t->p++;
     if (t->p >= t->end) return 0;
@@ -1776,79 +1788,81 @@ static int eqnn__qm9_line(eqnn__qm9_text *t)
     return 1;
 }
 
-static double eqnn__qm9_number(eqnn__qm9_text *t)
+static double eqnn__text_number(eqnn__text *t)
 {
     char word[64];
     const char *end;
-    if (!eqnn__qm9_word(t, word)) t->wrong = "a line ends before its numbers do";
+    if (!eqnn__text_word(t, word)) t->wrong = "a line ends before its numbers do";
     double v = eqnn__decimal(word, &end);
     if (end == word || *end)
-        eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
-    if (!isfinite(v)) eqnn__qm9_wrong(t, "a number is too large", word);
+        eqnn__text_wrong(t, "a word stands where a number is needed", word);
+    if (!isfinite(v)) eqnn__text_wrong(t, "a number is too large", word);
     return v;
 }
 
-static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
+static int eqnn__text_whole(eqnn__text *t, int most)
 {
     char text[32];
-    double v = eqnn__qm9_number(t);
+    double v = eqnn__text_number(t);
     if (v >= 1 && v <= most && v == floor(v)) return (int)v;
     snprintf(text, sizeof text, "%.9g", v);
-    eqnn__qm9_wrong(t, "a count or number is not whole, or out of range", text);
+    eqnn__text_wrong(t, "a count or number is not whole, or out of range", text);
     return 0;
 }
 
-static int eqnn__qm9_element(eqnn__qm9_text *t)
+/* ---- QM9 ---- */
+
+static int eqnn__qm9_element(eqnn__text *t)
 {
     static const char *const names[5] = { "H", "C", "N", "O", "F" };
     static const int charges[5] = { 1, 6, 7, 8, 9 };
     char word[64];
-    eqnn__qm9_word(t, word);
+    eqnn__text_word(t, word);
     for (int i = 0; i < 5; i++)
         if (!strcmp(word, names[i])) return charges[i];
-    eqnn__qm9_wrong(t, "an atom is not H, C, N, O or F", word);
+    eqnn__text_wrong(t, "an atom is not H, C, N, O or F", word);
     return 0;
 }
 
 /* One molecule: its number of atoms; "gdb", its number and 15 numbers; for each atom element, x, y,
    z and a charge that is not read; frequencies; SMILES; InChI. With m->first the numbers are
    written, without they are counted only. */
-static void eqnn__qm9_molecule(eqnn__qm9_text *t, eqnn_molecules *m)
+static void eqnn__qm9_molecule(eqnn__text *t, eqnn_molecules *m)
 {
     char word[64];
-    int n = eqnn__qm9_whole(t, 10000), k = m->count;
-    if (!t->wrong && (!eqnn__qm9_line(t) || t->end - t->p < 8 * n)) t->wrong = "it is cut off";
+    int n = eqnn__text_whole(t, 10000), k = m->count;
+    if (!t->wrong && (!eqnn__text_line(t) || t->end - t->p < 8 * n)) t->wrong = "it is cut off";
     if (t->wrong) return;
-    eqnn__qm9_word(t, word);
+    eqnn__text_word(t, word);
     if (strcmp(word, "gdb")) {
         t->wrong = "the second line of a molecule does not begin with gdb";
         return;
     }
-    int number = eqnn__qm9_whole(t, 100000000);
+    int number = eqnn__text_whole(t, 100000000);
     if (m->first) m->first[k] = m->atoms, m->number[k] = number;
     for (int i = 0; i < EQNN_QM9_TARGETS && !t->wrong; i++) {
-        double v = eqnn__qm9_number(t);
+        double v = eqnn__text_number(t);
         if (m->first) m->target[(size_t)k * EQNN_QM9_TARGETS + (size_t)i] = v;
     }
     for (int i = 0; i < n && !t->wrong; i++) {
-        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
+        if (!eqnn__text_line(t)) t->wrong = "it is cut off";
         int charge = t->wrong ? 0 : eqnn__qm9_element(t), at = m->atoms + i;
         if (m->first) m->charge[at] = charge;
         for (int a = 0; a < 3 && !t->wrong; a++) {
-            double v = eqnn__qm9_number(t);
+            double v = eqnn__text_number(t);
             if (m->first) m->pos[3 * (size_t)at + (size_t)a] = v;
         }
     }
     for (int i = 0; i < 3 && !t->wrong; i++)
-        if (!eqnn__qm9_line(t) || t->p >= t->end) t->wrong = "its last three lines are missing";
+        if (!eqnn__text_line(t) || t->p >= t->end) t->wrong = "its last three lines are missing";
     if (t->wrong) return;
-    eqnn__qm9_line(t);
+    eqnn__text_line(t);
     m->atoms += n;
     m->count++;
 }
 
 /* All molecules of a text. */
-static void eqnn__qm9_walk(eqnn__qm9_text *t, eqnn_molecules *m)
+static void eqnn__qm9_walk(eqnn__text *t, eqnn_molecules *m)
 {
     while (!t->wrong) {
         while (t->p < t->end && isspace(*t->p)) t->line += *t->p++ == '\n';
@@ -1874,7 +1888,7 @@ static int eqnn__tar_is(const unsigned char *p, size_t size)
 
 /* Text, or the files of an archive: blocks of 512 bytes, a header (name, size at 124, type at 156)
    and the bytes of the file, filled up. Folders and notes are passed over. */
-static void eqnn__qm9_all(eqnn__qm9_text *t, const unsigned char *p, size_t size, eqnn_molecules *m)
+static void eqnn__qm9_all(eqnn__text *t, const unsigned char *p, size_t size, eqnn_molecules *m)
 {
     memset(t, 0, sizeof *t);
     t->p = p;
@@ -1955,7 +1969,7 @@ static eqnn_molecules *eqnn__molecules_make(eqnn_ctx *c, int count, int atoms)
 /* Counted first, then written. */
 EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t size)
 {
-    eqnn__qm9_text t;
+    eqnn__text t;
     eqnn_molecules counted, *m = NULL;
     memset(&counted, 0, sizeof counted);
     if (!bytes || size < 1) {
@@ -2021,18 +2035,11 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_molecules *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "qm9_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__qm9_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn_qm9_parse(c, b.p, b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "qm9_open", path, &z, &b))
+        m = z ? eqnn__qm9_from(c, z) : eqnn_qm9_parse(c, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2204,7 +2211,7 @@ static int eqnn__xyz_same(const char *a, const char *b)
 
 /* The next pair key=value of the line: the key, cut to 63 characters, and a text that holds the
    value (empty where there is none). 0 when the line ends. */
-static int eqnn__xyz_pair(eqnn__qm9_text *t, char key[64], eqnn__qm9_text *value)
+static int eqnn__xyz_pair(eqnn__text *t, char key[64], eqnn__text *value)
 {
     int n = 0, depth = 0;
     while (t->p < t->end && strchr(" \t\r", *t->p) && *t->p) t->p++;
@@ -2245,7 +2252,7 @@ static int *eqnn__xyz_column(eqnn__xyz_head *h, const char *name, int *vector)
 }
 
 /* "species:S:1:pos:R:3:forces:R:3" */
-static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_head *h)
+static void eqnn__xyz_properties(eqnn__text *t, eqnn__text v, eqnn__xyz_head *h)
 {
     char part[3][64];
     int vector = 0;
@@ -2263,10 +2270,10 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
         long count = strtol(part[2], NULL, 10);
         int *column = eqnn__xyz_column(h, part[0], &vector);
         if (column && *column >= 0)
-            eqnn__qm9_wrong(t, "Properties has two columns of the same meaning", part[0]);
+            eqnn__text_wrong(t, "Properties has two columns of the same meaning", part[0]);
         if (column) *column = h->words;
         if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
-            eqnn__qm9_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
+            eqnn__text_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
                                "not R:3", part[0]);
         else h->words += (int)count;
     }
@@ -2276,7 +2283,7 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
 
 /* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else
    than three words that say yes or no would make another crystal of it. */
-static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[9])
+static void eqnn__xyz_periodic(eqnn__text *t, eqnn__text v, double cell[9])
 {
     static const char *const words[6] = { "f", "false", "0", "t", "true", "1" };
     char word[64];
@@ -2288,17 +2295,17 @@ static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[
         word[n] = 0;
         while (k < 6 && !eqnn__xyz_same(word, words[k])) k++;
         if ((i < 3) != (n > 0) || (n > 0 && k == 6)) {
-            eqnn__qm9_wrong(t, "pbc is not three of T and F", word);
+            eqnn__text_wrong(t, "pbc is not three of T and F", word);
             return;
         }
         if (i < 3 && k < 3) memset(cell + 3 * i, 0, 3 * sizeof *cell);
     }
 }
 
-static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
+static void eqnn__xyz_second_line(eqnn__text *t, eqnn__xyz_head *h)
 {
     char key[64], word[64];
-    eqnn__qm9_text v, pbc;
+    eqnn__text v, pbc;
     memset(h, 0, sizeof *h);
     memset(&pbc, 0, sizeof pbc);
     h->energy = (double)NAN;
@@ -2308,9 +2315,9 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
         if (eqnn__xyz_same(key, "properties")) eqnn__xyz_properties(t, v, h);
         if (eqnn__xyz_same(key, "pbc")) pbc = v;
         if (eqnn__xyz_same(key, "energy") || eqnn__xyz_same(key, "ref_energy"))
-            h->energy = eqnn__qm9_number(&v);
-        for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__qm9_number(&v);
-        if (lattice && !v.wrong && eqnn__qm9_word(&v, word)) v.wrong = "there are ten";
+            h->energy = eqnn__text_number(&v);
+        for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__text_number(&v);
+        if (lattice && !v.wrong && eqnn__text_word(&v, word)) v.wrong = "there are ten";
         if (!v.wrong || t->wrong) continue;
         t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
         memcpy(t->more, v.more, sizeof t->more);
@@ -2319,7 +2326,7 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
 }
 
 /* The line of atom at of all. */
-static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_frames *m, int at)
+static void eqnn__xyz_atom(eqnn__text *t, const eqnn__xyz_head *h, eqnn_frames *m, int at)
 {
     char word[64];
     int charge = 0;
@@ -2327,27 +2334,27 @@ static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_fram
         if (w == h->pos || w == h->force) {
             double *to = !m->first ? NULL : (w == h->pos ? m->pos : m->force) + 3 * (size_t)at;
             for (int a = 0; a < 3 && !t->wrong; a++) {
-                double v = eqnn__qm9_number(t);
+                double v = eqnn__text_number(t);
                 if (to) to[a] = v;
             }
             w += 2;
         } else if (w == h->charge) {
-            charge = eqnn__qm9_whole(t, 118);
-        } else if (!eqnn__qm9_word(t, word)) {
+            charge = eqnn__text_whole(t, 118);
+        } else if (!eqnn__text_word(t, word)) {
             if (!t->wrong) t->wrong = "a line ends before its columns do";
         } else if (w == h->species && (charge = eqnn_element(word)) == 0 && h->charge < 0) {
-            eqnn__qm9_wrong(t, "an atom is no element", word);
+            eqnn__text_wrong(t, "an atom is no element", word);
         }
     }
-    if (h->given && !t->wrong && eqnn__qm9_word(t, word))
-        eqnn__qm9_wrong(t, "a line has more columns than Properties names", word);
+    if (h->given && !t->wrong && eqnn__text_word(t, word))
+        eqnn__text_wrong(t, "a line has more columns than Properties names", word);
     if (m->first) m->charge[at] = charge;
 }
 
 /* To the line of atom i of n; says so where the text ends before it. */
-static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
+static void eqnn__xyz_next(eqnn__text *t, int i, int n)
 {
-    int line = t->line, more = eqnn__qm9_line(t);
+    int line = t->line, more = eqnn__text_line(t);
     const unsigned char *p = t->p;
     while (more && p < t->end && isspace(*p)) p++;
     if (more && p < t->end) return;
@@ -2357,11 +2364,11 @@ static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
 }
 
 /* One frame. With m->first it is written, without it is counted only. */
-static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
+static void eqnn__xyz_frame(eqnn__text *t, eqnn_frames *m)
 {
     eqnn__xyz_head h;
-    int n = eqnn__qm9_whole(t, 100000000), k = m->count;
-    if (!t->wrong && !eqnn__qm9_line(t)) t->wrong = "the text ends before a frame's second line";
+    int n = eqnn__text_whole(t, 100000000), k = m->count;
+    if (!t->wrong && !eqnn__text_line(t)) t->wrong = "the text ends before a frame's second line";
     if (t->wrong) return;
     eqnn__xyz_second_line(t, &h);
     for (int i = 0; i < n && !t->wrong; i++) {
@@ -2374,12 +2381,12 @@ static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
         m->energy[k] = h.energy;
         memcpy(m->cell + 9 * (size_t)k, h.cell, sizeof h.cell);
     }
-    eqnn__qm9_line(t);
+    eqnn__text_line(t);
     m->atoms += n;
     m->count++;
 }
 
-static void eqnn__xyz_walk(eqnn__qm9_text *t, const void *bytes, size_t size, eqnn_frames *m)
+static void eqnn__xyz_walk(eqnn__text *t, const void *bytes, size_t size, eqnn_frames *m)
 {
     memset(t, 0, sizeof *t);
     t->p = (const unsigned char *)bytes;
@@ -2395,7 +2402,7 @@ static void eqnn__xyz_walk(eqnn__qm9_text *t, const void *bytes, size_t size, eq
 /* Counted first, then written. */
 static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *bytes, size_t size)
 {
-    eqnn__qm9_text t;
+    eqnn__text t;
     eqnn_frames counted, *m;
     memset(&counted, 0, sizeof counted);
     const char *kind = eqnn__file_kind(bytes, size);
@@ -2494,18 +2501,11 @@ static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_frames *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "frames_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__frames_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn__xyz_read(c, path, b.p, b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "frames_open", path, &z, &b))
+        m = z ? eqnn__frames_from(c, z) : eqnn__xyz_read(c, path, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2819,18 +2819,11 @@ static eqnn_proteins *eqnn__protein_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_proteins *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "protein_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__protein_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn_pdb_parse(c, b.p ? (const void *)b.p : "", b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "protein_open", path, &z, &b))
+        m = z ? eqnn__protein_from(c, z) : eqnn_pdb_parse(c, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2930,9 +2923,16 @@ static eqnn_chain_opts eqnn__chain_defaults(const eqnn_chain_opts *opts, const e
     return o;
 }
 
-static double eqnn__chain_dot(const double *a, const double *b)
+static double eqnn__dot3(const double *a, const double *b)
 {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+static void eqnn__cross3(const double *a, const double *b, double *out)
+{
+    out[0] = a[1] * b[2] - a[2] * b[1];
+    out[1] = a[2] * b[0] - a[0] * b[2];
+    out[2] = a[0] * b[1] - a[1] * b[0];
 }
 
 /* Adds s d to the force on i and takes it from j. */
@@ -2950,7 +2950,7 @@ static double eqnn__chain_bond(const eqnn_chain_opts *o, const double *x, int i,
 {
     double r[3];
     for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
-    double d = sqrt(eqnn__chain_dot(r, r)), stretch = d - o->r0;
+    double d = sqrt(eqnn__dot3(r, r)), stretch = d - o->r0;
     if (force && d > 0) eqnn__chain_push(force, i, j, r, -o->k * stretch / d);
     return 0.5 * o->k * stretch * stretch;
 }
@@ -2967,12 +2967,9 @@ static double eqnn__chain_angle(const eqnn_chain_opts *o, const double *x, int j
         u[m] = x[3 * (j - 1) + m] - x[3 * j + m];
         v[m] = x[3 * (j + 1) + m] - x[3 * j + m];
     }
-    for (int m = 0; m < 3; m++) {
-        int a = (m + 1) % 3, b = (m + 2) % 3;
-        cross[m] = u[a] * v[b] - u[b] * v[a];
-    }
-    double uu = eqnn__chain_dot(u, u), vv = eqnn__chain_dot(v, v), uv = eqnn__chain_dot(u, v);
-    double length = sqrt(uu * vv), area = sqrt(eqnn__chain_dot(cross, cross));
+    eqnn__cross3(u, v, cross);
+    double uu = eqnn__dot3(u, u), vv = eqnn__dot3(v, v), uv = eqnn__dot3(u, v);
+    double length = sqrt(uu * vv), area = sqrt(eqnn__dot3(cross, cross));
     double bend = atan2(area, uv) - o->theta0;
     double sine = length > 0 && area / length > 1e-8 ? area / length : 1e-8;
     double s = length > 0 ? -o->ka * bend / (length * sine) : 0;
@@ -2991,7 +2988,7 @@ static double eqnn__chain_pair(const eqnn_chain_opts *o, const double *x, int i,
 {
     double r[3];
     for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
-    double dd = eqnn__chain_dot(r, r);
+    double dd = eqnn__dot3(r, r);
     if (!(dd > 0)) return 0;
     double s = o->sigma * o->sigma / dd, q = s * s * s;
     if (force) eqnn__chain_push(force, i, j, r, 24 * o->epsilon * (2 * q * q - q) / dd);
@@ -3139,7 +3136,7 @@ static void eqnn__task_inertia(const double *x, double *y)
         const double *r = x + 5 + 3 * i;
         for (int a = 0; a < 3; a++)
             for (int b = 0; b < 3; b++)
-                y[3 * a + b] += m * ((a == b ? eqnn__chain_dot(r, r) : 0) - r[a] * r[b]);
+                y[3 * a + b] += m * ((a == b ? eqnn__dot3(r, r) : 0) - r[a] * r[b]);
     }
 }
 
@@ -3275,7 +3272,7 @@ static void eqnn__springs_stretch(const double *z, double stretch[2], double u[2
     for (int k = 0; k < 2; k++) {
         double d[3];
         for (int m = 0; m < 3; m++) d[m] = z[m] - (k ? z[3 + m] : 0);
-        double length = sqrt(eqnn__chain_dot(d, d));
+        double length = sqrt(eqnn__dot3(d, d));
         stretch[k] = length - 1;
         for (int m = 0; m < 3; m++) u[k][m] = length > 0 ? d[m] / length : 0;
     }
@@ -3462,14 +3459,12 @@ static void eqnn__planet_directions(int axes, const double *u, double *x, double
         v[0] = -side * s, v[1] = side * c;
         return;
     }
-    double height = 2 * u[1] - 1, radius = sqrt(1 - height * height), e[3] = { 0, 0, 1 };
+    double height = 2 * u[1] - 1, radius = sqrt(1 - height * height), e[3] = { 0, 0, 1 }, f[3];
     x[0] = radius * c, x[1] = radius * s, x[2] = height;
     double across = sqrt(x[1] * x[1] + x[2] * x[2]);
     if (across > 0) e[1] = -x[2] / across, e[2] = x[1] / across;
-    for (int m = 0; m < 3; m++) {
-        int a = (m + 1) % 3, b = (m + 2) % 3;
-        v[m] = cos(turn * u[2]) * e[m] + sin(turn * u[2]) * (x[a] * e[b] - x[b] * e[a]);
-    }
+    eqnn__cross3(x, e, f);
+    for (int m = 0; m < 3; m++) v[m] = cos(turn * u[2]) * e[m] + sin(turn * u[2]) * f[m];
 }
 
 /* Planet k of n - 1: mass and distance r by the system's rule, speed that of a circle about the
@@ -3998,18 +3993,11 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
 
 /* ---- protein backbones ---- */
 
-static void eqnn__cross3(const double *a, const double *b, double *out)
-{
-    out[0] = a[1] * b[2] - a[2] * b[1];
-    out[1] = a[2] * b[0] - a[0] * b[2];
-    out[2] = a[0] * b[1] - a[1] * b[0];
-}
-
 /* (b - a) / |b - a| */
 static void eqnn__direction(const double *a, const double *b, double *u)
 {
     for (int k = 0; k < 3; k++) u[k] = b[k] - a[k];
-    double r = sqrt(eqnn__chain_dot(u, u));
+    double r = sqrt(eqnn__dot3(u, u));
     for (int k = 0; k < 3 && r > 0; k++) u[k] /= r;
 }
 
@@ -4037,7 +4025,7 @@ EQNN_API double eqnn_torsion(const double *a, const double *b, const double *c, 
     eqnn__cross3(ab, u, n);
     eqnn__cross3(u, cd, m);
     eqnn__cross3(n, m, k);
-    return atan2(eqnn__chain_dot(k, u), eqnn__chain_dot(n, m));
+    return atan2(eqnn__dot3(k, u), eqnn__dot3(n, m));
 }
 
 /* A chain that grows: its residues pos [residues][4][3], and their torsions. */
@@ -4111,10 +4099,10 @@ static double eqnn__grow_score(const eqnn__growing *g, int from, int n)
     for (int i = from; i < from + n && from > 0; i++) {
         const double *a = g->pos + 12 * (size_t)i + 3;
         for (int k = 0; k < 3; k++) d[k] = a[k] - middle[k];
-        score += eqnn__chain_dot(d, d) / n;
+        score += eqnn__dot3(d, d) / n;
         for (int j = 0; j < i - 2; j++) {
             for (int k = 0; k < 3; k++) d[k] = a[k] - g->pos[12 * j + 3 + k];
-            if (eqnn__chain_dot(d, d) < 16) score += 1000;
+            if (eqnn__dot3(d, d) < 16) score += 1000;
         }
     }
     return score;
@@ -4276,20 +4264,6 @@ EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, 
     return 1;
 }
 
-struct eqnn_batches {
-    int n, size, shuffled, at;
-    uint64_t seed;
-    int *items, *order;  /* as given; in this epoch's order */
-};
-
-EQNN_API void eqnn_batches_free(eqnn_batches *b)
-{
-    if (!b) return;
-    free(b->items);
-    free(b->order);
-    free(b);
-}
-
 EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
                                int *items, int *first)
 {
@@ -4318,6 +4292,20 @@ EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *cou
     for (int k = 0; k < parts; k++) first[k + 1] = first[k] + counts[k];
     free(all);
     return 1;
+}
+
+struct eqnn_batches {
+    int n, size, shuffled, at;
+    uint64_t seed;
+    int *items, *order;  /* as given; in this epoch's order */
+};
+
+EQNN_API void eqnn_batches_free(eqnn_batches *b)
+{
+    if (!b) return;
+    free(b->items);
+    free(b->order);
+    free(b);
 }
 
 EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, int size,
@@ -5791,7 +5779,6 @@ typedef struct eqnn__svg_area {
     eqnn__blob *f;
     const eqnn_plot *p;
     double left, top, width, height;  /* of the area inside the axes */
-    int number;
     eqnn__axis x, y;
 } eqnn__svg_area;
 
@@ -5844,7 +5831,7 @@ static void eqnn__svg_line(eqnn__blob *f, double x1, double y1, double x2, doubl
                            const char *colour)
 {
     eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n",
-                x1, y1, x2, y2, colour);
+                     x1, y1, x2, y2, colour);
 }
 
 /* The label of a tick: a number, or a power of ten with its exponent raised. */
@@ -5860,7 +5847,7 @@ static void eqnn__svg_tick(eqnn__blob *f, const eqnn__axis *a, double x, double 
         } else {
             if (digit > 1) eqnn__blob_print(f, "%d&#183;", digit);
             eqnn__blob_print(f, "10<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan>",
-                        power < 0 ? "&#8722;" : "", abs(power));
+                             power < 0 ? "&#8722;" : "", abs(power));
         }
     } else {
         double shown = v / pow(10, a->exponent);
@@ -5903,8 +5890,8 @@ static void eqnn__svg_factor(eqnn__blob *f, const eqnn__axis *a, double x, doubl
 {
     if (a->log || a->exponent == 0) return;
     eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">&#215;10"
-               "<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan></text>\n",
-            x, y, anchor, a->exponent < 0 ? "&#8722;" : "", abs(a->exponent));
+                     "<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan></text>\n",
+                     x, y, anchor, a->exponent < 0 ? "&#8722;" : "", abs(a->exponent));
 }
 
 static void eqnn__svg_titles(const eqnn__svg_area *q)
@@ -5938,15 +5925,15 @@ static void eqnn__svg_path(const eqnn__svg_area *q, const eqnn__plot_series *s)
 {
     int pen = 0;
     eqnn__blob_print(q->f, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" "
-                      "stroke-opacity=\"%.2f\" stroke-linejoin=\"round\" stroke-linecap=\"round\""
-                      "%s d=\"",
-                s->colour, s->size, s->opacity, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
+                     "stroke-opacity=\"%.2f\" stroke-linejoin=\"round\" stroke-linecap=\"round\""
+                     "%s d=\"",
+                     s->colour, s->size, s->opacity, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
     for (int i = 0; i < s->n; i++) {
         double x = eqnn__axis_value(&q->x, s->x[i]), y = eqnn__axis_value(&q->y, s->y[i]);
         int good = isfinite(x) && isfinite(y);
         if (good)
             eqnn__blob_print(q->f, "%s%.1f %.1f", pen ? "L" : "M", eqnn__svg_at_x(q, x),
-                        eqnn__svg_at_y(q, y));
+                             eqnn__svg_at_y(q, y));
         pen = good;
     }
     eqnn__blob_print(q->f, "\"/>\n");
@@ -5976,11 +5963,11 @@ static void eqnn__svg_legend_row(eqnn__blob *f, const eqnn__plot_series *s, doub
 {
     if (s->points)
         eqnn__blob_print(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x + 11, y,
-                    s->colour);
+                         s->colour);
     else
         eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
-                   "stroke-width=\"2.2\"%s/>\n",
-                x, y, x + 22, y, s->colour, s->dashed ? " stroke-dasharray=\"5 4\"" : "");
+                         "stroke-width=\"2.2\"%s/>\n",
+                         x, y, x + 22, y, s->colour, s->dashed ? " stroke-dasharray=\"5 4\"" : "");
     eqnn__svg_text(f, x + 29, y + 4, "class=\"t\"", s->label);
 }
 
@@ -6014,15 +6001,15 @@ static int eqnn__svg_legend_box(const eqnn__svg_area *q, double *box)
 static void eqnn__svg_legend(const eqnn__svg_area *q, const double *box)
 {
     eqnn__blob_print(q->f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
-                  "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
-            box[0], box[1], box[2], box[3]);
+                     "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
+                     box[0], box[1], box[2], box[3]);
     for (int k = 0, row = 0; k < q->p->count; k++)
         if (q->p->series[k].label[0])
             eqnn__svg_legend_row(q->f, &q->p->series[k], box[0] + 9, box[1] + 14 + 18.0 * row++);
 }
 
 /* Widens one axis so that a unit is as long on both. */
-static void eqnn__svg_at_equal(eqnn__svg_area *q)
+static void eqnn__svg_equal(eqnn__svg_area *q)
 {
     double per_x = (q->x.high - q->x.low) / q->width, per_y = (q->y.high - q->y.low) / q->height;
     eqnn__axis *a = per_x < per_y ? &q->x : &q->y;
@@ -6036,7 +6023,7 @@ static void eqnn__svg_scale(eqnn__svg_area *q)
 {
     eqnn__axis_range(&q->x, q->p, 0);
     eqnn__axis_range(&q->y, q->p, 1);
-    if (q->p->o.equal && q->x.log == q->y.log) eqnn__svg_at_equal(q);
+    if (q->p->o.equal && q->x.log == q->y.log) eqnn__svg_equal(q);
 }
 
 /* A legend that would cover something stands beside the axes, if these do not get too narrow. */
@@ -6058,7 +6045,6 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     memset(&q, 0, sizeof q);
     q.f = f;
     q.p = p;
-    q.number = number;
     q.left = left + 78;
     q.top = top + 42;
     q.width = p->o.width - 78 - 22;
@@ -6072,8 +6058,8 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     eqnn__svg_axes(&q);
     eqnn__svg_titles(&q);
     eqnn__blob_print(f, "<clipPath id=\"c%d\"><rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
-                   "height=\"%.1f\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
-                number, q.left, q.top, q.width, q.height, number);
+                     "height=\"%.1f\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
+                     number, q.left, q.top, q.width, q.height, number);
     for (int k = 0; k < p->count; k++) {
         if (p->series[k].points) eqnn__svg_dots(&q, &p->series[k]);
         else eqnn__svg_path(&q, &p->series[k]);
@@ -6091,11 +6077,12 @@ static void eqnn__svg_picture(eqnn__blob *f, eqnn_plot *const *plots, int n, int
         if (plots[i]->o.height > height) height = plots[i]->o.height;
     }
     eqnn__blob_print(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-               "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, 'Liberation Sans', "
-               "'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
-               "<style>.t{font-size:12px;fill:#444444}.h{font-size:15px;font-weight:bold}</style>\n"
-               "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
-            width * columns, height * rows, width * columns, height * rows);
+                     "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, 'Liberation Sans', "
+                     "'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
+                     "<style>.t{font-size:12px;fill:#444444}"
+                     ".h{font-size:15px;font-weight:bold}</style>\n"
+                     "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
+                     width * columns, height * rows, width * columns, height * rows);
     for (int i = 0; i < n; i++)
         eqnn__svg_panel(f, plots[i], width * (i % columns), height * (i / columns), i);
     eqnn__blob_print(f, "</svg>\n");
