@@ -503,9 +503,15 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high);
 EQNN_API double eqnn_args_number(eqnn_args *a, const char *name); /* ".5", "1/2" */
 EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, double high);
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
+/* The place of the value in a list of words, "tape,checkpoint,adjoint"; of none of them 0 and an
+   error. */
+EQNN_API int eqnn_args_choice(eqnn_args *a, const char *name, const char *words);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
+/* What else is wrong with the options, by printf: kept in a->error unless something was wrong
+   before. Returns -1. */
+EQNN_API int eqnn_args_fail(eqnn_args *a, const char *format, ...) EQNN__PRINTF(2, 3);
 /* "--lr 0.1 --n-train 100", the values of a list of names, "lr,n-train", but empty ones: what a
    resumed run must have again (eqnn_run_opts). Kept in a. */
 EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names);
@@ -4518,8 +4524,7 @@ EQNN_API int eqnn_interrupted(void)
 
 /* ---- options ---- */
 
-/* Keeps the first error; returns -1. */
-static EQNN__PRINTF(2, 3) int eqnn__args_fail(eqnn_args *a, const char *format, ...)
+EQNN_API int eqnn_args_fail(eqnn_args *a, const char *format, ...)
 {
     va_list list;
     va_start(list, format);
@@ -4575,7 +4580,7 @@ static void eqnn__args_add(eqnn_args *a, const eqnn_option *list)
     for (; list && list->name; list++) {
         int i = eqnn__args_entry(a, list->name, strlen(list->name));
         if (i < 0 && a->count == EQNN_ARGS_MAX) {
-            eqnn__args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
+            eqnn_args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
             return;
         }
         if (i < 0) i = a->count++;
@@ -4592,7 +4597,7 @@ static void eqnn__args_dictionary(eqnn_args *a, const char *text)
     const char *list = text + 1, *entry;
     if (text[0] != '{' || text[n - 1] != '}' || strchr(list, '{') ||
         n * 3 + (size_t)a->used > sizeof a->words) {
-        eqnn__args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
+        eqnn_args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
         return;
     }
     for (int k; (k = eqnn_next_word(&list, &entry)) > 0 && !a->error[0];) {
@@ -4611,7 +4616,7 @@ static void eqnn__args_dictionary(eqnn_args *a, const char *text)
 static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
 {
     if (word[0] != '-' || word[1] != '-' || !word[2])
-        return eqnn__args_fail(a, "'%s' is not an option; --help lists them", word);
+        return eqnn_args_fail(a, "'%s' is not an option; --help lists them", word);
     const char *name = word + 2, *equal = strchr(name, '=');
     size_t length = equal ? (size_t)(equal - name) : strlen(name);
     int i = eqnn__args_find(a, name, length);
@@ -4624,16 +4629,16 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
         }
         i = -1;
     }
-    if (i < 0) return eqnn__args_fail(a, "unknown option '%s'; --help lists them", word);
+    if (i < 0) return eqnn_args_fail(a, "unknown option '%s'; --help lists them", word);
     if (!a->option[i].value)
-        return eqnn__args_fail(a, "this program does not take '%s'; --help lists what it takes",
+        return eqnn_args_fail(a, "this program does not take '%s'; --help lists what it takes",
                                word);
     int is_switch = eqnn__args_switch(a, i), takes = !is_switch || eqnn__args_truth(next);
     int words = equal || !takes ? 1 : 2;
     const char *value = equal ? equal + 1 : takes ? next : "on";
-    if (!value) return eqnn__args_fail(a, "option '%s' needs a value", word);
+    if (!value) return eqnn_args_fail(a, "option '%s' needs a value", word);
     if (is_switch && !eqnn__args_truth(value))
-        return eqnn__args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
+        return eqnn_args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
     if (is_switch) value = eqnn__args_truth(value);
     if (!strcmp(a->option[i].value, "{}")) eqnn__args_dictionary(a, value);
     else a->option[i].value = value;
@@ -4695,7 +4700,7 @@ EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file)
 EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name)
 {
     int i = eqnn__args_find(a, name, strlen(name));
-    if (i < 0) eqnn__args_fail(a, "the program asks for an option '%s' it does not list", name);
+    if (i < 0) eqnn_args_fail(a, "the program asks for an option '%s' it does not list", name);
     return i < 0 || !a->option[i].value ? "" : a->option[i].value;
 }
 
@@ -4706,7 +4711,7 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high)
     errno = 0;
     long v = strtol(text, &end, 10);
     if (end == text || *end || errno || v < low || v > high) {
-        eqnn__args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
+        eqnn_args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
                         high);
         return low;
     }
@@ -4720,7 +4725,7 @@ EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
     double v = eqnn__decimal(text, &end);
     if (end != text && *end == '/' && end[1]) v /= eqnn__decimal(end + 1, &end);
     if (end == text || *end || !isfinite(v)) {
-        eqnn__args_fail(a, "option --%s: '%s' is not a number", name, text);
+        eqnn_args_fail(a, "option --%s: '%s' is not a number", name, text);
         return 0;
     }
     return v;
@@ -4730,13 +4735,22 @@ EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, dou
 {
     double v = eqnn_args_number(a, name);
     if (!(v >= low && v <= high))
-        eqnn__args_fail(a, "option --%s: %g is not in %g..%g", name, v, low, high);
+        eqnn_args_fail(a, "option --%s: %g is not in %g..%g", name, v, low, high);
     return v;
 }
 
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name)
 {
     return strcmp(eqnn_args_text(a, name), "on") == 0;
+}
+
+EQNN_API int eqnn_args_choice(eqnn_args *a, const char *name, const char *words)
+{
+    const char *text = eqnn_args_text(a, name), *list = words, *word;
+    for (int i = 0, n; (n = eqnn_next_word(&list, &word)) > 0; i++)
+        if (strlen(text) == (size_t)n && !memcmp(text, word, (size_t)n)) return i;
+    eqnn_args_fail(a, "option --%s: '%.40s' is none of %s", name, text, words);
+    return 0;
 }
 
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name)
@@ -4752,7 +4766,7 @@ EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)
     errno = 0;
     unsigned long long v = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno)
-        eqnn__args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
+        eqnn_args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
     return (uint64_t)v;
 }
 
@@ -4766,10 +4780,10 @@ EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names)
         const char *value = i < 0 || !a->option[i].value ? "" : a->option[i].value;
         size_t left = sizeof a->settings - used;
         if (i < 0)
-            eqnn__args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
+            eqnn_args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
         if (!*value) continue;
         int m = snprintf(a->settings + used, left, "%s--%.*s %s", used ? " " : "", n, name, value);
-        if (m < 0 || (size_t)m >= left) eqnn__args_fail(a, "the options are too long together");
+        if (m < 0 || (size_t)m >= left) eqnn_args_fail(a, "the options are too long together");
         else used += (size_t)m;
     }
     return a->settings;

@@ -925,8 +925,8 @@ static void understand_model(study *s, eqnn_args *a)
     s->depth = *eqnn_args_text(a, "depth") ? eqnn_args_int(a, "depth", 0, 1000) : -1;
     s->lmax = *eqnn_args_text(a, "lmax") ? eqnn_args_int(a, "lmax", 1, 8) : -1;
     s->reversible = eqnn_args_text(a, "reversible");
-    if (*s->dim && atoi(s->dim) < 1 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --dim wants numbers, not '%s'", s->dim);
+    if (*s->dim && atoi(s->dim) < 1)
+        eqnn_args_fail(a, "option --dim wants numbers, not '%s'", s->dim);
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -934,8 +934,8 @@ static void understand(study *s, eqnn_args *a)
     understand_model(s, a);
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
-    if (sscanf(eqnn_args_text(a, "length"), "%d,%d", &s->least, &s->most) != 2 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --length wants two numbers, such as 40,80");
+    if (sscanf(eqnn_args_text(a, "length"), "%d,%d", &s->least, &s->most) != 2)
+        eqnn_args_fail(a, "option --length wants two numbers, such as 40,80");
     s->longest = eqnn_args_int(a, "longest", 2, 100000);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 0, 1000000);

@@ -920,8 +920,8 @@ static void understand(study *s, eqnn_args *a)
     s->kelvin = eqnn_args_within(a, "temperature", 0, 1e6);
     for (const char *list = s->widths, *word; eqnn_next_word(&list, &word) > 0 && !a->error[0];)
         if (strtol(word, NULL, 10) < 1 || strtol(word, NULL, 10) > 10000)
-            snprintf(a->error, sizeof a->error, "option --widths: '%.80s' is no list of numbers "
-                     "like 32,16,8", s->widths);
+            eqnn_args_fail(a, "option --widths: '%.80s' is no list of numbers like 32,16,8",
+                           s->widths);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
     s->context = eqnn_args_context(a);
 }

@@ -747,8 +747,8 @@ static void run_all(study *s)
     print_outcomes(s, o);
     if (!*s->out) return;
     draw(s);
-    printf("\nThe model (silicon.best.safetensors), and of the motion a table, a picture and the last "
-           "forces, are in %s.\n", s->out);
+    printf("\nThe model (silicon.best.safetensors), and of the motion a table, a picture and the "
+           "last forces, are in %s.\n", s->out);
 }
 
 /* ------------------------------------------------------------------------------------------------
