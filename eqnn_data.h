@@ -562,6 +562,8 @@ EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *head
 EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);   /* NULL: an empty cell      */
 EQNN_API void eqnn_csv_number(eqnn_csv *f, double value); /* not finite: an empty cell */
 EQNN_API void eqnn_csv_end(eqnn_csv *f);                  /* of the row                */
+/* A row of a text and n numbers. */
+EQNN_API void eqnn_csv_row(eqnn_csv *f, const char *text, int n, const double *numbers);
 EQNN_API void eqnn_csv_close(eqnn_csv *f);
 
 /* Makes a folder and those above it; 1 when it is there. */
@@ -5092,6 +5094,13 @@ EQNN_API void eqnn_csv_end(eqnn_csv *f)
     f->cells = 0;
     if (fflush(f->f) != 0 || ferror(f->f))
         eqnn_fail(f->ctx, "cannot write '%s': %s", f->path, strerror(errno));
+}
+
+EQNN_API void eqnn_csv_row(eqnn_csv *f, const char *text, int n, const double *numbers)
+{
+    eqnn_csv_text(f, text);
+    for (int i = 0; i < n; i++) eqnn_csv_number(f, numbers[i]);
+    eqnn_csv_end(f);
 }
 
 static int eqnn__data_folder(const char *path)

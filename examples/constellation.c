@@ -276,13 +276,10 @@ static void look(run *r, eqnn_csv *log)
 {
     double valid = accuracy(r, VALID, r->s->aug);
     if (!eqnn_run_look(r->run, 1 - valid)) return;
-    eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, eqnn_average_value(&r->run->score));
-    eqnn_csv_number(log, valid);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), eqnn_average_value(&r->run->score),
+                           valid };
+    eqnn_csv_row(log, r->name, 5, row);
 }
 
 static void step(run *r, eqnn_adam *adam, const int *items, int n)

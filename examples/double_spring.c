@@ -276,12 +276,9 @@ static void write_log(predictor *p, eqnn_csv *log)
     double epoch = eqnn_run_epochs(p->run);
     p->mse_test = evaluate(p, p->s->test, p->s->n_test);
     if (!eqnn_run_look(p->run, NAN)) return;
-    eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&p->run->loss));
-    eqnn_csv_number(log, p->mse_test);
-    eqnn_csv_number(log, p->run->step_seconds / epoch);
-    eqnn_csv_end(log);
+    const double row[] = { epoch, eqnn_average_value(&p->run->loss), p->mse_test,
+                           p->run->step_seconds / epoch };
+    eqnn_csv_row(log, p->name, 4, row);
 }
 
 /* Weights come into being by a look at one piece, which leaves nothing else behind. */

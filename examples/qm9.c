@@ -716,12 +716,9 @@ static void step(run *r, eqnn_adam *adam, const int *items, int n)
 static void look(run *r, eqnn_csv *log)
 {
     if (!eqnn_run_look(r->run, evaluate(r, VALID, 0, NULL))) return;
-    eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, r->run->value);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), r->run->value };
+    eqnn_csv_row(log, r->name, 4, row);
 }
 
 static void train(run *r, eqnn_csv *log)
@@ -877,16 +874,12 @@ static void write_summary(const study *s, const run *r, int n)
                                 0);
     for (int i = -2; i < n; i++) {
         const run *q = i < 0 ? NULL : &r[i];
-        eqnn_csv_text(f, q ? q->name : i == -2 ? "mean" : "composition only");
-        eqnn_csv_number(f, q ? (double)eqnn_parameter_size(q->c) : 0);
-        eqnn_csv_number(f, q ? eqnn_run_epochs(q->run) : NAN);
-        eqnn_csv_number(f, q ? q->run->seconds / 60 : NAN);
-        eqnn_csv_number(f, q ? 1e3 * eqnn_run_pace(q->run) : NAN);
-        eqnn_csv_number(f, q ? q->run->best : NAN);
-        eqnn_csv_number(f, q ? q->test : s->plain[i + 2]);
-        eqnn_csv_number(f, q ? q->test_turned : s->plain[i + 2]);
-        eqnn_csv_number(f, q && paper(q) > 0 ? paper(q) : NAN);
-        eqnn_csv_end(f);
+        const double row[] = { q ? (double)eqnn_parameter_size(q->c) : 0,
+                               q ? eqnn_run_epochs(q->run) : NAN, q ? q->run->seconds / 60 : NAN,
+                               q ? 1e3 * eqnn_run_pace(q->run) : NAN, q ? q->run->best : NAN,
+                               q ? q->test : s->plain[i + 2], q ? q->test_turned : s->plain[i + 2],
+                               q && paper(q) > 0 ? paper(q) : NAN };
+        eqnn_csv_row(f, q ? q->name : i == -2 ? "mean" : "composition only", 8, row);
     }
     eqnn_csv_close(f);
 }

@@ -483,13 +483,9 @@ static int look(model *m, eqnn_csv *log)
     const study *s = m->s;
     double mse = error_of(m, s->val, m->n_val), epoch = eqnn_run_epochs(m->run);
     if (!eqnn_run_look(m->run, mse)) return 1;
-    eqnn_csv_text(log, m->name);
-    eqnn_csv_number(log, m->n_train);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&m->run->loss));
-    eqnn_csv_number(log, mse);
-    eqnn_csv_number(log, 1000 * eqnn_run_pace(m->run));
-    eqnn_csv_end(log);
+    const double row[] = { m->n_train, epoch, eqnn_average_value(&m->run->loss), mse,
+                           1000 * eqnn_run_pace(m->run) };
+    eqnn_csv_row(log, m->name, 5, row);
     return !s->give_up || epoch * 5 < m->epochs || mse < 0.01;
 }
 
@@ -1158,7 +1154,8 @@ static void understand(study *s, eqnn_args *a)
     s->name = eqnn_args_text(a, "system");
     s->particles = eqnn_args_int(a, "num-particles", 2, 16);
     s->test_particles = eqnn_args_int(a, "test-particles", 0, 16);
-    if (s->test_particles == 1) eqnn_args_fail(a, "option --test-particles: a system has 2 or more");
+    if (s->test_particles == 1)
+        eqnn_args_fail(a, "option --test-particles: a system has 2 or more");
     if (!s->test_particles) s->test_particles = s->particles;
     s->axes = eqnn_args_int(a, "space-dim", 2, 3);
     s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");

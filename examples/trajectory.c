@@ -651,12 +651,9 @@ static void end_epoch(predictor *p, eqnn_csv *log)
     p->test = evaluate(p, p->s->split, p->s->last, NULL);
     double epoch = eqnn_run_epochs(p->training);
     if (!eqnn_run_look(p->training, NAN)) return;
-    eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&p->training->loss));
-    eqnn_csv_number(log, p->test);
-    eqnn_csv_number(log, p->training->step_seconds / epoch);
-    eqnn_csv_end(log);
+    const double row[] = { epoch, eqnn_average_value(&p->training->loss), p->test,
+                           p->training->step_seconds / epoch };
+    eqnn_csv_row(log, p->name, 4, row);
 }
 
 /* Weights come into being by a look at one sample, which leaves nothing else behind. */
@@ -837,11 +834,8 @@ static void write_rollout(const study *s, const predictor *p, int n)
                                 "model,frame,rms_error,energy_error", 0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k <= s->rollout; k++) {
-            eqnn_csv_text(f, p[i].name);
-            eqnn_csv_number(f, k);
-            eqnn_csv_number(f, p[i].far[k]);
-            eqnn_csv_number(f, p[i].energy[k]);
-            eqnn_csv_end(f);
+            const double row[] = { k, p[i].far[k], p[i].energy[k] };
+            eqnn_csv_row(f, p[i].name, 3, row);
         }
     eqnn_csv_close(f);
 }
