@@ -736,6 +736,20 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
    1 >>linear_algebra
    ---------------------------------------------------------------------------------------------- */
 
+/* n things of the heap, zeroed; eqnn__drop gives them back, the last ones taken first. */
+static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
+{
+    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
+    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
+    if (p) memset(p, 0, n * size + 1);
+    return p;
+}
+
+static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
+{
+    if (p) eqnn__heap(c, p, n * size + 1, 0);
+}
+
 /* Working memory of one computation: pieces of the context's heap, given back in the opposite
    order, all together at the end or back to a mark. */
 typedef struct eqnn__scrap {
@@ -891,6 +905,120 @@ static void eqnn__z_product(int n, const eqnn__z *A, const eqnn__z *B, eqnn__z *
     }
 }
 
+/* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
+
+/* C = A B */
+static void eqnn__mat_mul(int f, int n, const double *A, const double *B, double *C)
+{
+    size_t w = (size_t)n * (size_t)f;
+    memset(C, 0, (size_t)n * w * sizeof *C);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f), *b = B + (size_t)k * w;
+            double *to = C + (size_t)i * w;
+            if (f == 1 && a[0] != 0)
+                for (size_t j = 0; j < w; j++) to[j] += a[0] * b[j];
+            for (size_t j = 0; f == 2 && j < w; j += 2) {
+                to[j] += a[0] * b[j] - a[1] * b[j + 1];
+                to[j + 1] += a[0] * b[j + 1] + a[1] * b[j];
+            }
+        }
+}
+
+static void eqnn__mat_identity(int f, int n, double *A)
+{
+    memset(A, 0, (size_t)n * (size_t)n * (size_t)f * sizeof *A);
+    for (int i = 0; i < n; i++) A[((size_t)i * (size_t)n + (size_t)i) * (size_t)f] = 1;
+}
+
+/* B = A^T (no complex conjugate: duals have none) */
+static void eqnn__mat_transpose(int f, int n, const double *A, double *B)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < f; k++)
+                B[((size_t)j * (size_t)n + (size_t)i) * (size_t)f + (size_t)k] =
+                    A[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
+}
+
+/* The largest sum of moduli of a row. */
+static double eqnn__mat_norm(int f, int n, const double *A)
+{
+    double most = 0;
+    for (int i = 0; i < n; i++) {
+        double sum = 0;
+        for (int j = 0; j < n; j++) {
+            const double *a = A + ((size_t)i * (size_t)n + (size_t)j) * (size_t)f;
+            sum += f == 2 ? sqrt(a[0] * a[0] + a[1] * a[1]) : fabs(a[0]);
+        }
+        if (!(sum <= most)) most = sum;
+    }
+    return most;
+}
+
+/* to -= m from, w numbers; m one number or a pair */
+static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
+{
+    double re = m[0], im = f == 2 ? m[1] : 0;
+    if (re == 0 && im == 0) return;
+    for (size_t j = 0; f == 1 && j < w; j++) to[j] -= re * from[j];
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = from[j], y = from[j + 1];
+        to[j] -= re * x - im * y;
+        to[j + 1] -= re * y + im * x;
+    }
+}
+
+/* row *= re + i im, w numbers */
+static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
+{
+    for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = row[j];
+        row[j] = re * x - im * row[j + 1];
+        row[j + 1] = re * row[j + 1] + im * x;
+    }
+}
+
+/* n numbers of a and b change places, every stride-th one. */
+static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
+{
+    for (size_t i = 0; a != b && i < n * stride; i += stride) {
+        double t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+/* The determinant, always a pair, by elimination with row exchanges; A is spoilt. */
+static void eqnn__mat_det(int f, int n, double *A, double det[2])
+{
+    size_t w = (size_t)n * (size_t)f;
+    det[0] = 1;
+    det[1] = 0;
+    for (int k = 0; k < n; k++) {
+        int best = k;
+        double most = -1, m[2], re = det[0];
+        for (int i = k; i < n; i++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f);
+            double size = a[0] * a[0] + (f == 2 ? a[1] * a[1] : 0);
+            if (size > most) { most = size; best = i; }
+        }
+        if (!(most > 0)) { det[0] = det[1] = 0; return; }
+        eqnn__swap_doubles(w, A + (size_t)k * w, A + (size_t)best * w, 1);
+        double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
+        double sign = best == k ? 1 : -1;
+        det[0] = sign * (re * a - det[1] * b);
+        det[1] = sign * (re * b + det[1] * a);
+        eqnn__row_times(f, w, row, a / most, -b / most); /* the pivot is 1 */
+        for (int i = k + 1; i < n; i++) {
+            m[0] = A[(size_t)i * w + (size_t)(k * f)];
+            m[1] = f == 2 ? A[(size_t)i * w + (size_t)(k * f) + 1] : 0;
+            eqnn__row_less(f, w, A + (size_t)i * w, row, m);
+        }
+    }
+}
+
 /* --- products of real matrices --- */
 
 /* C[4][4] += A[4][k] B[k][4], B packed: sixteen sums stay in registers. */
@@ -969,18 +1097,6 @@ static int eqnn__z_solve(int n, int m, eqnn__z *A, eqnn__z *B)
     return 1;
 }
 
-/* The largest sum of moduli of a row: a norm of the matrix. */
-static double eqnn__z_row_norm(int n, const eqnn__z *A)
-{
-    double most = 0;
-    for (size_t i = 0; i < (size_t)n; i++) {
-        double sum = 0;
-        for (size_t j = 0; j < (size_t)n; j++) sum += eqnn__z_abs(A[i * (size_t)n + j]);
-        if (!(sum <= most)) most = sum;
-    }
-    return most;
-}
-
 /* X = A^-1, n x n, entries of one number (field 1) or of pairs (2). condition, unless NULL, gets
    |A| |A^-1|: errors of A grow by that factor. 0: A is singular (condition infinite), or no
    memory. */
@@ -996,9 +1112,9 @@ static int eqnn__inverse(eqnn_ctx *c, int n, int field, const double *A, double 
     if (good) {
         eqnn__z_from(entries, field, A, a);
         for (size_t i = 0; i < (size_t)n; i++) x[i * (size_t)(n + 1)].re = 1;
-        double norm = eqnn__z_row_norm(n, a);
+        double norm = eqnn__mat_norm(2, n, &a->re);
         good = eqnn__z_solve(n, n, a, x);
-        if (condition) *condition = good ? norm * eqnn__z_row_norm(n, x) : (double)INFINITY;
+        if (condition) *condition = good ? norm * eqnn__mat_norm(2, n, &x->re) : (double)INFINITY;
         if (good) eqnn__z_to(entries, field, x, X);
     }
     eqnn__space_back(&w, NULL);
@@ -1034,7 +1150,7 @@ static int eqnn__z_expm(int n, eqnn__z *A, eqnn__z *E, eqnn__z *m)
         { { 32382376266240000., 1187353796428800., 10559470521600., 33522128640. },
           { 0, 40840800., 16380., 1. } }
     };
-    double norm = eqnn__z_row_norm(n, A);
+    double norm = eqnn__mat_norm(2, n, &A->re);
     size_t N = (size_t)n, entries = N * N;
     eqnn__z *A6 = m + 2 * entries, *half[2] = { m + 3 * entries, m + 4 * entries };
     eqnn__z *t = m + 5 * entries, *high = m + 6 * entries;
@@ -1185,16 +1301,6 @@ static int eqnn__z_null(eqnn__space *w, int rows, int n, eqnn__z *A, double zero
     return n - (int)rank;
 }
 
-/* n numbers of a and b change places, every stride-th one. */
-static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
-{
-    for (size_t i = 0; a != b && i < n * stride; i += stride) {
-        double t = a[i];
-        a[i] = b[i];
-        b[i] = t;
-    }
-}
-
 /* Column k of the Cholesky factor, from the matrix as it was when column `from` was made, less the
    columns since then; d: what is left of the diagonal. */
 static void eqnn__cholesky_column(size_t n, size_t from, size_t k, const double *G, double *L,
@@ -1326,124 +1432,6 @@ static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
 static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
 {
     return !g || eqnn__at_home(c, g->ctx, op, "the group");
-}
-
-/* n things of the heap, zeroed; eqnn__drop gives them back. */
-static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
-{
-    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
-    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
-    if (p) memset(p, 0, n * size + 1);
-    return p;
-}
-
-static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
-{
-    if (p) eqnn__heap(c, p, n * size + 1, 0);
-}
-
-/* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
-
-/* C = A B */
-static void eqnn__mat_mul(int f, int n, const double *A, const double *B, double *C)
-{
-    size_t w = (size_t)n * (size_t)f;
-    memset(C, 0, (size_t)n * w * sizeof *C);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < n; k++) {
-            const double *a = A + (size_t)i * w + (size_t)(k * f), *b = B + (size_t)k * w;
-            double *to = C + (size_t)i * w;
-            if (f == 1 && a[0] != 0)
-                for (size_t j = 0; j < w; j++) to[j] += a[0] * b[j];
-            for (size_t j = 0; f == 2 && j < w; j += 2) {
-                to[j] += a[0] * b[j] - a[1] * b[j + 1];
-                to[j + 1] += a[0] * b[j + 1] + a[1] * b[j];
-            }
-        }
-}
-
-static void eqnn__mat_identity(int f, int n, double *A)
-{
-    memset(A, 0, (size_t)n * (size_t)n * (size_t)f * sizeof *A);
-    for (int i = 0; i < n; i++) A[((size_t)i * (size_t)n + (size_t)i) * (size_t)f] = 1;
-}
-
-/* B = A^T (no complex conjugate: duals have none) */
-static void eqnn__mat_transpose(int f, int n, const double *A, double *B)
-{
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++)
-            for (int k = 0; k < f; k++)
-                B[((size_t)j * (size_t)n + (size_t)i) * (size_t)f + (size_t)k] =
-                    A[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
-}
-
-/* largest row sum of moduli */
-static double eqnn__mat_norm(int f, int n, const double *A)
-{
-    double most = 0;
-    for (int i = 0; i < n; i++) {
-        double sum = 0;
-        for (int j = 0; j < n; j++) {
-            const double *a = A + ((size_t)i * (size_t)n + (size_t)j) * (size_t)f;
-            sum += f == 2 ? sqrt(a[0] * a[0] + a[1] * a[1]) : fabs(a[0]);
-        }
-        if (!(sum <= most)) most = sum;
-    }
-    return most;
-}
-
-/* to -= m from, w numbers; m one number or a pair */
-static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
-{
-    double re = m[0], im = f == 2 ? m[1] : 0;
-    if (re == 0 && im == 0) return;
-    for (size_t j = 0; f == 1 && j < w; j++) to[j] -= re * from[j];
-    for (size_t j = 0; f == 2 && j < w; j += 2) {
-        double x = from[j], y = from[j + 1];
-        to[j] -= re * x - im * y;
-        to[j + 1] -= re * y + im * x;
-    }
-}
-
-/* row *= re + i im, w numbers */
-static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
-{
-    for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
-    for (size_t j = 0; f == 2 && j < w; j += 2) {
-        double x = row[j];
-        row[j] = re * x - im * row[j + 1];
-        row[j + 1] = re * row[j + 1] + im * x;
-    }
-}
-
-/* The determinant, always a pair, by elimination with row exchanges; A is spoilt. */
-static void eqnn__mat_det(int f, int n, double *A, double det[2])
-{
-    size_t w = (size_t)n * (size_t)f;
-    det[0] = 1;
-    det[1] = 0;
-    for (int k = 0; k < n; k++) {
-        int best = k;
-        double most = -1, m[2], re = det[0];
-        for (int i = k; i < n; i++) {
-            const double *a = A + (size_t)i * w + (size_t)(k * f);
-            double size = a[0] * a[0] + (f == 2 ? a[1] * a[1] : 0);
-            if (size > most) { most = size; best = i; }
-        }
-        if (!(most > 0)) { det[0] = det[1] = 0; return; }
-        eqnn__swap_doubles(w, A + (size_t)k * w, A + (size_t)best * w, 1);
-        double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
-        double sign = best == k ? 1 : -1;
-        det[0] = sign * (re * a - det[1] * b);
-        det[1] = sign * (re * b + det[1] * a);
-        eqnn__row_times(f, w, row, a / most, -b / most); /* the pivot is 1 */
-        for (int i = k + 1; i < n; i++) {
-            m[0] = A[(size_t)i * w + (size_t)(k * f)];
-            m[1] = f == 2 ? A[(size_t)i * w + (size_t)(k * f) + 1] : 0;
-            eqnn__row_less(f, w, A + (size_t)i * w, row, m);
-        }
-    }
 }
 
 /* --- a group in the making --- */
@@ -7754,14 +7742,14 @@ typedef struct eqnn__rep_recipe { const eqnn__rep_maps *m; int projected; } eqnn
 /* W [out, in] */
 static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const void *user)
 {
-    const eqnn__rep_maps *m = ((const eqnn__rep_recipe *)user)->m;
-    int projected = ((const eqnn__rep_recipe *)user)->projected;
+    const eqnn__rep_recipe *r = (const eqnn__rep_recipe *)user;
+    const eqnn__rep_maps *m = r->m;
     int S = m->in->blocks, T = m->out->blocks, longer = S > T ? S : T;
     eqnn_init init;
     memset(&init, 0, sizeof init);
     init.kind = EQNN_INIT_ORTHOGONAL;
     eqnn_tensor *whole =
-        projected ? eqnn_param(c, "weight", m->out->cols, m->in->cols, &init) : NULL;
+        r->projected ? eqnn_param(c, "weight", m->out->cols, m->in->cols, &init) : NULL;
     eqnn_tensor **row = (eqnn_tensor **)eqnn__temp(c, (size_t)T, sizeof *row);
     eqnn_tensor **block = (eqnn_tensor **)eqnn__temp(c, (size_t)longer, sizeof *block);
     if (!row || !block || c->failed) return NULL;

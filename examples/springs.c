@@ -76,8 +76,7 @@ static const network networks[] = {
     { "HOGN", 0, 1, 1e-2, 200, 256, 1, 1e7 },
     { "VOGN", 0, 1, 3e-3, 200, 512, 1, 1e7 },
 };
-enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODELS = 64,
-       MOST_PARTS = 64 };
+enum { NETWORKS = sizeof networks / sizeof *networks, MOST_MODELS = 64, MOST_PARTS = 64 };
 
 typedef struct study {
     /* asked for */
