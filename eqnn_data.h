@@ -2282,7 +2282,7 @@ static void eqnn__xyz_properties(eqnn__text *t, eqnn__text v, eqnn__xyz_head *h)
         if (column) *column = h->words;
         if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
             eqnn__text_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
-                               "not R:3", part[0]);
+                                "not R:3", part[0]);
         else h->words += (int)count;
     }
     if (!t->wrong && (h->pos < 0 || (h->species < 0 && h->charge < 0)))
@@ -4634,7 +4634,7 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
     if (i < 0) return eqnn_args_fail(a, "unknown option '%s'; --help lists them", word);
     if (!a->option[i].value)
         return eqnn_args_fail(a, "this program does not take '%s'; --help lists what it takes",
-                               word);
+                              word);
     int is_switch = eqnn__args_switch(a, i), takes = !is_switch || eqnn__args_truth(next);
     int words = equal || !takes ? 1 : 2;
     const char *value = equal ? equal + 1 : takes ? next : "on";
@@ -4714,7 +4714,7 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high)
     long v = strtol(text, &end, 10);
     if (end == text || *end || errno || v < low || v > high) {
         eqnn_args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
-                        high);
+                       high);
         return low;
     }
     return (int)v;
