@@ -3785,15 +3785,14 @@ static void eqnn__constellation_scale(const eqnn_constellation_opts *o, int poin
         pos[i] = o->published ? (pos[i] - low) / (high - low + 1e-8) * 2 - 1 : pos[i] / 24 - 0.5;
 }
 
-EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
-                                const eqnn_constellation_draws *draws, double *pos, int *present,
-                                int *counts)
+/* o is complete. */
+static int eqnn__constellation(eqnn_ctx *c, const eqnn_constellation_opts *o,
+                               const eqnn_constellation_draws *draws, double *pos, int *present,
+                               int *counts)
 {
-    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
     double old[2 * EQNN_CONSTELLATION_POINTS];
-    int there[EQNN_CONSTELLATION_POINTS], points = 17 * o.copies;
-    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
-    eqnn__constellation_corners(&o, draws, old, there);
+    int there[EQNN_CONSTELLATION_POINTS], points = 17 * o->copies;
+    eqnn__constellation_corners(o, draws, old, there);
     for (int i = 0; i < points; i++) {
         int from = draws->order[i];
         if (from < 0 || from >= points) {
@@ -3803,7 +3802,7 @@ EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts
         for (int a = 0; a < 2; a++) pos[2 * i + a] = old[2 * from + a] + draws->noise[i][a];
         present[i] = there[from];
     }
-    eqnn__constellation_scale(&o, points, pos);
+    eqnn__constellation_scale(o, points, pos);
     double cosine = cos(draws->turn), sine = sin(draws->turn);
     for (int i = 0; i < points; i++) {
         double x = pos[2 * i], y = pos[2 * i + 1];
@@ -3811,8 +3810,17 @@ EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts
         pos[2 * i + 1] = sine * x + cosine * y + draws->move;
     }
     for (int k = 0; k < 4; k++) counts[k] = 0;
-    for (int p = 0; p < 4 * o.copies; p++) counts[p % 4] += draws->present[p] != 0;
+    for (int p = 0; p < 4 * o->copies; p++) counts[p % 4] += draws->present[p] != 0;
     return 1;
+}
+
+EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
+                                const eqnn_constellation_draws *draws, double *pos, int *present,
+                                int *counts)
+{
+    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
+    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
+    return eqnn__constellation(c, &o, draws, pos, present, counts);
 }
 
 /* The draws of one example. */
@@ -3850,7 +3858,7 @@ EQNN_API int eqnn_constellations(eqnn_ctx *c, const eqnn_constellation_opts *opt
     for (int i = 0; i < n; i++) {
         size_t at = (size_t)i * points;
         eqnn__constellation_draw(&o, first + (uint64_t)i, &d);
-        if (!eqnn_constellation(c, &o, &d, pos + 2 * at, present + at, counts + 4 * (size_t)i))
+        if (!eqnn__constellation(c, &o, &d, pos + 2 * at, present + at, counts + 4 * (size_t)i))
             return 0;
     }
     return 1;
