@@ -108,6 +108,7 @@ $(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h tests/memory.
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/device: tests/device.h
+$(BUILD)/$(1)/ipi: examples/ipi.h
 
 # Not optimized: that would take longer than it saves.
 $(BUILD)/$(1)/cuda: tests/cuda.c tests/cuda_forms.h tests/cuda_emulate.h tests/test.h $(HEADERS) $(BUILD)/flags
@@ -119,15 +120,16 @@ else
 	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O0 -g0 -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
 endif
 
-$(BUILD)/$(1)/examples/%: examples/%.c $(HEADERS) $(BUILD)/flags $(call gpu,$(1))
+$(BUILD)/$(1)/examples/%: examples/%.c examples/ipi.h $(HEADERS) $(BUILD)/flags $(call gpu,$(1))
 	@mkdir -p $$(@D)
 	@$(CC) $(FLAGS) $($(1)) -I. $$< $(call gpu,$(1)) -o $$@ $(LIBS)
 
 # For the tests: without the implementation, which is compiled already.
-$(BUILD)/$(1)/quick/%: examples/%.c $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
+$(BUILD)/$(1)/quick/%: examples/%.c examples/ipi.h $(BUILD)/$(1)/eqnn.o $(call gpu,$(1))
 	@mkdir -p $$(@D)
 	@(echo '#line 1 "$$<"'; sed 's/^#define EQNN_IMPLEMENTATION.*//' $$<) | \
-	    $(CC) $(FLAGS) $($(1)) -I. -include stdlib.h -include string.h -include math.h -x c - -x none $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
+	    $(CC) $(FLAGS) $($(1)) -I. -Iexamples -D_DEFAULT_SOURCE=1 -include stdlib.h -include string.h -include math.h -x c - \
+	    -x none $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/quick/ddp_mpi: examples/ddp_mpi.c examples/ddp.h $(BUILD)/$(1)/eqnn.o
 	@mkdir -p $$(@D)

@@ -1354,7 +1354,8 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
    on, whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the
    slope of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
 
-       W = sum over edges of r (dE/dr)^T = dE/dstrain,   eqnn_matmul_t(r, dE/dr, 1, 0)   [3,3]
+       W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
+         = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
 
    r may also be computed elsewhere, as differences in double of positions that are large. */
 EQNN_API const eqnn_graph *eqnn_graph_vectors(const eqnn_graph *g, eqnn_tensor *r);
@@ -14846,8 +14847,7 @@ EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts)
           o.decay >= 0 && o.l2 >= 0 && o.clip >= 0 && o.average >= 0 && o.average < 1)) {
         eqnn__fail(c,
                    "adam: an option is out of range: rate %g, beta1 %g, beta2 %g, eps %g, decay "
-                   "%g, l2 %g, "
-                   "clip %g, average %g",
+                   "%g, l2 %g, clip %g, average %g",
                    o.rate, o.beta1, o.beta2, o.eps, o.decay, o.l2, o.clip, o.average);
         return NULL;
     }
@@ -14868,12 +14868,18 @@ EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts)
     return adam;
 }
 
-EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
+static eqnn_sgd_opts eqnn__sgd_defaults(const eqnn_sgd_opts *opts)
 {
     eqnn_sgd_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.rate == 0) o.rate = 1e-2;
+    if (o.rate == 0) o.rate = 1e-2; /* not for NaN, which is refused */
+    return o;
+}
+
+EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
+{
+    eqnn_sgd_opts o = eqnn__sgd_defaults(opts);
     if (!eqnn__optimizer_ready(c, "sgd")) return NULL;
     if (!(o.rate > 0 && o.momentum >= 0 && o.momentum < 1 && o.l2 >= 0 && o.clip >= 0 &&
           o.average >= 0 && o.average < 1)) {
@@ -24898,12 +24904,10 @@ static eqnn_tensor *eqnn__former_input(eqnn_tensor *x)
                       "of each in this order, not %s", (int)EQNN__DEGREES - 1, x->label->name);
 }
 
-static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equiformer_opts *opts,
-                                 int degrees)
+static void eqnn__equiformer_defaults(eqnn_equiformer_opts *o, const eqnn_equiformer_opts *opts)
 {
-    memset(a, 0, sizeof *a);
-    if (opts) a->o = *opts;
-    eqnn_equiformer_opts *o = &a->o;
+    memset(o, 0, sizeof *o);
+    if (opts) *o = *opts;
     if (!o->dim_head) o->dim_head = "24";
     if (!o->heads) o->heads = "8";
     if (o->radial <= 0) o->radial = 64;
@@ -24911,6 +24915,17 @@ static int eqnn__former_defaults(eqnn_ctx *c, eqnn__former *a, const eqnn_equifo
     if (!(o->slope > 0)) o->slope = 0.1;
     if (o->hidden_mult <= 0) o->hidden_mult = 4;
     if (!(o->embedding_grad > 0)) o->embedding_grad = 0.5;
+    if (o->feed_mult <= 0) o->feed_mult = 4;
+    if (o->depth == 0) o->depth = 2;
+}
+
+/* The options with their lists of heads taken apart. */
+static int eqnn__former_options(eqnn_ctx *c, eqnn__former *a, const eqnn_equiformer_opts *opts,
+                                int degrees)
+{
+    memset(a, 0, sizeof *a);
+    eqnn_equiformer_opts *o = &a->o;
+    eqnn__equiformer_defaults(o, opts);
     if (o->depth < 0) eqnn__fail(c, "equiformer: .depth is %d; it cannot be negative", o->depth);
     if (c->failed || !eqnn__fibre_of(c, &a->heads, "heads", o->heads, degrees) ||
         !eqnn__fibre_of(c, &a->dim_head, "dim_head", o->dim_head, degrees))
@@ -25684,7 +25699,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     if (!x) return NULL;
     eqnn_ctx *c = x->ctx;
     eqnn__fibre in = eqnn__label_fibre(x->label), hidden = in, wide;
-    for (int l = 0; l < in.degrees; l++) hidden.of[l] *= o->feed_mult > 0 ? o->feed_mult : 4;
+    for (int l = 0; l < in.degrees; l++) hidden.of[l] *= o->feed_mult;
     wide = hidden;
     for (int l = 1; l < in.degrees; l++) wide.of[0] += hidden.of[l];
     x = eqnn__fibre_norm(x, "prenorm", o);
@@ -25858,7 +25873,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, 
     eqnn__former a;
     eqnn__fibre to;
     x = eqnn__former_input(x);
-    if (!x || !eqnn__former_defaults(x->ctx, &a, opts, 0) ||
+    if (!x || !eqnn__former_options(x->ctx, &a, opts, 0) ||
         !eqnn__fibre_of(x->ctx, &to, "out", out, 0) ||
         !eqnn__former_start(&a, x, pos, g, x->label->blocks, to.degrees))
         return NULL;
@@ -25872,7 +25887,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_attention(eqnn_tensor *x, eqnn_tensor *pos
 {
     eqnn__former a;
     x = eqnn__former_input(x);
-    if (!x || !eqnn__former_defaults(x->ctx, &a, opts, x->label->blocks) ||
+    if (!x || !eqnn__former_options(x->ctx, &a, opts, x->label->blocks) ||
         !eqnn__former_start(&a, x, pos, g, x->label->blocks, x->label->blocks))
         return NULL;
     return eqnn__former_attention(x, name, &a);
@@ -25883,8 +25898,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
 {
     eqnn__fibre to;
     eqnn_equiformer_opts o;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    eqnn__equiformer_defaults(&o, opts);
     x = eqnn__former_input(x);
     if (!x) return NULL;
     if (out && !eqnn__fibre_of(x->ctx, &to, "out", out, x->label->blocks)) return NULL;
@@ -25989,7 +26003,7 @@ static eqnn_tensor *eqnn__former_both(eqnn_tensor *const *x, int n, void *user)
     return y ? eqnn_add(y, eqnn__former_g(u->block, with, n, user)) : NULL;
 }
 
-static eqnn_tensor *eqnn__former_trunk(eqnn_tensor *x, const eqnn__former *a, int depth)
+static eqnn_tensor *eqnn__former_trunk(eqnn_tensor *x, const eqnn__former *a)
 {
     eqnn_tensor *in[EQNN__AT_COUNT + 1];
     eqnn__former_user u;
@@ -26002,10 +26016,11 @@ static eqnn_tensor *eqnn__former_trunk(eqnn_tensor *x, const eqnn__former *a, in
     for (int i = 0; i < EQNN__AT_COUNT; i++)
         if (a->at[i]) in[n++] = a->at[i]; /* WEIGHT and LOG, the last, are there or not together */
     if (a->o.reversible) {
-        x = eqnn_reversible(eqnn__former_f, eqnn__former_g, depth, in, n, &u, sizeof u);
+        x = eqnn_reversible(eqnn__former_f, eqnn__former_g, a->o.depth, in, n, &u,
+                            sizeof u);
         return eqnn_as(x, u.irreps);
     }
-    for (u.block = 0; x && u.block < depth; u.block++) {
+    for (u.block = 0; x && u.block < a->o.depth; u.block++) {
         in[0] = x;
         x = a->o.recompute ? eqnn_checkpoint(eqnn__former_both, in, n, &u, sizeof u)
                            : eqnn__former_both(in, n, &u);
@@ -26062,7 +26077,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_te
     if (!x && !tokens) return eqnn__fail(c, "equiformer: neither features nor tokens (NULL)");
     int degrees = opts ? eqnn__former_degrees(c, opts) : 0;
     if (!opts || !degrees || !eqnn__fibre_of(c, &dim, "dim", opts->dim, degrees) ||
-        !eqnn__former_defaults(c, &a, opts, degrees) || (x && eqnn__bad2(pos, x, "equiformer")))
+        !eqnn__former_options(c, &a, opts, degrees) || (x && eqnn__bad2(pos, x, "equiformer")))
         return opts ? NULL : eqnn__fail(c, "equiformer: no options (NULL); .dim has no default");
     if (x && !tokens && !(x = eqnn__former_input(x))) return NULL;
     x = x ? eqnn__with_label(x) : NULL;
@@ -26078,7 +26093,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer(eqnn_tensor *x, eqnn_ints *tokens, eqnn_te
     eqnn__former first = a;
     first.o.no_self = 0; /* of the attention alone */
     x = eqnn__former_product(x, "tp_in", eqnn__fibre_irreps(c, &dim), &first, NULL);
-    x = eqnn__former_trunk(x, &a, opts->depth > 0 ? opts->depth : 2);
+    x = eqnn__former_trunk(x, &a);
     return eqnn_leave(eqnn__former_end(x, &a));
 }
 

@@ -29,6 +29,9 @@
       cc -O2 -fopenmp -DEQNN_ZLIB -I. examples/md17.c -lm -lz -o md17
       ./md17 --data rmd17_aspirin --test rmd17_aspirin --minutes 60
 
+   With --serve the trained network moves the molecule in ASE, i-PI and other codes that speak
+   i-PI's protocol (ipi.h).
+
    The loss is the paper's: the mean distance of forces times --force-weight, plus the mean absolute
    error of energies times --energy-weight, in the same unit of energy. Adam's rate rises to --lr in
    a hundredth of the run and falls to nothing as a cosine. Weights that were best on the validation
@@ -38,8 +41,10 @@
       --demo --model equiformer_v1,gated,distances --n-train 8 --n-valid 2 --n-test 4 --epochs 1
       --widths 4,2 --md 4 */
 
+#define _DEFAULT_SOURCE 1 /* sockets, which -std=c99 hides */
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
+#include "ipi.h"
 #ifndef _WIN32
 #include <dirent.h>
 #endif
@@ -58,7 +63,7 @@ typedef struct errors { double energy, force; } errors; /* eV and eV/A          
 
 typedef struct study {
     /* asked for */
-    const char *models, *data, *test, *out, *unit, *widths;
+    const char *models, *data, *test, *out, *unit, *widths, *serve;
     int demo, parts, published, steps, batch, layers, count[SETS];
     eqnn_run_opts run;                       /* epochs, minutes, looks, resume                   */
     double rate, decay, energy_weight, force_weight, radius, dt, kelvin;
@@ -647,6 +652,21 @@ static void simulate(run *r, eqnn_csv *log)
     r->heat = s->atoms > 1 ? heat / s->steps / (1.5 * (s->atoms - 1) * boltzmann) : 0;
 }
 
+/* A frame of another code's (ipi.h): the molecule of the data, its atoms in the same order; a cell
+   it does not see. */
+static void answer(eqnn_ctx *c, ipi_frame *f, void *user)
+{
+    const run *r = user;
+    if (f->atoms != r->s->atoms) {
+        eqnn_fail(c, "a frame of %d atoms; the molecule has %d", f->atoms, r->s->atoms);
+        return;
+    }
+    f->energy = r->s->mean + field(r, f->x, f->force);
+    for (int k = 0; k < 9; k++) f->virial[k] = 0;
+    for (int i = 0; i < f->atoms; i++)
+        for (int k = 0; k < 9; k++) f->virial[k] += f->x[3 * i + k / 3] * f->force[3 * i + k % 3];
+}
+
 /* ------------------------------------------------------------------------------------------------
    A row of the table: one model
    ---------------------------------------------------------------------------------------------- */
@@ -691,6 +711,8 @@ static int study_one(run *r, eqnn_csv *log, eqnn_csv *motion)
     if (start(r)) train(r, log);
     if (r->c && !eqnn_error(r->c) && !eqnn_interrupted()) test(r);
     if (r->c && !eqnn_error(r->c) && !eqnn_interrupted() && s->steps) simulate(r, motion);
+    if (r->c && !eqnn_error(r->c) && !eqnn_interrupted() && *s->serve)
+        ipi_serve(r->c, s->serve, answer, r);
     if (r->c && eqnn_error(r->c)) eqnn_fail(s->c, "%s: %s", r->net->name, eqnn_error(r->c));
     return !eqnn_error(s->c) && !eqnn_interrupted();
 }
@@ -825,6 +847,7 @@ static int list_runs(study *s, run *r)
         if (s->rate > 0) r[n].size.rate = s->rate;
         n++;
     }
+    if (*s->serve && n > 1) eqnn_fail(s->c, "--serve: of one model; --model names %d", n);
     return n;
 }
 
@@ -876,6 +899,7 @@ static const eqnn_option options[] = {
     { "dt", ".5", "of a step, fs" },
     { "temperature", "300", "of its first velocities, kelvin" },
     { "data-seed", "0", "of the split; --seed is that of the weights" },
+    { "serve", "", "forces for ASE, i-PI, .. that listen at HOST:PORT or unix:NAME" },
     { "out", "build/md17", "folder for tables, pictures and models; empty: none" },
     { NULL, NULL, NULL }
 };
@@ -892,6 +916,7 @@ static void understand(study *s, eqnn_args *a)
     s->test = eqnn_args_text(a, "test");
     s->unit = eqnn_args_text(a, "energy-unit");
     s->widths = eqnn_args_text(a, "widths");
+    s->serve = eqnn_args_text(a, "serve");
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");
     s->published = eqnn_args_on(a, "published");

@@ -27,14 +27,20 @@
       cc -O2 -fopenmp -I. examples/silicon.c -lm -o silicon
       ./silicon --cells 6 --kelvin 1200 --domains 2
 
-   Training goes on with --resume, or, where it is finished, the simulation begins at once.
+   Training goes on with --resume, or, where it is finished, the simulation begins at once. With
+   --serve ADDRESS, in its place, ASE, i-PI and other codes that speak i-PI's protocol (ipi.h) get
+   forces for silicon in any cell:
+
+      ./silicon --resume --serve unix:si     for SocketIOCalculator(unixsocket="si") of ASE
 
    "make test" runs it with
       --epochs 2 --n-train 4 --n-valid 2 --n-test 2 --cells 2 --md 6 --domains 3
       --hidden 4x0e+2x1o */
 
+#define _DEFAULT_SOURCE 1 /* sockets, which -std=c99 hides */
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
+#include "ipi.h"
 
 /* Units: eV, angstrom, atomic mass units, kelvin; of time angstrom sqrt(amu / eV). */
 static const double boltzmann = 8.617333e-5, femtosecond = 1 / 10.180506, gigapascal = 160.21766;
@@ -46,7 +52,7 @@ enum { MOST_DOMAINS = 64, MOST_CELLS = 60, CELLS = 2, ATOMS = 8 * CELLS * CELLS 
 typedef struct study {
     int domains, cells, md, layers, batch, count[SETS];
     double kelvin, dt, skin, rate;
-    const char *hidden, *out;
+    const char *hidden, *serve, *out;
     eqnn_run_opts run;
     eqnn_opts context;
     eqnn_ctx *c;
@@ -474,6 +480,33 @@ static eqnn_tensor *predict(const study *s, const double *box, const double *x, 
     return E;
 }
 
+/* A frame of another code's, with periodic images in the place of ghosts (ipi.h). Vectors of the
+   edges are variables of their own: slopes by them give forces and virial. */
+static void answer(eqnn_ctx *c, ipi_frame *f, void *user)
+{
+    const study *s = user;
+    const int n = f->atoms;
+    eqnn_tensor *pos = eqnn_from_double(c, n, 3, f->x);
+    const eqnn_graph *g =
+        eqnn_radius_graph(pos, network.reach, &(eqnn_graph_opts){ .cell = f->cell });
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
+    eqnn_recording(c, 1);
+    eqnn_tensor *E = eqnn_sum(atom_energies(pos, eqnn_graph_vectors(g, r), s));
+    eqnn_recording(c, 0);
+    eqnn_tensor *slope = eqnn_grad(E, r), *W;
+    W = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(slope, NULL), 1, 0);
+    const eqnn_real *by = eqnn_data(slope), *virial = eqnn_data(W);
+    memset(f->force, 0, 3 * (size_t)n * sizeof *f->force);
+    for (int e = 0; by && e < g->edges; e++)
+        for (int k = 0; k < 3; k++) {
+            f->force[3 * g->source[e] + k] -= (double)by[3 * e + k];
+            f->force[3 * g->target[e] + k] += (double)by[3 * e + k];
+        }
+    for (int k = 0; virial && k < 9; k++) f->virial[k] = -(double)virial[k];
+    f->energy = n * s->mean + eqnn_value(E);
+    eqnn_reset(c);
+}
+
 /* The boxes that are listed, one after the other: edges, places, and what is to be learned. */
 static eqnn_tensor *predict_items(const study *s, const int *items, int n, int learning,
                                   eqnn_tensor **force, eqnn_tensor **E_want, eqnn_tensor **F_want)
@@ -734,16 +767,17 @@ static void run_all(study *s)
                "forces %.3g meV/A, where they are %.0f meV/A on average.\n",
                (long long)eqnn_parameter_size(s->c), s->count[TRAIN], ATOMS,
                1e3 * s->error_energy, 1e3 * s->error_force, 1e3 * s->size);
-        simulate_both(s, o, log);
+        if (*s->serve) ipi_serve(s->c, s->serve, answer, s);
+        else simulate_both(s, o, log);
     }
     eqnn_csv_close(log);
     if (eqnn_interrupted() && !eqnn_error(s->c))
         printf("Interrupted%s.\n", *s->out ? "; the same command with --resume continues" : "");
-    if (eqnn_error(s->c) || eqnn_interrupted()) return;
+    if (eqnn_error(s->c) || eqnn_interrupted() || *s->serve) return;
     print_outcomes(s, o);
     if (!*s->out) return;
     draw(s);
-    printf("\nThe model (silicon.best.safetensors), and of the motion a table, a picture and the "
+    printf("\nThe model (silicon.best.safetensors), and of the motion a table, a picture and the\n"
            "last forces, are in %s.\n", s->out);
 }
 
@@ -768,6 +802,7 @@ static const eqnn_option options[] = {
     { "md", "1000", "its steps" },
     { "dt", "1", "of a step, fs" },
     { "skin", ".6", "how much farther lists reach than forces, angstrom" },
+    { "serve", "", "forces for ASE, i-PI, .. that listen at HOST:PORT or unix:NAME" },
     { "out", "build/silicon", "folder for the model, a table and a picture; empty: none" },
     { NULL, NULL, NULL }
 };
@@ -778,6 +813,7 @@ static const char repeated[] = "n-train,n-valid,n-test,hidden,num-layers,lr,bs,d
 static void understand(study *s, eqnn_args *a)
 {
     s->hidden = eqnn_args_text(a, "hidden");
+    s->serve = eqnn_args_text(a, "serve");
     s->out = eqnn_args_text(a, "out");
     s->run = eqnn_args_run(a, repeated);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 1, 100000);
