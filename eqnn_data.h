@@ -503,9 +503,15 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high);
 EQNN_API double eqnn_args_number(eqnn_args *a, const char *name); /* ".5", "1/2" */
 EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, double high);
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
+/* The place of the value in a list of words, "tape,checkpoint,adjoint"; of none of them 0 and an
+   error. */
+EQNN_API int eqnn_args_choice(eqnn_args *a, const char *name, const char *words);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
+/* What else is wrong with the options, by printf: kept in a->error unless something was wrong
+   before. Returns -1. */
+EQNN_API int eqnn_args_fail(eqnn_args *a, const char *format, ...) EQNN__PRINTF(2, 3);
 /* "--lr 0.1 --n-train 100", the values of a list of names, "lr,n-train", but empty ones: what a
    resumed run must have again (eqnn_run_opts). Kept in a. */
 EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names);
@@ -556,6 +562,8 @@ EQNN_API eqnn_csv *eqnn_csv_open(eqnn_ctx *c, const char *path, const char *head
 EQNN_API void eqnn_csv_text(eqnn_csv *f, const char *text);   /* NULL: an empty cell      */
 EQNN_API void eqnn_csv_number(eqnn_csv *f, double value); /* not finite: an empty cell */
 EQNN_API void eqnn_csv_end(eqnn_csv *f);                  /* of the row                */
+/* A row of a text and n numbers. */
+EQNN_API void eqnn_csv_row(eqnn_csv *f, const char *text, int n, const double *numbers);
 EQNN_API void eqnn_csv_close(eqnn_csv *f);
 
 /* Makes a folder and those above it; 1 when it is there. */
@@ -1380,6 +1388,18 @@ EQNN_API eqnn_npz *eqnn_npz_open(eqnn_ctx *c, const char *path)
     return z;
 }
 
+/* The file at path: an archive of arrays into *z, or anything else as bytes into b, which are the
+   caller's to free. 0: an error. */
+static int eqnn__npz_or_bytes(eqnn_ctx *c, const char *op, const char *path, eqnn_npz **z,
+                              eqnn__blob *b)
+{
+    if (!path) eqnn_fail(c, "%s: no path", op);
+    if (!path || !eqnn__blob_read(c, path, b)) return 0;
+    if (b->size <= 4 || memcmp(b->p, "PK", 2) != 0) return 1;
+    *z = eqnn__npz_read(c, path, b->p, b->size);
+    return *z != NULL;
+}
+
 EQNN_API int eqnn_npz_count(const eqnn_npz *z)
 {
     return z ? z->count : 0;
@@ -1733,17 +1753,17 @@ EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
     return eqnn__npy_number(x->data + i * (size_t)x->bytes, &h);
 }
 
-/* ---- QM9 ---- */
+/* ---- text: lines of words, of QM9 and of extended xyz ---- */
 
-typedef struct eqnn__qm9_text {
+typedef struct eqnn__text {
     const unsigned char *p, *end;
     int line;
     const char *wrong; /* the first thing, or NULL ...          */
     char more[64];     /* ... and the word it is about, or less */
-} eqnn__qm9_text;
+} eqnn__text;
 
 /* What is wrong, and the first 40 characters of the word it is about. */
-static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *word)
+static void eqnn__text_wrong(eqnn__text *t, const char *wrong, const char *word)
 {
     char shown[44];
     size_t n = 0;
@@ -1755,7 +1775,7 @@ static void eqnn__qm9_wrong(eqnn__qm9_text *t, const char *wrong, const char *wo
 }
 
 /* The next word of the line, cut to 63 characters; 0 when the line ends. */
-static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
+static int eqnn__text_word(eqnn__text *t, char word[64])
 {
     int n = 0;
     while (t->p < t->end && (*t->p == ' ' || *t->p == '\t' || *t->p == '\r')) t->p++;
@@ -1767,7 +1787,7 @@ static int eqnn__qm9_word(eqnn__qm9_text *t, char word[64])
 }
 
 /* To the beginning of the next line; 0 when the text has ended. */
-static int eqnn__qm9_line(eqnn__qm9_text *t)
+static int eqnn__text_line(eqnn__text *t)
 {
     while (t->p < t->end && *t->p != '\n') t->p++;
     if (t->p >= t->end) return 0;
@@ -1776,79 +1796,81 @@ static int eqnn__qm9_line(eqnn__qm9_text *t)
     return 1;
 }
 
-static double eqnn__qm9_number(eqnn__qm9_text *t)
+static double eqnn__text_number(eqnn__text *t)
 {
     char word[64];
     const char *end;
-    if (!eqnn__qm9_word(t, word)) t->wrong = "a line ends before its numbers do";
+    if (!eqnn__text_word(t, word)) t->wrong = "a line ends before its numbers do";
     double v = eqnn__decimal(word, &end);
     if (end == word || *end)
-        eqnn__qm9_wrong(t, "a word stands where a number is needed", word);
-    if (!isfinite(v)) eqnn__qm9_wrong(t, "a number is too large", word);
+        eqnn__text_wrong(t, "a word stands where a number is needed", word);
+    if (!isfinite(v)) eqnn__text_wrong(t, "a number is too large", word);
     return v;
 }
 
-static int eqnn__qm9_whole(eqnn__qm9_text *t, int most)
+static int eqnn__text_whole(eqnn__text *t, int most)
 {
     char text[32];
-    double v = eqnn__qm9_number(t);
+    double v = eqnn__text_number(t);
     if (v >= 1 && v <= most && v == floor(v)) return (int)v;
     snprintf(text, sizeof text, "%.9g", v);
-    eqnn__qm9_wrong(t, "a count or number is not whole, or out of range", text);
+    eqnn__text_wrong(t, "a count or number is not whole, or out of range", text);
     return 0;
 }
 
-static int eqnn__qm9_element(eqnn__qm9_text *t)
+/* ---- QM9 ---- */
+
+static int eqnn__qm9_element(eqnn__text *t)
 {
     static const char *const names[5] = { "H", "C", "N", "O", "F" };
     static const int charges[5] = { 1, 6, 7, 8, 9 };
     char word[64];
-    eqnn__qm9_word(t, word);
+    eqnn__text_word(t, word);
     for (int i = 0; i < 5; i++)
         if (!strcmp(word, names[i])) return charges[i];
-    eqnn__qm9_wrong(t, "an atom is not H, C, N, O or F", word);
+    eqnn__text_wrong(t, "an atom is not H, C, N, O or F", word);
     return 0;
 }
 
 /* One molecule: its number of atoms; "gdb", its number and 15 numbers; for each atom element, x, y,
    z and a charge that is not read; frequencies; SMILES; InChI. With m->first the numbers are
    written, without they are counted only. */
-static void eqnn__qm9_molecule(eqnn__qm9_text *t, eqnn_molecules *m)
+static void eqnn__qm9_molecule(eqnn__text *t, eqnn_molecules *m)
 {
     char word[64];
-    int n = eqnn__qm9_whole(t, 10000), k = m->count;
-    if (!t->wrong && (!eqnn__qm9_line(t) || t->end - t->p < 8 * n)) t->wrong = "it is cut off";
+    int n = eqnn__text_whole(t, 10000), k = m->count;
+    if (!t->wrong && (!eqnn__text_line(t) || t->end - t->p < 8 * n)) t->wrong = "it is cut off";
     if (t->wrong) return;
-    eqnn__qm9_word(t, word);
+    eqnn__text_word(t, word);
     if (strcmp(word, "gdb")) {
         t->wrong = "the second line of a molecule does not begin with gdb";
         return;
     }
-    int number = eqnn__qm9_whole(t, 100000000);
+    int number = eqnn__text_whole(t, 100000000);
     if (m->first) m->first[k] = m->atoms, m->number[k] = number;
     for (int i = 0; i < EQNN_QM9_TARGETS && !t->wrong; i++) {
-        double v = eqnn__qm9_number(t);
+        double v = eqnn__text_number(t);
         if (m->first) m->target[(size_t)k * EQNN_QM9_TARGETS + (size_t)i] = v;
     }
     for (int i = 0; i < n && !t->wrong; i++) {
-        if (!eqnn__qm9_line(t)) t->wrong = "it is cut off";
+        if (!eqnn__text_line(t)) t->wrong = "it is cut off";
         int charge = t->wrong ? 0 : eqnn__qm9_element(t), at = m->atoms + i;
         if (m->first) m->charge[at] = charge;
         for (int a = 0; a < 3 && !t->wrong; a++) {
-            double v = eqnn__qm9_number(t);
+            double v = eqnn__text_number(t);
             if (m->first) m->pos[3 * (size_t)at + (size_t)a] = v;
         }
     }
     for (int i = 0; i < 3 && !t->wrong; i++)
-        if (!eqnn__qm9_line(t) || t->p >= t->end) t->wrong = "its last three lines are missing";
+        if (!eqnn__text_line(t) || t->p >= t->end) t->wrong = "its last three lines are missing";
     if (t->wrong) return;
-    eqnn__qm9_line(t);
+    eqnn__text_line(t);
     m->atoms += n;
     m->count++;
 }
 
 /* All molecules of a text. */
-static void eqnn__qm9_walk(eqnn__qm9_text *t, eqnn_molecules *m)
+static void eqnn__qm9_walk(eqnn__text *t, eqnn_molecules *m)
 {
     while (!t->wrong) {
         while (t->p < t->end && isspace(*t->p)) t->line += *t->p++ == '\n';
@@ -1874,7 +1896,7 @@ static int eqnn__tar_is(const unsigned char *p, size_t size)
 
 /* Text, or the files of an archive: blocks of 512 bytes, a header (name, size at 124, type at 156)
    and the bytes of the file, filled up. Folders and notes are passed over. */
-static void eqnn__qm9_all(eqnn__qm9_text *t, const unsigned char *p, size_t size, eqnn_molecules *m)
+static void eqnn__qm9_all(eqnn__text *t, const unsigned char *p, size_t size, eqnn_molecules *m)
 {
     memset(t, 0, sizeof *t);
     t->p = p;
@@ -1955,7 +1977,7 @@ static eqnn_molecules *eqnn__molecules_make(eqnn_ctx *c, int count, int atoms)
 /* Counted first, then written. */
 EQNN_API eqnn_molecules *eqnn_qm9_parse(eqnn_ctx *c, const void *bytes, size_t size)
 {
-    eqnn__qm9_text t;
+    eqnn__text t;
     eqnn_molecules counted, *m = NULL;
     memset(&counted, 0, sizeof counted);
     if (!bytes || size < 1) {
@@ -2021,18 +2043,11 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_molecules *eqnn_qm9_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_molecules *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "qm9_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__qm9_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn_qm9_parse(c, b.p, b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "qm9_open", path, &z, &b))
+        m = z ? eqnn__qm9_from(c, z) : eqnn_qm9_parse(c, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2204,7 +2219,7 @@ static int eqnn__xyz_same(const char *a, const char *b)
 
 /* The next pair key=value of the line: the key, cut to 63 characters, and a text that holds the
    value (empty where there is none). 0 when the line ends. */
-static int eqnn__xyz_pair(eqnn__qm9_text *t, char key[64], eqnn__qm9_text *value)
+static int eqnn__xyz_pair(eqnn__text *t, char key[64], eqnn__text *value)
 {
     int n = 0, depth = 0;
     while (t->p < t->end && strchr(" \t\r", *t->p) && *t->p) t->p++;
@@ -2245,7 +2260,7 @@ static int *eqnn__xyz_column(eqnn__xyz_head *h, const char *name, int *vector)
 }
 
 /* "species:S:1:pos:R:3:forces:R:3" */
-static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_head *h)
+static void eqnn__xyz_properties(eqnn__text *t, eqnn__text v, eqnn__xyz_head *h)
 {
     char part[3][64];
     int vector = 0;
@@ -2263,11 +2278,11 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
         long count = strtol(part[2], NULL, 10);
         int *column = eqnn__xyz_column(h, part[0], &vector);
         if (column && *column >= 0)
-            eqnn__qm9_wrong(t, "Properties has two columns of the same meaning", part[0]);
+            eqnn__text_wrong(t, "Properties has two columns of the same meaning", part[0]);
         if (column) *column = h->words;
         if (count < 1 || count > 1000 || h->words > 100000 || (vector && count != 3))
-            eqnn__qm9_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
-                               "not R:3", part[0]);
+            eqnn__text_wrong(t, "Properties is not name:type:count:..., or positions or forces are "
+                                "not R:3", part[0]);
         else h->words += (int)count;
     }
     if (!t->wrong && (h->pos < 0 || (h->species < 0 && h->charge < 0)))
@@ -2276,7 +2291,7 @@ static void eqnn__xyz_properties(eqnn__qm9_text *t, eqnn__qm9_text v, eqnn__xyz_
 
 /* Directions along which nothing is repeated have zeros in the cell: pbc="T T F". Anything else
    than three words that say yes or no would make another crystal of it. */
-static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[9])
+static void eqnn__xyz_periodic(eqnn__text *t, eqnn__text v, double cell[9])
 {
     static const char *const words[6] = { "f", "false", "0", "t", "true", "1" };
     char word[64];
@@ -2288,17 +2303,17 @@ static void eqnn__xyz_periodic(eqnn__qm9_text *t, eqnn__qm9_text v, double cell[
         word[n] = 0;
         while (k < 6 && !eqnn__xyz_same(word, words[k])) k++;
         if ((i < 3) != (n > 0) || (n > 0 && k == 6)) {
-            eqnn__qm9_wrong(t, "pbc is not three of T and F", word);
+            eqnn__text_wrong(t, "pbc is not three of T and F", word);
             return;
         }
         if (i < 3 && k < 3) memset(cell + 3 * i, 0, 3 * sizeof *cell);
     }
 }
 
-static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
+static void eqnn__xyz_second_line(eqnn__text *t, eqnn__xyz_head *h)
 {
     char key[64], word[64];
-    eqnn__qm9_text v, pbc;
+    eqnn__text v, pbc;
     memset(h, 0, sizeof *h);
     memset(&pbc, 0, sizeof pbc);
     h->energy = (double)NAN;
@@ -2308,9 +2323,9 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
         if (eqnn__xyz_same(key, "properties")) eqnn__xyz_properties(t, v, h);
         if (eqnn__xyz_same(key, "pbc")) pbc = v;
         if (eqnn__xyz_same(key, "energy") || eqnn__xyz_same(key, "ref_energy"))
-            h->energy = eqnn__qm9_number(&v);
-        for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__qm9_number(&v);
-        if (lattice && !v.wrong && eqnn__qm9_word(&v, word)) v.wrong = "there are ten";
+            h->energy = eqnn__text_number(&v);
+        for (int i = 0; i < 9 && lattice && !v.wrong; i++) h->cell[i] = eqnn__text_number(&v);
+        if (lattice && !v.wrong && eqnn__text_word(&v, word)) v.wrong = "there are ten";
         if (!v.wrong || t->wrong) continue;
         t->wrong = lattice ? "Lattice is not nine numbers" : v.wrong;
         memcpy(t->more, v.more, sizeof t->more);
@@ -2319,7 +2334,7 @@ static void eqnn__xyz_second_line(eqnn__qm9_text *t, eqnn__xyz_head *h)
 }
 
 /* The line of atom at of all. */
-static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_frames *m, int at)
+static void eqnn__xyz_atom(eqnn__text *t, const eqnn__xyz_head *h, eqnn_frames *m, int at)
 {
     char word[64];
     int charge = 0;
@@ -2327,27 +2342,27 @@ static void eqnn__xyz_atom(eqnn__qm9_text *t, const eqnn__xyz_head *h, eqnn_fram
         if (w == h->pos || w == h->force) {
             double *to = !m->first ? NULL : (w == h->pos ? m->pos : m->force) + 3 * (size_t)at;
             for (int a = 0; a < 3 && !t->wrong; a++) {
-                double v = eqnn__qm9_number(t);
+                double v = eqnn__text_number(t);
                 if (to) to[a] = v;
             }
             w += 2;
         } else if (w == h->charge) {
-            charge = eqnn__qm9_whole(t, 118);
-        } else if (!eqnn__qm9_word(t, word)) {
+            charge = eqnn__text_whole(t, 118);
+        } else if (!eqnn__text_word(t, word)) {
             if (!t->wrong) t->wrong = "a line ends before its columns do";
         } else if (w == h->species && (charge = eqnn_element(word)) == 0 && h->charge < 0) {
-            eqnn__qm9_wrong(t, "an atom is no element", word);
+            eqnn__text_wrong(t, "an atom is no element", word);
         }
     }
-    if (h->given && !t->wrong && eqnn__qm9_word(t, word))
-        eqnn__qm9_wrong(t, "a line has more columns than Properties names", word);
+    if (h->given && !t->wrong && eqnn__text_word(t, word))
+        eqnn__text_wrong(t, "a line has more columns than Properties names", word);
     if (m->first) m->charge[at] = charge;
 }
 
 /* To the line of atom i of n; says so where the text ends before it. */
-static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
+static void eqnn__xyz_next(eqnn__text *t, int i, int n)
 {
-    int line = t->line, more = eqnn__qm9_line(t);
+    int line = t->line, more = eqnn__text_line(t);
     const unsigned char *p = t->p;
     while (more && p < t->end && isspace(*p)) p++;
     if (more && p < t->end) return;
@@ -2357,11 +2372,11 @@ static void eqnn__xyz_next(eqnn__qm9_text *t, int i, int n)
 }
 
 /* One frame. With m->first it is written, without it is counted only. */
-static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
+static void eqnn__xyz_frame(eqnn__text *t, eqnn_frames *m)
 {
     eqnn__xyz_head h;
-    int n = eqnn__qm9_whole(t, 100000000), k = m->count;
-    if (!t->wrong && !eqnn__qm9_line(t)) t->wrong = "the text ends before a frame's second line";
+    int n = eqnn__text_whole(t, 100000000), k = m->count;
+    if (!t->wrong && !eqnn__text_line(t)) t->wrong = "the text ends before a frame's second line";
     if (t->wrong) return;
     eqnn__xyz_second_line(t, &h);
     for (int i = 0; i < n && !t->wrong; i++) {
@@ -2374,12 +2389,12 @@ static void eqnn__xyz_frame(eqnn__qm9_text *t, eqnn_frames *m)
         m->energy[k] = h.energy;
         memcpy(m->cell + 9 * (size_t)k, h.cell, sizeof h.cell);
     }
-    eqnn__qm9_line(t);
+    eqnn__text_line(t);
     m->atoms += n;
     m->count++;
 }
 
-static void eqnn__xyz_walk(eqnn__qm9_text *t, const void *bytes, size_t size, eqnn_frames *m)
+static void eqnn__xyz_walk(eqnn__text *t, const void *bytes, size_t size, eqnn_frames *m)
 {
     memset(t, 0, sizeof *t);
     t->p = (const unsigned char *)bytes;
@@ -2395,7 +2410,7 @@ static void eqnn__xyz_walk(eqnn__qm9_text *t, const void *bytes, size_t size, eq
 /* Counted first, then written. */
 static eqnn_frames *eqnn__xyz_read(eqnn_ctx *c, const char *path, const void *bytes, size_t size)
 {
-    eqnn__qm9_text t;
+    eqnn__text t;
     eqnn_frames counted, *m;
     memset(&counted, 0, sizeof counted);
     const char *kind = eqnn__file_kind(bytes, size);
@@ -2494,18 +2509,11 @@ static eqnn_frames *eqnn__frames_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_frames *eqnn_frames_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_frames *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "frames_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__frames_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn__xyz_read(c, path, b.p, b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "frames_open", path, &z, &b))
+        m = z ? eqnn__frames_from(c, z) : eqnn__xyz_read(c, path, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2819,18 +2827,11 @@ static eqnn_proteins *eqnn__protein_from(eqnn_ctx *c, const eqnn_npz *z)
 EQNN_API eqnn_proteins *eqnn_protein_open(eqnn_ctx *c, const char *path)
 {
     eqnn__blob b = { NULL, 0, 0, 0 };
+    eqnn_npz *z = NULL;
     eqnn_proteins *m = NULL;
-    if (!path) {
-        eqnn_fail(c, "protein_open: no path");
-    } else if (eqnn__blob_read(c, path, &b)) {
-        if (b.size > 4 && memcmp(b.p, "PK", 2) == 0) {
-            eqnn_npz *z = eqnn__npz_read(c, path, b.p, b.size);
-            m = z ? eqnn__protein_from(c, z) : NULL;
-            eqnn_npz_close(z);
-        } else {
-            m = eqnn_pdb_parse(c, b.p ? (const void *)b.p : "", b.size);
-        }
-    }
+    if (eqnn__npz_or_bytes(c, "protein_open", path, &z, &b))
+        m = z ? eqnn__protein_from(c, z) : eqnn_pdb_parse(c, b.p, b.size);
+    eqnn_npz_close(z);
     free(b.p);
     return m;
 }
@@ -2872,26 +2873,36 @@ EQNN_API eqnn_proteins *eqnn_proteins_join(eqnn_ctx *c, const eqnn_proteins *a,
                     the data does not change with what the program did before.
    ---------------------------------------------------------------------------------------------- */
 
+/* What a random number is for: two of different streams have nothing to do with each other. From
+   EPOCH on every epoch of batches has its own; what needs one for each example adds its number in
+   higher bits. */
+enum {
+    EQNN__STREAM_BEADS = 1, EQNN__STREAM_VELOCITIES, EQNN__STREAM_SPLIT, EQNN__STREAM_INERTIA,
+    EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE, EQNN__STREAM_SPRINGS,
+    EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK, EQNN__STREAM_COUPLED, EQNN__STREAM_PLANETS,
+    EQNN__STREAM_CONSTELLATION, EQNN__STREAM_IMAGE, EQNN__STREAM_AUGMENT, EQNN__STREAM_EPOCH
+};
+
 /* 64 random bits: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), twice. */
 static uint64_t eqnn__data_bits(uint64_t seed, uint64_t stream, uint64_t index)
 {
     uint64_t z = seed * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u + 0x632be59bd9b4e019u;
-    for (int round = 0; round < 2; round++) {
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        z ^= z >> 31;
-        if (round == 0) z += index * 0x9e3779b97f4a7c15u;
-    }
-    return z;
+    return eqnn__mix64(eqnn__mix64(z) + index * 0x9e3779b97f4a7c15u);
 }
 
-/* N(0,1) from two uniform numbers (Box, Muller 1958). */
+/* Uniform in [0,1): 53 bits. */
+static double eqnn__data_uniform(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    return (double)(eqnn__data_bits(seed, stream, index) >> 11) / 9007199254740992.0; /* 2^53 */
+}
+
+/* N(0,1) from two uniform numbers, draws 2 index and 2 index + 1 of the stream (Box, Muller 1958);
+   half a unit keeps the logarithm finite. */
 static double eqnn__data_normal(uint64_t seed, uint64_t stream, uint64_t index)
 {
-    const double unit = 1 / 9007199254740992.0; /* 2^-53 */
-    double u = ((double)(eqnn__data_bits(seed, stream, 2 * index) >> 11) + 0.5) * unit;
-    double v = (double)(eqnn__data_bits(seed, stream, 2 * index + 1) >> 11) * unit;
-    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+    double u = eqnn__data_uniform(seed, stream, 2 * index) + 0.5 / 9007199254740992.0;
+    double v = eqnn__data_uniform(seed, stream, 2 * index + 1);
+    return sqrt(-2 * log(u)) * cos(2 * EQNN__PI * v);
 }
 
 static double eqnn__data_or(double value, double otherwise)
@@ -2913,16 +2924,23 @@ static eqnn_chain_opts eqnn__chain_defaults(const eqnn_chain_opts *opts, const e
     o.k = eqnn__data_or(o.k, 3.598e-3);
     o.r0 = eqnn__data_or(o.r0, 1.0 / 3);
     o.ka = eqnn__data_or(o.ka, 1.438e-4);
-    o.theta0 = eqnn__data_or(o.theta0, 2.0943951023931953);
+    o.theta0 = eqnn__data_or(o.theta0, 2 * EQNN__PI / 3);
     o.epsilon = o.epsilon < 0 ? 0 : eqnn__data_or(o.epsilon, 1.41e-5);
     o.sigma = eqnn__data_or(o.sigma, 1.0 / 6);
     if (!o.seed && c) o.seed = eqnn_seed(c);
     return o;
 }
 
-static double eqnn__chain_dot(const double *a, const double *b)
+static double eqnn__dot3(const double *a, const double *b)
 {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+static void eqnn__cross3(const double *a, const double *b, double *out)
+{
+    out[0] = a[1] * b[2] - a[2] * b[1];
+    out[1] = a[2] * b[0] - a[0] * b[2];
+    out[2] = a[0] * b[1] - a[1] * b[0];
 }
 
 /* Adds s d to the force on i and takes it from j. */
@@ -2940,7 +2958,7 @@ static double eqnn__chain_bond(const eqnn_chain_opts *o, const double *x, int i,
 {
     double r[3];
     for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
-    double d = sqrt(eqnn__chain_dot(r, r)), stretch = d - o->r0;
+    double d = sqrt(eqnn__dot3(r, r)), stretch = d - o->r0;
     if (force && d > 0) eqnn__chain_push(force, i, j, r, -o->k * stretch / d);
     return 0.5 * o->k * stretch * stretch;
 }
@@ -2957,12 +2975,9 @@ static double eqnn__chain_angle(const eqnn_chain_opts *o, const double *x, int j
         u[m] = x[3 * (j - 1) + m] - x[3 * j + m];
         v[m] = x[3 * (j + 1) + m] - x[3 * j + m];
     }
-    for (int m = 0; m < 3; m++) {
-        int a = (m + 1) % 3, b = (m + 2) % 3;
-        cross[m] = u[a] * v[b] - u[b] * v[a];
-    }
-    double uu = eqnn__chain_dot(u, u), vv = eqnn__chain_dot(v, v), uv = eqnn__chain_dot(u, v);
-    double length = sqrt(uu * vv), area = sqrt(eqnn__chain_dot(cross, cross));
+    eqnn__cross3(u, v, cross);
+    double uu = eqnn__dot3(u, u), vv = eqnn__dot3(v, v), uv = eqnn__dot3(u, v);
+    double length = sqrt(uu * vv), area = sqrt(eqnn__dot3(cross, cross));
     double bend = atan2(area, uv) - o->theta0;
     double sine = length > 0 && area / length > 1e-8 ? area / length : 1e-8;
     double s = length > 0 ? -o->ka * bend / (length * sine) : 0;
@@ -2981,7 +2996,7 @@ static double eqnn__chain_pair(const eqnn_chain_opts *o, const double *x, int i,
 {
     double r[3];
     for (int m = 0; m < 3; m++) r[m] = x[3 * i + m] - x[3 * j + m];
-    double dd = eqnn__chain_dot(r, r);
+    double dd = eqnn__dot3(r, r);
     if (!(dd > 0)) return 0;
     double s = o->sigma * o->sigma / dd, q = s * s * s;
     if (force) eqnn__chain_push(force, i, j, r, 24 * o->epsilon * (2 * q * q - q) / dd);
@@ -3057,8 +3072,8 @@ static void eqnn__chain_begin(const eqnn_chain_opts *o, double *pos, double *vel
         pos[3 * i + 2] = vel[3 * i + 2] = 0;
         for (int m = 0; m < (o->spatial ? 3 : 2); m++) {
             uint64_t index = (uint64_t)(3 * i + m);
-            pos[3 * i + m] += 0.01 * eqnn__data_normal(o->seed, 1, index);
-            vel[3 * i + m] = speed * eqnn__data_normal(o->seed, 2, index);
+            pos[3 * i + m] += 0.01 * eqnn__data_normal(o->seed, EQNN__STREAM_BEADS, index);
+            vel[3 * i + m] = speed * eqnn__data_normal(o->seed, EQNN__STREAM_VELOCITIES, index);
         }
     }
     eqnn__chain_centre(pos, o->beads);
@@ -3121,12 +3136,6 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
 
 /* ---- functions to be found ---- */
 
-enum { /* the chain's streams are 1 and 2, those of splits and batches 3 and 16 onwards */
-    EQNN__STREAM_INERTIA = 4, EQNN__STREAM_O5, EQNN__STREAM_PARTICLE, EQNN__STREAM_SCRAMBLE,
-    EQNN__STREAM_SPRINGS, EQNN__STREAM_OSCILLATOR, EQNN__STREAM_CHUNK, EQNN__STREAM_COUPLED,
-    EQNN__STREAM_PLANETS, EQNN__STREAM_CONSTELLATION, EQNN__STREAM_IMAGE, EQNN__STREAM_AUGMENT
-};
-
 static void eqnn__task_inertia(const double *x, double *y)
 {
     for (int a = 0; a < 9; a++) y[a] = 0;
@@ -3135,7 +3144,7 @@ static void eqnn__task_inertia(const double *x, double *y)
         const double *r = x + 5 + 3 * i;
         for (int a = 0; a < 3; a++)
             for (int b = 0; b < 3; b++)
-                y[3 * a + b] += m * ((a == b ? eqnn__chain_dot(r, r) : 0) - r[a] * r[b]);
+                y[3 * a + b] += m * ((a == b ? eqnn__dot3(r, r) : 0) - r[a] * r[b]);
     }
 }
 
@@ -3271,7 +3280,7 @@ static void eqnn__springs_stretch(const double *z, double stretch[2], double u[2
     for (int k = 0; k < 2; k++) {
         double d[3];
         for (int m = 0; m < 3; m++) d[m] = z[m] - (k ? z[3 + m] : 0);
-        double length = sqrt(eqnn__chain_dot(d, d));
+        double length = sqrt(eqnn__dot3(d, d));
         stretch[k] = length - 1;
         for (int m = 0; m < 3; m++) u[k][m] = length > 0 ? d[m] / length : 0;
     }
@@ -3349,11 +3358,6 @@ EQNN_API const eqnn_system *eqnn_system_find(eqnn_ctx *c, const char *name)
 }
 
 /* ---- particles ---- */
-
-static double eqnn__data_uniform(uint64_t seed, uint64_t stream, uint64_t index)
-{
-    return (double)(eqnn__data_bits(seed, stream, index) >> 11) / 9007199254740992.0; /* 2^53 */
-}
 
 /* q_i - q_j into d; the square of its length. */
 static double eqnn__pair_difference(const eqnn_system *s, const double *z, int i, int j, double *d)
@@ -3455,7 +3459,7 @@ static void eqnn__coupled_start(const eqnn_system *s, uint64_t seed, uint64_t i,
    v = cos a e + sin a (x cross e), e orthogonal to x and to the first axis. */
 static void eqnn__planet_directions(int axes, const double *u, double *x, double *v)
 {
-    const double turn = 6.283185307179586;
+    const double turn = 2 * EQNN__PI;
     double c = cos(turn * u[0]), s = sin(turn * u[0]);
     if (axes == 2) {
         double side = u[2] < 0.5 ? 1 : -1;
@@ -3463,14 +3467,12 @@ static void eqnn__planet_directions(int axes, const double *u, double *x, double
         v[0] = -side * s, v[1] = side * c;
         return;
     }
-    double height = 2 * u[1] - 1, radius = sqrt(1 - height * height), e[3] = { 0, 0, 1 };
+    double height = 2 * u[1] - 1, radius = sqrt(1 - height * height), e[3] = { 0, 0, 1 }, f[3];
     x[0] = radius * c, x[1] = radius * s, x[2] = height;
     double across = sqrt(x[1] * x[1] + x[2] * x[2]);
     if (across > 0) e[1] = -x[2] / across, e[2] = x[1] / across;
-    for (int m = 0; m < 3; m++) {
-        int a = (m + 1) % 3, b = (m + 2) % 3;
-        v[m] = cos(turn * u[2]) * e[m] + sin(turn * u[2]) * (x[a] * e[b] - x[b] * e[a]);
-    }
+    eqnn__cross3(x, e, f);
+    for (int m = 0; m < 3; m++) v[m] = cos(turn * u[2]) * e[m] + sin(turn * u[2]) * f[m];
 }
 
 /* Planet k of n - 1: mass and distance r by the system's rule, speed that of a circle about the
@@ -3747,7 +3749,7 @@ static const int eqnn__pattern_corners[4] = { 4, 3, 5, 5 };
 static void eqnn__pattern_corner(int kind, int k, double corner[2])
 {
     static const double L[5][2] = { { 1, 1 }, { 2, 1 }, { 3, 1 }, { 3, 2 }, { 3, 3 } };
-    double angle = 6.283185307179586 * k / eqnn__pattern_corners[kind];
+    double angle = 2 * EQNN__PI * k / eqnn__pattern_corners[kind];
     corner[0] = kind == 3 ? L[k][0] : cos(angle) + 2;
     corner[1] = kind == 3 ? L[k][1] : sin(angle) + 2;
 }
@@ -3759,7 +3761,7 @@ static void eqnn__constellation_corners(const eqnn_constellation_opts *o,
                                         int *present)
 {
     for (int p = 0, at = 0; p < 4 * o->copies; p++) {
-        double t = (d->angle[p] - 0.5) * 6.283185307179586 * o->rotation;
+        double t = (d->angle[p] - 0.5) * 2 * EQNN__PI * o->rotation;
         double s = 1 + d->scale[p] * o->upscale, w = o->published ? (p % 4 == 3 ? 1 : 3) / s : 1;
         for (int k = 0; k < eqnn__pattern_corners[p % 4]; k++, at++) {
             double x[2];
@@ -3783,15 +3785,14 @@ static void eqnn__constellation_scale(const eqnn_constellation_opts *o, int poin
         pos[i] = o->published ? (pos[i] - low) / (high - low + 1e-8) * 2 - 1 : pos[i] / 24 - 0.5;
 }
 
-EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
-                                const eqnn_constellation_draws *draws, double *pos, int *present,
-                                int *counts)
+/* o is complete. */
+static int eqnn__constellation(eqnn_ctx *c, const eqnn_constellation_opts *o,
+                               const eqnn_constellation_draws *draws, double *pos, int *present,
+                               int *counts)
 {
-    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
     double old[2 * EQNN_CONSTELLATION_POINTS];
-    int there[EQNN_CONSTELLATION_POINTS], points = 17 * o.copies;
-    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
-    eqnn__constellation_corners(&o, draws, old, there);
+    int there[EQNN_CONSTELLATION_POINTS], points = 17 * o->copies;
+    eqnn__constellation_corners(o, draws, old, there);
     for (int i = 0; i < points; i++) {
         int from = draws->order[i];
         if (from < 0 || from >= points) {
@@ -3801,7 +3802,7 @@ EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts
         for (int a = 0; a < 2; a++) pos[2 * i + a] = old[2 * from + a] + draws->noise[i][a];
         present[i] = there[from];
     }
-    eqnn__constellation_scale(&o, points, pos);
+    eqnn__constellation_scale(o, points, pos);
     double cosine = cos(draws->turn), sine = sin(draws->turn);
     for (int i = 0; i < points; i++) {
         double x = pos[2 * i], y = pos[2 * i + 1];
@@ -3809,8 +3810,17 @@ EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts
         pos[2 * i + 1] = sine * x + cosine * y + draws->move;
     }
     for (int k = 0; k < 4; k++) counts[k] = 0;
-    for (int p = 0; p < 4 * o.copies; p++) counts[p % 4] += draws->present[p] != 0;
+    for (int p = 0; p < 4 * o->copies; p++) counts[p % 4] += draws->present[p] != 0;
     return 1;
+}
+
+EQNN_API int eqnn_constellation(eqnn_ctx *c, const eqnn_constellation_opts *opts,
+                                const eqnn_constellation_draws *draws, double *pos, int *present,
+                                int *counts)
+{
+    eqnn_constellation_opts o = eqnn__constellation_defaults(opts, c);
+    if (eqnn_error(c) || eqnn__constellation_bad(c, &o)) return 0;
+    return eqnn__constellation(c, &o, draws, pos, present, counts);
 }
 
 /* The draws of one example. */
@@ -3848,7 +3858,7 @@ EQNN_API int eqnn_constellations(eqnn_ctx *c, const eqnn_constellation_opts *opt
     for (int i = 0; i < n; i++) {
         size_t at = (size_t)i * points;
         eqnn__constellation_draw(&o, first + (uint64_t)i, &d);
-        if (!eqnn_constellation(c, &o, &d, pos + 2 * at, present + at, counts + 4 * (size_t)i))
+        if (!eqnn__constellation(c, &o, &d, pos + 2 * at, present + at, counts + 4 * (size_t)i))
             return 0;
     }
     return 1;
@@ -3896,7 +3906,7 @@ static void eqnn__augment_rotation(uint64_t seed, uint64_t first, int axes, doub
 {
     double q[4], length = 0;
     if (axes == 2) {
-        double t = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_AUGMENT, 2 * first);
+        double t = 2 * EQNN__PI * eqnn__data_uniform(seed, EQNN__STREAM_AUGMENT, 2 * first);
         R[0] = R[3] = cos(t);
         R[2] = sin(t);
         R[1] = -R[2];
@@ -3988,7 +3998,7 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
                           (double)pixels);
     for (int i = 0; plain && i < n; i++) {
         uint64_t number = (uint64_t)first + (uint64_t)i;
-        double angle = 6.283185307179586 * eqnn__data_uniform(seed, EQNN__STREAM_IMAGE, number);
+        double angle = 2 * EQNN__PI * eqnn__data_uniform(seed, EQNN__STREAM_IMAGE, number);
         for (size_t k = 0; k < pixels; k++) plain[k] = x->data[number * pixels + k] / 255.0;
         eqnn_image_turn((int)x->shape[1], (int)x->shape[2], plain, angle, 0,
                         out + (size_t)i * pixels);
@@ -3999,18 +4009,11 @@ EQNN_API int eqnn_images_turned(eqnn_ctx *c, const eqnn_idx *x, uint64_t seed, i
 
 /* ---- protein backbones ---- */
 
-static void eqnn__cross3(const double *a, const double *b, double *out)
-{
-    out[0] = a[1] * b[2] - a[2] * b[1];
-    out[1] = a[2] * b[0] - a[0] * b[2];
-    out[2] = a[0] * b[1] - a[1] * b[0];
-}
-
 /* (b - a) / |b - a| */
 static void eqnn__direction(const double *a, const double *b, double *u)
 {
     for (int k = 0; k < 3; k++) u[k] = b[k] - a[k];
-    double r = sqrt(eqnn__chain_dot(u, u));
+    double r = sqrt(eqnn__dot3(u, u));
     for (int k = 0; k < 3 && r > 0; k++) u[k] /= r;
 }
 
@@ -4038,7 +4041,7 @@ EQNN_API double eqnn_torsion(const double *a, const double *b, const double *c, 
     eqnn__cross3(ab, u, n);
     eqnn__cross3(u, cd, m);
     eqnn__cross3(n, m, k);
-    return atan2(eqnn__chain_dot(k, u), eqnn__chain_dot(n, m));
+    return atan2(eqnn__dot3(k, u), eqnn__dot3(n, m));
 }
 
 /* A chain that grows: its residues pos [residues][4][3], and their torsions. */
@@ -4083,7 +4086,7 @@ static void eqnn__grow_draw(eqnn__growing *g, int from, int n, int piece)
    CA-C 1.525, C-N 1.329, C=O 1.231; N-CA-C 111.2, CA-C-N 116.2, C-N-CA 121.7, CA-C=O 120.8. */
 static void eqnn__grow_place(eqnn__growing *g, int from, int n)
 {
-    const double degree = 0.017453292519943295;
+    const double degree = EQNN__PI / 180;
     for (int i = from; i < from + n; i++) {
         double *N = g->pos + 12 * (size_t)i, *A = N + 3, *C = N + 6, *O = N + 9, *last = N - 12;
         double phi = degree * g->torsion[2 * i], psi = degree * g->torsion[2 * i + 1];
@@ -4112,10 +4115,10 @@ static double eqnn__grow_score(const eqnn__growing *g, int from, int n)
     for (int i = from; i < from + n && from > 0; i++) {
         const double *a = g->pos + 12 * (size_t)i + 3;
         for (int k = 0; k < 3; k++) d[k] = a[k] - middle[k];
-        score += eqnn__chain_dot(d, d) / n;
+        score += eqnn__dot3(d, d) / n;
         for (int j = 0; j < i - 2; j++) {
             for (int k = 0; k < 3; k++) d[k] = a[k] - g->pos[12 * j + 3 + k];
-            if (eqnn__chain_dot(d, d) < 16) score += 1000;
+            if (eqnn__dot3(d, d) < 16) score += 1000;
         }
     }
     return score;
@@ -4168,6 +4171,18 @@ static int eqnn__backbone(eqnn_ctx *c, eqnn__growing *g, eqnn_proteins *m, uint6
     return eqnn_augment(c, g->seed, g->stream, 1, 0, 4 * n, 3, g->pos);
 }
 
+static eqnn_backbone_opts eqnn__backbone_defaults(const eqnn_backbone_opts *opts, const eqnn_ctx *c)
+{
+    eqnn_backbone_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.least == 0) o.least = o.most > 0 && o.most < 40 ? o.most : 40;
+    if (o.most == 0) o.most = o.least > 80 ? o.least : 80;
+    o.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
+    if (o.seed == 0) o.seed = eqnn_seed(c);
+    return o;
+}
+
 /* A stream of its own for each chain, whose first number is the length. */
 static void eqnn__backbone_start(eqnn__growing *g, const eqnn_backbone_opts *o, uint64_t number)
 {
@@ -4180,16 +4195,11 @@ static void eqnn__backbone_start(eqnn__growing *g, const eqnn_backbone_opts *o, 
 EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *opts, uint64_t first,
                                        int n)
 {
-    eqnn_backbone_opts o;
+    eqnn_backbone_opts o = eqnn__backbone_defaults(opts, c);
     eqnn__growing g;
     int64_t all = 0;
-    memset(&o, 0, sizeof o);
     memset(&g, 0, sizeof g);
-    if (opts) o = *opts;
-    if (o.least == 0) o.least = o.most > 0 && o.most < 40 ? o.most : 40;
-    if (o.most == 0) o.most = o.least > 80 ? o.least : 80;
-    if (o.seed == 0) o.seed = eqnn_seed(c);
-    g.spread = o.spread < 0 ? 0 : eqnn__data_or(o.spread, 5);
+    g.spread = o.spread;
     if (eqnn_error(c)) return NULL;
     if (n < 0 || o.least < 1 || o.most < o.least || o.most > 100000) {
         eqnn_fail(c, "backbones: %d chains of %d to %d residues", n, o.least, o.most);
@@ -4229,8 +4239,6 @@ EQNN_API void eqnn_permutation(uint64_t seed, uint64_t stream, int n, int *out)
         out[i] = other;
     }
 }
-
-enum { EQNN__STREAM_SPLIT = 3, EQNN__STREAM_EPOCH = 16 }; /* generators use the others below */
 
 /* Is there what a split needs? missing: the array that is NULL, or NULL. */
 static int eqnn__split_given(eqnn_ctx *c, int n, int parts, const char *missing)
@@ -4272,20 +4280,6 @@ EQNN_API int eqnn_split(eqnn_ctx *c, int n, const double *fractions, int parts, 
     return 1;
 }
 
-struct eqnn_batches {
-    int n, size, shuffled, at;
-    uint64_t seed;
-    int *items, *order;  /* as given; in this epoch's order */
-};
-
-EQNN_API void eqnn_batches_free(eqnn_batches *b)
-{
-    if (!b) return;
-    free(b->items);
-    free(b->order);
-    free(b);
-}
-
 EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *counts, int parts,
                                int *items, int *first)
 {
@@ -4314,6 +4308,20 @@ EQNN_API int eqnn_split_counts(eqnn_ctx *c, uint64_t seed, int n, const int *cou
     for (int k = 0; k < parts; k++) first[k + 1] = first[k] + counts[k];
     free(all);
     return 1;
+}
+
+struct eqnn_batches {
+    int n, size, shuffled, at;
+    uint64_t seed;
+    int *items, *order;  /* as given; in this epoch's order */
+};
+
+EQNN_API void eqnn_batches_free(eqnn_batches *b)
+{
+    if (!b) return;
+    free(b->items);
+    free(b->order);
+    free(b);
 }
 
 EQNN_API eqnn_batches *eqnn_batches_make(eqnn_ctx *c, int n, const int *items, int size,
@@ -4526,8 +4534,7 @@ EQNN_API int eqnn_interrupted(void)
 
 /* ---- options ---- */
 
-/* Keeps the first error; returns -1. */
-static EQNN__PRINTF(2, 3) int eqnn__args_fail(eqnn_args *a, const char *format, ...)
+EQNN_API int eqnn_args_fail(eqnn_args *a, const char *format, ...)
 {
     va_list list;
     va_start(list, format);
@@ -4583,7 +4590,7 @@ static void eqnn__args_add(eqnn_args *a, const eqnn_option *list)
     for (; list && list->name; list++) {
         int i = eqnn__args_entry(a, list->name, strlen(list->name));
         if (i < 0 && a->count == EQNN_ARGS_MAX) {
-            eqnn__args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
+            eqnn_args_fail(a, "the program has more than %d options", EQNN_ARGS_MAX);
             return;
         }
         if (i < 0) i = a->count++;
@@ -4600,7 +4607,7 @@ static void eqnn__args_dictionary(eqnn_args *a, const char *text)
     const char *list = text + 1, *entry;
     if (text[0] != '{' || text[n - 1] != '}' || strchr(list, '{') ||
         n * 3 + (size_t)a->used > sizeof a->words) {
-        eqnn__args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
+        eqnn_args_fail(a, "'%.80s' is no dictionary of options {'name': value, ..}", text);
         return;
     }
     for (int k; (k = eqnn_next_word(&list, &entry)) > 0 && !a->error[0];) {
@@ -4619,7 +4626,7 @@ static void eqnn__args_dictionary(eqnn_args *a, const char *text)
 static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
 {
     if (word[0] != '-' || word[1] != '-' || !word[2])
-        return eqnn__args_fail(a, "'%s' is not an option; --help lists them", word);
+        return eqnn_args_fail(a, "'%s' is not an option; --help lists them", word);
     const char *name = word + 2, *equal = strchr(name, '=');
     size_t length = equal ? (size_t)(equal - name) : strlen(name);
     int i = eqnn__args_find(a, name, length);
@@ -4632,16 +4639,16 @@ static int eqnn__args_word(eqnn_args *a, const char *word, const char *next)
         }
         i = -1;
     }
-    if (i < 0) return eqnn__args_fail(a, "unknown option '%s'; --help lists them", word);
+    if (i < 0) return eqnn_args_fail(a, "unknown option '%s'; --help lists them", word);
     if (!a->option[i].value)
-        return eqnn__args_fail(a, "this program does not take '%s'; --help lists what it takes",
-                               word);
+        return eqnn_args_fail(a, "this program does not take '%s'; --help lists what it takes",
+                              word);
     int is_switch = eqnn__args_switch(a, i), takes = !is_switch || eqnn__args_truth(next);
     int words = equal || !takes ? 1 : 2;
     const char *value = equal ? equal + 1 : takes ? next : "on";
-    if (!value) return eqnn__args_fail(a, "option '%s' needs a value", word);
+    if (!value) return eqnn_args_fail(a, "option '%s' needs a value", word);
     if (is_switch && !eqnn__args_truth(value))
-        return eqnn__args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
+        return eqnn_args_fail(a, "option --%s: on or off, not '%s'", a->option[i].name, value);
     if (is_switch) value = eqnn__args_truth(value);
     if (!strcmp(a->option[i].value, "{}")) eqnn__args_dictionary(a, value);
     else a->option[i].value = value;
@@ -4703,7 +4710,7 @@ EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file)
 EQNN_API const char *eqnn_args_text(eqnn_args *a, const char *name)
 {
     int i = eqnn__args_find(a, name, strlen(name));
-    if (i < 0) eqnn__args_fail(a, "the program asks for an option '%s' it does not list", name);
+    if (i < 0) eqnn_args_fail(a, "the program asks for an option '%s' it does not list", name);
     return i < 0 || !a->option[i].value ? "" : a->option[i].value;
 }
 
@@ -4714,8 +4721,8 @@ EQNN_API int eqnn_args_int(eqnn_args *a, const char *name, int low, int high)
     errno = 0;
     long v = strtol(text, &end, 10);
     if (end == text || *end || errno || v < low || v > high) {
-        eqnn__args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
-                        high);
+        eqnn_args_fail(a, "option --%s: '%s' is not a whole number from %d to %d", name, text, low,
+                       high);
         return low;
     }
     return (int)v;
@@ -4728,7 +4735,7 @@ EQNN_API double eqnn_args_number(eqnn_args *a, const char *name)
     double v = eqnn__decimal(text, &end);
     if (end != text && *end == '/' && end[1]) v /= eqnn__decimal(end + 1, &end);
     if (end == text || *end || !isfinite(v)) {
-        eqnn__args_fail(a, "option --%s: '%s' is not a number", name, text);
+        eqnn_args_fail(a, "option --%s: '%s' is not a number", name, text);
         return 0;
     }
     return v;
@@ -4738,13 +4745,22 @@ EQNN_API double eqnn_args_within(eqnn_args *a, const char *name, double low, dou
 {
     double v = eqnn_args_number(a, name);
     if (!(v >= low && v <= high))
-        eqnn__args_fail(a, "option --%s: %g is not in %g..%g", name, v, low, high);
+        eqnn_args_fail(a, "option --%s: %g is not in %g..%g", name, v, low, high);
     return v;
 }
 
 EQNN_API int eqnn_args_on(eqnn_args *a, const char *name)
 {
     return strcmp(eqnn_args_text(a, name), "on") == 0;
+}
+
+EQNN_API int eqnn_args_choice(eqnn_args *a, const char *name, const char *words)
+{
+    const char *text = eqnn_args_text(a, name), *list = words, *word;
+    for (int i = 0, n; (n = eqnn_next_word(&list, &word)) > 0; i++)
+        if (strlen(text) == (size_t)n && !memcmp(text, word, (size_t)n)) return i;
+    eqnn_args_fail(a, "option --%s: '%.40s' is none of %s", name, text, words);
+    return 0;
 }
 
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name)
@@ -4760,7 +4776,7 @@ EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)
     errno = 0;
     unsigned long long v = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno)
-        eqnn__args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
+        eqnn_args_fail(a, "option --seed: '%s' is not a whole number from 0 to 2^64 - 1", text);
     return (uint64_t)v;
 }
 
@@ -4774,10 +4790,10 @@ EQNN_API const char *eqnn_args_settings(eqnn_args *a, const char *names)
         const char *value = i < 0 || !a->option[i].value ? "" : a->option[i].value;
         size_t left = sizeof a->settings - used;
         if (i < 0)
-            eqnn__args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
+            eqnn_args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
         if (!*value) continue;
         int m = snprintf(a->settings + used, left, "%s--%.*s %s", used ? " " : "", n, name, value);
-        if (m < 0 || (size_t)m >= left) eqnn__args_fail(a, "the options are too long together");
+        if (m < 0 || (size_t)m >= left) eqnn_args_fail(a, "the options are too long together");
         else used += (size_t)m;
     }
     return a->settings;
@@ -5086,6 +5102,13 @@ EQNN_API void eqnn_csv_end(eqnn_csv *f)
     f->cells = 0;
     if (fflush(f->f) != 0 || ferror(f->f))
         eqnn_fail(f->ctx, "cannot write '%s': %s", f->path, strerror(errno));
+}
+
+EQNN_API void eqnn_csv_row(eqnn_csv *f, const char *text, int n, const double *numbers)
+{
+    eqnn_csv_text(f, text);
+    for (int i = 0; i < n; i++) eqnn_csv_number(f, numbers[i]);
+    eqnn_csv_end(f);
 }
 
 static int eqnn__data_folder(const char *path)
@@ -5507,11 +5530,22 @@ struct eqnn_plot {
 };
 
 /* Okabe and Ito's colours (jfly.uni-koeln.de/color, 2002), those that show on white. */
+enum { EQNN__COLOURS = 7 };
 static const char *eqnn__plot_palette(int i)
 {
-    static const char *const colours[7] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                            "#e69f00", "#56b4e9", "#333333" };
-    return colours[i % 7];
+    static const char *const colours[EQNN__COLOURS] = { "#0072b2", "#d55e00", "#009e73", "#cc79a7",
+                                                        "#e69f00", "#56b4e9", "#333333" };
+    return colours[i % EQNN__COLOURS];
+}
+
+static eqnn_plot_opts eqnn__plot_defaults(const eqnn_plot_opts *opts)
+{
+    eqnn_plot_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.width < 160) o.width = o.width ? 160 : 560;
+    if (o.height < 120) o.height = o.height ? 120 : 400;
+    return o;
 }
 
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
@@ -5523,9 +5557,7 @@ EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
         return NULL;
     }
     p->ctx = c;
-    if (opts) p->o = *opts;
-    if (p->o.width < 160) p->o.width = p->o.width ? 160 : 560;
-    if (p->o.height < 120) p->o.height = p->o.height ? 120 : 400;
+    p->o = eqnn__plot_defaults(opts);
     snprintf(p->title, sizeof p->title, "%s", p->o.title ? p->o.title : "");
     snprintf(p->x_label, sizeof p->x_label, "%s", p->o.x_label ? p->o.x_label : "");
     snprintf(p->y_label, sizeof p->y_label, "%s", p->o.y_label ? p->o.y_label : "");
@@ -5566,19 +5598,32 @@ static int eqnn__plot_colour_good(const char *s)
     return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour;
 }
 
+/* Of the series that is next in the plot: once the palette has begun again, lines are dashed. */
+static eqnn_series_opts eqnn__series_defaults(const eqnn_series_opts *opts, int next)
+{
+    eqnn_series_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.colour && next >= EQNN__COLOURS) o.dashed = 1;
+    if (!o.colour) o.colour = eqnn__plot_palette(next);
+    if (!(o.size > 0)) o.size = o.points ? 2.2 : 1.8;
+    if (!(o.opacity > 0)) o.opacity = 1;
+    return o;
+}
+
 EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double *x, const double *y,
                            const eqnn_series_opts *opts)
 {
     if (!p) return 0;
+    eqnn_series_opts o = eqnn__series_defaults(opts, p->count);
     if (n < 0 || (n > 0 && (!x || !y))) {
         eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
                   n);
         return 0;
     }
-    const char *colour = opts && opts->colour ? opts->colour : eqnn__plot_palette(p->count);
-    if (!eqnn__plot_colour_good(colour)) {
+    if (!eqnn__plot_colour_good(o.colour)) {
         eqnn_fail(p->ctx, "plot_add: '%.40s' is no colour; write #rrggbb, a name or rgb(r,g,b)",
-                  colour);
+                  o.colour);
         return 0;
     }
     eqnn__plot_series *s = eqnn__plot_room(p);
@@ -5595,13 +5640,12 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     if (n > 0) memcpy(s->x, x, (size_t)n * sizeof *x);
     if (n > 0) memcpy(s->y, y, (size_t)n * sizeof *y);
     s->n = n;
-    s->points = opts && opts->points;
-    s->dashed = opts && opts->dashed;
-    if (p->count >= 7 && !(opts && opts->colour)) s->dashed = 1; /* the palette has begun again */
-    s->size = opts && opts->size > 0 ? opts->size : s->points ? 2.2 : 1.8;
-    s->opacity = opts && opts->opacity > 0 ? opts->opacity : 1;
+    s->points = o.points;
+    s->dashed = o.dashed;
+    s->size = o.size;
+    s->opacity = o.opacity;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");
-    snprintf(s->colour, sizeof s->colour, "%s", colour);
+    snprintf(s->colour, sizeof s->colour, "%s", o.colour);
     p->count++;
     return 1;
 }
@@ -5766,7 +5810,6 @@ typedef struct eqnn__svg_area {
     eqnn__blob *f;
     const eqnn_plot *p;
     double left, top, width, height;  /* of the area inside the axes */
-    int number;
     eqnn__axis x, y;
 } eqnn__svg_area;
 
@@ -5819,7 +5862,7 @@ static void eqnn__svg_line(eqnn__blob *f, double x1, double y1, double x2, doubl
                            const char *colour)
 {
     eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n",
-                x1, y1, x2, y2, colour);
+                     x1, y1, x2, y2, colour);
 }
 
 /* The label of a tick: a number, or a power of ten with its exponent raised. */
@@ -5835,7 +5878,7 @@ static void eqnn__svg_tick(eqnn__blob *f, const eqnn__axis *a, double x, double 
         } else {
             if (digit > 1) eqnn__blob_print(f, "%d&#183;", digit);
             eqnn__blob_print(f, "10<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan>",
-                        power < 0 ? "&#8722;" : "", abs(power));
+                             power < 0 ? "&#8722;" : "", abs(power));
         }
     } else {
         double shown = v / pow(10, a->exponent);
@@ -5878,8 +5921,8 @@ static void eqnn__svg_factor(eqnn__blob *f, const eqnn__axis *a, double x, doubl
 {
     if (a->log || a->exponent == 0) return;
     eqnn__blob_print(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" class=\"t\">&#215;10"
-               "<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan></text>\n",
-            x, y, anchor, a->exponent < 0 ? "&#8722;" : "", abs(a->exponent));
+                     "<tspan dy=\"-5\" font-size=\"9\">%s%d</tspan></text>\n",
+                     x, y, anchor, a->exponent < 0 ? "&#8722;" : "", abs(a->exponent));
 }
 
 static void eqnn__svg_titles(const eqnn__svg_area *q)
@@ -5913,15 +5956,15 @@ static void eqnn__svg_path(const eqnn__svg_area *q, const eqnn__plot_series *s)
 {
     int pen = 0;
     eqnn__blob_print(q->f, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" "
-                      "stroke-opacity=\"%.2f\" stroke-linejoin=\"round\" stroke-linecap=\"round\""
-                      "%s d=\"",
-                s->colour, s->size, s->opacity, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
+                     "stroke-opacity=\"%.2f\" stroke-linejoin=\"round\" stroke-linecap=\"round\""
+                     "%s d=\"",
+                     s->colour, s->size, s->opacity, s->dashed ? " stroke-dasharray=\"6 5\"" : "");
     for (int i = 0; i < s->n; i++) {
         double x = eqnn__axis_value(&q->x, s->x[i]), y = eqnn__axis_value(&q->y, s->y[i]);
         int good = isfinite(x) && isfinite(y);
         if (good)
             eqnn__blob_print(q->f, "%s%.1f %.1f", pen ? "L" : "M", eqnn__svg_at_x(q, x),
-                        eqnn__svg_at_y(q, y));
+                             eqnn__svg_at_y(q, y));
         pen = good;
     }
     eqnn__blob_print(q->f, "\"/>\n");
@@ -5951,11 +5994,11 @@ static void eqnn__svg_legend_row(eqnn__blob *f, const eqnn__plot_series *s, doub
 {
     if (s->points)
         eqnn__blob_print(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x + 11, y,
-                    s->colour);
+                         s->colour);
     else
         eqnn__blob_print(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
-                   "stroke-width=\"2.2\"%s/>\n",
-                x, y, x + 22, y, s->colour, s->dashed ? " stroke-dasharray=\"5 4\"" : "");
+                         "stroke-width=\"2.2\"%s/>\n",
+                         x, y, x + 22, y, s->colour, s->dashed ? " stroke-dasharray=\"5 4\"" : "");
     eqnn__svg_text(f, x + 29, y + 4, "class=\"t\"", s->label);
 }
 
@@ -5989,15 +6032,15 @@ static int eqnn__svg_legend_box(const eqnn__svg_area *q, double *box)
 static void eqnn__svg_legend(const eqnn__svg_area *q, const double *box)
 {
     eqnn__blob_print(q->f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
-                  "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
-            box[0], box[1], box[2], box[3]);
+                     "fill=\"#ffffff\" fill-opacity=\"0.88\" stroke=\"#dcdcdc\"/>\n",
+                     box[0], box[1], box[2], box[3]);
     for (int k = 0, row = 0; k < q->p->count; k++)
         if (q->p->series[k].label[0])
             eqnn__svg_legend_row(q->f, &q->p->series[k], box[0] + 9, box[1] + 14 + 18.0 * row++);
 }
 
 /* Widens one axis so that a unit is as long on both. */
-static void eqnn__svg_at_equal(eqnn__svg_area *q)
+static void eqnn__svg_equal(eqnn__svg_area *q)
 {
     double per_x = (q->x.high - q->x.low) / q->width, per_y = (q->y.high - q->y.low) / q->height;
     eqnn__axis *a = per_x < per_y ? &q->x : &q->y;
@@ -6011,7 +6054,7 @@ static void eqnn__svg_scale(eqnn__svg_area *q)
 {
     eqnn__axis_range(&q->x, q->p, 0);
     eqnn__axis_range(&q->y, q->p, 1);
-    if (q->p->o.equal && q->x.log == q->y.log) eqnn__svg_at_equal(q);
+    if (q->p->o.equal && q->x.log == q->y.log) eqnn__svg_equal(q);
 }
 
 /* A legend that would cover something stands beside the axes, if these do not get too narrow. */
@@ -6033,7 +6076,6 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     memset(&q, 0, sizeof q);
     q.f = f;
     q.p = p;
-    q.number = number;
     q.left = left + 78;
     q.top = top + 42;
     q.width = p->o.width - 78 - 22;
@@ -6047,8 +6089,8 @@ static void eqnn__svg_panel(eqnn__blob *f, const eqnn_plot *p, double left, doub
     eqnn__svg_axes(&q);
     eqnn__svg_titles(&q);
     eqnn__blob_print(f, "<clipPath id=\"c%d\"><rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
-                   "height=\"%.1f\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
-                number, q.left, q.top, q.width, q.height, number);
+                     "height=\"%.1f\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
+                     number, q.left, q.top, q.width, q.height, number);
     for (int k = 0; k < p->count; k++) {
         if (p->series[k].points) eqnn__svg_dots(&q, &p->series[k]);
         else eqnn__svg_path(&q, &p->series[k]);
@@ -6066,11 +6108,12 @@ static void eqnn__svg_picture(eqnn__blob *f, eqnn_plot *const *plots, int n, int
         if (plots[i]->o.height > height) height = plots[i]->o.height;
     }
     eqnn__blob_print(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-               "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, 'Liberation Sans', "
-               "'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
-               "<style>.t{font-size:12px;fill:#444444}.h{font-size:15px;font-weight:bold}</style>\n"
-               "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
-            width * columns, height * rows, width * columns, height * rows);
+                     "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, 'Liberation Sans', "
+                     "'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#222222\">\n"
+                     "<style>.t{font-size:12px;fill:#444444}"
+                     ".h{font-size:15px;font-weight:bold}</style>\n"
+                     "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
+                     width * columns, height * rows, width * columns, height * rows);
     for (int i = 0; i < n; i++)
         eqnn__svg_panel(f, plots[i], width * (i % columns), height * (i / columns), i);
     eqnn__blob_print(f, "</svg>\n");

@@ -159,7 +159,7 @@ EQNN_API int eqnn_rep_permutation(const eqnn_rep *r);   /* all matrices are perm
 EQNN_API int eqnn_rep_gates(const eqnn_rep *r);         /* copies that are no permutations */
 /* The groups named in r, at most room of them: how many. */
 EQNN_API int eqnn_rep_groups(const eqnn_rep *r, const eqnn_group **groups, int room);
-/* The same types in the same places? */
+/* Have a and b the same types in the same places? */
 EQNN_API int eqnn_rep_same(const eqnn_rep *a, const eqnn_rep *b);
 /* The matrix [size][size] of one element of each group named in r: elements[i] is groups[i]'s. */
 EQNN_API int eqnn_rep_matrix(const eqnn_rep *r, const eqnn_group *const *groups,
@@ -736,6 +736,20 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
    1 >>linear_algebra
    ---------------------------------------------------------------------------------------------- */
 
+/* n things of the heap, zeroed; eqnn__drop gives them back, the last ones taken first. */
+static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
+{
+    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
+    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
+    if (p) memset(p, 0, n * size + 1);
+    return p;
+}
+
+static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
+{
+    if (p) eqnn__heap(c, p, n * size + 1, 0);
+}
+
 /* Working memory of one computation: pieces of the context's heap, given back in the opposite
    order, all together at the end or back to a mark. */
 typedef struct eqnn__scrap {
@@ -891,6 +905,120 @@ static void eqnn__z_product(int n, const eqnn__z *A, const eqnn__z *B, eqnn__z *
     }
 }
 
+/* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
+
+/* C = A B */
+static void eqnn__mat_mul(int f, int n, const double *A, const double *B, double *C)
+{
+    size_t w = (size_t)n * (size_t)f;
+    memset(C, 0, (size_t)n * w * sizeof *C);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f), *b = B + (size_t)k * w;
+            double *to = C + (size_t)i * w;
+            if (f == 1 && a[0] != 0)
+                for (size_t j = 0; j < w; j++) to[j] += a[0] * b[j];
+            for (size_t j = 0; f == 2 && j < w; j += 2) {
+                to[j] += a[0] * b[j] - a[1] * b[j + 1];
+                to[j + 1] += a[0] * b[j + 1] + a[1] * b[j];
+            }
+        }
+}
+
+static void eqnn__mat_identity(int f, int n, double *A)
+{
+    memset(A, 0, (size_t)n * (size_t)n * (size_t)f * sizeof *A);
+    for (int i = 0; i < n; i++) A[((size_t)i * (size_t)n + (size_t)i) * (size_t)f] = 1;
+}
+
+/* B = A^T (no complex conjugate: duals have none) */
+static void eqnn__mat_transpose(int f, int n, const double *A, double *B)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < f; k++)
+                B[((size_t)j * (size_t)n + (size_t)i) * (size_t)f + (size_t)k] =
+                    A[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
+}
+
+/* The largest sum of moduli of a row. */
+static double eqnn__mat_norm(int f, int n, const double *A)
+{
+    double most = 0;
+    for (int i = 0; i < n; i++) {
+        double sum = 0;
+        for (int j = 0; j < n; j++) {
+            const double *a = A + ((size_t)i * (size_t)n + (size_t)j) * (size_t)f;
+            sum += f == 2 ? sqrt(a[0] * a[0] + a[1] * a[1]) : fabs(a[0]);
+        }
+        if (!(sum <= most)) most = sum;
+    }
+    return most;
+}
+
+/* to -= m from, w numbers; m one number or a pair */
+static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
+{
+    double re = m[0], im = f == 2 ? m[1] : 0;
+    if (re == 0 && im == 0) return;
+    for (size_t j = 0; f == 1 && j < w; j++) to[j] -= re * from[j];
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = from[j], y = from[j + 1];
+        to[j] -= re * x - im * y;
+        to[j + 1] -= re * y + im * x;
+    }
+}
+
+/* row *= re + i im, w numbers */
+static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
+{
+    for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
+    for (size_t j = 0; f == 2 && j < w; j += 2) {
+        double x = row[j];
+        row[j] = re * x - im * row[j + 1];
+        row[j + 1] = re * row[j + 1] + im * x;
+    }
+}
+
+/* n numbers of a and b change places, every stride-th one. */
+static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
+{
+    for (size_t i = 0; a != b && i < n * stride; i += stride) {
+        double t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+/* The determinant, always a pair, by elimination with row exchanges; A is spoilt. */
+static void eqnn__mat_det(int f, int n, double *A, double det[2])
+{
+    size_t w = (size_t)n * (size_t)f;
+    det[0] = 1;
+    det[1] = 0;
+    for (int k = 0; k < n; k++) {
+        int best = k;
+        double most = -1, m[2], re = det[0];
+        for (int i = k; i < n; i++) {
+            const double *a = A + (size_t)i * w + (size_t)(k * f);
+            double size = a[0] * a[0] + (f == 2 ? a[1] * a[1] : 0);
+            if (size > most) { most = size; best = i; }
+        }
+        if (!(most > 0)) { det[0] = det[1] = 0; return; }
+        eqnn__swap_doubles(w, A + (size_t)k * w, A + (size_t)best * w, 1);
+        double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
+        double sign = best == k ? 1 : -1;
+        det[0] = sign * (re * a - det[1] * b);
+        det[1] = sign * (re * b + det[1] * a);
+        eqnn__row_times(f, w, row, a / most, -b / most); /* the pivot is 1 */
+        for (int i = k + 1; i < n; i++) {
+            m[0] = A[(size_t)i * w + (size_t)(k * f)];
+            m[1] = f == 2 ? A[(size_t)i * w + (size_t)(k * f) + 1] : 0;
+            eqnn__row_less(f, w, A + (size_t)i * w, row, m);
+        }
+    }
+}
+
 /* --- products of real matrices --- */
 
 /* C[4][4] += A[4][k] B[k][4], B packed: sixteen sums stay in registers. */
@@ -969,18 +1097,6 @@ static int eqnn__z_solve(int n, int m, eqnn__z *A, eqnn__z *B)
     return 1;
 }
 
-/* The largest sum of moduli of a row: a norm of the matrix. */
-static double eqnn__z_row_norm(int n, const eqnn__z *A)
-{
-    double most = 0;
-    for (size_t i = 0; i < (size_t)n; i++) {
-        double sum = 0;
-        for (size_t j = 0; j < (size_t)n; j++) sum += eqnn__z_abs(A[i * (size_t)n + j]);
-        if (!(sum <= most)) most = sum;
-    }
-    return most;
-}
-
 /* X = A^-1, n x n, entries of one number (field 1) or of pairs (2). condition, unless NULL, gets
    |A| |A^-1|: errors of A grow by that factor. 0: A is singular (condition infinite), or no
    memory. */
@@ -996,9 +1112,9 @@ static int eqnn__inverse(eqnn_ctx *c, int n, int field, const double *A, double 
     if (good) {
         eqnn__z_from(entries, field, A, a);
         for (size_t i = 0; i < (size_t)n; i++) x[i * (size_t)(n + 1)].re = 1;
-        double norm = eqnn__z_row_norm(n, a);
+        double norm = eqnn__mat_norm(2, n, &a->re);
         good = eqnn__z_solve(n, n, a, x);
-        if (condition) *condition = good ? norm * eqnn__z_row_norm(n, x) : (double)INFINITY;
+        if (condition) *condition = good ? norm * eqnn__mat_norm(2, n, &x->re) : (double)INFINITY;
         if (good) eqnn__z_to(entries, field, x, X);
     }
     eqnn__space_back(&w, NULL);
@@ -1034,7 +1150,7 @@ static int eqnn__z_expm(int n, eqnn__z *A, eqnn__z *E, eqnn__z *m)
         { { 32382376266240000., 1187353796428800., 10559470521600., 33522128640. },
           { 0, 40840800., 16380., 1. } }
     };
-    double norm = eqnn__z_row_norm(n, A);
+    double norm = eqnn__mat_norm(2, n, &A->re);
     size_t N = (size_t)n, entries = N * N;
     eqnn__z *A6 = m + 2 * entries, *half[2] = { m + 3 * entries, m + 4 * entries };
     eqnn__z *t = m + 5 * entries, *high = m + 6 * entries;
@@ -1185,15 +1301,6 @@ static int eqnn__z_null(eqnn__space *w, int rows, int n, eqnn__z *A, double zero
     return n - (int)rank;
 }
 
-static void eqnn__swap_doubles(size_t n, double *a, double *b, size_t stride)
-{
-    for (size_t i = 0; a != b && i < n * stride; i += stride) {
-        double t = a[i];
-        a[i] = b[i];
-        b[i] = t;
-    }
-}
-
 /* Column k of the Cholesky factor, from the matrix as it was when column `from` was made, less the
    columns since then; d: what is left of the diagonal. */
 static void eqnn__cholesky_column(size_t n, size_t from, size_t k, const double *G, double *L,
@@ -1311,9 +1418,7 @@ typedef struct eqnn__groups {
     eqnn_basis_opts opts;
     const char *path; /* of the file of bases, or NULL */
     struct eqnn_lie *lie;
-    const void *lie_plan[8]; /* of section 6: products of numbers that turn */
-    struct eqnn__heads_plan *heads; /* of section 8 */
-    struct eqnn__lie_outer *lie_outer, *lie_mixes; /* of section 7 */
+    struct eqnn__plan *plans; /* of the forms of sections 6 to 8 */
     struct eqnn__basis_record *record; /* bases that are known: solved here, or read */
 } eqnn__groups;
 
@@ -1327,133 +1432,6 @@ static eqnn__groups *eqnn__groups_of(eqnn_ctx *c)
 static int eqnn__group_at_home(eqnn_ctx *c, const eqnn_group *g, const char *op)
 {
     return !g || eqnn__at_home(c, g->ctx, op, "the group");
-}
-
-/* n things of the heap, zeroed; eqnn__drop gives them back. */
-static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
-{
-    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
-    void *p = eqnn__heap(c, NULL, 0, n * size + 1);
-    if (p) memset(p, 0, n * size + 1);
-    return p;
-}
-
-static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
-{
-    if (p) eqnn__heap(c, p, n * size + 1, 0);
-}
-
-/* --- small matrices, row-major, of f numbers an entry: 1 real, 2 pairs (re, im) --- */
-
-/* C = A B */
-static void eqnn__mat_mul(int f, int n, const double *A, const double *B, double *C)
-{
-    size_t w = (size_t)n * (size_t)f;
-    memset(C, 0, (size_t)n * w * sizeof *C);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < n; k++) {
-            const double *a = A + (size_t)i * w + (size_t)(k * f), *b = B + (size_t)k * w;
-            double *to = C + (size_t)i * w;
-            if (f == 1 && a[0] != 0)
-                for (size_t j = 0; j < w; j++) to[j] += a[0] * b[j];
-            for (size_t j = 0; f == 2 && j < w; j += 2) {
-                to[j] += a[0] * b[j] - a[1] * b[j + 1];
-                to[j + 1] += a[0] * b[j + 1] + a[1] * b[j];
-            }
-        }
-}
-
-static void eqnn__mat_identity(int f, int n, double *A)
-{
-    memset(A, 0, (size_t)n * (size_t)n * (size_t)f * sizeof *A);
-    for (int i = 0; i < n; i++) A[((size_t)i * (size_t)n + (size_t)i) * (size_t)f] = 1;
-}
-
-/* B = A^T (no complex conjugate: duals have none) */
-static void eqnn__mat_transpose(int f, int n, const double *A, double *B)
-{
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++)
-            for (int k = 0; k < f; k++)
-                B[((size_t)j * (size_t)n + (size_t)i) * (size_t)f + (size_t)k] =
-                    A[((size_t)i * (size_t)n + (size_t)j) * (size_t)f + (size_t)k];
-}
-
-/* largest row sum of moduli */
-static double eqnn__mat_norm(int f, int n, const double *A)
-{
-    double most = 0;
-    for (int i = 0; i < n; i++) {
-        double sum = 0;
-        for (int j = 0; j < n; j++) {
-            const double *a = A + ((size_t)i * (size_t)n + (size_t)j) * (size_t)f;
-            sum += f == 2 ? sqrt(a[0] * a[0] + a[1] * a[1]) : fabs(a[0]);
-        }
-        if (!(sum <= most)) most = sum;
-    }
-    return most;
-}
-
-/* to -= m from, w numbers */
-static void eqnn__row_less(int f, size_t w, double *to, const double *from, const double *m)
-{
-    double re = m[0], im = f == 2 ? m[1] : 0;
-    if (re == 0 && im == 0) return;
-    for (size_t j = 0; f == 1 && j < w; j++) to[j] -= re * from[j];
-    for (size_t j = 0; f == 2 && j < w; j += 2) {
-        double x = from[j], y = from[j + 1];
-        to[j] -= re * x - im * y;
-        to[j + 1] -= re * y + im * x;
-    }
-}
-
-/* row *= m */
-static void eqnn__row_times(int f, size_t w, double *row, double re, double im)
-{
-    for (size_t j = 0; f == 1 && j < w; j++) row[j] *= re;
-    for (size_t j = 0; f == 2 && j < w; j += 2) {
-        double x = row[j];
-        row[j] = re * x - im * row[j + 1];
-        row[j + 1] = re * row[j + 1] + im * x;
-    }
-}
-
-static void eqnn__row_swap(size_t w, double *a, double *b)
-{
-    for (size_t j = 0; a != b && j < w; j++) {
-        double t = a[j];
-        a[j] = b[j];
-        b[j] = t;
-    }
-}
-
-/* The determinant, always a pair, by elimination with row exchanges; A is spoilt. */
-static void eqnn__mat_det(int f, int n, double *A, double det[2])
-{
-    size_t w = (size_t)n * (size_t)f;
-    det[0] = 1;
-    det[1] = 0;
-    for (int k = 0; k < n; k++) {
-        int best = k;
-        double most = -1, m[2], re = det[0];
-        for (int i = k; i < n; i++) {
-            const double *a = A + (size_t)i * w + (size_t)(k * f);
-            double size = a[0] * a[0] + (f == 2 ? a[1] * a[1] : 0);
-            if (size > most) { most = size; best = i; }
-        }
-        if (!(most > 0)) { det[0] = det[1] = 0; return; }
-        eqnn__row_swap(w, A + (size_t)k * w, A + (size_t)best * w);
-        double *row = A + (size_t)k * w, a = row[k * f], b = f == 2 ? row[k * f + 1] : 0;
-        double sign = best == k ? 1 : -1;
-        det[0] = sign * (re * a - det[1] * b);
-        det[1] = sign * (re * b + det[1] * a);
-        eqnn__row_times(f, w, row, a / most, -b / most); /* the pivot is 1 */
-        for (int i = k + 1; i < n; i++) {
-            m[0] = A[(size_t)i * w + (size_t)(k * f)];
-            m[1] = f == 2 ? A[(size_t)i * w + (size_t)(k * f) + 1] : 0;
-            eqnn__row_less(f, w, A + (size_t)i * w, row, m);
-        }
-    }
 }
 
 /* --- a group in the making --- */
@@ -1524,17 +1502,21 @@ static void eqnn__draft_free(eqnn__draft *d)
     eqnn__drop(d->c, d->A, (size_t)d->lie * n, sizeof *d->A);
 }
 
-/* Entry (i, j) of Lie generator k, or of a discrete one. */
+/* Where entry (i, j) of generator k stands in a list of them. */
+static size_t eqnn__entry_at(const eqnn__draft *d, int k, int i, int j)
+{
+    size_t dim = (size_t)d->dim;
+    return (((size_t)k * dim + (size_t)i) * dim + (size_t)j) * (size_t)d->field;
+}
+
 static double *eqnn__lie_at(const eqnn__draft *d, int k, int i, int j)
 {
-    return d->A + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
-           (size_t)j * (size_t)d->field;
+    return d->A + eqnn__entry_at(d, k, i, j);
 }
 
 static double *eqnn__discrete_at(const eqnn__draft *d, int k, int i, int j)
 {
-    return d->h + ((size_t)k * (size_t)d->dim + (size_t)i) * (size_t)d->dim * (size_t)d->field +
-           (size_t)j * (size_t)d->field;
+    return d->h + eqnn__entry_at(d, k, i, j);
 }
 
 /* Generators are the same permutations: then these are enough. */
@@ -1755,11 +1737,10 @@ static int eqnn__fill_rotations(eqnn__draft *d, int k, int first, int n)
     return k;
 }
 
-/* Discrete generator k is diagonal; bit i of minus: entry i is -1, else 1 */
-static void eqnn__fill_signs(eqnn__draft *d, int k, int minus_from, int minus_to)
+/* Discrete generator k is diagonal: entries from .. to - 1 are -1, the others 1. */
+static void eqnn__fill_signs(eqnn__draft *d, int k, int from, int to)
 {
-    for (int i = 0; i < d->dim; i++)
-        *eqnn__discrete_at(d, k, i, i) = i >= minus_from && i < minus_to ? -1 : 1;
+    for (int i = 0; i < d->dim; i++) *eqnn__discrete_at(d, k, i, i) = i >= from && i < to ? -1 : 1;
 }
 
 static int eqnn__fill_so(eqnn__draft *d, const int *a)
@@ -2083,7 +2064,8 @@ static const eqnn__known eqnn__known_groups[] = {
 
 /* --- groups of groups --- */
 
-/* out[k] = a's generator k on one factor of the Kronecker product, 1 on the other (Lie: the sum) */
+/* out = 1 x m x 1, units of left and right dimensions around a matrix m [n][n] of fm numbers an
+   entry: m on one factor of a Kronecker product. out, of f numbers an entry, is zero before. */
 static void eqnn__kron_one(const double *m, int fm, int left, int n, int right, int f, double *out)
 {
     size_t dim = (size_t)left * (size_t)n * (size_t)right;
@@ -3014,7 +2996,7 @@ static int eqnn__sample_published(const eqnn_group *g, const char *name, int n, 
 
 static int eqnn__sample(const eqnn_group *g, const char *name, int n, double *out);
 
-/* Pairs (re, im) of real numbers, or what is complex already, at the field of the whole. */
+/* n elements of a part, as "name.part", into memory that the caller gives back. */
 static int eqnn__sample_part(const eqnn_group *g, const char *name, const char *part, int n,
                              double **out)
 {
@@ -3309,7 +3291,6 @@ static const eqnn_type *eqnn__monomial_type(const eqnn__monomial *m)
     return eqnn__type(m->ctx, EQNN_TYPE_REP, m->factors, m->permutation, m->dim, m->name, m);
 }
 
-/* The product of atoms in their order; it was checked that the sizes multiply to an int. */
 /* How many groups before that of factor i have its generators, set apart from it. */
 static int eqnn__groups_like(const eqnn__atom *const *factor, int i)
 {
@@ -3320,6 +3301,7 @@ static int eqnn__groups_like(const eqnn__atom *const *factor, int i)
     return n;
 }
 
+/* The product of atoms in their order; it was checked that the sizes multiply to an int. */
 static const eqnn__monomial *eqnn__monomial_of(eqnn_ctx *c, const eqnn__atom *const *factor, int n)
 {
     eqnn__groups *all = eqnn__groups_of(c);
@@ -3389,7 +3371,7 @@ static const eqnn__monomial *eqnn__monomial_sorted(eqnn_ctx *c, const eqnn__atom
 /* Terms in any order, their places one after the other: as many as size. A whole number alone is
    as many scalars, and multiplies. All is in the step's memory, so that nothing is to be freed when
    an expression turns out wrong, or in any order when it is right. */
-typedef struct eqnn__sum_of_terms {
+typedef struct eqnn__expr {
     eqnn_ctx *c;
     int number;               /* -1: not a mere number */
     int size, terms;
@@ -4015,7 +3997,7 @@ EQNN_API const eqnn_rep *eqnn_rep_scalars(eqnn_ctx *c, int n)
     eqnn__expr e;
     if (!c || c->failed || !eqnn__groups_of(c)) return NULL;
     c->op = "rep";
-    if (n < 0) return (const eqnn_rep *)(void *)eqnn__fail(c, "rep: %d scalars make no sense", n);
+    if (n < 0) return (const eqnn_rep *)eqnn__fail(c, "rep: %d scalars make no sense", n);
     return eqnn__expr_number(c, &e, n) ? eqnn__rep_of(&e, eqnn_format(c, "%d*Scalar", n), NULL)
                                        : NULL;
 }
@@ -4026,7 +4008,7 @@ EQNN_API const eqnn_rep *eqnn_rep_tensor(const eqnn_group *g, int p, int q)
     if (!g || g->ctx->failed) return NULL;
     g->ctx->op = "rep";
     if (p < 0 || q < 0 || p > EQNN__FACTORS || q > EQNN__FACTORS - p)
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             g->ctx, "rep: T(%d,%d): from 0 to %d factors are possible", p, q, EQNN__FACTORS);
     if (eqnn__expr_tensor(&e, g, p, q))
         return eqnn__rep_of(&e, eqnn_format(g->ctx, "T(%d,%d)", p, q), g);
@@ -4042,7 +4024,7 @@ static const eqnn_rep *eqnn__rep_one(const eqnn_rep *a, int operation, int n)
     if (!a || a->ctx->failed) return NULL;
     a->ctx->op = "rep";
     if (n < 0)
-        return (const eqnn_rep *)(void *)eqnn__fail(a->ctx, "rep: %d times or to the power %d %s",
+        return (const eqnn_rep *)eqnn__fail(a->ctx, "rep: %d times or to the power %d %s",
                                                     n, n, a->name);
     if (operation == EQNN__EXPR_COPIES)
         name = eqnn_format(a->ctx, "%d*%s", n, eqnn__operand(a, a->open, 3));
@@ -4315,7 +4297,7 @@ EQNN_API const eqnn_rep *eqnn_rep_define(const eqnn_group *g, const char *name, 
     if (!g || g->ctx->failed) return NULL;
     g->ctx->op = "rep_define";
     if (!name || !eqnn__name_good(name) || dim < 1 || dim > 30000 || !rho || (user_size && !user))
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             g->ctx,
             "rep_define: \"%s\" of %d dimensions%s: it needs a name of letters and digits that is "
             "not V, Vector, Scalar, T, P or psi, at least one dimension, and a function",
@@ -4978,7 +4960,7 @@ EQNN_API const eqnn_rep *eqnn_rep_uniform_n(const eqnn_group *const *groups, int
     for (int i = 1; i < n; i++)
         if (!eqnn__group_at_home(c, groups[i], "rep_uniform")) return NULL;
     if (channels < 0 || n > EQNN__MIXED)
-        return (const eqnn_rep *)(void *)eqnn__fail(
+        return (const eqnn_rep *)eqnn__fail(
             c, "rep_uniform: %d channels of %d groups make no sense", channels, n);
     int kinds = eqnn__kinds(groups, n, channels / 2, NULL);
     eqnn__kind *kind = (eqnn__kind *)eqnn__temp(c, (size_t)kinds, sizeof *kind);
@@ -5067,14 +5049,12 @@ static void eqnn__basis_progress(eqnn_ctx *c, const char *what, double done)
     if (o.progress) o.progress(o.progress_user, what, done);
 }
 
-/* Numbers in (-1, 1), the same at every run: the solver's generic directions. The mixing function
-   is that of Steele, Lea and Flood (OOPSLA 2014, doi:10.1145/2660193.2660195). */
+/* Numbers in [-1, 1), the same at every run: the solver's generic directions (SplitMix64 of Steele,
+   Lea and Flood, OOPSLA 2014, doi:10.1145/2660193.2660195). */
 static double eqnn__generic(uint64_t *state)
 {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (double)((z ^ (z >> 31)) >> 11) / 4503599627370496.0 - 1;
+    *state += UINT64_C(0x9e3779b97f4a7c15);
+    return (double)(eqnn__mix64(*state) >> 11) / 4503599627370496.0 - 1; /* 2^52 */
 }
 
 /* --- constraints as operators --- */
@@ -5387,7 +5367,7 @@ static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
 #define EQNN__SAME 1e-8      /* weights that differ by less are equal    */
 #define EQNN__DIFFERENT 1e-6 /* and by more, different; between: refused */
 
-typedef struct eqnn__lie {
+typedef struct eqnn__algebra {
     eqnn__space *w;
     int atoms, dim, roots; /* different atoms; basis of the algebra; simple roots     */
     const eqnn__atom *atom[64];
@@ -5400,10 +5380,10 @@ typedef struct eqnn__lie {
     double *alpha;          /* [roots]                                                 */
     eqnn__sparse *raise;    /* [roots][atoms]: E_alpha between eigenvectors of H       */
     uint64_t seed;
-} eqnn__lie;
+} eqnn__algebra;
 
 /* v less its components along the basis; returns what is left of its length, relative to before. */
-static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
+static double eqnn__algebra_rest(const eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
     double before = eqnn__z_norm(n, v);
@@ -5427,7 +5407,7 @@ static double eqnn__lie_rest(const eqnn__lie *l, eqnn__z *v)
 }
 
 /* A random element of the algebra. */
-static void eqnn__lie_random(eqnn__lie *l, eqnn__z *v)
+static void eqnn__algebra_random(eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
     for (size_t i = 0; i < n; i++) v[i] = eqnn__z_of(0, 0);
@@ -5438,7 +5418,7 @@ static void eqnn__lie_random(eqnn__lie *l, eqnn__z *v)
 }
 
 /* The conjugate transpose of an element, atom by atom. */
-static void eqnn__lie_adjoint(const eqnn__lie *l, const eqnn__z *v, eqnn__z *out)
+static void eqnn__algebra_adjoint(const eqnn__algebra *l, const eqnn__z *v, eqnn__z *out)
 {
     for (int a = 0; a < l->atoms; a++) {
         size_t d = (size_t)l->atom[a]->dim;
@@ -5449,8 +5429,8 @@ static void eqnn__lie_adjoint(const eqnn__lie *l, const eqnn__z *v, eqnn__z *out
 }
 
 /* out = x y - y x, atom by atom; t: room for one element. */
-static void eqnn__lie_bracket(const eqnn__lie *l, const eqnn__z *x, const eqnn__z *y, eqnn__z *out,
-                              eqnn__z *t)
+static void eqnn__algebra_bracket(const eqnn__algebra *l, const eqnn__z *x, const eqnn__z *y,
+                                  eqnn__z *out, eqnn__z *t)
 {
     for (int a = 0; a < l->atoms; a++) {
         int d = l->atom[a]->dim;
@@ -5462,10 +5442,10 @@ static void eqnn__lie_bracket(const eqnn__lie *l, const eqnn__z *x, const eqnn__
 }
 
 /* v, when it is new, is a further basis element. */
-static int eqnn__lie_add(eqnn__lie *l, eqnn__z *v)
+static int eqnn__algebra_add(eqnn__algebra *l, eqnn__z *v)
 {
     size_t n = l->at[l->atoms];
-    if (!(eqnn__lie_rest(l, v) > 1e-7)) return 0;
+    if (!(eqnn__algebra_rest(l, v) > 1e-7)) return 0;
     double norm = eqnn__z_norm(n, v);
     for (size_t i = 0; i < n; i++) l->basis[(size_t)l->dim * n + i] = eqnn__z_scale(1 / norm, v[i]);
     l->dim++;
@@ -5475,7 +5455,7 @@ static int eqnn__lie_add(eqnn__lie *l, eqnn__z *v)
 /* The algebra that the generators make by brackets. That it is closed is seen from one bracket of
    two random elements: what sticks out depends on both linearly, so it is zero by chance only. The
    basis has room for all matrices. 0: not closed under conjugate transposition. -1: no memory. */
-static int eqnn__lie_close(eqnn__lie *l, const eqnn__part *p)
+static int eqnn__algebra_close(eqnn__algebra *l, const eqnn__part *p)
 {
     size_t n = l->at[l->atoms];
     size_t most = n < 2000 ? n : 2000;
@@ -5490,36 +5470,36 @@ static int eqnn__lie_close(eqnn__lie *l, const eqnn__part *p)
         }
         double norm = eqnn__z_norm(n, v);
         for (size_t i = 0; i < n; i++) v[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, v[i]);
-        eqnn__lie_add(l, v);
+        eqnn__algebra_add(l, v);
     }
     for (int closed = 0; l->dim > 1 && closed < 2;) {
         if ((size_t)l->dim == most) return n == most ? 1 : 0;
-        eqnn__lie_random(l, v);
-        eqnn__lie_random(l, v + n);
-        eqnn__lie_bracket(l, v, v + n, v + 2 * n, v + 3 * n);
+        eqnn__algebra_random(l, v);
+        eqnn__algebra_random(l, v + n);
+        eqnn__algebra_bracket(l, v, v + n, v + 2 * n, v + 3 * n);
         double scale = eqnn__z_norm(n, v) * eqnn__z_norm(n, v + n);
-        closed = eqnn__z_norm(n, v + 2 * n) <= 1e-7 * scale || !eqnn__lie_add(l, v + 2 * n)
+        closed = eqnn__z_norm(n, v + 2 * n) <= 1e-7 * scale || !eqnn__algebra_add(l, v + 2 * n)
                      ? closed + 1
                      : 0;
     }
-    eqnn__lie_random(l, v);
-    eqnn__lie_adjoint(l, v, v + n);
-    return eqnn__lie_rest(l, v + n) < 1e-7;
+    eqnn__algebra_random(l, v);
+    eqnn__algebra_adjoint(l, v, v + n);
+    return eqnn__algebra_rest(l, v + n) < 1e-7;
 }
 
 /* H = x + x^H, its eigenvalues and eigenvectors on every atom, and a random element seen from
    there. */
-static int eqnn__lie_torus(eqnn__lie *l, eqnn__z *y)
+static int eqnn__algebra_torus(eqnn__algebra *l, eqnn__z *y)
 {
     size_t n = l->at[l->atoms];
     eqnn__z *x = (eqnn__z *)eqnn__space_take(l->w, 2 * n, sizeof *x);
     if (!x) return -1;
-    eqnn__lie_random(l, x);
-    eqnn__lie_adjoint(l, x, x + n);
+    eqnn__algebra_random(l, x);
+    eqnn__algebra_adjoint(l, x, x + n);
     double norm = eqnn__z_norm(n, x);
     for (size_t i = 0; i < n; i++)
         x[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, eqnn__z_add(x[i], x[n + i]));
-    eqnn__lie_random(l, y);
+    eqnn__algebra_random(l, y);
     norm = eqnn__z_norm(n, y);
     for (size_t i = 0; i < n; i++) y[i] = eqnn__z_scale(norm > 0 ? 1 / norm : 0, y[i]);
     for (int a = 0; a < l->atoms; a++) {
@@ -5569,7 +5549,8 @@ static int eqnn__weight_place(const double *x, int n, double weight)
 }
 
 /* E_alpha of one atom: the entries of y between eigenvalues that differ by alpha. */
-static int eqnn__lie_raise(eqnn__lie *l, const eqnn__z *y, int a, double alpha, eqnn__sparse *out)
+static int eqnn__algebra_raise(eqnn__algebra *l, const eqnn__z *y, int a, double alpha,
+                               eqnn__sparse *out)
 {
     int d = l->atom[a]->dim, count = 0;
     const double *e = l->e + l->eat[a];
@@ -5597,7 +5578,7 @@ static int eqnn__lie_raise(eqnn__lie *l, const eqnn__z *y, int a, double alpha, 
 
 /* The positive roots, of which those stay that are no sums of two others: these simple ones raise
    to every weight there is. */
-static int eqnn__lie_roots(eqnn__lie *l, const eqnn__z *y)
+static int eqnn__algebra_roots(eqnn__algebra *l, const eqnn__z *y)
 {
     size_t n = l->at[l->atoms];
     int count = 0, simple = 0;
@@ -5627,12 +5608,12 @@ static int eqnn__lie_roots(eqnn__lie *l, const eqnn__z *y)
     if (!l->raise) return -1;
     for (int r = 0; r < simple; r++)
         for (int a = 0; a < l->atoms; a++)
-            if (!eqnn__lie_raise(l, y, a, l->alpha[r], &l->raise[r * l->atoms + a])) return -1;
+            if (!eqnn__algebra_raise(l, y, a, l->alpha[r], &l->raise[r * l->atoms + a])) return -1;
     return 1;
 }
 
 /* The different atoms of the factors and where their matrices stand. 0: too large for this way. */
-static int eqnn__lie_atoms(eqnn__lie *l, const eqnn__part *p)
+static int eqnn__algebra_atoms(eqnn__algebra *l, const eqnn__part *p)
 {
     if (p->factors > 64) return 0;
     for (int f = 0; f < p->factors; f++) {
@@ -5649,27 +5630,27 @@ static int eqnn__lie_atoms(eqnn__lie *l, const eqnn__part *p)
     return 1;
 }
 
-static int eqnn__lie_make(eqnn__lie *l, const eqnn__part *p, uint64_t seed)
+static int eqnn__algebra_make(eqnn__algebra *l, const eqnn__part *p, uint64_t seed)
 {
     memset(l, 0, sizeof *l);
     l->w = p->w;
     l->seed = seed;
-    if (!eqnn__lie_atoms(l, p)) return 0;
+    if (!eqnn__algebra_atoms(l, p)) return 0;
     size_t n = l->at[l->atoms];
     eqnn__z *y = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
     l->X = (eqnn__z *)eqnn__space_take(p->w, n, sizeof *y);
     l->e = eqnn__space_doubles(p->w, l->eat[l->atoms], 1);
     l->turn = (eqnn__sparse *)eqnn__space_take(p->w, (size_t)l->atoms, sizeof *l->turn);
     if (!y || !l->X || !l->e || !l->turn) return -1;
-    int good = eqnn__lie_close(l, p);
-    if (good > 0) good = eqnn__lie_torus(l, y);
-    return good > 0 ? eqnn__lie_roots(l, y) : good;
+    int good = eqnn__algebra_close(l, p);
+    if (good > 0) good = eqnn__algebra_torus(l, y);
+    return good > 0 ? eqnn__algebra_roots(l, y) : good;
 }
 
 /* One half of the product, in the eigenvectors of H: its components sorted by weight. The dual of a
    half has the matrices -A^T and minus the weights. */
 typedef struct eqnn__wing {
-    const eqnn__lie *l;
+    const eqnn__algebra *l;
     int first, factors, dual; /* factors first, ... of the part           */
     size_t n;
     int groups;
@@ -5697,7 +5678,7 @@ static void eqnn__wing_weights(const eqnn__wing *h, double *weight)
     }
 }
 
-static int eqnn__wing_make(eqnn__wing *h, const eqnn__lie *l, int first, int factors, int dual)
+static int eqnn__wing_make(eqnn__wing *h, const eqnn__algebra *l, int first, int factors, int dual)
 {
     memset(h, 0, sizeof *h);
     h->l = l;
@@ -5762,7 +5743,7 @@ static void eqnn__wing_step(const eqnn__wing *h, int root, int lower, int from, 
    from a weight that a reflection can raise loses nothing. Returns m; -1: no memory. */
 static int eqnn__wing_highest(const eqnn__wing *h, int g, eqnn__z **out)
 {
-    const eqnn__lie *l = h->l;
+    const eqnn__algebra *l = h->l;
     int n = eqnn__wing_size(h, g), rows = 0, at = 0;
     size_t d = (size_t)n;
     *out = NULL;
@@ -5890,7 +5871,7 @@ static int eqnn__piece_basis(eqnn__wing h[2], const eqnn__piece *k, eqnn__word *
 /* Columns u_ia of a half, back in the original coordinates: axis by axis by eigenvectors of H. */
 static int eqnn__piece_expand(const eqnn__wing *h, int side, eqnn__piece *k, const eqnn__word *node)
 {
-    const eqnn__lie *l = h->l;
+    const eqnn__algebra *l = h->l;
     size_t m = (size_t)k->m[side], dim = (size_t)k->dim, K = m * dim, all = 2 * h->n * K, outer = 1;
     double *x = eqnn__space_doubles(l->w, all, 2), *y = x + all;
     if (!x) return 0;
@@ -6474,12 +6455,12 @@ static int eqnn__pieces_fit(const eqnn__middle *m)
 /* 1 and the basis; 0: not for this group; -1: an error. */
 static int eqnn__weights_try(eqnn__part *p, uint64_t seed, eqnn__found *found)
 {
-    eqnn__lie *l = (eqnn__lie *)eqnn__space_take(p->w, 1, sizeof *l);
+    eqnn__algebra *l = (eqnn__algebra *)eqnn__space_take(p->w, 1, sizeof *l);
     eqnn__middle *m = (eqnn__middle *)eqnn__space_take(p->w, 1, sizeof *m);
     double left = 1, least = 2 * (double)p->n;
     int split = 0;
     if (!l || !m) return -1;
-    int good = eqnn__lie_make(l, p, seed);
+    int good = eqnn__algebra_make(l, p, seed);
     if (good <= 0) return good;
     for (int f = 0; f <= p->factors; f++) {
         double worse = left * left > (double)p->n ? left : (double)p->n / left;
@@ -6665,8 +6646,7 @@ static int eqnn__refine(eqnn__part *p, size_t N, int *count, double *rows, doubl
     if (!(worst < 1e150)) return 0;
     double *y = eqnn__space_doubles(p->w, r, tall);
     if (!y) return -1;
-    for (int k = p->lie; k < p->generators; k++)
-        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
+    for (int k = p->lie; k < p->generators; k++) large = fmax(large, 1 / p->scale[k]);
     for (size_t q = 0; q < r; q++) eqnn__constraints_of(p, N, rows + q * N, y + q * tall, t);
     eqnn__jacobi_rows(r, tall, y, N, rows);
     *count = 0;
@@ -6950,15 +6930,13 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
 static void eqnn__part_unsolved(eqnn__part *p, const char *why)
 {
     double large = 1;
-    for (int k = p->lie; p->scale && k < p->generators; k++)
-        if (1 / p->scale[k] > large) large = 1 / p->scale[k];
-    if (large < 100) large = 0;
+    for (int k = p->lie; p->scale && k < p->generators; k++) large = fmax(large, 1 / p->scale[k]);
     eqnn__fail(p->ctx, "basis: %s of %s, %d components under %d generators: %s", p->name,
                p->group->name, (int)p->n, p->generators,
-               large > 0 ? eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
-                                               "errors there by %.0e; use one nearer to orthogonal",
-                                       why, large)
-                         : why);
+               large < 100 ? why
+                           : eqnn_format(p->ctx, "%s: a discrete generator multiplies rounding "
+                                                 "errors there by %.0e; use one nearer to "
+                                                 "orthogonal", why, large));
 }
 
 /* The methods that may work, the cheapest first: exact orbits where all is permutations; weights
@@ -7468,7 +7446,7 @@ static size_t eqnn__echelon(int f, size_t rank, size_t n, const eqnn__column *or
         }
         if (most < 1e-14) continue;
         double *row = Q + k * w;
-        eqnn__row_swap(w, row, Q + best * w);
+        eqnn__swap_doubles(w, row, Q + best * w, 1);
         eqnn__row_times(f, w, row, row[col] / most, f == 2 ? -row[col + 1] / most : 0);
         for (size_t i = 0; i < rank; i++) {
             for (int j = 0; j < f; j++) m[j] = Q[i * w + col + (size_t)j];
@@ -7512,19 +7490,13 @@ EQNN_API int eqnn_basis_sparse(const eqnn_rep *r, double *Q)
 /* The groups of a representation, "O(3) and S(5)", into text. */
 static void eqnn__rep_groups(const eqnn_rep *r, char *text, size_t room)
 {
-    const eqnn_group *seen[8];
-    int count = 0;
+    const eqnn_group *groups[8];
+    int n = eqnn_rep_groups(r, groups, 8);
     text[0] = 0;
-    for (int t = 0; t < r->terms; t++)
-        for (int f = 0; f < r->term[t].type->factors; f++) {
-            const eqnn_group *g = r->term[t].type->factor[f]->group;
-            int k = 0;
-            while (k < count && seen[k] != g) k++;
-            if (k < count || count == 8) continue;
-            seen[count++] = g;
-            size_t used = strlen(text);
-            snprintf(text + used, room - used, "%s%.60s", used ? " and " : "", g->name);
-        }
+    for (int i = 0; i < n; i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, room - used, "%s%.60s", i ? " and " : "", groups[i]->name);
+    }
 }
 
 EQNN_API const char *eqnn_basis_explain(const eqnn_rep *r)
@@ -7770,14 +7742,14 @@ typedef struct eqnn__rep_recipe { const eqnn__rep_maps *m; int projected; } eqnn
 /* W [out, in] */
 static eqnn_tensor *eqnn__rep_weight(eqnn_ctx *c, const void *user)
 {
-    const eqnn__rep_maps *m = ((const eqnn__rep_recipe *)user)->m;
-    int projected = ((const eqnn__rep_recipe *)user)->projected;
+    const eqnn__rep_recipe *r = (const eqnn__rep_recipe *)user;
+    const eqnn__rep_maps *m = r->m;
     int S = m->in->blocks, T = m->out->blocks, longer = S > T ? S : T;
     eqnn_init init;
     memset(&init, 0, sizeof init);
     init.kind = EQNN_INIT_ORTHOGONAL;
     eqnn_tensor *whole =
-        projected ? eqnn_param(c, "weight", m->out->cols, m->in->cols, &init) : NULL;
+        r->projected ? eqnn_param(c, "weight", m->out->cols, m->in->cols, &init) : NULL;
     eqnn_tensor **row = (eqnn_tensor **)eqnn__temp(c, (size_t)T, sizeof *row);
     eqnn_tensor **block = (eqnn_tensor **)eqnn__temp(c, (size_t)longer, sizeof *block);
     if (!row || !block || c->failed) return NULL;
@@ -8206,17 +8178,28 @@ EQNN_API eqnn_tensor *eqnn_rep_gate(eqnn_tensor *x, const eqnn_label *out)
 
 /* --- networks --- */
 
+static eqnn_emlp_opts eqnn__emlp_defaults(const eqnn_emlp_opts *opts)
+{
+    eqnn_emlp_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.channels <= 0) o.channels = 384;
+    if (o.layers <= 0) o.layers = 3;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
                                       const eqnn_emlp_opts *opts)
 {
-    if (eqnn__bad(x, "emlp_block")) return NULL;
     static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0, NULL };
-    const eqnn_init *init = opts && opts->linear.projected ? &published : NULL;
+    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
+    if (eqnn__bad(x, "emlp_block")) return NULL;
+    const eqnn_init *init = o.linear.projected ? &published : NULL;
     double gain = init ? 1 : 3;
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
-    x = x ? eqnn_rep_linear(x, "linear", gated, opts ? &opts->linear : NULL) : NULL;
-    if (x && !(opts && opts->no_bilinear))
+    x = x ? eqnn_rep_linear(x, "linear", gated, &o.linear) : NULL;
+    if (x && !o.no_bilinear)
         x = eqnn_add(x, eqnn_scale(eqnn__rep_bilinear(x, "bilinear", gated, init, gain),
                                    0.1 / gain));
     return eqnn_leave(eqnn_rep_gate(x, out));
@@ -8251,7 +8234,7 @@ static const eqnn_rep *eqnn__emlp_hidden(const eqnn_rep *in, const eqnn_rep *out
                            "V(a)*V(b)", g->name);
         return NULL;
     }
-    return eqnn_rep_uniform_n(list, n, channels > 0 ? channels : 384);
+    return eqnn_rep_uniform_n(list, n, channels);
 }
 
 /* Does every type of one side take part in an equivariant map? Else it would be ignored, or
@@ -8319,10 +8302,10 @@ static int eqnn__emlp_alive(eqnn_tensor *h, const eqnn_label *at, const eqnn_lab
 }
 
 /* Hidden layers one after the other; at: the last one's label. */
-static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o, int layers,
+static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o,
                                       const eqnn_label **at)
 {
-    for (int i = 0; i < layers; i++) {
+    for (int i = 0; i < o->layers; i++) {
         if (o->hiddens) *at = eqnn_rep_label(o->hiddens[i]);
         x = x ? eqnn_emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
     }
@@ -8339,13 +8322,13 @@ typedef struct eqnn__emlp_seen {
    no random numbers of the context are used. Not inside of a rule or a block with a tape of its
    own. The row is large, so that products of many factors stand out. */
 static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *at,
-                          const eqnn_label *out, const eqnn_emlp_opts *o, int layers)
+                          const eqnn_label *out, const eqnn_emlp_opts *o)
 {
     eqnn__groups *all = eqnn__groups_of(c);
     uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
     key = eqnn__hash(key, out->name, strlen(out->name));
     key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
-    key = eqnn__hash_int(key, 2 * layers + o->no_bilinear);
+    key = eqnn__hash_int(key, 2 * o->layers + o->no_bilinear);
     if (c->own_tape || c->in_rule || c->recycler) return 1;
     for (eqnn__emlp_seen *k = all->emlp; k; k = k->next)
         if (k->key == key) return 1;
@@ -8355,7 +8338,7 @@ static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *a
     double *v = (double *)eqnn__temp(c, (size_t)in->cols, sizeof *v);
     for (int i = 0; v && i < in->cols; i++) v[i] = 8 * eqnn__generic(&seed);
     eqnn_tensor *x = k && v ? eqnn_as(eqnn_from_double(c, 1, in->cols, v), in) : NULL;
-    x = eqnn__emlp_blocks(x, o, layers, &at);
+    x = eqnn__emlp_blocks(x, o, &at);
     int good = x && eqnn__emlp_alive(x, at, out);
     eqnn__resume(c, recording);
     eqnn_rewind(mark, NULL);
@@ -8370,18 +8353,15 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
                                 const eqnn_rep *out, const eqnn_group *g,
                                 const eqnn_emlp_opts *opts)
 {
-    eqnn_emlp_opts o;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
-    int layers = o.layers > 0 ? o.layers : 3;
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
     int home = eqnn__group_at_home(c, g, "emlp") && eqnn__rep_at_home(c, in, "emlp") &&
                eqnn__rep_at_home(c, out, "emlp") && eqnn__rep_at_home(c, o.hidden, "emlp");
-    for (int i = 0; home && o.hiddens && i < layers; i++)
+    for (int i = 0; home && o.hiddens && i < o.layers; i++)
         home = eqnn__rep_at_home(c, o.hiddens[i], "emlp");
     if (!home) return NULL;
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
@@ -8390,12 +8370,11 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
     const eqnn_label *first = at;
-    x = eqnn__emlp_blocks(x, &o, layers, &at);
+    x = eqnn__emlp_blocks(x, &o, &at);
     if (x && !eqnn__emlp_reaches(c, at, eqnn_rep_label(out), 1)) return NULL;
-    x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", layers), eqnn_rep_label(out), &o.linear);
+    x = eqnn_rep_linear(x, eqnn_format(c, "network.%d", o.layers), eqnn_rep_label(out), &o.linear);
     x = eqnn_to_rep(x, out);
-    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o, layers))
-        return NULL;
+    if (x && !eqnn__emlp_try(c, eqnn_rep_label(in), first, eqnn_rep_label(out), &o)) return NULL;
     return eqnn_leave(x);
 }
 
@@ -8409,22 +8388,45 @@ struct eqnn_lie {
     eqnn_lie_opts f;       /* sizes and functions: what a user may give is all there is */
     int axis;              /* Tx, Ty: the coordinate that moves                         */
     int turns;             /* SE(2)_canonical: angles in a turn, 0 of all other groups  */
-    const void *matrix[2]; /* plans of products: of matrices, of a matrix and a point   */
     struct eqnn_lie *next;
 };
 
 /* --- bilinear maps of rows, as forms --- */
 
 enum {
-    EQNN__COMPLEX,            /* a b                                     */
-    EQNN__COMPLEX_BETWEEN,    /* conj(a) b                               */
-    EQNN__QUATERNION,         /* a b                                     */
-    EQNN__QUATERNION_BETWEEN, /* conj(a) b                               */
-    EQNN__ROTATE,             /* vector part of q x conj(q): slots q q x */
-    EQNN__ROTATE_BACK,        /* of conj(q) x q                          */
-    EQNN__CROSS,              /* a x b                                   */
-    EQNN__LIE_PLANS
+    EQNN__COMPLEX,            /* a b                                             */
+    EQNN__COMPLEX_BETWEEN,    /* conj(a) b                                       */
+    EQNN__QUATERNION,         /* a b                                             */
+    EQNN__QUATERNION_BETWEEN, /* conj(a) b                                       */
+    EQNN__ROTATE,             /* vector part of q x conj(q): slots q q x         */
+    EQNN__ROTATE_BACK,        /* of conj(q) x q                                  */
+    EQNN__CROSS,              /* a x b                                           */
+    EQNN__MATRICES,           /* of d x d matrices, or one of them and a point   */
+    EQNN__LIE_OUTER,          /* section 7: outer products of channels and k     */
+    EQNN__LIE_MIX,            /* the linear map behind them, for copies of nodes */
+    EQNN__HEADS_MIX           /* section 8: a linear map of each head            */
 };
+
+/* The plans of these forms that were needed so far, by their sizes. */
+typedef struct eqnn__plan {
+    int form, a, b, c; /* see where they are made; 0: not needed */
+    const void *plan;
+    struct eqnn__plan *next;
+} eqnn__plan;
+
+/* Where the plan of a form stands, or is to be put (NULL as yet). */
+static const void **eqnn__plan_find(eqnn_ctx *ctx, int form, int a, int b, int c)
+{
+    eqnn__groups *all = eqnn__groups_of(ctx);
+    for (eqnn__plan *p = all ? all->plans : NULL; p; p = p->next)
+        if (p->form == form && p->a == a && p->b == b && p->c == c) return &p->plan;
+    eqnn__plan *p = all ? (eqnn__plan *)eqnn__keep_alloc(ctx, sizeof *p) : NULL;
+    if (!p) return NULL;
+    p->form = form, p->a = a, p->b = b, p->c = c;
+    p->next = all->plans;
+    all->plans = p;
+    return &p->plan;
+}
 
 /* Units 1, i, j, k are numbered 0 to 3: e_a e_b = sign e_(a xor b) (Hamilton 1843). */
 static int eqnn__unit_sign(int a, int b)
@@ -8471,11 +8473,13 @@ static int eqnn__rotation_records(int back, eqnn__poly_record *r)
     return n;
 }
 
-/* C = A B of d x d matrices row by row, or y = A x. */
-static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int point)
+/* C = A B of d x d matrices row by row, or y = A x: B has width columns. */
+static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int width)
 {
-    int n = 0, width = point ? 1 : d;
+    int n = 0;
     size_t room = (size_t)d * (size_t)d * (size_t)width;
+    const void **plan = eqnn__plan_find(c, EQNN__MATRICES, d, width, 0);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__poly_record *r = (eqnn__poly_record *)eqnn__take(c, room, sizeof *r);
     if (!r) return NULL;
     for (int i = 0; i < d; i++)
@@ -8486,9 +8490,9 @@ static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int point)
                 r[n].col[1] = k * width + j;
                 r[n++].col[2] = i * width + j;
             }
-    const void *plan = eqnn__poly_plan(c, 3, r, n);
+    *plan = eqnn__poly_plan(c, 3, r, n);
     eqnn__drop(c, r, room, sizeof *r);
-    return plan;
+    return *plan;
 }
 
 /* The value of a form of slots factors and a result of cols columns. */
@@ -8513,18 +8517,16 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
 {
     int turn = which == EQNN__ROTATE || which == EQNN__ROTATE_BACK;
     eqnn__poly_record r[48];
-    eqnn_tensor *x[3];
+    eqnn_tensor *x[3] = { a, a, b };
     if (!a || !b) return NULL;
-    const void **plan = &eqnn__groups_of(a->ctx)->lie_plan[which];
+    const void **plan = eqnn__plan_find(a->ctx, which, 0, 0, 0);
+    if (!plan) return NULL;
     if (!*plan) {
         int n = turn ? eqnn__rotation_records(which == EQNN__ROTATE_BACK, r)
                      : eqnn__product_records(which, r);
         *plan = eqnn__poly_plan(a->ctx, turn ? 4 : 3, r, n);
     }
-    x[0] = a;
-    x[turn] = a;
-    x[turn + 1] = b;
-    return eqnn__lie_form(a->ctx, *plan, x, 2 + turn, b->cols);
+    return eqnn__lie_form(a->ctx, *plan, x + !turn, 2 + turn, b->cols);
 }
 
 /* --- pieces --- */
@@ -8532,11 +8534,7 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
 /* A constant row of up to four numbers. */
 static eqnn_tensor *eqnn__lie_row(eqnn_ctx *c, int cols, double a, double b, double d, double e)
 {
-    double row[4];
-    row[0] = a;
-    row[1] = b;
-    row[2] = d;
-    row[3] = e;
+    const double row[4] = { a, b, d, e };
     return eqnn_from_double(c, 1, cols, row);
 }
 
@@ -8579,16 +8577,6 @@ static eqnn_tensor *eqnn__lie_log_scale(eqnn_tensor *r)
     return r ? eqnn_log(eqnn_max(r, eqnn_full(r->ctx, 1, 1, 1e-15))) : NULL;
 }
 
-/* Concatenations whose arguments are recorded already. */
-static eqnn_tensor *eqnn__lie_join(eqnn_tensor *a, eqnn_tensor *b, eqnn_tensor *third)
-{
-    eqnn_tensor *x[3];
-    x[0] = a;
-    x[1] = b;
-    x[2] = third;
-    return a && b && third ? eqnn_concat_n(x, 3) : NULL;
-}
-
 /* --- shifts of coordinates: T, Tx, Ty; and of their logarithms: Rx, RxSQ, SQ --- */
 
 static eqnn_tensor *eqnn__shift_same(const eqnn_lie *g, eqnn_tensor *a)
@@ -8621,7 +8609,7 @@ static eqnn_tensor *eqnn__shift_bracket(const eqnn_lie *g, eqnn_tensor *a, eqnn_
     return a ? eqnn_zeros(g->ctx, a->rows, a->cols) : NULL;
 }
 
-/* Columns first.. but the one that moves (rest), or that one alone. */
+/* The coordinate that moves, or (rest) the others. */
 static eqnn_ints *eqnn__axis_columns(const eqnn_lie *g, int rest)
 {
     int list[16], n = 0;
@@ -9175,25 +9163,21 @@ static eqnn_tensor *eqnn__canonical_lift(const eqnn_lie *g, eqnn_tensor *x, eqnn
 
 /* --- what a group has when its user does not say otherwise --- */
 
-static eqnn_tensor *eqnn__lie_matrix_times(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v,
-                                           int point)
+static eqnn_tensor *eqnn__matrix_times(const eqnn_lie *g, eqnn_tensor *A, eqnn_tensor *B, int width)
 {
-    eqnn_tensor *x[2];
-    const void **plan = (const void **)&((eqnn_lie *)(uintptr_t)g)->matrix[point];
-    if (!*plan) *plan = eqnn__matrix_plan(g->ctx, g->f.point_dim, point);
-    x[0] = u;
-    x[1] = v;
-    return v ? eqnn__lie_form(g->ctx, *plan, x, 2, v->cols) : NULL;
+    eqnn_tensor *x[2] = { A, B };
+    const void *plan = eqnn__matrix_plan(g->ctx, g->f.point_dim, width);
+    return plan && B ? eqnn__lie_form(g->ctx, plan, x, 2, B->cols) : NULL;
 }
 
 static eqnn_tensor *eqnn__default_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
 {
-    return eqnn__lie_matrix_times(g, u, v, 0);
+    return eqnn__matrix_times(g, u, v, g->f.point_dim);
 }
 
 static eqnn_tensor *eqnn__default_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
 {
-    return eqnn__lie_matrix_times(g, u, x, 1);
+    return eqnn__matrix_times(g, u, x, 1);
 }
 
 static eqnn_tensor *eqnn__default_inverse(const eqnn_lie *g, eqnn_tensor *u)
@@ -9212,9 +9196,9 @@ static eqnn_tensor *eqnn__default_apart(const eqnn_lie *g, eqnn_tensor *q, eqnn_
     return eqnn_norm(eqnn_sub(q, p));
 }
 
-static void eqnn__lie_defaults(eqnn_lie *g)
+static void eqnn__lie_defaults(eqnn_lie_opts *f)
 {
-    eqnn_lie_opts *f = &g->f;
+    if (!f->cols && f->lie_dim) f->cols = f->point_dim * f->point_dim; /* Trivial keeps none */
     if (!f->product) f->product = eqnn__default_product;
     if (!f->inverse) f->inverse = eqnn__default_inverse;
     if (!f->between) f->between = eqnn__default_between;
@@ -9237,7 +9221,7 @@ static eqnn_lie *eqnn__lie_new(eqnn_ctx *c, const char *name)
 static const eqnn_lie *eqnn__lie_keep(eqnn_lie *g)
 {
     eqnn__groups *all = eqnn__groups_of(g->ctx);
-    eqnn__lie_defaults(g);
+    eqnn__lie_defaults(&g->f);
     g->next = all->lie;
     return all->lie = g;
 }
@@ -9477,7 +9461,6 @@ EQNN_API const eqnn_lie *eqnn_lie_of(eqnn_ctx *c, const char *name, const eqnn_l
     if (wrong) eqnn__fail(c, "lie group \"%.60s\" %s", name, wrong);
     if (wrong || !(g = eqnn__lie_new(c, name))) return NULL;
     g->f = *opts;
-    if (!g->f.cols) g->f.cols = g->f.point_dim * g->f.point_dim;
     return eqnn__lie_keep(g);
 }
 
@@ -9509,12 +9492,16 @@ static int eqnn__lie_bad(const eqnn_lie *g, const eqnn_tensor *x, int cols, cons
     return 1;
 }
 
+/* The same for elements that a caller gave; NULL of a failed call is passed on in silence. */
+static int eqnn__elements_bad(const eqnn_lie *g, const eqnn_tensor *u, const char *op)
+{
+    return !g || !u || eqnn__lie_bad(g, u, g->f.cols, op, "elements");
+}
+
 /* Both get the same number of rows. */
 static int eqnn__lie_rows(eqnn_tensor **a, eqnn_tensor **b, const char *op)
 {
-    eqnn_tensor *x[2];
-    x[0] = *a;
-    x[1] = *b;
+    eqnn_tensor *x[2] = { *a, *b };
     int rows = eqnn__stretch_rows(x, 2);
     if (rows < 0) {
         eqnn__fail(x[0]->ctx, "%s: %d and %d rows", op, x[0]->rows, x[1]->rows);
@@ -9534,41 +9521,35 @@ EQNN_API eqnn_tensor *eqnn_lie_exp(const eqnn_lie *g, eqnn_tensor *a)
 
 EQNN_API eqnn_tensor *eqnn_lie_log(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_log", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_log")) return NULL;
     eqnn_tensor *a = g->f.log(g, u);
     return eqnn__lie_bad(g, a, g->f.lie_dim, "lie_log", "coordinates") ? NULL : a;
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_inverse(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_inverse", "elements")) return NULL;
-    return g->f.inverse(g, u);
+    return eqnn__elements_bad(g, u, "lie_inverse") ? NULL : g->f.inverse(g, u);
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_product(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *v)
 {
     const char *op = "lie_product";
-    if (!g || !u || !v) return NULL;
-    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
-        eqnn__lie_bad(g, v, g->f.cols, op, "elements") || !eqnn__lie_rows(&u, &v, op))
-        return NULL;
-    return g->f.product(g, u, v);
+    if (!v || eqnn__elements_bad(g, u, op) || eqnn__elements_bad(g, v, op)) return NULL;
+    return eqnn__lie_rows(&u, &v, op) ? g->f.product(g, u, v) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_act(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *x)
 {
     const char *op = "lie_act";
-    if (!g || !u || !x) return NULL;
-    if (eqnn__lie_bad(g, u, g->f.cols, op, "elements") ||
-        eqnn__lie_bad(g, x, g->f.point_dim, op, "points") || !eqnn__lie_rows(&u, &x, op))
+    if (!x || eqnn__elements_bad(g, u, op) || eqnn__lie_bad(g, x, g->f.point_dim, op, "points"))
         return NULL;
-    return g->f.act(g, u, eqnn_as(x, NULL));
+    return eqnn__lie_rows(&u, &x, op) ? g->f.act(g, u, eqnn_as(x, NULL)) : NULL;
 }
 
 /* What an element does to zero and to the unit vectors tells its matrix. */
 EQNN_API eqnn_tensor *eqnn_lie_matrix(const eqnn_lie *g, eqnn_tensor *u)
 {
-    if (!u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_matrix", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_matrix")) return NULL;
     int d = g->f.point_dim, side = d + 1, n = u->rows, order[17 * 17];
     if (d > 16) return eqnn__fail(g->ctx, "lie_matrix of %s: more than 16 coordinates", g->name);
     eqnn_tensor *zero = eqnn_zeros(g->ctx, n, d), *col[18], *t = eqnn_lie_act(g, u, zero);
@@ -9685,7 +9666,7 @@ EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *n
 /* 1 when elements and orbits are no lift of this group's */
 static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, const char *op)
 {
-    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, op, "elements")) return 1;
+    if (eqnn__elements_bad(g, u, op)) return 1;
     if (g->f.q_dim == 0) return 0;
     if (eqnn__lie_bad(g, q, g->f.q_dim, op, "orbits")) return 1;
     if (q->rows == u->rows) return 0;
@@ -9697,16 +9678,15 @@ static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
 static eqnn_tensor *eqnn__lie_pair_rows(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *p,
                                         eqnn_tensor *v, eqnn_tensor *q)
 {
-    eqnn_tensor *a = NULL;
-    if (g->f.lie_dim && !(a = eqnn_lie_log(g, g->f.between(g, v, u)))) return NULL;
-    if (!g->f.q_dim) return a;
-    return g->f.lie_dim ? eqnn__lie_join(a, p, q) : eqnn_concat(p, q);
+    eqnn_tensor *part[3] = { NULL, p, q };
+    int first = g->f.lie_dim ? 0 : 1; /* Trivial has no logarithm */
+    if (!first && !(part[0] = eqnn_lie_log(g, g->f.between(g, v, u)))) return NULL;
+    return g->f.q_dim ? eqnn_concat_n(part + first, 3 - first) : part[0];
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const eqnn_graph *graph)
 {
-    if (!graph || !u || eqnn__lie_bad(g, u, g ? g->f.cols : 0, "lie_between", "elements"))
-        return NULL;
+    if (!graph || eqnn__elements_bad(g, u, "lie_between")) return NULL;
     eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
     return v && to ? g->f.between(g, v, to) : NULL;
 }
@@ -9714,7 +9694,7 @@ EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const 
 EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u)
 {
     eqnn_tensor *p[2];
-    if (!g || !u || eqnn__lie_bad(g, u, g->f.cols, "lie_near", "elements")) return NULL;
+    if (eqnn__elements_bad(g, u, "lie_near")) return NULL;
     if (g->f.inverse == eqnn__quaternion_inverse) return eqnn__quaternion_near(u);
     if (g->f.inverse != eqnn__motion_inverse || g->f.point_dim == 2) return u;
     eqnn__lie_parts(u, 4, p);
@@ -9732,7 +9712,7 @@ EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_ten
     return g->ctx->failed ? NULL : eqnn__lie_pair_rows(g, to, qu, v, qv);
 }
 
-/* |a| of some columns, added to sum with a weight */
+/* sum (NULL: nothing yet) + weight length */
 static eqnn_tensor *eqnn__lie_weigh(eqnn_tensor *sum, eqnn_tensor *length, double weight)
 {
     length = eqnn_scale(length, weight);
@@ -9808,31 +9788,34 @@ static int *eqnn__lie_examples(eqnn_ctx *c, int nodes, const int *example, int *
 }
 
 /* A neighbour and how far it is. */
-typedef struct eqnn__lie_near { double d, chance; int node; } eqnn__lie_near;
+typedef struct eqnn__lie_neighbour { double d, chance; int node; } eqnn__lie_neighbour;
 
-static int eqnn__lie_near_by_distance(const void *a, const void *b)
+static int eqnn__lie_neighbour_by_distance(const void *a, const void *b)
 {
-    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    const eqnn__lie_neighbour *x = (const eqnn__lie_neighbour *)a;
+    const eqnn__lie_neighbour *y = (const eqnn__lie_neighbour *)b;
     return x->d != y->d ? (x->d < y->d ? -1 : 1) : x->node - y->node;
 }
 
-static int eqnn__lie_near_by_chance(const void *a, const void *b)
+static int eqnn__lie_neighbour_by_chance(const void *a, const void *b)
 {
-    const eqnn__lie_near *x = (const eqnn__lie_near *)a, *y = (const eqnn__lie_near *)b;
+    const eqnn__lie_neighbour *x = (const eqnn__lie_neighbour *)a;
+    const eqnn__lie_neighbour *y = (const eqnn__lie_neighbour *)b;
     return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->node - y->node;
 }
 
 /* Leaves the first of the list: the nearest, those within the radius, then some at random. */
-static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *list, int n)
+static int eqnn__lie_neighbours_choose(const eqnn_lie_graph_opts *o, eqnn__lie_neighbour *list,
+                                       int n)
 {
     int most = n, kept = 0;
     if (o->nearest > 0 && o->nearest < most) most = o->nearest;
     if (o->fill > 0 && o->fill * n < most) most = (int)ceil(o->fill * n);
-    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_near_by_distance);
+    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_neighbour_by_distance);
     for (int i = 0; i < most; i++)
         if (!(o->radius > 0) || list[i].d < o->radius) list[kept++] = list[i];
     if (o->most <= 0 || kept <= o->most) return kept;
-    qsort(list, (size_t)kept, sizeof *list, eqnn__lie_near_by_chance);
+    qsort(list, (size_t)kept, sizeof *list, eqnn__lie_neighbour_by_chance);
     return o->most;
 }
 
@@ -9842,7 +9825,7 @@ static int eqnn__lie_near_choose(const eqnn_lie_graph_opts *o, eqnn__lie_near *l
        0                           room                        2 room */
 typedef struct eqnn__lie_edges { int *edge; size_t count, room; } eqnn__lie_edges;
 
-static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
+static int eqnn__lie_neighbours_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 {
     size_t want = e->count + (size_t)more, room = want > 2 * e->room ? want : 2 * e->room;
     if (want <= e->room) return 1;
@@ -9856,39 +9839,48 @@ static int eqnn__lie_near_room(eqnn_ctx *c, eqnn__lie_edges *e, int more)
 }
 
 /* What one example's search needs. */
-typedef struct eqnn__lie_near_job {
+typedef struct eqnn__lie_neighbours_job {
     const eqnn_lie *g;
     eqnn_tensor *u, *q;
     double alpha;
     const eqnn_lie_graph_opts *o;
-    int first, n, rows; /* the example's nodes; targets in a run */
-    int *to, *from;     /* [rows][n] */
-    double *d, *chance; /* the same; chance [n] of one target */
-    eqnn__lie_near *list;   /* [n] */
-    size_t most, pairs;     /* the largest n, and rows times n */
-} eqnn__lie_near_job;
+    int first, n;              /* the example's nodes                       */
+    int *to, *from;            /* [pairs] at most: targets and sources      */
+    double *d, *chance;        /* [pairs] distances; [most] of one target   */
+    eqnn__lie_neighbour *list; /* [most]                                    */
+    size_t most, pairs;        /* largest n; largest n times rows of a run  */
+} eqnn__lie_neighbours_job;
+
+static eqnn_lie_graph_opts eqnn__lie_graph_defaults(const eqnn_lie_graph_opts *opts)
+{
+    eqnn_lie_graph_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.name) o.name = "neighbours";
+    return o;
+}
 
 /* Does it matter who is near? */
-static int eqnn__lie_near_limits(const eqnn_lie_graph_opts *o)
+static int eqnn__lie_neighbours_limited(const eqnn_lie_graph_opts *o)
 {
     return o->radius > 0 || o->nearest > 0 || o->fill > 0;
 }
 
 /* The neighbours of targets at..at+rows-1 of the example. */
-static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie_edges *e)
+static int eqnn__lie_neighbours_run(eqnn__lie_neighbours_job *j, int at, int rows,
+                                    eqnn__lie_edges *e)
 {
     eqnn_ctx *c = j->g->ctx;
-    const char *name = j->o->name ? j->o->name : "neighbours";
     for (int i = 0; i < rows * j->n; i++)
         j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
-    if (eqnn__lie_near_limits(j->o) &&
+    if (eqnn__lie_neighbours_limited(j->o) &&
         !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
         return 0;
     for (int r = 0; r < rows; r++) {
         int target = j->first + at + r;
         if (j->o->most > 0) {
             char full[160];
-            snprintf(full, sizeof full, "%.120s.%d", name, target);
+            snprintf(full, sizeof full, "%.120s.%d", j->o->name, target);
             eqnn_random(c, full, 0, (size_t)j->n, j->chance);
         }
         for (int i = 0; i < j->n; i++) {
@@ -9896,8 +9888,8 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
             j->list[i].chance = j->chance[i];
             j->list[i].node = j->first + i;
         }
-        int kept = eqnn__lie_near_choose(j->o, j->list, j->n);
-        if (!eqnn__lie_near_room(c, e, kept)) return 0;
+        int kept = eqnn__lie_neighbours_choose(j->o, j->list, j->n);
+        if (!eqnn__lie_neighbours_room(c, e, kept)) return 0;
         for (int i = 0; i < kept; i++) {
             e->edge[e->count] = j->list[i].node;
             e->edge[e->room + e->count++] = target;
@@ -9907,19 +9899,19 @@ static int eqnn__lie_near_run(eqnn__lie_near_job *j, int at, int rows, eqnn__lie
 }
 
 /* In runs of about 64 Ki pairs. */
-static int eqnn__lie_near_rows(int n)
+static int eqnn__lie_neighbours_rows(int n)
 {
     int rows = n > 65536 ? 1 : 65536 / (n > 0 ? n : 1);
     return rows > n ? n : rows;
 }
 
 /* Room for the largest of all examples, below the edges: they grow while it is in use. 0: none. */
-static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
+static int eqnn__lie_neighbours_open(eqnn__lie_neighbours_job *j, const int *first)
 {
     eqnn_ctx *c = j->g->ctx;
     for (int k = 0; k < j->o->examples; k++) {
         size_t n = (size_t)(first[k + 1] - first[k]);
-        size_t pairs = n * (size_t)eqnn__lie_near_rows((int)n);
+        size_t pairs = n * (size_t)eqnn__lie_neighbours_rows((int)n);
         if (n > j->most) j->most = n;
         if (pairs > j->pairs) j->pairs = pairs;
     }
@@ -9927,11 +9919,11 @@ static int eqnn__lie_near_open(eqnn__lie_near_job *j, const int *first)
     j->from = (int *)eqnn__take(c, j->pairs, sizeof *j->from);
     j->d = (double *)eqnn__take(c, j->pairs, sizeof *j->d);
     j->chance = (double *)eqnn__take(c, j->most, sizeof *j->chance);
-    j->list = (eqnn__lie_near *)eqnn__take(c, j->most, sizeof *j->list);
+    j->list = (eqnn__lie_neighbour *)eqnn__take(c, j->most, sizeof *j->list);
     return j->to && j->from && j->d && j->chance && j->list;
 }
 
-static void eqnn__lie_near_close(eqnn__lie_near_job *j)
+static void eqnn__lie_neighbours_close(eqnn__lie_neighbours_job *j)
 {
     eqnn_ctx *c = j->g->ctx;
     eqnn__drop(c, j->list, j->most, sizeof *j->list);
@@ -9941,26 +9933,24 @@ static void eqnn__lie_near_close(eqnn__lie_near_job *j)
     eqnn__drop(c, j->to, j->pairs, sizeof *j->to);
 }
 
-static int eqnn__lie_near_example(eqnn__lie_near_job *j, eqnn__lie_edges *e)
+static int eqnn__lie_neighbours_example(eqnn__lie_neighbours_job *j, eqnn__lie_edges *e)
 {
-    int rows = eqnn__lie_near_rows(j->n), good = 1;
+    int rows = eqnn__lie_neighbours_rows(j->n), good = 1;
     for (int at = 0; good && at < j->n; at += rows)
-        good = eqnn__lie_near_run(j, at, at + rows < j->n ? rows : j->n - at, e);
+        good = eqnn__lie_neighbours_run(j, at, at + rows < j->n ? rows : j->n - at, e);
     return good;
 }
 
 EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                           double alpha, const eqnn_lie_graph_opts *opts)
 {
-    eqnn_lie_graph_opts o;
+    eqnn_lie_graph_opts o = eqnn__lie_graph_defaults(opts);
     eqnn_graph_opts graph;
-    eqnn__lie_near_job job;
+    eqnn__lie_neighbours_job job;
     eqnn__lie_edges e;
-    memset(&o, 0, sizeof o);
     memset(&graph, 0, sizeof graph);
     memset(&job, 0, sizeof job);
     memset(&e, 0, sizeof e);
-    if (opts) o = *opts;
     if (eqnn__lie_bad_lift(g, u, q, "lie_graph")) return NULL;
     if (!(o.radius >= 0) || !(o.fill >= 0 && o.fill <= 1) || o.nearest < 0 || o.most < 0)
         return (const eqnn_graph *)eqnn__fail(
@@ -9970,11 +9960,11 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
         return (const eqnn_graph *)eqnn__fail(g->ctx, "lie_graph: alpha is %g, not in 0..1", alpha);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
     job.g = g, job.u = u, job.q = q, job.alpha = alpha, job.o = &o;
-    int good = first && eqnn__lie_near_open(&job, first);
+    int good = first && eqnn__lie_neighbours_open(&job, first);
     for (int k = 0; good && k < o.examples; k++) {
         job.first = first[k];
         job.n = first[k + 1] - first[k];
-        if (job.n > 0) good = eqnn__lie_near_example(&job, &e);
+        if (job.n > 0) good = eqnn__lie_neighbours_example(&job, &e);
     }
     if (good && e.count > INT_MAX)
         good = 0, eqnn__fail(g->ctx, "lie_graph: too many edges");
@@ -9983,7 +9973,7 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     const eqnn_graph *made =
         good ? eqnn_graph_make(g->ctx, (int)e.count, e.edge, e.edge + e.room, &graph) : NULL;
     if (e.edge) eqnn__heap(g->ctx, e.edge, 2 * e.room * sizeof *e.edge, 0);
-    eqnn__lie_near_close(&job);
+    eqnn__lie_neighbours_close(&job);
     if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
     return made;
 }
@@ -10219,32 +10209,31 @@ static int eqnn__lie_ball(const eqnn_lie_cloud *a, const eqnn_lie_conv_opts *o,
     return good;
 }
 
-/* The graph between samples of its nodes. */
-static const eqnn_graph *eqnn__lie_samples(const eqnn_graph *graph, int samples)
+/* The graph between the lifts of its nodes: every node `samples` times, as eqnn_lie_lift has them,
+   and every edge for each pair of samples. */
+static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *graph, int samples, const char *op)
 {
-    eqnn_ctx *c = graph->ctx;
-    size_t square = (size_t)samples * (size_t)samples, E = (size_t)graph->edges * square;
-    size_t N = (size_t)graph->targets * (size_t)samples, n = 0;
+    double edges = (double)graph->edges * samples * samples;
+    double nodes = (double)graph->targets * samples;
     eqnn_graph_opts o;
     memset(&o, 0, sizeof o);
-    if (E > INT_MAX || N > INT_MAX)
+    if (samples == 1) return graph;
+    if (edges > INT_MAX || nodes > INT_MAX)
         return (const eqnn_graph *)eqnn__fail(
-            c, "lie_cloud_make: %d edges of %d samples are too many", graph->edges, samples);
-    int *edge = (int *)eqnn__take(c, 2 * E, sizeof *edge);
-    int *example = (int *)eqnn__take(c, N, sizeof *example);
-    for (int e = 0; edge && example && e < graph->edges; e++)
-        for (size_t k = 0; k < square; k++, n++) {
-            edge[n] = graph->source[e] * samples + (int)k % samples;
-            edge[E + n] = graph->target[e] * samples + (int)k / samples;
+            graph->ctx, "%s: %d edges of %d samples are too many", op, graph->edges, samples);
+    size_t E = (size_t)edges, n = 0;
+    int *edge = (int *)eqnn__temp(graph->ctx, 2 * E, sizeof *edge);
+    int *example = (int *)eqnn__temp(graph->ctx, (size_t)nodes, sizeof *example);
+    if (!edge || !example) return NULL;
+    for (int e = 0; e < graph->edges; e++)
+        for (int k = 0; k < samples * samples; k++, n++) {
+            edge[n] = graph->source[e] * samples + k % samples;
+            edge[E + n] = graph->target[e] * samples + k / samples;
         }
-    for (int i = 0; example && i < (int)N; i++)
+    for (int i = 0; i < (int)nodes; i++)
         example[i] = graph->example ? graph->example[i / samples] : 0;
-    o.sources = o.targets = (int)N, o.example = example, o.examples = graph->examples;
-    const eqnn_graph *made =
-        edge && example ? eqnn_graph_make(c, (int)E, edge, edge + E, &o) : NULL;
-    eqnn__drop(c, example, N, sizeof *example);
-    eqnn__drop(c, edge, 2 * E, sizeof *edge);
-    return made;
+    o.sources = o.targets = (int)nodes, o.example = example, o.examples = graph->examples;
+    return eqnn_graph_make(graph->ctx, (int)E, edge, edge + E, &o);
 }
 
 EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
@@ -10260,7 +10249,7 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
         eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
                    graph->sources, graph->targets, points->rows);
     if (!eqnn_lie_lift(g, points, name, samples, &u, &q)) return 0;
-    cloud->graph = samples > 1 ? eqnn__lie_samples(graph, samples) : graph;
+    cloud->graph = eqnn__lifted_graph(graph, samples, "lie_cloud_make");
     cloud->pairs = cloud->graph ? eqnn_lie_pairs(g, u, q, cloud->graph) : NULL;
     if (!g->turns) cloud->distance = eqnn_lie_distance(g, eqnn_detach(cloud->pairs), alpha);
     return !g->ctx->failed;
@@ -10295,33 +10284,39 @@ static eqnn_lie_conv_opts eqnn__lie_conv_defaults(const eqnn_lie_conv_opts *opts
     return o;
 }
 
-/* act, behind a batch norm when there are norms */
-static eqnn_tensor *eqnn__lie_act(eqnn_tensor *x, const char *norm, const eqnn_lie_conv_opts *o)
+/* published: the variance is limited from below by 1e-5, which is not added to it */
+static eqnn_tensor *eqnn__lie_norm(eqnn_tensor *x, const char *name, int published)
 {
-    eqnn_norm_opts n;
-    memset(&n, 0, sizeof n);
-    n.clamp = o->published;
-    if (o->norm) x = eqnn_batch_norm(x, norm, &n);
+    eqnn_norm_opts o;
+    memset(&o, 0, sizeof o);
+    o.clamp = published;
+    return eqnn_batch_norm(x, name, &o);
+}
+
+/* The activation, behind a batch norm when there are norms. */
+static eqnn_tensor *eqnn__conv_act(eqnn_tensor *x, const char *norm, const eqnn_lie_conv_opts *o)
+{
+    if (o->norm) x = eqnn__lie_norm(x, norm, o->published);
     return eqnn_map(x, o->act, 0, 0);
 }
 
-/* Plans of outer products, one for each number of channels; and of the linear map of copies. */
-typedef struct eqnn__lie_outer {
-    int channels, out, copies;
-    const void *plan;
-    struct eqnn__lie_outer *next;
-} eqnn__lie_outer;
+/* Where torch.nn.Linear of so many inputs starts; 0: as many as the weight has columns. */
+static eqnn_init eqnn__torch_init(int fan_in)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = EQNN_INIT_TORCH;
+    init.fan_in = fan_in;
+    return init;
+}
 
 static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    for (eqnn__lie_outer *o = all ? all->lie_outer : NULL; o; o = o->next)
-        if (o->channels == channels) return o->plan;
     static const int cut[5] = { 0, 7, 14, 15, 16 }; /* 7 and 1 columns have loops of their own */
     double C[4][49];
     eqnn__couple_path path[4];
-    eqnn__lie_outer *o = (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o);
-    if (!all || !o) return NULL;
+    const void **plan = eqnn__plan_find(c, EQNN__LIE_OUTER, channels, 0, 0);
+    if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
     memset(C, 0, sizeof C);
     for (int i = 0; i < 4; i++) {
@@ -10334,12 +10329,7 @@ static const void *eqnn__lie_outer_plan(eqnn_ctx *c, int channels)
         p->w = -1, p->channels = channels;
         p->C = C[i], p->scale = 1;
     }
-    o->channels = channels;
-    o->plan = eqnn__couple_plan(c, path, 4);
-    if (!o->plan) return NULL;
-    o->next = all->lie_outer;
-    all->lie_outer = o;
-    return o->plan;
+    return *plan = eqnn__couple_plan(c, path, 4);
 }
 
 /* P_i [k][channel] = sum over edges j -> i of x_j[channel] w_ij[k]. Nothing of the size edges times
@@ -10350,6 +10340,7 @@ static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eq
     eqnn__form f;
     eqnn_tensor *v[EQNN__SLOTS] = { x, w };
     const void *plan = eqnn__lie_outer_plan(x->ctx, x->cols);
+    if (!plan) return NULL;
     eqnn__form_start(&f, EQNN__COUPLE, 5, graph->edges, plan);
     f.graph = graph;
     eqnn__slot(&f, 0, EQNN__SOURCE, x->rows, x->cols);
@@ -10361,12 +10352,9 @@ static eqnn_tensor *eqnn__lie_outer_sum(eqnn_tensor *x, eqnn_tensor *w, const eq
 /* y [copy][out] = sum over k of P [k][copy][channel] W [k][channel][out] */
 static const void *eqnn__lie_mix_plan(eqnn_ctx *c, int channels, int out, int copies)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    for (eqnn__lie_outer *o = all ? all->lie_mixes : NULL; o; o = o->next)
-        if (o->channels == channels && o->out == out && o->copies == copies) return o->plan;
     eqnn__mix_block block[EQNN__LIE_KERNEL];
-    eqnn__lie_outer *o = all ? (eqnn__lie_outer *)eqnn__keep_alloc(c, sizeof *o) : NULL;
-    if (!o) return NULL;
+    const void **plan = eqnn__plan_find(c, EQNN__LIE_MIX, channels, out, copies);
+    if (!plan || *plan) return plan ? *plan : NULL;
     memset(block, 0, sizeof block);
     for (int k = 0; k < EQNN__LIE_KERNEL; k++) {
         eqnn__mix_block *b = block + k;
@@ -10375,12 +10363,7 @@ static const void *eqnn__lie_mix_plan(eqnn_ctx *c, int channels, int out, int co
         b->w = k * channels * out, b->gs = out;
         b->scale = 1;
     }
-    o->channels = channels, o->out = out, o->copies = copies;
-    o->plan = eqnn__mix_plan(c, block, EQNN__LIE_KERNEL);
-    if (!o->plan) return NULL;
-    o->next = all->lie_mixes;
-    all->lie_mixes = o;
-    return o->plan;
+    return *plan = eqnn__mix_plan(c, block, EQNN__LIE_KERNEL);
 }
 
 /* P [targets, (k, copy, channel)] by the weight [out, (k, channel)] -> [targets, (copy, out)] */
@@ -10405,9 +10388,7 @@ static eqnn_tensor *eqnn__lie_conv_weight(eqnn_ctx *c, const void *user)
 {
     const int *sizes = (const int *)user; /* out, channels */
     int n = EQNN__LIE_KERNEL * sizes[1];
-    eqnn_init torch;
-    memset(&torch, 0, sizeof torch);
-    torch.kind = EQNN_INIT_TORCH;
+    eqnn_init torch = eqnn__torch_init(0);
     eqnn_tensor *weight = eqnn_param(c, "weight", sizes[0], n, &torch);
     int *column = (int *)eqnn__take(c, (size_t)n, sizeof *column);
     for (int i = 0; column && i < n; i++)
@@ -10422,9 +10403,7 @@ static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_lie_cloud *
                                           int out, const eqnn_lie_conv_opts *o)
 {
     const int sizes[2] = { out, channels }, copies = eqnn__lie_copies(ball);
-    eqnn_init torch;
-    memset(&torch, 0, sizeof torch);
-    torch.kind = EQNN_INIT_TORCH, torch.fan_in = EQNN__LIE_KERNEL * channels;
+    eqnn_init torch = eqnn__torch_init(EQNN__LIE_KERNEL * channels);
     P = eqnn_enter(P, "linear");
     if (!P) return NULL;
     eqnn_tensor *share = o->sum ? NULL : eqnn_inverse_degree(ball->graph);
@@ -10459,7 +10438,7 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
     eqnn_tensor *w = ball.pairs;
     for (int k = 0; k < 3; k++) {
         w = eqnn_linear(w, layer[k][0], k < 2 ? 32 : EQNN__LIE_KERNEL, NULL);
-        w = eqnn__lie_act(w, layer[k][1], &o);
+        w = eqnn__conv_act(w, layer[k][1], &o);
     }
     int channels = x->cols;
     eqnn_tensor *together = eqnn__lie_together(x, eqnn__lie_copies(cloud));
@@ -10542,10 +10521,10 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
         return eqnn__fail(x->ctx, "lie_block in %s: from %d to %d channels; at least 4 come in and "
                                   "as many go out", name, in, out);
     x = eqnn_enter(x, name);
-    eqnn_tensor *h = eqnn__lie_act(x, "net.0", &o);
+    eqnn_tensor *h = eqnn__conv_act(x, "net.0", &o);
     h = eqnn_linear(h, "net.2.module", in / 4, NULL);
-    h = eqnn_lie_conv(eqnn__lie_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
-    h = eqnn_linear(eqnn__lie_act(h, "net.6", &o), "net.8.module", out, NULL);
+    h = eqnn_lie_conv(eqnn__conv_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
+    h = eqnn_linear(eqnn__conv_act(h, "net.6", &o), "net.8.module", out, NULL);
     int copies = cloud ? eqnn__lie_copies(cloud) : 1;
     eqnn_tensor *skip = x;
     if (chosen) skip = eqnn__lie_apart(eqnn_take(eqnn__lie_together(x, copies), chosen), copies);
@@ -10576,16 +10555,22 @@ static eqnn_tensor *eqnn__lie_resnet_block(eqnn_tensor *x, eqnn_lie_cloud *cloud
                           &conv);
 }
 
+static eqnn_lie_resnet_opts eqnn__lie_resnet_defaults(const eqnn_lie_resnet_opts *opts)
+{
+    eqnn_lie_resnet_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    o.conv = eqnn__lie_conv_defaults(&o.conv);
+    if (!o.layers) o.layers = 6;
+    if (!o.width) o.width = 384;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
                                       int out, const eqnn_lie_resnet_opts *opts)
 {
-    eqnn_lie_resnet_opts o;
+    eqnn_lie_resnet_opts o = eqnn__lie_resnet_defaults(opts);
     char norm[32], head[32];
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
-    if (!o.layers) o.layers = 6;
-    if (!o.width) o.width = 384;
-    o.conv = eqnn__lie_conv_defaults(&o.conv);
     if (eqnn__bad(x, "lie_resnet") || !eqnn__lie_cloud_good(cloud, x, "lie_resnet")) return NULL;
     if (o.layers < 0 || o.width < 0)
         return eqnn__fail(x->ctx, "lie_resnet in %s: %d layers of width %d", name, o.layers,
@@ -10596,7 +10581,7 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
     for (int b = 0; b < o.layers; b++) x = eqnn__lie_resnet_block(x, &at, b, &o);
     snprintf(norm, sizeof norm, "net.%d", o.layers + 1);
     snprintf(head, sizeof head, "net.%d.module", o.layers + 3);
-    x = eqnn_linear(eqnn__lie_act(x, norm, &o.conv), head, out, NULL);
+    x = eqnn_linear(eqnn__conv_act(x, norm, &o.conv), head, out, NULL);
     if (o.no_pool) return eqnn_leave(x);
     x = eqnn__lie_together(x, eqnn__lie_copies(&at));
     x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
@@ -10779,22 +10764,28 @@ static eqnn_tensor *eqnn__graph_particles(eqnn_tensor *z, const eqnn_particles *
     return eqnn_concat(dq, dp);
 }
 
+static eqnn_baseline_opts eqnn__baseline_defaults(const eqnn_baseline_opts *opts, int layers)
+{
+    eqnn_baseline_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.width <= 0) o.width = 256;
+    if (o.layers <= 0) o.layers = layers;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particles *particles,
                                              const char *kind, const char *name,
                                              const eqnn_baseline_opts *opts)
 {
     static const char *const kinds[5] = { "fc", "hfc", "ogn", "hogn", "vogn" };
-    eqnn_baseline_opts o;
     int k = 0;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
     if (!kind || !eqnn__particles_good(z, particles, "particle_baseline")) return NULL;
     while (k < 5 && strcmp(kind, kinds[k])) k++;
     if (k == 5)
         return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
                                   "ogn, hogn and vogn", kind);
-    if (o.width <= 0) o.width = 256;
-    if (o.layers <= 0) o.layers = k < 2 ? 4 : 1;
+    eqnn_baseline_opts o = eqnn__baseline_defaults(opts, k < 2 ? 4 : 1);
     eqnn_tensor *T = k == 1 || k == 4 ? eqnn_kinetic(z, particles) : NULL;
     z = eqnn_enter(z, name);
     if (!z) return NULL;
@@ -10810,30 +10801,17 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
 /* --- linear maps of heads --- */
 
 /* Every head's map from `in` numbers of its own to `out`: blocks of one matrix product. */
-typedef struct eqnn__heads_plan {
-    int heads, in, out;
-    const void *mix;
-    struct eqnn__heads_plan *next;
-} eqnn__heads_plan;
-
 static const void *eqnn__heads_mix(eqnn_ctx *c, int heads, int in, int out)
 {
-    eqnn__groups *all = eqnn__groups_of(c);
-    if (!all) return NULL;
-    for (eqnn__heads_plan *p = all->heads; p; p = p->next)
-        if (p->heads == heads && p->in == in && p->out == out) return p->mix;
-    eqnn__heads_plan *p = (eqnn__heads_plan *)eqnn__keep_alloc(c, sizeof *p);
+    const void **plan = eqnn__plan_find(c, EQNN__HEADS_MIX, heads, in, out);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__mix_block *block = (eqnn__mix_block *)eqnn__temp(c, (size_t)heads, sizeof *block);
-    if (!p || !block) return NULL;
+    if (!block) return NULL;
     for (int h = 0; h < heads; h++) {
         eqnn__mix_block m = { 1, in, out, h * in, in, h * in * out, h * out, out, 1 };
         block[h] = m;
     }
-    if (!(p->mix = eqnn__mix_plan(c, block, heads))) return NULL;
-    p->heads = heads, p->in = in, p->out = out;
-    p->next = all->heads;
-    all->heads = p;
-    return p->mix;
+    return *plan = eqnn__mix_plan(c, block, heads);
 }
 
 /* M [width, heads*out], M[d][h,o] = W[h][first+d][o]: heads that see the same numbers are one
@@ -10900,26 +10878,14 @@ static eqnn_tensor *eqnn__heads_linear(const eqnn__heads_part *p, eqnn_tensor *W
 
 /* --- networks of heads --- */
 
-static eqnn_tensor *eqnn__heads_norm(eqnn_tensor *x, const char *name,
-                                     const eqnn_lie_attention_opts *o)
-{
-    eqnn_norm_opts n;
-    memset(&n, 0, sizeof n);
-    n.clamp = o->published;
-    return eqnn_batch_norm(x, name, &n);
-}
-
 /* y = W x + b for every head, over n parts of x side by side, [edges, heads*out] */
 static eqnn_tensor *eqnn__heads_sum(const eqnn__heads_part *part, int n, int out, int heads,
                                     const eqnn_graph *g)
 {
     eqnn_ctx *c = g->ctx;
-    eqnn_init init;
     eqnn_tensor *y = NULL;
     int in = part[n - 1].before + part[n - 1].width;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    init.fan_in = in;
+    eqnn_init init = eqnn__torch_init(in);
     eqnn_tensor *W = eqnn_param(c, "weight", heads * in, out, &init);
     eqnn_tensor *b = eqnn_param(c, "bias", heads, out, &init);
     for (int k = 0; k < n; k++) {
@@ -10940,7 +10906,7 @@ static eqnn_tensor *eqnn__heads_stage(const eqnn__heads_part *part, int n, int s
     if (!name || !eqnn__scope_push(c, name) || !eqnn__scope_push(c, "linear.module")) return NULL;
     eqnn_tensor *y = eqnn_leave(eqnn__heads_sum(part, n, out, o->heads, g));
     if (y && o->kernel_norm) {
-        y = eqnn__heads_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o);
+        y = eqnn__lie_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o->published);
         y = eqnn_reshape(y, g->edges, o->heads * out);
     }
     return eqnn_leave(eqnn_map(y, o->act, 0, 0));
@@ -11045,10 +11011,7 @@ static int eqnn__listen_features(const eqnn__listen *a, int linear, eqnn__heads_
     eqnn_tensor *i = eqnn_linear(a->x, "fc_k", heads * width, NULL);
     eqnn_tensor *j = eqnn_linear(a->x, "fc_q", heads * width, NULL);
     if (linear && i && j) {
-        eqnn_init init;
-        memset(&init, 0, sizeof init);
-        init.kind = EQNN_INIT_TORCH;
-        init.fan_in = 2 * e;
+        eqnn_init init = eqnn__torch_init(2 * e);
         if (!eqnn__scope_push(a->x->ctx, "fc_o")) return 0;
         eqnn_tensor *C = eqnn_param(a->x->ctx, "weight", e, 2 * e, &init);
         eqnn_tensor *b = eqnn_leave(eqnn_param(a->x->ctx, "bias", 1, e, &init)), *all[64];
@@ -11125,21 +11088,26 @@ static int eqnn__listen_known(eqnn_ctx *c, const eqnn_lie_attention_opts *o)
     return !c->failed;
 }
 
-static int eqnn__listen_defaults(eqnn_tensor *x, eqnn_lie_attention_opts *o,
-                                 const eqnn_lie_attention_opts *opts)
+static eqnn_lie_attention_opts eqnn__lie_attention_defaults(const eqnn_lie_attention_opts *opts,
+                                                            int cols)
 {
-    memset(o, 0, sizeof *o);
-    if (opts) *o = *opts;
-    if (!o->kernel) o->kernel = "mlp";
-    if (!o->attention) o->attention = "softmax";
-    if (o->heads <= 0) o->heads = 8;
-    if (o->kernel_dim <= 0) o->kernel_dim = 16;
-    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
+    eqnn_lie_attention_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (!o.kernel) o.kernel = "mlp";
+    if (!o.attention) o.attention = "softmax";
+    if (o.heads <= 0) o.heads = 8;
+    if (o.kernel_dim <= 0) o.kernel_dim = 16;
+    if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    int few = cols / (4 * o.heads), even = strlen(o.kernel) == 4 && o.kernel[2] == '2';
+    if (!o.feature_dim) o.feature_dim = few < 2 ? 2 : even ? few - few % 2 : few;
+    return o;
+}
+
+/* Can x be listened to that way? The first digit of a code says what .attention is. */
+static int eqnn__listen_good(eqnn_tensor *x, eqnn_lie_attention_opts *o)
+{
     if (!eqnn__listen_known(x->ctx, o)) return 0;
-    if (!o->feature_dim) {
-        int few = x->cols / (4 * o->heads);
-        o->feature_dim = few < 2 ? 2 : o->kernel[2] == '2' ? few - few % 2 : few;
-    }
     if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
         eqnn__fail(x->ctx, "lie_attention: %d columns for %d heads (1 to 64, of equal width)",
                    x->cols, o->heads);
@@ -11171,11 +11139,11 @@ static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
 EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
                                          const char *name, const eqnn_lie_attention_opts *opts)
 {
-    eqnn_lie_attention_opts o;
     eqnn__listen a;
     x = eqnn_enter(eqnn__plain(x, "lie_attention", name, "lifted points"), name);
-    if (!x || !eqnn__listen_defaults(x, &o, opts) || !eqnn__listen_fits(x, pairs, g, &o))
-        return NULL;
+    if (!x) return NULL;
+    eqnn_lie_attention_opts o = eqnn__lie_attention_defaults(opts, x->cols);
+    if (!eqnn__listen_good(x, &o) || !eqnn__listen_fits(x, pairs, g, &o)) return NULL;
     a.x = x, a.pairs = pairs, a.g = g, a.o = &o;
     a.head = eqnn__head_columns(x->ctx, o.heads, x->cols / o.heads, 0);
     a.scale = 1 / sqrt((double)(x->cols / o.heads));
@@ -11200,8 +11168,9 @@ static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *wo
     return 0;
 }
 
-static int eqnn__transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
-                                      const eqnn_lie_transformer_opts *opts)
+/* cols: of a single block's x; 0: of a network, which makes its own */
+static int eqnn__lie_transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
+                                          const eqnn_lie_transformer_opts *opts, int cols)
 {
     static const char *const norms[] = { "none",      "layer_pre",  "layer_post",
                                          "batch_pre", "batch_post", NULL };
@@ -11212,10 +11181,11 @@ static int eqnn__transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts *o,
     if (!o->norm) o->norm = "layer_pre";
     if (!o->head) o->head = "model_1";
     if (!o->head_norm) o->head_norm = "none";
+    if (cols > 0) o->cols = cols;
     if (o->cols <= 0) o->cols = 160;
     if (o->layers <= 0) o->layers = 5;
     if (o->out <= 0) o->out = 1;
-    if (o->attention.act == EQNN_IDENTITY) o->attention.act = EQNN_SILU;
+    o->attention = eqnn__lie_attention_defaults(&o->attention, o->cols);
     return eqnn__transformer_known(c, "norm", o->norm, norms) &&
            eqnn__transformer_known(c, "head", o->head, heads) &&
            eqnn__transformer_known(c, "norm of the head", o->head_norm, head_norms);
@@ -11229,7 +11199,7 @@ static eqnn_tensor *eqnn__transformer_norm(eqnn_tensor *x, const eqnn_lie_transf
     if (!x || !strcmp(kind, "none") || (strstr(kind, "post") != NULL) != post) return x;
     int layer = kind[0] == 'l';
     const char *name = eqnn_format(x->ctx, "%s_%s", layer ? "ln" : "bn", of);
-    return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__heads_norm(x, name, &o->attention);
+    return layer ? eqnn_layer_norm(x, name, NULL) : eqnn__lie_norm(x, name, o->attention.published);
 }
 
 /* x + y or, where norms stand behind, x + norm(y); y is the caller's last use of it */
@@ -11247,7 +11217,7 @@ static eqnn_tensor *eqnn__transformer_mlp(eqnn_tensor *x, const eqnn_lie_transfo
     for (int k = 1; x && k <= 2; k++) {
         x = eqnn_enter(x, eqnn_format(x->ctx, "LinNormAct_%d", k));
         x = eqnn_linear(x, "linear.module", cols, NULL);
-        if (o->attention.kernel_norm) x = eqnn__heads_norm(x, "norm", &o->attention);
+        if (o->attention.kernel_norm) x = eqnn__lie_norm(x, "norm", o->attention.published);
         x = eqnn_leave(eqnn_map(x, o->attention.act, 0, 0));
     }
     return eqnn_leave(x);
@@ -11271,7 +11241,7 @@ EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pair
 {
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_attention_block", name, "lifted points");
-    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, x->cols)) return NULL;
     return eqnn__transformer_block(x, pairs, g, name, &o);
 }
 
@@ -11321,7 +11291,7 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer(eqnn_tensor *x, eqnn_tensor *pairs, c
 {
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_transformer", name, "lifted points");
-    if (!x || !eqnn__transformer_defaults(x->ctx, &o, opts)) return NULL;
+    if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, 0)) return NULL;
     if (o.squash && pairs) pairs = eqnn__transformer_squash(pairs);
     x = eqnn_enter(eqnn_enter(x, name), "net");
     x = eqnn_linear(x, "0.module", o.cols, NULL);
@@ -11527,9 +11497,7 @@ static eqnn_tensor *eqnn__finite_embed(eqnn_tensor *x, const eqnn_graph *g, int 
     return eqnn_leave(x ? eqnn_stretch(x, g->targets, cols) : NULL);
 }
 
-EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
-                                              const eqnn_graph *g, const char *name,
-                                              const eqnn_finite_opts *opts)
+static eqnn_finite_opts eqnn__finite_defaults(const eqnn_finite_opts *opts)
 {
     eqnn_finite_opts o;
     memset(&o, 0, sizeof o);
@@ -11538,6 +11506,14 @@ EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs
     if (o.heads <= 0) o.heads = 4;
     if (o.layers <= 0) o.layers = 4;
     if (o.out <= 0) o.out = 1;
+    return o;
+}
+
+EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs,
+                                              const eqnn_graph *g, const char *name,
+                                              const eqnn_finite_opts *opts)
+{
+    eqnn_finite_opts o = eqnn__finite_defaults(opts);
     if (!pairs || !eqnn__finite_good(x, pairs, g, &o)) return NULL;
     eqnn_ctx *c = g->ctx;
     if (!eqnn__scope_push(c, name)) return NULL;
@@ -11551,46 +11527,20 @@ EQNN_API eqnn_tensor *eqnn_finite_transformer(eqnn_tensor *x, eqnn_tensor *pairs
 
 /* --- particles in motion --- */
 
-/* Every node `samples` times, as eqnn_lie_lift has them; every edge for each pair of samples. */
-static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *g, int samples)
-{
-    eqnn_graph_opts o;
-    double edges = (double)g->edges * samples * samples, nodes = (double)g->targets * samples;
-    if (samples == 1) return g;
-    if (edges > INT_MAX / 2 || nodes > INT_MAX / 2) {
-        eqnn__fail(g->ctx, "lie_transformer_energy: %g edges of %d samples", edges, samples);
-        return NULL;
-    }
-    int n = (int)nodes, m = 0, *example = (int *)eqnn__temp(g->ctx, (size_t)n, sizeof *example);
-    int *from = (int *)eqnn__temp(g->ctx, 2 * (size_t)edges, sizeof *from), *to = from;
-    if (!example || !from) return NULL;
-    to += (size_t)edges;
-    for (int i = 0; i < n; i++) example[i] = g->example ? g->example[i / samples] : 0;
-    for (int e = 0; e < g->edges; e++)
-        for (int k = 0; k < samples * samples; k++, m++) {
-            from[m] = g->source[e] * samples + k % samples;
-            to[m] = g->target[e] * samples + k / samples;
-        }
-    memset(&o, 0, sizeof o);
-    o.sources = o.targets = n;
-    o.example = example;
-    o.examples = g->examples;
-    return eqnn_graph_make(g->ctx, m, from, to, &o);
-}
-
 EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_particles *particles,
                                                   const eqnn_lie *g, int samples, const char *name,
                                                   const eqnn_lie_transformer_opts *opts)
 {
+    const char *op = "lie_transformer_energy";
     eqnn_lie_transformer_opts o;
     eqnn_tensor *u = NULL, *q = NULL;
-    if (!g || !eqnn__particles_good(z, particles, "lie_transformer_energy")) return NULL;
+    if (!g || !eqnn__particles_good(z, particles, op)) return NULL;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     o.out = 1;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_lift(g, x, "lift", samples, &u, &q)) return NULL;
-    const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples);
+    const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples, op);
     eqnn_tensor *pairs = graph ? eqnn_lie_pairs(g, u, q, graph) : NULL;
     eqnn_tensor *V = eqnn_repeat(particles->constants, samples);
     V = pairs ? eqnn_lie_transformer(V, pairs, graph, name, &o) : NULL;

@@ -221,21 +221,16 @@ int main(int argc, char **argv)
         words++;
     }
     if (words) argv[words] = argv[0];
-    int go = eqnn_args_read(&a, argc - words, argv + words,
-                            "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"",
-                            options);
-    if (go == 0) return eqnn_program_end(&a, NULL);
+    eqnn_args_read(&a, argc - words, argv + words,
+                   "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"", options);
     eqnn_opts o = eqnn_args_context(&a);
     const char *folder = eqnn_args_text(&a, "out");
-    int all = eqnn_args_on(&a, "demo");
-    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
+    int all = eqnn_args_on(&a, "demo"), good = 1;
     if (words == 1 || words == 2)
-        return fprintf(stderr, "a group, an input and an output are needed; --help\n"), 2;
+        eqnn_args_fail(&a, "a group, an input and an output are needed; --help");
 
-    eqnn_ctx *c = eqnn_make(&o);
-    int good = c && (!*folder || eqnn_make_folder(c, folder));
-    if (good) good = all ? demo(c, folder) : solve(c, word, folder, NULL) >= 0;
-    if (eqnn_error(c)) fprintf(stderr, "%s\n", eqnn_error(c));
-    eqnn_free(c);
-    return eqnn_program_end(&a, NULL) || !good;
+    eqnn_ctx *c = eqnn_program_start(&a, &o);
+    if (c && (!*folder || eqnn_make_folder(c, folder)))
+        good = all ? demo(c, folder) : solve(c, word, folder, NULL) >= 0;
+    return eqnn_program_end(&a, c) || !good;
 }

@@ -276,13 +276,10 @@ static void look(run *r, eqnn_csv *log)
 {
     double valid = accuracy(r, VALID, r->s->aug);
     if (!eqnn_run_look(r->run, 1 - valid)) return;
-    eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, eqnn_average_value(&r->run->score));
-    eqnn_csv_number(log, valid);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), eqnn_average_value(&r->run->score),
+                           valid };
+    eqnn_csv_row(log, r->name, 5, row);
 }
 
 static void step(run *r, eqnn_adam *adam, const int *items, int n)
@@ -589,18 +586,6 @@ static const char repeated[] =
     "n-valid,aug,published,content-type,kernel-type,attention-fn,block-norm,"
     "bs,lr,beta1,beta2,data-seed,seed,reps,drop,rotation,upscale,noise";
 
-/* Which of n words the option says; 0 and an error: none of them. */
-static int choice(eqnn_args *a, const char *name, const char *const *words, int n)
-{
-    const char *text = eqnn_args_text(a, name);
-    for (int i = 0; i < n; i++)
-        if (!strcmp(text, words[i])) return i;
-    if (!a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: '%.40s' is not known; --help lists what "
-                 "is", name, text);
-    return 0;
-}
-
 /* Of the library's options 0 means the default, and what is negative none. */
 static void understand_patterns(study *s, eqnn_args *a)
 {
@@ -617,7 +602,6 @@ static void understand_patterns(study *s, eqnn_args *a)
 
 static void understand_network(study *s, eqnn_args *a)
 {
-    static const char *const contents[] = { "pairwise_distances", "distance_moments", "constant" };
     eqnn_lie_transformer_opts *o = &s->lie;
     o->attention.kernel = eqnn_args_text(a, "kernel-type");
     o->attention.attention = eqnn_args_text(a, "attention-fn");
@@ -628,7 +612,8 @@ static void understand_network(study *s, eqnn_args *a)
     o->cols = eqnn_args_int(a, "dim-hidden", 1, 100000);
     o->layers = eqnn_args_int(a, "num-layers", 1, 100);
     o->out = COUNTS * s->classes;
-    s->content = contents[choice(a, "content-type", contents, 3)];
+    s->content = eqnn_args_text(a, "content-type");
+    eqnn_args_choice(a, "content-type", "pairwise_distances,distance_moments,constant");
     s->samples = eqnn_args_int(a, "lift-samples", 0, 64);
     s->set_layers = eqnn_args_int(a, "set-layers", 1, 100);
     s->set_heads = eqnn_args_int(a, "set-heads", 1, 128);
@@ -636,13 +621,12 @@ static void understand_network(study *s, eqnn_args *a)
 
 static void understand(study *s, eqnn_args *a)
 {
-    static const char *const schedules[] = { "", "none", "cosine" };
     int studied = eqnn_args_on(a, "study");
     s->networks = studied ? "LieTransformer,SetTransformer" : eqnn_args_text(a, "network");
     s->groups = studied ? "T(2),SE(2)" : eqnn_args_text(a, "group");
     s->sizes = studied ? "1000,10000" : eqnn_args_text(a, "n-train");
     s->out = eqnn_args_text(a, "out");
-    s->aug = choice(a, "aug", ways, WAYS);
+    s->aug = eqnn_args_choice(a, "aug", "none,T2,SE2");
     s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);
     s->run = eqnn_args_run(a, repeated);
@@ -651,8 +635,9 @@ static void understand(study *s, eqnn_args *a)
     s->rate = eqnn_args_within(a, "lr", 1e-12, 1e3);
     s->beta1 = eqnn_args_within(a, "beta1", 1e-9, 1);
     s->beta2 = eqnn_args_within(a, "beta2", 1e-9, 1);
-    int schedule = choice(a, "lr-schedule", schedules, 3);
-    s->cosine = schedule == 2 || (schedule == 0 && s->run.seconds > 0);
+    s->cosine = s->run.seconds > 0;
+    if (*eqnn_args_text(a, "lr-schedule"))
+        s->cosine = eqnn_args_choice(a, "lr-schedule", "none,cosine");
     s->parts = eqnn_args_int(a, "parts", 1, MOST_PARTS);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->context = eqnn_args_context(a);

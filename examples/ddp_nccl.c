@@ -100,7 +100,7 @@ int main(int argc, char **argv)
         eqnn_opts o = { .seed = eqnn_args_seed(&d.args), .device = device,
                         .threads = eqnn_args_int(&d.args, "threads", 0, 1024) };
         if (eqnn_args_given(&d.args, "device"))
-            snprintf(d.args.error, sizeof d.args.error, "--device: rank k takes cuda:k");
+            eqnn_args_fail(&d.args, "--device: rank k takes cuda:k");
         if (ddp_context(&d, &o)) {
             meet(&g, k);
             eqnn_set_allreduce(d.c, mean_over_gpus, &g);

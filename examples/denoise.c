@@ -596,12 +596,9 @@ static void observe(run *r, eqnn_csv *log)
     errors e = evaluate(r);
     if (!eqnn_run_look(r->run, NAN)) return;
     r->test = e;
-    eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, r->test.rmsd);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), r->test.rmsd };
+    eqnn_csv_row(log, r->name, 4, row);
 }
 
 static void train(run *r, eqnn_csv *log)
@@ -726,14 +723,10 @@ static void write_summary(const study *s, const run *r, int n)
                                 "model,weights,epochs,minutes,mse,rmsd,rmsd_superposed", 0);
     for (int i = -2; i < n; i++) {
         errors e = row_errors(s, r, i);
-        eqnn_csv_text(f, row_name(r, i));
-        eqnn_csv_number(f, i < 0 ? 0 : (double)eqnn_parameter_size(r[i].c));
-        eqnn_csv_number(f, i < 0 ? NAN : eqnn_run_epochs(r[i].run));
-        eqnn_csv_number(f, i < 0 ? NAN : r[i].run->seconds / 60);
-        eqnn_csv_number(f, e.mse);
-        eqnn_csv_number(f, e.rmsd);
-        eqnn_csv_number(f, e.fitted);
-        eqnn_csv_end(f);
+        const double row[] = { i < 0 ? 0 : (double)eqnn_parameter_size(r[i].c),
+                               i < 0 ? NAN : eqnn_run_epochs(r[i].run),
+                               i < 0 ? NAN : r[i].run->seconds / 60, e.mse, e.rmsd, e.fitted };
+        eqnn_csv_row(f, row_name(r, i), 6, row);
     }
     eqnn_csv_close(f);
     f = eqnn_csv_open(s->c, eqnn_path_in(s->c, s->out, "chains.csv"),
@@ -744,11 +737,9 @@ static void write_summary(const study *s, const run *r, int n)
             size_t at = place(s, s->items[k]);
             int atoms = ATOMS * residues_of(s, s->items[k]);
             eqnn_csv_text(f, row_name(r, i));
-            eqnn_csv_text(f, s->m->name[s->items[k]]);
-            eqnn_csv_number(f, atoms / ATOMS);
-            eqnn_csv_number(f, eqnn_rmsd(atoms, s->truth + at, s->moved + at));
-            eqnn_csv_number(f, eqnn_rmsd(atoms, s->truth + at, after + at));
-            eqnn_csv_end(f);
+            const double row[] = { atoms / ATOMS, eqnn_rmsd(atoms, s->truth + at, s->moved + at),
+                                   eqnn_rmsd(atoms, s->truth + at, after + at) };
+            eqnn_csv_row(f, s->m->name[s->items[k]], 3, row);
         }
     eqnn_csv_close(f);
 }
@@ -925,8 +916,8 @@ static void understand_model(study *s, eqnn_args *a)
     s->depth = *eqnn_args_text(a, "depth") ? eqnn_args_int(a, "depth", 0, 1000) : -1;
     s->lmax = *eqnn_args_text(a, "lmax") ? eqnn_args_int(a, "lmax", 1, 8) : -1;
     s->reversible = eqnn_args_text(a, "reversible");
-    if (*s->dim && atoi(s->dim) < 1 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --dim wants numbers, not '%s'", s->dim);
+    if (*s->dim && atoi(s->dim) < 1)
+        eqnn_args_fail(a, "option --dim wants numbers, not '%s'", s->dim);
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -934,8 +925,8 @@ static void understand(study *s, eqnn_args *a)
     understand_model(s, a);
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
-    if (sscanf(eqnn_args_text(a, "length"), "%d,%d", &s->least, &s->most) != 2 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --length wants two numbers, such as 40,80");
+    if (sscanf(eqnn_args_text(a, "length"), "%d,%d", &s->least, &s->most) != 2)
+        eqnn_args_fail(a, "option --length wants two numbers, such as 40,80");
     s->longest = eqnn_args_int(a, "longest", 2, 100000);
     s->count[TRAIN] = eqnn_args_int(a, "n-train", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 0, 1000000);

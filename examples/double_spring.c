@@ -276,12 +276,9 @@ static void write_log(predictor *p, eqnn_csv *log)
     double epoch = eqnn_run_epochs(p->run);
     p->mse_test = evaluate(p, p->s->test, p->s->n_test);
     if (!eqnn_run_look(p->run, NAN)) return;
-    eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&p->run->loss));
-    eqnn_csv_number(log, p->mse_test);
-    eqnn_csv_number(log, p->run->step_seconds / epoch);
-    eqnn_csv_end(log);
+    const double row[] = { epoch, eqnn_average_value(&p->run->loss), p->mse_test,
+                           p->run->step_seconds / epoch };
+    eqnn_csv_row(log, p->name, 4, row);
 }
 
 /* Weights come into being by a look at one piece, which leaves nothing else behind. */
@@ -731,21 +728,8 @@ static const char repeated[] =
 static double positive(eqnn_args *a, const char *name)
 {
     double value = eqnn_args_number(a, name);
-    if (!(value > 0) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: %g is not positive", name, value);
+    if (!(value > 0)) eqnn_args_fail(a, "option --%s: %g is not positive", name, value);
     return value;
-}
-
-static int derivative(eqnn_args *a)
-{
-    static const char *const names[] = { "tape", "checkpoint", "adjoint" };
-    const char *text = eqnn_args_text(a, "derivative");
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, names[i])) return i;
-    if (!a->error[0])
-        snprintf(a->error, sizeof a->error,
-                 "option --derivative is tape, checkpoint or adjoint, not '%s'", text);
-    return CHECKPOINT;
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -767,7 +751,7 @@ static void understand(study *s, eqnn_args *a)
     s->rtol_far = positive(a, "rtol-far");
     s->times = (int)(positive(a, "time") / s->dt + 1e-9);
     if (s->times < LENGTH) s->times = LENGTH;
-    s->derivative = derivative(a);
+    s->derivative = eqnn_args_choice(a, "derivative", "tape,checkpoint,adjoint");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 1, 2147483647);
     s->run = eqnn_args_run(a, repeated);
     s->context = eqnn_args_context(a);

@@ -203,12 +203,8 @@ static void look(trial *t, eqnn_csv *log)
     if (better) t->best = validation, t->test = test;
     snprintf(text, sizeof text, "%.17g %.17g", t->best, t->test);
     eqnn_note(t->c, "best", text);
-    eqnn_csv_text(log, trial_name(t->c, t->m, t->number));
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&t->run->loss));
-    eqnn_csv_number(log, validation);
-    eqnn_csv_number(log, t->test);
-    eqnn_csv_end(log);
+    const double row[] = { epoch, eqnn_average_value(&t->run->loss), validation, t->test };
+    eqnn_csv_row(log, trial_name(t->c, t->m, t->number), 4, row);
 }
 
 /* Weights come into being by a look at one example; then the checkpoint may fill them. */
@@ -464,12 +460,8 @@ static void report_all(eqnn_ctx *c, const settings *s, const model *m, int n)
         static const char *const format[8] = { "%.0f", "%.0f", "%.0f", "%.4g", "%.2g", "%.3g",
                                                "%.4g", "%.1e" };
         eqnn_table_cell(t, "%s%s", q->label, q->average.constant ? " (constant)" : "");
-        eqnn_csv_text(f, q->label);
-        for (int k = 0; k < 8; k++) {
-            eqnn_table_number(t, format[k], number[k]);
-            eqnn_csv_number(f, number[k]);
-        }
-        eqnn_csv_end(f);
+        for (int k = 0; k < 8; k++) eqnn_table_number(t, format[k], number[k]);
+        eqnn_csv_row(f, q->label, 8, number);
     }
     eqnn_table_print(t, stdout);
     eqnn_table_free(t);

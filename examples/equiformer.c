@@ -133,21 +133,27 @@ static void stir(eqnn_ctx *c)
     }
 }
 
+/* max |a - b| / max |b| */
+static double largest_difference(eqnn_tensor *a, eqnn_tensor *b)
+{
+    double worst = 0, size = 0;
+    for (int i = 0; i < eqnn_rows(b); i++)
+        for (int k = 0; k < eqnn_cols(b); k++) {
+            worst = fmax(worst, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
+            size = fmax(size, fabs(eqnn_at(b, i, k)));
+        }
+    return worst / size;
+}
+
 /* Rotations only: the network tells left from right. */
 static double rotation_error(eqnn_tensor *const *x, int n, inputs *in)
 {
     eqnn_ctx *c = eqnn_context(x[0]);
     eqnn_tensor *y = run_network(x, n, in), *z[2] = { NULL, n > 1 ? x[1] : NULL };
-    double R[9], worst = 0, size = 0;
+    double R[9];
     eqnn_rotation_random(c, "turn", 0, R);
     z[0] = eqnn_rotate(x[0], R);
-    eqnn_tensor *turned = eqnn_rotate(y, R), *there = run_network(z, n, in);
-    for (int i = 0; i < eqnn_rows(y); i++)
-        for (int k = 0; k < eqnn_cols(y); k++) {
-            worst = fmax(worst, fabs(eqnn_at(there, i, k) - eqnn_at(turned, i, k)));
-            size = fmax(size, fabs(eqnn_at(turned, i, k)));
-        }
-    return worst / size;
+    return largest_difference(run_network(z, n, in), eqnn_rotate(y, R));
 }
 
 /* One line of the table. */
@@ -308,17 +314,6 @@ static int describe(const eqnn_opts *o, const model *m, int length)
     return good;
 }
 
-static double largest_difference(eqnn_tensor *a, eqnn_tensor *b)
-{
-    double worst = 0, size = 0;
-    for (int i = 0; i < eqnn_rows(b); i++)
-        for (int k = 0; k < eqnn_cols(b); k++) {
-            worst = fmax(worst, fabs(eqnn_at(a, i, k) - eqnn_at(b, i, k)));
-            size = fmax(size, fabs(eqnn_at(b, i, k)));
-        }
-    return worst / size;
-}
-
 /* One line of the table: the whole model on a few atoms. */
 static void show_v2(eqnn_table *t, eqnn_ctx *c, const model *m, int length, int nodes)
 {
@@ -420,20 +415,17 @@ int main(int argc, char **argv)
 {
     eqnn_args a;
     int good = 1;
-    int go = eqnn_args_read(&a, argc, argv, "the programs of equiformer-pytorch's README, and "
-                                            "EquiformerV2", options);
-    if (go == 0) return eqnn_program_end(&a, NULL);
+    eqnn_args_read(&a, argc, argv, "the programs of equiformer-pytorch's README, and "
+                                   "EquiformerV2", options);
     int only = eqnn_args_int(&a, "example", 0, PROGRAMS);
     int nodes = eqnn_args_int(&a, "nodes", 0, 100000);
     const char *v2 = eqnn_args_text(&a, "v2");
     int dry = eqnn_args_on(&a, "dry-run");
     eqnn_opts o = eqnn_args_context(&a);
-    if (a.error[0]) return fprintf(stderr, "%s\n", a.error), 2;
     if (dry && !*v2) v2 = "31M,83M,153M";
-    eqnn_ctx *first = eqnn_make(&o);
-    if (!first) return fprintf(stderr, "no memory\n"), 1;
-    if (!*v2 || eqnn_args_given(&a, "example")) good &= run_programs(&o, first, only, nodes);
-    if (*v2) good &= run_models(&o, first, v2, nodes > 0 ? nodes : SMALL, dry);
-    eqnn_free(first);
-    return eqnn_program_end(&a, NULL) || !good;
+    eqnn_ctx *first = eqnn_program_start(&a, &o);
+    if (first && (!*v2 || eqnn_args_given(&a, "example")))
+        good &= run_programs(&o, first, only, nodes);
+    if (first && *v2) good &= run_models(&o, first, v2, nodes > 0 ? nodes : SMALL, dry);
+    return eqnn_program_end(&a, first) || !good;
 }

@@ -531,13 +531,9 @@ static void look(run *r, eqnn_csv *log)
     errors e = measure(s, VALID, r->energy[0], r->force[0]);
     double value = 1e3 * (s->energy_weight * e.energy + s->force_weight * e.force);
     if (!eqnn_run_look(r->run, s->count[VALID] ? value : NAN)) return;
-    eqnn_csv_text(log, r->net->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, 1e3 * e.energy);
-    eqnn_csv_number(log, 1e3 * e.force);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), 1e3 * e.energy, 1e3 * e.force };
+    eqnn_csv_row(log, r->net->name, 5, row);
 }
 
 static void train(run *r, eqnn_csv *log)
@@ -646,12 +642,8 @@ static void simulate(run *r, eqnn_csv *log)
         }
         heat += kinetic, tt += t * t, tE += t * E, EE += E * E, E_sum += E;
         if (i % (s->steps / 500 + 1)) continue;
-        eqnn_csv_text(log, r->net->name);
-        eqnn_csv_number(log, i * s->dt);
-        eqnn_csv_number(log, kinetic);
-        eqnn_csv_number(log, potential);
-        eqnn_csv_number(log, E);
-        eqnn_csv_end(log);
+        const double row[] = { i * s->dt, kinetic, potential, E };
+        eqnn_csv_row(log, r->net->name, 4, row);
     }
     double slope = tt > 0 ? tE / tt : 0, rest = EE - E_sum * E_sum / s->steps - slope * tE;
     r->pace = (eqnn_clock() - begun) / s->steps;
@@ -945,8 +937,8 @@ static void understand(study *s, eqnn_args *a)
     s->kelvin = eqnn_args_within(a, "temperature", 0, 1e6);
     for (const char *list = s->widths, *word; eqnn_next_word(&list, &word) > 0 && !a->error[0];)
         if (strtol(word, NULL, 10) < 1 || strtol(word, NULL, 10) > 10000)
-            snprintf(a->error, sizeof a->error, "option --widths: '%.80s' is no list of numbers "
-                     "like 32,16,8", s->widths);
+            eqnn_args_fail(a, "option --widths: '%.80s' is no list of numbers like 32,16,8",
+                           s->widths);
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
     s->context = eqnn_args_context(a);
 }

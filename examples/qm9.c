@@ -716,12 +716,9 @@ static void step(run *r, eqnn_adam *adam, const int *items, int n)
 static void look(run *r, eqnn_csv *log)
 {
     if (!eqnn_run_look(r->run, evaluate(r, VALID, 0, NULL))) return;
-    eqnn_csv_text(log, r->name);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, r->run->value);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), r->run->value };
+    eqnn_csv_row(log, r->name, 4, row);
 }
 
 static void train(run *r, eqnn_csv *log)
@@ -877,16 +874,12 @@ static void write_summary(const study *s, const run *r, int n)
                                 0);
     for (int i = -2; i < n; i++) {
         const run *q = i < 0 ? NULL : &r[i];
-        eqnn_csv_text(f, q ? q->name : i == -2 ? "mean" : "composition only");
-        eqnn_csv_number(f, q ? (double)eqnn_parameter_size(q->c) : 0);
-        eqnn_csv_number(f, q ? eqnn_run_epochs(q->run) : NAN);
-        eqnn_csv_number(f, q ? q->run->seconds / 60 : NAN);
-        eqnn_csv_number(f, q ? 1e3 * eqnn_run_pace(q->run) : NAN);
-        eqnn_csv_number(f, q ? q->run->best : NAN);
-        eqnn_csv_number(f, q ? q->test : s->plain[i + 2]);
-        eqnn_csv_number(f, q ? q->test_turned : s->plain[i + 2]);
-        eqnn_csv_number(f, q && paper(q) > 0 ? paper(q) : NAN);
-        eqnn_csv_end(f);
+        const double row[] = { q ? (double)eqnn_parameter_size(q->c) : 0,
+                               q ? eqnn_run_epochs(q->run) : NAN, q ? q->run->seconds / 60 : NAN,
+                               q ? 1e3 * eqnn_run_pace(q->run) : NAN, q ? q->run->best : NAN,
+                               q ? q->test : s->plain[i + 2], q ? q->test_turned : s->plain[i + 2],
+                               q && paper(q) > 0 ? paper(q) : NAN };
+        eqnn_csv_row(f, q ? q->name : i == -2 ? "mean" : "composition only", 8, row);
     }
     eqnn_csv_close(f);
 }
@@ -1082,9 +1075,8 @@ static double maybe(eqnn_args *a, const char *name, double low, double high)
     const char *text = eqnn_args_text(a, name);
     if (!*text) return -1;
     double v = !strcmp(text, "True") ? 1 : !strcmp(text, "False") ? 0 : eqnn_args_number(a, name);
-    if ((v < low || v > high) && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s is from %g to %g, not %g", name, low, high,
-                 v);
+    if (v < low || v > high)
+        eqnn_args_fail(a, "option --%s is from %g to %g, not %g", name, low, high, v);
     return v;
 }
 
@@ -1103,8 +1095,8 @@ static void understand_model(study *s, eqnn_args *a)
     for (const char *list = s->widths, *word; eqnn_next_word(&list, &word) > 0 && !a->error[0];) {
         long n = strtol(word, NULL, 10);
         if (n < 1 || n > 10000)
-            snprintf(a->error, sizeof a->error, "option --widths: '%.80s' is no list of numbers "
-                     "like 32,16,8", s->widths);
+            eqnn_args_fail(a, "option --widths: '%.80s' is no list of numbers like 32,16,8",
+                           s->widths);
     }
     s->published = eqnn_args_on(a, "published");
     s->dim = eqnn_args_int(a, "dim-hidden", 1, 100000);
@@ -1115,11 +1107,7 @@ static void understand_model(study *s, eqnn_args *a)
     s->attention = eqnn_args_text(a, "attention-fn");
     s->head = eqnn_args_text(a, "architecture");
     s->norm = eqnn_args_text(a, "block-norm");
-    const char *squash = eqnn_args_text(a, "lie-algebra-nonlinearity");
-    s->squash = !strcmp(squash, "tanh");
-    if (!s->squash && strcmp(squash, "none") && strcmp(squash, "None") && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --lie-algebra-nonlinearity is none or tanh, "
-                 "not '%.80s'", squash);
+    s->squash = eqnn_args_choice(a, "lie-algebra-nonlinearity", "none,tanh,None") == 1;
     s->elements = eqnn_args_on(a, "use-pseudo-lift");
     s->dual = eqnn_args_on(a, "dual-quaternions");
     s->positive = eqnn_args_on(a, "positive-quaternions");
@@ -1131,18 +1119,15 @@ static void understand_model(study *s, eqnn_args *a)
 /* Of a run of a million steps, as eqnn_run_rate counts. */
 static void understand_schedule(study *s, eqnn_args *a)
 {
-    static const char *const names[] = { "none", "cosine", "cosine_warmup", "quadratic_warmup" };
-    const char *name = eqnn_args_text(a, "lr-schedule");
-    int k = 0;
-    while (k < 4 && strcmp(name, names[k])) k++;
-    if (k == 4 && !strcmp(name, "None")) k = 0;
-    if (k == 4 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --lr-schedule is none, cosine, cosine_warmup "
-                 "or quadratic_warmup, not '%.80s'", name);
+    enum { NONE, COSINE, COSINE_WARMUP, QUADRATIC_WARMUP, NONE_TOO };
+    int kind = eqnn_args_choice(a, "lr-schedule",
+                                "none,cosine,cosine_warmup,quadratic_warmup,None");
     s->schedule = (eqnn_schedule){ .rate = 1, .overlap = 1, .every = 100,
                                    .least = fmax(maybe(a, "lr-floor", 0, 1), 0) };
-    s->schedule.kind = k == 0 ? EQNN_CONSTANT : k == 3 ? EQNN_INVERSE_ROOT : EQNN_COSINE;
-    if (k >= 2) s->schedule.warmup = (int64_t)(1e6 * fmax(maybe(a, "warmup-length", 0, 1), 0));
+    s->schedule.kind = kind == QUADRATIC_WARMUP ? EQNN_INVERSE_ROOT
+                       : kind == NONE || kind == NONE_TOO ? EQNN_CONSTANT : EQNN_COSINE;
+    if (kind == COSINE_WARMUP || kind == QUADRATIC_WARMUP)
+        s->schedule.warmup = (int64_t)(1e6 * fmax(maybe(a, "warmup-length", 0, 1), 0));
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -1155,18 +1140,13 @@ static void understand(study *s, eqnn_args *a)
         s->models = "lieconv,lietransformer,equiformer,equiformer_v1,equiformer_v2,escn";
     s->groups = all && !eqnn_args_given(a, "group") ? "T(3),SE3(.2)" : eqnn_args_text(a, "group");
     s->task = eqnn_args_text(a, "task");
-    size_t known = 0, all_tasks = sizeof tasks / sizeof tasks[0];
-    while (known < all_tasks && strcmp(tasks[known], s->task)) known++;
-    if (known == all_tasks && !a->error[0])
-        snprintf(a->error, sizeof a->error,
-                 "option --task: choose from alpha gap homo lumo mu Cv G H r2 U U0 zpve");
+    eqnn_args_choice(a, "task", "alpha,gap,homo,lumo,mu,Cv,G,H,r2,U,U0,zpve");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");
     s->aug = eqnn_args_on(a, "aug");
     s->run = eqnn_args_run(a, repeated);
-    if (s->run.resume && !s->save && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --resume needs --save");
+    if (s->run.resume && !s->save) eqnn_args_fail(a, "option --resume needs --save");
     s->count[TRAIN] = eqnn_args_int(a, "n-train", s->demo, 1000000);
     s->count[VALID] = eqnn_args_int(a, "n-valid", 0, 1000000);
     s->count[TEST] = eqnn_args_int(a, "n-test", 1, 1000000);

@@ -517,13 +517,10 @@ static void look(run *r, eqnn_csv *log)
 {
     r->check = error_of(r, &r->s->set[TEST], r->s->n_check, NULL, NULL);
     if (!eqnn_run_look(r->run, NAN)) return;
-    eqnn_csv_text(log, r->group);
-    eqnn_csv_number(log, eqnn_run_epochs(r->run));
-    eqnn_csv_number(log, r->run->seconds / 60);
-    eqnn_csv_number(log, eqnn_average_value(&r->run->loss));
-    eqnn_csv_number(log, eqnn_average_value(&r->run->score));
-    eqnn_csv_number(log, r->check);
-    eqnn_csv_end(log);
+    const double row[] = { eqnn_run_epochs(r->run), r->run->seconds / 60,
+                           eqnn_average_value(&r->run->loss), eqnn_average_value(&r->run->score),
+                           r->check };
+    eqnn_csv_row(log, r->group, 5, row);
 }
 
 /* One step of Adam on a batch; its rate falls as a cosine. */
@@ -647,13 +644,9 @@ static void draw(const study *s, const run *r, int n)
     for (int i = 0; i < n; i++) {
         eqnn_plot_csv(p, eqnn_path_in(s->c, s->out, "log.csv"), r[i].group, 1, 5, NULL);
         draw_wrong(&r[i]);
-        eqnn_csv_text(f, r[i].group);
-        eqnn_csv_number(f, r[i].parameters);
-        eqnn_csv_number(f, r[i].epochs);
-        eqnn_csv_number(f, 1e3 * r[i].pace);
-        eqnn_csv_number(f, r[i].train);
-        eqnn_csv_number(f, r[i].test);
-        eqnn_csv_end(f);
+        const double row[] = { r[i].parameters, r[i].epochs, 1e3 * r[i].pace, r[i].train,
+                               r[i].test };
+        eqnn_csv_row(f, r[i].group, 5, row);
     }
     eqnn_csv_close(f);
     eqnn_plot_save(p, eqnn_path_in(s->c, s->out, "errors.svg"));

@@ -683,13 +683,9 @@ static outcome simulate(const study *s, const pair_style *pair, const double *v,
             tt += t * t, tE += t * (kinetic + m.energy - start);
         }
         if (i % (s->md / 500 + 1)) continue;
-        eqnn_csv_text(log, pair->name);
-        eqnn_csv_number(log, i * s->dt);
-        eqnn_csv_number(log, kelvin);
-        eqnn_csv_number(log, pressure);
-        eqnn_csv_number(log, m.energy / m.n);
-        eqnn_csv_number(log, (kinetic + m.energy) / m.n);
-        eqnn_csv_end(log);
+        const double row[] = { i * s->dt, kelvin, pressure, m.energy / m.n,
+                               (kinetic + m.energy) / m.n };
+        eqnn_csv_row(log, pair->name, 5, row);
     }
     o.pace = (eqnn_clock() - begun) / s->md;
     if (!s->md) o.kelvin = o.pressure = o.potential = o.pace = NAN;

@@ -76,16 +76,15 @@ static const network networks[] = {
     { "HOGN", 0, 1, 1e-2, 200, 256, 1, 1e7 },
     { "VOGN", 0, 1, 3e-3, 200, 512, 1, 1e7 },
 };
-enum { NETWORKS = sizeof networks / sizeof *networks, MOST_SIZES = 16, MOST_MODELS = 64,
-       MOST_PARTS = 64 };
+enum { NETWORKS = sizeof networks / sizeof *networks, MOST_MODELS = 64, MOST_PARTS = 64 };
 
 typedef struct study {
     /* asked for */
-    const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head, *schedule;
+    const char *name, *networks, *sizes, *group, *kernel, *attention, *norm, *act, *head;
     const char *out;
     eqnn_run_opts run; /* asked for: epochs (0: many), resume */
     int n_val, n_test, n_far, batch, width, layers, heads, kernel_dim, samples, length;
-    int times, every, often, parts, sums, checkpoint, give_up;
+    int times, every, often, parts, sums, checkpoint, give_up, constant_rate;
     int particles, test_particles, axes;
     double rate, fill;
     uint64_t data_seed;
@@ -456,7 +455,7 @@ static double rate_now(const model *m)
 {
     eqnn_schedule cosine = { .kind = EQNN_COSINE, .rate = m->rate, .least = 1e-3 * m->rate,
                              .total = m->epochs };
-    if (!strcmp(m->s->schedule, "constant")) return m->rate;
+    if (m->s->constant_rate) return m->rate;
     if (!strcmp(m->net->name, "LieTransformer")) return eqnn_schedule_rate(&cosine, m->run->epoch);
     return eqnn_run_rate(m->run, &cosine);
 }
@@ -483,13 +482,9 @@ static int look(model *m, eqnn_csv *log)
     const study *s = m->s;
     double mse = error_of(m, s->val, m->n_val), epoch = eqnn_run_epochs(m->run);
     if (!eqnn_run_look(m->run, mse)) return 1;
-    eqnn_csv_text(log, m->name);
-    eqnn_csv_number(log, m->n_train);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&m->run->loss));
-    eqnn_csv_number(log, mse);
-    eqnn_csv_number(log, 1000 * eqnn_run_pace(m->run));
-    eqnn_csv_end(log);
+    const double row[] = { m->n_train, epoch, eqnn_average_value(&m->run->loss), mse,
+                           1000 * eqnn_run_pace(m->run) };
+    eqnn_csv_row(log, m->name, 5, row);
     return !s->give_up || epoch * 5 < m->epochs || mse < 0.01;
 }
 
@@ -1106,12 +1101,6 @@ static const char repeated[] =
     "system,lr,lr-schedule,bs,fill,mean,kernel-type,attention-fn,block-norm,"
     "activation-function,chunk-len,data-seed,seed";
 
-static int complain(eqnn_args *a, const char *sentence)
-{
-    if (!a->error[0]) snprintf(a->error, sizeof a->error, "%s", sentence);
-    return 0;
-}
-
 /* The largest training set, and the largest validation set. */
 static void understand_sizes(study *s, eqnn_args *a)
 {
@@ -1120,14 +1109,14 @@ static void understand_sizes(study *s, eqnn_args *a)
         char *end;
         long n = strtol(word, &end, 10);
         if (n < 1 || n > 1000000 || (*end && *end != ','))
-            complain(a, "option --n-train: numbers from 1 to 1000000, or a list of them");
+            eqnn_args_fail(a, "option --n-train: numbers from 1 to 1000000, or a list of them");
         if (n > s->most_train && n <= 1000000) s->most_train = (int)n;
     }
-    if (!s->most_train) complain(a, "option --n-train is empty");
+    if (!s->most_train) eqnn_args_fail(a, "option --n-train is empty");
     s->most_val = s->n_val ? s->n_val : s->most_train < 2000 ? s->most_train : 2000;
     int systems = eqnn_args_int(a, "n-systems", 0, 1000000000);
     if (systems && systems < s->most_train + s->most_val + s->n_test)
-        complain(a, "option --n-systems is less than training, validation and test need");
+        eqnn_args_fail(a, "option --n-systems is less than training, validation and test need");
 }
 
 static void understand_networks(study *s, eqnn_args *a)
@@ -1154,8 +1143,9 @@ static void understand_networks(study *s, eqnn_args *a)
     s->head = eqnn_args_text(a, "architecture");
     s->act = eqnn_args_text(a, "activation-function");
     if (!strcmp(s->act, "swish")) s->act = "silu";
-    if (!(s->rate >= 0)) complain(a, "option --lr is negative");
-    if (!(s->fill > 0 && s->fill <= 1)) complain(a, "option --fill is above 0 and at most 1");
+    if (!(s->rate >= 0)) eqnn_args_fail(a, "option --lr is negative");
+    if (!(s->fill > 0 && s->fill <= 1))
+        eqnn_args_fail(a, "option --fill is above 0 and at most 1");
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -1163,11 +1153,11 @@ static void understand(study *s, eqnn_args *a)
     s->name = eqnn_args_text(a, "system");
     s->particles = eqnn_args_int(a, "num-particles", 2, 16);
     s->test_particles = eqnn_args_int(a, "test-particles", 0, 16);
-    if (s->test_particles == 1) complain(a, "option --test-particles: a system has 2 or more");
+    if (s->test_particles == 1)
+        eqnn_args_fail(a, "option --test-particles: a system has 2 or more");
     if (!s->test_particles) s->test_particles = s->particles;
     s->axes = eqnn_args_int(a, "space-dim", 2, 3);
     s->group = s->axes == 3 && !eqnn_args_given(a, "group") ? "T(3)" : eqnn_args_text(a, "group");
-    s->schedule = eqnn_args_text(a, "lr-schedule");
     s->n_val = eqnn_args_int(a, "n-val", 0, 1000000);
     s->n_test = eqnn_args_int(a, "n-test", 1, 1000000);
     s->n_far = eqnn_args_int(a, "n-rollout", 1, 1000000);
@@ -1182,8 +1172,7 @@ static void understand(study *s, eqnn_args *a)
     s->run = eqnn_args_run(a, repeated);
     s->context = eqnn_args_context(a);
     s->out = eqnn_args_text(a, "out");
-    if (strcmp(s->schedule, "cosine_annealing") && strcmp(s->schedule, "constant"))
-        complain(a, "option --lr-schedule is cosine_annealing or constant");
+    s->constant_rate = eqnn_args_choice(a, "lr-schedule", "cosine_annealing,constant");
     understand_networks(s, a);
     understand_sizes(s, a);
 }

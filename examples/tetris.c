@@ -139,10 +139,8 @@ static int train(const model *m, int epochs, int epoch, const char *folder, eqnn
         eqnn_adam_step(adam);
         eqnn_reset(m->c);
         eqnn_progress_show(&bar, epoch + 1, "loss %.6f", value);
-        eqnn_csv_text(log, m->name);
-        eqnn_csv_number(log, epoch + 1);
-        eqnn_csv_number(log, value);
-        eqnn_csv_end(log);
+        const double row[] = { epoch + 1, value };
+        eqnn_csv_row(log, m->name, 2, row);
     }
     eqnn_progress_end(&bar);
     if (epoch > first) save(m, folder, epoch); /* else its file holds all that there is */

@@ -651,12 +651,9 @@ static void end_epoch(predictor *p, eqnn_csv *log)
     p->test = evaluate(p, p->s->split, p->s->last, NULL);
     double epoch = eqnn_run_epochs(p->training);
     if (!eqnn_run_look(p->training, NAN)) return;
-    eqnn_csv_text(log, p->name);
-    eqnn_csv_number(log, epoch);
-    eqnn_csv_number(log, eqnn_average_value(&p->training->loss));
-    eqnn_csv_number(log, p->test);
-    eqnn_csv_number(log, p->training->step_seconds / epoch);
-    eqnn_csv_end(log);
+    const double row[] = { epoch, eqnn_average_value(&p->training->loss), p->test,
+                           p->training->step_seconds / epoch };
+    eqnn_csv_row(log, p->name, 4, row);
 }
 
 /* Weights come into being by a look at one sample, which leaves nothing else behind. */
@@ -837,11 +834,8 @@ static void write_rollout(const study *s, const predictor *p, int n)
                                 "model,frame,rms_error,energy_error", 0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k <= s->rollout; k++) {
-            eqnn_csv_text(f, p[i].name);
-            eqnn_csv_number(f, k);
-            eqnn_csv_number(f, p[i].far[k]);
-            eqnn_csv_number(f, p[i].energy[k]);
-            eqnn_csv_end(f);
+            const double row[] = { k, p[i].far[k], p[i].energy[k] };
+            eqnn_csv_row(f, p[i].name, 3, row);
         }
     eqnn_csv_close(f);
 }
@@ -1009,18 +1003,6 @@ static const eqnn_option options[] = {
 static const char repeated[] =
     "history,target,bonds,frames,batch,shuffle,schedule,huber,decay,rate,radius,seed";
 
-/* The value of a word option: its place in the list of two, -1 and an error otherwise. */
-static int choice(eqnn_args *a, const char *name, const char *first, const char *second)
-{
-    const char *text = eqnn_args_text(a, name);
-    if (!strcmp(text, first)) return 0;
-    if (!strcmp(text, second)) return 1;
-    if (!a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s is %s or %s, not '%s'", name, first,
-                 second, text);
-    return -1;
-}
-
 /* An option without a default of its own: 0 when it was not given. */
 static int int_or_none(eqnn_args *a, const char *name, int low, int high)
 {
@@ -1030,8 +1012,7 @@ static int int_or_none(eqnn_args *a, const char *name, int low, int high)
 static double positive_or(eqnn_args *a, const char *name, double otherwise)
 {
     double value = *eqnn_args_text(a, name) ? eqnn_args_number(a, name) : otherwise;
-    if (value < 0 && !a->error[0])
-        snprintf(a->error, sizeof a->error, "option --%s: %g is negative", name, value);
+    if (value < 0) eqnn_args_fail(a, "option --%s: %g is negative", name, value);
     return value;
 }
 
@@ -1052,9 +1033,10 @@ static void understand(study *s, eqnn_args *a)
     s->asked = asked_for(a);
     s->huber = positive_or(a, "huber", s->history == 2 ? 0.1 : 0);
     s->decay = positive_or(a, "decay", 0);
-    s->to_position = choice(a, "target", "dx", "x");
-    s->bonds = *eqnn_args_text(a, "bonds") ? choice(a, "bonds", "off", "on") : s->history == 2;
-    s->constant_rate = choice(a, "schedule", "cosine", "constant");
+    s->to_position = eqnn_args_choice(a, "target", "dx,x");
+    s->bonds = s->history == 2;
+    if (*eqnn_args_text(a, "bonds")) s->bonds = eqnn_args_choice(a, "bonds", "off,on");
+    s->constant_rate = eqnn_args_choice(a, "schedule", "cosine,constant");
     s->frames = eqnn_args_int(a, "frames", 10, 1000000);
     s->batch = eqnn_args_int(a, "batch", 1, 4096);
     s->rollout = eqnn_args_int(a, "rollout", 0, 100000);

@@ -1,12 +1,7 @@
 /* equiformer_v2.c - EquiformerV2 and what it is made of (sections 11 and 13 of eqnn.h) */
+#define NETWORK eqnn_equiformer_v2
+#define NETWORK_OPTS eqnn_equiformer_v2_opts
 #include "molecules.h"
-
-typedef struct model {
-    eqnn_ints *species;
-    const eqnn_graph *g;
-    eqnn_equiformer_v2_opts o;
-    const char *name;
-} model;
 
 /* A small network; with gates it is symmetric up to rounding. */
 static eqnn_equiformer_v2_opts small(eqnn_sphere_act act)
@@ -31,33 +26,15 @@ static eqnn_equiformer_v2_opts small(eqnn_sphere_act act)
     return o;
 }
 
-static eqnn_tensor *energy_of(eqnn_tensor *const *x, int n, void *user)
-{
-    const model *m = (const model *)user;
-    (void)n;
-    return eqnn_equiformer_v2(m->species, x[0], m->g, m->name, &m->o);
-}
-
 static model two_molecules(eqnn_ctx *c, eqnn_sphere_act act)
 {
-    model m;
-    memset(&m, 0, sizeof m);
-    m.g = two_molecules_graph(c);
-    m.species = two_molecules_species(c);
-    m.o = small(act);
-    m.name = "v2";
-    return m;
-}
-
-static double symmetry_error(model *m, eqnn_tensor *pos)
-{
-    return molecules_error(energy_of, m, &m->o.forces, pos);
+    return molecules(c, small(act), "v2");
 }
 
 TEST(v2_turns)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2);
+    eqnn_tensor *pos = positions(c);
     for (int norm = 0; norm < 3; norm++) { /* every norm; with gates exactly */
         model m = two_molecules(c, EQNN_DEGREE_GATE);
         m.o.norm = (eqnn_v2_norm)norm;
@@ -77,16 +54,14 @@ TEST(v2_turns)
     CHECK_OK(c);
 }
 
-/* Methane: with a floor, or by a norm that divides all degrees together, rounding stays rounding. */
+/* Methane: with a floor, or by a norm that divides all degrees together, rounding stays
+   rounding. */
 TEST(v2_of_symmetric_molecules)
 {
     static const double at[15] = { 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, 1, -1, -1, -1, 1 };
     static const int kind[5] = { 0, 1, 1, 1, 1 };
     eqnn_ctx *c = test_context();
-    eqnn_graph_opts go;
     double R[9], error[3];
-    memset(&go, 0, sizeof go);
-    go.targets = 5;
     eqnn_rotation_random(c, "first", 0, R);
     eqnn_tensor *pos = turned(eqnn_from_double(c, 5, 3, at), R);
     model m = two_molecules(c, EQNN_DEGREE_GATE);
@@ -104,77 +79,31 @@ TEST(v2_of_symmetric_molecules)
         CHECK(error[k] <= test_eps(1e-12, 1e-4) && error[0] > 100 * error[k]);
 }
 
-static double jump(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o)
-{
-    static const int kind[3] = { 0, 1, 2 };
-    double E[2], pos[9] = { 0, 0, 0, 0, 1.1, 0, 0, 0, 0 };
-    for (int k = 0; k < 2; k++) {
-        pos[6] = 3 + (k ? 1e-6 : -1e-6);
-        eqnn_tensor *x = eqnn_from_double(c, 3, 3, pos);
-        E[k] = eqnn_value(eqnn_equiformer_v2(eqnn_ints_make(c, 3, kind, 5, 0), x,
-                                             eqnn_radius_graph(x, 3, NULL), "v2", o));
-    }
-    return fabs(E[1] - E[0]) / fabs(E[0]);
-}
-
 TEST(v2_fades_edges_out)
 {
     eqnn_ctx *c = test_context();
     eqnn_equiformer_v2_opts o = small(EQNN_DEGREE_GATE);
-    double sudden = jump(c, &o);
+    double sudden = jump(c, &o, "v2");
     o.envelope = 3, o.norm_floor = 1;
-    double smooth = jump(c, &o);
+    double smooth = jump(c, &o, "v2");
     test_note("an atom comes: %.1e; with an envelope %.1e", sudden, smooth);
     CHECK(sudden > 1e-4 && smooth < test_eps(1e-9, 1e-5));
     static const char *const sharp = "v2.blocks.0.ga.alpha_dot"; /* logits of some hundreds */
     int n = eqnn_cols(eqnn_parameter(c, sharp)) * eqnn_rows(eqnn_parameter(c, sharp));
-    double *v = (double *)malloc((size_t)n * sizeof *v), E[2];
+    double *v = (double *)malloc((size_t)n * sizeof *v);
     for (int i = 0; i < n; i++) v[i] = i % 2 ? 200 : -200;
     CHECK(eqnn_set(eqnn_parameter(c, sharp), v));
     free(v);
-    eqnn_tensor *x = eqnn_scale(test_normal(c, 9, 3), 2);
-    eqnn_ints *kind = eqnn_ints_make(c, 9, (const int[]){ 0, 1, 2, 3, 4, 0, 1, 2, 3 }, 5, 0);
-    for (int k = 0; k < 2; k++) /* edges beyond the envelope count for nothing */
-        E[k] = eqnn_value(eqnn_equiformer_v2(
-            kind, x, eqnn_radius_graph(x, k ? 9 : 3, NULL), "v2", &o));
-    CHECK_NEAR(E[1], E[0], test_eps(1e-13, 1e-5) * fabs(E[0]));
+    check_beyond(c, &o, "v2");
 }
 
-/* Blocks that are computed again; features that go in and come out, and numbers of edges. */
 TEST(v2_more_inputs)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *features = NULL;
-    eqnn_tensor *y[2], *force[2], *second[2], *dw[2];
     model m = two_molecules(c, EQNN_DEGREE_GATE);
-    m.o.x = eqnn_as(test_normal(c, ATOMS, 5), eqnn_irreps_make(c, "2x0e+1x1o"));
-    m.o.edges = test_normal(c, 18, 2);
-    m.o.features = &features;
-    m.o.envelope = 8, m.o.drop_path = m.o.alpha_drop = 0.2;
+    m.o.drop_path = m.o.alpha_drop = 0.2;
     eqnn_training(c, 1);
-    for (int k = 0; k < 2; k++) {
-        m.o.checkpoint = k;
-        y[k] = energy_of(&pos, 1, &m);
-        force[k] = eqnn_grad(eqnn_sum(y[k]), pos);
-        eqnn_tensor *loss = eqnn_sum(eqnn_square(force[k]));
-        second[k] = eqnn_grad(loss, pos);
-        eqnn_zero_gradients(c);
-        eqnn_backward(loss);
-        dw[k] = eqnn_gradient(eqnn_parameter(c, "v2.blocks.0.ga.proj.weight"));
-    }
-    double eps = test_eps(1e-12, 2e-4);
-    CHECK(relative(y[1], y[0]) <= eps && relative(force[1], force[0]) <= eps);
-    CHECK(relative(second[1], second[0]) <= eps && relative(dw[1], dw[0]) <= eps);
-    CHECK(features && eqnn_rows(features) == ATOMS && eqnn_cols(features) == 4 * 9);
-    m.o.each_node = 1;
-    eqnn_tensor *rows = energy_of(&pos, 1, &m);
-    CHECK(eqnn_rows(rows) == ATOMS);
-    CHECK(relative(eqnn_scale(eqnn_pool_sum(rows, m.g), 1 / m.o.nodes), y[1]) <= eps);
-    m.o.each_node = 0;
-    CHECK(eqnn_parameter(c, "v2.x_embed.weight") != NULL);
-    m.o.x = test_normal(c, 1, 1);
-    CHECK(!energy_of(&pos, 1, &m) && !features);
-    CHECK_ERROR(c, ".x has 1 rows");
+    check_more_inputs(m, positions(c), "blocks.0.ga.proj.weight", test_eps(1e-12, 2e-4));
 }
 
 /* Forces as derivatives: exact, and so are derivatives of losses on them. */
@@ -182,7 +111,7 @@ TEST(v2_derivatives)
 {
     eqnn_ctx *c = test_context();
     model m = two_molecules(c, EQNN_DEGREE_GATE);
-    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2);
+    eqnn_tensor *pos = positions(c);
     m.o.blocks = 1;
     CHECK_DERIVATIVES_OF(energy_of, &pos, 1, &m, 1);
     if (test_eps(1, 0) > 0) CHECK_DERIVATIVES_OF(energy_of, &pos, 1, &m, 2);
@@ -194,71 +123,29 @@ TEST(v2_derivatives)
     CHECK_OK(c);
 }
 
-/* Molecules do not see each other; the order of atoms does not matter. */
 TEST(v2_examples_are_apart)
 {
     eqnn_ctx *c = test_context();
-    model m = two_molecules(c, EQNN_SEPARABLE_S2);
-    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *f = NULL, *f2 = NULL;
-    m.o.forces = &f;
-    eqnn_tensor *e = energy_of(&pos, 1, &m);
-    model one = m;
-    one.g = second_molecule_graph(c);
-    one.species = second_molecule_species(c);
-    one.o.forces = &f2;
-    eqnn_ints *index = second_molecule_atoms(c);
-    eqnn_tensor *pos1 = eqnn_take(pos, index);
-    eqnn_tensor *e1 = energy_of(&pos1, 1, &one);
-    CHECK_NEAR(eqnn_value(e1), eqnn_at(e, 1, 0), test_eps(1e-13, 1e-5));
-    CHECK_SAME(f2, eqnn_take(f, index), test_eps(1e-13, 1e-5));
-    CHECK_OK(c);
+    check_apart(two_molecules(c, EQNN_SEPARABLE_S2), positions(c));
 }
 
-/* Coincident atoms, an edge along -y, an atom alone, an example of one atom, no atom at all. */
 TEST(v2_awkward_input)
 {
     eqnn_ctx *c = test_context();
-    model m = two_molecules(c, EQNN_DEGREE_GATE);
-    double x[ATOMS][3] = { { 0, 0, 0 }, { 0, 1, 0 }, { 0, 1, 0 }, { 0, 0, 2 },
-                           { 1, 1, 1 }, { 1, 1, 1 }, { 1, -1, 1 } };
-    eqnn_tensor *pos = eqnn_from_double(c, ATOMS, 3, &x[0][0]), *f = NULL;
+    model m = two_molecules(c, EQNN_DEGREE_GATE), bad = m;
+    eqnn_tensor *pos = awkward_positions(c), *f = NULL;
     CHECK_NEAR(symmetry_error(&m, pos), 0, test_eps(1e-12, 2e-5));
-    m.o.forces = &f;
-    eqnn_tensor *e = energy_of(&pos, 1, &m), *g = eqnn_grad(eqnn_sum(e), pos);
-    CHECK(test_finite(e) && test_finite(g) && test_finite(f));
-    CHECK(test_finite(eqnn_grad(eqnn_sum(eqnn_square(g)), pos)));
-    eqnn_graph_opts go;
-    memset(&go, 0, sizeof go);
-    go.targets = ATOMS;
-    model alone = m;
-    alone.g = eqnn_graph_make(c, 0, NULL, NULL, &go);
-    e = energy_of(&pos, 1, &alone);
-    CHECK(test_finite(e));
-    CHECK_SAME(f, eqnn_zeros(c, ATOMS, 3), 0); /* no neighbours, no direction */
-    CHECK(test_finite(eqnn_grad(e, pos)));
-    eqnn_tensor *none = eqnn_zeros(c, 0, 3);
-    go.targets = 0;
-    go.examples = 1;
-    alone.g = eqnn_graph_make(c, 0, NULL, NULL, &go);
-    alone.species = eqnn_ints_make(c, 0, NULL, 5, 0);
-    e = energy_of(&none, 1, &alone);
-    CHECK(eqnn_cols(e) == 1);
-    CHECK_SAME(e, eqnn_zeros(c, eqnn_rows(e), 1), 0);
-    CHECK_OK(c);
-    model bad = m;
+    check_awkward(m, pos, 0);
     bad.o.heads = -1;
     CHECK(!energy_of(&pos, 1, &bad));
     CHECK_ERROR(c, "negative");
-    bad = m;
-    bad.species = alone.species;
-    CHECK(!energy_of(&pos, 1, &bad));
-    CHECK_ERROR(c, "0 species");
-    bad = m;
+    bad.o = m.o;
     bad.o.norm = (eqnn_v2_norm)9;
     CHECK(!energy_of(&pos, 1, &bad));
     CHECK_ERROR(c, "no norm 9");
     bad.o.norm = EQNN_V2_RMS_NORM;
     bad.o.lmax = -1;
+    bad.o.forces = &f;
     CHECK(!energy_of(&pos, 1, &bad));
     CHECK_ERROR(c, "lmax 0 has no degree 1");
     bad = two_molecules(c, EQNN_SEPARABLE_S2);
@@ -278,7 +165,7 @@ TEST(v2_training)
 {
     eqnn_ctx *c = test_context();
     model m = two_molecules(c, EQNN_SEPARABLE_S2);
-    eqnn_tensor *pos = eqnn_scale(test_normal(c, ATOMS, 3), 1.2), *e[4];
+    eqnn_tensor *pos = positions(c), *e[4];
     e[0] = energy_of(&pos, 1, &m);
     m.o.alpha_drop = 0.3, m.o.drop_path = 0.3, m.o.proj_drop = 0.2;
     e[1] = energy_of(&pos, 1, &m);
@@ -295,29 +182,16 @@ TEST(v2_training)
     CHECK_OK(c);
 }
 
-/* After the first steps nothing new is kept. */
-TEST(v2_steady_state)
+static model steady(eqnn_ctx *c, int which)
 {
-    eqnn_ctx *c = test_context();
-    size_t lasting = 0;
-    for (int step = 0; step < 4; step++) {
-        for (int act = 0; act < 3; act++) {
-            model m = two_molecules(c, (eqnn_sphere_act)act);
-            eqnn_tensor *pos = test_normal(c, ATOMS, 3), *f = NULL;
-            m.name = eqnn_format(c, "act%d", act);
-            m.o.blocks = 1;
-            m.o.beta = 12, m.o.points = 10;
-            m.o.forces = &f;
-            eqnn_tensor *e = energy_of(&pos, 1, &m), *g = eqnn_grad(eqnn_sum(e), pos);
-            eqnn_backward(eqnn_sum(eqnn_square(eqnn_add(eqnn_as(f, NULL), g))));
-            eqnn_zero_gradients(c);
-            eqnn_reset(c);
-        }
-        if (step == 1) lasting = eqnn_memory_use(c).lasting;
-    }
-    CHECK(eqnn_memory_use(c).lasting == lasting);
-    CHECK_OK(c);
+    model m = two_molecules(c, (eqnn_sphere_act)which);
+    m.name = eqnn_format(c, "act%d", which);
+    m.o.blocks = 1;
+    m.o.beta = 12, m.o.points = 10;
+    return m;
 }
+
+TEST(v2_steady_state) { check_steady(steady, 3); }
 
 /* Values at points are made a part of the rows at a time: the same numbers and derivatives. */
 static eqnn_tensor *on_sphere(eqnn_tensor *x)
@@ -379,38 +253,19 @@ TEST(sphere_defaults)
     CHECK_OK(c);
 }
 
-/* Parameters of the published models. Those of n blocks are linear in n, so one and two tell. */
-static double parameters(int lmax, int mmax, int blocks)
-{
-    static const int kind[2] = { 0, 1 }, ends[2] = { 0, 1 };
-    double x[2][3] = { { 0, 0, 0 }, { 1, 2, 3 } }, count;
-    eqnn_opts co = test_opts();
-    eqnn_ctx *c = eqnn_make(&co);
-    eqnn_equiformer_v2_opts o;
-    eqnn_graph_opts go;
-    eqnn_tensor *f = NULL;
-    memset(&o, 0, sizeof o);
-    memset(&go, 0, sizeof go);
-    go.targets = 2;
-    o.lmax = lmax, o.mmax = mmax, o.blocks = blocks;
-    o.beta = o.points = 18;
-    o.forces = &f;
-    eqnn_recording(c, 0);
-    eqnn_equiformer_v2(eqnn_ints_make(c, 2, kind, 90, 0), eqnn_from_double(c, 2, 3, &x[0][0]),
-                       eqnn_graph_make(c, 1, ends, ends + 1, &go), "", &o);
-    count = eqnn_error(c) ? NAN : (double)eqnn_parameter_size(c);
-    eqnn_free(c);
-    return count;
-}
-
+/* Weights of the published models. Those of n blocks are linear in n, so one and two tell. */
 TEST(v2_published_sizes)
 {
     static const int models[3][3] = { { 4, 2, 8 }, { 6, 2, 12 }, { 6, 3, 20 } };
     static const double count[3] = { 31058690, 83164802, 153602690 };
     for (int i = 0; i < (test_eps(1, 0) > 0 ? 1 : 3); i++) { /* in double the first */
-        double one = parameters(models[i][0], models[i][1], 1);
-        double two = parameters(models[i][0], models[i][1], 2);
-        CHECK_NEAR(one + (models[i][2] - 1) * (two - one), count[i], 0);
+        double size[2];
+        eqnn_equiformer_v2_opts o;
+        memset(&o, 0, sizeof o);
+        o.lmax = models[i][0], o.mmax = models[i][1];
+        o.beta = o.points = 18;
+        for (o.blocks = 1; o.blocks <= 2; o.blocks++) size[o.blocks - 1] = network_size(o);
+        CHECK_NEAR(size[0] + (models[i][2] - 1) * (size[1] - size[0]), count[i], 0);
     }
 }
 
