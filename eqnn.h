@@ -969,6 +969,8 @@ typedef struct eqnn_product_opts {
     eqnn_irrep_kind irrep_kind;                /* default component    */
     eqnn_path_kind path_kind;                  /* default element      */
     const double *in1_var, *in2_var, *out_var; /* per block; default 1 */
+    int by_output; /* channelwise: weights in the order of the output's blocks, as MACE has them;
+                      default in that of in1, in2 and the degree, as e3nn's convolutions have    */
 } eqnn_product_opts;
 /* A product of two labels: made once (the same arguments give the same product), the context's. */
 typedef struct eqnn_product eqnn_product;
@@ -980,7 +982,8 @@ EQNN_API const eqnn_product *eqnn_product_make(eqnn_ctx *c, const eqnn_irreps *i
 EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *in1,
                                                const eqnn_irreps *in2, const eqnn_irreps *out,
                                                const eqnn_product_opts *opts);
-/* All uvu paths into the irreps of filter (NULL: all), output sorted: as convolutions use it. */
+/* All uvu paths into the irreps of filter (NULL: all), output sorted, weights not (.by_output): as
+   convolutions use it. */
 EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
                                                       const eqnn_irreps *in2,
                                                       const eqnn_irreps *filter,
@@ -17573,6 +17576,7 @@ struct eqnn_product {
     int *reached;                       /* per block of out                                 */
     eqnn_irrep_kind irrep_kind;
     eqnn_path_kind path_kind;
+    int by_output;                      /* the order of channelwise weights                 */
     double *var[3];                     /* per block; NULL: 1                               */
     int var_count[3];
     int members[EQNN__GROUPS];
@@ -17774,6 +17778,7 @@ static void eqnn__product_options(eqnn_product *key, const eqnn_product_opts *o)
                                   o ? o->out_var : NULL};
     key->irrep_kind = o ? o->irrep_kind : EQNN_IRREP_COMPONENT;
     key->path_kind = o ? o->path_kind : EQNN_ELEMENT;
+    key->by_output = o && o->by_output;
     for (int i = 0; i < 3; i++) key->var[i] = (double *)var[i];
 }
 
@@ -17781,7 +17786,8 @@ static int eqnn__product_same(const eqnn_product *p, const eqnn_product *key,
                               const eqnn_path *paths, int n)
 {
     if (p->kind != key->kind || p->in1 != key->in1 || p->in2 != key->in2 || p->wish != key->wish ||
-        p->irrep_kind != key->irrep_kind || p->path_kind != key->path_kind)
+        p->irrep_kind != key->irrep_kind || p->path_kind != key->path_kind ||
+        p->by_output != key->by_output)
         return 0;
     for (int i = 0; i < 3; i++) {
         if (!p->var[i] != !key->var[i]) return 0;
@@ -17930,8 +17936,8 @@ static int eqnn__channelwise_paths(const eqnn_product *key, eqnn_path *path, int
     return n;
 }
 
-/* Each path has its own output block; blocks are sorted by (l, p), paths keep their order, so the
-   weights lie as e3nn's do. */
+/* Each path has its own output block; blocks are sorted by (l, p), paths keep their order, so that
+   weights lie as in e3nn's examples, or follow the blocks. */
 static const eqnn_product *eqnn__product_channelwise(eqnn_ctx *c, int kind, const eqnn_irreps *in1,
                                                      const eqnn_irreps *in2,
                                                      const eqnn_irreps *filter,
@@ -17942,16 +17948,20 @@ static const eqnn_product *eqnn__product_channelwise(eqnn_ctx *c, int kind, cons
     const eqnn_product *p = eqnn__product_find(c, &key, NULL, 0);
     if (p || c->failed) return p;
     size_t n = (size_t)eqnn__channelwise_paths(&key, NULL, NULL);
-    eqnn_path *path = (eqnn_path *)eqnn__temp(c, n, sizeof *path);
-    int(*block)[3] = (int(*)[3])eqnn__temp(c, n, sizeof *block),
-    *place = (int *)eqnn__temp(c, n, sizeof(int));
+    eqnn_path *path = (eqnn_path *)eqnn__temp(c, 2 * n, sizeof *path), *sorted = path + n;
+    int (*block)[3] = (int (*)[3])eqnn__temp(c, n, sizeof *block);
+    int *place = (int *)eqnn__temp(c, n, sizeof *place);
     if (!path || !block || !place) return NULL;
     eqnn__channelwise_paths(&key, path, block);
     const eqnn_irreps *mid = eqnn_irreps_blocks(c, (const int (*)[3])block, (int)n);
     mid = mid ? eqnn_irreps_sort(c, mid, place) : NULL;
     if (!mid) return NULL;
-    for (size_t i = 0; i < n; i++) path[i].io = place[i];
-    return eqnn__product_new(c, &key, mid, path, (int)n);
+    for (size_t i = 0; i < n; i++) {
+        eqnn_path *to = key.by_output ? &sorted[place[i]] : &sorted[i];
+        *to = path[i];
+        to->io = place[i];
+    }
+    return eqnn__product_new(c, &key, mid, sorted, (int)n);
 }
 
 EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
