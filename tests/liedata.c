@@ -244,6 +244,13 @@ TEST(constellation_shape)
     d.order[3] = 17;
     CHECK(!eqnn_constellation(c, &o, &d, pos, present, counts));
     CHECK_ERROR(c, "point 3 comes from point 17 of 17");
+    double none[34], little[34];
+    o.rotation = -1, o.noise = -1; /* none is as good as a hair's breadth */
+    CHECK(eqnn_constellations(c, &o, 5, 1, none, present, counts));
+    o.rotation = 1e-12;
+    CHECK(eqnn_constellations(c, &o, 5, 1, little, present, counts));
+    for (int i = 0; i < 34; i++) CHECK_NEAR(none[i], little[i], 1e-10);
+    o.rotation = o.noise = 0;
     o.copies = 9;
     CHECK(!eqnn_constellations(c, &o, 0, 1, pos, present, counts));
     CHECK_ERROR(c, "9 copies");
