@@ -12728,6 +12728,23 @@ EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int c
     return eqnn__param(c, name, rows, cols, init, 1);
 }
 
+static eqnn_init eqnn__init_of(eqnn_init_kind kind, double scale)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = kind;
+    init.scale = scale;
+    return init;
+}
+
+/* A parameter that begins so. */
+static eqnn_tensor *eqnn__param_from(eqnn_ctx *c, const char *name, int rows, int cols,
+                                     eqnn_init_kind kind, double scale)
+{
+    eqnn_init init = eqnn__init_of(kind, scale);
+    return eqnn_param(c, name, rows, cols, &init);
+}
+
 /* --- looking at them --- */
 
 EQNN_API int eqnn_parameter_count(const eqnn_ctx *c)
@@ -14641,13 +14658,10 @@ static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
 /* y "weight" + "bias" */
 static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
 {
-    eqnn_init ones;
     if (!y || o->no_affine) return y;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
-    eqnn_tensor *weight = eqnn_param(y->ctx, "weight", 1, y->cols, &ones);
-    ones.kind = EQNN_INIT_ZEROS;
-    return eqnn_affine(y, weight, eqnn_param(y->ctx, "bias", 1, y->cols, &ones));
+    eqnn_tensor *weight = eqnn__param_from(y->ctx, "weight", 1, y->cols, EQNN_INIT_ONES, 1);
+    eqnn_tensor *bias = eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1);
+    return eqnn_affine(y, weight, bias);
 }
 
 /* y = (x - mean) / sqrt(var + eps) weight + bias, mean and variance (not corrected) of each row */
@@ -14687,9 +14701,7 @@ static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_t
 EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    eqnn_init ones;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
@@ -17190,16 +17202,12 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
 static eqnn_tensor *eqnn__trained_gaussian(eqnn_tensor *x, int number)
 {
     eqnn_init_part parts[2];
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_UNIFORM, 1);
     eqnn_ctx *c = x->ctx;
-    memset(&init, 0, sizeof init);
     memset(parts, 0, sizeof parts);
-    init.kind = EQNN_INIT_ONES;
-    eqnn_tensor *weight = eqnn_param(c, "weight", 1, 1, &init);
-    init.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *t = eqnn_affine(x, weight, eqnn_param(c, "bias", 1, 1, &init));
-    init.kind = EQNN_INIT_UNIFORM;
     init.parts = parts;
+    eqnn_tensor *weight = eqnn__param_from(c, "weight", 1, 1, EQNN_INIT_ONES, 1);
+    eqnn_tensor *t = eqnn_affine(x, weight, eqnn__param_from(c, "bias", 1, 1, EQNN_INIT_ZEROS, 1));
     parts[0].count = number;
     parts[0].scale = parts[0].shift = 0.5;
     t = eqnn_sub(t, eqnn_param(c, "mean", 1, number, &init));
@@ -17213,13 +17221,11 @@ static eqnn_tensor *eqnn__trained_gaussian(eqnn_tensor *x, int number)
 /* sqrt(2/end^3) sin(f s)/s, s = x/end, with its limit at 0, times the polynomial envelope */
 static eqnn_tensor *eqnn__trained_bessel(eqnn_tensor *s, int number, double end)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_ZEROS, 1);
     size_t n = (size_t)number;
     eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(s->ctx, n + 1, sizeof *parts);
     if (!parts) return NULL;
     for (int k = 0; k < number; k++) parts[k].count = 1, parts[k].shift = (k + 1) * EQNN__PI;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_ZEROS;
     init.parts = parts;
     eqnn_tensor *f = eqnn_param(s->ctx, "frequencies", 1, number, &init);
     eqnn_tensor *wave = eqnn_map(eqnn_mul(s, f), EQNN_SINC, 0, 0);
@@ -19652,15 +19658,14 @@ static eqnn_tensor *eqnn__contraction_params(eqnn_ctx *c, const eqnn__contractio
     int n = 0;
     for (int b = 0; w && b < k->out->blocks; b++) {
         int paths = eqnn__contraction_paths(k, nu, b);
-        eqnn_init init;
         if (!paths) continue;
-        memset(&init, 0, sizeof init);
-        init.scale = 1.0 / paths;
         const char *name =
             nu == k->correlation
                 ? eqnn_format(c, "contractions.%d.weights_max", b)
                 : eqnn_format(c, "contractions.%d.weights.%d", b, k->correlation - 1 - nu);
-        if (!(w[n++] = eqnn_param(c, name, species, paths * k->channels, &init))) return NULL;
+        w[n] = eqnn__param_from(c, name, species, paths * k->channels, EQNN_INIT_NORMAL,
+                                1.0 / paths);
+        if (!w[n++]) return NULL;
     }
     return !w ? NULL : n == 1 ? w[0] : eqnn_concat_n(w, n);
 }
@@ -19941,12 +19946,10 @@ EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const
     const eqnn_irreps *out = in ? eqnn_irreps_make(x->ctx, irreps_out) : NULL;
     const eqnn__linear_entry *e = out ? eqnn__linear_find(x->ctx, in, out, opts) : NULL;
     if (!e) return NULL;
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     const eqnn_init *init = opts ? &opts->weight : NULL;
-    eqnn_tensor *w = e->weights ? eqnn_param(x->ctx, "weight", 1, e->weights, init) : NULL;
-    eqnn_tensor *bias = e->biases ? eqnn_param(x->ctx, "bias", 1, e->biases, &zeros) : NULL;
+    eqnn_tensor *w = NULL, *bias = NULL;
+    if (e->weights) w = eqnn_param(x->ctx, "weight", 1, e->weights, init);
+    if (e->biases) bias = eqnn__param_from(x->ctx, "bias", 1, e->biases, EQNN_INIT_ZEROS, 1);
     return eqnn_leave(eqnn__linear_apply(e, x, w, bias));
 }
 
@@ -20704,16 +20707,13 @@ EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqn
     if (!(o.eps > 0)) o.eps = 1e-8;
     if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation")) return NULL;
     x = eqnn_enter(x, name);
-    eqnn_tensor *square = eqnn_square_copies(x), *biases = NULL;
+    eqnn_tensor *square = eqnn_square_copies(x);
     if (!square) return NULL;
     if (!o.no_normalize)
         square = eqnn_max(square, eqnn_full(x->ctx, 1, 1, o.eps * o.eps));
     eqnn_tensor *length = eqnn_sqrt(square), *y = length;
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
-    if (o.bias) biases = eqnn_param(x->ctx, "biases", 1, square->cols, &zeros);
-    if (o.bias) y = eqnn_add(y, biases);
+    if (o.bias)
+        y = eqnn_add(y, eqnn__param_from(x->ctx, "biases", 1, square->cols, EQNN_INIT_ZEROS, 1));
     y = eqnn_map(y, act, eqnn__act_default(act), 0);
     if (!o.no_normalize) y = eqnn_div(y, length);
     return eqnn_leave(eqnn_scale_copies(x, y));
@@ -20779,9 +20779,7 @@ static eqnn_tensor *eqnn__batch_power(const eqnn__norm_call *a, eqnn_tensor *pow
 static eqnn_tensor *eqnn__batch_statistics(const eqnn__norm_call *a, eqnn_tensor **x)
 {
     eqnn_ctx *c = (*x)->ctx;
-    eqnn_init ones;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, a->scalars->count, NULL), *m = mean;
     eqnn_tensor *power = eqnn_buffer(c, "running_var", 1, a->in->copies, &ones), *p = power;
     int training = c->training && (*x)->rows > 0;
@@ -20812,17 +20810,15 @@ static eqnn_tensor *eqnn__instance_statistics(const eqnn__norm_call *a, eqnn_ten
 static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *power)
 {
     if (!x || !power) return NULL;
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_ONES;
+    eqnn_ctx *c = x->ctx;
+    int copies = a->in->copies, scalars = a->scalars->count;
     eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
     if (!a->o.no_affine)
-        factor = eqnn_mul(factor, eqnn_param(x->ctx, a->weight, 1, a->in->copies, &init));
+        factor = eqnn_mul(factor, eqnn__param_from(c, a->weight, 1, copies, EQNN_INIT_ONES, 1));
     eqnn_tensor *y = eqnn_scale_copies(x, factor);
     if (!y || a->o.no_affine || a->o.no_bias) return y;
-    init.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *bias = eqnn_param(x->ctx, a->bias, 1, a->scalars->count, &init);
-    if (a->scalars->count == 0) return y;
+    eqnn_tensor *bias = eqnn__param_from(c, a->bias, 1, scalars, EQNN_INIT_ZEROS, 1);
+    if (scalars == 0) return y;
     bias = eqnn_collect_columns(bias, a->scalars);
     return eqnn__tag(eqnn_add(eqnn__bare(y), bias), x->label);
 }
@@ -21933,16 +21929,13 @@ static eqnn_tensor *eqnn__so2_weights(eqnn_ctx *c, const void *user)
 {
     const eqnn__so2_entry *e = *(const eqnn__so2_entry *const *)user;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)e->orders, sizeof *w);
-    eqnn_init init;
     int n = 0;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
     for (int m = 0; w && m < e->orders; m++) {
         int halves = m && !e->real ? 2 : 1;
         const char *name = m ? eqnn_format(c, "so2_m_conv.%d.fc.weight", m - 1) : "fc_m0.weight";
-        init.scale = m ? 0.70710678118654752440 : 1;
         if (!name || e->from[m] == 0 || e->to[m] == 0) continue;
-        eqnn_tensor *p = eqnn_param(c, name, halves * e->to[m], e->from[m], &init);
+        eqnn_tensor *p = eqnn__param_from(c, name, halves * e->to[m], e->from[m], EQNN_INIT_TORCH,
+                                          m ? 0.70710678118654752440 : 1);
         if (p && e->order[m]) p = eqnn_columns(p, e->order[m]);
         for (int i = 0; i < halves; i++) w[n++] = eqnn__so2_part(p, i * e->to[m], e->to[m]);
     }
@@ -21978,10 +21971,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
     eqnn_tensor *w = order ? eqnn_once(c, order, eqnn__so2_weights, &e) : NULL;
     eqnn_tensor *z = eqnn__mix(e->mix, y, w, out->cols);
     if (z && !o.no_bias) {
-        eqnn_init zeros;
-        memset(&zeros, 0, sizeof zeros);
-        zeros.kind = EQNN_INIT_ZEROS;
-        eqnn_tensor *bias = eqnn_param(c, "fc_m0.bias", 1, e->to[0], &zeros);
+        eqnn_tensor *bias = eqnn__param_from(c, "fc_m0.bias", 1, e->to[0], EQNN_INIT_ZEROS, 1);
         z = eqnn__add_here(z, eqnn_collect_columns(bias, e->invariant));
     }
     return eqnn_leave(eqnn__tag(z, out));
@@ -24154,9 +24144,6 @@ static eqnn_tensor *eqnn__conv_join(eqnn_tensor *s, eqnn_tensor *h, const eqnn_t
 /* A number of each node by a linear map whose weights begin at 0. */
 static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *name)
 {
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     x = eqnn_enter(x, name);
     const eqnn_irreps *one = x ? eqnn_irreps_make(x->ctx, "1x0e") : NULL;
     if (!one) return NULL;
@@ -24164,7 +24151,7 @@ static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *n
     int n = z ? p ? eqnn_product_weights(p) : 0 : eqnn_irreps_map_weights(x->label, one, NULL);
     if (n == 0)
         return eqnn__fail(x->ctx, "conv: no product of features and edge attributes is invariant");
-    eqnn_tensor *w = eqnn_param(x->ctx, "weight", 1, n, &zeros);
+    eqnn_tensor *w = eqnn__param_from(x->ctx, "weight", 1, n, EQNN_INIT_ZEROS, 1);
     return eqnn_leave(z ? eqnn_tensor_product(x, z, w, p) : eqnn_irreps_map(x, w, NULL, one, NULL));
 }
 
@@ -24980,12 +24967,10 @@ static eqnn_tensor *eqnn__fibre_linear(eqnn_tensor *x, const char *name, const e
     eqnn__fibre in = eqnn__label_fibre(x->label);
     for (int b = 0; b < out->blocks; b++) {
         int l = out->block[b].type->l, U = l < in.degrees ? in.of[l] : 0, V = out->block[b].copies;
-        eqnn_init init;
         if (!U || !V) continue;
-        memset(&init, 0, sizeof init);
-        init.scale = 1 / sqrt((double)U);
-        if (zero) init.kind = EQNN_INIT_ZEROS;
-        eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "%s.weights.%d", name, l), U, V, &init);
+        eqnn_tensor *W = eqnn__param_from(c, eqnn_format(c, "%s.weights.%d", name, l), U, V,
+                                          zero ? EQNN_INIT_ZEROS : EQNN_INIT_NORMAL,
+                                          1 / sqrt((double)U));
         w[n++] = eqnn_reshape(W, 1, U * V);
     }
     if (!n) return eqnn__tag(eqnn_zeros(c, x->rows, out->cols), out);
@@ -25017,16 +25002,11 @@ static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name,
     eqnn_ctx *c = x->ctx;
     const eqnn_label *a = x->label;
     for (int b = 0; b < a->blocks; b++) {
-        eqnn_init ones;
         int C = a->block[b].copies;
-        memset(&ones, 0, sizeof ones);
-        ones.kind = EQNN_INIT_ONES;
+        const char *transform = eqnn_format(c, "%s.transforms.%d", name, a->block[b].type->l);
         over[b] = C ? 1.0 / C : 0;
-        gain[b] = eqnn_zeros(c, 1, 0);
-        if (!C) continue;
-        gain[b] = eqnn_param(c, eqnn_format(c, "%s.transforms.%d", name, a->block[b].type->l), C, 1,
-                             &ones);
-        gain[b] = eqnn_reshape(gain[b], 1, C);
+        gain[b] = C ? eqnn_reshape(eqnn__param_from(c, transform, C, 1, EQNN_INIT_ONES, 1), 1, C)
+                    : eqnn_zeros(c, 1, 0);
     }
     eqnn_ints *degree = eqnn__copy_degrees(c, a);
     if (!degree) return NULL;
@@ -25086,13 +25066,9 @@ static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
    before it, layer 0 has none. */
 static eqnn_tensor *eqnn__radial_layer(eqnn_ctx *c, int i, int in, int out)
 {
-    eqnn_init torch, ones;
-    memset(&torch, 0, sizeof torch);
-    memset(&ones, 0, sizeof ones);
-    torch.kind = EQNN_INIT_TORCH;
+    eqnn_init torch = eqnn__init_of(EQNN_INIT_TORCH, 1), ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     torch.fan_in = in;
     torch.fan_out = out;
-    ones.kind = EQNN_INIT_ONES;
     eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "rp.%d.weight", i), out, in, &torch);
     eqnn_tensor *b = eqnn_param(c, eqnn_format(c, "rp.%d.bias", i), 1, out, &torch);
     if (i) W = eqnn_mul(W, eqnn_param(c, eqnn_format(c, "rp.%d.gamma", i - 1), 1, in, &ones));
@@ -25475,13 +25451,10 @@ static eqnn_tensor *eqnn__mlp_logits(eqnn_tensor *x, const eqnn__former *a)
     eqnn_ctx *c = x->ctx;
     x = eqnn__bare(x);
     for (int l = 0; l < a->heads.degrees; l++) {
-        eqnn_init init;
         int H = a->heads.of[l], U = H * a->o.hidden_mult;
-        memset(&init, 0, sizeof init);
-        init.kind = EQNN_INIT_TORCH;
         if (!H) continue;
         const char *name = eqnn_format(c, "to_attn_logits.%d.1.weight", l);
-        eqnn_tensor *W = eqnn_param(c, name, H, U, &init);
+        eqnn_tensor *W = eqnn__param_from(c, name, H, U, EQNN_INIT_TORCH, 1);
         part[n] = eqnn_leaky_relu(eqnn_slice(x, at, U), a->o.slope);
         part[n] = eqnn_matmul_t(part[n], W, 0, 1);
         n++;
@@ -25940,9 +25913,7 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
                                        int width)
 {
     eqnn_ctx *c = a->g->ctx;
-    eqnn_init small;
-    memset(&small, 0, sizeof small);
-    small.scale = 0.01;
+    eqnn_init small = eqnn__init_of(EQNN_INIT_NORMAL, 0.01);
     int entries = tokens ? a->o.tokens > 0 ? a->o.tokens : tokens->range : 0;
     if (a->o.dim_in > 0) width = a->o.dim_in;
     eqnn_tensor *s = tokens ? eqnn_embedding(c, tokens, "token_emb", entries, width, &small)
@@ -26154,10 +26125,8 @@ static eqnn_ints *eqnn__head_columns(eqnn_ctx *c, int heads, int channels, int c
 /* <h, vector of that name> for every head: [.., heads] */
 static eqnn_tensor *eqnn__head_score(eqnn_tensor *h, const char *name, eqnn_ints *head)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_GLOROT_UNIFORM, 1);
     if (!h || !head) return NULL;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
     init.fan_in = h->cols / head->range;
     init.fan_out = head->range;
     return eqnn_collect_columns(eqnn_mul(h, eqnn_param(h->ctx, name, 1, h->cols, &init)), head);
@@ -26166,11 +26135,8 @@ static eqnn_tensor *eqnn__head_score(eqnn_tensor *h, const char *name, eqnn_ints
 /* <lin_edge(a), att_edge> = a M, M [n, heads] = lin_edge^T with the vectors multiplied in. */
 static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
 {
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
-    eqnn_tensor *in = eqnn_enter(a, "lin_edge");
-    eqnn_tensor *W = in ? eqnn_param(a->ctx, "weight", cols, a->cols, &init) : NULL;
+    eqnn_tensor *in = eqnn_enter(a, "lin_edge"), *W = NULL;
+    if (in) W = eqnn__param_from(a->ctx, "weight", cols, a->cols, EQNN_INIT_GLOROT_UNIFORM, 1);
     W = eqnn_leave(W);
     return eqnn_matmul(a, eqnn__head_score(eqnn_transpose(W), "att_edge", head));
 }
@@ -26238,16 +26204,13 @@ static eqnn_tensor *eqnn__gat_softmax(eqnn_tensor *h, eqnn_tensor *a, eqnn_ints 
 /* [nodes, heads * channels] or, when heads are averaged, [nodes, channels]; plus the bias. */
 static eqnn_tensor *eqnn__gat_end(eqnn_tensor *y, int channels, const eqnn_gat_opts *o)
 {
-    eqnn_init zeros;
     if (!y) return NULL;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     if (o->mean) {
         eqnn_ints *channel = eqnn__head_columns(y->ctx, o->heads, channels, 1);
         y = eqnn_scale(eqnn_collect_columns(y, channel), 1.0 / o->heads);
     }
     if (!y || o->no_bias) return y;
-    return eqnn_add(y, eqnn_param(y->ctx, "bias", 1, y->cols, &zeros));
+    return eqnn_add(y, eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1));
 }
 
 EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, const eqnn_graph *g,
@@ -26359,7 +26322,7 @@ static const eqnn_irreps *eqnn__v1_irreps(eqnn_ctx *c, const char *what, const c
 /* The weights of a linear map, which is not divided by its fan-in: they are drawn smaller. */
 static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eqnn_irreps *out)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_NORMAL, 1);
     int n = 0, all = eqnn_irreps_map_weights(in, out, NULL);
     size_t most = (size_t)in->blocks * (size_t)out->blocks + 1;
     eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(c, most, sizeof *parts);
@@ -26371,7 +26334,6 @@ static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eq
             parts[n].count = in->block[i].copies * out->block[k].copies;
             parts[n++].scale = 1 / sqrt((double)eqnn_irreps_count(in, t->l, t->p));
         }
-    memset(&init, 0, sizeof init);
     init.parts = parts;
     return eqnn_param(c, "tp.weight", 1, all, &init);
 }
@@ -26388,13 +26350,10 @@ static eqnn_tensor *eqnn__v1_map(eqnn_tensor *x, eqnn_tensor *w, const eqnn_irre
 /* y + times "bias.0" on 0e, times [1 or rows, 1 or biases] */
 static eqnn_tensor *eqnn__v1_bias(eqnn_tensor *y, eqnn_tensor *times)
 {
-    eqnn_init zeros;
     eqnn_ints *scalars = y ? eqnn__scalar_columns(y->ctx, y->label) : NULL;
     if (!scalars || scalars->count == 0) return y;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *b = eqnn_mul(eqnn_param(y->ctx, "bias.0", 1, scalars->count, &zeros), times);
-    b = eqnn_collect_columns(b, scalars);
+    eqnn_tensor *b = eqnn__param_from(y->ctx, "bias.0", 1, scalars->count, EQNN_INIT_ZEROS, 1);
+    b = eqnn_collect_columns(eqnn_mul(b, times), scalars);
     return eqnn__tag(eqnn_add(eqnn__bare(y), b), y->label);
 }
 
@@ -26421,18 +26380,14 @@ static eqnn_tensor *eqnn__v1_radial_layer(eqnn_tensor *h, int layer, int width)
 static eqnn_tensor *eqnn__v1_radial(const eqnn__v1 *m, const char *name, const eqnn_product *p,
                                     eqnn_tensor **V)
 {
-    eqnn_init init;
     eqnn_tensor *both[2], *b = p ? eqnn_enter(m->b, name) : NULL;
     if (!b) return NULL;
     int n = m->o.neurons2, weights = eqnn_product_weights(p);
     eqnn_tensor *h = eqnn__v1_radial_layer(b, 0, m->o.neurons);
     h = eqnn__v1_radial_layer(h, 3, n);
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    both[0] = eqnn_transpose(eqnn_param(m->c, "net.6.weight", weights, n, &init));
-    init.kind = EQNN_INIT_UNIFORM;
-    init.scale = 1 / sqrt((double)n);
-    both[1] = eqnn_param(m->c, "offset", 1, weights, &init);
+    both[0] = eqnn__param_from(m->c, "net.6.weight", weights, n, EQNN_INIT_TORCH, 1);
+    both[0] = eqnn_transpose(both[0]);
+    both[1] = eqnn__param_from(m->c, "offset", 1, weights, EQNN_INIT_UNIFORM, 1 / sqrt((double)n));
     *V = eqnn_stack(both, 2);
     if (!h || !*V) return NULL;
     return eqnn_leave(eqnn_concat(h, eqnn_full(m->c, h->rows, 1, 1)));
@@ -26594,11 +26549,9 @@ static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
 /* <a, slrelu(f)> for each head, f [edges, heads * n]; slrelu times its eqnn_moment */
 static eqnn_tensor *eqnn__v1_logit(const eqnn__v1 *m, eqnn_tensor *f)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_GLOROT_UNIFORM, 1);
     eqnn_ints *head = f ? eqnn__v1_head_of(m->c, f->label, m->o.heads, 0) : NULL;
     if (!head) return NULL;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
     init.fan_in = f->cols / m->o.heads;
     init.fan_out = m->o.heads;
     f = eqnn_smooth_leaky_relu(eqnn__bare(f), 0.2);
@@ -26987,18 +26940,22 @@ static void eqnn__v2_defaults(eqnn_equiformer_v2_opts *o, const eqnn_equiformer_
     if (o->neighbours <= 0) o->neighbours = 23.395238876342773;
 }
 
-/* What is known of an edge: the gaussians of its length, and a row of a table for either species */
+/* Rows of tables for the species at either end of the edges, each [edges, edge_channels]; 0 after
+   an error */
+static int eqnn__v2_ends(const eqnn__v2 *m, eqnn_tensor *end[2])
+{
+    eqnn_init small = eqnn__init_of(EQNN_INIT_UNIFORM, 1e-3);
+    int n = m->o.edge_channels;
+    end[0] = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
+    end[1] = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
+    return end[0] && end[1];
+}
+
+/* What is known of an edge: the gaussians of its length, and the species at its ends */
 static eqnn_tensor *eqnn__v2_scalars(const eqnn__v2 *m)
 {
-    eqnn_init small;
     eqnn_tensor *in[3] = {m->basis, NULL, NULL};
-    int n = m->o.edge_channels;
-    memset(&small, 0, sizeof small);
-    small.kind = EQNN_INIT_UNIFORM;
-    small.scale = 1e-3;
-    in[1] = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
-    in[2] = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
-    return in[1] && in[2] ? eqnn_concat_n(in, 3) : NULL;
+    return eqnn__v2_ends(m, in + 1) ? eqnn_concat_n(in, 3) : NULL;
 }
 
 /* Radial factors from that */
@@ -27016,10 +26973,8 @@ static eqnn_tensor *eqnn__v2_weights(eqnn_ctx *c, const void *user)
 {
     const eqnn__v2_map *k = (const eqnn__v2_map *)user;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, (size_t)k->degrees, sizeof *w);
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    eqnn_tensor *p = eqnn_param(c, "weight", k->degrees * k->out, k->in, &init);
+    eqnn_tensor *p =
+        eqnn__param_from(c, "weight", k->degrees * k->out, k->in, EQNN_INIT_TORCH, 1);
     for (int l = 0; w && p && l < k->degrees; l++) w[l] = eqnn__so2_part(p, l * k->out, k->out);
     return w && p ? eqnn_concat_n(w, k->degrees) : NULL;
 }
@@ -27027,17 +26982,14 @@ static eqnn_tensor *eqnn__v2_weights(eqnn_ctx *c, const void *user)
 static eqnn_tensor *eqnn__v2_linear(const eqnn__v2 *m, eqnn_tensor *x, const char *name, int out)
 {
     eqnn_irreps_linear_opts o;
-    eqnn_init zeros;
     memset(&o, 0, sizeof o);
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     o.path_kind = EQNN_PLAIN;
     o.biases = 1;
     x = eqnn__with_label(eqnn_enter(x, name)); /* of lmax 0 none is needed elsewhere */
     if (!x) return NULL;
     eqnn__v2_map k = {m->o.lmax + 1, x->label->block[0].copies, out};
     eqnn_tensor *w = eqnn_once(m->c, "weights", eqnn__v2_weights, &k);
-    eqnn_tensor *b = eqnn_param(m->c, "bias", 1, out, &zeros);
+    eqnn_tensor *b = eqnn__param_from(m->c, "bias", 1, out, EQNN_INIT_ZEROS, 1);
     return w && b ? eqnn_leave(eqnn_irreps_map(x, w, b, eqnn_irreps_uniform(m->c, out, m->o.lmax),
                                                &o)) : NULL;
 }
@@ -27055,15 +27007,13 @@ static eqnn_tensor *eqnn__v2_norm(const eqnn__v2 *m, eqnn_tensor *x, const char 
 /* Logits' softmax [edges, heads] from f [edges, heads alpha] */
 static eqnn_tensor *eqnn__v2_alpha(const eqnn__v2 *m, eqnn_tensor *f)
 {
-    eqnn_init init;
     int h = m->o.heads, A = m->o.alpha, rows = eqnn_rows(f);
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_UNIFORM;
-    init.scale = 1 / sqrt((double)A);
     f = f ? eqnn_reshape(eqnn__bare(f), rows * h, A) : NULL;
     if (f && !m->o.no_renorm) f = eqnn_layer_norm(f, "alpha_norm", NULL);
     f = f ? eqnn_reshape(eqnn_smooth_leaky_relu(f, 0.2), rows, h * A) : NULL;
-    eqnn_tensor *dot = eqnn_reshape(eqnn_param(m->c, "alpha_dot", h, A, &init), 1, h * A);
+    eqnn_tensor *dot = eqnn__param_from(m->c, "alpha_dot", h, A, EQNN_INIT_UNIFORM,
+                                        1 / sqrt((double)A));
+    dot = eqnn_reshape(dot, 1, h * A);
     f = f && dot ? eqnn_reshape(eqnn_mul(f, dot), rows * h, A) : NULL;
     eqnn_tensor *a = f ? eqnn_reshape(eqnn_sum_cols(f), rows, h) : NULL;
     a = a ? eqnn__fading_softmax(a, m->u, m->g) : NULL;
@@ -27404,16 +27354,13 @@ static eqnn_tensor *eqnn__escn_weights(eqnn_ctx *c, const void *user)
     const eqnn__escn_map *k = (const eqnn__escn_map *)user;
     int M = k->e->mmax, H = k->e->hidden, n = 0;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)M + 1, sizeof *w), *part[2];
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
     for (int m = 0; w && m <= M; m++) {
         int U = (k->e->lmax + 1 - m) * k->e->channels, parts = m ? 2 : 1;
         for (int i = 0; i < parts; i++) {
             const char *fc = k->up ? "fc2" : "fc1";
             const char *name = m ? eqnn_format(c, "so2_conv.%d.%s_%c.weight", m - 1, fc, "ri"[i])
                                  : eqnn_format(c, "%s_m0.weight", fc);
-            part[i] = name ? eqnn_param(c, name, k->up ? U : H, k->up ? H : U, &init) : NULL;
+            part[i] = eqnn__param_from(c, name, k->up ? U : H, k->up ? H : U, EQNN_INIT_TORCH, 1);
             if (!part[i]) return NULL;
         }
         if (k->up)
@@ -27448,16 +27395,10 @@ static eqnn_tensor *eqnn__escn_end(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tenso
 /* What an edge is: a network of its length and of the species at its ends */
 static eqnn_tensor *eqnn__escn_edge(const eqnn__v2 *m)
 {
-    eqnn_init small;
     int n = m->o.edge_channels;
-    memset(&small, 0, sizeof small);
-    small.kind = EQNN_INIT_UNIFORM;
-    small.scale = 1e-3;
-    eqnn_tensor *h = eqnn_enter(m->basis, "edge_block");
+    eqnn_tensor *end[2], *h = eqnn_enter(m->basis, "edge_block");
     h = h ? eqnn_linear(h, "fc1_dist", n, NULL) : NULL;
-    eqnn_tensor *a = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
-    eqnn_tensor *b = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
-    h = h && a && b ? eqnn_silu(eqnn_add(eqnn_add(a, b), h)) : NULL;
+    h = h && eqnn__v2_ends(m, end) ? eqnn_silu(eqnn_add(eqnn_add(end[0], end[1]), h)) : NULL;
     return h ? eqnn_leave(eqnn_silu(eqnn_linear(h, "fc1_edge_attr", n, NULL))) : NULL;
 }
 
