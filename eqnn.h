@@ -16689,42 +16689,76 @@ EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, i
    11 >>equivariant
    ---------------------------------------------------------------------------------------------- */
 
-/* What this section works out once per context, found again by content. */
-typedef struct eqnn__layout eqnn__layout;
-typedef struct eqnn__solid_entry eqnn__solid_entry;
+/* What this section and the models work out once per context and find again by what it was made
+   from: labels and numbers where these say it all, else (lists, texts) by their content. */
+enum {
+    EQNN__OF_LAYOUT,
+    EQNN__OF_SOLID,
+    EQNN__OF_CONTRACTION,
+    EQNN__OF_MOMENT,
+    EQNN__OF_GRID,
+    EQNN__OF_TERMS,
+    EQNN__OF_FRAME,
+    EQNN__OF_SO2,
+    EQNN__OF_SPHERE,
+    EQNN__OF_SPREAD,
+    EQNN__OF_FORMER_MIX,
+    EQNN__OF_FORMER_TURN,
+    EQNN__OF_FORMER_CONTRACT,
+    EQNN__OF_FORMER_HEADS,
+    EQNN__OF_ESCN,
+    EQNN__TABLES
+};
+typedef struct eqnn__key {
+    const eqnn_label *in, *out;
+    int n[8];
+    double x[EQNN__LMAX + 1];
+} eqnn__key;
+typedef struct eqnn__made {
+    struct eqnn__made *next;
+    eqnn__key key;
+    const void *what;
+} eqnn__made;
 typedef struct eqnn__linear_entry eqnn__linear_entry;
 typedef struct eqnn__gate_entry eqnn__gate_entry;
-typedef struct eqnn__former_plan eqnn__former_plan;
-typedef struct eqnn__moment_entry eqnn__moment_entry;
-typedef struct eqnn__contraction eqnn__contraction;
-typedef struct eqnn__grid_entry eqnn__grid_entry;
-typedef struct eqnn__frame_entry eqnn__frame_entry;
-typedef struct eqnn__so2_entry eqnn__so2_entry;
-typedef struct eqnn__sphere_entry eqnn__sphere_entry;
-typedef struct eqnn__spread_entry eqnn__spread_entry;
-typedef struct eqnn__escn_entry eqnn__escn_entry;
 struct eqnn__tables {
-    eqnn__layout *layouts;
-    eqnn__solid_entry *solids;
+    eqnn__made *made[EQNN__TABLES];
     eqnn__linear_entry *linears;
     eqnn__gate_entry *gates;
-    eqnn__former_plan *formers;
-    eqnn__moment_entry *moments;
     eqnn_reduced *reduced;
-    eqnn__contraction *contractions;
-    eqnn__grid_entry *grids;
-    eqnn__frame_entry *frames;
-    eqnn__frame_plan *frame_plans;
-    eqnn__so2_entry *so2;
-    eqnn__sphere_entry *spheres;
-    eqnn__spread_entry *spreads;
-    eqnn__escn_entry *escns;
 };
 
 static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
 {
     if (!c->tables) c->tables = (struct eqnn__tables *)eqnn__keep_alloc(c, sizeof *c->tables);
     return c->tables;
+}
+
+/* Zeroed first, so that equal keys are equal bytes. */
+static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n0, int n1, int n2,
+                              int n3)
+{
+    eqnn__key k;
+    memset(&k, 0, sizeof k);
+    k.in = in, k.out = out;
+    k.n[0] = n0, k.n[1] = n1, k.n[2] = n2, k.n[3] = n3;
+    return k;
+}
+
+/* Where that which was made from the key stands, or is to be put (NULL as yet); NULL after an
+   error. */
+static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    if (!t || c->failed) return NULL;
+    for (eqnn__made *e = t->made[table]; e; e = e->next)
+        if (!memcmp(&e->key, key, sizeof *key)) return &e->what;
+    eqnn__made *e = (eqnn__made *)eqnn__keep_alloc(c, sizeof *e);
+    if (!e) return NULL;
+    e->key = *key;
+    e->next = t->made[table];
+    t->made[table] = e;
+    return &e->what;
 }
 
 /* n zeroed things in the step's memory, for lists that plans are made from */
@@ -16842,14 +16876,12 @@ static int eqnn__stretch_rows(eqnn_tensor *const *x, int n)
 
    from and to are the columns to take for either direction; same: they change nothing. map tells to
    which copy a column belongs. */
-struct eqnn__layout {
-    eqnn__layout *next;
-    const eqnn_label *label;
+typedef struct eqnn__layout {
     eqnn_ints *from, *to;
     int same;
     const void *copies; /* plan of the copy form: a column times its copy's number */
     eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
-};
+} eqnn__layout;
 
 /* Both permutations between e3nn's order of columns and ours, and the copy each column is of. */
 static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *label)
@@ -16858,7 +16890,6 @@ static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *lab
     int *from = (int *)eqnn__temp(c, n, sizeof(int)), *to = (int *)eqnn__temp(c, n, sizeof(int));
     int *copy = (int *)eqnn__temp(c, n, sizeof(int)), first = 0;
     if (!from || !to || !copy) return 0;
-    a->label = label;
     a->same = 1;
     for (int b = 0; b < label->blocks; b++) {
         const eqnn_block *k = &label->block[b];
@@ -16881,14 +16912,13 @@ static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *lab
 
 static const eqnn__layout *eqnn__layout_of(eqnn_ctx *c, const eqnn_label *label)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t) return NULL;
-    for (eqnn__layout *a = t->layouts; a; a = a->next)
-        if (a->label == label) return a;
+    eqnn__key key = eqnn__key_of(label, NULL, 0, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_LAYOUT, &key);
+    if (!made || *made) return made ? (const eqnn__layout *)*made : NULL;
     eqnn__layout *a = (eqnn__layout *)eqnn__keep_alloc(c, sizeof *a);
     if (!a || !eqnn__layout_fill(c, a, label)) return NULL;
-    a->next = t->layouts;
-    return t->layouts = a;
+    *made = a;
+    return a;
 }
 
 EQNN_API eqnn_tensor *eqnn_from_e3nn(eqnn_tensor *x, const eqnn_irreps *irreps)
@@ -16966,14 +16996,11 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x)
    so the rule dr_j = sum over l, m, n of g (cotangent of P^l_m) P^{l-1}_n is a form with slots
    cotangent, P, dr, and P is the operation's own result. Derivatives of the rule are the form again
    and, through P, this rule: any order. */
-struct eqnn__solid_entry {
-    eqnn__solid_entry *next;
-    int lmax;
-    const void *plan;
-};
-
-static const void *eqnn__solid_plan_make(eqnn_ctx *c, int lmax)
+static const void *eqnn__solid_plan(eqnn_ctx *c, int lmax)
 {
+    eqnn__key key = eqnn__key_of(NULL, NULL, lmax, 0, 0, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_SOLID, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__gradient_term term[5];
     size_t room = 5 * (size_t)(lmax + 1) * (size_t)(lmax + 1);
     eqnn__poly_record *record = (eqnn__poly_record *)eqnn__temp(c, room, sizeof *record);
@@ -16988,21 +17015,7 @@ static const void *eqnn__solid_plan_make(eqnn_ctx *c, int lmax)
                 record[n].col[2] = term[k].axis;
             }
         }
-    return record ? eqnn__poly_plan(c, 3, record, n) : NULL;
-}
-
-static const void *eqnn__solid_plan(eqnn_ctx *c, int lmax)
-{
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t) return NULL;
-    for (eqnn__solid_entry *e = t->solids; e; e = e->next)
-        if (e->lmax == lmax) return e->plan;
-    eqnn__solid_entry *e = (eqnn__solid_entry *)eqnn__keep_alloc(c, sizeof *e);
-    if (!e || !(e->plan = eqnn__solid_plan_make(c, lmax))) return NULL;
-    e->lmax = lmax;
-    e->next = t->solids;
-    t->solids = e;
-    return e->plan;
+    return *plan = record ? eqnn__poly_plan(c, 3, record, n) : NULL;
 }
 
 static void eqnn__solid_rule(eqnn__sweep *s, const struct eqnn__node *n)
@@ -19295,14 +19308,13 @@ typedef struct eqnn__order {
     const void *turn;             /* w of all blocks of the output -> w' [channel][tree]     */
 } eqnn__order;
 
-struct eqnn__contraction {
-    eqnn__contraction *next;
+typedef struct eqnn__contraction {
     const eqnn_irreps *in, *out, *leaf;      /* leaf: one copy of each block of in            */
     int correlation, channels, cols;         /* columns of z for one channel                  */
     eqnn_ints *gather, *scatter;             /* columns to [channel][component], and back     */
     eqnn__order *order;                      /* [correlation + 1]                             */
     const eqnn_reduced **basis;              /* [correlation + 1]                             */
-};
+} eqnn__contraction;
 
 /* Lists under construction. */
 typedef struct eqnn__contraction_lists {
@@ -19616,11 +19628,10 @@ static int eqnn__contraction_fits(eqnn_ctx *c, const eqnn__contraction *k)
 static const eqnn__contraction *eqnn__contraction_find(eqnn_ctx *c, const eqnn_irreps *in,
                                                        const eqnn_irreps *out, int correlation)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    eqnn__contraction *k = t ? t->contractions : NULL;
-    while (k && (k->in != in || k->out != out || k->correlation != correlation)) k = k->next;
-    if (k || !t) return k;
-    k = (eqnn__contraction *)eqnn__keep_alloc(c, sizeof *k);
+    eqnn__key key = eqnn__key_of(in, out, correlation, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_CONTRACTION, &key);
+    if (!made || *made) return made ? (const eqnn__contraction *)*made : NULL;
+    eqnn__contraction *k = (eqnn__contraction *)eqnn__keep_alloc(c, sizeof *k);
     if (!k) return NULL;
     k->in = in;
     k->out = out;
@@ -19629,8 +19640,8 @@ static const eqnn__contraction *eqnn__contraction_find(eqnn_ctx *c, const eqnn_i
     eqnn_mark before = eqnn_mark_make(c);
     if (!eqnn__contraction_fits(c, k) || !eqnn__contraction_fill(c, k)) return NULL;
     eqnn_rewind(before, NULL);
-    k->next = t->contractions;
-    return t->contractions = k;
+    *made = k;
+    return k;
 }
 
 /* A form on rows that are channels of nodes, or species. */
@@ -19968,12 +19979,6 @@ static const eqnn__moment_constant eqnn__moments[] = {
     {EQNN_COS, 0, 1.326609063570005},     {EQNN_ERF, 0, 1.4681896754316086},
     {EQNN_POW, 2, 0.5779851362666192}};
 
-struct eqnn__moment_entry {
-    eqnn__moment_entry *next;
-    eqnn_act act;
-    double p, value;
-};
-
 /* the parameter of those that have one, when nobody says */
 static double eqnn__act_default(eqnn_act act)
 {
@@ -20054,23 +20059,21 @@ static double eqnn__moment_integral(eqnn_act act, double p)
 
 static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__moment_entry *e = t ? t->moments : NULL; e; e = e->next)
-        if (e->act == act && e->p == p) return e->value;
-    eqnn__moment_entry *e = t ? (eqnn__moment_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, (int)act, 0, 0, 0);
+    key.x[0] = p;
+    const void **made = eqnn__made_from(c, EQNN__OF_MOMENT, &key);
+    if (!made || *made) return made ? *(const double *)*made : NAN;
     double value = eqnn__moment_integral(act, p);
     if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
         eqnn__fail(c, "moment: activation %d has no second moment", (int)act);
         return NAN;
     }
-    if (!e) return value;
-    e->act = act;
-    e->p = p;
-    e->value = fabs(value - 1) < 1e-4 ? 1 : value;
-    e->next = t->moments;
-    t->moments = e;
-    return e->value;
+    double *kept = (double *)eqnn__keep_alloc(c, sizeof *kept);
+    if (!kept) return NAN;
+    *kept = fabs(value - 1) < 1e-4 ? 1 : value;
+    *made = kept;
+    return *kept;
 }
 
 EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact)
@@ -21036,11 +21039,6 @@ typedef struct eqnn__grid {
     const eqnn_real *from;   /* [points][terms], the weights included              */
 } eqnn__grid;
 
-struct eqnn__grid_entry {
-    eqnn__grid_entry *next;
-    eqnn__grid grid;
-};
-
 /* Weights of n = 2b rings at beta_i = pi (i + 1/2)/n, the mean over the sphere being the sum over
    rings of weight times the ring's mean (Driscoll and Healy 1994, doi:10.1006/aama.1994.1008; here
    at the midpoints, as Kostelec and Rockmore 2008, doi:10.1007/s00041-008-9013-5, have them):
@@ -21176,24 +21174,21 @@ static int eqnn__grid_sizes(eqnn_ctx *c, const char *op, eqnn__grid *g, const eq
 /* The grid of that size, made at its first use; a turned one anew. */
 static int eqnn__grid_find(eqnn_ctx *c, eqnn__grid *g, const char *random)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
     double R[9];
-    if (!t) return 0;
     if (random) {
         eqnn_rotation_random(c, random, 0, R);
         return eqnn__grid_fill(c, g, R);
     }
-    for (eqnn__grid_entry *e = t->grids; e; e = e->next)
-        if (e->grid.so3 == g->so3 && e->grid.lmax == g->lmax && e->grid.beta == g->beta &&
-            e->grid.alpha == g->alpha) {
-            *g = e->grid;
-            return 1;
-        }
-    eqnn__grid_entry *e = (eqnn__grid_entry *)eqnn__keep_alloc(c, sizeof *e);
-    if (!e || !eqnn__grid_fill(c, g, NULL)) return 0;
-    e->grid = *g;
-    e->next = t->grids;
-    t->grids = e;
+    eqnn__key key = eqnn__key_of(NULL, NULL, g->so3, g->lmax, g->beta, g->alpha);
+    const void **made = eqnn__made_from(c, EQNN__OF_GRID, &key);
+    if (!made) return 0;
+    if (!*made) {
+        eqnn__grid *kept = (eqnn__grid *)eqnn__keep_alloc(c, sizeof *kept);
+        if (!kept || !eqnn__grid_fill(c, g, NULL)) return 0;
+        *kept = *g;
+        *made = kept;
+    }
+    *g = *(const eqnn__grid *)*made;
     return 1;
 }
 
@@ -21457,11 +21452,11 @@ struct eqnn_frame {
 /* The terms of all degrees up to lmax, made once. */
 static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__frame_plan *p = t ? t->frame_plans : NULL; p; p = p->next)
-        if (p->lmax == lmax) return p;
+    eqnn__key key = eqnn__key_of(NULL, NULL, lmax, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_TERMS, &key);
+    if (!made || *made) return made ? (const eqnn__frame_plan *)*made : NULL;
     size_t n = (size_t)(lmax + 1) * (size_t)(lmax + 1);
-    eqnn__frame_plan *p = t ? (eqnn__frame_plan *)eqnn__keep_alloc(c, sizeof *p) : NULL;
+    eqnn__frame_plan *p = (eqnn__frame_plan *)eqnn__keep_alloc(c, sizeof *p);
     if (p) p->terms = (eqnn__frame_terms *)eqnn__keep_alloc(c, n * sizeof *p->terms);
     if (!p || !p->terms) return NULL;
     for (int l = 1; l <= lmax; l++)
@@ -21470,8 +21465,7 @@ static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
             at->n = eqnn__gradient_terms(l, m, at->t);
         }
     p->lmax = lmax;
-    p->next = t->frame_plans;
-    t->frame_plans = p;
+    *made = p;
     return p;
 }
 
@@ -21525,13 +21519,12 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
 
 /* The forms of irreps in a frame: `turn`, slots x, D, y, is y = D x and x = D^T y; `torque`, slots
    x, theta, g, is sum over copies of g^T (theta . X) x with the generators X. */
-struct eqnn__frame_entry {
-    eqnn__frame_entry *next;
+typedef struct eqnn__frame_entry {
     const eqnn_irreps *irreps;
     int mmax, most, rescale; /* orders of the frame, of y */
     const eqnn_label *label; /* of y */
     const void *turn, *torque;
-};
+} eqnn__frame_entry;
 
 /* Copies of all blocks before b whose degrees have order m */
 static int eqnn__order_copies(const eqnn_irreps *a, int m, int before)
@@ -21609,10 +21602,10 @@ static const void *eqnn__torque_plan(eqnn_ctx *c, const eqnn_irreps *a)
 static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps *a, int mmax,
                                                  int most, int rescale)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__frame_entry *e = t ? t->frames : NULL; e; e = e->next)
-        if (e->irreps == a && e->mmax == mmax && e->most == most && e->rescale == rescale) return e;
-    eqnn__frame_entry *e = t ? (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(a, NULL, mmax, most, rescale, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_FRAME, &key);
+    if (!made || *made) return made ? (const eqnn__frame_entry *)*made : NULL;
+    eqnn__frame_entry *e = (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->irreps = a;
     e->mmax = mmax;
@@ -21621,8 +21614,8 @@ static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps 
     if (!(e->label = eqnn__frame_label(c, a, most, 0)) || !(e->turn = eqnn__turn_plan(c, e)) ||
         !(e->torque = eqnn__torque_plan(c, a)))
         return NULL;
-    e->next = t->frames;
-    return t->frames = e;
+    *made = e;
+    return e;
 }
 
 /* One way or the other; ends: what the rows of x are. */
@@ -21775,15 +21768,14 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
    rows of every input together:
 
       | W_0 [in][out] | order 1: W_r [in][out] W_i [in][out] | order 2: ... |        */
-struct eqnn__so2_entry {
-    eqnn__so2_entry *next;
+typedef struct eqnn__so2_entry {
     const eqnn_label *in, *out;
     int real, degrees, orders, radial; /* orders 0..orders-1; columns of the radial factors */
     int *from, *to;                    /* copies of each order, in and out                  */
     eqnn_ints **order;                 /* columns of the weights, NULL: as they are         */
     eqnn_ints *invariant;              /* first columns of the result, order 0              */
     const void *mix, *scale;
-};
+} eqnn__so2_entry;
 
 static int eqnn__order_of(const eqnn_type *t) { return t->kind == EQNN_TYPE_FRAME ? t->l : 0; }
 
@@ -21902,11 +21894,10 @@ static const eqnn__so2_entry *eqnn__so2_find(eqnn_ctx *c, const eqnn_label *in,
                                              const eqnn_label *out, const eqnn_so2_opts *o,
                                              int orders)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__so2_entry *e = t ? t->so2 : NULL; e; e = e->next)
-        if (e->in == in && e->out == out && e->real == !!o->real && e->degrees == o->degrees)
-            return e;
-    eqnn__so2_entry *e = t ? (eqnn__so2_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(in, out, o->real != 0, o->degrees, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_SO2, &key);
+    if (!made || *made) return made ? (const eqnn__so2_entry *)*made : NULL;
+    eqnn__so2_entry *e = (eqnn__so2_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->in = in;
     e->out = out;
@@ -21914,8 +21905,8 @@ static const eqnn__so2_entry *eqnn__so2_find(eqnn_ctx *c, const eqnn_label *in,
     e->degrees = o->degrees;
     e->orders = orders;
     if (!eqnn__so2_fill(c, e)) return NULL;
-    e->next = t->so2;
-    return t->so2 = e;
+    *made = e;
+    return e;
 }
 
 /* Half of a matrix of weights [out, in], transposed, in one row */
@@ -21993,17 +21984,16 @@ typedef struct eqnn__sphere_shape {
     int beta, alpha;   /* rings and points of each, or   */
     int spiral;        /* so many points of a spiral     */
 } eqnn__sphere_shape;
-struct eqnn__sphere_entry {
-    eqnn__sphere_entry *next;
+typedef struct eqnn__sphere_entry {
     eqnn__sphere_shape shape;
     eqnn__from_left to, from;
-};
+} eqnn__sphere_entry;
 
 /* Sizes that leave silu of random functions (components of variance 1) with a relative error of
    1e-5 (root mean square) under rotations, by trial up to degree 8, so that a network of several,
    with larger numbers, keeps within 1e-4; of a frame under rolls, for which the points of a ring
    count alone. */
-static void eqnn__sphere_defaults(eqnn__sphere_shape *s)
+static void eqnn__sphere_sizes(eqnn__sphere_shape *s)
 {
     if (s->spiral) s->beta = s->alpha = 0;
     else if (s->beta == 0) s->beta = s->frame ? 2 * s->lmax + 2 : 6 * s->lmax + 6;
@@ -22088,8 +22078,7 @@ static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
 
 static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, eqnn__sphere_shape s)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    eqnn__sphere_defaults(&s);
+    eqnn__sphere_sizes(&s);
     if (s.spiral < 0 || s.spiral > 1 << 14) {
         eqnn__fail(c, "sphere: a spiral of %d points", s.spiral);
         return NULL;
@@ -22099,14 +22088,16 @@ static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, eqnn__sphere_sha
                    s.beta, s.alpha);
         return NULL;
     }
-    for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
-        if (!memcmp(&e->shape, &s, sizeof s)) return e;
-    eqnn__sphere_entry *e = t ? (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, s.lmax, s.mmax, s.frame, s.plain);
+    key.n[4] = s.beta, key.n[5] = s.alpha, key.n[6] = s.spiral;
+    const void **made = eqnn__made_from(c, EQNN__OF_SPHERE, &key);
+    if (!made || *made) return made ? (const eqnn__sphere_entry *)*made : NULL;
+    eqnn__sphere_entry *e = (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->shape = s;
     if (!eqnn__sphere_fill(c, e)) return NULL;
-    e->next = t->spheres;
-    return t->spheres = e;
+    *made = e;
+    return e;
 }
 
 /* What happens at the points: f [points of all rows, C]; NULL: silu. */
@@ -22147,33 +22138,18 @@ static eqnn_tensor *eqnn__on_sphere(eqnn_tensor *x, eqnn__sphere_job *j)
 
 /* Which number of a row of factors every column of a row in the frame is multiplied by: that of its
    degree and channel, or (heads > 0) of its head, a run of channels. */
-struct eqnn__spread_entry {
-    eqnn__spread_entry *next;
-    int cols, lmax, channels, heads;
-    const void *plan;
-};
-
 static const void *eqnn__spread_plan(eqnn_ctx *c, int cols, int lmax, int C, int heads)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__spread_entry *e = t ? t->spreads : NULL; e; e = e->next)
-        if (e->cols == cols && e->lmax == lmax && e->channels == C && e->heads == heads)
-            return e->plan;
-    eqnn__spread_entry *e = t ? (eqnn__spread_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, cols, lmax, C, heads);
+    const void **plan = eqnn__made_from(c, EQNN__OF_SPREAD, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
     int *map = (int *)eqnn__temp(c, (size_t)cols, sizeof *map), at = 0;
-    if (!e || !map) return NULL;
+    if (!map) return NULL;
     for (int m = 0; at < cols; m++)
         for (int s = 0; s < (m ? 2 : 1); s++)
             for (int k = 0; k < (lmax + 1 - m) * C; k++)
                 map[at++] = heads ? k % C / (C / heads) : m * C + k;
-    e->cols = cols;
-    e->lmax = lmax;
-    e->channels = C;
-    e->heads = heads;
-    e->plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
-    e->next = t->spreads;
-    t->spreads = e;
-    return e->plan;
+    return *plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
 }
 
 static eqnn_tensor *eqnn__spread(eqnn_tensor *y, int lmax, int C, eqnn_tensor *a, int heads)
@@ -24747,47 +24723,6 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
 }
 
-/* --- Equiformer: plans --- */
-
-/* What a plan is made for. A new one is zeroed first, so that equal ones are equal bytes. */
-enum { EQNN__FORMER_MIX = 1, EQNN__FORMER_TURN, EQNN__FORMER_CONTRACT, EQNN__FORMER_HEADS };
-typedef struct eqnn__former_key {
-    int kind, n[5];
-    const eqnn_label *in, *out;
-    double coefficient[EQNN__LMAX + 1];
-} eqnn__former_key;
-
-struct eqnn__former_plan {
-    eqnn__former_plan *next;
-    eqnn__former_key key;
-    const void *plan;
-};
-
-static eqnn__former_key eqnn__former_key_of(int kind, const eqnn_label *in, const eqnn_label *out)
-{
-    eqnn__former_key k;
-    memset(&k, 0, sizeof k);
-    k.kind = kind;
-    k.in = in;
-    k.out = out;
-    return k;
-}
-
-/* Where the plan for that key stands, or is to be put (NULL as yet). */
-static const void **eqnn__former_find(eqnn_ctx *c, const eqnn__former_key *key)
-{
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t || c->failed) return NULL;
-    for (eqnn__former_plan *p = t->formers; p; p = p->next)
-        if (!memcmp(&p->key, key, sizeof *key)) return &p->plan;
-    eqnn__former_plan *p = (eqnn__former_plan *)eqnn__keep_alloc(c, sizeof *p);
-    if (!p) return NULL;
-    p->key = *key;
-    p->next = t->formers;
-    t->formers = p;
-    return &p->plan;
-}
-
 /* --- Equiformer: settings --- */
 
 enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
@@ -24929,8 +24864,8 @@ static int eqnn__former_options(eqnn_ctx *c, eqnn__former *a, const eqnn_equifor
 /* Every block of a degree into every block of it, one full matrix for each degree. */
 static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_MIX, in, out);
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(in, out, 0, 0, 0, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_MIX, &key);
     eqnn__mix_block *block;
     int n = 0, w = 0;
     if (!plan || *plan) return plan ? *plan : NULL;
@@ -25187,10 +25122,9 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
     eqnn__couple_path path[2 * EQNN__DEGREES + 1];
     int first = abs(li - lo), each = matrices > 1 ? 1 : degrees;
     int step = matrices < degrees ? 2 : 1; /* parity: every other one */
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_TURN, in, NULL);
-    key.n[0] = li, key.n[1] = lo, key.n[2] = matrices;
-    memcpy(key.coefficient, w, (size_t)degrees * sizeof *w);
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(in, NULL, li, lo, matrices, 0);
+    memcpy(key.x, w, (size_t)degrees * sizeof *w);
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_TURN, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
     for (int j = 0, J = first; j < matrices; j++, J += step) {
@@ -25211,9 +25145,8 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
 /* y[k, o] = sum over channels i of R[i, o] t[k, i], k < d */
 static const void *eqnn__contract_plan(eqnn_ctx *c, int d, int ci, int co)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_CONTRACT, NULL, NULL);
-    key.n[0] = d, key.n[1] = ci, key.n[2] = co;
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(NULL, NULL, d, ci, co, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_CONTRACT, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__radial_plan *p = (eqnn__radial_plan *)eqnn__keep_alloc(c, sizeof *p);
     if (!p) return NULL;
@@ -25373,11 +25306,10 @@ static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts,
 /* For every column of the fibre of values the head it belongs to, counted through the degrees. */
 static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqnn_irreps *v)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_HEADS, v, NULL);
-    const void **plan;
+    eqnn__key key = eqnn__key_of(v, NULL, 0, 0, 0, 0);
     int first = 0;
-    for (int l = 0; l < a->heads.degrees; l++) key.coefficient[l] = a->heads.of[l];
-    plan = eqnn__former_find(c, &key);
+    for (int l = 0; l < a->heads.degrees; l++) key.x[l] = a->heads.of[l];
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_HEADS, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     int *map = (int *)eqnn__temp(c, (size_t)v->cols + 1, sizeof *map);
     for (int b = 0, at = 0; map && b < v->blocks; first += a->heads.of[b++]) {
@@ -27292,12 +27224,11 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
    other a real and an imaginary one, r and i; rows in between and weights
 
       | 0 [hidden] | +1: r i  -1: r i | +2: ..       | W_0 [in][out] | 1: W_r W_i | 2: ..       */
-struct eqnn__escn_entry {
-    eqnn__escn_entry *next;
+typedef struct eqnn__escn_entry {
     int lmax, mmax, channels, hidden;
     int between, factors;               /* columns of rows between the maps, of factors */
     const void *down, *scale, *up;
-};
+} eqnn__escn_entry;
 
 static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
 {
@@ -27330,21 +27261,19 @@ static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
 
 static const eqnn__escn_entry *eqnn__escn_find(const eqnn__v2 *m)
 {
-    struct eqnn__tables *t = eqnn__tables_of(m->c);
     const eqnn_equiformer_v2_opts *o = &m->o;
-    for (eqnn__escn_entry *e = t ? t->escns : NULL; e; e = e->next)
-        if (e->lmax == o->lmax && e->mmax == o->mmax && e->channels == o->channels &&
-            e->hidden == o->hidden)
-            return e;
-    eqnn__escn_entry *e = t ? (eqnn__escn_entry *)eqnn__keep_alloc(m->c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, o->lmax, o->mmax, o->channels, o->hidden);
+    const void **made = eqnn__made_from(m->c, EQNN__OF_ESCN, &key);
+    if (!made || *made) return made ? (const eqnn__escn_entry *)*made : NULL;
+    eqnn__escn_entry *e = (eqnn__escn_entry *)eqnn__keep_alloc(m->c, sizeof *e);
     if (!e) return NULL;
     e->lmax = o->lmax;
     e->mmax = o->mmax;
     e->channels = o->channels;
     e->hidden = o->hidden;
     if (!eqnn__escn_fill(m->c, e)) return NULL;
-    e->next = t->escns;
-    return t->escns = e;
+    *made = e;
+    return e;
 }
 
 /* All weights of one of the maps, down to the hidden channels or up, in one row */
