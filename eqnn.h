@@ -14426,7 +14426,7 @@ static int eqnn__load_surplus(eqnn_ctx *c, eqnn__load *l)
 static int eqnn__names_open(const struct eqnn__params *p)
 {
     for (const eqnn__pattern *q = p->patterns; q; q = q->next)
-        if (q->kind == 2) return 1;
+        if (q->kind == EQNN__PATTERN_OPEN) return 1;
     return !p->closed;
 }
 
