@@ -840,8 +840,10 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
 EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text);
 /* Of blocks {copies, degree, parity 1 or -1} */
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks);
-/* 1x0e+1x1o+... of a vector; a and then b; n times a, one behind the other */
+/* 1x0e+1x1o+... of a vector, and so many copies of each; a and then b; n times a, one behind the
+   other */
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax);
 EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a,
                                                const eqnn_irreps *b);
 EQNN_API const eqnn_irreps *eqnn_irreps_times(eqnn_ctx *c, const eqnn_irreps *a, int n);
@@ -1243,8 +1245,6 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
    between. */
 EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
                                       eqnn_ends to, int rescale);
-/* C copies of each degree 0..lmax, with the parity of a vector's harmonics */
-EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax);
 typedef struct eqnn_so2_opts {
     int extra;             /* so many invariants more, in front; default none                     */
     int real;              /* +m and -m are not mixed (then reflections are a symmetry too)       */
@@ -14566,6 +14566,15 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     return eqnn_leave(o.no_bias ? y : eqnn__add_here(y, b));
 }
 
+/* y = x W^T */
+static eqnn_tensor *eqnn__linear_plain(eqnn_tensor *x, const char *name, int out)
+{
+    eqnn_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    return eqnn_linear(x, name, out, &o);
+}
+
 /* --- mlp --- */
 
 /* The next of a list "64, 64,36": 1 and its value, 0 at the end, -1 when it is none. */
@@ -15941,19 +15950,41 @@ EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)
     return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks);
 }
 
+static const eqnn_irreps *eqnn__irreps_one(eqnn_ctx *c, int copies, int l, int p)
+{
+    const int block[1][3] = { { copies, l, p } };
+    return eqnn_irreps_blocks(c, block, 1);
+}
+
+/* Copies of each degree up to lmax; p, that of a vector, is the parity of odd ones. */
+static const eqnn_irreps *eqnn__irreps_degrees(eqnn_ctx *c, int copies, int lmax, int p)
+{
+    eqnn_block *b = eqnn__block_list(c, (size_t)lmax + 1);
+    if (!b) return NULL;
+    for (int l = 0; l <= lmax; l++) {
+        b[l].copies = copies;
+        b[l].type = eqnn__irrep(c, l, l % 2 ? p : 1);
+    }
+    return eqnn_error(c) ? NULL : eqnn__label(c, b, lmax + 1);
+}
+
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax)
 {
     if (c && (lmax < 0 || lmax > 46339)) { /* whose components an int still counts */
         eqnn__fail(c, "irreps_spherical: lmax %d is %s", lmax, lmax < 0 ? "negative" : "too large");
         return NULL;
     }
-    eqnn_block *b = eqnn__block_list(c, (size_t)lmax + 1);
-    if (!b) return NULL;
-    for (int l = 0; l <= lmax; l++) {
-        b[l].copies = 1;
-        b[l].type = eqnn__irrep(c, l, l % 2 ? -1 : 1);
+    return eqnn__irreps_degrees(c, 1, lmax, -1);
+}
+
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
+{
+    if (!c || c->failed) return NULL;
+    if (copies < 0 || lmax < 0 || lmax > 1000) {
+        eqnn__fail(c, "irreps_uniform: %d copies of degrees 0 to %d", copies, lmax);
+        return NULL;
     }
-    return eqnn_error(c) ? NULL : eqnn__label(c, b, lmax + 1);
+    return eqnn__irreps_degrees(c, copies, lmax, -1);
 }
 
 /* ---- operations on lists ---- */
@@ -17076,18 +17107,6 @@ static eqnn_tensor *eqnn__harmonics_scale(eqnn_tensor *Y, int lmax, eqnn_harmoni
     return eqnn_scale_copies(Y, eqnn_from_double(Y->ctx, 1, lmax + 1, k));
 }
 
-/* Degree l of a vector has parity (-1)^l, of a pseudovector +1. */
-static const eqnn_irreps *eqnn__harmonics_label(eqnn_ctx *c, int lmax, int p)
-{
-    if (p < 0) return eqnn_irreps_spherical(c, lmax);
-    int (*block)[3] = (int (*)[3])eqnn__temp(c, (size_t)lmax + 1, sizeof *block);
-    for (int l = 0; block && l <= lmax; l++) {
-        block[l][0] = block[l][2] = 1;
-        block[l][1] = l;
-    }
-    return block ? eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1) : NULL;
-}
-
 EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                                                const eqnn_harmonics_opts *opts)
 {
@@ -17103,7 +17122,7 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
         return eqnn__fail(c, "spherical_harmonics: degree %d is not possible", lmax);
     if (opts && ((int)opts->kind < 0 || opts->kind > EQNN_NORM))
         return eqnn__fail(c, "spherical_harmonics: there is no .kind %d", (int)opts->kind);
-    const eqnn_irreps *label = eqnn__harmonics_label(c, lmax, a ? a->block[0].type->p : -1);
+    const eqnn_irreps *label = eqnn__irreps_degrees(c, 1, lmax, a ? a->block[0].type->p : -1);
     r = eqnn__bare(r);
     if (opts && opts->normalize) r = eqnn__unit(r);
     eqnn_tensor *Y = label ? eqnn__tag(eqnn__solid(r, lmax), label) : NULL;
@@ -20379,14 +20398,16 @@ EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s)
 
 /* --- FullyConnectedNet --- */
 
-static void eqnn__fc_defaults(eqnn_fc_opts *o, const eqnn_fc_opts *given)
+static eqnn_fc_opts eqnn__fc_defaults(const eqnn_fc_opts *opts)
 {
-    memset(o, 0, sizeof *o);
-    if (given) *o = *given;
-    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
-    if (o->no_act) o->act = EQNN_IDENTITY;
-    if (!(o->variance_in > 0)) o->variance_in = 1;
-    if (!(o->variance_out > 0)) o->variance_out = 1;
+    eqnn_fc_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    if (o.no_act) o.act = EQNN_IDENTITY;
+    if (!(o.variance_in > 0)) o.variance_in = 1;
+    if (!(o.variance_out > 0)) o.variance_out = 1;
+    return o;
 }
 
 /* The next number of "64,64,12"; 0 at the end, -1 when it is none. */
@@ -20436,10 +20457,9 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
 EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths,
                               const eqnn_fc_opts *opts)
 {
-    eqnn_fc_opts o;
+    eqnn_fc_opts o = eqnn__fc_defaults(opts);
     eqnn_tensor *V = NULL;
     if (eqnn__bad(x, "fc")) return NULL;
-    eqnn__fc_defaults(&o, opts);
     if (!eqnn__given(x->ctx, widths != NULL, "fc", "the widths are")) return NULL;
     if (!eqnn__invariant(x->label))
         return eqnn__fail(x->ctx, "fc: %s is not invariant; use eqnn_irreps_linear",
@@ -21423,22 +21443,6 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
 #ifdef EQNN__QUICK
 #pragma GCC optimize("Og") /* a rotation for every edge */
 #endif
-
-EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
-{
-    if (!c || c->failed) return NULL;
-    if (copies < 0 || lmax < 0 || lmax > 1000) {
-        eqnn__fail(c, "irreps_uniform: %d copies of degrees 0 to %d", copies, lmax);
-        return NULL;
-    }
-    int (*block)[3] = (int (*)[3])eqnn__temp(c, (size_t)lmax + 1, sizeof *block);
-    for (int l = 0; block && l <= lmax; l++) {
-        block[l][0] = copies;
-        block[l][1] = l;
-        block[l][2] = l % 2 ? -1 : 1;
-    }
-    return block ? eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1) : NULL;
-}
 
 /* D [edges, cols]: for every degree l the rows m = -M..M of D^l, M = min(l, mmax), each of 2l+1
    numbers. */
@@ -24020,10 +24024,17 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
 /* Features without a label are invariant numbers. */
 static eqnn_tensor *eqnn__with_label(eqnn_tensor *x)
 {
-    if (!x || eqnn_label_of(x)) return x;
-    int block[1][3] = { { 0, 0, 1 } };
-    block[0][0] = eqnn_cols(x);
-    return eqnn_as(x, eqnn_irreps_blocks(x->ctx, (const int (*)[3])block, 1));
+    return !x || x->label ? x : eqnn_as(x, eqnn__irreps_one(x->ctx, x->cols, 0, 1));
+}
+
+/* Harmonics of the directions of vectors, whatever their lengths. */
+static eqnn_tensor *eqnn__directions(eqnn_tensor *r, int lmax, eqnn_harmonics_kind kind)
+{
+    eqnn_harmonics_opts o;
+    memset(&o, 0, sizeof o);
+    o.normalize = 1;
+    o.kind = kind;
+    return eqnn_spherical_harmonics(r, lmax, &o);
 }
 
 /* --- gate_points_2101: convolution --- */
@@ -24056,13 +24067,11 @@ static eqnn_tensor *eqnn__radial(eqnn_tensor *b, int weights, const eqnn_conv_op
                                  eqnn_tensor **V)
 {
     char widths[512];
-    eqnn_fc_opts f, given;
+    eqnn_fc_opts f = eqnn__fc_defaults(NULL);
     if (!eqnn__invariant(b->label))
         return eqnn__fail(b->ctx, "conv: the radial network cannot see %s", b->label->name);
-    memset(&given, 0, sizeof given);
-    given.variance_out = 1 / o->neighbours;
-    given.exact = o->exact;
-    eqnn__fc_defaults(&f, &given);
+    f.variance_out = 1 / o->neighbours;
+    f.exact = o->exact;
     int at = 0;
     for (int k = 0; k < o->radial_layers && at < 480; k++)
         at += snprintf(widths + at, sizeof widths - (size_t)at, "%d,", o->radial_neurons);
@@ -24273,37 +24282,49 @@ EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tenso
     return eqnn_leave(eqnn_gate(x, &spec));
 }
 
-/* --- gate_points_2101: network --- */
+/* --- gate_points_2101 and v2106: networks --- */
 
-static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts)
+/* "50x0o+50x0e+50x1o+...": both parities of every degree up to lmax. */
+static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
+{
+    int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 2 * ((size_t)lmax + 1) * sizeof *list);
+    for (int b = 0; list && b < 2 * (lmax + 1); b++) {
+        list[b][0] = copies;
+        list[b][1] = b / 2;
+        list[b][2] = b % 2 ? 1 : -1;
+    }
+    return list ? eqnn_irreps_blocks(c, (const int (*)[3])list, 2 * (lmax + 1)) : NULL;
+}
+
+static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts,
+                                  int v2106)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (!o->hidden || !o->out || !(o->radius > 0)) {
-        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
-        return 0;
-    }
     if (o->layers == 0) o->layers = 3;
     if (o->layers < 0) o->layers = 0;
-    if (o->lmax == 0) o->lmax = 3;
+    if (o->lmax == 0) o->lmax = v2106 ? 2 : 3;
     if (o->lmax < 0) o->lmax = 0;
     if (o->basis <= 0) o->basis = 10;
     if (o->radial_layers == 0) o->radial_layers = 1;
-    if (o->radial_neurons <= 0) o->radial_neurons = 128;
+    if (o->radial_neurons <= 0) o->radial_neurons = v2106 ? 100 : 128;
     if (!(o->neighbours > 0)) o->neighbours = 1;
     if (!(o->nodes > 0)) o->nodes = 1;
-    return 1;
+    if (!o->hidden && v2106) {
+        const eqnn_irreps *all = eqnn__every_irrep(c, 50, o->lmax);
+        o->hidden = all ? all->name : NULL;
+    }
+    if (!c->failed && (!o->hidden || !o->out || !(o->radius > 0)))
+        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
+    return !c->failed;
 }
 
-/* Directions: harmonics of the unit vectors, faded out towards the radius by a cosine envelope. */
+/* Directions, faded out towards the radius by a cosine envelope. */
 static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, int lmax,
                                          double radius)
 {
-    eqnn_harmonics_opts h;
-    memset(&h, 0, sizeof h);
-    h.normalize = 1;
     eqnn_tensor *envelope = eqnn_map(eqnn_scale(length, 1 / radius), EQNN_COSINE_CUTOFF, 0, 0);
-    return eqnn_mul(eqnn_spherical_harmonics(r, lmax, &h), envelope);
+    return eqnn_mul(eqnn__directions(r, lmax, EQNN_COMPONENT), envelope);
 }
 
 /* The scalars of edges, or of pairs, that a caller gives, as plain numbers. */
@@ -24382,22 +24403,45 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
     return eqnn_conv(x, z, Y, b, g, name, out, &conv);
 }
 
+/* Both networks. Of v2106 layers begin as their self-connections, and harmonics have no envelope:
+   the radial functions, which all vanish at the radius, and a radial network without biases fade a
+   message out by themselves. */
+static eqnn_tensor *eqnn__network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                  const eqnn_graph *g, const char *name,
+                                  const eqnn_network_opts *opts, int v2106)
+{
+    eqnn_network_opts o;
+    eqnn_radial_opts radial;
+    if (eqnn__bad(pos, "network")) return NULL;
+    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106)) return NULL;
+    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
+    memset(&radial, 0, sizeof radial);
+    radial.basis = EQNN_SMOOTH_FINITE;
+    radial.cutoff = 1;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
+    eqnn_tensor *Y = v2106 ? eqnn__directions(r, o.lmax, EQNN_COMPONENT)
+                           : eqnn__edge_harmonics(r, length, o.lmax, o.radius);
+    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL);
+    Y = eqnn__edge_attributes(o.edge_attributes, Y);
+    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
+    x = eqnn_enter(eqnn_enter(x, name ? name : ""), v2106 ? "mp" : "");
+    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106);
+    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
+    return eqnn_leave(eqnn_leave(x));
+}
+
 EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
                                    const eqnn_graph *g, const char *name,
                                    const eqnn_network_opts *opts)
 {
-    eqnn_network_opts o;
-    if (eqnn__bad(pos, "network") || !eqnn__network_defaults(pos->ctx, &o, opts)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
-    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
-    eqnn_tensor *Y = eqnn__edge_harmonics(r, length, o.lmax, o.radius);
-    eqnn_tensor *b = eqnn__radial_input(length, g, &o, NULL);
-    Y = eqnn__edge_attributes(o.edge_attributes, Y);
-    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
-    x = eqnn_enter(x, name ? name : "");
-    x = eqnn__network_layers(x, z, Y, b, g, &o, 0);
-    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
-    return eqnn_leave(x);
+    return eqnn__network(x, z, pos, g, name, opts, 0);
+}
+
+EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                        const eqnn_graph *g, const char *name,
+                                        const eqnn_network_opts *opts)
+{
+    return eqnn__network(x, z, pos, g, name, opts, 1);
 }
 
 /* --- the polynomial model --- */
@@ -24446,61 +24490,6 @@ EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, con
     return eqnn_leave(opts->sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
 }
 
-/* --- v2106: a network whose layers begin as their self-connections --- */
-
-/* "50x0o+50x0e+50x1o+...": both parities of every degree up to lmax. */
-static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
-{
-    int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 2 * ((size_t)lmax + 1) * sizeof *list);
-    for (int b = 0; list && b < 2 * (lmax + 1); b++) {
-        list[b][0] = copies;
-        list[b][1] = b / 2;
-        list[b][2] = b % 2 ? 1 : -1;
-    }
-    return list ? eqnn_irreps_blocks(c, (const int (*)[3])list, 2 * (lmax + 1)) : NULL;
-}
-
-static int eqnn__network_2106_defaults(eqnn_ctx *c, eqnn_network_opts *o,
-                                       const eqnn_network_opts *opts)
-{
-    eqnn_network_opts given;
-    memset(&given, 0, sizeof given);
-    if (opts) given = *opts;
-    if (given.lmax == 0) given.lmax = 2;
-    if (given.radial_neurons <= 0) given.radial_neurons = 100;
-    if (!given.hidden) {
-        const eqnn_irreps *all = eqnn__every_irrep(c, 50, given.lmax > 0 ? given.lmax : 0);
-        given.hidden = all ? all->name : NULL;
-    }
-    return !c->failed && eqnn__network_defaults(c, o, &given);
-}
-
-/* Unlike the network of 2101, harmonics have no envelope: the radial functions, which all vanish
-   at the radius, and a radial network without biases fade a message out by themselves. */
-EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
-                                        const eqnn_graph *g, const char *name,
-                                        const eqnn_network_opts *opts)
-{
-    eqnn_network_opts o;
-    eqnn_harmonics_opts unit;
-    eqnn_radial_opts radial;
-    if (eqnn__bad(pos, "network") || !eqnn__network_2106_defaults(pos->ctx, &o, opts)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
-    memset(&unit, 0, sizeof unit);
-    memset(&radial, 0, sizeof radial);
-    unit.normalize = 1;
-    radial.basis = EQNN_SMOOTH_FINITE;
-    radial.cutoff = 1;
-    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
-    eqnn_tensor *b = eqnn__radial_input(eqnn_norm(r), g, &o, &radial);
-    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
-    x = eqnn_enter(eqnn_enter(x, name ? name : ""), "mp");
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, o.lmax, &unit);
-    x = eqnn__network_layers(x, z, eqnn__edge_attributes(o.edge_attributes, Y), b, g, &o, 1);
-    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
-    return eqnn_leave(eqnn_leave(x));
-}
-
 /* --- attention --- */
 
 static int eqnn__attention_defaults(eqnn_ctx *c, eqnn_attention_opts *o,
@@ -24517,6 +24506,7 @@ static int eqnn__attention_defaults(eqnn_ctx *c, eqnn_attention_opts *o,
     if (o->lmax < 0) o->lmax = 0;
     if (o->basis <= 0) o->basis = 10;
     if (o->hidden <= 0) o->hidden = 16;
+    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
     return 1;
 }
 
@@ -24544,17 +24534,14 @@ static const eqnn_graph *eqnn__each_edge(const eqnn_graph *g)
 static int eqnn__edges_of(eqnn__edges *a, eqnn_tensor *pos, const eqnn_graph *g,
                           const eqnn_attention_opts *o)
 {
-    eqnn_harmonics_opts unit;
     eqnn_radial_opts radial;
     memset(a, 0, sizeof *a);
-    memset(&unit, 0, sizeof unit);
     memset(&radial, 0, sizeof radial);
-    unit.normalize = 1;
     radial.basis = EQNN_SMOOTH_FINITE;
     radial.cutoff = 1;
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     a->g = g;
-    a->Y = eqnn_spherical_harmonics(r, o->lmax, &unit);
+    a->Y = eqnn__directions(r, o->lmax, EQNN_COMPONENT);
     a->b = eqnn_radial_basis(length, o->basis, o->radius, &radial);
     if (o->edge_scalars)
         a->b = eqnn_concat(a->b, eqnn__edge_scalars(o->edge_scalars, g, 0, "attention"));
@@ -24569,12 +24556,10 @@ static eqnn_tensor *eqnn__edge_net(eqnn_tensor *b, const char *name, const eqnn_
                                    const eqnn_attention_opts *o, eqnn_tensor **V)
 {
     char widths[64];
-    eqnn_fc_opts f, given;
+    eqnn_fc_opts f = eqnn__fc_defaults(NULL);
     if (!b || !p) return NULL;
-    memset(&given, 0, sizeof given);
-    given.act = o->act;
-    given.exact = o->exact;
-    eqnn__fc_defaults(&f, &given);
+    f.act = o->act;
+    f.exact = o->exact;
     if (!eqnn_product_weights(p))
         return eqnn__fail(b->ctx, "attention: no product of features and harmonics reaches %s",
                           eqnn_product_out(p)->name);
@@ -24725,6 +24710,7 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
 
 /* --- Equiformer: settings --- */
 
+/* A fibre, as equiformer-pytorch calls it: how many channels of each degree. */
 enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
 typedef struct eqnn__fibre { int degrees, of[EQNN__DEGREES]; } eqnn__fibre;
 
@@ -24783,16 +24769,6 @@ static const eqnn_irreps *eqnn__fibre_irreps(eqnn_ctx *c, const eqnn__fibre *f)
         block[l][2] = l % 2 ? -1 : 1;
     }
     return eqnn_irreps_blocks(c, (const int (*)[3])block, f->degrees);
-}
-
-/* One degree of a fibre (how many channels of each degree, as equiformer-pytorch calls it). */
-static const eqnn_irreps *eqnn__degree_irreps(eqnn_ctx *c, int copies, int l)
-{
-    int block[1][3];
-    block[0][0] = copies;
-    block[0][1] = l;
-    block[0][2] = l % 2 ? -1 : 1;
-    return eqnn_irreps_blocks(c, (const int (*)[3])block, 1);
 }
 
 /* Channels of each degree, of blocks in any number and order. */
@@ -24981,7 +24957,7 @@ static eqnn_tensor *eqnn__fibre_gate(eqnn_tensor *x, int first, const eqnn__fibr
     int gates = rest->copies, scalars = out->of[0];
     eqnn_tensor *bare = eqnn__bare(x);
     eqnn_tensor *y = eqnn_silu(eqnn_slice(bare, first + gates, scalars));
-    y = eqnn__tag(y, eqnn__degree_irreps(c, scalars, 0));
+    y = eqnn__tag(y, eqnn__irreps_one(c, scalars, 0, 1));
     if (!gates) return y;
     eqnn_tensor *g = eqnn_sigmoid(eqnn_slice(bare, first, gates));
     x = eqnn__fibre_part(bare, first + gates + scalars, rest);
@@ -25203,7 +25179,7 @@ static eqnn_tensor *eqnn__former_path(eqnn_tensor *z, int li, int lo, int co, co
     eqnn__slot(&f, 4, EQNN__EACH, z->rows, d * matrices * ci);
     eqnn_tensor *t = eqnn__form_value(c, &f, v, 4);
     return eqnn__tag(eqnn__former_contract(t, h, V, d, matrices * ci, co, z->rows),
-                     eqnn__degree_irreps(c, co, lo));
+                     eqnn__irreps_one(c, co, lo, lo % 2 ? -1 : 1));
 }
 
 /* What the product carries along the edges. */
@@ -25477,13 +25453,10 @@ static eqnn_tensor *eqnn__taylor(eqnn_tensor *u, int heads, int d)
 static eqnn_tensor *eqnn__linear_heads(eqnn_tensor *x, const eqnn__former *a)
 {
     int H = a->o.linear_heads, d = a->o.linear_dim, F = 1 + d + d * d;
-    eqnn_linear_opts plain;
-    memset(&plain, 0, sizeof plain);
-    plain.no_bias = 1;
     x = eqnn_enter(eqnn__bare(x), "linear_attn");
     if (!x) return NULL;
-    eqnn_tensor *q = eqnn_scale(eqnn_linear(x, "to_q.0", H * d, &plain), 1 / sqrt((double)d));
-    eqnn_tensor *kv = eqnn_linear(x, "to_kv.0", 2 * H * d, &plain);
+    eqnn_tensor *q = eqnn_scale(eqnn__linear_plain(x, "to_q.0", H * d), 1 / sqrt((double)d));
+    eqnn_tensor *kv = eqnn__linear_plain(x, "to_kv.0", 2 * H * d);
     eqnn_tensor *k = eqnn_slice(kv, 0, H * d), *v = eqnn_slice(kv, H * d, H * d);
     v = eqnn__beside(v, eqnn_full(x->ctx, x->rows, H, 1), H);
     eqnn_tensor *sum = eqnn__outer(eqnn__taylor(k, H, d), v, H, F, d + 1);
@@ -25496,11 +25469,11 @@ static eqnn_tensor *eqnn__linear_heads(eqnn_tensor *x, const eqnn__former *a)
     eqnn_tensor *under = y ? eqnn_max(eqnn_slice(y, d, 1), eqnn_full(x->ctx, 1, 1, 1e-5)) : NULL;
     y = eqnn_div(eqnn_slice(y, 0, d), under);
     if (!a->o.mlp) {
-        eqnn_tensor *gate = eqnn_sigmoid(eqnn_linear(x, "to_v_gates.0", H, &plain));
+        eqnn_tensor *gate = eqnn_sigmoid(eqnn__linear_plain(x, "to_v_gates.0", H));
         y = eqnn_mul(y, eqnn_reshape(gate, x->rows * H, 1));
     }
     y = eqnn_reshape(y, x->rows, H * d);
-    return eqnn_leave(eqnn__tag(y, eqnn__degree_irreps(x->ctx, H * d, 0)));
+    return eqnn_leave(eqnn__tag(y, eqnn__irreps_one(x->ctx, H * d, 0, 1)));
 }
 
 /* What the heads brought to a node, gated, with the linear heads, through the last map. */
@@ -25611,7 +25584,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     const eqnn_irreps *rest = x ? eqnn__fibre_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
         eqnn_tensor *length = eqnn_norm_copies(eqnn__fibre_part(x, in.of[0], rest));
-        x = eqnn_concat(x, eqnn__tag(length, eqnn__degree_irreps(c, rest->copies, 0)));
+        x = eqnn_concat(x, eqnn__tag(length, eqnn__irreps_one(c, rest->copies, 0, 1)));
     }
     x = eqnn__fibre_linear(x, "project_in", eqnn__fibre_irreps(c, &wide), 0);
     x = eqnn__fibre_gate(x, 0, &hidden);
@@ -25740,7 +25713,6 @@ static int eqnn__former_pairs(eqnn__former *a)
 static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
                               const eqnn_graph *g, int in, int out)
 {
-    eqnn_harmonics_opts unit;
     if (!x || eqnn__bad2(x, pos, "equiformer")) return 0;
     eqnn_ctx *c = pos->ctx;
     if (!g || x->rows != g->targets || g->sources != g->targets || pos->rows != g->targets) {
@@ -25748,9 +25720,6 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
                       "and %d targets", x->rows, pos->rows, g ? g->sources : 0, g ? g->targets : 0);
         return 0;
     }
-    memset(&unit, 0, sizeof unit);
-    unit.normalize = 1;
-    unit.kind = EQNN_NORM;
     a->g = g;
     a->source = g->source_index;
     a->target = g->target_index;
@@ -25759,7 +25728,7 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
     eqnn_tensor *r = eqnn_neg(eqnn_edge_vectors(pos, g)), *length = eqnn_norm(r);
     if (!eqnn__former_weights(a, length)) return 0;
     if (a->order) r = eqnn_take(r, a->order);
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, in + out - 2, &unit);
+    eqnn_tensor *Y = eqnn__directions(r, in + out - 2, EQNN_NORM);
     if (!Y || (a->o.basis && !eqnn__former_bases(a, in, out))) return 0;
     seen = a->pairs ? eqnn_take(length, g->pair_edge_index) : eqnn_concat(seen, length);
     if (!seen) return 0;
@@ -25853,7 +25822,7 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
     if (s && a->o.positions > 0) s = eqnn__former_places(s, a, &small);
     s = eqnn__former_damp(s, a->o.embedding_grad);
     if (!s) return NULL;
-    s = eqnn__tag(s, eqnn__degree_irreps(c, s->cols, 0));
+    s = eqnn__tag(s, eqnn__irreps_one(c, s->cols, 0, 1));
     if (!x || (!tokens && x->label->blocks == 1)) return s;
     eqnn__fibre f = eqnn__label_fibre(x->label);
     if (!tokens) return eqnn_concat(s, eqnn__fibre_part(x, f.of[0], eqnn__fibre_rest(c, f)));
@@ -26546,8 +26515,7 @@ static eqnn_tensor *eqnn__v1_linear_attention(const eqnn__v1 *m, eqnn_tensor *q,
 {
     const eqnn_irreps *key = m->head, *both = eqnn__wider(m->c, m->head, 2);
     if (!q) {
-        int list[1][3] = {{m->head->block[0].copies, 0, 1}};
-        key = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+        key = eqnn__irreps_one(m->c, m->head->block[0].copies, 0, 1);
         both = key ? eqnn_irreps_simplify(m->c, eqnn_irreps_concat(m->c, key, m->head)) : NULL;
     }
     const eqnn_irreps *all = both ? eqnn__wider(m->c, both, m->o.heads) : NULL;
@@ -26561,8 +26529,7 @@ static eqnn_tensor *eqnn__v1_linear_attention(const eqnn__v1 *m, eqnn_tensor *q,
 
 static eqnn_tensor *eqnn__v1_nonlinear_attention(const eqnn__v1 *m, eqnn_tensor *x)
 {
-    int list[1][3] = {{m->heads->block[0].copies, 0, 1}};
-    const eqnn_irreps *scalars = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+    const eqnn_irreps *scalars = eqnn__irreps_one(m->c, m->heads->block[0].copies, 0, 1);
     eqnn_tensor *t = eqnn__v1_product(m, x, "sep_act.dtp_rad", m->node);
     eqnn_tensor *f = eqnn__v1_linear(t, "sep_alpha", scalars, m->one);
     eqnn_tensor *alpha = eqnn__v1_softmax(m, eqnn__v1_logit(m, f));
@@ -26745,16 +26712,13 @@ static int eqnn__v1_labels(eqnn__v1 *m)
 /* Harmonics labelled e are those of SE(3): reflections are no symmetry then. */
 static eqnn_tensor *eqnn__v1_harmonics(const eqnn__v1 *m, eqnn_tensor *r)
 {
-    eqnn_harmonics_opts unit;
     int lmax = m->o.lmax, odd = 0;
     if (lmax == 0) lmax = eqnn_irreps_lmax(m->node);
     if (lmax < 0) lmax = 0;
-    memset(&unit, 0, sizeof unit);
-    unit.normalize = 1;
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, lmax, &unit);
+    eqnn_tensor *Y = eqnn__directions(r, lmax, EQNN_COMPONENT);
     for (int b = 0; b < m->node->blocks; b++)
         if (m->node->block[b].type->p < 0) odd = 1;
-    return odd || !Y ? Y : eqnn_as(eqnn__bare(Y), eqnn__harmonics_label(m->c, lmax, 1));
+    return odd || !Y ? Y : eqnn_as(eqnn__bare(Y), eqnn__irreps_degrees(m->c, 1, lmax, 1));
 }
 
 static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
@@ -27016,13 +26980,10 @@ static eqnn_tensor *eqnn__v2_attention(const eqnn__v2 *m, eqnn_tensor *x, const 
 /* Three linear maps at every point of the sphere */
 static eqnn_tensor *eqnn__v2_points(eqnn_tensor *f, const void *user)
 {
-    const int *C = (const int *)user;
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
-    f = eqnn_silu(eqnn_linear(f, "grid_mlp.0", *C, &o));
-    f = eqnn_silu(eqnn_linear(f, "grid_mlp.2", *C, &o));
-    return eqnn_linear(f, "grid_mlp.4", *C, &o);
+    int C = *(const int *)user;
+    f = eqnn_silu(eqnn__linear_plain(f, "grid_mlp.0", C));
+    f = eqnn_silu(eqnn__linear_plain(f, "grid_mlp.2", C));
+    return eqnn__linear_plain(f, "grid_mlp.4", C);
 }
 
 static eqnn_tensor *eqnn__v2_grid(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor *s)
@@ -27350,10 +27311,7 @@ static eqnn_tensor *eqnn__escn_message(const eqnn__v2 *m, eqnn_tensor *x)
 
 static eqnn_tensor *eqnn__escn_points(eqnn_tensor *f, const void *user)
 {
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
-    return eqnn_silu(eqnn_linear(eqnn_silu(f), "fc2_sphere", *(const int *)user, &o));
+    return eqnn_silu(eqnn__linear_plain(eqnn_silu(f), "fc2_sphere", *(const int *)user));
 }
 
 /* The network at the points of the sphere has no biases, so that its first and last map commute
@@ -27364,30 +27322,24 @@ static eqnn_tensor *eqnn__escn_layer(const eqnn__v2 *m, eqnn_tensor *x, int k)
     int rows = eqnn_rows(x), terms = (m->o.lmax + 1) * (m->o.lmax + 1);
     eqnn__sphere_job j = {eqnn__sphere_find(m->c, eqnn__v2_shape(m, 0, 1)),
                           eqnn__escn_points, user, C};
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
     x = x && user && j.e ? eqnn_enter(x, eqnn_format(m->c, "layer_blocks.%d", k)) : NULL;
     eqnn_tensor *z = x ? eqnn__escn_message(m, x) : NULL;
     if (!z) return NULL;
     *user = C;
     z = eqnn_concat(eqnn_reshape(eqnn__bare(x), rows * terms, C),
                     eqnn_reshape(eqnn__bare(z), rows * terms, C));
-    z = z ? eqnn_linear(z, "fc1_sphere", C, &o) : NULL;
+    z = z ? eqnn__linear_plain(z, "fc1_sphere", C) : NULL;
     z = z ? eqnn__on_sphere(eqnn_reshape(z, rows, terms * C), &j) : NULL;
-    z = z ? eqnn_linear(eqnn_reshape(z, rows * terms, C), "fc3_sphere", C, &o) : NULL;
+    z = z ? eqnn__linear_plain(eqnn_reshape(z, rows * terms, C), "fc3_sphere", C) : NULL;
     z = z ? eqnn__tag(eqnn_reshape(z, rows, terms * C), m->node) : NULL;
     return eqnn_leave(k ? eqnn_add(x, z) : z);
 }
 
 static eqnn_tensor *eqnn__escn_output(eqnn_tensor *f, const void *user)
 {
-    eqnn_linear_opts o;
     int C = *(const int *)user;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
     f = eqnn_silu(eqnn_linear(f, "fc1", C, NULL));
-    return eqnn_linear(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1, &o);
+    return eqnn__linear_plain(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1);
 }
 
 /* The mean over the sphere of f(p), or of f(p) p, where f is a network of what the harmonics in x
