@@ -12597,11 +12597,8 @@ static int eqnn__name_allowed(eqnn_ctx *c, const char *full)
     else if (!eqnn__text_valid(full))
         eqnn__fail(c, "%s: the name \"%s\" is not UTF-8", c->op, full);
     else if (p->closed && !eqnn__is_open(p, full))
-        eqnn__fail(
-            c,
-            "%s: %s is new after the first optimizer step: a typing mistake? (eqnn_open lets "
-            "names under a prefix appear later)",
-            c->op, full);
+        eqnn__fail(c, "%s: %s is new after the first optimizer step: a typing mistake? "
+                      "(eqnn_open lets names under a prefix appear later)", c->op, full);
     return !c->failed;
 }
 
@@ -14112,9 +14109,8 @@ static int eqnn__load_left(const eqnn__load *l, const char **first)
     return left;
 }
 
-static eqnn__meta *eqnn__meta_add(eqnn_ctx *c, eqnn__meta *m, const char *key, const char *text)
+static eqnn__meta *eqnn__meta_add(eqnn__meta *m, const char *key, const char *text)
 {
-    (void)c;
     m->key = key;
     m->text = text;
     return m + 1;
@@ -14124,19 +14120,19 @@ static eqnn__meta *eqnn__meta_add(eqnn_ctx *c, eqnn__meta *m, const char *key, c
 static int eqnn__save_metas(eqnn_ctx *c, eqnn__meta *start)
 {
     const struct eqnn__params *p = c->params;
-    eqnn__meta *m = eqnn__meta_add(c, start, "format", "pt");
-    for (const eqnn__note *n = p->notes; n; n = n->next) m = eqnn__meta_add(c, m, n->key, n->text);
+    eqnn__meta *m = eqnn__meta_add(start, "format", "pt");
+    for (const eqnn__note *n = p->notes; n; n = n->next) m = eqnn__meta_add(m, n->key, n->text);
     if (p->averaging) return (int)(m - start);
-    m = eqnn__meta_add(c, m, "eqnn.seed", eqnn_format(c, "%llu", (unsigned long long)c->seed));
-    m = eqnn__meta_add(c, m, "eqnn.tick", eqnn_format(c, "%llu", (unsigned long long)c->tick));
+    m = eqnn__meta_add(m, "eqnn.seed", eqnn_format(c, "%llu", (unsigned long long)c->seed));
+    m = eqnn__meta_add(m, "eqnn.tick", eqnn_format(c, "%llu", (unsigned long long)c->tick));
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) {
         if (!p->steps[k]) continue;
-        m = eqnn__meta_add(c, m, eqnn_format(c, "eqnn.%s.steps", eqnn__optimizer_names[k]),
+        m = eqnn__meta_add(m, eqnn_format(c, "eqnn.%s.steps", eqnn__optimizer_names[k]),
                            eqnn_format(c, "%lld", (long long)p->steps[k]));
         for (int i = 0; i < p->trained_count; i++)
             if (p->trained[i]->born[k])
-                m = eqnn__meta_add(c, m, eqnn_format(c, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
-                                                     p->trained[i]->name),
+                m = eqnn__meta_add(m, eqnn_format(c, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
+                                                  p->trained[i]->name),
                                    eqnn_format(c, "%lld", (long long)p->trained[i]->born[k]));
     }
     return (int)(m - start);
@@ -14189,11 +14185,8 @@ EQNN_API int eqnn_save(eqnn_ctx *c, const char *path)
         eqnn__fail(c, "save: a worker has no weights; save the context it was made for");
     for (const eqnn__load *l = c->params ? c->params->loads : NULL; l && !first; l = l->next)
         if (eqnn__load_left(l, &first))
-            eqnn__fail(c,
-                       "save: %.100s was loaded and not used yet; it would be lost: call the model "
-                       "once, or "
-                       "load with .partial",
-                       first);
+            eqnn__fail(c, "save: %.100s was loaded and not used yet; it would be lost: "
+                          "call the model once, or load with .partial", first);
     if (c->failed || !eqnn__params_get(c)) return 0;
     if (c->numbers->away && !eqnn__wait(c)) return 0;
     eqnn_mark mark = eqnn_mark_make(c);
@@ -14415,10 +14408,8 @@ static int eqnn__load_surplus(eqnn_ctx *c, eqnn__load *l)
     int left = eqnn__load_left(l, &first);
     l->told = left > 0;
     if (left)
-        eqnn__fail(c,
-                   "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
-                   "allows it)",
-                   l->file->path, left, first);
+        eqnn__fail(c, "load: %.200s: %d entries belong to no parameter, the first is %.200s "
+                      "(.partial allows it)", l->file->path, left, first);
     return left;
 }
 
@@ -14445,10 +14436,8 @@ static int eqnn__load_whole(eqnn_ctx *c, eqnn__load *l)
         else if (!strncmp(name, l->prefix, strlen(l->prefix)) && !missing++) first = name;
     }
     if (missing)
-        eqnn__fail(c,
-                   "load: %d parameters are not in %.200s, the first is %.200s (.partial allows "
-                   "it)",
-                   missing, l->file->path, first);
+        eqnn__fail(c, "load: %d parameters are not in %.200s, the first is %.200s "
+                      "(.partial allows it)", missing, l->file->path, first);
     else eqnn__load_surplus(c, l);
     memset(l->claimed, 0, (size_t)l->file->count + 1);
     return !c->failed;
@@ -14488,9 +14477,8 @@ static int eqnn__loads_check(eqnn_ctx *c)
     for (int i = 0; p->strict && !p->lenient && i < p->count; i++)
         if (!p->all[i]->loaded && !missing++) first = p->all[i]->name;
     if (missing)
-        eqnn__fail(c,
-                   "load: %d parameters were in no file, the first is %.200s (.partial allows it)",
-                   missing, first);
+        eqnn__fail(c, "load: %d parameters were in no file, the first is %.200s "
+                      "(.partial allows it)", missing, first);
     while (!c->failed && !eqnn__names_open(p) && p->loads) {
         eqnn__load *next = p->loads->next;
         eqnn__load_free(c, p->loads);
@@ -14507,7 +14495,7 @@ EQNN_API int eqnn_loaded(eqnn_ctx *c)
 }
 
 /* Called by the first optimizer step. */
-static EQNN__MAYBE_UNUSED int eqnn__names_close(eqnn_ctx *c)
+static int eqnn__names_close(eqnn_ctx *c)
 {
     if (c->params->closed) return 1;
     c->params->closed = 1;
@@ -15562,8 +15550,8 @@ static eqnn_tensor *eqnn__ode_midpoint(eqnn__ode *s, double h)
             return eqnn__ode_sum(s->y, h, &one, &k, 1);
         last = change;
     }
-    return eqnn__fail(s->c, "ode: at t = %g the midpoint's iteration does not converge with steps "
-                      "of %g; they must be shorter", s->t, fabs(h));
+    return eqnn__fail(s->c, "ode: at t = %g the midpoint's iteration does not converge "
+                            "with steps of %g; they must be shorter", s->t, fabs(h));
 }
 
 static void eqnn__ode_fixed(eqnn__ode *s)
@@ -16343,7 +16331,7 @@ typedef struct eqnn__w3j_cache {
     double *C;
 } eqnn__w3j_cache;
 
-static EQNN__MAYBE_UNUSED const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, int l3)
+static const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, int l3)
 {
     eqnn__w3j_cache *e = c->w3j;
     for (; e; e = e->next)
@@ -16950,6 +16938,21 @@ static const eqnn__layout *eqnn__layout_of(eqnn_ctx *c, const eqnn_label *label)
     if (!a || !eqnn__layout_fill(c, a, label)) return NULL;
     *made = a;
     return a;
+}
+
+/* The columns of all 0e blocks, found once for a label. */
+static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
+{
+    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
+    if (!a || a->scalars) return a ? a->scalars : NULL;
+    int *column = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), n = 0;
+    if (!column) return NULL;
+    for (int b = 0; b < label->blocks; b++) {
+        const eqnn_block *k = &label->block[b];
+        for (int u = 0; k->type->l == 0 && k->type->p == 1 && u < k->copies; u++)
+            column[n++] = k->start + u;
+    }
+    return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
 }
 
 EQNN_API eqnn_tensor *eqnn_from_e3nn(eqnn_tensor *x, const eqnn_irreps *irreps)
@@ -17698,8 +17701,8 @@ static const eqnn_product *eqnn__product_channelwise(eqnn_ctx *c, int kind, cons
     if (p || c->failed) return p;
     size_t n = (size_t)eqnn__channelwise_paths(&key, NULL, NULL);
     eqnn_path *path = (eqnn_path *)eqnn__temp(c, n, sizeof *path);
-    int(*block)[3] = (int(*)[3])eqnn__temp(c, n, sizeof *block),
-    *place = (int *)eqnn__temp(c, n, sizeof(int));
+    int (*block)[3] = (int (*)[3])eqnn__temp(c, n, sizeof *block);
+    int *place = (int *)eqnn__temp(c, n, sizeof *place);
     if (!path || !block || !place) return NULL;
     eqnn__channelwise_paths(&key, path, block);
     const eqnn_irreps *mid = eqnn_irreps_blocks(c, (const int (*)[3])block, (int)n);
@@ -17719,10 +17722,8 @@ EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_ir
 
 /* The same product with equal irreps of the output merged: one matrix product per irrep behind
    it. */
-static EQNN__MAYBE_UNUSED const eqnn_product *eqnn__product_merged(eqnn_ctx *c,
-                                                                   const eqnn_irreps *in1,
-                                                                   const eqnn_irreps *in2,
-                                                                   const eqnn_irreps *filter)
+static const eqnn_product *eqnn__product_merged(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                const eqnn_irreps *in2, const eqnn_irreps *filter)
 {
     return eqnn__product_channelwise(c, EQNN__PRODUCT_MERGED, in1, in2, filter, NULL);
 }
@@ -18360,8 +18361,8 @@ static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
     a.V = w ? V : NULL;
     a.items = a.rows = eqnn__stretch_rows(all, 3);
     if (a.items < 0)
-        return eqnn__fail(x->ctx, "tensor_product: %d rows, %d rows and %d rows of weights do not "
-                          "fit", x->rows, y->rows, w ? w->rows : 1);
+        return eqnn__fail(x->ctx, "tensor_product: %d rows, %d rows and %d rows of weights "
+                                  "do not fit", x->rows, y->rows, w ? w->rows : 1);
     a.map_x = eqnn__row_map(x->rows, a.items);
     a.map_y = eqnn__row_map(y->rows, a.items);
     a.map_h = w ? w->rows == 1 ? EQNN__ONE : EQNN__EACH : EQNN__EACH;
@@ -18408,9 +18409,9 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
     a.map_h = eqnn__message_map(h, V, g);
     a.map_z = EQNN__TARGET;
     if (x->rows != g->sources || y->rows != g->edges || a.map_h < 0)
-        return eqnn__fail(x->ctx, "message: %d sources, %d edges (%d pairs); x has %d rows, y has "
-                          "%d, the weights have %d", g->sources, g->edges, g->pairs, x->rows,
-                          y->rows, h ? h->rows : 1);
+        return eqnn__fail(x->ctx, "message: %d sources, %d edges (%d pairs); "
+                                  "x has %d rows, y has %d, the weights have %d", g->sources,
+                          g->edges, g->pairs, x->rows, y->rows, h ? h->rows : 1);
     return eqnn__call_all(&a);
 }
 
@@ -19279,9 +19280,9 @@ EQNN_API eqnn_tensor *eqnn_from_cartesian(eqnn_tensor *x, const char *formula)
     const eqnn_reduced *r = eqnn__cartesian_basis(x->ctx, formula, &numbers);
     if (!r) return NULL;
     if (x->cols != numbers || (x->label && !eqnn__invariant(x->label) && numbers > 3))
-        return eqnn__fail(x->ctx, "from_cartesian: \"%.60s\" has %d numbers and no label, x is %s "
-                          "[%d,%d]", formula, numbers, eqnn__label_text(x->label), x->rows,
-                          x->cols);
+        return eqnn__fail(x->ctx, "from_cartesian: \"%.60s\" has %d numbers and no label, "
+                                  "x is %s [%d,%d]", formula, numbers,
+                          eqnn__label_text(x->label), x->rows, x->cols);
     return eqnn__tag(eqnn__cartesian(eqnn__bare(x), r, numbers, 1), r->out);
 }
 
@@ -19734,21 +19735,30 @@ static eqnn_tensor *eqnn__contraction_sum(eqnn_tensor *x, const eqnn__contractio
     return z ? z : eqnn_zeros(x->ctx, x->rows, k->cols);
 }
 
+static eqnn_contraction_opts eqnn__contraction_defaults(const eqnn_contraction_opts *opts)
+{
+    eqnn_contraction_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.correlation == 0) o.correlation = 3;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *name,
                                                  const char *irreps_out,
                                                  const eqnn_contraction_opts *opts)
 {
+    eqnn_contraction_opts o = eqnn__contraction_defaults(opts);
     if (eqnn__bad(x, "symmetric_contraction")) return NULL;
     eqnn_ctx *c = x->ctx;
-    eqnn_ints *species = opts ? opts->species : NULL;
-    int correlation = opts && opts->correlation ? opts->correlation : 3;
+    eqnn_ints *species = o.species;
     const eqnn_irreps *in = eqnn__irreps_of(x, "symmetric_contraction");
     const eqnn_irreps *out = in ? eqnn_irreps_make(c, irreps_out) : NULL;
     if (!out || !(x = eqnn_enter(x, name))) return NULL;
     if (species && (species->ctx != c || species->count != x->rows || species->range < 1))
         return eqnn__fail(c, "symmetric_contraction: %d species of range %d for %d rows; the range "
                           "is the number of species", species->count, species->range, x->rows);
-    const eqnn__contraction *k = eqnn__contraction_find(c, in, out, correlation);
+    const eqnn__contraction *k = eqnn__contraction_find(c, in, out, o.correlation);
     if (!k) return NULL;
     if (out->cols == 0) return eqnn_leave(eqnn__tag(eqnn_zeros(c, x->rows, 0), out));
     int rows = x->rows;
@@ -20719,15 +20729,22 @@ EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x)
     return eqnn__norm(x, 1);
 }
 
-/* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its
-   gradient that constant. */
-EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
-                                           const eqnn_norm_activation_opts *opts)
+static eqnn_norm_activation_opts
+eqnn__norm_activation_defaults(const eqnn_norm_activation_opts *opts)
 {
     eqnn_norm_activation_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (!(o.eps > 0)) o.eps = 1e-8;
+    return o;
+}
+
+/* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its
+   gradient that constant. */
+EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
+                                           const eqnn_norm_activation_opts *opts)
+{
+    eqnn_norm_activation_opts o = eqnn__norm_activation_defaults(opts);
     if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation")) return NULL;
     x = eqnn_enter(x, name);
     eqnn_tensor *square = eqnn_square_copies(x);
@@ -20740,21 +20757,6 @@ EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqn
     y = eqnn_map(y, act, eqnn__act_default(act), 0);
     if (!o.no_normalize) y = eqnn_div(y, length);
     return eqnn_leave(eqnn_scale_copies(x, y));
-}
-
-/* The columns of all 0e blocks, found once for a label. */
-static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
-{
-    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
-    if (!a || a->scalars) return a ? a->scalars : NULL;
-    int *column = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), n = 0;
-    if (!column) return NULL;
-    for (int b = 0; b < label->blocks; b++) {
-        const eqnn_block *k = &label->block[b];
-        for (int u = 0; k->type->l == 0 && k->type->p == 1 && u < k->copies; u++)
-            column[n++] = k->start + u;
-    }
-    return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
 }
 
 /* One call of the norm: scalars are the columns that are centred. */
@@ -20867,15 +20869,22 @@ static int eqnn__share_good(eqnn_ctx *c, const char *op, double p)
     return 0;
 }
 
+static eqnn_irreps_norm_opts eqnn__irreps_norm_defaults(const eqnn_irreps_norm_opts *opts)
+{
+    eqnn_irreps_norm_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
+    if (!(o.momentum > 0)) o.momentum = 0.1;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
                                              const eqnn_irreps_norm_opts *opts)
 {
     eqnn__norm_call a;
     const char *op = "irreps_batch_norm";
-    memset(&a, 0, sizeof a);
-    if (opts) a.o = *opts;
-    if (a.o.eps == 0) a.o.eps = 1e-5;
-    if (!(a.o.momentum > 0)) a.o.momentum = 0.1;
+    a.o = eqnn__irreps_norm_defaults(opts);
     if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
         !eqnn__eps_good(x->ctx, op, a.o.eps))
         return NULL;
@@ -20890,17 +20899,31 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     return eqnn_leave(eqnn__normalised(&a, x, power));
 }
 
-EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
-                                          eqnn_ints *example)
+/* Of each row, or of all rows of an example, a copy is zero with probability p or times 1/(1 - p);
+   whole: all copies at once. */
+static eqnn_tensor *eqnn__dropped(eqnn_tensor *x, const char *op, const char *name, double p,
+                                  eqnn_ints *example, int whole)
 {
-    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout") ||
-        !eqnn__share_good(x->ctx, "irreps_dropout", p))
+    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, example, op) || !eqnn__share_good(x->ctx, op, p))
         return NULL;
     if (!x->ctx->training || p <= 0) return x;
     int rows = example ? example->range : x->rows, copies = x->label ? x->label->copies : x->cols;
-    eqnn_tensor *kept = eqnn_full(x->ctx, rows, copies, p >= 1 ? 0 : 1);
+    eqnn_tensor *kept = eqnn_full(x->ctx, rows, whole ? 1 : copies, p >= 1 ? 0 : 1);
     if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
-    return eqnn_scale_copies(x, example ? eqnn_take(kept, example) : kept);
+    if (example) kept = eqnn_take(kept, example);
+    return whole ? eqnn_mul(x, kept) : eqnn_scale_copies(x, kept);
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
+                                          eqnn_ints *example)
+{
+    return eqnn__dropped(x, "irreps_dropout", name, p, example, 0);
+}
+
+EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
+                                     eqnn_ints *example)
+{
+    return eqnn__dropped(x, "drop_path", name, p, example, 1);
 }
 
 /* Each column of x [rows, n] becomes the mean over the columns of its block; sizes[b] of them
@@ -20985,18 +21008,6 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
     scalars = eqnn__bare(scalars);
     rest = eqnn__bare(rest);
     return eqnn_leave(eqnn__tag(eqnn_concat(scalars, rest), a));
-}
-
-EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
-                                     eqnn_ints *example)
-{
-    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path") ||
-        !eqnn__share_good(x->ctx, "drop_path", p))
-        return NULL;
-    if (!x->ctx->training || p <= 0) return x;
-    eqnn_tensor *kept = eqnn_full(x->ctx, example ? example->range : x->rows, 1, p >= 1 ? 0 : 1);
-    if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
-    return eqnn_mul(x, example ? eqnn_take(kept, example) : kept);
 }
 
 /* --- extracting blocks --- */
@@ -21743,8 +21754,8 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
     int rows = eqnn__frame_rows(f, of, "to_frame");
     if (!a || rows < 0) return NULL;
     if (x->rows != rows || eqnn_irreps_lmax(a) > f->lmax)
-        return eqnn__fail(c, "to_frame: %s [%d,%d]; the frame has %d rows there and degrees up to "
-                          "%d", a->name, x->rows, x->cols, rows, f->lmax);
+        return eqnn__fail(c, "to_frame: %s [%d,%d]; the frame has %d rows there "
+                             "and degrees up to %d", a->name, x->rows, x->cols, rows, f->lmax);
     eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, f->mmax, 0), 0, of};
     return t.e ? eqnn__tag(eqnn__turned(x, &t), t.e->label) : NULL;
 }
@@ -21760,9 +21771,9 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
     if (!t.e || eqnn__frame_rows(f, to, "from_frame") < 0) return NULL;
     if (y->rows != f->edges || eqnn_irreps_lmax(out) > f->lmax ||
         !eqnn__has_columns(y, t.e->label))
-        return eqnn__fail(c, "from_frame: %s [%d,%d] in a frame of %d edges, degrees up to %d; %s "
-                          "need %s", eqnn__label_text(y->label), y->rows, y->cols, f->edges,
-                          f->lmax, out->name, t.e->label->name);
+        return eqnn__fail(c, "from_frame: %s [%d,%d] in a frame of %d edges, "
+                             "degrees up to %d; %s need %s", eqnn__label_text(y->label), y->rows,
+                          y->cols, f->edges, f->lmax, out->name, t.e->label->name);
     return eqnn__tag(eqnn__turned(y, &t), out);
 }
 
@@ -22179,8 +22190,8 @@ static int eqnn__sphere_channels(const eqnn_tensor *y, int lmax, int *mmax, int 
     if (irreps && good)
         good = eqnn__grid_channels(y->ctx, "sphere_activation", a, 0) == y->cols / K;
     if (!good)
-        eqnn__fail(y->ctx, "sphere_activation: %s [%d,%d] are not equally many copies of degrees 0 "
-                   "to %d", eqnn__label_text(a), y->rows, y->cols, lmax);
+        eqnn__fail(y->ctx, "sphere_activation: %s [%d,%d] are not equally many copies "
+                           "of degrees 0 to %d", eqnn__label_text(a), y->rows, y->cols, lmax);
     return good ? y->cols / K : 0;
 }
 
@@ -22259,9 +22270,10 @@ static int eqnn__so2_product(eqnn_ctx *c, const char *name, const eqnn_product *
         int cols = eqnn__order_copies(p->in1, m, p->in1->blocks);
         if (!P && m && !c->failed) return 1;
         if (!P || P->cols != cols || (P->rows != rows && P->rows != 2 * rows))
-            return eqnn__fail(c, "so2 product: \"%.80s\" [%d,%d]; from %s to %s order %d needs "
-                              "[%d,%d]", full ? full : "", eqnn_rows(P), eqnn_cols(P),
-                              p->in1->name, p->out->name, m, rows, cols) != NULL;
+            return eqnn__fail(c, "so2 product: \"%.80s\" [%d,%d]; "
+                                 "from %s to %s order %d needs [%d,%d]", full ? full : "",
+                              eqnn_rows(P), eqnn_cols(P), p->in1->name, p->out->name, m, rows,
+                              cols) != NULL;
         double *W = (double *)eqnn__temp(c, 2 * (size_t)rows * (size_t)cols, sizeof *W);
         if (!W) return 0;
         const eqnn_real *P_data = back ? NULL : eqnn_data(P);
@@ -24021,6 +24033,8 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
    13 >>models
    ---------------------------------------------------------------------------------------------- */
 
+/* --- what several models use --- */
+
 /* Features without a label are invariant numbers. */
 static eqnn_tensor *eqnn__with_label(eqnn_tensor *x)
 {
@@ -24035,6 +24049,60 @@ static eqnn_tensor *eqnn__directions(eqnn_tensor *r, int lmax, eqnn_harmonics_ki
     o.normalize = 1;
     o.kind = kind;
     return eqnn_spherical_harmonics(r, lmax, &o);
+}
+
+/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
+static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
+{
+    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
+}
+
+/* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
+   where it is the only one. u NULL: 1. */
+static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, const eqnn_graph *g)
+{
+    if (!u) return eqnn_edge_softmax(logit, g);
+    eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
+    eqnn_tensor *seen = eqnn_less(least, u), *never = eqnn_full(g->ctx, 1, 1, -1e30);
+    eqnn_tensor *log = eqnn_log(eqnn_max(u, least));
+    logit = eqnn_add(logit, eqnn_where(seen, log, never)); /* who is not seen is not in the sum */
+    return eqnn_mul(eqnn_edge_softmax(logit, g), u);
+}
+
+/* x + a map of more features, if there are any */
+static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
+{
+    if (!x || !more) return x;
+    if (eqnn__bad2(x, more, "features")) return NULL;
+    if (more->rows != x->rows)
+        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
+    more = eqnn__with_label(more);
+    return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
+}
+
+/* b and more invariant numbers of the edges, side by side */
+static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
+{
+    if (!b || eqnn__bad2(b, more, "edges")) return NULL;
+    if (more->rows != b->rows || !eqnn__invariant(more->label))
+        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
+                          "numbers for each is needed", more->rows, more->cols,
+                          eqnn__label_text(more->label), b->rows);
+    return eqnn_concat(b, eqnn_as(more, NULL));
+}
+
+/* Do the species, the positions and the graph speak of the same atoms? */
+static int eqnn__atoms_fit(const eqnn_ints *species, const eqnn_tensor *pos, const eqnn_graph *g,
+                           const char *op)
+{
+    if (species && g && species->count == pos->rows && g->targets == pos->rows &&
+        g->sources == pos->rows && (species->range > 0 || species->count == 0))
+        return 1;
+    eqnn__fail(pos->ctx, "%s: %d positions, %d species of range %d (the number of species), "
+                         "a graph of %d sources and %d targets", op, pos->rows,
+               species ? species->count : 0, species ? species->range : 0, g ? g->sources : 0,
+               g ? g->targets : 0);
+    return 0;
 }
 
 /* --- gate_points_2101: convolution --- */
@@ -24140,22 +24208,21 @@ static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *n
     return eqnn_leave(z ? eqnn_tensor_product(x, z, w, p) : eqnn_irreps_map(x, w, NULL, one, NULL));
 }
 
-/* y = s + a h, but s + h for columns that s does not reach, where s is 0 (v2106): a layer begins as
-   its self-connection and learns how much to hear. */
+/* y = s + (1 + r (a - 1)) h with r = 1 where s reaches a copy, else 0: s + a h, but h where s is 0
+   (v2106). A layer begins as its self-connection and learns how much to hear. */
 static eqnn_tensor *eqnn__conv_mix(eqnn_tensor *s, eqnn_tensor *h, eqnn_tensor *a,
                                    const eqnn_tensor *x, const eqnn_tensor *z)
 {
     if (!s || !h || !a) return NULL;
     const eqnn_irreps *out = h->label;
-    eqnn_tensor *reached = eqnn__new(h->ctx, 1, out->copies);
-    eqnn_real *v = reached ? eqnn__to_write(h->ctx, reached->data, eqnn__count(reached)) : NULL;
+    double *v = (double *)eqnn__temp(h->ctx, (size_t)out->copies, sizeof *v);
     if (!v) return NULL;
     for (int b = 0, at = 0; b < out->blocks; b++) {
-        eqnn_real one = (eqnn_real)eqnn__self_reaches(x, z, out, b);
-        for (int u = 0; u < out->block[b].copies; u++) v[at++] = one;
+        int reached = eqnn__self_reaches(x, z, out, b);
+        for (int u = 0; u < out->block[b].copies; u++) v[at++] = reached;
     }
-    eqnn__written(h->ctx, reached->data, v, eqnn__count(reached));
-    a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), reached), 1);
+    eqnn_tensor *r = eqnn_from_double(h->ctx, 1, out->copies, v);
+    a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), r), 1);
     return eqnn_add(s, eqnn_scale_copies(h, a));
 }
 
@@ -24377,8 +24444,8 @@ static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
             (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
             return 1;
     }
-    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives any of .out "
-               "%s, which would always be 0", a->name, b->name, out->name);
+    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives "
+                       "any of .out %s, which would always be 0", a->name, b->name, out->name);
     return 0;
 }
 
@@ -24446,6 +24513,17 @@ EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_ten
 
 /* --- the polynomial model --- */
 
+static eqnn_polynomial_opts eqnn__polynomial_defaults(const eqnn_polynomial_opts *opts)
+{
+    eqnn_polynomial_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.lmax == 0) o.lmax = 3;
+    if (o.lmax < 0) o.lmax = 0;
+    if (!(o.neighbours > 0)) o.neighbours = 1;
+    return o;
+}
+
 /* Sum over neighbours of x[source] times the harmonics, of every degree; without x, of these alone.
  */
 static eqnn_tensor *eqnn__polynomial_nodes(eqnn_tensor *x, eqnn_tensor *Y, const eqnn_graph *g)
@@ -24477,17 +24555,16 @@ static eqnn_tensor *eqnn__polynomial_layer(eqnn_tensor *h, eqnn_tensor *Y, const
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                       const eqnn_polynomial_opts *opts)
 {
+    eqnn_polynomial_opts o = eqnn__polynomial_defaults(opts);
     if (eqnn__bad(pos, "polynomial")) return NULL;
-    if (!opts || !opts->mid || !opts->out)
-        return eqnn__fail(pos->ctx, "polynomial: .mid and .out must be given");
-    double scale = 1 / sqrt(opts->neighbours > 0 ? opts->neighbours : 1);
-    int lmax = opts->lmax > 0 ? opts->lmax : opts->lmax < 0 ? 0 : 3;
-    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), lmax, NULL);
-    eqnn_tensor *h = eqnn_scale(eqnn__polynomial_nodes(opts->x, Y, g), scale);
+    if (!o.mid || !o.out) return eqnn__fail(pos->ctx, "polynomial: .mid and .out must be given");
+    double scale = 1 / sqrt(o.neighbours);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o.lmax, NULL);
+    eqnn_tensor *h = eqnn_scale(eqnn__polynomial_nodes(o.x, Y, g), scale);
     h = eqnn_enter(h, name ? name : "");
-    h = eqnn_scale(eqnn__polynomial_layer(h, Y, g, "tp1", opts->mid), scale);
-    h = eqnn__polynomial_layer(h, Y, g, "tp2", opts->out);
-    return eqnn_leave(opts->sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
+    h = eqnn_scale(eqnn__polynomial_layer(h, Y, g, "tp1", o.mid), scale);
+    h = eqnn__polynomial_layer(h, Y, g, "tp2", o.out);
+    return eqnn_leave(o.sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
 }
 
 /* --- attention --- */
@@ -24708,7 +24785,7 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
 }
 
-/* --- Equiformer: settings --- */
+/* --- equiformer-pytorch: settings --- */
 
 /* A fibre, as equiformer-pytorch calls it: how many channels of each degree. */
 enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
@@ -24835,7 +24912,7 @@ static int eqnn__former_options(eqnn_ctx *c, eqnn__former *a, const eqnn_equifor
     return 0;
 }
 
-/* --- Equiformer: linear maps and norms, degree by degree --- */
+/* --- equiformer-pytorch: linear maps and norms, degree by degree --- */
 
 /* Every block of a degree into every block of it, one full matrix for each degree. */
 static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out)
@@ -24964,7 +25041,7 @@ static eqnn_tensor *eqnn__fibre_gate(eqnn_tensor *x, int first, const eqnn__fibr
     return eqnn_concat(y, eqnn_scale_copies(x, g));
 }
 
-/* --- Equiformer: the product --- */
+/* --- equiformer-pytorch: the product --- */
 
 /* y = (a - mean) / sqrt(variance + 1e-5) of a = silu(x), row by row, and a 1 for the next bias. */
 static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
@@ -25241,7 +25318,7 @@ static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const
     return eqnn_leave(y);
 }
 
-/* --- Equiformer: attention --- */
+/* --- equiformer-pytorch: attention --- */
 
 /* Channels of queries (and of values): heads times channels of a head, degree by degree. */
 static eqnn__fibre eqnn__head_fibre(const eqnn__former *a, int single)
@@ -25310,18 +25387,14 @@ static eqnn_tensor *eqnn__head_scale(eqnn_tensor *x, eqnn_tensor *s, const void 
     return eqnn__tag(eqnn__form_value(x->ctx, &f, v, 2), x->label);
 }
 
-/* A factor dim_head^(-1/2) for every head. */
+/* sign dim_head^(-1/2) for every head: [1, heads] */
 static eqnn_tensor *eqnn__head_factors(eqnn_ctx *c, const eqnn__former *a, double sign)
 {
-    int n = eqnn__head_count(a);
-    eqnn_tensor *s = eqnn__new(c, 1, n);
-    eqnn_real *v = s ? eqnn__to_write(c, s->data, (size_t)n) : NULL;
-    if (!v) return NULL;
-    for (int l = 0, k = 0; l < a->heads.degrees; l++)
-        for (int h = 0; h < a->heads.of[l]; h++)
-            v[k++] = (eqnn_real)(sign / sqrt((double)a->dim_head.of[l]));
-    eqnn__written(c, s->data, v, (size_t)n);
-    return s;
+    int n = 0;
+    double *v = (double *)eqnn__temp(c, (size_t)eqnn__head_count(a), sizeof *v);
+    for (int l = 0; v && l < a->heads.degrees; l++)
+        for (int h = 0; h < a->heads.of[l]; h++) v[n++] = sign / sqrt((double)a->dim_head.of[l]);
+    return v ? eqnn_from_double(c, 1, n, v) : NULL;
 }
 
 /* Minus the distance of q and k [rows, heads]: of degree 0 the length over the channels of a head,
@@ -25591,13 +25664,7 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     return eqnn_leave(eqnn__fibre_linear(x, "project_out", out, 1));
 }
 
-/* --- Equiformer: what the positions give --- */
-
-/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
-static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
-{
-    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
-}
+/* --- equiformer-pytorch: what the positions give --- */
 
 /* Weights of edges and their logarithms, from .edge_weight and the envelope; NULL: all are 1. */
 static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
@@ -25612,10 +25679,9 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
     if (a->o.envelope > 0) {
         eqnn_tensor *u = eqnn__fading(length, a->o.envelope);
         if (u && a->o.bonded) {
-            eqnn_tensor *near = eqnn__new(c, g->edges, 1);
-            eqnn_real *v = near ? eqnn__to_write(c, near->data, (size_t)g->edges) : NULL;
-            for (int e = 0; v && e < g->edges; e++) v[e] = (eqnn_real)(a->o.bonded->v[e] > 0);
-            if (v) eqnn__written(c, near->data, v, (size_t)g->edges);
+            double *v = (double *)eqnn__temp(c, (size_t)g->edges, sizeof *v);
+            for (int e = 0; v && e < g->edges; e++) v[e] = a->o.bonded->v[e] > 0;
+            eqnn_tensor *near = v ? eqnn_from_double(c, g->edges, 1, v) : NULL;
             u = eqnn_where(near, eqnn_full(c, 1, 1, 1), u);
         }
         w = w ? eqnn_mul(w, u) : u;
@@ -25629,7 +25695,8 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
     return a->at[EQNN__AT_LOG] != NULL;
 }
 
-/* What radial networks see beside the length: tables by kinds and bonds, numbers. */
+/* What radial networks see of an edge: beside `before` the row of a table that its index names, if
+   there is an index. */
 static eqnn_tensor *eqnn__former_table(const eqnn__former *a, eqnn_ints *index, const char *name,
                                        int entries, int cols, eqnn_tensor *before)
 {
@@ -25737,7 +25804,7 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
     return a->at[EQNN__AT_RADIAL] != NULL;
 }
 
-/* --- Equiformer: layers by themselves --- */
+/* --- equiformer-pytorch: layers by themselves --- */
 
 EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
                                               const char *name, const char *out,
@@ -25780,7 +25847,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
     return eqnn__former_feed(x, name, irreps, o.type_norms, &o);
 }
 
-/* --- Equiformer: the network --- */
+/* --- equiformer-pytorch: the network --- */
 
 /* The same numbers; gradients are multiplied by s. */
 static eqnn_tensor *eqnn__former_damp(eqnn_tensor *x, double s)
@@ -25843,25 +25910,23 @@ static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, cons
 typedef struct eqnn__former_user { eqnn__former a; int block; const eqnn_irreps *irreps; }
     eqnn__former_user;
 
-static eqnn__former eqnn__former_again(eqnn_tensor *const *x, int n, const eqnn__former_user *u)
+/* Part 0, attention, or 1, feed-forward, of a block; of WEIGHT and LOG both are given or none. */
+static eqnn_tensor *eqnn__former_half(int block, int part, eqnn_tensor *const *x, int n,
+                                      const eqnn__former_user *u)
 {
     eqnn__former a = u->a;
     for (int i = 0; i < EQNN__AT_COUNT; i++) a.at[i] = i + 1 < n ? x[i + 1] : NULL;
-    return a;
+    return eqnn__former_block(block, part, eqnn_as(x[0], u->irreps), &a);
 }
 
 static eqnn_tensor *eqnn__former_f(int block, eqnn_tensor *const *x, int n, void *user)
 {
-    const eqnn__former_user *u = (const eqnn__former_user *)user;
-    eqnn__former a = eqnn__former_again(x, n, u);
-    return eqnn__former_block(block, 0, eqnn_as(x[0], u->irreps), &a);
+    return eqnn__former_half(block, 0, x, n, (const eqnn__former_user *)user);
 }
 
 static eqnn_tensor *eqnn__former_g(int block, eqnn_tensor *const *x, int n, void *user)
 {
-    const eqnn__former_user *u = (const eqnn__former_user *)user;
-    eqnn__former a = eqnn__former_again(x, n, u);
-    return eqnn__former_block(block, 1, eqnn_as(x[0], u->irreps), &a);
+    return eqnn__former_half(block, 1, x, n, (const eqnn__former_user *)user);
 }
 
 static eqnn_tensor *eqnn__former_both(eqnn_tensor *const *x, int n, void *user)
@@ -25982,12 +26047,9 @@ static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
 /* 1 for an edge between two nodes, 0 for a loop. */
 static eqnn_tensor *eqnn__no_loop(const eqnn_graph *g)
 {
-    eqnn_tensor *x = eqnn__new(g->ctx, g->edges, 1);
-    eqnn_real *v = x ? eqnn__to_write(g->ctx, x->data, (size_t)g->edges) : NULL;
-    if (!v) return NULL;
-    for (int e = 0; e < g->edges; e++) v[e] = (eqnn_real)(g->source[e] != g->target[e]);
-    eqnn__written(g->ctx, x->data, v, (size_t)g->edges);
-    return x;
+    double *v = (double *)eqnn__temp(g->ctx, (size_t)g->edges, sizeof *v);
+    for (int e = 0; v && e < g->edges; e++) v[e] = g->source[e] != g->target[e];
+    return v ? eqnn_from_double(g->ctx, g->edges, 1, v) : NULL;
 }
 
 /* The graph with one loop at every node; a row for each of its edges says where its attributes are
@@ -26052,12 +26114,10 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;
-    eqnn_tensor *V = eqnn__new(c, head->range, head->count);
-    eqnn_real *v = p && V ? eqnn__to_write(c, V->data, eqnn__count(V)) : NULL;
-    if (!v) return NULL;
-    memset(v, 0, eqnn__count(V) * sizeof *v);
+    double *v = (double *)eqnn__temp(c, (size_t)head->range * (size_t)head->count, sizeof *v);
+    if (!p || !v) return NULL;
     for (int i = 0; i < head->count; i++) v[head->v[i] * head->count + i] = 1;
-    eqnn__written(c, V->data, v, eqnn__count(V));
+    eqnn_tensor *V = eqnn_from_double(c, head->range, head->count, v);
     eqnn_tensor *ones = eqnn_as(eqnn_full(c, g->edges, 1, 1), one);
     return eqnn__bare(eqnn_message(h, ones, alpha, V, p, g));
 }
@@ -26218,7 +26278,7 @@ static const eqnn_irreps *eqnn__v1_irreps(eqnn_ctx *c, const char *what, const c
     return NULL;
 }
 
-/* --- Equiformer: linear maps, radial networks, gates --- */
+/* --- the official Equiformer: linear maps, radial networks, gates --- */
 
 /* The weights of a linear map, which is not divided by its fan-in: they are drawn smaller. */
 static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eqnn_irreps *out)
@@ -26330,7 +26390,7 @@ static eqnn_tensor *eqnn__v1_gated(const eqnn__v1 *m, eqnn_tensor *x, const char
     return eqnn_gate(eqnn__v1_linear(x, name, eqnn_gate_in(m->c, &s), m->one), &s);
 }
 
-/* --- Equiformer: heads --- */
+/* --- the official Equiformer: heads --- */
 
 /* Heads lie inside every block: copy h n + k is copy k of head h. */
 
@@ -26404,41 +26464,7 @@ static eqnn_tensor *eqnn__v1_head_weights(const eqnn__v1 *m, const eqnn_irreps *
     return eqnn_columns(w, eqnn_ints_make(m->c, at, v, w->cols, 0));
 }
 
-/* --- Equiformer: attention --- */
-
-/* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
-   where it is the only one. u NULL: 1. */
-static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, const eqnn_graph *g)
-{
-    if (!u) return eqnn_edge_softmax(logit, g);
-    eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
-    eqnn_tensor *seen = eqnn_less(least, u), *never = eqnn_full(g->ctx, 1, 1, -1e30);
-    eqnn_tensor *log = eqnn_log(eqnn_max(u, least));
-    logit = eqnn_add(logit, eqnn_where(seen, log, never)); /* who is not seen is not in the sum */
-    return eqnn_mul(eqnn_edge_softmax(logit, g), u);
-}
-
-/* x + a map of more features, if there are any */
-static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
-{
-    if (!x || !more) return x;
-    if (eqnn__bad2(x, more, "features")) return NULL;
-    if (more->rows != x->rows)
-        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
-    more = eqnn__with_label(more);
-    return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
-}
-
-/* b and more invariant numbers of the edges, side by side */
-static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
-{
-    if (!b || eqnn__bad2(b, more, "edges")) return NULL;
-    if (more->rows != b->rows || !eqnn__invariant(more->label))
-        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
-                          "numbers for each is needed", more->rows, more->cols,
-                          eqnn__label_text(more->label), b->rows);
-    return eqnn_concat(b, eqnn_as(more, NULL));
-}
+/* --- the official Equiformer: attention --- */
 
 /* alpha [edges, heads], without some when training */
 static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
@@ -26557,7 +26583,7 @@ static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
     return eqnn_leave(y ? eqnn_irreps_dropout(y, "drop", m->o.drop, NULL) : NULL);
 }
 
-/* --- Equiformer: the network --- */
+/* --- the official Equiformer: the network --- */
 
 static eqnn_tensor *eqnn__v1_feed_forward(const eqnn__v1 *m, eqnn_tensor *x, const eqnn_irreps *out)
 {
@@ -26766,14 +26792,7 @@ static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tens
         return 0;
     }
     if (!eqnn__v1_sizes(pos->ctx, &m->o)) return 0;
-    if (species && g && species->count == pos->rows && g->targets == pos->rows &&
-        g->sources == pos->rows && (species->range > 0 || species->count == 0))
-        return 1;
-    eqnn__fail(pos->ctx, "equiformer_v1: %d positions, %d species of range %d (the number of "
-                         "species), a graph of %d sources and %d targets",
-               pos->rows, species ? species->count : 0, species ? species->range : 0,
-               g ? g->sources : 0, g ? g->targets : 0);
-    return 0;
+    return eqnn__atoms_fit(species, pos, g, "equiformer_v1");
 }
 
 EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
@@ -27136,13 +27155,7 @@ static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn
                           const eqnn_equiformer_v2_opts *o, const char *op)
 {
     eqnn_ctx *c = pos->ctx;
-    if (!species || !g || species->count != pos->rows || g->targets != pos->rows ||
-        g->sources != pos->rows || (species->range <= 0 && species->count > 0)) {
-        eqnn__fail(c, "%s: %d positions, %d species of range %d (the number of species), a graph "
-                      "of %d sources and %d targets", op, pos->rows, species ? species->count : 0,
-                   species ? species->range : 0, g ? g->sources : 0, g ? g->targets : 0);
-        return 0;
-    }
+    if (!eqnn__atoms_fit(species, pos, g, op)) return 0;
     if (o->blocks > 0 && o->channels > 0 && o->hidden > 0 && o->heads > 0 && o->alpha > 0 &&
         o->value > 0 && o->ffn > 0 && o->edge_channels > 0 && o->gaussians > 0)
         return eqnn__v2_check_kinds(c, o, op);
