@@ -16733,15 +16733,15 @@ typedef struct eqnn__key {
     int n[8];
     double x[EQNN__LMAX + 1];
 } eqnn__key;
-typedef struct eqnn__made {
-    struct eqnn__made *next;
+typedef struct eqnn__derived {
+    struct eqnn__derived *next;
     eqnn__key key;
     const void *what;
-} eqnn__made;
+} eqnn__derived;
 typedef struct eqnn__linear_entry eqnn__linear_entry;
 typedef struct eqnn__gate_entry eqnn__gate_entry;
 struct eqnn__tables {
-    eqnn__made *made[EQNN__TABLES];
+    eqnn__derived *made[EQNN__TABLES];
     eqnn__linear_entry *linears;
     eqnn__gate_entry *gates;
     eqnn_reduced *reduced;
@@ -16770,9 +16770,9 @@ static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key
 {
     struct eqnn__tables *t = eqnn__tables_of(c);
     if (!t || c->failed) return NULL;
-    for (eqnn__made *e = t->made[table]; e; e = e->next)
+    for (eqnn__derived *e = t->made[table]; e; e = e->next)
         if (!memcmp(&e->key, key, sizeof *key)) return &e->what;
-    eqnn__made *e = (eqnn__made *)eqnn__keep_alloc(c, sizeof *e);
+    eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->key = *key;
     e->next = t->made[table];
