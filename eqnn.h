@@ -14582,13 +14582,19 @@ static int eqnn__next_width(const char **s, int *width)
     return 1;
 }
 
-EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
-                               const eqnn_mlp_opts *opts)
+static eqnn_mlp_opts eqnn__mlp_defaults(const eqnn_mlp_opts *opts)
 {
     eqnn_mlp_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    return o;
+}
+
+EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
+                               const eqnn_mlp_opts *opts)
+{
+    eqnn_mlp_opts o = eqnn__mlp_defaults(opts);
     double p = o.act == EQNN_LEAKY_RELU ? 0.01 : o.act == EQNN_ELU ? 1 : 0; /* torch's defaults */
     x = eqnn__plain(x, "mlp", name, "eqnn_irreps_linear and eqnn_gate");
     if (!x) return NULL;
@@ -16771,7 +16777,7 @@ static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key
     struct eqnn__tables *t = eqnn__tables_of(c);
     if (!t || c->failed) return NULL;
     for (eqnn__derived *e = t->made[table]; e; e = e->next)
-        if (!memcmp(&e->key, key, sizeof *key)) return &e->what;
+        if (e->key.in == key->in && !memcmp(&e->key, key, sizeof *key)) return &e->what;
     eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->key = *key;
@@ -23868,7 +23874,7 @@ static double eqnn__bond_squared(const eqnn__bonds *s, int i, int j)
 static int eqnn__bonds_of(eqnn__bonds *s, int i)
 {
     const eqnn_graph *b = s->o->bonds;
-    int n = 0, from = 0, most = s->o->bond_degrees > 0 ? s->o->bond_degrees : 1;
+    int n = 0, from = 0, most = s->o->bond_degrees;
     for (int step = 1, at = i; at >= 0;) {
         for (int e = b->first[at]; e < b->first[at + 1]; e++) {
             int j = b->source[e];
@@ -23981,15 +23987,35 @@ static int eqnn__neighbours_find(eqnn__bonds *s, const eqnn_graph *near, eqnn__h
     return 1;
 }
 
-EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+static eqnn_neighbour_opts eqnn__neighbour_defaults(const eqnn_neighbour_opts *opts)
 {
     eqnn_neighbour_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.bond_degrees <= 0) o.bond_degrees = 1;
+    if (!o.name) o.name = "neighbours";
+    return o;
+}
+
+/* As many nodes as may be bonded to one. */
+static int eqnn__most_bonded(const eqnn_neighbour_opts *o, int nodes)
+{
+    int most = 0;
+    if (!o->bonds) return 0;
+    for (int i = 0; i < nodes; i++) {
+        int n = o->bonds->first[i + 1] - o->bonds->first[i];
+        most = n > most ? n : most;
+    }
+    if (o->bond_degrees > 1) most = nodes;
+    return o->max_bonds > 0 && o->max_bonds < most ? o->max_bonds : most;
+}
+
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+{
+    eqnn_neighbour_opts o = eqnn__neighbour_defaults(opts);
     eqnn_graph_opts nodes;
     eqnn__bonds s;
     eqnn__hears f = { 0, NULL, NULL, NULL };
-    int most = 0;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
     if (eqnn__bad(pos, "neighbour_graph") || !eqnn__neighbour_check(pos, &o)) return NULL;
     eqnn_ctx *c = pos->ctx;
     memset(&nodes, 0, sizeof nodes);
@@ -24004,23 +24030,16 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
     if (o.bonds && o.max_bonds > 0 && c->training) {
         double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
         if (!random) return NULL;
-        eqnn_random(c, o.name ? o.name : "neighbours", 0, (size_t)pos->rows, random);
+        eqnn_random(c, o.name, 0, (size_t)pos->rows, random);
         s.random = random;
     }
-    for (int i = 0; o.bonds && i < pos->rows; i++) {
-        int n = o.bonds->first[i + 1] - o.bonds->first[i];
-        most = n > most ? n : most;
-    }
-    if (o.bonds && o.bond_degrees > 1) most = pos->rows;
-    if (o.max_bonds > 0 && o.max_bonds < most) most = o.max_bonds;
-    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, most), *g;
+    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, eqnn__most_bonded(&o, pos->rows));
     if (!near || !eqnn__neighbours_find(&s, near, &f)) return NULL;
-    g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
+    const eqnn_graph *g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
     int *steps = g && o.bonded ? eqnn__graph_room(c, (size_t)f.n, 0) : NULL;
     if (!g || (o.bonded && !steps)) return NULL;
     for (int e = 0; steps && e < f.n; e++) steps[e] = f.steps[g->order[e]];
-    int rings = (o.bond_degrees > 1 ? o.bond_degrees : 1) + 1;
-    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, rings, 0);
+    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, o.bond_degrees + 1, 0);
     return g;
 }
 
