@@ -454,8 +454,8 @@ TEST(load_refuses)
     remove(path);
 }
 
-/* Where a prefix is open a file waits for names that come after the first step; where none is, it is
-   refused whole if it does not fit, whatever else patterns say. */
+/* Where a prefix is open a file waits for names that come after the first step; where none is, it
+   is refused whole if it does not fit, whatever else patterns say. */
 TEST(load_and_open_names)
 {
     const char *path = temporary(0, "both");
