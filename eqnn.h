@@ -16736,8 +16736,8 @@ enum {
 };
 typedef struct eqnn__key {
     const eqnn_label *in, *out;
-    int n[8];
-    double x[EQNN__LMAX + 1];
+    int n[7], count;
+    const double *x; /* [count] */
 } eqnn__key;
 typedef struct eqnn__derived {
     struct eqnn__derived *next;
@@ -16759,7 +16759,7 @@ static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
     return c->tables;
 }
 
-/* Zeroed first, so that equal keys are equal bytes. */
+/* Zeroed first, so that equal keys are equal bytes up to x. */
 static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n0, int n1, int n2,
                               int n3)
 {
@@ -16770,6 +16770,12 @@ static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n
     return k;
 }
 
+static int eqnn__key_same(const eqnn__key *a, const eqnn__key *b)
+{
+    return a->in == b->in && !memcmp(a, b, offsetof(eqnn__key, x)) &&
+           (a->count == 0 || !memcmp(a->x, b->x, (size_t)a->count * sizeof *a->x));
+}
+
 /* Where that which was made from the key stands, or is to be put (NULL as yet); NULL after an
    error. */
 static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key)
@@ -16777,10 +16783,14 @@ static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key
     struct eqnn__tables *t = eqnn__tables_of(c);
     if (!t || c->failed) return NULL;
     for (eqnn__derived *e = t->made[table]; e; e = e->next)
-        if (e->key.in == key->in && !memcmp(&e->key, key, sizeof *key)) return &e->what;
+        if (eqnn__key_same(&e->key, key)) return &e->what;
+    size_t bytes = (size_t)key->count * sizeof *key->x;
     eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
-    if (!e) return NULL;
+    double *x = e && bytes ? (double *)eqnn__keep_alloc(c, bytes) : NULL;
+    if (!e || (bytes && !x)) return NULL;
+    if (bytes) memcpy(x, key->x, bytes);
     e->key = *key;
+    e->key.x = x;
     e->next = t->made[table];
     t->made[table] = e;
     return &e->what;
@@ -20095,7 +20105,7 @@ static double eqnn__moment_integral(eqnn_act act, double p)
 static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
 {
     eqnn__key key = eqnn__key_of(NULL, NULL, (int)act, 0, 0, 0);
-    key.x[0] = p;
+    key.x = &p, key.count = 1;
     const void **made = eqnn__made_from(c, EQNN__OF_MOMENT, &key);
     if (!made || *made) return made ? *(const double *)*made : NAN;
     double value = eqnn__moment_integral(act, p);
@@ -25195,7 +25205,7 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
     int first = abs(li - lo), each = matrices > 1 ? 1 : degrees;
     int step = matrices < degrees ? 2 : 1; /* parity: every other one */
     eqnn__key key = eqnn__key_of(in, NULL, li, lo, matrices, 0);
-    memcpy(key.x, w, (size_t)degrees * sizeof *w);
+    key.x = w, key.count = degrees;
     const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_TURN, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
@@ -25379,8 +25389,10 @@ static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts,
 static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqnn_irreps *v)
 {
     eqnn__key key = eqnn__key_of(v, NULL, 0, 0, 0, 0);
+    double heads[EQNN__DEGREES];
     int first = 0;
-    for (int l = 0; l < a->heads.degrees; l++) key.x[l] = a->heads.of[l];
+    for (int l = 0; l < a->heads.degrees; l++) heads[l] = a->heads.of[l];
+    key.x = heads, key.count = a->heads.degrees;
     const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_HEADS, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     int *map = (int *)eqnn__temp(c, (size_t)v->cols + 1, sizeof *map);
