@@ -841,8 +841,10 @@ EQNN_API int eqnn_ode(eqnn_field f, eqnn_tensor *y0, const double *times, int n,
 EQNN_API const eqnn_irreps *eqnn_irreps_make(eqnn_ctx *c, const char *text);
 /* Of blocks {copies, degree, parity 1 or -1} */
 EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)[3], int blocks);
-/* 1x0e+1x1o+... of a vector; a and then b; n times a, one behind the other */
+/* 1x0e+1x1o+... of a vector, and so many copies of each; a and then b; n times a, one behind the
+   other */
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax);
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax);
 EQNN_API const eqnn_irreps *eqnn_irreps_concat(eqnn_ctx *c, const eqnn_irreps *a,
                                                const eqnn_irreps *b);
 EQNN_API const eqnn_irreps *eqnn_irreps_times(eqnn_ctx *c, const eqnn_irreps *a, int n);
@@ -1247,8 +1249,6 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
    between. */
 EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
                                       eqnn_ends to, int rescale);
-/* C copies of each degree 0..lmax, with the parity of a vector's harmonics */
-EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax);
 typedef struct eqnn_so2_opts {
     int extra;             /* so many invariants more, in front; default none                     */
     int real;              /* +m and -m are not mixed (then reflections are a symmetry too)       */
@@ -3320,11 +3320,7 @@ typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_
    terms of gradients (section 10, eqnn__gradient_terms), those of order m at [l^2 + l + m]. */
 typedef struct eqnn__gradient_term { int axis, n; double g; } eqnn__gradient_term;
 typedef struct eqnn__frame_terms { int n; eqnn__gradient_term t[5]; } eqnn__frame_terms;
-typedef struct eqnn__frame_plan {
-    struct eqnn__frame_plan *next;
-    int lmax;
-    eqnn__frame_terms *terms;
-} eqnn__frame_plan;
+typedef struct eqnn__frame_plan { int lmax; eqnn__frame_terms *terms; } eqnn__frame_plan;
 
 /* A periodic cell: lattice vectors a row; fractions of them are x . inverse. It is cut into slabs
    along each, and near points are at most reach slabs away. */
@@ -12860,11 +12856,8 @@ static int eqnn__name_allowed(eqnn_ctx *c, const char *full)
     else if (!eqnn__text_valid(full))
         eqnn__fail(c, "%s: the name \"%s\" is not UTF-8", c->op, full);
     else if (p->closed && !eqnn__is_open(p, full))
-        eqnn__fail(
-            c,
-            "%s: %s is new after the first optimizer step: a typing mistake? (eqnn_open lets "
-            "names under a prefix appear later)",
-            c->op, full);
+        eqnn__fail(c, "%s: %s is new after the first optimizer step: a typing mistake? "
+                      "(eqnn_open lets names under a prefix appear later)", c->op, full);
     return !c->failed;
 }
 
@@ -12993,6 +12986,23 @@ EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int c
                                   const eqnn_init *init)
 {
     return eqnn__param(c, name, rows, cols, init, 1);
+}
+
+static eqnn_init eqnn__init_of(eqnn_init_kind kind, double scale)
+{
+    eqnn_init init;
+    memset(&init, 0, sizeof init);
+    init.kind = kind;
+    init.scale = scale;
+    return init;
+}
+
+/* A parameter that begins so. */
+static eqnn_tensor *eqnn__param_from(eqnn_ctx *c, const char *name, int rows, int cols,
+                                     eqnn_init_kind kind, double scale)
+{
+    eqnn_init init = eqnn__init_of(kind, scale);
+    return eqnn_param(c, name, rows, cols, &init);
 }
 
 /* --- looking at them --- */
@@ -14372,9 +14382,8 @@ static int eqnn__load_left(const eqnn__load *l, const char **first)
     return left;
 }
 
-static eqnn__meta *eqnn__meta_add(eqnn_ctx *c, eqnn__meta *m, const char *key, const char *text)
+static eqnn__meta *eqnn__meta_add(eqnn__meta *m, const char *key, const char *text)
 {
-    (void)c;
     m->key = key;
     m->text = text;
     return m + 1;
@@ -14384,19 +14393,19 @@ static eqnn__meta *eqnn__meta_add(eqnn_ctx *c, eqnn__meta *m, const char *key, c
 static int eqnn__save_metas(eqnn_ctx *c, eqnn__meta *start)
 {
     const struct eqnn__params *p = c->params;
-    eqnn__meta *m = eqnn__meta_add(c, start, "format", "pt");
-    for (const eqnn__note *n = p->notes; n; n = n->next) m = eqnn__meta_add(c, m, n->key, n->text);
+    eqnn__meta *m = eqnn__meta_add(start, "format", "pt");
+    for (const eqnn__note *n = p->notes; n; n = n->next) m = eqnn__meta_add(m, n->key, n->text);
     if (p->averaging) return (int)(m - start);
-    m = eqnn__meta_add(c, m, "eqnn.seed", eqnn_format(c, "%llu", (unsigned long long)c->seed));
-    m = eqnn__meta_add(c, m, "eqnn.tick", eqnn_format(c, "%llu", (unsigned long long)c->tick));
+    m = eqnn__meta_add(m, "eqnn.seed", eqnn_format(c, "%llu", (unsigned long long)c->seed));
+    m = eqnn__meta_add(m, "eqnn.tick", eqnn_format(c, "%llu", (unsigned long long)c->tick));
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) {
         if (!p->steps[k]) continue;
-        m = eqnn__meta_add(c, m, eqnn_format(c, "eqnn.%s.steps", eqnn__optimizer_names[k]),
+        m = eqnn__meta_add(m, eqnn_format(c, "eqnn.%s.steps", eqnn__optimizer_names[k]),
                            eqnn_format(c, "%lld", (long long)p->steps[k]));
         for (int i = 0; i < p->trained_count; i++)
             if (p->trained[i]->born[k])
-                m = eqnn__meta_add(c, m, eqnn_format(c, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
-                                                     p->trained[i]->name),
+                m = eqnn__meta_add(m, eqnn_format(c, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
+                                                  p->trained[i]->name),
                                    eqnn_format(c, "%lld", (long long)p->trained[i]->born[k]));
     }
     return (int)(m - start);
@@ -14449,11 +14458,8 @@ EQNN_API int eqnn_save(eqnn_ctx *c, const char *path)
         eqnn__fail(c, "save: a worker has no weights; save the context it was made for");
     for (const eqnn__load *l = c->params ? c->params->loads : NULL; l && !first; l = l->next)
         if (eqnn__load_left(l, &first))
-            eqnn__fail(c,
-                       "save: %.100s was loaded and not used yet; it would be lost: call the model "
-                       "once, or "
-                       "load with .partial",
-                       first);
+            eqnn__fail(c, "save: %.100s was loaded and not used yet; it would be lost: "
+                          "call the model once, or load with .partial", first);
     if (c->failed || !eqnn__params_get(c)) return 0;
     if (c->numbers->away && !eqnn__wait(c)) return 0;
     eqnn_mark mark = eqnn_mark_make(c);
@@ -14684,10 +14690,8 @@ static int eqnn__load_surplus(eqnn_ctx *c, eqnn__load *l)
     int left = eqnn__load_left(l, &first);
     l->told = left > 0;
     if (left)
-        eqnn__fail(c,
-                   "load: %.200s: %d entries belong to no parameter, the first is %.200s (.partial "
-                   "allows it)",
-                   l->file->path, left, first);
+        eqnn__fail(c, "load: %.200s: %d entries belong to no parameter, the first is %.200s "
+                      "(.partial allows it)", l->file->path, left, first);
     return left;
 }
 
@@ -14695,7 +14699,7 @@ static int eqnn__load_surplus(eqnn_ctx *c, eqnn__load *l)
 static int eqnn__names_open(const struct eqnn__params *p)
 {
     for (const eqnn__pattern *q = p->patterns; q; q = q->next)
-        if (q->kind == 2) return 1;
+        if (q->kind == EQNN__PATTERN_OPEN) return 1;
     return !p->closed;
 }
 
@@ -14714,10 +14718,8 @@ static int eqnn__load_whole(eqnn_ctx *c, eqnn__load *l)
         else if (!strncmp(name, l->prefix, strlen(l->prefix)) && !missing++) first = name;
     }
     if (missing)
-        eqnn__fail(c,
-                   "load: %d parameters are not in %.200s, the first is %.200s (.partial allows "
-                   "it)",
-                   missing, l->file->path, first);
+        eqnn__fail(c, "load: %d parameters are not in %.200s, the first is %.200s "
+                      "(.partial allows it)", missing, l->file->path, first);
     else eqnn__load_surplus(c, l);
     memset(l->claimed, 0, (size_t)l->file->count + 1);
     return !c->failed;
@@ -14757,9 +14759,8 @@ static int eqnn__loads_check(eqnn_ctx *c)
     for (int i = 0; p->strict && !p->lenient && i < p->count; i++)
         if (!p->all[i]->loaded && !missing++) first = p->all[i]->name;
     if (missing)
-        eqnn__fail(c,
-                   "load: %d parameters were in no file, the first is %.200s (.partial allows it)",
-                   missing, first);
+        eqnn__fail(c, "load: %d parameters were in no file, the first is %.200s "
+                      "(.partial allows it)", missing, first);
     while (!c->failed && !eqnn__names_open(p) && p->loads) {
         eqnn__load *next = p->loads->next;
         eqnn__load_free(c, p->loads);
@@ -14776,7 +14777,7 @@ EQNN_API int eqnn_loaded(eqnn_ctx *c)
 }
 
 /* Called by the first optimizer step. */
-static EQNN__MAYBE_UNUSED int eqnn__names_close(eqnn_ctx *c)
+static int eqnn__names_close(eqnn_ctx *c)
 {
     if (c->params->closed) return 1;
     c->params->closed = 1;
@@ -14835,6 +14836,15 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     return eqnn_leave(o.no_bias ? y : eqnn__add_here(y, b));
 }
 
+/* y = x W^T */
+static eqnn_tensor *eqnn__linear_plain(eqnn_tensor *x, const char *name, int out)
+{
+    eqnn_linear_opts o;
+    memset(&o, 0, sizeof o);
+    o.no_bias = 1;
+    return eqnn_linear(x, name, out, &o);
+}
+
 /* --- mlp --- */
 
 /* The next of a list "64, 64,36": 1 and its value, 0 at the end, -1 when it is none. */
@@ -14854,13 +14864,19 @@ static int eqnn__next_width(const char **s, int *width)
     return 1;
 }
 
-EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
-                               const eqnn_mlp_opts *opts)
+static eqnn_mlp_opts eqnn__mlp_defaults(const eqnn_mlp_opts *opts)
 {
     eqnn_mlp_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    return o;
+}
+
+EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *widths,
+                               const eqnn_mlp_opts *opts)
+{
+    eqnn_mlp_opts o = eqnn__mlp_defaults(opts);
     double p = o.act == EQNN_LEAKY_RELU ? 0.01 : o.act == EQNN_ELU ? 1 : 0; /* torch's defaults */
     x = eqnn__plain(x, "mlp", name, "eqnn_irreps_linear and eqnn_gate");
     if (!x) return NULL;
@@ -14927,13 +14943,10 @@ static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
 /* y "weight" + "bias" */
 static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
 {
-    eqnn_init ones;
     if (!y || o->no_affine) return y;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
-    eqnn_tensor *weight = eqnn_param(y->ctx, "weight", 1, y->cols, &ones);
-    ones.kind = EQNN_INIT_ZEROS;
-    return eqnn_affine(y, weight, eqnn_param(y->ctx, "bias", 1, y->cols, &ones));
+    eqnn_tensor *weight = eqnn__param_from(y->ctx, "weight", 1, y->cols, EQNN_INIT_ONES, 1);
+    eqnn_tensor *bias = eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1);
+    return eqnn_affine(y, weight, bias);
 }
 
 /* y = (x - mean) / sqrt(var + eps) weight + bias, mean and variance (not corrected) of each row */
@@ -14973,9 +14986,7 @@ static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_t
 EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts)
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    eqnn_init ones;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
@@ -15827,8 +15838,8 @@ static eqnn_tensor *eqnn__ode_midpoint(eqnn__ode *s, double h)
             return eqnn__ode_sum(s->y, h, &one, &k, 1);
         last = change;
     }
-    return eqnn__fail(s->c, "ode: at t = %g the midpoint's iteration does not converge with steps "
-                      "of %g; they must be shorter", s->t, fabs(h));
+    return eqnn__fail(s->c, "ode: at t = %g the midpoint's iteration does not converge "
+                            "with steps of %g; they must be shorter", s->t, fabs(h));
 }
 
 static void eqnn__ode_fixed(eqnn__ode *s)
@@ -16215,19 +16226,41 @@ EQNN_API const eqnn_irreps *eqnn_irreps_blocks(eqnn_ctx *c, const int (*mul_l_p)
     return eqnn_error(c) ? NULL : eqnn__label(c, b, blocks);
 }
 
+static const eqnn_irreps *eqnn__irreps_one(eqnn_ctx *c, int copies, int l, int p)
+{
+    const int block[1][3] = { { copies, l, p } };
+    return eqnn_irreps_blocks(c, block, 1);
+}
+
+/* Copies of each degree up to lmax; p, that of a vector, is the parity of odd ones. */
+static const eqnn_irreps *eqnn__irreps_degrees(eqnn_ctx *c, int copies, int lmax, int p)
+{
+    eqnn_block *b = eqnn__block_list(c, (size_t)lmax + 1);
+    if (!b) return NULL;
+    for (int l = 0; l <= lmax; l++) {
+        b[l].copies = copies;
+        b[l].type = eqnn__irrep(c, l, l % 2 ? p : 1);
+    }
+    return eqnn_error(c) ? NULL : eqnn__label(c, b, lmax + 1);
+}
+
 EQNN_API const eqnn_irreps *eqnn_irreps_spherical(eqnn_ctx *c, int lmax)
 {
     if (c && (lmax < 0 || lmax > 46339)) { /* whose components an int still counts */
         eqnn__fail(c, "irreps_spherical: lmax %d is %s", lmax, lmax < 0 ? "negative" : "too large");
         return NULL;
     }
-    eqnn_block *b = eqnn__block_list(c, (size_t)lmax + 1);
-    if (!b) return NULL;
-    for (int l = 0; l <= lmax; l++) {
-        b[l].copies = 1;
-        b[l].type = eqnn__irrep(c, l, l % 2 ? -1 : 1);
+    return eqnn__irreps_degrees(c, 1, lmax, -1);
+}
+
+EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
+{
+    if (!c || c->failed) return NULL;
+    if (copies < 0 || lmax < 0 || lmax > 1000) {
+        eqnn__fail(c, "irreps_uniform: %d copies of degrees 0 to %d", copies, lmax);
+        return NULL;
     }
-    return eqnn_error(c) ? NULL : eqnn__label(c, b, lmax + 1);
+    return eqnn__irreps_degrees(c, copies, lmax, -1);
 }
 
 /* ---- operations on lists ---- */
@@ -16586,7 +16619,7 @@ typedef struct eqnn__w3j_cache {
     double *C;
 } eqnn__w3j_cache;
 
-static EQNN__MAYBE_UNUSED const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, int l3)
+static const double *eqnn__w3j(eqnn_ctx *c, int l1, int l2, int l3)
 {
     eqnn__w3j_cache *e = c->w3j;
     for (; e; e = e->next)
@@ -16963,42 +16996,86 @@ EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, i
    11 >>equivariant
    ---------------------------------------------------------------------------------------------- */
 
-/* What this section works out once per context, found again by content. */
-typedef struct eqnn__layout eqnn__layout;
-typedef struct eqnn__solid_entry eqnn__solid_entry;
+/* What this section and the models work out once per context and find again by what it was made
+   from: labels and numbers where these say it all, else (lists, texts) by their content. */
+enum {
+    EQNN__OF_LAYOUT,
+    EQNN__OF_SOLID,
+    EQNN__OF_CONTRACTION,
+    EQNN__OF_MOMENT,
+    EQNN__OF_GRID,
+    EQNN__OF_TERMS,
+    EQNN__OF_FRAME,
+    EQNN__OF_SO2,
+    EQNN__OF_SPHERE,
+    EQNN__OF_SPREAD,
+    EQNN__OF_FORMER_MIX,
+    EQNN__OF_FORMER_TURN,
+    EQNN__OF_FORMER_CONTRACT,
+    EQNN__OF_FORMER_HEADS,
+    EQNN__OF_ESCN,
+    EQNN__TABLES
+};
+typedef struct eqnn__key {
+    const eqnn_label *in, *out;
+    int n[7], count;
+    const double *x; /* [count] */
+} eqnn__key;
+typedef struct eqnn__derived {
+    struct eqnn__derived *next;
+    eqnn__key key;
+    const void *what;
+} eqnn__derived;
 typedef struct eqnn__linear_entry eqnn__linear_entry;
 typedef struct eqnn__gate_entry eqnn__gate_entry;
-typedef struct eqnn__former_plan eqnn__former_plan;
-typedef struct eqnn__moment_entry eqnn__moment_entry;
-typedef struct eqnn__contraction eqnn__contraction;
-typedef struct eqnn__grid_entry eqnn__grid_entry;
-typedef struct eqnn__frame_entry eqnn__frame_entry;
-typedef struct eqnn__so2_entry eqnn__so2_entry;
-typedef struct eqnn__sphere_entry eqnn__sphere_entry;
-typedef struct eqnn__spread_entry eqnn__spread_entry;
-typedef struct eqnn__escn_entry eqnn__escn_entry;
 struct eqnn__tables {
-    eqnn__layout *layouts;
-    eqnn__solid_entry *solids;
+    eqnn__derived *made[EQNN__TABLES];
     eqnn__linear_entry *linears;
     eqnn__gate_entry *gates;
-    eqnn__former_plan *formers;
-    eqnn__moment_entry *moments;
     eqnn_reduced *reduced;
-    eqnn__contraction *contractions;
-    eqnn__grid_entry *grids;
-    eqnn__frame_entry *frames;
-    eqnn__frame_plan *frame_plans;
-    eqnn__so2_entry *so2;
-    eqnn__sphere_entry *spheres;
-    eqnn__spread_entry *spreads;
-    eqnn__escn_entry *escns;
 };
 
 static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
 {
     if (!c->tables) c->tables = (struct eqnn__tables *)eqnn__keep_alloc(c, sizeof *c->tables);
     return c->tables;
+}
+
+/* Zeroed first, so that equal keys are equal bytes up to x. */
+static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n0, int n1, int n2,
+                              int n3)
+{
+    eqnn__key k;
+    memset(&k, 0, sizeof k);
+    k.in = in, k.out = out;
+    k.n[0] = n0, k.n[1] = n1, k.n[2] = n2, k.n[3] = n3;
+    return k;
+}
+
+static int eqnn__key_same(const eqnn__key *a, const eqnn__key *b)
+{
+    return a->in == b->in && !memcmp(a, b, offsetof(eqnn__key, x)) &&
+           (a->count == 0 || !memcmp(a->x, b->x, (size_t)a->count * sizeof *a->x));
+}
+
+/* Where that which was made from the key stands, or is to be put (NULL as yet); NULL after an
+   error. */
+static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    if (!t || c->failed) return NULL;
+    for (eqnn__derived *e = t->made[table]; e; e = e->next)
+        if (eqnn__key_same(&e->key, key)) return &e->what;
+    size_t bytes = (size_t)key->count * sizeof *key->x;
+    eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
+    double *x = e && bytes ? (double *)eqnn__keep_alloc(c, bytes) : NULL;
+    if (!e || (bytes && !x)) return NULL;
+    if (bytes) memcpy(x, key->x, bytes);
+    e->key = *key;
+    e->key.x = x;
+    e->next = t->made[table];
+    t->made[table] = e;
+    return &e->what;
 }
 
 /* n zeroed things in the step's memory, for lists that plans are made from */
@@ -17116,14 +17193,12 @@ static int eqnn__stretch_rows(eqnn_tensor *const *x, int n)
 
    from and to are the columns to take for either direction; same: they change nothing. map tells to
    which copy a column belongs. */
-struct eqnn__layout {
-    eqnn__layout *next;
-    const eqnn_label *label;
+typedef struct eqnn__layout {
     eqnn_ints *from, *to;
     int same;
     const void *copies; /* plan of the copy form: a column times its copy's number */
     eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
-};
+} eqnn__layout;
 
 /* Both permutations between e3nn's order of columns and ours, and the copy each column is of. */
 static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *label)
@@ -17132,7 +17207,6 @@ static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *lab
     int *from = (int *)eqnn__temp(c, n, sizeof(int)), *to = (int *)eqnn__temp(c, n, sizeof(int));
     int *copy = (int *)eqnn__temp(c, n, sizeof(int)), first = 0;
     if (!from || !to || !copy) return 0;
-    a->label = label;
     a->same = 1;
     for (int b = 0; b < label->blocks; b++) {
         const eqnn_block *k = &label->block[b];
@@ -17155,14 +17229,28 @@ static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *lab
 
 static const eqnn__layout *eqnn__layout_of(eqnn_ctx *c, const eqnn_label *label)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t) return NULL;
-    for (eqnn__layout *a = t->layouts; a; a = a->next)
-        if (a->label == label) return a;
+    eqnn__key key = eqnn__key_of(label, NULL, 0, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_LAYOUT, &key);
+    if (!made || *made) return made ? (const eqnn__layout *)*made : NULL;
     eqnn__layout *a = (eqnn__layout *)eqnn__keep_alloc(c, sizeof *a);
     if (!a || !eqnn__layout_fill(c, a, label)) return NULL;
-    a->next = t->layouts;
-    return t->layouts = a;
+    *made = a;
+    return a;
+}
+
+/* The columns of all 0e blocks, found once for a label. */
+static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
+{
+    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
+    if (!a || a->scalars) return a ? a->scalars : NULL;
+    int *column = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), n = 0;
+    if (!column) return NULL;
+    for (int b = 0; b < label->blocks; b++) {
+        const eqnn_block *k = &label->block[b];
+        for (int u = 0; k->type->l == 0 && k->type->p == 1 && u < k->copies; u++)
+            column[n++] = k->start + u;
+    }
+    return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
 }
 
 EQNN_API eqnn_tensor *eqnn_from_e3nn(eqnn_tensor *x, const eqnn_irreps *irreps)
@@ -17240,14 +17328,11 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x)
    so the rule dr_j = sum over l, m, n of g (cotangent of P^l_m) P^{l-1}_n is a form with slots
    cotangent, P, dr, and P is the operation's own result. Derivatives of the rule are the form again
    and, through P, this rule: any order. */
-struct eqnn__solid_entry {
-    eqnn__solid_entry *next;
-    int lmax;
-    const void *plan;
-};
-
-static const void *eqnn__solid_plan_make(eqnn_ctx *c, int lmax)
+static const void *eqnn__solid_plan(eqnn_ctx *c, int lmax)
 {
+    eqnn__key key = eqnn__key_of(NULL, NULL, lmax, 0, 0, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_SOLID, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__gradient_term term[5];
     size_t room = 5 * (size_t)(lmax + 1) * (size_t)(lmax + 1);
     eqnn__poly_record *record = (eqnn__poly_record *)eqnn__temp(c, room, sizeof *record);
@@ -17262,21 +17347,7 @@ static const void *eqnn__solid_plan_make(eqnn_ctx *c, int lmax)
                 record[n].col[2] = term[k].axis;
             }
         }
-    return record ? eqnn__poly_plan(c, 3, record, n) : NULL;
-}
-
-static const void *eqnn__solid_plan(eqnn_ctx *c, int lmax)
-{
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t) return NULL;
-    for (eqnn__solid_entry *e = t->solids; e; e = e->next)
-        if (e->lmax == lmax) return e->plan;
-    eqnn__solid_entry *e = (eqnn__solid_entry *)eqnn__keep_alloc(c, sizeof *e);
-    if (!e || !(e->plan = eqnn__solid_plan_make(c, lmax))) return NULL;
-    e->lmax = lmax;
-    e->next = t->solids;
-    t->solids = e;
-    return e->plan;
+    return *plan = record ? eqnn__poly_plan(c, 3, record, n) : NULL;
 }
 
 static void eqnn__solid_rule(eqnn__sweep *s, const struct eqnn__node *n)
@@ -17337,18 +17408,6 @@ static eqnn_tensor *eqnn__harmonics_scale(eqnn_tensor *Y, int lmax, eqnn_harmoni
     return eqnn_scale_copies(Y, eqnn_from_double(Y->ctx, 1, lmax + 1, k));
 }
 
-/* Degree l of a vector has parity (-1)^l, of a pseudovector +1. */
-static const eqnn_irreps *eqnn__harmonics_label(eqnn_ctx *c, int lmax, int p)
-{
-    if (p < 0) return eqnn_irreps_spherical(c, lmax);
-    int (*block)[3] = (int (*)[3])eqnn__temp(c, (size_t)lmax + 1, sizeof *block);
-    for (int l = 0; block && l <= lmax; l++) {
-        block[l][0] = block[l][2] = 1;
-        block[l][1] = l;
-    }
-    return block ? eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1) : NULL;
-}
-
 EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
                                                const eqnn_harmonics_opts *opts)
 {
@@ -17364,7 +17423,7 @@ EQNN_API eqnn_tensor *eqnn_spherical_harmonics(eqnn_tensor *r, int lmax,
         return eqnn__fail(c, "spherical_harmonics: degree %d is not possible", lmax);
     if (opts && ((int)opts->kind < 0 || opts->kind > EQNN_NORM))
         return eqnn__fail(c, "spherical_harmonics: there is no .kind %d", (int)opts->kind);
-    const eqnn_irreps *label = eqnn__harmonics_label(c, lmax, a ? a->block[0].type->p : -1);
+    const eqnn_irreps *label = eqnn__irreps_degrees(c, 1, lmax, a ? a->block[0].type->p : -1);
     r = eqnn__bare(r);
     if (opts && opts->normalize) r = eqnn__unit(r);
     eqnn_tensor *Y = label ? eqnn__tag(eqnn__solid(r, lmax), label) : NULL;
@@ -17476,16 +17535,12 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
 static eqnn_tensor *eqnn__trained_gaussian(eqnn_tensor *x, int number)
 {
     eqnn_init_part parts[2];
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_UNIFORM, 1);
     eqnn_ctx *c = x->ctx;
-    memset(&init, 0, sizeof init);
     memset(parts, 0, sizeof parts);
-    init.kind = EQNN_INIT_ONES;
-    eqnn_tensor *weight = eqnn_param(c, "weight", 1, 1, &init);
-    init.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *t = eqnn_affine(x, weight, eqnn_param(c, "bias", 1, 1, &init));
-    init.kind = EQNN_INIT_UNIFORM;
     init.parts = parts;
+    eqnn_tensor *weight = eqnn__param_from(c, "weight", 1, 1, EQNN_INIT_ONES, 1);
+    eqnn_tensor *t = eqnn_affine(x, weight, eqnn__param_from(c, "bias", 1, 1, EQNN_INIT_ZEROS, 1));
     parts[0].count = number;
     parts[0].scale = parts[0].shift = 0.5;
     t = eqnn_sub(t, eqnn_param(c, "mean", 1, number, &init));
@@ -17499,13 +17554,11 @@ static eqnn_tensor *eqnn__trained_gaussian(eqnn_tensor *x, int number)
 /* sqrt(2/end^3) sin(f s)/s, s = x/end, with its limit at 0, times the polynomial envelope */
 static eqnn_tensor *eqnn__trained_bessel(eqnn_tensor *s, int number, double end)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_ZEROS, 1);
     size_t n = (size_t)number;
     eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(s->ctx, n + 1, sizeof *parts);
     if (!parts) return NULL;
     for (int k = 0; k < number; k++) parts[k].count = 1, parts[k].shift = (k + 1) * EQNN__PI;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_ZEROS;
     init.parts = parts;
     eqnn_tensor *f = eqnn_param(s->ctx, "frequencies", 1, number, &init);
     eqnn_tensor *wave = eqnn_map(eqnn_mul(s, f), EQNN_SINC, 0, 0);
@@ -17948,10 +18001,11 @@ static const eqnn_product *eqnn__product_channelwise(eqnn_ctx *c, int kind, cons
     const eqnn_product *p = eqnn__product_find(c, &key, NULL, 0);
     if (p || c->failed) return p;
     size_t n = (size_t)eqnn__channelwise_paths(&key, NULL, NULL);
-    eqnn_path *path = (eqnn_path *)eqnn__temp(c, 2 * n, sizeof *path), *sorted = path + n;
+    eqnn_path *path = (eqnn_path *)eqnn__temp(c, 2 * n, sizeof *path);
     int (*block)[3] = (int (*)[3])eqnn__temp(c, n, sizeof *block);
     int *place = (int *)eqnn__temp(c, n, sizeof *place);
     if (!path || !block || !place) return NULL;
+    eqnn_path *sorted = path + n;
     eqnn__channelwise_paths(&key, path, block);
     const eqnn_irreps *mid = eqnn_irreps_blocks(c, (const int (*)[3])block, (int)n);
     mid = mid ? eqnn_irreps_sort(c, mid, place) : NULL;
@@ -17974,10 +18028,8 @@ EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_ir
 
 /* The same product with equal irreps of the output merged: one matrix product per irrep behind
    it. */
-static EQNN__MAYBE_UNUSED const eqnn_product *eqnn__product_merged(eqnn_ctx *c,
-                                                                   const eqnn_irreps *in1,
-                                                                   const eqnn_irreps *in2,
-                                                                   const eqnn_irreps *filter)
+static const eqnn_product *eqnn__product_merged(eqnn_ctx *c, const eqnn_irreps *in1,
+                                                const eqnn_irreps *in2, const eqnn_irreps *filter)
 {
     return eqnn__product_channelwise(c, EQNN__PRODUCT_MERGED, in1, in2, filter, NULL);
 }
@@ -18615,8 +18667,8 @@ static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
     a.V = w ? V : NULL;
     a.items = a.rows = eqnn__stretch_rows(all, 3);
     if (a.items < 0)
-        return eqnn__fail(x->ctx, "tensor_product: %d rows, %d rows and %d rows of weights do not "
-                          "fit", x->rows, y->rows, w ? w->rows : 1);
+        return eqnn__fail(x->ctx, "tensor_product: %d rows, %d rows and %d rows of weights "
+                                  "do not fit", x->rows, y->rows, w ? w->rows : 1);
     a.map_x = eqnn__row_map(x->rows, a.items);
     a.map_y = eqnn__row_map(y->rows, a.items);
     a.map_h = w ? w->rows == 1 ? EQNN__ONE : EQNN__EACH : EQNN__EACH;
@@ -18663,9 +18715,9 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
     a.map_h = eqnn__message_map(h, V, g);
     a.map_z = EQNN__TARGET;
     if (x->rows != g->sources || y->rows != g->edges || a.map_h < 0)
-        return eqnn__fail(x->ctx, "message: %d sources, %d edges (%d pairs); x has %d rows, y has "
-                          "%d, the weights have %d", g->sources, g->edges, g->pairs, x->rows,
-                          y->rows, h ? h->rows : 1);
+        return eqnn__fail(x->ctx, "message: %d sources, %d edges (%d pairs); "
+                                  "x has %d rows, y has %d, the weights have %d", g->sources,
+                          g->edges, g->pairs, x->rows, y->rows, h ? h->rows : 1);
     return eqnn__call_all(&a);
 }
 
@@ -19534,9 +19586,9 @@ EQNN_API eqnn_tensor *eqnn_from_cartesian(eqnn_tensor *x, const char *formula)
     const eqnn_reduced *r = eqnn__cartesian_basis(x->ctx, formula, &numbers);
     if (!r) return NULL;
     if (x->cols != numbers || (x->label && !eqnn__invariant(x->label) && numbers > 3))
-        return eqnn__fail(x->ctx, "from_cartesian: \"%.60s\" has %d numbers and no label, x is %s "
-                          "[%d,%d]", formula, numbers, eqnn__label_text(x->label), x->rows,
-                          x->cols);
+        return eqnn__fail(x->ctx, "from_cartesian: \"%.60s\" has %d numbers and no label, "
+                                  "x is %s [%d,%d]", formula, numbers,
+                          eqnn__label_text(x->label), x->rows, x->cols);
     return eqnn__tag(eqnn__cartesian(eqnn__bare(x), r, numbers, 1), r->out);
 }
 
@@ -19582,14 +19634,13 @@ typedef struct eqnn__order {
     const void *turn;             /* w of all blocks of the output -> w' [channel][tree]     */
 } eqnn__order;
 
-struct eqnn__contraction {
-    eqnn__contraction *next;
+typedef struct eqnn__contraction {
     const eqnn_irreps *in, *out, *leaf;      /* leaf: one copy of each block of in            */
     int correlation, channels, cols;         /* columns of z for one channel                  */
     eqnn_ints *gather, *scatter;             /* columns to [channel][component], and back     */
     eqnn__order *order;                      /* [correlation + 1]                             */
     const eqnn_reduced **basis;              /* [correlation + 1]                             */
-};
+} eqnn__contraction;
 
 /* Lists under construction. */
 typedef struct eqnn__contraction_lists {
@@ -19903,11 +19954,10 @@ static int eqnn__contraction_fits(eqnn_ctx *c, const eqnn__contraction *k)
 static const eqnn__contraction *eqnn__contraction_find(eqnn_ctx *c, const eqnn_irreps *in,
                                                        const eqnn_irreps *out, int correlation)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    eqnn__contraction *k = t ? t->contractions : NULL;
-    while (k && (k->in != in || k->out != out || k->correlation != correlation)) k = k->next;
-    if (k || !t) return k;
-    k = (eqnn__contraction *)eqnn__keep_alloc(c, sizeof *k);
+    eqnn__key key = eqnn__key_of(in, out, correlation, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_CONTRACTION, &key);
+    if (!made || *made) return made ? (const eqnn__contraction *)*made : NULL;
+    eqnn__contraction *k = (eqnn__contraction *)eqnn__keep_alloc(c, sizeof *k);
     if (!k) return NULL;
     k->in = in;
     k->out = out;
@@ -19916,8 +19966,8 @@ static const eqnn__contraction *eqnn__contraction_find(eqnn_ctx *c, const eqnn_i
     eqnn_mark before = eqnn_mark_make(c);
     if (!eqnn__contraction_fits(c, k) || !eqnn__contraction_fill(c, k)) return NULL;
     eqnn_rewind(before, NULL);
-    k->next = t->contractions;
-    return t->contractions = k;
+    *made = k;
+    return k;
 }
 
 /* A form on rows that are channels of nodes, or species. */
@@ -19945,15 +19995,14 @@ static eqnn_tensor *eqnn__contraction_params(eqnn_ctx *c, const eqnn__contractio
     int n = 0;
     for (int b = 0; w && b < k->out->blocks; b++) {
         int paths = eqnn__contraction_paths(k, nu, b);
-        eqnn_init init;
         if (!paths) continue;
-        memset(&init, 0, sizeof init);
-        init.scale = 1.0 / paths;
         const char *name =
             nu == k->correlation
                 ? eqnn_format(c, "contractions.%d.weights_max", b)
                 : eqnn_format(c, "contractions.%d.weights.%d", b, k->correlation - 1 - nu);
-        if (!(w[n++] = eqnn_param(c, name, species, paths * k->channels, &init))) return NULL;
+        w[n] = eqnn__param_from(c, name, species, paths * k->channels, EQNN_INIT_NORMAL,
+                                1.0 / paths);
+        if (!w[n++]) return NULL;
     }
     return !w ? NULL : n == 1 ? w[0] : eqnn_concat_n(w, n);
 }
@@ -19992,21 +20041,30 @@ static eqnn_tensor *eqnn__contraction_sum(eqnn_tensor *x, const eqnn__contractio
     return z ? z : eqnn_zeros(x->ctx, x->rows, k->cols);
 }
 
+static eqnn_contraction_opts eqnn__contraction_defaults(const eqnn_contraction_opts *opts)
+{
+    eqnn_contraction_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.correlation == 0) o.correlation = 3;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *name,
                                                  const char *irreps_out,
                                                  const eqnn_contraction_opts *opts)
 {
+    eqnn_contraction_opts o = eqnn__contraction_defaults(opts);
     if (eqnn__bad(x, "symmetric_contraction")) return NULL;
     eqnn_ctx *c = x->ctx;
-    eqnn_ints *species = opts ? opts->species : NULL;
-    int correlation = opts && opts->correlation ? opts->correlation : 3;
+    eqnn_ints *species = o.species;
     const eqnn_irreps *in = eqnn__irreps_of(x, "symmetric_contraction");
     const eqnn_irreps *out = in ? eqnn_irreps_make(c, irreps_out) : NULL;
     if (!out || !(x = eqnn_enter(x, name))) return NULL;
     if (species && (species->ctx != c || species->count != x->rows || species->range < 1))
         return eqnn__fail(c, "symmetric_contraction: %d species of range %d for %d rows; the range "
                           "is the number of species", species->count, species->range, x->rows);
-    const eqnn__contraction *k = eqnn__contraction_find(c, in, out, correlation);
+    const eqnn__contraction *k = eqnn__contraction_find(c, in, out, o.correlation);
     if (!k) return NULL;
     if (out->cols == 0) return eqnn_leave(eqnn__tag(eqnn_zeros(c, x->rows, 0), out));
     int rows = x->rows;
@@ -20234,12 +20292,10 @@ EQNN_API eqnn_tensor *eqnn_irreps_linear(eqnn_tensor *x, const char *name, const
     const eqnn_irreps *out = in ? eqnn_irreps_make(x->ctx, irreps_out) : NULL;
     const eqnn__linear_entry *e = out ? eqnn__linear_find(x->ctx, in, out, opts) : NULL;
     if (!e) return NULL;
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     const eqnn_init *init = opts ? &opts->weight : NULL;
-    eqnn_tensor *w = e->weights ? eqnn_param(x->ctx, "weight", 1, e->weights, init) : NULL;
-    eqnn_tensor *bias = e->biases ? eqnn_param(x->ctx, "bias", 1, e->biases, &zeros) : NULL;
+    eqnn_tensor *w = NULL, *bias = NULL;
+    if (e->weights) w = eqnn_param(x->ctx, "weight", 1, e->weights, init);
+    if (e->biases) bias = eqnn__param_from(x->ctx, "bias", 1, e->biases, EQNN_INIT_ZEROS, 1);
     return eqnn_leave(eqnn__linear_apply(e, x, w, bias));
 }
 
@@ -20257,12 +20313,6 @@ static const eqnn__moment_constant eqnn__moments[] = {
     {EQNN_LEAKY_RELU, 0.01, 1.4162684218969974}, {EQNN_SIN, 0, 1.5218334864623193},
     {EQNN_COS, 0, 1.326609063570005},     {EQNN_ERF, 0, 1.4681896754316086},
     {EQNN_POW, 2, 0.5779851362666192}};
-
-struct eqnn__moment_entry {
-    eqnn__moment_entry *next;
-    eqnn_act act;
-    double p, value;
-};
 
 /* the parameter of those that have one, when nobody says */
 static double eqnn__act_default(eqnn_act act)
@@ -20344,23 +20394,21 @@ static double eqnn__moment_integral(eqnn_act act, double p)
 
 static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__moment_entry *e = t ? t->moments : NULL; e; e = e->next)
-        if (e->act == act && e->p == p) return e->value;
-    eqnn__moment_entry *e = t ? (eqnn__moment_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, (int)act, 0, 0, 0);
+    key.x = &p, key.count = 1;
+    const void **made = eqnn__made_from(c, EQNN__OF_MOMENT, &key);
+    if (!made || *made) return made ? *(const double *)*made : NAN;
     double value = eqnn__moment_integral(act, p);
     if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
         eqnn__fail(c, "moment: activation %d has no second moment", (int)act);
         return NAN;
     }
-    if (!e) return value;
-    e->act = act;
-    e->p = p;
-    e->value = fabs(value - 1) < 1e-4 ? 1 : value;
-    e->next = t->moments;
-    t->moments = e;
-    return e->value;
+    double *kept = (double *)eqnn__keep_alloc(c, sizeof *kept);
+    if (!kept) return NAN;
+    *kept = fabs(value - 1) < 1e-4 ? 1 : value;
+    *made = kept;
+    return *kept;
 }
 
 EQNN_API double eqnn_moment(eqnn_ctx *c, eqnn_act act, double p, int exact)
@@ -20666,14 +20714,16 @@ EQNN_API eqnn_tensor *eqnn_gate(eqnn_tensor *x, const eqnn_gate_spec *s)
 
 /* --- FullyConnectedNet --- */
 
-static void eqnn__fc_defaults(eqnn_fc_opts *o, const eqnn_fc_opts *given)
+static eqnn_fc_opts eqnn__fc_defaults(const eqnn_fc_opts *opts)
 {
-    memset(o, 0, sizeof *o);
-    if (given) *o = *given;
-    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
-    if (o->no_act) o->act = EQNN_IDENTITY;
-    if (!(o->variance_in > 0)) o->variance_in = 1;
-    if (!(o->variance_out > 0)) o->variance_out = 1;
+    eqnn_fc_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
+    if (o.no_act) o.act = EQNN_IDENTITY;
+    if (!(o.variance_in > 0)) o.variance_in = 1;
+    if (!(o.variance_out > 0)) o.variance_out = 1;
+    return o;
 }
 
 /* The next number of "64,64,12"; 0 at the end, -1 when it is none. */
@@ -20723,10 +20773,9 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
 EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widths,
                               const eqnn_fc_opts *opts)
 {
-    eqnn_fc_opts o;
+    eqnn_fc_opts o = eqnn__fc_defaults(opts);
     eqnn_tensor *V = NULL;
     if (eqnn__bad(x, "fc")) return NULL;
-    eqnn__fc_defaults(&o, opts);
     if (!eqnn__given(x->ctx, widths != NULL, "fc", "the widths are")) return NULL;
     if (!eqnn__invariant(x->label))
         return eqnn__fail(x->ctx, "fc: %s is not invariant; use eqnn_irreps_linear",
@@ -20986,45 +21035,34 @@ EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x)
     return eqnn__norm(x, 1);
 }
 
-/* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its
-   gradient that constant. */
-EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
-                                           const eqnn_norm_activation_opts *opts)
+static eqnn_norm_activation_opts
+eqnn__norm_activation_defaults(const eqnn_norm_activation_opts *opts)
 {
     eqnn_norm_activation_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (!(o.eps > 0)) o.eps = 1e-8;
+    return o;
+}
+
+/* Lengths below eps are eps: there the layer is x times the constant act(eps + b) / eps, and its
+   gradient that constant. */
+EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqnn_act act,
+                                           const eqnn_norm_activation_opts *opts)
+{
+    eqnn_norm_activation_opts o = eqnn__norm_activation_defaults(opts);
     if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation")) return NULL;
     x = eqnn_enter(x, name);
-    eqnn_tensor *square = eqnn_square_copies(x), *biases = NULL;
+    eqnn_tensor *square = eqnn_square_copies(x);
     if (!square) return NULL;
     if (!o.no_normalize)
         square = eqnn_max(square, eqnn_full(x->ctx, 1, 1, o.eps * o.eps));
     eqnn_tensor *length = eqnn_sqrt(square), *y = length;
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
-    if (o.bias) biases = eqnn_param(x->ctx, "biases", 1, square->cols, &zeros);
-    if (o.bias) y = eqnn_add(y, biases);
+    if (o.bias)
+        y = eqnn_add(y, eqnn__param_from(x->ctx, "biases", 1, square->cols, EQNN_INIT_ZEROS, 1));
     y = eqnn_map(y, act, eqnn__act_default(act), 0);
     if (!o.no_normalize) y = eqnn_div(y, length);
     return eqnn_leave(eqnn_scale_copies(x, y));
-}
-
-/* The columns of all 0e blocks, found once for a label. */
-static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
-{
-    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
-    if (!a || a->scalars) return a ? a->scalars : NULL;
-    int *column = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), n = 0;
-    if (!column) return NULL;
-    for (int b = 0; b < label->blocks; b++) {
-        const eqnn_block *k = &label->block[b];
-        for (int u = 0; k->type->l == 0 && k->type->p == 1 && u < k->copies; u++)
-            column[n++] = k->start + u;
-    }
-    return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
 }
 
 /* One call of the norm: scalars are the columns that are centred. */
@@ -21072,9 +21110,7 @@ static eqnn_tensor *eqnn__batch_power(const eqnn__norm_call *a, eqnn_tensor *pow
 static eqnn_tensor *eqnn__batch_statistics(const eqnn__norm_call *a, eqnn_tensor **x)
 {
     eqnn_ctx *c = (*x)->ctx;
-    eqnn_init ones;
-    memset(&ones, 0, sizeof ones);
-    ones.kind = EQNN_INIT_ONES;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, a->scalars->count, NULL), *m = mean;
     eqnn_tensor *power = eqnn_buffer(c, "running_var", 1, a->in->copies, &ones), *p = power;
     int training = c->training && (*x)->rows > 0;
@@ -21105,17 +21141,15 @@ static eqnn_tensor *eqnn__instance_statistics(const eqnn__norm_call *a, eqnn_ten
 static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *power)
 {
     if (!x || !power) return NULL;
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_ONES;
+    eqnn_ctx *c = x->ctx;
+    int copies = a->in->copies, scalars = a->scalars->count;
     eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
     if (!a->o.no_affine)
-        factor = eqnn_mul(factor, eqnn_param(x->ctx, a->weight, 1, a->in->copies, &init));
+        factor = eqnn_mul(factor, eqnn__param_from(c, a->weight, 1, copies, EQNN_INIT_ONES, 1));
     eqnn_tensor *y = eqnn_scale_copies(x, factor);
     if (!y || a->o.no_affine || a->o.no_bias) return y;
-    init.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *bias = eqnn_param(x->ctx, a->bias, 1, a->scalars->count, &init);
-    if (a->scalars->count == 0) return y;
+    eqnn_tensor *bias = eqnn__param_from(c, a->bias, 1, scalars, EQNN_INIT_ZEROS, 1);
+    if (scalars == 0) return y;
     bias = eqnn_collect_columns(bias, a->scalars);
     return eqnn__tag(eqnn_add(eqnn__bare(y), bias), x->label);
 }
@@ -21141,15 +21175,22 @@ static int eqnn__share_good(eqnn_ctx *c, const char *op, double p)
     return 0;
 }
 
+static eqnn_irreps_norm_opts eqnn__irreps_norm_defaults(const eqnn_irreps_norm_opts *opts)
+{
+    eqnn_irreps_norm_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
+    if (!(o.momentum > 0)) o.momentum = 0.1;
+    return o;
+}
+
 EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
                                              const eqnn_irreps_norm_opts *opts)
 {
     eqnn__norm_call a;
     const char *op = "irreps_batch_norm";
-    memset(&a, 0, sizeof a);
-    if (opts) a.o = *opts;
-    if (a.o.eps == 0) a.o.eps = 1e-5;
-    if (!(a.o.momentum > 0)) a.o.momentum = 0.1;
+    a.o = eqnn__irreps_norm_defaults(opts);
     if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
         !eqnn__eps_good(x->ctx, op, a.o.eps))
         return NULL;
@@ -21164,17 +21205,31 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     return eqnn_leave(eqnn__normalised(&a, x, power));
 }
 
-EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
-                                          eqnn_ints *example)
+/* Of each row, or of all rows of an example, a copy is zero with probability p or times 1/(1 - p);
+   whole: all copies at once. */
+static eqnn_tensor *eqnn__dropped(eqnn_tensor *x, const char *op, const char *name, double p,
+                                  eqnn_ints *example, int whole)
 {
-    if (eqnn__bad(x, "irreps_dropout") || !eqnn__examples_fit(x, example, "irreps_dropout") ||
-        !eqnn__share_good(x->ctx, "irreps_dropout", p))
+    if (eqnn__bad(x, op) || !eqnn__examples_fit(x, example, op) || !eqnn__share_good(x->ctx, op, p))
         return NULL;
     if (!x->ctx->training || p <= 0) return x;
     int rows = example ? example->range : x->rows, copies = x->label ? x->label->copies : x->cols;
-    eqnn_tensor *kept = eqnn_full(x->ctx, rows, copies, p >= 1 ? 0 : 1);
+    eqnn_tensor *kept = eqnn_full(x->ctx, rows, whole ? 1 : copies, p >= 1 ? 0 : 1);
     if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
-    return eqnn_scale_copies(x, example ? eqnn_take(kept, example) : kept);
+    if (example) kept = eqnn_take(kept, example);
+    return whole ? eqnn_mul(x, kept) : eqnn_scale_copies(x, kept);
+}
+
+EQNN_API eqnn_tensor *eqnn_irreps_dropout(eqnn_tensor *x, const char *name, double p,
+                                          eqnn_ints *example)
+{
+    return eqnn__dropped(x, "irreps_dropout", name, p, example, 0);
+}
+
+EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
+                                     eqnn_ints *example)
+{
+    return eqnn__dropped(x, "drop_path", name, p, example, 1);
 }
 
 /* Each column of x [rows, n] becomes the mean over the columns of its block; sizes[b] of them
@@ -21261,18 +21316,6 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
     return eqnn_leave(eqnn__tag(eqnn_concat(scalars, rest), a));
 }
 
-EQNN_API eqnn_tensor *eqnn_drop_path(eqnn_tensor *x, const char *name, double p,
-                                     eqnn_ints *example)
-{
-    if (eqnn__bad(x, "drop_path") || !eqnn__examples_fit(x, example, "drop_path") ||
-        !eqnn__share_good(x->ctx, "drop_path", p))
-        return NULL;
-    if (!x->ctx->training || p <= 0) return x;
-    eqnn_tensor *kept = eqnn_full(x->ctx, example ? example->range : x->rows, 1, p >= 1 ? 0 : 1);
-    if (!(p >= 1)) kept = eqnn_dropout(kept, name, p);
-    return eqnn_mul(x, example ? eqnn_take(kept, example) : kept);
-}
-
 /* --- extracting blocks --- */
 
 EQNN_API eqnn_tensor *eqnn_extract(eqnn_tensor *x, const int *blocks, int n)
@@ -21332,11 +21375,6 @@ typedef struct eqnn__grid {
     const eqnn_real *to;     /* [points][terms]                                    */
     const eqnn_real *from;   /* [points][terms], the weights included              */
 } eqnn__grid;
-
-struct eqnn__grid_entry {
-    eqnn__grid_entry *next;
-    eqnn__grid grid;
-};
 
 /* Weights of n = 2b rings at beta_i = pi (i + 1/2)/n, the mean over the sphere being the sum over
    rings of weight times the ring's mean (Driscoll and Healy 1994, doi:10.1006/aama.1994.1008; here
@@ -21473,24 +21511,21 @@ static int eqnn__grid_sizes(eqnn_ctx *c, const char *op, eqnn__grid *g, const eq
 /* The grid of that size, made at its first use; a turned one anew. */
 static int eqnn__grid_find(eqnn_ctx *c, eqnn__grid *g, const char *random)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
     double R[9];
-    if (!t) return 0;
     if (random) {
         eqnn_rotation_random(c, random, 0, R);
         return eqnn__grid_fill(c, g, R);
     }
-    for (eqnn__grid_entry *e = t->grids; e; e = e->next)
-        if (e->grid.so3 == g->so3 && e->grid.lmax == g->lmax && e->grid.beta == g->beta &&
-            e->grid.alpha == g->alpha) {
-            *g = e->grid;
-            return 1;
-        }
-    eqnn__grid_entry *e = (eqnn__grid_entry *)eqnn__keep_alloc(c, sizeof *e);
-    if (!e || !eqnn__grid_fill(c, g, NULL)) return 0;
-    e->grid = *g;
-    e->next = t->grids;
-    t->grids = e;
+    eqnn__key key = eqnn__key_of(NULL, NULL, g->so3, g->lmax, g->beta, g->alpha);
+    const void **made = eqnn__made_from(c, EQNN__OF_GRID, &key);
+    if (!made) return 0;
+    if (!*made) {
+        eqnn__grid *kept = (eqnn__grid *)eqnn__keep_alloc(c, sizeof *kept);
+        if (!kept || !eqnn__grid_fill(c, g, NULL)) return 0;
+        *kept = *g;
+        *made = kept;
+    }
+    *g = *(const eqnn__grid *)*made;
     return 1;
 }
 
@@ -21726,22 +21761,6 @@ EQNN_API eqnn_tensor *eqnn_so3_activation(eqnn_tensor *x, eqnn_act act,
 #pragma GCC optimize("Og") /* a rotation for every edge */
 #endif
 
-EQNN_API const eqnn_irreps *eqnn_irreps_uniform(eqnn_ctx *c, int copies, int lmax)
-{
-    if (!c || c->failed) return NULL;
-    if (copies < 0 || lmax < 0 || lmax > 1000) {
-        eqnn__fail(c, "irreps_uniform: %d copies of degrees 0 to %d", copies, lmax);
-        return NULL;
-    }
-    int (*block)[3] = (int (*)[3])eqnn__temp(c, (size_t)lmax + 1, sizeof *block);
-    for (int l = 0; block && l <= lmax; l++) {
-        block[l][0] = copies;
-        block[l][1] = l;
-        block[l][2] = l % 2 ? -1 : 1;
-    }
-    return block ? eqnn_irreps_blocks(c, (const int (*)[3])block, lmax + 1) : NULL;
-}
-
 /* D [edges, cols]: for every degree l the rows m = -M..M of D^l, M = min(l, mmax), each of 2l+1
    numbers. */
 struct eqnn_frame {
@@ -21754,11 +21773,11 @@ struct eqnn_frame {
 /* The terms of all degrees up to lmax, made once. */
 static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__frame_plan *p = t ? t->frame_plans : NULL; p; p = p->next)
-        if (p->lmax == lmax) return p;
+    eqnn__key key = eqnn__key_of(NULL, NULL, lmax, 0, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_TERMS, &key);
+    if (!made || *made) return made ? (const eqnn__frame_plan *)*made : NULL;
     size_t n = (size_t)(lmax + 1) * (size_t)(lmax + 1);
-    eqnn__frame_plan *p = t ? (eqnn__frame_plan *)eqnn__keep_alloc(c, sizeof *p) : NULL;
+    eqnn__frame_plan *p = (eqnn__frame_plan *)eqnn__keep_alloc(c, sizeof *p);
     if (p) p->terms = (eqnn__frame_terms *)eqnn__keep_alloc(c, n * sizeof *p->terms);
     if (!p || !p->terms) return NULL;
     for (int l = 1; l <= lmax; l++)
@@ -21767,8 +21786,7 @@ static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
             at->n = eqnn__gradient_terms(l, m, at->t);
         }
     p->lmax = lmax;
-    p->next = t->frame_plans;
-    t->frame_plans = p;
+    *made = p;
     return p;
 }
 
@@ -21822,13 +21840,12 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
 
 /* The forms of irreps in a frame: `turn`, slots x, D, y, is y = D x and x = D^T y; `torque`, slots
    x, theta, g, is sum over copies of g^T (theta . X) x with the generators X. */
-struct eqnn__frame_entry {
-    eqnn__frame_entry *next;
+typedef struct eqnn__frame_entry {
     const eqnn_irreps *irreps;
     int mmax, most, rescale; /* orders of the frame, of y */
     const eqnn_label *label; /* of y */
     const void *turn, *torque;
-};
+} eqnn__frame_entry;
 
 /* Copies of all blocks before b whose degrees have order m */
 static int eqnn__order_copies(const eqnn_irreps *a, int m, int before)
@@ -21906,10 +21923,10 @@ static const void *eqnn__torque_plan(eqnn_ctx *c, const eqnn_irreps *a)
 static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps *a, int mmax,
                                                  int most, int rescale)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__frame_entry *e = t ? t->frames : NULL; e; e = e->next)
-        if (e->irreps == a && e->mmax == mmax && e->most == most && e->rescale == rescale) return e;
-    eqnn__frame_entry *e = t ? (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(a, NULL, mmax, most, rescale, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_FRAME, &key);
+    if (!made || *made) return made ? (const eqnn__frame_entry *)*made : NULL;
+    eqnn__frame_entry *e = (eqnn__frame_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->irreps = a;
     e->mmax = mmax;
@@ -21918,8 +21935,8 @@ static const eqnn__frame_entry *eqnn__frame_find(eqnn_ctx *c, const eqnn_irreps 
     if (!(e->label = eqnn__frame_label(c, a, most, 0)) || !(e->turn = eqnn__turn_plan(c, e)) ||
         !(e->torque = eqnn__torque_plan(c, a)))
         return NULL;
-    e->next = t->frames;
-    return t->frames = e;
+    *made = e;
+    return e;
 }
 
 /* One way or the other; ends: what the rows of x are. */
@@ -22043,8 +22060,8 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
     int rows = eqnn__frame_rows(f, of, "to_frame");
     if (!a || rows < 0) return NULL;
     if (x->rows != rows || eqnn_irreps_lmax(a) > f->lmax)
-        return eqnn__fail(c, "to_frame: %s [%d,%d]; the frame has %d rows there and degrees up to "
-                          "%d", a->name, x->rows, x->cols, rows, f->lmax);
+        return eqnn__fail(c, "to_frame: %s [%d,%d]; the frame has %d rows there "
+                             "and degrees up to %d", a->name, x->rows, x->cols, rows, f->lmax);
     eqnn__turn t = {f, eqnn__frame_find(c, a, f->mmax, f->mmax, 0), 0, of};
     return t.e ? eqnn__tag(eqnn__turned(x, &t), t.e->label) : NULL;
 }
@@ -22060,9 +22077,9 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
     if (!t.e || eqnn__frame_rows(f, to, "from_frame") < 0) return NULL;
     if (y->rows != f->edges || eqnn_irreps_lmax(out) > f->lmax ||
         !eqnn__has_columns(y, t.e->label))
-        return eqnn__fail(c, "from_frame: %s [%d,%d] in a frame of %d edges, degrees up to %d; %s "
-                          "need %s", eqnn__label_text(y->label), y->rows, y->cols, f->edges,
-                          f->lmax, out->name, t.e->label->name);
+        return eqnn__fail(c, "from_frame: %s [%d,%d] in a frame of %d edges, "
+                             "degrees up to %d; %s need %s", eqnn__label_text(y->label), y->rows,
+                          y->cols, f->edges, f->lmax, out->name, t.e->label->name);
     return eqnn__tag(eqnn__turned(y, &t), out);
 }
 
@@ -22072,15 +22089,14 @@ EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const
    rows of every input together:
 
       | W_0 [in][out] | order 1: W_r [in][out] W_i [in][out] | order 2: ... |        */
-struct eqnn__so2_entry {
-    eqnn__so2_entry *next;
+typedef struct eqnn__so2_entry {
     const eqnn_label *in, *out;
     int real, degrees, orders, radial; /* orders 0..orders-1; columns of the radial factors */
     int *from, *to;                    /* copies of each order, in and out                  */
     eqnn_ints **order;                 /* columns of the weights, NULL: as they are         */
     eqnn_ints *invariant;              /* first columns of the result, order 0              */
     const void *mix, *scale;
-};
+} eqnn__so2_entry;
 
 static int eqnn__order_of(const eqnn_type *t) { return t->kind == EQNN_TYPE_FRAME ? t->l : 0; }
 
@@ -22199,11 +22215,10 @@ static const eqnn__so2_entry *eqnn__so2_find(eqnn_ctx *c, const eqnn_label *in,
                                              const eqnn_label *out, const eqnn_so2_opts *o,
                                              int orders)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__so2_entry *e = t ? t->so2 : NULL; e; e = e->next)
-        if (e->in == in && e->out == out && e->real == !!o->real && e->degrees == o->degrees)
-            return e;
-    eqnn__so2_entry *e = t ? (eqnn__so2_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(in, out, o->real != 0, o->degrees, 0, 0);
+    const void **made = eqnn__made_from(c, EQNN__OF_SO2, &key);
+    if (!made || *made) return made ? (const eqnn__so2_entry *)*made : NULL;
+    eqnn__so2_entry *e = (eqnn__so2_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->in = in;
     e->out = out;
@@ -22211,8 +22226,8 @@ static const eqnn__so2_entry *eqnn__so2_find(eqnn_ctx *c, const eqnn_label *in,
     e->degrees = o->degrees;
     e->orders = orders;
     if (!eqnn__so2_fill(c, e)) return NULL;
-    e->next = t->so2;
-    return t->so2 = e;
+    *made = e;
+    return e;
 }
 
 /* Half of a matrix of weights [out, in], transposed, in one row */
@@ -22226,16 +22241,13 @@ static eqnn_tensor *eqnn__so2_weights(eqnn_ctx *c, const void *user)
 {
     const eqnn__so2_entry *e = *(const eqnn__so2_entry *const *)user;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)e->orders, sizeof *w);
-    eqnn_init init;
     int n = 0;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
     for (int m = 0; w && m < e->orders; m++) {
         int halves = m && !e->real ? 2 : 1;
         const char *name = m ? eqnn_format(c, "so2_m_conv.%d.fc.weight", m - 1) : "fc_m0.weight";
-        init.scale = m ? 0.70710678118654752440 : 1;
         if (!name || e->from[m] == 0 || e->to[m] == 0) continue;
-        eqnn_tensor *p = eqnn_param(c, name, halves * e->to[m], e->from[m], &init);
+        eqnn_tensor *p = eqnn__param_from(c, name, halves * e->to[m], e->from[m], EQNN_INIT_TORCH,
+                                          m ? 0.70710678118654752440 : 1);
         if (p && e->order[m]) p = eqnn_columns(p, e->order[m]);
         for (int i = 0; i < halves; i++) w[n++] = eqnn__so2_part(p, i * e->to[m], e->to[m]);
     }
@@ -22271,10 +22283,7 @@ EQNN_API eqnn_tensor *eqnn_so2_linear(eqnn_tensor *y, const char *name,
     eqnn_tensor *w = order ? eqnn_once(c, order, eqnn__so2_weights, &e) : NULL;
     eqnn_tensor *z = eqnn__mix(e->mix, y, w, out->cols);
     if (z && !o.no_bias) {
-        eqnn_init zeros;
-        memset(&zeros, 0, sizeof zeros);
-        zeros.kind = EQNN_INIT_ZEROS;
-        eqnn_tensor *bias = eqnn_param(c, "fc_m0.bias", 1, e->to[0], &zeros);
+        eqnn_tensor *bias = eqnn__param_from(c, "fc_m0.bias", 1, e->to[0], EQNN_INIT_ZEROS, 1);
         z = eqnn__add_here(z, eqnn_collect_columns(bias, e->invariant));
     }
     return eqnn_leave(eqnn__tag(z, out));
@@ -22296,17 +22305,16 @@ typedef struct eqnn__sphere_shape {
     int beta, alpha;   /* rings and points of each, or   */
     int spiral;        /* so many points of a spiral     */
 } eqnn__sphere_shape;
-struct eqnn__sphere_entry {
-    eqnn__sphere_entry *next;
+typedef struct eqnn__sphere_entry {
     eqnn__sphere_shape shape;
     eqnn__from_left to, from;
-};
+} eqnn__sphere_entry;
 
 /* Sizes that leave silu of random functions (components of variance 1) with a relative error of
    1e-5 (root mean square) under rotations, by trial up to degree 8, so that a network of several,
    with larger numbers, keeps within 1e-4; of a frame under rolls, for which the points of a ring
    count alone. */
-static void eqnn__sphere_defaults(eqnn__sphere_shape *s)
+static void eqnn__sphere_sizes(eqnn__sphere_shape *s)
 {
     if (s->spiral) s->beta = s->alpha = 0;
     else if (s->beta == 0) s->beta = s->frame ? 2 * s->lmax + 2 : 6 * s->lmax + 6;
@@ -22391,8 +22399,7 @@ static int eqnn__sphere_fill(eqnn_ctx *c, eqnn__sphere_entry *e)
 
 static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, eqnn__sphere_shape s)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    eqnn__sphere_defaults(&s);
+    eqnn__sphere_sizes(&s);
     if (s.spiral < 0 || s.spiral > 1 << 14) {
         eqnn__fail(c, "sphere: a spiral of %d points", s.spiral);
         return NULL;
@@ -22402,14 +22409,16 @@ static const eqnn__sphere_entry *eqnn__sphere_find(eqnn_ctx *c, eqnn__sphere_sha
                    s.beta, s.alpha);
         return NULL;
     }
-    for (eqnn__sphere_entry *e = t ? t->spheres : NULL; e; e = e->next)
-        if (!memcmp(&e->shape, &s, sizeof s)) return e;
-    eqnn__sphere_entry *e = t ? (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, s.lmax, s.mmax, s.frame, s.plain);
+    key.n[4] = s.beta, key.n[5] = s.alpha, key.n[6] = s.spiral;
+    const void **made = eqnn__made_from(c, EQNN__OF_SPHERE, &key);
+    if (!made || *made) return made ? (const eqnn__sphere_entry *)*made : NULL;
+    eqnn__sphere_entry *e = (eqnn__sphere_entry *)eqnn__keep_alloc(c, sizeof *e);
     if (!e) return NULL;
     e->shape = s;
     if (!eqnn__sphere_fill(c, e)) return NULL;
-    e->next = t->spheres;
-    return t->spheres = e;
+    *made = e;
+    return e;
 }
 
 /* What happens at the points: f [points of all rows, C]; NULL: silu. */
@@ -22450,33 +22459,18 @@ static eqnn_tensor *eqnn__on_sphere(eqnn_tensor *x, eqnn__sphere_job *j)
 
 /* Which number of a row of factors every column of a row in the frame is multiplied by: that of its
    degree and channel, or (heads > 0) of its head, a run of channels. */
-struct eqnn__spread_entry {
-    eqnn__spread_entry *next;
-    int cols, lmax, channels, heads;
-    const void *plan;
-};
-
 static const void *eqnn__spread_plan(eqnn_ctx *c, int cols, int lmax, int C, int heads)
 {
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    for (eqnn__spread_entry *e = t ? t->spreads : NULL; e; e = e->next)
-        if (e->cols == cols && e->lmax == lmax && e->channels == C && e->heads == heads)
-            return e->plan;
-    eqnn__spread_entry *e = t ? (eqnn__spread_entry *)eqnn__keep_alloc(c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, cols, lmax, C, heads);
+    const void **plan = eqnn__made_from(c, EQNN__OF_SPREAD, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
     int *map = (int *)eqnn__temp(c, (size_t)cols, sizeof *map), at = 0;
-    if (!e || !map) return NULL;
+    if (!map) return NULL;
     for (int m = 0; at < cols; m++)
         for (int s = 0; s < (m ? 2 : 1); s++)
             for (int k = 0; k < (lmax + 1 - m) * C; k++)
                 map[at++] = heads ? k % C / (C / heads) : m * C + k;
-    e->cols = cols;
-    e->lmax = lmax;
-    e->channels = C;
-    e->heads = heads;
-    e->plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
-    e->next = t->spreads;
-    t->spreads = e;
-    return e->plan;
+    return *plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
 }
 
 static eqnn_tensor *eqnn__spread(eqnn_tensor *y, int lmax, int C, eqnn_tensor *a, int heads)
@@ -22502,8 +22496,8 @@ static int eqnn__sphere_channels(const eqnn_tensor *y, int lmax, int *mmax, int 
     if (irreps && good)
         good = eqnn__grid_channels(y->ctx, "sphere_activation", a, 0) == y->cols / K;
     if (!good)
-        eqnn__fail(y->ctx, "sphere_activation: %s [%d,%d] are not equally many copies of degrees 0 "
-                   "to %d", eqnn__label_text(a), y->rows, y->cols, lmax);
+        eqnn__fail(y->ctx, "sphere_activation: %s [%d,%d] are not equally many copies "
+                           "of degrees 0 to %d", eqnn__label_text(a), y->rows, y->cols, lmax);
     return good ? y->cols / K : 0;
 }
 
@@ -22582,9 +22576,10 @@ static int eqnn__so2_product(eqnn_ctx *c, const char *name, const eqnn_product *
         int cols = eqnn__order_copies(p->in1, m, p->in1->blocks);
         if (!P && m && !c->failed) return 1;
         if (!P || P->cols != cols || (P->rows != rows && P->rows != 2 * rows))
-            return eqnn__fail(c, "so2 product: \"%.80s\" [%d,%d]; from %s to %s order %d needs "
-                              "[%d,%d]", full ? full : "", eqnn_rows(P), eqnn_cols(P),
-                              p->in1->name, p->out->name, m, rows, cols) != NULL;
+            return eqnn__fail(c, "so2 product: \"%.80s\" [%d,%d]; "
+                                 "from %s to %s order %d needs [%d,%d]", full ? full : "",
+                              eqnn_rows(P), eqnn_cols(P), p->in1->name, p->out->name, m, rows,
+                              cols) != NULL;
         double *W = (double *)eqnn__temp(c, 2 * (size_t)rows * (size_t)cols, sizeof *W);
         if (!W) return 0;
         const eqnn_real *P_data = back ? NULL : eqnn_data(P);
@@ -24179,7 +24174,7 @@ static double eqnn__bond_squared(const eqnn__bonds *s, int i, int j)
 static int eqnn__bonds_of(eqnn__bonds *s, int i)
 {
     const eqnn_graph *b = s->o->bonds;
-    int n = 0, from = 0, most = s->o->bond_degrees > 0 ? s->o->bond_degrees : 1;
+    int n = 0, from = 0, most = s->o->bond_degrees;
     for (int step = 1, at = i; at >= 0;) {
         for (int e = b->first[at]; e < b->first[at + 1]; e++) {
             int j = b->source[e];
@@ -24292,15 +24287,35 @@ static int eqnn__neighbours_find(eqnn__bonds *s, const eqnn_graph *near, eqnn__h
     return 1;
 }
 
-EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+static eqnn_neighbour_opts eqnn__neighbour_defaults(const eqnn_neighbour_opts *opts)
 {
     eqnn_neighbour_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.bond_degrees <= 0) o.bond_degrees = 1;
+    if (!o.name) o.name = "neighbours";
+    return o;
+}
+
+/* As many nodes as may be bonded to one. */
+static int eqnn__most_bonded(const eqnn_neighbour_opts *o, int nodes)
+{
+    int most = 0;
+    if (!o->bonds) return 0;
+    for (int i = 0; i < nodes; i++) {
+        int n = o->bonds->first[i + 1] - o->bonds->first[i];
+        most = n > most ? n : most;
+    }
+    if (o->bond_degrees > 1) most = nodes;
+    return o->max_bonds > 0 && o->max_bonds < most ? o->max_bonds : most;
+}
+
+EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_neighbour_opts *opts)
+{
+    eqnn_neighbour_opts o = eqnn__neighbour_defaults(opts);
     eqnn_graph_opts nodes;
     eqnn__bonds s;
     eqnn__hears f = { 0, NULL, NULL, NULL };
-    int most = 0;
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
     if (eqnn__bad(pos, "neighbour_graph") || !eqnn__neighbour_check(pos, &o)) return NULL;
     eqnn_ctx *c = pos->ctx;
     memset(&nodes, 0, sizeof nodes);
@@ -24315,23 +24330,16 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
     if (o.bonds && o.max_bonds > 0 && c->training) {
         double *random = (double *)eqnn__step_alloc(c, ((size_t)pos->rows + 1) * sizeof *random);
         if (!random) return NULL;
-        eqnn_random(c, o.name ? o.name : "neighbours", 0, (size_t)pos->rows, random);
+        eqnn_random(c, o.name, 0, (size_t)pos->rows, random);
         s.random = random;
     }
-    for (int i = 0; o.bonds && i < pos->rows; i++) {
-        int n = o.bonds->first[i + 1] - o.bonds->first[i];
-        most = n > most ? n : most;
-    }
-    if (o.bonds && o.bond_degrees > 1) most = pos->rows;
-    if (o.max_bonds > 0 && o.max_bonds < most) most = o.max_bonds;
-    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, most), *g;
+    const eqnn_graph *near = eqnn__near_graph(pos, &o, &nodes, eqnn__most_bonded(&o, pos->rows));
     if (!near || !eqnn__neighbours_find(&s, near, &f)) return NULL;
-    g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
+    const eqnn_graph *g = eqnn_graph_make(c, f.n, f.source, f.target, &nodes);
     int *steps = g && o.bonded ? eqnn__graph_room(c, (size_t)f.n, 0) : NULL;
     if (!g || (o.bonded && !steps)) return NULL;
     for (int e = 0; steps && e < f.n; e++) steps[e] = f.steps[g->order[e]];
-    int rings = (o.bond_degrees > 1 ? o.bond_degrees : 1) + 1;
-    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, rings, 0);
+    if (o.bonded) *o.bonded = eqnn__graph_index(c, f.n, steps, o.bond_degrees + 1, 0);
     return g;
 }
 
@@ -24344,13 +24352,76 @@ EQNN_API const eqnn_graph *eqnn_neighbour_graph(eqnn_tensor *pos, const eqnn_nei
    13 >>models
    ---------------------------------------------------------------------------------------------- */
 
+/* --- what several models use --- */
+
 /* Features without a label are invariant numbers. */
 static eqnn_tensor *eqnn__with_label(eqnn_tensor *x)
 {
-    if (!x || eqnn_label_of(x)) return x;
-    int block[1][3] = { { 0, 0, 1 } };
-    block[0][0] = eqnn_cols(x);
-    return eqnn_as(x, eqnn_irreps_blocks(x->ctx, (const int (*)[3])block, 1));
+    return !x || x->label ? x : eqnn_as(x, eqnn__irreps_one(x->ctx, x->cols, 0, 1));
+}
+
+/* Harmonics of the directions of vectors, whatever their lengths. */
+static eqnn_tensor *eqnn__directions(eqnn_tensor *r, int lmax, eqnn_harmonics_kind kind)
+{
+    eqnn_harmonics_opts o;
+    memset(&o, 0, sizeof o);
+    o.normalize = 1;
+    o.kind = kind;
+    return eqnn_spherical_harmonics(r, lmax, &o);
+}
+
+/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
+static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
+{
+    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
+}
+
+/* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
+   where it is the only one. u NULL: 1. */
+static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, const eqnn_graph *g)
+{
+    if (!u) return eqnn_edge_softmax(logit, g);
+    eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
+    eqnn_tensor *seen = eqnn_less(least, u), *never = eqnn_full(g->ctx, 1, 1, -1e30);
+    eqnn_tensor *log = eqnn_log(eqnn_max(u, least));
+    logit = eqnn_add(logit, eqnn_where(seen, log, never)); /* who is not seen is not in the sum */
+    return eqnn_mul(eqnn_edge_softmax(logit, g), u);
+}
+
+/* x + a map of more features, if there are any */
+static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
+{
+    if (!x || !more) return x;
+    if (eqnn__bad2(x, more, "features")) return NULL;
+    if (more->rows != x->rows)
+        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
+    more = eqnn__with_label(more);
+    return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
+}
+
+/* b and more invariant numbers of the edges, side by side */
+static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
+{
+    if (!b || eqnn__bad2(b, more, "edges")) return NULL;
+    if (more->rows != b->rows || !eqnn__invariant(more->label))
+        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
+                          "numbers for each is needed", more->rows, more->cols,
+                          eqnn__label_text(more->label), b->rows);
+    return eqnn_concat(b, eqnn_as(more, NULL));
+}
+
+/* Do the species, the positions and the graph speak of the same atoms? */
+static int eqnn__atoms_fit(const eqnn_ints *species, const eqnn_tensor *pos, const eqnn_graph *g,
+                           const char *op)
+{
+    if (species && g && species->count == pos->rows && g->targets == pos->rows &&
+        g->sources == pos->rows && (species->range > 0 || species->count == 0))
+        return 1;
+    eqnn__fail(pos->ctx, "%s: %d positions, %d species of range %d (the number of species), "
+                         "a graph of %d sources and %d targets", op, pos->rows,
+               species ? species->count : 0, species ? species->range : 0, g ? g->sources : 0,
+               g ? g->targets : 0);
+    return 0;
 }
 
 /* --- gate_points_2101: convolution --- */
@@ -24383,13 +24454,11 @@ static eqnn_tensor *eqnn__radial(eqnn_tensor *b, int weights, const eqnn_conv_op
                                  eqnn_tensor **V)
 {
     char widths[512];
-    eqnn_fc_opts f, given;
+    eqnn_fc_opts f = eqnn__fc_defaults(NULL);
     if (!eqnn__invariant(b->label))
         return eqnn__fail(b->ctx, "conv: the radial network cannot see %s", b->label->name);
-    memset(&given, 0, sizeof given);
-    given.variance_out = 1 / o->neighbours;
-    given.exact = o->exact;
-    eqnn__fc_defaults(&f, &given);
+    f.variance_out = 1 / o->neighbours;
+    f.exact = o->exact;
     int at = 0;
     for (int k = 0; k < o->radial_layers && at < 480; k++)
         at += snprintf(widths + at, sizeof widths - (size_t)at, "%d,", o->radial_neurons);
@@ -24447,9 +24516,6 @@ static eqnn_tensor *eqnn__conv_join(eqnn_tensor *s, eqnn_tensor *h, const eqnn_t
 /* A number of each node by a linear map whose weights begin at 0. */
 static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *name)
 {
-    eqnn_init zeros;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     x = eqnn_enter(x, name);
     const eqnn_irreps *one = x ? eqnn_irreps_make(x->ctx, "1x0e") : NULL;
     if (!one) return NULL;
@@ -24457,26 +24523,25 @@ static eqnn_tensor *eqnn__zero_map(eqnn_tensor *x, eqnn_tensor *z, const char *n
     int n = z ? p ? eqnn_product_weights(p) : 0 : eqnn_irreps_map_weights(x->label, one, NULL);
     if (n == 0)
         return eqnn__fail(x->ctx, "conv: no product of features and edge attributes is invariant");
-    eqnn_tensor *w = eqnn_param(x->ctx, "weight", 1, n, &zeros);
+    eqnn_tensor *w = eqnn__param_from(x->ctx, "weight", 1, n, EQNN_INIT_ZEROS, 1);
     return eqnn_leave(z ? eqnn_tensor_product(x, z, w, p) : eqnn_irreps_map(x, w, NULL, one, NULL));
 }
 
-/* y = s + a h, but s + h for columns that s does not reach, where s is 0 (v2106): a layer begins as
-   its self-connection and learns how much to hear. */
+/* y = s + (1 + r (a - 1)) h with r = 1 where s reaches a copy, else 0: s + a h, but h where s is 0
+   (v2106). A layer begins as its self-connection and learns how much to hear. */
 static eqnn_tensor *eqnn__conv_mix(eqnn_tensor *s, eqnn_tensor *h, eqnn_tensor *a,
                                    const eqnn_tensor *x, const eqnn_tensor *z)
 {
     if (!s || !h || !a) return NULL;
     const eqnn_irreps *out = h->label;
-    eqnn_tensor *reached = eqnn__new(h->ctx, 1, out->copies);
-    eqnn_real *v = reached ? eqnn__to_write(h->ctx, reached->data, eqnn__count(reached)) : NULL;
+    double *v = (double *)eqnn__temp(h->ctx, (size_t)out->copies, sizeof *v);
     if (!v) return NULL;
     for (int b = 0, at = 0; b < out->blocks; b++) {
-        eqnn_real one = (eqnn_real)eqnn__self_reaches(x, z, out, b);
-        for (int u = 0; u < out->block[b].copies; u++) v[at++] = one;
+        int reached = eqnn__self_reaches(x, z, out, b);
+        for (int u = 0; u < out->block[b].copies; u++) v[at++] = reached;
     }
-    eqnn__written(h->ctx, reached->data, v, eqnn__count(reached));
-    a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), reached), 1);
+    eqnn_tensor *r = eqnn_from_double(h->ctx, 1, out->copies, v);
+    a = eqnn_shift(eqnn_mul(eqnn_shift(eqnn__bare(a), -1), r), 1);
     return eqnn_add(s, eqnn_scale_copies(h, a));
 }
 
@@ -24603,37 +24668,49 @@ EQNN_API eqnn_tensor *eqnn_gated_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tenso
     return eqnn_leave(eqnn_gate(x, &spec));
 }
 
-/* --- gate_points_2101: network --- */
+/* --- gate_points_2101 and v2106: networks --- */
 
-static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts)
+/* "50x0o+50x0e+50x1o+...": both parities of every degree up to lmax. */
+static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
+{
+    int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 2 * ((size_t)lmax + 1) * sizeof *list);
+    for (int b = 0; list && b < 2 * (lmax + 1); b++) {
+        list[b][0] = copies;
+        list[b][1] = b / 2;
+        list[b][2] = b % 2 ? 1 : -1;
+    }
+    return list ? eqnn_irreps_blocks(c, (const int (*)[3])list, 2 * (lmax + 1)) : NULL;
+}
+
+static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts,
+                                  int v2106)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (!o->hidden || !o->out || !(o->radius > 0)) {
-        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
-        return 0;
-    }
     if (o->layers == 0) o->layers = 3;
     if (o->layers < 0) o->layers = 0;
-    if (o->lmax == 0) o->lmax = 3;
+    if (o->lmax == 0) o->lmax = v2106 ? 2 : 3;
     if (o->lmax < 0) o->lmax = 0;
     if (o->basis <= 0) o->basis = 10;
     if (o->radial_layers == 0) o->radial_layers = 1;
-    if (o->radial_neurons <= 0) o->radial_neurons = 128;
+    if (o->radial_neurons <= 0) o->radial_neurons = v2106 ? 100 : 128;
     if (!(o->neighbours > 0)) o->neighbours = 1;
     if (!(o->nodes > 0)) o->nodes = 1;
-    return 1;
+    if (!o->hidden && v2106) {
+        const eqnn_irreps *all = eqnn__every_irrep(c, 50, o->lmax);
+        o->hidden = all ? all->name : NULL;
+    }
+    if (!c->failed && (!o->hidden || !o->out || !(o->radius > 0)))
+        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
+    return !c->failed;
 }
 
-/* Directions: harmonics of the unit vectors, faded out towards the radius by a cosine envelope. */
+/* Directions, faded out towards the radius by a cosine envelope. */
 static eqnn_tensor *eqnn__edge_harmonics(eqnn_tensor *r, eqnn_tensor *length, int lmax,
                                          double radius)
 {
-    eqnn_harmonics_opts h;
-    memset(&h, 0, sizeof h);
-    h.normalize = 1;
     eqnn_tensor *envelope = eqnn_map(eqnn_scale(length, 1 / radius), EQNN_COSINE_CUTOFF, 0, 0);
-    return eqnn_mul(eqnn_spherical_harmonics(r, lmax, &h), envelope);
+    return eqnn_mul(eqnn__directions(r, lmax, EQNN_COMPONENT), envelope);
 }
 
 /* The scalars of edges, or of pairs, that a caller gives, as plain numbers. */
@@ -24686,8 +24763,8 @@ static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
             (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
             return 1;
     }
-    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives any of .out "
-               "%s, which would always be 0", a->name, b->name, out->name);
+    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives "
+                       "any of .out %s, which would always be 0", a->name, b->name, out->name);
     return 0;
 }
 
@@ -24712,25 +24789,59 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
     return eqnn_conv(x, z, Y, b, g, name, out, &conv);
 }
 
+/* Both networks. Of v2106 layers begin as their self-connections, and harmonics have no envelope:
+   the radial functions, which all vanish at the radius, and a radial network without biases fade a
+   message out by themselves. */
+static eqnn_tensor *eqnn__network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                  const eqnn_graph *g, const char *name,
+                                  const eqnn_network_opts *opts, int v2106)
+{
+    eqnn_network_opts o;
+    eqnn_radial_opts radial;
+    if (eqnn__bad(pos, "network")) return NULL;
+    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106)) return NULL;
+    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
+    memset(&radial, 0, sizeof radial);
+    radial.basis = EQNN_SMOOTH_FINITE;
+    radial.cutoff = 1;
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
+    eqnn_tensor *Y = v2106 ? eqnn__directions(r, o.lmax, EQNN_COMPONENT)
+                           : eqnn__edge_harmonics(r, length, o.lmax, o.radius);
+    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL);
+    Y = eqnn__edge_attributes(o.edge_attributes, Y);
+    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
+    x = eqnn_enter(eqnn_enter(x, name ? name : ""), v2106 ? "mp" : "");
+    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106);
+    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
+    return eqnn_leave(eqnn_leave(x));
+}
+
 EQNN_API eqnn_tensor *eqnn_network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
                                    const eqnn_graph *g, const char *name,
                                    const eqnn_network_opts *opts)
 {
-    eqnn_network_opts o;
-    if (eqnn__bad(pos, "network") || !eqnn__network_defaults(pos->ctx, &o, opts)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
-    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
-    eqnn_tensor *Y = eqnn__edge_harmonics(r, length, o.lmax, o.radius);
-    eqnn_tensor *b = eqnn__radial_input(length, g, &o, NULL);
-    Y = eqnn__edge_attributes(o.edge_attributes, Y);
-    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
-    x = eqnn_enter(x, name ? name : "");
-    x = eqnn__network_layers(x, z, Y, b, g, &o, 0);
-    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
-    return eqnn_leave(x);
+    return eqnn__network(x, z, pos, g, name, opts, 0);
+}
+
+EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
+                                        const eqnn_graph *g, const char *name,
+                                        const eqnn_network_opts *opts)
+{
+    return eqnn__network(x, z, pos, g, name, opts, 1);
 }
 
 /* --- the polynomial model --- */
+
+static eqnn_polynomial_opts eqnn__polynomial_defaults(const eqnn_polynomial_opts *opts)
+{
+    eqnn_polynomial_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (o.lmax == 0) o.lmax = 3;
+    if (o.lmax < 0) o.lmax = 0;
+    if (!(o.neighbours > 0)) o.neighbours = 1;
+    return o;
+}
 
 /* Sum over neighbours of x[source] times the harmonics, of every degree; without x, of these alone.
  */
@@ -24763,72 +24874,16 @@ static eqnn_tensor *eqnn__polynomial_layer(eqnn_tensor *h, eqnn_tensor *Y, const
 EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
                                       const eqnn_polynomial_opts *opts)
 {
+    eqnn_polynomial_opts o = eqnn__polynomial_defaults(opts);
     if (eqnn__bad(pos, "polynomial")) return NULL;
-    if (!opts || !opts->mid || !opts->out)
-        return eqnn__fail(pos->ctx, "polynomial: .mid and .out must be given");
-    double scale = 1 / sqrt(opts->neighbours > 0 ? opts->neighbours : 1);
-    int lmax = opts->lmax > 0 ? opts->lmax : opts->lmax < 0 ? 0 : 3;
-    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), lmax, NULL);
-    eqnn_tensor *h = eqnn_scale(eqnn__polynomial_nodes(opts->x, Y, g), scale);
+    if (!o.mid || !o.out) return eqnn__fail(pos->ctx, "polynomial: .mid and .out must be given");
+    double scale = 1 / sqrt(o.neighbours);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o.lmax, NULL);
+    eqnn_tensor *h = eqnn_scale(eqnn__polynomial_nodes(o.x, Y, g), scale);
     h = eqnn_enter(h, name ? name : "");
-    h = eqnn_scale(eqnn__polynomial_layer(h, Y, g, "tp1", opts->mid), scale);
-    h = eqnn__polynomial_layer(h, Y, g, "tp2", opts->out);
-    return eqnn_leave(opts->sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
-}
-
-/* --- v2106: a network whose layers begin as their self-connections --- */
-
-/* "50x0o+50x0e+50x1o+...": both parities of every degree up to lmax. */
-static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
-{
-    int (*list)[3] = (int (*)[3])eqnn__step_alloc(c, 2 * ((size_t)lmax + 1) * sizeof *list);
-    for (int b = 0; list && b < 2 * (lmax + 1); b++) {
-        list[b][0] = copies;
-        list[b][1] = b / 2;
-        list[b][2] = b % 2 ? 1 : -1;
-    }
-    return list ? eqnn_irreps_blocks(c, (const int (*)[3])list, 2 * (lmax + 1)) : NULL;
-}
-
-static int eqnn__network_2106_defaults(eqnn_ctx *c, eqnn_network_opts *o,
-                                       const eqnn_network_opts *opts)
-{
-    eqnn_network_opts given;
-    memset(&given, 0, sizeof given);
-    if (opts) given = *opts;
-    if (given.lmax == 0) given.lmax = 2;
-    if (given.radial_neurons <= 0) given.radial_neurons = 100;
-    if (!given.hidden) {
-        const eqnn_irreps *all = eqnn__every_irrep(c, 50, given.lmax > 0 ? given.lmax : 0);
-        given.hidden = all ? all->name : NULL;
-    }
-    return !c->failed && eqnn__network_defaults(c, o, &given);
-}
-
-/* Unlike the network of 2101, harmonics have no envelope: the radial functions, which all vanish
-   at the radius, and a radial network without biases fade a message out by themselves. */
-EQNN_API eqnn_tensor *eqnn_network_2106(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *pos,
-                                        const eqnn_graph *g, const char *name,
-                                        const eqnn_network_opts *opts)
-{
-    eqnn_network_opts o;
-    eqnn_harmonics_opts unit;
-    eqnn_radial_opts radial;
-    if (eqnn__bad(pos, "network") || !eqnn__network_2106_defaults(pos->ctx, &o, opts)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
-    memset(&unit, 0, sizeof unit);
-    memset(&radial, 0, sizeof radial);
-    unit.normalize = 1;
-    radial.basis = EQNN_SMOOTH_FINITE;
-    radial.cutoff = 1;
-    eqnn_tensor *r = eqnn_edge_vectors(pos, g);
-    eqnn_tensor *b = eqnn__radial_input(eqnn_norm(r), g, &o, &radial);
-    x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
-    x = eqnn_enter(eqnn_enter(x, name ? name : ""), "mp");
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, o.lmax, &unit);
-    x = eqnn__network_layers(x, z, eqnn__edge_attributes(o.edge_attributes, Y), b, g, &o, 1);
-    if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
-    return eqnn_leave(eqnn_leave(x));
+    h = eqnn_scale(eqnn__polynomial_layer(h, Y, g, "tp1", o.mid), scale);
+    h = eqnn__polynomial_layer(h, Y, g, "tp2", o.out);
+    return eqnn_leave(o.sum_last ? eqnn_scale(h, scale) : eqnn_mul(h, eqnn_inverse_degree(g)));
 }
 
 /* --- attention --- */
@@ -24847,6 +24902,7 @@ static int eqnn__attention_defaults(eqnn_ctx *c, eqnn_attention_opts *o,
     if (o->lmax < 0) o->lmax = 0;
     if (o->basis <= 0) o->basis = 10;
     if (o->hidden <= 0) o->hidden = 16;
+    if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
     return 1;
 }
 
@@ -24874,17 +24930,14 @@ static const eqnn_graph *eqnn__each_edge(const eqnn_graph *g)
 static int eqnn__edges_of(eqnn__edges *a, eqnn_tensor *pos, const eqnn_graph *g,
                           const eqnn_attention_opts *o)
 {
-    eqnn_harmonics_opts unit;
     eqnn_radial_opts radial;
     memset(a, 0, sizeof *a);
-    memset(&unit, 0, sizeof unit);
     memset(&radial, 0, sizeof radial);
-    unit.normalize = 1;
     radial.basis = EQNN_SMOOTH_FINITE;
     radial.cutoff = 1;
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     a->g = g;
-    a->Y = eqnn_spherical_harmonics(r, o->lmax, &unit);
+    a->Y = eqnn__directions(r, o->lmax, EQNN_COMPONENT);
     a->b = eqnn_radial_basis(length, o->basis, o->radius, &radial);
     if (o->edge_scalars)
         a->b = eqnn_concat(a->b, eqnn__edge_scalars(o->edge_scalars, g, 0, "attention"));
@@ -24899,12 +24952,10 @@ static eqnn_tensor *eqnn__edge_net(eqnn_tensor *b, const char *name, const eqnn_
                                    const eqnn_attention_opts *o, eqnn_tensor **V)
 {
     char widths[64];
-    eqnn_fc_opts f, given;
+    eqnn_fc_opts f = eqnn__fc_defaults(NULL);
     if (!b || !p) return NULL;
-    memset(&given, 0, sizeof given);
-    given.act = o->act;
-    given.exact = o->exact;
-    eqnn__fc_defaults(&f, &given);
+    f.act = o->act;
+    f.exact = o->exact;
     if (!eqnn_product_weights(p))
         return eqnn__fail(b->ctx, "attention: no product of features and harmonics reaches %s",
                           eqnn_product_out(p)->name);
@@ -25053,49 +25104,9 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);
 }
 
-/* --- Equiformer: plans --- */
+/* --- equiformer-pytorch: settings --- */
 
-/* What a plan is made for. A new one is zeroed first, so that equal ones are equal bytes. */
-enum { EQNN__FORMER_MIX = 1, EQNN__FORMER_TURN, EQNN__FORMER_CONTRACT, EQNN__FORMER_HEADS };
-typedef struct eqnn__former_key {
-    int kind, n[5];
-    const eqnn_label *in, *out;
-    double coefficient[EQNN__LMAX + 1];
-} eqnn__former_key;
-
-struct eqnn__former_plan {
-    eqnn__former_plan *next;
-    eqnn__former_key key;
-    const void *plan;
-};
-
-static eqnn__former_key eqnn__former_key_of(int kind, const eqnn_label *in, const eqnn_label *out)
-{
-    eqnn__former_key k;
-    memset(&k, 0, sizeof k);
-    k.kind = kind;
-    k.in = in;
-    k.out = out;
-    return k;
-}
-
-/* Where the plan for that key stands, or is to be put (NULL as yet). */
-static const void **eqnn__former_find(eqnn_ctx *c, const eqnn__former_key *key)
-{
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t || c->failed) return NULL;
-    for (eqnn__former_plan *p = t->formers; p; p = p->next)
-        if (!memcmp(&p->key, key, sizeof *key)) return &p->plan;
-    eqnn__former_plan *p = (eqnn__former_plan *)eqnn__keep_alloc(c, sizeof *p);
-    if (!p) return NULL;
-    p->key = *key;
-    p->next = t->formers;
-    t->formers = p;
-    return &p->plan;
-}
-
-/* --- Equiformer: settings --- */
-
+/* A fibre, as equiformer-pytorch calls it: how many channels of each degree. */
 enum { EQNN__DEGREES = EQNN__LMAX / 2 + 1 };
 typedef struct eqnn__fibre { int degrees, of[EQNN__DEGREES]; } eqnn__fibre;
 
@@ -25154,16 +25165,6 @@ static const eqnn_irreps *eqnn__fibre_irreps(eqnn_ctx *c, const eqnn__fibre *f)
         block[l][2] = l % 2 ? -1 : 1;
     }
     return eqnn_irreps_blocks(c, (const int (*)[3])block, f->degrees);
-}
-
-/* One degree of a fibre (how many channels of each degree, as equiformer-pytorch calls it). */
-static const eqnn_irreps *eqnn__degree_irreps(eqnn_ctx *c, int copies, int l)
-{
-    int block[1][3];
-    block[0][0] = copies;
-    block[0][1] = l;
-    block[0][2] = l % 2 ? -1 : 1;
-    return eqnn_irreps_blocks(c, (const int (*)[3])block, 1);
 }
 
 /* Channels of each degree, of blocks in any number and order. */
@@ -25230,13 +25231,13 @@ static int eqnn__former_options(eqnn_ctx *c, eqnn__former *a, const eqnn_equifor
     return 0;
 }
 
-/* --- Equiformer: linear maps and norms, degree by degree --- */
+/* --- equiformer-pytorch: linear maps and norms, degree by degree --- */
 
 /* Every block of a degree into every block of it, one full matrix for each degree. */
 static const void *eqnn__former_mix_plan(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *out)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_MIX, in, out);
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(in, out, 0, 0, 0, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_MIX, &key);
     eqnn__mix_block *block;
     int n = 0, w = 0;
     if (!plan || *plan) return plan ? *plan : NULL;
@@ -25273,12 +25274,10 @@ static eqnn_tensor *eqnn__fibre_linear(eqnn_tensor *x, const char *name, const e
     eqnn__fibre in = eqnn__label_fibre(x->label);
     for (int b = 0; b < out->blocks; b++) {
         int l = out->block[b].type->l, U = l < in.degrees ? in.of[l] : 0, V = out->block[b].copies;
-        eqnn_init init;
         if (!U || !V) continue;
-        memset(&init, 0, sizeof init);
-        init.scale = 1 / sqrt((double)U);
-        if (zero) init.kind = EQNN_INIT_ZEROS;
-        eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "%s.weights.%d", name, l), U, V, &init);
+        eqnn_tensor *W = eqnn__param_from(c, eqnn_format(c, "%s.weights.%d", name, l), U, V,
+                                          zero ? EQNN_INIT_ZEROS : EQNN_INIT_NORMAL,
+                                          1 / sqrt((double)U));
         w[n++] = eqnn_reshape(W, 1, U * V);
     }
     if (!n) return eqnn__tag(eqnn_zeros(c, x->rows, out->cols), out);
@@ -25310,16 +25309,11 @@ static eqnn_tensor *eqnn__fibre_norm(eqnn_tensor *x, const char *name,
     eqnn_ctx *c = x->ctx;
     const eqnn_label *a = x->label;
     for (int b = 0; b < a->blocks; b++) {
-        eqnn_init ones;
         int C = a->block[b].copies;
-        memset(&ones, 0, sizeof ones);
-        ones.kind = EQNN_INIT_ONES;
+        const char *transform = eqnn_format(c, "%s.transforms.%d", name, a->block[b].type->l);
         over[b] = C ? 1.0 / C : 0;
-        gain[b] = eqnn_zeros(c, 1, 0);
-        if (!C) continue;
-        gain[b] = eqnn_param(c, eqnn_format(c, "%s.transforms.%d", name, a->block[b].type->l), C, 1,
-                             &ones);
-        gain[b] = eqnn_reshape(gain[b], 1, C);
+        gain[b] = C ? eqnn_reshape(eqnn__param_from(c, transform, C, 1, EQNN_INIT_ONES, 1), 1, C)
+                    : eqnn_zeros(c, 1, 0);
     }
     eqnn_ints *degree = eqnn__copy_degrees(c, a);
     if (!degree) return NULL;
@@ -25359,14 +25353,14 @@ static eqnn_tensor *eqnn__fibre_gate(eqnn_tensor *x, int first, const eqnn__fibr
     int gates = rest->copies, scalars = out->of[0];
     eqnn_tensor *bare = eqnn__bare(x);
     eqnn_tensor *y = eqnn_silu(eqnn_slice(bare, first + gates, scalars));
-    y = eqnn__tag(y, eqnn__degree_irreps(c, scalars, 0));
+    y = eqnn__tag(y, eqnn__irreps_one(c, scalars, 0, 1));
     if (!gates) return y;
     eqnn_tensor *g = eqnn_sigmoid(eqnn_slice(bare, first, gates));
     x = eqnn__fibre_part(bare, first + gates + scalars, rest);
     return eqnn_concat(y, eqnn_scale_copies(x, g));
 }
 
-/* --- Equiformer: the product --- */
+/* --- equiformer-pytorch: the product --- */
 
 /* y = (a - mean) / sqrt(variance + 1e-5) of a = silu(x), row by row, and a 1 for the next bias. */
 static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
@@ -25379,13 +25373,9 @@ static eqnn_tensor *eqnn__silu_norm(eqnn_tensor *x)
    before it, layer 0 has none. */
 static eqnn_tensor *eqnn__radial_layer(eqnn_ctx *c, int i, int in, int out)
 {
-    eqnn_init torch, ones;
-    memset(&torch, 0, sizeof torch);
-    memset(&ones, 0, sizeof ones);
-    torch.kind = EQNN_INIT_TORCH;
+    eqnn_init torch = eqnn__init_of(EQNN_INIT_TORCH, 1), ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     torch.fan_in = in;
     torch.fan_out = out;
-    ones.kind = EQNN_INIT_ONES;
     eqnn_tensor *W = eqnn_param(c, eqnn_format(c, "rp.%d.weight", i), out, in, &torch);
     eqnn_tensor *b = eqnn_param(c, eqnn_format(c, "rp.%d.bias", i), 1, out, &torch);
     if (i) W = eqnn_mul(W, eqnn_param(c, eqnn_format(c, "rp.%d.gamma", i - 1), 1, in, &ones));
@@ -25504,10 +25494,9 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
     eqnn__couple_path path[2 * EQNN__DEGREES + 1];
     int first = abs(li - lo), each = matrices > 1 ? 1 : degrees;
     int step = matrices < degrees ? 2 : 1; /* parity: every other one */
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_TURN, in, NULL);
-    key.n[0] = li, key.n[1] = lo, key.n[2] = matrices;
-    memcpy(key.coefficient, w, (size_t)degrees * sizeof *w);
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(in, NULL, li, lo, matrices, 0);
+    key.x = w, key.count = degrees;
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_TURN, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     memset(path, 0, sizeof path);
     for (int j = 0, J = first; j < matrices; j++, J += step) {
@@ -25528,9 +25517,8 @@ static const void *eqnn__former_turn_plan(eqnn_ctx *c, const eqnn_label *in, int
 /* y[k, o] = sum over channels i of R[i, o] t[k, i], k < d */
 static const void *eqnn__contract_plan(eqnn_ctx *c, int d, int ci, int co)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_CONTRACT, NULL, NULL);
-    key.n[0] = d, key.n[1] = ci, key.n[2] = co;
-    const void **plan = eqnn__former_find(c, &key);
+    eqnn__key key = eqnn__key_of(NULL, NULL, d, ci, co, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_CONTRACT, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     eqnn__radial_plan *p = (eqnn__radial_plan *)eqnn__keep_alloc(c, sizeof *p);
     if (!p) return NULL;
@@ -25587,7 +25575,7 @@ static eqnn_tensor *eqnn__former_path(eqnn_tensor *z, int li, int lo, int co, co
     eqnn__slot(&f, 4, EQNN__EACH, z->rows, d * matrices * ci);
     eqnn_tensor *t = eqnn__form_value(c, &f, v, 4);
     return eqnn__tag(eqnn__former_contract(t, h, V, d, matrices * ci, co, z->rows),
-                     eqnn__degree_irreps(c, co, lo));
+                     eqnn__irreps_one(c, co, lo, lo % 2 ? -1 : 1));
 }
 
 /* What the product carries along the edges. */
@@ -25649,7 +25637,7 @@ static eqnn_tensor *eqnn__former_product(eqnn_tensor *x, const char *name, const
     return eqnn_leave(y);
 }
 
-/* --- Equiformer: attention --- */
+/* --- equiformer-pytorch: attention --- */
 
 /* Channels of queries (and of values): heads times channels of a head, degree by degree. */
 static eqnn__fibre eqnn__head_fibre(const eqnn__former *a, int single)
@@ -25690,11 +25678,12 @@ static eqnn_ints *eqnn__head_take(eqnn_ctx *c, const eqnn__former *a, int parts,
 /* For every column of the fibre of values the head it belongs to, counted through the degrees. */
 static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqnn_irreps *v)
 {
-    eqnn__former_key key = eqnn__former_key_of(EQNN__FORMER_HEADS, v, NULL);
-    const void **plan;
+    eqnn__key key = eqnn__key_of(v, NULL, 0, 0, 0, 0);
+    double heads[EQNN__DEGREES];
     int first = 0;
-    for (int l = 0; l < a->heads.degrees; l++) key.coefficient[l] = a->heads.of[l];
-    plan = eqnn__former_find(c, &key);
+    for (int l = 0; l < a->heads.degrees; l++) heads[l] = a->heads.of[l];
+    key.x = heads, key.count = a->heads.degrees;
+    const void **plan = eqnn__made_from(c, EQNN__OF_FORMER_HEADS, &key);
     if (!plan || *plan) return plan ? *plan : NULL;
     int *map = (int *)eqnn__temp(c, (size_t)v->cols + 1, sizeof *map);
     for (int b = 0, at = 0; map && b < v->blocks; first += a->heads.of[b++]) {
@@ -25719,18 +25708,14 @@ static eqnn_tensor *eqnn__head_scale(eqnn_tensor *x, eqnn_tensor *s, const void 
     return eqnn__tag(eqnn__form_value(x->ctx, &f, v, 2), x->label);
 }
 
-/* A factor dim_head^(-1/2) for every head. */
+/* sign dim_head^(-1/2) for every head: [1, heads] */
 static eqnn_tensor *eqnn__head_factors(eqnn_ctx *c, const eqnn__former *a, double sign)
 {
-    int n = eqnn__head_count(a);
-    eqnn_tensor *s = eqnn__new(c, 1, n);
-    eqnn_real *v = s ? eqnn__to_write(c, s->data, (size_t)n) : NULL;
-    if (!v) return NULL;
-    for (int l = 0, k = 0; l < a->heads.degrees; l++)
-        for (int h = 0; h < a->heads.of[l]; h++)
-            v[k++] = (eqnn_real)(sign / sqrt((double)a->dim_head.of[l]));
-    eqnn__written(c, s->data, v, (size_t)n);
-    return s;
+    int n = 0;
+    double *v = (double *)eqnn__temp(c, (size_t)eqnn__head_count(a), sizeof *v);
+    for (int l = 0; v && l < a->heads.degrees; l++)
+        for (int h = 0; h < a->heads.of[l]; h++) v[n++] = sign / sqrt((double)a->dim_head.of[l]);
+    return v ? eqnn_from_double(c, 1, n, v) : NULL;
 }
 
 /* Minus the distance of q and k [rows, heads]: of degree 0 the length over the channels of a head,
@@ -25768,13 +25753,10 @@ static eqnn_tensor *eqnn__mlp_logits(eqnn_tensor *x, const eqnn__former *a)
     eqnn_ctx *c = x->ctx;
     x = eqnn__bare(x);
     for (int l = 0; l < a->heads.degrees; l++) {
-        eqnn_init init;
         int H = a->heads.of[l], U = H * a->o.hidden_mult;
-        memset(&init, 0, sizeof init);
-        init.kind = EQNN_INIT_TORCH;
         if (!H) continue;
         const char *name = eqnn_format(c, "to_attn_logits.%d.1.weight", l);
-        eqnn_tensor *W = eqnn_param(c, name, H, U, &init);
+        eqnn_tensor *W = eqnn__param_from(c, name, H, U, EQNN_INIT_TORCH, 1);
         part[n] = eqnn_leaky_relu(eqnn_slice(x, at, U), a->o.slope);
         part[n] = eqnn_matmul_t(part[n], W, 0, 1);
         n++;
@@ -25865,13 +25847,10 @@ static eqnn_tensor *eqnn__taylor(eqnn_tensor *u, int heads, int d)
 static eqnn_tensor *eqnn__linear_heads(eqnn_tensor *x, const eqnn__former *a)
 {
     int H = a->o.linear_heads, d = a->o.linear_dim, F = 1 + d + d * d;
-    eqnn_linear_opts plain;
-    memset(&plain, 0, sizeof plain);
-    plain.no_bias = 1;
     x = eqnn_enter(eqnn__bare(x), "linear_attn");
     if (!x) return NULL;
-    eqnn_tensor *q = eqnn_scale(eqnn_linear(x, "to_q.0", H * d, &plain), 1 / sqrt((double)d));
-    eqnn_tensor *kv = eqnn_linear(x, "to_kv.0", 2 * H * d, &plain);
+    eqnn_tensor *q = eqnn_scale(eqnn__linear_plain(x, "to_q.0", H * d), 1 / sqrt((double)d));
+    eqnn_tensor *kv = eqnn__linear_plain(x, "to_kv.0", 2 * H * d);
     eqnn_tensor *k = eqnn_slice(kv, 0, H * d), *v = eqnn_slice(kv, H * d, H * d);
     v = eqnn__beside(v, eqnn_full(x->ctx, x->rows, H, 1), H);
     eqnn_tensor *sum = eqnn__outer(eqnn__taylor(k, H, d), v, H, F, d + 1);
@@ -25884,11 +25863,11 @@ static eqnn_tensor *eqnn__linear_heads(eqnn_tensor *x, const eqnn__former *a)
     eqnn_tensor *under = y ? eqnn_max(eqnn_slice(y, d, 1), eqnn_full(x->ctx, 1, 1, 1e-5)) : NULL;
     y = eqnn_div(eqnn_slice(y, 0, d), under);
     if (!a->o.mlp) {
-        eqnn_tensor *gate = eqnn_sigmoid(eqnn_linear(x, "to_v_gates.0", H, &plain));
+        eqnn_tensor *gate = eqnn_sigmoid(eqnn__linear_plain(x, "to_v_gates.0", H));
         y = eqnn_mul(y, eqnn_reshape(gate, x->rows * H, 1));
     }
     y = eqnn_reshape(y, x->rows, H * d);
-    return eqnn_leave(eqnn__tag(y, eqnn__degree_irreps(x->ctx, H * d, 0)));
+    return eqnn_leave(eqnn__tag(y, eqnn__irreps_one(x->ctx, H * d, 0, 1)));
 }
 
 /* What the heads brought to a node, gated, with the linear heads, through the last map. */
@@ -25999,20 +25978,14 @@ static eqnn_tensor *eqnn__former_feed(eqnn_tensor *x, const char *name, const eq
     const eqnn_irreps *rest = x ? eqnn__fibre_rest(c, in) : NULL;
     if (type_norms && rest && rest->copies) {
         eqnn_tensor *length = eqnn_norm_copies(eqnn__fibre_part(x, in.of[0], rest));
-        x = eqnn_concat(x, eqnn__tag(length, eqnn__degree_irreps(c, rest->copies, 0)));
+        x = eqnn_concat(x, eqnn__tag(length, eqnn__irreps_one(c, rest->copies, 0, 1)));
     }
     x = eqnn__fibre_linear(x, "project_in", eqnn__fibre_irreps(c, &wide), 0);
     x = eqnn__fibre_gate(x, 0, &hidden);
     return eqnn_leave(eqnn__fibre_linear(x, "project_out", out, 1));
 }
 
-/* --- Equiformer: what the positions give --- */
-
-/* Weights that fade from 1 to 0 at the length end, two derivatives with them. */
-static eqnn_tensor *eqnn__fading(eqnn_tensor *length, double end)
-{
-    return eqnn_map(eqnn_scale(length, 1 / end), EQNN_POLY_CUTOFF, 3, 0);
-}
+/* --- equiformer-pytorch: what the positions give --- */
 
 /* Weights of edges and their logarithms, from .edge_weight and the envelope; NULL: all are 1. */
 static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
@@ -26027,10 +26000,9 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
     if (a->o.envelope > 0) {
         eqnn_tensor *u = eqnn__fading(length, a->o.envelope);
         if (u && a->o.bonded) {
-            eqnn_tensor *near = eqnn__new(c, g->edges, 1);
-            eqnn_real *v = near ? eqnn__to_write(c, near->data, (size_t)g->edges) : NULL;
-            for (int e = 0; v && e < g->edges; e++) v[e] = (eqnn_real)(a->o.bonded->v[e] > 0);
-            if (v) eqnn__written(c, near->data, v, (size_t)g->edges);
+            double *v = (double *)eqnn__temp(c, (size_t)g->edges, sizeof *v);
+            for (int e = 0; v && e < g->edges; e++) v[e] = a->o.bonded->v[e] > 0;
+            eqnn_tensor *near = v ? eqnn_from_double(c, g->edges, 1, v) : NULL;
             u = eqnn_where(near, eqnn_full(c, 1, 1, 1), u);
         }
         w = w ? eqnn_mul(w, u) : u;
@@ -26044,7 +26016,8 @@ static int eqnn__former_weights(eqnn__former *a, eqnn_tensor *length)
     return a->at[EQNN__AT_LOG] != NULL;
 }
 
-/* What radial networks see beside the length: tables by kinds and bonds, numbers. */
+/* What radial networks see of an edge: beside `before` the row of a table that its index names, if
+   there is an index. */
 static eqnn_tensor *eqnn__former_table(const eqnn__former *a, eqnn_ints *index, const char *name,
                                        int entries, int cols, eqnn_tensor *before)
 {
@@ -26128,7 +26101,6 @@ static int eqnn__former_pairs(eqnn__former *a)
 static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
                               const eqnn_graph *g, int in, int out)
 {
-    eqnn_harmonics_opts unit;
     if (!x || eqnn__bad2(x, pos, "equiformer")) return 0;
     eqnn_ctx *c = pos->ctx;
     if (!g || x->rows != g->targets || g->sources != g->targets || pos->rows != g->targets) {
@@ -26136,9 +26108,6 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
                       "and %d targets", x->rows, pos->rows, g ? g->sources : 0, g ? g->targets : 0);
         return 0;
     }
-    memset(&unit, 0, sizeof unit);
-    unit.normalize = 1;
-    unit.kind = EQNN_NORM;
     a->g = g;
     a->source = g->source_index;
     a->target = g->target_index;
@@ -26147,7 +26116,7 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
     eqnn_tensor *r = eqnn_neg(eqnn_edge_vectors(pos, g)), *length = eqnn_norm(r);
     if (!eqnn__former_weights(a, length)) return 0;
     if (a->order) r = eqnn_take(r, a->order);
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, in + out - 2, &unit);
+    eqnn_tensor *Y = eqnn__directions(r, in + out - 2, EQNN_NORM);
     if (!Y || (a->o.basis && !eqnn__former_bases(a, in, out))) return 0;
     seen = a->pairs ? eqnn_take(length, g->pair_edge_index) : eqnn_concat(seen, length);
     if (!seen) return 0;
@@ -26156,7 +26125,7 @@ static int eqnn__former_start(eqnn__former *a, eqnn_tensor *x, eqnn_tensor *pos,
     return a->at[EQNN__AT_RADIAL] != NULL;
 }
 
-/* --- Equiformer: layers by themselves --- */
+/* --- equiformer-pytorch: layers by themselves --- */
 
 EQNN_API eqnn_tensor *eqnn_equiformer_product(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
                                               const char *name, const char *out,
@@ -26199,7 +26168,7 @@ EQNN_API eqnn_tensor *eqnn_equiformer_feedforward(eqnn_tensor *x, const char *na
     return eqnn__former_feed(x, name, irreps, o.type_norms, &o);
 }
 
-/* --- Equiformer: the network --- */
+/* --- equiformer-pytorch: the network --- */
 
 /* The same numbers; gradients are multiplied by s. */
 static eqnn_tensor *eqnn__former_damp(eqnn_tensor *x, double s)
@@ -26233,9 +26202,7 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
                                        int width)
 {
     eqnn_ctx *c = a->g->ctx;
-    eqnn_init small;
-    memset(&small, 0, sizeof small);
-    small.scale = 0.01;
+    eqnn_init small = eqnn__init_of(EQNN_INIT_NORMAL, 0.01);
     int entries = tokens ? a->o.tokens > 0 ? a->o.tokens : tokens->range : 0;
     if (a->o.dim_in > 0) width = a->o.dim_in;
     eqnn_tensor *s = tokens ? eqnn_embedding(c, tokens, "token_emb", entries, width, &small)
@@ -26243,7 +26210,7 @@ static eqnn_tensor *eqnn__former_embed(eqnn_tensor *x, eqnn_ints *tokens, const 
     if (s && a->o.positions > 0) s = eqnn__former_places(s, a, &small);
     s = eqnn__former_damp(s, a->o.embedding_grad);
     if (!s) return NULL;
-    s = eqnn__tag(s, eqnn__degree_irreps(c, s->cols, 0));
+    s = eqnn__tag(s, eqnn__irreps_one(c, s->cols, 0, 1));
     if (!x || (!tokens && x->label->blocks == 1)) return s;
     eqnn__fibre f = eqnn__label_fibre(x->label);
     if (!tokens) return eqnn_concat(s, eqnn__fibre_part(x, f.of[0], eqnn__fibre_rest(c, f)));
@@ -26264,25 +26231,23 @@ static eqnn_tensor *eqnn__former_block(int block, int part, eqnn_tensor *x, cons
 typedef struct eqnn__former_user { eqnn__former a; int block; const eqnn_irreps *irreps; }
     eqnn__former_user;
 
-static eqnn__former eqnn__former_again(eqnn_tensor *const *x, int n, const eqnn__former_user *u)
+/* Part 0, attention, or 1, feed-forward, of a block; of WEIGHT and LOG both are given or none. */
+static eqnn_tensor *eqnn__former_half(int block, int part, eqnn_tensor *const *x, int n,
+                                      const eqnn__former_user *u)
 {
     eqnn__former a = u->a;
     for (int i = 0; i < EQNN__AT_COUNT; i++) a.at[i] = i + 1 < n ? x[i + 1] : NULL;
-    return a;
+    return eqnn__former_block(block, part, eqnn_as(x[0], u->irreps), &a);
 }
 
 static eqnn_tensor *eqnn__former_f(int block, eqnn_tensor *const *x, int n, void *user)
 {
-    const eqnn__former_user *u = (const eqnn__former_user *)user;
-    eqnn__former a = eqnn__former_again(x, n, u);
-    return eqnn__former_block(block, 0, eqnn_as(x[0], u->irreps), &a);
+    return eqnn__former_half(block, 0, x, n, (const eqnn__former_user *)user);
 }
 
 static eqnn_tensor *eqnn__former_g(int block, eqnn_tensor *const *x, int n, void *user)
 {
-    const eqnn__former_user *u = (const eqnn__former_user *)user;
-    eqnn__former a = eqnn__former_again(x, n, u);
-    return eqnn__former_block(block, 1, eqnn_as(x[0], u->irreps), &a);
+    return eqnn__former_half(block, 1, x, n, (const eqnn__former_user *)user);
 }
 
 static eqnn_tensor *eqnn__former_both(eqnn_tensor *const *x, int n, void *user)
@@ -26403,12 +26368,9 @@ static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
 /* 1 for an edge between two nodes, 0 for a loop. */
 static eqnn_tensor *eqnn__no_loop(const eqnn_graph *g)
 {
-    eqnn_tensor *x = eqnn__new(g->ctx, g->edges, 1);
-    eqnn_real *v = x ? eqnn__to_write(g->ctx, x->data, (size_t)g->edges) : NULL;
-    if (!v) return NULL;
-    for (int e = 0; e < g->edges; e++) v[e] = (eqnn_real)(g->source[e] != g->target[e]);
-    eqnn__written(g->ctx, x->data, v, (size_t)g->edges);
-    return x;
+    double *v = (double *)eqnn__temp(g->ctx, (size_t)g->edges, sizeof *v);
+    for (int e = 0; v && e < g->edges; e++) v[e] = g->source[e] != g->target[e];
+    return v ? eqnn_from_double(g->ctx, g->edges, 1, v) : NULL;
 }
 
 /* The graph with one loop at every node; a row for each of its edges says where its attributes are
@@ -26447,10 +26409,8 @@ static eqnn_ints *eqnn__head_columns(eqnn_ctx *c, int heads, int channels, int c
 /* <h, vector of that name> for every head: [.., heads] */
 static eqnn_tensor *eqnn__head_score(eqnn_tensor *h, const char *name, eqnn_ints *head)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_GLOROT_UNIFORM, 1);
     if (!h || !head) return NULL;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
     init.fan_in = h->cols / head->range;
     init.fan_out = head->range;
     return eqnn_collect_columns(eqnn_mul(h, eqnn_param(h->ctx, name, 1, h->cols, &init)), head);
@@ -26459,11 +26419,8 @@ static eqnn_tensor *eqnn__head_score(eqnn_tensor *h, const char *name, eqnn_ints
 /* <lin_edge(a), att_edge> = a M, M [n, heads] = lin_edge^T with the vectors multiplied in. */
 static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
 {
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
-    eqnn_tensor *in = eqnn_enter(a, "lin_edge");
-    eqnn_tensor *W = in ? eqnn_param(a->ctx, "weight", cols, a->cols, &init) : NULL;
+    eqnn_tensor *in = eqnn_enter(a, "lin_edge"), *W = NULL;
+    if (in) W = eqnn__param_from(a->ctx, "weight", cols, a->cols, EQNN_INIT_GLOROT_UNIFORM, 1);
     W = eqnn_leave(W);
     return eqnn_matmul(a, eqnn__head_score(eqnn_transpose(W), "att_edge", head));
 }
@@ -26478,12 +26435,10 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;
-    eqnn_tensor *V = eqnn__new(c, head->range, head->count);
-    eqnn_real *v = p && V ? eqnn__to_write(c, V->data, eqnn__count(V)) : NULL;
-    if (!v) return NULL;
-    memset(v, 0, eqnn__count(V) * sizeof *v);
+    double *v = (double *)eqnn__temp(c, (size_t)head->range * (size_t)head->count, sizeof *v);
+    if (!p || !v) return NULL;
     for (int i = 0; i < head->count; i++) v[head->v[i] * head->count + i] = 1;
-    eqnn__written(c, V->data, v, eqnn__count(V));
+    eqnn_tensor *V = eqnn_from_double(c, head->range, head->count, v);
     eqnn_tensor *ones = eqnn_as(eqnn_full(c, g->edges, 1, 1), one);
     return eqnn__bare(eqnn_message(h, ones, alpha, V, p, g));
 }
@@ -26531,16 +26486,13 @@ static eqnn_tensor *eqnn__gat_softmax(eqnn_tensor *h, eqnn_tensor *a, eqnn_ints 
 /* [nodes, heads * channels] or, when heads are averaged, [nodes, channels]; plus the bias. */
 static eqnn_tensor *eqnn__gat_end(eqnn_tensor *y, int channels, const eqnn_gat_opts *o)
 {
-    eqnn_init zeros;
     if (!y) return NULL;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     if (o->mean) {
         eqnn_ints *channel = eqnn__head_columns(y->ctx, o->heads, channels, 1);
         y = eqnn_scale(eqnn_collect_columns(y, channel), 1.0 / o->heads);
     }
     if (!y || o->no_bias) return y;
-    return eqnn_add(y, eqnn_param(y->ctx, "bias", 1, y->cols, &zeros));
+    return eqnn_add(y, eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1));
 }
 
 EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, const eqnn_graph *g,
@@ -26647,12 +26599,12 @@ static const eqnn_irreps *eqnn__v1_irreps(eqnn_ctx *c, const char *what, const c
     return NULL;
 }
 
-/* --- Equiformer: linear maps, radial networks, gates --- */
+/* --- the official Equiformer: linear maps, radial networks, gates --- */
 
 /* The weights of a linear map, which is not divided by its fan-in: they are drawn smaller. */
 static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eqnn_irreps *out)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_NORMAL, 1);
     int n = 0, all = eqnn_irreps_map_weights(in, out, NULL);
     size_t most = (size_t)in->blocks * (size_t)out->blocks + 1;
     eqnn_init_part *parts = (eqnn_init_part *)eqnn__temp(c, most, sizeof *parts);
@@ -26664,7 +26616,6 @@ static eqnn_tensor *eqnn__v1_weight(eqnn_ctx *c, const eqnn_irreps *in, const eq
             parts[n].count = in->block[i].copies * out->block[k].copies;
             parts[n++].scale = 1 / sqrt((double)eqnn_irreps_count(in, t->l, t->p));
         }
-    memset(&init, 0, sizeof init);
     init.parts = parts;
     return eqnn_param(c, "tp.weight", 1, all, &init);
 }
@@ -26681,13 +26632,10 @@ static eqnn_tensor *eqnn__v1_map(eqnn_tensor *x, eqnn_tensor *w, const eqnn_irre
 /* y + times "bias.0" on 0e, times [1 or rows, 1 or biases] */
 static eqnn_tensor *eqnn__v1_bias(eqnn_tensor *y, eqnn_tensor *times)
 {
-    eqnn_init zeros;
     eqnn_ints *scalars = y ? eqnn__scalar_columns(y->ctx, y->label) : NULL;
     if (!scalars || scalars->count == 0) return y;
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
-    eqnn_tensor *b = eqnn_mul(eqnn_param(y->ctx, "bias.0", 1, scalars->count, &zeros), times);
-    b = eqnn_collect_columns(b, scalars);
+    eqnn_tensor *b = eqnn__param_from(y->ctx, "bias.0", 1, scalars->count, EQNN_INIT_ZEROS, 1);
+    b = eqnn_collect_columns(eqnn_mul(b, times), scalars);
     return eqnn__tag(eqnn_add(eqnn__bare(y), b), y->label);
 }
 
@@ -26714,18 +26662,14 @@ static eqnn_tensor *eqnn__v1_radial_layer(eqnn_tensor *h, int layer, int width)
 static eqnn_tensor *eqnn__v1_radial(const eqnn__v1 *m, const char *name, const eqnn_product *p,
                                     eqnn_tensor **V)
 {
-    eqnn_init init;
     eqnn_tensor *both[2], *b = p ? eqnn_enter(m->b, name) : NULL;
     if (!b) return NULL;
     int n = m->o.neurons2, weights = eqnn_product_weights(p);
     eqnn_tensor *h = eqnn__v1_radial_layer(b, 0, m->o.neurons);
     h = eqnn__v1_radial_layer(h, 3, n);
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    both[0] = eqnn_transpose(eqnn_param(m->c, "net.6.weight", weights, n, &init));
-    init.kind = EQNN_INIT_UNIFORM;
-    init.scale = 1 / sqrt((double)n);
-    both[1] = eqnn_param(m->c, "offset", 1, weights, &init);
+    both[0] = eqnn__param_from(m->c, "net.6.weight", weights, n, EQNN_INIT_TORCH, 1);
+    both[0] = eqnn_transpose(both[0]);
+    both[1] = eqnn__param_from(m->c, "offset", 1, weights, EQNN_INIT_UNIFORM, 1 / sqrt((double)n));
     *V = eqnn_stack(both, 2);
     if (!h || !*V) return NULL;
     return eqnn_leave(eqnn_concat(h, eqnn_full(m->c, h->rows, 1, 1)));
@@ -26767,7 +26711,7 @@ static eqnn_tensor *eqnn__v1_gated(const eqnn__v1 *m, eqnn_tensor *x, const char
     return eqnn_gate(eqnn__v1_linear(x, name, eqnn_gate_in(m->c, &s), m->one), &s);
 }
 
-/* --- Equiformer: heads --- */
+/* --- the official Equiformer: heads --- */
 
 /* Heads lie inside every block: copy h n + k is copy k of head h. */
 
@@ -26841,41 +26785,7 @@ static eqnn_tensor *eqnn__v1_head_weights(const eqnn__v1 *m, const eqnn_irreps *
     return eqnn_columns(w, eqnn_ints_make(m->c, at, v, w->cols, 0));
 }
 
-/* --- Equiformer: attention --- */
-
-/* u exp(logit) / (sum over the node's edges of u exp(logit)), times u again: an edge fades out also
-   where it is the only one. u NULL: 1. */
-static eqnn_tensor *eqnn__fading_softmax(eqnn_tensor *logit, eqnn_tensor *u, const eqnn_graph *g)
-{
-    if (!u) return eqnn_edge_softmax(logit, g);
-    eqnn_tensor *least = eqnn_full(g->ctx, 1, 1, 1e-12); /* whose inverse square is still a float */
-    eqnn_tensor *seen = eqnn_less(least, u), *never = eqnn_full(g->ctx, 1, 1, -1e30);
-    eqnn_tensor *log = eqnn_log(eqnn_max(u, least));
-    logit = eqnn_add(logit, eqnn_where(seen, log, never)); /* who is not seen is not in the sum */
-    return eqnn_mul(eqnn_edge_softmax(logit, g), u);
-}
-
-/* x + a map of more features, if there are any */
-static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
-{
-    if (!x || !more) return x;
-    if (eqnn__bad2(x, more, "features")) return NULL;
-    if (more->rows != x->rows)
-        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
-    more = eqnn__with_label(more);
-    return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
-}
-
-/* b and more invariant numbers of the edges, side by side */
-static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
-{
-    if (!b || eqnn__bad2(b, more, "edges")) return NULL;
-    if (more->rows != b->rows || !eqnn__invariant(more->label))
-        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
-                          "numbers for each is needed", more->rows, more->cols,
-                          eqnn__label_text(more->label), b->rows);
-    return eqnn_concat(b, eqnn_as(more, NULL));
-}
+/* --- the official Equiformer: attention --- */
 
 /* alpha [edges, heads], without some when training */
 static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
@@ -26887,11 +26797,9 @@ static eqnn_tensor *eqnn__v1_softmax(const eqnn__v1 *m, eqnn_tensor *logit)
 /* <a, slrelu(f)> for each head, f [edges, heads * n]; slrelu times its eqnn_moment */
 static eqnn_tensor *eqnn__v1_logit(const eqnn__v1 *m, eqnn_tensor *f)
 {
-    eqnn_init init;
+    eqnn_init init = eqnn__init_of(EQNN_INIT_GLOROT_UNIFORM, 1);
     eqnn_ints *head = f ? eqnn__v1_head_of(m->c, f->label, m->o.heads, 0) : NULL;
     if (!head) return NULL;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_GLOROT_UNIFORM;
     init.fan_in = f->cols / m->o.heads;
     init.fan_out = m->o.heads;
     f = eqnn_smooth_leaky_relu(eqnn__bare(f), 0.2);
@@ -26954,8 +26862,7 @@ static eqnn_tensor *eqnn__v1_linear_attention(const eqnn__v1 *m, eqnn_tensor *q,
 {
     const eqnn_irreps *key = m->head, *both = eqnn__wider(m->c, m->head, 2);
     if (!q) {
-        int list[1][3] = {{m->head->block[0].copies, 0, 1}};
-        key = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+        key = eqnn__irreps_one(m->c, m->head->block[0].copies, 0, 1);
         both = key ? eqnn_irreps_simplify(m->c, eqnn_irreps_concat(m->c, key, m->head)) : NULL;
     }
     const eqnn_irreps *all = both ? eqnn__wider(m->c, both, m->o.heads) : NULL;
@@ -26969,8 +26876,7 @@ static eqnn_tensor *eqnn__v1_linear_attention(const eqnn__v1 *m, eqnn_tensor *q,
 
 static eqnn_tensor *eqnn__v1_nonlinear_attention(const eqnn__v1 *m, eqnn_tensor *x)
 {
-    int list[1][3] = {{m->heads->block[0].copies, 0, 1}};
-    const eqnn_irreps *scalars = eqnn_irreps_blocks(m->c, (const int (*)[3])list, 1);
+    const eqnn_irreps *scalars = eqnn__irreps_one(m->c, m->heads->block[0].copies, 0, 1);
     eqnn_tensor *t = eqnn__v1_product(m, x, "sep_act.dtp_rad", m->node);
     eqnn_tensor *f = eqnn__v1_linear(t, "sep_alpha", scalars, m->one);
     eqnn_tensor *alpha = eqnn__v1_softmax(m, eqnn__v1_logit(m, f));
@@ -26998,7 +26904,7 @@ static eqnn_tensor *eqnn__v1_attention(const eqnn__v1 *m, eqnn_tensor *x)
     return eqnn_leave(y ? eqnn_irreps_dropout(y, "drop", m->o.drop, NULL) : NULL);
 }
 
-/* --- Equiformer: the network --- */
+/* --- the official Equiformer: the network --- */
 
 static eqnn_tensor *eqnn__v1_feed_forward(const eqnn__v1 *m, eqnn_tensor *x, const eqnn_irreps *out)
 {
@@ -27153,16 +27059,13 @@ static int eqnn__v1_labels(eqnn__v1 *m)
 /* Harmonics labelled e are those of SE(3): reflections are no symmetry then. */
 static eqnn_tensor *eqnn__v1_harmonics(const eqnn__v1 *m, eqnn_tensor *r)
 {
-    eqnn_harmonics_opts unit;
     int lmax = m->o.lmax, odd = 0;
     if (lmax == 0) lmax = eqnn_irreps_lmax(m->node);
     if (lmax < 0) lmax = 0;
-    memset(&unit, 0, sizeof unit);
-    unit.normalize = 1;
-    eqnn_tensor *Y = eqnn_spherical_harmonics(r, lmax, &unit);
+    eqnn_tensor *Y = eqnn__directions(r, lmax, EQNN_COMPONENT);
     for (int b = 0; b < m->node->blocks; b++)
         if (m->node->block[b].type->p < 0) odd = 1;
-    return odd || !Y ? Y : eqnn_as(eqnn__bare(Y), eqnn__harmonics_label(m->c, lmax, 1));
+    return odd || !Y ? Y : eqnn_as(eqnn__bare(Y), eqnn__irreps_degrees(m->c, 1, lmax, 1));
 }
 
 static int eqnn__v1_start(eqnn__v1 *m, eqnn_tensor *pos)
@@ -27210,14 +27113,7 @@ static int eqnn__v1_check(const eqnn__v1 *m, const eqnn_ints *species, eqnn_tens
         return 0;
     }
     if (!eqnn__v1_sizes(pos->ctx, &m->o)) return 0;
-    if (species && g && species->count == pos->rows && g->targets == pos->rows &&
-        g->sources == pos->rows && (species->range > 0 || species->count == 0))
-        return 1;
-    eqnn__fail(pos->ctx, "equiformer_v1: %d positions, %d species of range %d (the number of "
-                         "species), a graph of %d sources and %d targets",
-               pos->rows, species ? species->count : 0, species ? species->range : 0,
-               g ? g->sources : 0, g ? g->targets : 0);
-    return 0;
+    return eqnn__atoms_fit(species, pos, g, "equiformer_v1");
 }
 
 EQNN_API eqnn_tensor *eqnn_equiformer_v1(eqnn_ints *species, eqnn_tensor *pos, const eqnn_graph *g,
@@ -27280,18 +27176,22 @@ static void eqnn__v2_defaults(eqnn_equiformer_v2_opts *o, const eqnn_equiformer_
     if (o->neighbours <= 0) o->neighbours = 23.395238876342773;
 }
 
-/* What is known of an edge: the gaussians of its length, and a row of a table for either species */
+/* Rows of tables for the species at either end of the edges, each [edges, edge_channels]; 0 after
+   an error */
+static int eqnn__v2_ends(const eqnn__v2 *m, eqnn_tensor *end[2])
+{
+    eqnn_init small = eqnn__init_of(EQNN_INIT_UNIFORM, 1e-3);
+    int n = m->o.edge_channels;
+    end[0] = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
+    end[1] = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
+    return end[0] && end[1];
+}
+
+/* What is known of an edge: the gaussians of its length, and the species at its ends */
 static eqnn_tensor *eqnn__v2_scalars(const eqnn__v2 *m)
 {
-    eqnn_init small;
     eqnn_tensor *in[3] = {m->basis, NULL, NULL};
-    int n = m->o.edge_channels;
-    memset(&small, 0, sizeof small);
-    small.kind = EQNN_INIT_UNIFORM;
-    small.scale = 1e-3;
-    in[1] = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
-    in[2] = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
-    return in[1] && in[2] ? eqnn_concat_n(in, 3) : NULL;
+    return eqnn__v2_ends(m, in + 1) ? eqnn_concat_n(in, 3) : NULL;
 }
 
 /* Radial factors from that */
@@ -27309,10 +27209,8 @@ static eqnn_tensor *eqnn__v2_weights(eqnn_ctx *c, const void *user)
 {
     const eqnn__v2_map *k = (const eqnn__v2_map *)user;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, (size_t)k->degrees, sizeof *w);
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
-    eqnn_tensor *p = eqnn_param(c, "weight", k->degrees * k->out, k->in, &init);
+    eqnn_tensor *p =
+        eqnn__param_from(c, "weight", k->degrees * k->out, k->in, EQNN_INIT_TORCH, 1);
     for (int l = 0; w && p && l < k->degrees; l++) w[l] = eqnn__so2_part(p, l * k->out, k->out);
     return w && p ? eqnn_concat_n(w, k->degrees) : NULL;
 }
@@ -27320,17 +27218,14 @@ static eqnn_tensor *eqnn__v2_weights(eqnn_ctx *c, const void *user)
 static eqnn_tensor *eqnn__v2_linear(const eqnn__v2 *m, eqnn_tensor *x, const char *name, int out)
 {
     eqnn_irreps_linear_opts o;
-    eqnn_init zeros;
     memset(&o, 0, sizeof o);
-    memset(&zeros, 0, sizeof zeros);
-    zeros.kind = EQNN_INIT_ZEROS;
     o.path_kind = EQNN_PLAIN;
     o.biases = 1;
     x = eqnn__with_label(eqnn_enter(x, name)); /* of lmax 0 none is needed elsewhere */
     if (!x) return NULL;
     eqnn__v2_map k = {m->o.lmax + 1, x->label->block[0].copies, out};
     eqnn_tensor *w = eqnn_once(m->c, "weights", eqnn__v2_weights, &k);
-    eqnn_tensor *b = eqnn_param(m->c, "bias", 1, out, &zeros);
+    eqnn_tensor *b = eqnn__param_from(m->c, "bias", 1, out, EQNN_INIT_ZEROS, 1);
     return w && b ? eqnn_leave(eqnn_irreps_map(x, w, b, eqnn_irreps_uniform(m->c, out, m->o.lmax),
                                                &o)) : NULL;
 }
@@ -27348,15 +27243,13 @@ static eqnn_tensor *eqnn__v2_norm(const eqnn__v2 *m, eqnn_tensor *x, const char 
 /* Logits' softmax [edges, heads] from f [edges, heads alpha] */
 static eqnn_tensor *eqnn__v2_alpha(const eqnn__v2 *m, eqnn_tensor *f)
 {
-    eqnn_init init;
     int h = m->o.heads, A = m->o.alpha, rows = eqnn_rows(f);
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_UNIFORM;
-    init.scale = 1 / sqrt((double)A);
     f = f ? eqnn_reshape(eqnn__bare(f), rows * h, A) : NULL;
     if (f && !m->o.no_renorm) f = eqnn_layer_norm(f, "alpha_norm", NULL);
     f = f ? eqnn_reshape(eqnn_smooth_leaky_relu(f, 0.2), rows, h * A) : NULL;
-    eqnn_tensor *dot = eqnn_reshape(eqnn_param(m->c, "alpha_dot", h, A, &init), 1, h * A);
+    eqnn_tensor *dot = eqnn__param_from(m->c, "alpha_dot", h, A, EQNN_INIT_UNIFORM,
+                                        1 / sqrt((double)A));
+    dot = eqnn_reshape(dot, 1, h * A);
     f = f && dot ? eqnn_reshape(eqnn_mul(f, dot), rows * h, A) : NULL;
     eqnn_tensor *a = f ? eqnn_reshape(eqnn_sum_cols(f), rows, h) : NULL;
     a = a ? eqnn__fading_softmax(a, m->u, m->g) : NULL;
@@ -27427,13 +27320,10 @@ static eqnn_tensor *eqnn__v2_attention(const eqnn__v2 *m, eqnn_tensor *x, const 
 /* Three linear maps at every point of the sphere */
 static eqnn_tensor *eqnn__v2_points(eqnn_tensor *f, const void *user)
 {
-    const int *C = (const int *)user;
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
-    f = eqnn_silu(eqnn_linear(f, "grid_mlp.0", *C, &o));
-    f = eqnn_silu(eqnn_linear(f, "grid_mlp.2", *C, &o));
-    return eqnn_linear(f, "grid_mlp.4", *C, &o);
+    int C = *(const int *)user;
+    f = eqnn_silu(eqnn__linear_plain(f, "grid_mlp.0", C));
+    f = eqnn_silu(eqnn__linear_plain(f, "grid_mlp.2", C));
+    return eqnn__linear_plain(f, "grid_mlp.4", C);
 }
 
 static eqnn_tensor *eqnn__v2_grid(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tensor *s)
@@ -27586,13 +27476,7 @@ static int eqnn__v2_check(const eqnn_ints *species, eqnn_tensor *pos, const eqnn
                           const eqnn_equiformer_v2_opts *o, const char *op)
 {
     eqnn_ctx *c = pos->ctx;
-    if (!species || !g || species->count != pos->rows || g->targets != pos->rows ||
-        g->sources != pos->rows || (species->range <= 0 && species->count > 0)) {
-        eqnn__fail(c, "%s: %d positions, %d species of range %d (the number of species), a graph "
-                      "of %d sources and %d targets", op, pos->rows, species ? species->count : 0,
-                   species ? species->range : 0, g ? g->sources : 0, g ? g->targets : 0);
-        return 0;
-    }
+    if (!eqnn__atoms_fit(species, pos, g, op)) return 0;
     if (o->blocks > 0 && o->channels > 0 && o->hidden > 0 && o->heads > 0 && o->alpha > 0 &&
         o->value > 0 && o->ffn > 0 && o->edge_channels > 0 && o->gaussians > 0)
         return eqnn__v2_check_kinds(c, o, op);
@@ -27635,12 +27519,11 @@ EQNN_API eqnn_tensor *eqnn_equiformer_v2(eqnn_ints *species, eqnn_tensor *pos, c
    other a real and an imaginary one, r and i; rows in between and weights
 
       | 0 [hidden] | +1: r i  -1: r i | +2: ..       | W_0 [in][out] | 1: W_r W_i | 2: ..       */
-struct eqnn__escn_entry {
-    eqnn__escn_entry *next;
+typedef struct eqnn__escn_entry {
     int lmax, mmax, channels, hidden;
     int between, factors;               /* columns of rows between the maps, of factors */
     const void *down, *scale, *up;
-};
+} eqnn__escn_entry;
 
 static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
 {
@@ -27673,21 +27556,19 @@ static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
 
 static const eqnn__escn_entry *eqnn__escn_find(const eqnn__v2 *m)
 {
-    struct eqnn__tables *t = eqnn__tables_of(m->c);
     const eqnn_equiformer_v2_opts *o = &m->o;
-    for (eqnn__escn_entry *e = t ? t->escns : NULL; e; e = e->next)
-        if (e->lmax == o->lmax && e->mmax == o->mmax && e->channels == o->channels &&
-            e->hidden == o->hidden)
-            return e;
-    eqnn__escn_entry *e = t ? (eqnn__escn_entry *)eqnn__keep_alloc(m->c, sizeof *e) : NULL;
+    eqnn__key key = eqnn__key_of(NULL, NULL, o->lmax, o->mmax, o->channels, o->hidden);
+    const void **made = eqnn__made_from(m->c, EQNN__OF_ESCN, &key);
+    if (!made || *made) return made ? (const eqnn__escn_entry *)*made : NULL;
+    eqnn__escn_entry *e = (eqnn__escn_entry *)eqnn__keep_alloc(m->c, sizeof *e);
     if (!e) return NULL;
     e->lmax = o->lmax;
     e->mmax = o->mmax;
     e->channels = o->channels;
     e->hidden = o->hidden;
     if (!eqnn__escn_fill(m->c, e)) return NULL;
-    e->next = t->escns;
-    return t->escns = e;
+    *made = e;
+    return e;
 }
 
 /* All weights of one of the maps, down to the hidden channels or up, in one row */
@@ -27697,16 +27578,13 @@ static eqnn_tensor *eqnn__escn_weights(eqnn_ctx *c, const void *user)
     const eqnn__escn_map *k = (const eqnn__escn_map *)user;
     int M = k->e->mmax, H = k->e->hidden, n = 0;
     eqnn_tensor **w = (eqnn_tensor **)eqnn__temp(c, 2 * (size_t)M + 1, sizeof *w), *part[2];
-    eqnn_init init;
-    memset(&init, 0, sizeof init);
-    init.kind = EQNN_INIT_TORCH;
     for (int m = 0; w && m <= M; m++) {
         int U = (k->e->lmax + 1 - m) * k->e->channels, parts = m ? 2 : 1;
         for (int i = 0; i < parts; i++) {
             const char *fc = k->up ? "fc2" : "fc1";
             const char *name = m ? eqnn_format(c, "so2_conv.%d.%s_%c.weight", m - 1, fc, "ri"[i])
                                  : eqnn_format(c, "%s_m0.weight", fc);
-            part[i] = name ? eqnn_param(c, name, k->up ? U : H, k->up ? H : U, &init) : NULL;
+            part[i] = eqnn__param_from(c, name, k->up ? U : H, k->up ? H : U, EQNN_INIT_TORCH, 1);
             if (!part[i]) return NULL;
         }
         if (k->up)
@@ -27741,16 +27619,10 @@ static eqnn_tensor *eqnn__escn_end(const eqnn__v2 *m, eqnn_tensor *y, eqnn_tenso
 /* What an edge is: a network of its length and of the species at its ends */
 static eqnn_tensor *eqnn__escn_edge(const eqnn__v2 *m)
 {
-    eqnn_init small;
     int n = m->o.edge_channels;
-    memset(&small, 0, sizeof small);
-    small.kind = EQNN_INIT_UNIFORM;
-    small.scale = 1e-3;
-    eqnn_tensor *h = eqnn_enter(m->basis, "edge_block");
+    eqnn_tensor *end[2], *h = eqnn_enter(m->basis, "edge_block");
     h = h ? eqnn_linear(h, "fc1_dist", n, NULL) : NULL;
-    eqnn_tensor *a = eqnn_embedding(m->c, m->source, "source_embedding", m->species, n, &small);
-    eqnn_tensor *b = eqnn_embedding(m->c, m->target, "target_embedding", m->species, n, &small);
-    h = h && a && b ? eqnn_silu(eqnn_add(eqnn_add(a, b), h)) : NULL;
+    h = h && eqnn__v2_ends(m, end) ? eqnn_silu(eqnn_add(eqnn_add(end[0], end[1]), h)) : NULL;
     return h ? eqnn_leave(eqnn_silu(eqnn_linear(h, "fc1_edge_attr", n, NULL))) : NULL;
 }
 
@@ -27773,10 +27645,7 @@ static eqnn_tensor *eqnn__escn_message(const eqnn__v2 *m, eqnn_tensor *x)
 
 static eqnn_tensor *eqnn__escn_points(eqnn_tensor *f, const void *user)
 {
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
-    return eqnn_silu(eqnn_linear(eqnn_silu(f), "fc2_sphere", *(const int *)user, &o));
+    return eqnn_silu(eqnn__linear_plain(eqnn_silu(f), "fc2_sphere", *(const int *)user));
 }
 
 /* The network at the points of the sphere has no biases, so that its first and last map commute
@@ -27787,30 +27656,24 @@ static eqnn_tensor *eqnn__escn_layer(const eqnn__v2 *m, eqnn_tensor *x, int k)
     int rows = eqnn_rows(x), terms = (m->o.lmax + 1) * (m->o.lmax + 1);
     eqnn__sphere_job j = {eqnn__sphere_find(m->c, eqnn__v2_shape(m, 0, 1)),
                           eqnn__escn_points, user, C};
-    eqnn_linear_opts o;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
     x = x && user && j.e ? eqnn_enter(x, eqnn_format(m->c, "layer_blocks.%d", k)) : NULL;
     eqnn_tensor *z = x ? eqnn__escn_message(m, x) : NULL;
     if (!z) return NULL;
     *user = C;
     z = eqnn_concat(eqnn_reshape(eqnn__bare(x), rows * terms, C),
                     eqnn_reshape(eqnn__bare(z), rows * terms, C));
-    z = z ? eqnn_linear(z, "fc1_sphere", C, &o) : NULL;
+    z = z ? eqnn__linear_plain(z, "fc1_sphere", C) : NULL;
     z = z ? eqnn__on_sphere(eqnn_reshape(z, rows, terms * C), &j) : NULL;
-    z = z ? eqnn_linear(eqnn_reshape(z, rows * terms, C), "fc3_sphere", C, &o) : NULL;
+    z = z ? eqnn__linear_plain(eqnn_reshape(z, rows * terms, C), "fc3_sphere", C) : NULL;
     z = z ? eqnn__tag(eqnn_reshape(z, rows, terms * C), m->node) : NULL;
     return eqnn_leave(k ? eqnn_add(x, z) : z);
 }
 
 static eqnn_tensor *eqnn__escn_output(eqnn_tensor *f, const void *user)
 {
-    eqnn_linear_opts o;
     int C = *(const int *)user;
-    memset(&o, 0, sizeof o);
-    o.no_bias = 1;
     f = eqnn_silu(eqnn_linear(f, "fc1", C, NULL));
-    return eqnn_linear(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1, &o);
+    return eqnn__linear_plain(eqnn_silu(eqnn_linear(f, "fc2", C, NULL)), "fc3", 1);
 }
 
 /* The mean over the sphere of f(p), or of f(p) p, where f is a network of what the harmonics in x

@@ -454,6 +454,41 @@ TEST(load_refuses)
     remove(path);
 }
 
+/* Where a prefix is open a file waits for names that come after the first step; where none is, it
+   is refused whole if it does not fit, whatever else patterns say. */
+TEST(load_and_open_names)
+{
+    const char *path = temporary(0, "both");
+    eqnn_ctx *a = test_context();
+    eqnn_linear(eqnn_linear(eqnn_full(a, 1, 4, 0.5), "early", 3, NULL), "late", 2, NULL);
+    double early = eqnn_at(eqnn_parameter(a, "early.weight"), 0, 0);
+    double late = eqnn_at(eqnn_parameter(a, "late.weight"), 0, 0);
+    CHECK(eqnn_save(a, path));
+    for (int open = 0; open < 2; open++) {
+        eqnn_ctx *c = eqnn_make(&(eqnn_opts){ .seed = 5 });
+        eqnn_adam *adam = adam_of(c);
+        if (!open) eqnn_decay_scale(c, "*bias*", 0);
+        if (open) {
+            eqnn_open(c, "late");
+            CHECK(eqnn_load(c, path, &(eqnn_load_opts){ .partial = 1, .weights_only = 1 }));
+        }
+        eqnn_backward(eqnn_sum(eqnn_linear(eqnn_full(c, 1, 4, 0.5), "early", 3, NULL)));
+        CHECK(eqnn_adam_step(adam));
+        eqnn_reset(c);
+        if (open) {
+            eqnn_linear(eqnn_full(c, 1, 3, 0.5), "late", 2, NULL);
+            CHECK_NEAR(eqnn_at(eqnn_parameter(c, "late.weight"), 0, 0), late, 0);
+        } else {
+            CHECK(!eqnn_load(c, path, NULL));
+            CHECK_ERROR(c, "2 entries belong to no parameter, the first is late.weight");
+            CHECK(fabs(eqnn_at(eqnn_parameter(c, "early.weight"), 0, 0) - early) > 1e-6);
+        }
+        CHECK_OK(c);
+        eqnn_free(c);
+    }
+    remove(path);
+}
+
 /* A server that reloads: what an earlier file brought does not stand in for what a later lacks. */
 TEST(reload_of_less)
 {
