@@ -25049,25 +25049,32 @@ static int eqnn__multi_head_defaults(eqnn_ctx *c, eqnn_multi_head_opts *o,
     return eqnn__attention_defaults(c, &o->head, &head);
 }
 
+/* The layer, with options that are complete. */
+static eqnn_tensor *eqnn__multi_head(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                     const char *name, const eqnn_multi_head_opts *o)
+{
+    eqnn__edges a;
+    if (!x || !eqnn__edges_of(&a, pos, g, &o->head)) return NULL;
+    eqnn_ctx *c = x->ctx;
+    eqnn_tensor **h = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)o->heads * sizeof *h);
+    x = h ? eqnn_enter(x, name) : NULL;
+    for (int k = 0; x && k < o->heads; k++)
+        h[k] = eqnn__head(x, &a, eqnn_format(c, "heads.%d", k), &o->head);
+    if (!x || c->failed) return NULL;
+    eqnn_tensor *one_over = eqnn_inverse_degree(g), *y = eqnn_concat_n(h, o->heads);
+    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp1", o->head.out), one_over);
+    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp2", o->out), one_over);
+    return eqnn_leave(y);
+}
+
 EQNN_API eqnn_tensor *eqnn_multi_head(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
                                       const char *name, const eqnn_multi_head_opts *opts)
 {
     eqnn_multi_head_opts o;
-    eqnn__edges a;
     x = eqnn__with_label(x);
     if (!eqnn__attention_check(x, pos, g)) return NULL;
-    eqnn_ctx *c = x->ctx;
-    if (!eqnn__multi_head_defaults(c, &o, opts)) return NULL;
-    if (!eqnn__edges_of(&a, pos, g, &o.head)) return NULL;
-    eqnn_tensor **h = (eqnn_tensor **)eqnn__step_alloc(c, (size_t)o.heads * sizeof *h);
-    x = h ? eqnn_enter(x, name) : NULL;
-    for (int k = 0; x && k < o.heads; k++)
-        h[k] = eqnn__head(x, &a, eqnn_format(c, "heads.%d", k), &o.head);
-    if (!x || c->failed) return NULL;
-    eqnn_tensor *one_over = eqnn_inverse_degree(g), *y = eqnn_concat_n(h, o.heads);
-    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp1", o.head.out), one_over);
-    y = eqnn_mul(eqnn__polynomial_layer(y, a.Y, g, "tp2", o.out), one_over);
-    return eqnn_leave(y);
+    if (!eqnn__multi_head_defaults(x->ctx, &o, opts)) return NULL;
+    return eqnn__multi_head(x, pos, g, name, &o);
 }
 
 /* The neighbours of positions that have moved, of the same examples. */
@@ -25098,7 +25105,8 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
         if (again && !(g = eqnn__graph_again(now, g, o.head.radius))) return NULL;
         if (o.centred) x = eqnn_sub(now, eqnn_take(eqnn_pool_mean(now, g), g->example_index));
         if (o.x) x = eqnn_concat(x, o.x);
-        y = eqnn_multi_head(x, now, g, eqnn_format(now->ctx, "layers.%d", k), &o);
+        x = eqnn__with_label(x);
+        y = eqnn__multi_head(x, now, g, eqnn_format(now->ctx, "layers.%d", k), &o);
         now = o.moves ? eqnn_add(now, y) : y;
     }
     return eqnn_leave(o.moves ? eqnn_sub(now, pos) : y);

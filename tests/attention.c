@@ -382,6 +382,17 @@ TEST(sizes_of_known_models)
     CHECK(eqnn_parameter_size(d) == 147776 + 185088);
     CHECK(eqnn_parameter(d, "layers.3.heads.7.to_q.weight") &&
           eqnn_parameter(d, "layers.3.tp2.weight"));
+    eqnn_ctx *flat = test_context(); /* harmonics of degree 0 only, in every layer */
+    o.head.lmax = -1;
+    pos = atoms(flat, 3);
+    eqnn_attention_network(pos, eqnn_radius_graph(pos, 3.5, NULL), "one", &o);
+    pos = atoms(flat, 3);
+    for (int k = 0; k < 4; k++)
+        pos = eqnn_multi_head(pos, pos, eqnn_radius_graph(pos, 1e3, NULL),
+                              eqnn_format(flat, "other.layers.%d", k), &o);
+    CHECK(eqnn_parameter_size(flat) > 0 && eqnn_parameter_size(flat) < 2 * (147776 + 185088));
+    for (int i = 0, n = eqnn_parameter_count(flat) / 2; i < n; i++)
+        CHECK(eqnn_cols(eqnn_parameter_at(flat, i)) == eqnn_cols(eqnn_parameter_at(flat, n + i)));
     pos = atoms(e, 3);
     eqnn_gnn(pos, eqnn_radius_graph(pos, 2.5, NULL), "", NULL);
     CHECK(eqnn_parameter_size(e) == 1369091);

@@ -677,7 +677,6 @@ static eqnn__update some_update(int kind)
 static eqnn__frame_plan frame_plan(int lmax)
 {
     eqnn__frame_plan f;
-    f.next = NULL;
     f.lmax = lmax;
     f.terms = (eqnn__frame_terms *)calloc((size_t)(lmax + 1) * (size_t)(lmax + 1), sizeof *f.terms);
     for (int l = 1; l <= lmax; l++)
