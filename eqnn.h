@@ -17305,7 +17305,10 @@ EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a)
                           eqnn__label_text(x->label), x->rows, x->cols, copies, a->rows, a->cols);
     if (!eqnn__invariant(a->label))
         return eqnn__fail(x->ctx, "scale_copies: the numbers %s are not invariant", a->label->name);
-    if (!x->label) return eqnn_mul(x, eqnn__bare(a));
+    if (copies == x->cols) { /* of one number each */
+        eqnn_tensor *y = eqnn_mul(eqnn__bare(x), eqnn__bare(a));
+        return x->label ? eqnn__tag(y, x->label) : y;
+    }
     const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
     return k ? eqnn__tag(eqnn__copy_form(k->copies, x, a, NULL, copies, 2), x->label) : NULL;
 }
@@ -17314,8 +17317,9 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "square_copies")) return NULL;
     if (!x->label) return eqnn_square(x);
-    const eqnn__layout *k =
-        eqnn__irreps_of(x, "square_copies") ? eqnn__layout_of(x->ctx, x->label) : NULL;
+    if (!eqnn__irreps_of(x, "square_copies")) return NULL;
+    if (x->label->copies == x->cols) return eqnn_square(eqnn__bare(x));
+    const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
     return k ? eqnn__copy_form(k->copies, x, NULL, x, x->label->copies, 1) : NULL;
 }
 
