@@ -1947,7 +1947,7 @@ struct eqnn_tensor {
     int refs, recyclable;        /* in an unrecorded sweep: holders; memory can be given back */
     int target;                  /* in a sweep: 1 + its place among the wanted ones           */
     int unrecorded;              /* a result that is not on the tape since recording was off  */
-    int missed;                  /* such results were made of it                              */
+    size_t missed;               /* 1 + the number of the step in which such were made of it  */
 };
 
 struct eqnn_ints {
@@ -1985,7 +1985,7 @@ struct eqnn_ctx {
     double *sum, sum_here;          /* where numbers live, one of totals                 */
     eqnn__pool header[2], integers[2], graphs[2]; /* alternate, so that stale ones are seen */
     int side;                       /* which of them this step uses                      */
-    size_t marks;                   /* how many there were                               */
+    size_t marks, resets;           /* how many there were                               */
     eqnn__pool node;
     size_t slots;                   /* outputs of all nodes so far                       */
     eqnn__recycler *recycler;       /* set during an unrecorded sweep                    */
@@ -2628,6 +2628,7 @@ EQNN_API void eqnn_reset(eqnn_ctx *c)
     eqnn__arena_cut(&c->step, 0, 0);
     if (c->numbers->away) eqnn__arena_cut(c->numbers, 0, 0);
     c->tick++;
+    c->resets++;
 }
 
 EQNN_API eqnn_mark eqnn_mark_make(eqnn_ctx *c)
@@ -9887,7 +9888,7 @@ static eqnn__node *eqnn__record(eqnn_ctx *c, int op, eqnn_tensor *const *in, int
         if (out[i]) out[i]->unrecorded = 1;
     int aside = c->recording || c->paused || c->in_rule || c->noting;
     for (int i = 0; !aside && i < n_in; i++)
-        if (!in[i]->weight) in[i]->missed = 1;
+        if (!in[i]->weight) in[i]->missed = 1 + c->resets;
     if (!c->recording || c->failed) return NULL;
     eqnn__node *n = (eqnn__node *)eqnn__pool_next(c, &c->node);
     if (!n) return NULL;
@@ -10117,7 +10118,7 @@ static int eqnn__grads_end(eqnn_tensor *y, eqnn_tensor *const *x, int n, eqnn_te
 {
     eqnn_ctx *c = y->ctx;
     for (int i = 0; i < n; i++) {
-        if (!dx[i] && x[i]->missed && y->node && !c->in_rule)
+        if (!dx[i] && x[i]->missed == 1 + c->resets && y->node && !c->in_rule)
             eqnn__fail(c, "grad: y does not depend on x [%d,%d] as far as was recorded, and "
                           "something was made of x while recording was off (eqnn_recording)",
                        x[i]->rows, x[i]->cols);

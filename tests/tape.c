@@ -401,6 +401,12 @@ TEST(grad_of_what_was_not_recorded)
     eqnn_recording(c, 1);
     CHECK(!eqnn_grad(eqnn_sum(norm), x));
     CHECK_ERROR(c, "something was made of x while recording was off");
+    eqnn_tensor *kept = eqnn_keep(test_normal(c, 3, 2)), *other = eqnn_keep(test_normal(c, 3, 2));
+    eqnn_recording(c, 0);
+    CHECK(eqnn_square(kept));
+    eqnn_recording(c, 1);
+    eqnn_reset(c); /* what was made of it is gone, and with it the gap */
+    CHECK_SAME(eqnn_grad(eqnn_sum(eqnn_square(other)), kept), eqnn_zeros(c, 3, 2), 0);
 }
 
 /* --- checkpoints --- */
