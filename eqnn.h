@@ -4797,40 +4797,23 @@ EQNN__INLINE int EQNN__K(any)(EQNN__BITS m)
 }
 #endif
 
-/* The first n < EQNN__W numbers at p, zeros after them; and back. By masks where there are such:
-   numbers put together in memory would have to arrive there before they are read as a vector. */
-#if defined(EQNN__X86) && EQNN__LANES == 16
+/* The first n < EQNN__W numbers at p, zeros after them. By a mask where there is one: numbers put
+   together in memory would have to arrive there before they are read as a vector. */
+#if defined(EQNN__X86) && EQNN__LANES >= 8
 typedef struct { eqnn_real v[EQNN__W]; } EQNN__K(numbers); /* for the compiler: what is touched */
 EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
 {
     EQNN__VEC y;
+#if EQNN__LANES == 16
     unsigned short mask = (unsigned short)((1u << n) - 1);
     __asm__(EQNN__TERMS("vmovups", "vmovupd") " {%1, %0%{%2%}%{z%}|%0%{%2%}%{z%}, %1}"
             : "=v"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "Yk"(mask));
-    return y;
-}
-
-EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
-{
-    unsigned short mask = (unsigned short)((1u << n) - 1);
-    __asm__(EQNN__TERMS("vmovups", "vmovupd") " {%1, %0%{%2%}|%0%{%2%}, %1}"
-            : "+m"(*(EQNN__K(numbers) *)(void *)p) : "v"(v), "Yk"(mask));
-}
-#elif defined(EQNN__X86) && EQNN__LANES == 8
-typedef struct { eqnn_real v[EQNN__W]; } EQNN__K(numbers);
-EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
-{
-    EQNN__VEC y, m = EQNN__K(load)((const eqnn_real *)(const void *)(eqnn__part_mask + 8 - n));
+#else
+    EQNN__VEC mask = EQNN__K(load)((const eqnn_real *)(const void *)(eqnn__part_mask + 8 - n));
     __asm__(EQNN__TERMS("vmaskmovps", "vmaskmovpd") " {%1, %2, %0|%0, %2, %1}"
-            : "=x"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "x"(m));
+            : "=x"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "x"(mask));
+#endif
     return y;
-}
-
-EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
-{
-    EQNN__VEC m = EQNN__K(load)((const eqnn_real *)(const void *)(eqnn__part_mask + 8 - n));
-    __asm__(EQNN__TERMS("vmaskmovps", "vmaskmovpd") " {%1, %2, %0|%0, %2, %1}"
-            : "+m"(*(EQNN__K(numbers) *)(void *)p) : "x"(v), "x"(m));
 }
 #else
 EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
@@ -4842,7 +4825,9 @@ EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
     for (; j < n; j++) t[j] = p[j];
     return EQNN__K(load)(t);
 }
+#endif
 
+/* And back. Four numbers at a time: stores by a mask take some processors longer. */
 EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
 {
     eqnn_real t[EQNN__W];
@@ -4851,7 +4836,6 @@ EQNN__INLINE void EQNN__K(store_part)(eqnn_real *p, EQNN__VEC v, size_t n)
     for (; EQNN__W > 4 && j + 4 <= n; j += 4) memcpy(p + j, t + j, 4 * sizeof *t);
     for (; j < n; j++) p[j] = t[j];
 }
-#endif
 
 EQNN__INLINE EQNN__VEC EQNN__K(fabs)(EQNN__VEC x)
 {
@@ -6090,11 +6074,8 @@ EQNN__INLINE void EQNN__K(copy_run)(const eqnn_real *x, eqnn_real *y, size_t n)
 {
     size_t i = 0;
     for (; i + EQNN__W <= n; i += EQNN__W) EQNN__K(store)(y + i, EQNN__K(load)(x + i));
-#if defined(EQNN__X86) && EQNN__LANES > 4
-    if (i < n) EQNN__K(store_part)(y + i, EQNN__K(load_part)(x + i, n - i), n - i);
-#else
+    for (; EQNN__W > 4 && i + 4 <= n; i += 4) memcpy(y + i, x + i, 4 * sizeof *y);
     for (; i < n; i++) y[i] = x[i];
-#endif
 }
 
 static void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
@@ -6102,13 +6083,7 @@ static void EQNN__K(add_run)(const eqnn_real *x, eqnn_real *y, size_t n)
     size_t i = 0;
     for (; i + EQNN__W <= n; i += EQNN__W)
         EQNN__K(store)(y + i, EQNN__K(load)(y + i) + EQNN__K(load)(x + i));
-#if defined(EQNN__X86) && EQNN__LANES > 4
-    if (i < n)
-        EQNN__K(store_part)(y + i, EQNN__K(load_part)(y + i, n - i) +
-                                       EQNN__K(load_part)(x + i, n - i), n - i);
-#else
     for (; i < n; i++) y[i] += x[i];
-#endif
 }
 
 EQNN__INLINE void EQNN__K(move_row)(const eqnn__rows_job *j, size_t r)
