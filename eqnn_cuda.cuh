@@ -434,7 +434,8 @@ static void eqnn__queue_begin(eqnn__device *d, const eqnn__queue *l)
     eqnn__again *r = NULL;
     if (l->count >= EQNN__GRAPH_LEAST && !eqnn__gpu_of(d)->failed) r = eqnn__again_find(d, l);
     if (r && !r->exec && !r->plain) {
-        memcpy(r->list->bytes, l->bytes, l->used); /* those of last time may point to what is gone */
+        /* those of last time may point to what is gone */
+        memcpy(r->list->bytes, l->bytes, l->used);
         eqnn__again_build(d, r);
     }
     if (r && !r->plain) eqnn__again_run(d, r, l);

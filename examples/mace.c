@@ -381,7 +381,8 @@ int main(int argc, char **argv)
     eqnn_opts o = eqnn_args_context(&a);
     const char *data = eqnn_args_text(&a, "data"), *atoms = eqnn_args_text(&a, "atoms");
     const char *serve = eqnn_args_text(&a, "serve");
-    if ((*serve || *atoms) && !*data) eqnn_args_fail(&a, "--atoms and --serve need a model, --data");
+    if ((*serve || *atoms) && !*data)
+        eqnn_args_fail(&a, "--atoms and --serve need a model, --data");
     if (*serve && !*atoms) eqnn_args_fail(&a, "--serve needs --atoms, which says what they are");
     m.c = eqnn_program_start(&a, &o);
     if (m.c && *data && (m.file = eqnn_file_open(m.c, data)) != NULL) read_sizes(&m);
