@@ -5799,7 +5799,7 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
         eqnn_real t[16];
         size_t n = last - r < 16 ? last - r : 16;
         EQNN__K(row_sums)(n, j->cols, j->x + r * j->cols, j->cols, NULL, 0, t);
-        for (size_t k = 0; k < n; k++) j->out[r + k] = 0 + t[k];
+        memcpy(j->out + r, t, n * sizeof *t);
     }
     for (; r < last; r++) {
         const eqnn_real *p = j->x + r * j->cols;
@@ -5953,18 +5953,17 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
 
 #if EQNN__LANES < 16
 /* Up to 16 short rows at once: their exponentials in one run. */
-static void EQNN__K(softmax_short)(size_t n, size_t cols, const eqnn_real *x, eqnn_real *y)
+static void EQNN__K(softmax_short)(const eqnn__fn *f, size_t n, size_t cols, const eqnn_real *x,
+                                   eqnn_real *y)
 {
     eqnn_real sum[16];
-    eqnn__fn f;
-    eqnn__fn_make(&f, EQNN_EXP, 0, 0);
     for (size_t k = 0; k < n; k++) {
         EQNN__VEC m = EQNN__K(splat)(EQNN__K(largest)(x + k * cols, cols));
         size_t c = k * cols, to = c + cols;
         for (; c + EQNN__W <= to; c += EQNN__W) EQNN__K(store)(y + c, EQNN__K(load)(x + c) - m);
         if (c < to) EQNN__K(store_part)(y + c, EQNN__K(load_part)(x + c, to - c) - m, to - c);
     }
-    EQNN__K(unary_run)(&f, n * cols, y, y);
+    EQNN__K(unary_run)(f, n * cols, y, y);
     EQNN__K(row_sums)(n, cols, y, cols, NULL, 0, sum);
     for (size_t k = 0; k < n; k++) {
         eqnn_real *row = y + k * cols, scale = 1 / sum[k];
@@ -5986,7 +5985,7 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
     eqnn__fn_make(&f, EQNN_EXP, 0, 0);
     size_t r = block * j->chunk;
     for (; cols <= 256 && r + 4 <= last; r += 16)
-        EQNN__K(softmax_short)(last - r < 16 ? last - r : 16, cols, j->x + r * cols,
+        EQNN__K(softmax_short)(&f, last - r < 16 ? last - r : 16, cols, j->x + r * cols,
                                j->out + r * cols);
     for (; r < last; r++) {
         const eqnn_real *x = j->x + r * cols;
@@ -6451,7 +6450,7 @@ static void EQNN__K(gemv_block)(const void *job, size_t block, int thread)
         size_t n = last - i < 16 ? last - i : 16;
         EQNN__K(row_sums)(n, g->k, g->A + i * g->lda, g->lda, g->B, 0, t);
         for (size_t k = 0; k < n; k++) {
-            eqnn_real *c = g->C + (i + k) * g->ldc, sum = (0 + t[k]) * g->alpha;
+            eqnn_real *c = g->C + (i + k) * g->ldc, sum = t[k] * g->alpha;
             *c = g->beta != 0 ? sum + g->beta * *c : sum;
         }
     }
