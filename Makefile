@@ -108,6 +108,7 @@ $(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h tests/memory.
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/device: tests/device.h
+$(BUILD)/$(1)/device: private FLAGS += -O1
 $(BUILD)/$(1)/ipi: examples/ipi.h
 
 # Not optimized: that would take longer than it saves.

@@ -17,7 +17,8 @@ typedef struct definition {
 
 typedef struct expected {
     const eqnn__form *f;
-    eqnn_tensor *const *v, *const *t; /* t NULL: gradients, else their tangents */
+    const eqnn_real *v[EQNN__SLOTS], *t[EQNN__SLOTS];
+    int tangents; /* of the gradients, where 1 */
     double *out[EQNN__SLOTS];
 } expected;
 
@@ -30,11 +31,11 @@ static void add_term(expected *x, double c, const int *at)
         if (!x->out[s] || at[s] < 0) continue;
         for (int a = 0; a < n; a++) {
             double product = c;
-            if (x->t ? a == s || at[a] < 0 || !x->t[a] : a > 0) continue;
-            if (x->t) product *= (double)eqnn_data(x->t[a])[at[a]];
+            if (x->tangents ? a == s || at[a] < 0 || !x->t[a] : a > 0) continue;
+            if (x->tangents) product *= (double)x->t[a][at[a]];
             for (int b = 0; b < n; b++)
-                if (b != s && (!x->t || b != a) && at[b] >= 0)
-                    product *= (double)eqnn_data(x->v[b])[at[b]];
+                if (b != s && (!x->tangents || b != a) && at[b] >= 0)
+                    product *= (double)x->v[b][at[b]];
             x->out[s][at[s]] += product;
         }
     }
@@ -230,13 +231,14 @@ static void check_value(eqnn_ctx *c, const eqnn__form *f, const definition *d, u
         if (!f->cols[s]) want &= ~(1u << s), tangents &= ~(1u << s);
         v[s] = test_normal(c, f->rows[s], f->cols[s]);
         if (tangents >> s & 1) t[s] = test_normal(c, f->rows[s], f->cols[s]);
+        x.v[s] = eqnn_data(v[s]), x.t[s] = t[s] ? eqnn_data(t[s]) : NULL;
         if (want >> s & 1)
             x.out[s] =
                 (double *)calloc((size_t)f->rows[s] * (size_t)f->cols[s] + 1, sizeof(double));
     }
-    x.f = f, x.v = v, x.t = tangents ? t : NULL;
+    x.f = f, x.tangents = tangents != 0;
     all_terms(&x, d);
-    eqnn__form_apply(c, f, v, x.t, want, out);
+    eqnn__form_apply(c, f, v, tangents ? t : NULL, want, out);
     for (int s = 0; s < f->slots; s++) {
         double error = 0, largest = 1e-3;
         int n = f->rows[s] * f->cols[s];

@@ -1,7 +1,10 @@
 /* irreps.c - section 10: strings and lists of irreps, rotations, coupling tensors, Wigner matrices,
-   and the kernel of the solid harmonics on every instruction set */
+   harmonics (their kernels: kernels.c) */
 #define EQNN_STATIC
 #define EQNN_IMPLEMENTATION
+#ifndef EQNN_NO_VECTORS
+#define EQNN_NO_VECTORS /* nothing here is of the kernels' */
+#endif
 #include "test.h"
 
 /* ---- strings ---- */
@@ -497,128 +500,6 @@ TEST(gradient_terms)
             CHECK(found == n);
         }
     }
-}
-
-/* Points on the unit sphere, every tenth near a pole, one at the origin. */
-static void sphere(eqnn_ctx *c, int n, double *r)
-{
-    for (int i = 0; i < n; i++) {
-        double *v = r + 3 * i;
-        random_vector(c, i, v);
-        if (i % 10 == 0) v[0] *= 0.03, v[2] *= 0.03;
-        double size = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-        for (int k = 0; k < 3; k++) v[k] = i == 5 ? 0 : (double)(eqnn_real)(v[k] / size);
-    }
-}
-
-/* d/dr_axis of the double version by the terms of the gradient. */
-static double gradient(const double *Y, int l, int m, int axis)
-{
-    eqnn__gradient_term t[5];
-    double s = 0;
-    for (int i = l ? eqnn__gradient_terms(l, m, t) : 0; i > 0; i--)
-        if (t[i - 1].axis == axis) s += t[i - 1].g * Y[(l - 1) * (l - 1) + l - 1 + t[i - 1].n];
-    return s;
-}
-
-/* A cotangent times the Jacobian, which the kernel makes anew, against that Jacobian. */
-static double compare_vjp(eqnn_ctx *c, int lmax, size_t n, const eqnn_real *x, const eqnn_real *J)
-{
-    size_t cols = (size_t)(lmax + 1) * (size_t)(lmax + 1);
-    eqnn_real *g = (eqnn_real *)calloc(n * cols + 1, sizeof *g);
-    eqnn_real *d = (eqnn_real *)calloc(3 * n + 1, sizeof *d);
-    double *random = (double *)calloc(n * cols + 1, sizeof *random), worst = 0;
-    eqnn_random(c, "g", 1, n * cols, random);
-    for (size_t i = 0; i < n * cols; i++) g[i] = (eqnn_real)random[i];
-    d[3 * n] = 7;
-    c->k->solid_vjp(&c->device, lmax, n, x, g, d);
-    CHECK(d[3 * n] == 7);
-    for (size_t i = 0; i < 3 * n; i++) {
-        double sum = 0, size = 1;
-        for (size_t k = 0; k < cols; k++) {
-            double a = (double)J[3 * (i / 3 * cols + k) + i % 3];
-            sum += a * (double)g[i / 3 * cols + k];
-            size += a * a;
-        }
-        worst = fmax(worst, fabs((double)d[i] - sum) / sqrt(size));
-    }
-    free(g), free(d), free(random);
-    return worst;
-}
-
-/* Values and Jacobian of one instruction set against the double version. */
-static void compare_kernel(eqnn_ctx *c, int lmax, int n, double worst[2])
-{
-    size_t cols = (size_t)(lmax + 1) * (size_t)(lmax + 1), N = (size_t)n;
-    double *r = (double *)calloc(3 * N, sizeof *r), *Y = (double *)calloc(cols, sizeof *Y);
-    eqnn_real *x = (eqnn_real *)calloc(3 * N, sizeof *x);
-    eqnn_real *P = (eqnn_real *)calloc(N * cols + 1, sizeof *P);
-    eqnn_real *J = (eqnn_real *)calloc(3 * N * cols + 1, sizeof *J);
-    eqnn_real *Q = (eqnn_real *)calloc(N * cols + 1, sizeof *Q);
-    sphere(c, n, r);
-    for (size_t i = 0; i < 3 * N; i++) x[i] = (eqnn_real)r[i];
-    P[N * cols] = J[3 * N * cols] = 7; /* behind the end */
-    c->k->solid(&c->device, lmax, N, x, P, J);
-    c->k->solid(&c->device, lmax, N, x, Q, NULL);
-    CHECK(P[N * cols] == 7 && J[3 * N * cols] == 7);
-    CHECK(!memcmp(P, Q, N * cols * sizeof *P)); /* the values do not depend on the Jacobian */
-    if (lmax >= 1 && lmax <= EQNN__SOLID_LMAX)
-        CHECK_NEAR(compare_vjp(c, lmax, N, x, J), 0, test_eps(1e-13, 5e-6));
-    for (size_t i = 0; i < N; i++) {
-        eqnn_solid_harmonics(lmax, r + 3 * i, Y);
-        for (int l = 0; l <= lmax; l++)
-            for (int m = -l; m <= l; m++) {
-                size_t k = (size_t)(l * l + l + m);
-                double e = fabs((double)P[i * cols + k] - Y[k]);
-                worst[0] = fmax(worst[0], e == e ? e : 1);
-                for (int axis = 0; axis < 3; axis++) {
-                    double g = gradient(Y, l, m, axis);
-                    e = fabs((double)J[3 * (i * cols + k) + (size_t)axis] - g);
-                    worst[1] = fmax(worst[1], (e == e ? e : 1) / (l + 1));
-                }
-            }
-    }
-    free(r), free(Y), free(x), free(P), free(J), free(Q);
-}
-
-TEST(harmonics_kernels)
-{
-    static const int lanes[4] = { 16, 8, 4, 1 }, counts[5] = { 0, 1, 15, 33, 200 };
-    for (int p = 0; p < 4; p++) {
-        eqnn_opts o = test_opts();
-        o.lanes = lanes[p];
-        eqnn_ctx *c = eqnn_make(&o);
-        for (int lmax = 0; lmax <= 18; lmax += lmax < 12 ? 1 : 2) {
-            double worst[2] = { 0, 0 };
-            for (int k = 0; k < 5; k++) compare_kernel(c, lmax, counts[k], worst);
-            test_note("%s, l <= %d: values %.1e, Jacobian / (l+1) %.1e", c->device.loops->name,
-                      lmax, worst[0], worst[1]);
-            double size = lmax > 10 ? 2 : 1;
-            CHECK_NEAR(worst[0], 0, size * test_eps(5e-14, 2e-6));
-            CHECK_NEAR(worst[1], 0, size * test_eps(5e-14, 2e-6));
-        }
-        eqnn_free(c);
-    }
-}
-
-TEST(harmonics_threads)
-{
-    int n = 20000;
-    eqnn_opts o = test_opts();
-    eqnn_real *x = (eqnn_real *)calloc((size_t)n * 3, sizeof *x), *P[2];
-    eqnn_ctx *c = test_context();
-    double *r = (double *)calloc((size_t)n * 3, sizeof *r);
-    eqnn_random(c, "x", 1, (size_t)n * 3, r);
-    for (int i = 0; i < 3 * n; i++) x[i] = (eqnn_real)r[i];
-    for (int t = 0; t < 2; t++) {
-        o.threads = 1 + 2 * t;
-        eqnn_ctx *worker = eqnn_make(&o);
-        P[t] = (eqnn_real *)calloc((size_t)n * 64, sizeof **P);
-        worker->k->solid(&worker->device, 7, (size_t)n, x, P[t], NULL);
-        eqnn_free(worker);
-    }
-    CHECK(!memcmp(P[0], P[1], (size_t)n * 64 * sizeof **P));
-    free(x), free(r), free(P[0]), free(P[1]);
 }
 
 static double spherical_error(eqnn_tensor *x, int lmax, const eqnn_harmonics_opts *o, double factor)
