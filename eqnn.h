@@ -17588,13 +17588,16 @@ enum {
 /* uvw: t[k][pair] = sum C x[u] y[v], then z[k] = t[k] W. With shared weights all pairs that lead
    to one output block stand together and are mixed by one matrix, for which the weights are put in
    order. Few copies along edges: P[j][i] = sum y[j] x[i], of whole rows, then t = C P at the
-   target. */
+   target. Few outputs of rows: the weights come early, q[i][v w] = x[i] W, then z[k] = sum C q y. */
 typedef struct eqnn__full {
-    int along_y, cols, outer_cols;
+    int along_y, early, cols, outer_cols; /* cols of t or q */
     const void *couple, *mix;
     const void *outer, *contract; /* P and C; NULL: coupled at once */
-    eqnn_ints *order; /* weights in the order of the pairs; NULL: as they are */
+    eqnn_ints *order; /* weights in the order of t or q; NULL: as they are */
 } eqnn__full;
+
+/* Whose weights: every row's own, or one row for all, along edges or row by row. */
+enum { EQNN__OWN, EQNN__SHARED_EDGES, EQNN__SHARED_ROWS, EQNN__SHARINGS };
 
 struct eqnn_product {
     eqnn_product *next;
@@ -17613,7 +17616,7 @@ struct eqnn_product {
     int var_count[3];
     int members[EQNN__GROUPS];
     const void *plan[EQNN__GROUPS];
-    eqnn__full *full[2];                /* a row of weights for each row of x; shared       */
+    eqnn__full *full[EQNN__SHARINGS];
 };
 struct eqnn__product_cache { eqnn_product *first; };
 
@@ -18237,7 +18240,7 @@ static const void *eqnn__product_poly_plan(const eqnn_product *p, int group)
 /* Most terms of a contraction of outer products. */
 enum { EQNN__OUTER = 8192 };
 
-/* Where the pairs of a uvw path go in the intermediate t. */
+/* Where the pairs of a uvw path go in the intermediate t; or what goes where in q. */
 typedef struct eqnn__pairs {
     eqnn_ctx *ctx;
     eqnn__couplings couple;
@@ -18260,17 +18263,9 @@ static void eqnn__pairs_term(eqnn__pairs *a, const eqnn__term *t, int along_y, i
 
 static void eqnn__pairs_mix(eqnn__pairs *a, const eqnn__term *t, int pairs, int weight)
 {
-    eqnn__mix_block *m = &a->mix[a->mixes++];
-    m->d = 2 * t->l3 + 1;
-    m->U = pairs;
-    m->V = t->w;
-    m->x = a->cols;
-    m->xs = pairs;
-    m->w = weight;
-    m->g = t->z;
-    m->gs = t->zs;
-    m->scale = 1;
-    a->cols += m->d * pairs;
+    eqnn__mix_block m = {2 * t->l3 + 1, pairs, t->w, a->cols, pairs, weight, t->z, t->zs, 1};
+    a->mix[a->mixes++] = m;
+    a->cols += m.d * pairs;
 }
 
 /* Shared weights: one matrix for each output block, over the pairs of all its paths. */
@@ -18303,6 +18298,65 @@ static void eqnn__pairs_per_row(eqnn__pairs *a, const eqnn_product *p, int along
         eqnn__pairs_term(a, t, along_y, a->cols, t->u * t->v);
         eqnn__pairs_mix(a, t, t->u * t->v, t->weight);
     }
+}
+
+/* Early weights of one path: copy v of the other factor has its w columns of q, which are as wide
+   as those of all paths together, from column done on. */
+static void eqnn__early_term(eqnn__pairs *a, const eqnn__term *t, int along_y, int cols, int done)
+{
+    int others = along_y ? t->u : t->v, runs = along_y ? t->v : t->u;
+    eqnn__couplings_add(a->ctx, &a->couple, t, along_y, t->z, t->zs, 0, 0);
+    for (int k = 0; k < others && !a->ctx->failed; k++) {
+        eqnn__couple_path *p = &a->couple.path[a->couple.n - others + k];
+        p->x = a->cols + done + k * t->w;
+        p->xs = cols;
+        p->channels = t->w;
+    }
+    for (int q = 0; q < runs * others * t->w; q++) {
+        int run = q / t->w / others, k = q / t->w % others, w = q % t->w;
+        int u = along_y ? k : run, v = along_y ? run : k;
+        a->order[a->weights + run * cols + done + k * t->w + w] =
+            t->weight + (u * t->v + v) * t->w + w;
+    }
+}
+
+/* Early weights: one matrix for each block of the running factor, for all paths that read it. */
+static void eqnn__pairs_early(eqnn__pairs *a, const eqnn_product *p, int along_y)
+{
+    const eqnn_irreps *in = along_y ? p->in2 : p->in1;
+    for (int b = 0; b < in->blocks; b++) {
+        const eqnn_block *x = &in->block[b];
+        int cols = 0;
+        for (int add = 0; add < 2; add++)
+            for (int i = 0, done = 0; i < p->paths; i++) {
+                const eqnn__term *t = &p->term[i];
+                if (eqnn__term_group(t) != EQNN__FULL) continue;
+                if ((along_y ? p->path[i].i2 : p->path[i].i1) != b) continue;
+                if (add) eqnn__early_term(a, t, along_y, cols, done);
+                done += (along_y ? t->u : t->v) * t->w;
+                if (!add) cols = done;
+            }
+        if (!cols) continue;
+        eqnn__mix_block m = {x->type->dim, x->copies, cols, x->start, x->copies, a->weights,
+                             a->cols, cols, 1};
+        a->mix[a->mixes++] = m;
+        a->cols += m.d * cols;
+        a->weights += m.U * cols;
+    }
+}
+
+/* Multiplications of a row; narrow products take as long as wider ones. */
+static double eqnn__pairs_cost(const eqnn__pairs *a)
+{
+    double cost = 0;
+    for (int i = 0; i < a->couple.n; i++) {
+        const eqnn__couple_path *p = &a->couple.path[i];
+        int wide = p->channels < 8 ? p->channels : (p->channels + 15) / 16 * 16;
+        cost += (double)p->d1 * p->d3 * wide;
+    }
+    for (int i = 0; i < a->mixes; i++)
+        cost += (double)a->mix[i].d * a->mix[i].U * (a->mix[i].V < 8 ? 8 : a->mix[i].V);
+    return cost;
 }
 
 /* The factor with more copies runs, so that there are few couplings. Without reordering y has to,
@@ -18398,34 +18452,44 @@ static int eqnn__full_outer(eqnn__full *full, const eqnn_product *p, const eqnn_
     return full->outer && full->contract;
 }
 
-/* The couplings into pairs of copies and the mixing behind them. */
-static eqnn__full *eqnn__full_make(const eqnn_product *p, int shared)
+static int eqnn__pairs_start(eqnn__pairs *a, const eqnn_product *p)
 {
-    eqnn__pairs a;
+    memset(a, 0, sizeof *a);
+    a->ctx = p->ctx;
+    a->mix = (eqnn__mix_block *)eqnn__temp(p->ctx, (size_t)p->paths, sizeof *a->mix);
+    a->order = (int *)eqnn__temp(p->ctx, (size_t)p->weights, sizeof(int));
+    return a->mix && a->order && eqnn__couplings_start(&a->couple, p, EQNN__FULL);
+}
+
+/* The couplings into pairs of copies and the mixing behind them, or before where that is less. */
+static eqnn__full *eqnn__full_make(const eqnn_product *p, int sharing)
+{
+    eqnn__pairs a, early;
+    int shared = sharing != EQNN__OWN;
     double cols = 0;
-    memset(&a, 0, sizeof a);
     for (int i = 0; i < p->paths; i++)
         if (eqnn__term_group(&p->term[i]) == EQNN__FULL)
             cols += (double)p->term[i].u * p->term[i].v * (2 * p->term[i].l3 + 1);
     if (cols > INT_MAX)
         return (eqnn__full *)eqnn__fail(p->ctx, "product: more pairs of copies than an int holds");
     eqnn__full *full = (eqnn__full *)eqnn__keep_alloc(p->ctx, sizeof *full);
-    a.ctx = p->ctx;
-    a.mix = (eqnn__mix_block *)eqnn__temp(p->ctx, (size_t)p->paths, sizeof *a.mix);
-    a.order = (int *)eqnn__temp(p->ctx, (size_t)p->weights, sizeof(int));
-    if (!full || !a.mix || !a.order || !eqnn__couplings_start(&a.couple, p, EQNN__FULL))
-        return NULL;
+    if (!full || !eqnn__pairs_start(&a, p) || !eqnn__pairs_start(&early, p)) return NULL;
     full->along_y = eqnn__full_along_y(p, shared);
     if (shared)
         eqnn__pairs_shared(&a, p, full->along_y);
     else
         eqnn__pairs_per_row(&a, p, full->along_y);
+    if (sharing == EQNN__SHARED_ROWS) {
+        eqnn__pairs_early(&early, p, full->along_y);
+        full->early = eqnn__pairs_cost(&early) < 0.6 * eqnn__pairs_cost(&a);
+        if (full->early) a = early;
+    }
     full->cols = a.cols;
     if (p->ctx->failed) return NULL;
     full->couple = eqnn__couple_plan(p->ctx, a.couple.path, a.couple.n);
     full->mix = eqnn__mix_plan(p->ctx, a.mix, a.mixes);
     if (!full->couple || !full->mix || (shared && !eqnn__full_order(full, p, &a))) return NULL;
-    if (shared && !eqnn__full_outer(full, p, &a.couple)) return NULL;
+    if (sharing == EQNN__SHARED_EDGES && !eqnn__full_outer(full, p, &a.couple)) return NULL;
     return full;
 }
 
@@ -18441,11 +18505,11 @@ static const void *eqnn__product_plan(const eqnn_product *p, int group)
     return p->plan[group];
 }
 
-static const eqnn__full *eqnn__product_pairs(const eqnn_product *p, int shared)
+static const eqnn__full *eqnn__product_pairs(const eqnn_product *p, int sharing)
 {
     eqnn_product *own = (eqnn_product *)p;
-    if (!p->full[shared]) own->full[shared] = eqnn__full_make(p, shared);
-    return p->full[shared];
+    if (!p->full[sharing]) own->full[sharing] = eqnn__full_make(p, sharing);
+    return p->full[sharing];
 }
 
 /* --- products: computing them --- */
@@ -18526,20 +18590,32 @@ static eqnn_tensor *eqnn__call_outer(const eqnn__call *a, const eqnn__full *full
 }
 
 /* Shared weights: pairs are summed at the target first, and mixed there, which is far cheaper than
-   on every edge. Other weights: on every edge, then the sum. */
+   on every edge; or, early, the running factor is mixed before it is coupled. */
+static eqnn_tensor *eqnn__call_shared(const eqnn__call *a, const eqnn__full *full)
+{
+    int cols = a->p->out->cols;
+    eqnn_tensor *w = full->order ? eqnn_columns(a->h, full->order) : a->h;
+    if (full->early) {
+        eqnn__call late = *a;
+        eqnn_tensor **run = full->along_y ? &late.y : &late.x;
+        *run = eqnn__mix(full->mix, *run, w, full->cols);
+        if (!*run) return NULL;
+        return eqnn__call_couple(&late, full->couple, full->along_y, 0, a->rows, cols, a->map_z);
+    }
+    eqnn_tensor *sum = full->outer ? eqnn__call_outer(a, full)
+                                   : eqnn__call_couple(a, full->couple, full->along_y, 0, a->rows,
+                                                       full->cols, a->map_z);
+    return eqnn__mix(full->mix, sum, w, cols);
+}
+
+/* Other weights: mixed on every edge, then the sum. */
 static eqnn_tensor *eqnn__call_full(const eqnn__call *a)
 {
     int shared = a->h->rows == 1 && !a->V, cols = a->p->out->cols;
-    const eqnn__full *full = eqnn__product_pairs(a->p, shared);
+    int sharing = !shared ? EQNN__OWN : a->graph ? EQNN__SHARED_EDGES : EQNN__SHARED_ROWS;
+    const eqnn__full *full = eqnn__product_pairs(a->p, sharing);
     if (!full) return NULL;
-    if (shared) {
-        eqnn_tensor *w = full->order ? eqnn_columns(a->h, full->order) : a->h;
-        eqnn_tensor *sum = full->outer && a->graph
-                               ? eqnn__call_outer(a, full)
-                               : eqnn__call_couple(a, full->couple, full->along_y, 0, a->rows,
-                                                   full->cols, a->map_z);
-        return eqnn__mix(full->mix, sum, w, cols);
-    }
+    if (shared) return eqnn__call_shared(a, full);
     eqnn_tensor *t =
         eqnn__call_couple(a, full->couple, full->along_y, 0, a->items, full->cols, EQNN__EACH);
     eqnn_tensor *w = eqnn__call_weights(a);

@@ -234,7 +234,14 @@ static const product_case product_cases[] = {
     { "20x0e+3x1o", "2x0e+0x1o+1x1o", "5x0e+20x0e+0x1o+17x1o",
       { { 0, 0, 0, EQNN_UVW, 0, 0 }, { 0, 0, 1, EQNN_UVU, 0, 0 }, { 0, 2, 3, EQNN_UVW, 0, 0 },
         { 1, 0, 2, EQNN_UVW, 0, 0 }, { 0, 1, 3, EQNN_UVW, 0, 0 } }, 5 },
-    { "2x1o", "2x1o", "3x0e+1x2e", { { 0, 0, 0, EQNN_UVW, 0, 0 } }, 0 }
+    { "2x1o", "2x1o", "3x0e+1x2e", { { 0, 0, 0, EQNN_UVW, 0, 0 } }, 0 },
+    /* so few outputs that weights come early, x and then y running */
+    { "17x1o+9x0e", "3x1o+2x0e", "1x0e+1x2e+2x1o",
+      { { 0, 0, 0, EQNN_UVW, 0, 0 }, { 0, 0, 1, EQNN_UVW, 0, 2 }, { 1, 1, 0, EQNN_UVW, 0, 0 },
+        { 0, 1, 2, EQNN_UVW, 0, 0 }, { 1, 0, 2, EQNN_UVW, 0, -1 } }, 5 },
+    { "2x0e+3x1o", "9x1o+0x0e+16x0e", "1x1o+2x1o+5x2e+9x1o",
+      { { 0, 0, 0, EQNN_UVW, 0, 0 }, { 0, 0, 1, EQNN_UVW, 0, 0 }, { 1, 0, 2, EQNN_UVW, 0, 0.5 },
+        { 1, 1, 0, EQNN_UVW, 0, 0 }, { 0, 0, 3, EQNN_UVV, 0, 0 } }, 5 }
 };
 #define PRODUCTS ((int)(sizeof product_cases / sizeof product_cases[0]))
 
