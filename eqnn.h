@@ -4383,6 +4383,15 @@ typedef struct eqnn__rows_job {
     double *partial;
 } eqnn__rows_job;
 
+/* The next segment from s on that is not empty, or last. first never falls: equal ends tell of all
+   between them. */
+static size_t eqnn__segment_from(const int *first, size_t s, size_t last)
+{
+    while (s + 64 <= last && first[s + 64] == first[s]) s += 64;
+    while (s < last && first[s + 1] == first[s]) s++;
+    return s;
+}
+
 /* The factors of an update, rounded once: what a loop over the weights must not compute again. */
 typedef struct eqnn__factors {
     int kind, nesterov;
@@ -4516,7 +4525,7 @@ typedef struct eqnn__loops {
     const char *name;
     int lanes;
     size_t tile_rows; /* of a matrix product */
-    eqnn__work fold_rows, fold_cols, fold_segments, total; /* eqnn__rows_job: so many rows each */
+    eqnn__work fold_rows, fold_cols, fold_segments, largest, total; /* eqnn__rows_job */
     eqnn__work softmax, softmax_rows, standard, move;
     eqnn__work update, gemv, solid, solid_plain, solid_vjp;
     /* rows whole rows from row r on, or cols numbers of one row from column c on */
@@ -4797,7 +4806,7 @@ EQNN__INLINE int EQNN__K(any)(EQNN__BITS m)
 }
 #endif
 
-/* The first n < EQNN__W numbers at p, zeros after them. By a mask where there is one: numbers put
+/* The first n <= EQNN__W numbers at p, zeros after them. By a mask where there is one: numbers put
    together in memory would have to arrive there before they are read as a vector. */
 #if defined(EQNN__X86) && EQNN__LANES >= 8
 typedef struct { eqnn_real v[EQNN__W]; } EQNN__K(numbers); /* for the compiler: what is touched */
@@ -4813,6 +4822,16 @@ EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
     __asm__(EQNN__TERMS("vmaskmovps", "vmaskmovpd") " {%1, %2, %0|%0, %2, %1}"
             : "=x"(y) : "m"(*(const EQNN__K(numbers) *)(const void *)p), "x"(mask));
 #endif
+    return y;
+}
+#elif EQNN__LANES == 4
+EQNN__INLINE EQNN__VEC EQNN__K(load_part)(const eqnn_real *p, size_t n)
+{
+    EQNN__VEC y = EQNN__K(splat)(0);
+    if (n == EQNN__W) return EQNN__K(load)(p);
+    if (n > 0) y[0] = p[0];
+    if (n > 1) y[1] = p[1];
+    if (n > 2) y[EQNN__TERMS(2, 1)] = p[2]; /* of doubles there are two */
     return y;
 }
 #else
@@ -5827,51 +5846,38 @@ EQNN__INLINE EQNN__VEC EQNN__K(fold_strip)(int op, size_t n, const int *list, co
     return all;
 }
 
-/* The same one number at a time, for narrow rows. */
-static void EQNN__K(fold_narrow)(int op, size_t n, const int *list, const eqnn_real *x, size_t cols,
-                                 eqnn_real *out)
-{
-    eqnn_real sum[EQNN__W] = {0};
-    for (size_t c = 0; c < cols; c++) out[c] = 0;
-    for (size_t r = 0; r < n;) {
-        size_t end = n - r < 64 ? n : r + 64;
-        for (size_t c = 0; c < cols; c++) sum[c] = 0;
-        for (; r < end; r++) {
-            const eqnn_real *p = x + (list ? (size_t)list[r] : r) * cols;
-            for (size_t c = 0; c < cols; c++) {
-                if (op == EQNN__SUM) sum[c] += p[c];
-                else if (r == 0 || p[c] > out[c]) out[c] = p[c];
-            }
-        }
-        if (op == EQNN__SUM)
-            for (size_t c = 0; c < cols; c++) out[c] += sum[c];
-    }
-}
-
 static EQNN__NOINLINE void EQNN__K(fold_one)(int op, size_t n, const int *list, const eqnn_real *x,
                                              size_t cols, size_t begin, size_t end, eqnn_real *out)
 {
-    for (size_t c = begin; c < end; c += EQNN__W) {
-        size_t width = end - c < EQNN__W ? end - c : EQNN__W;
-        EQNN__VEC v = EQNN__K(fold_strip)(op, n, list, x + c, cols, width);
-        if (width == EQNN__W) EQNN__K(store)(out + c, v);
-        else EQNN__K(store_part)(out + c, v, width);
-    }
+    size_t c = begin;
+    for (; c + EQNN__W <= end; c += EQNN__W)
+        EQNN__K(store)(out + c, EQNN__K(fold_strip)(op, n, list, x + c, cols, EQNN__W));
+    if (c == end) return;
+    EQNN__VEC v = EQNN__K(fold_strip)(op, n, list, x + c, cols, end - c);
+    EQNN__K(store_part)(out + c, v, end - c);
 }
 
 static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
-    size_t last = (block + 1) * j->chunk < j->rows ? (block + 1) * j->chunk : j->rows,
-        cols = j->cols;
+    size_t s = block * j->chunk, last = s + j->chunk < j->rows ? s + j->chunk : j->rows;
+    size_t cols = j->cols, many = (size_t)(j->first[last] - j->first[s]);
+    int mostly_empty = many < (last - s) / 2;
     (void)thread;
-    for (size_t s = block * j->chunk; s < last; s++) {
+    if (mostly_empty) memset(j->out + s * cols, 0, (last - s) * cols * sizeof *j->out);
+    for (; s < last; s++) {
+        if (mostly_empty && (s = eqnn__segment_from(j->first, s, last)) == last) return;
         size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
         const int *list = j->list ? j->list + begin : NULL;
         const eqnn_real *x = j->list ? j->x : j->x + begin * cols;
-        if (n == 0) memset(j->out + s * cols, 0, cols * sizeof *j->out);
-        else if (cols < EQNN__W) EQNN__K(fold_narrow)(j->op, n, list, x, cols, j->out + s * cols);
-        else EQNN__K(fold_one)(j->op, n, list, x, cols, 0, cols, j->out + s * cols);
+        eqnn_real *out = j->out + s * cols;
+        if (cols >= EQNN__W) {
+            EQNN__K(fold_one)(j->op, n, list, x, cols, 0, cols, out);
+            continue;
+        }
+        EQNN__VEC v = EQNN__K(fold_strip)(j->op, n, list, x, cols, cols);
+        if (s * cols + EQNN__W <= last * cols) EQNN__K(store)(out, v); /* zeros behind, for now */
+        else EQNN__K(store_part)(out, v, cols);
     }
 }
 
@@ -5942,11 +5948,53 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
                                        : EQNN__K(sum)(j->x, j->rows);
     else if (j->cols < EQNN__W && j->op == EQNN__SUM)
         EQNN__K(fold_sums_narrow)(j->rows, j->x, j->cols, j->out);
-    else if (j->cols < EQNN__W)
-        EQNN__K(fold_narrow)(j->op, j->rows, NULL, j->x, j->cols, j->out);
     else if (j->op == EQNN__SUM)
         EQNN__K(fold_sums)(j->rows, j->x, j->cols, begin, end, j->out);
     else EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
+}
+
+/* ---- the first of the largest of each segment ---- */
+
+/* EQNN__W or fewer columns of segment s, from column k on. NaN is larger than nothing, and nothing
+   is larger than NaN. */
+EQNN__INLINE void EQNN__K(largest_strip)(const eqnn__rows_job *j, size_t s, size_t k, size_t width)
+{
+    size_t begin = (size_t)j->first[s], n = (size_t)j->first[s + 1] - begin;
+    EQNN__VEC zero = EQNN__K(splat)(0), best = zero, at = zero;
+    EQNN__BITS none = EQNN__K(splat_bits)(0), open = ~none;
+    for (size_t i = 0; i < n; i++) {
+        size_t row = j->list ? (size_t)j->list[begin + i] : begin + i;
+        const eqnn_real *x = j->x + row * j->cols + k;
+        EQNN__VEC v = width == EQNN__W ? EQNN__K(load)(x) : EQNN__K(load_part)(x, width);
+        EQNN__BITS more = i ? EQNN__K(less)(best, v) : open;
+        best = EQNN__K(select)(more, v, best);
+        at = EQNN__K(select)(more, EQNN__K(splat)((eqnn_real)i), at);
+    }
+    if (j->at && width == EQNN__W) EQNN__K(store)(j->at + s * j->cols + k, at);
+    else if (j->at) EQNN__K(store_part)(j->at + s * j->cols + k, at, width);
+    EQNN__BITS number = EQNN__K(equal)(best, best);
+    for (size_t i = 0; j->out && i < n; i++) {
+        size_t row = (j->list ? (size_t)j->list[begin + i] : begin + i) * j->cols + k;
+        EQNN__VEC v = width == EQNN__W ? EQNN__K(load)(j->x + row)
+                                       : EQNN__K(load_part)(j->x + row, width);
+        EQNN__BITS here = open & (EQNN__K(equal)(v, best) | ~number);
+        EQNN__VEC mark = EQNN__K(select)(here, EQNN__K(splat)(1), zero);
+        open &= ~here;
+        if (width == EQNN__W) EQNN__K(store)(j->out + row, mark);
+        else EQNN__K(store_part)(j->out + row, mark, width);
+    }
+}
+
+static void EQNN__K(largest_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t s = block * j->chunk, end = j->rows - s < j->chunk ? j->rows : s + j->chunk;
+    (void)thread;
+    for (; s < end; s++) {
+        size_t k = 0;
+        for (; k + EQNN__W <= j->cols; k += EQNN__W) EQNN__K(largest_strip)(j, s, k, EQNN__W);
+        if (k < j->cols) EQNN__K(largest_strip)(j, s, k, j->cols - k);
+    }
 }
 
 /* ---- softmax: exp(x - max) / sum of the same ---- */
@@ -7357,6 +7405,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(fold_rows_block),
     EQNN__K(fold_cols_block),
     EQNN__K(fold_segments_block),
+    EQNN__K(largest_block),
     EQNN__PLAIN(total_block),
     EQNN__PLAIN(softmax_block),
     EQNN__PLAIN(softmax_rows_block),
@@ -7679,40 +7728,6 @@ static void eqnn__largest_rows(const void *job, size_t block, int thread)
     }
 }
 
-/* Up to 64 columns of segment s, from column k on; neighbouring ones at a time. */
-static void eqnn__largest_columns(const eqnn__rows_job *j, size_t s, size_t k, size_t width)
-{
-    size_t begin = (size_t)j->first[s], end = (size_t)j->first[s + 1];
-    eqnn_real best[64];
-    int at[64] = {0};
-    for (size_t i = begin; i < end; i++) {
-        size_t row = j->list ? (size_t)j->list[i] : i;
-        const eqnn_real *x = j->x + row * j->cols + k;
-        if (i == begin) memcpy(best, x, width * sizeof *best);
-        for (size_t u = 0; u < width; u++) {
-            int more = x[u] > best[u];
-            best[u] = more ? x[u] : best[u];
-            at[u] = more ? (int)(i - begin) : at[u];
-        }
-        if (j->out) memset(j->out + row * j->cols + k, 0, width * sizeof *j->out);
-    }
-    for (size_t u = 0; u < width; u++) {
-        size_t i = begin + (size_t)at[u];
-        if (j->at) j->at[s * j->cols + k + u] = (eqnn_real)at[u];
-        if (j->out && i < end) j->out[(j->list ? (size_t)j->list[i] : i) * j->cols + k + u] = 1;
-    }
-}
-
-static void eqnn__largest_segments(const void *job, size_t block, int thread)
-{
-    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
-    size_t s = block * j->chunk, end = j->rows - s < j->chunk ? j->rows : s + j->chunk;
-    (void)thread;
-    for (; s < end; s++)
-        for (size_t k = 0; k < j->cols; k += 64)
-            eqnn__largest_columns(j, s, k, j->cols - k < 64 ? j->cols - k : 64);
-}
-
 static void eqnn__cpu_largest(eqnn__device *d, size_t n, const int *first, const int *order,
                               size_t cols, const eqnn_real *x, eqnn_real *at, eqnn_real *mask)
 {
@@ -7726,7 +7741,7 @@ static void eqnn__cpu_largest(eqnn__device *d, size_t n, const int *first, const
     j.at = at;
     j.out = mask;
     size_t work = first ? cols * (1 + (size_t)first[n] / n) : cols;
-    eqnn__by_rows(d, &j, n, 2 * work, first ? eqnn__largest_segments : eqnn__largest_rows);
+    eqnn__by_rows(d, &j, n, 2 * work, first ? d->loops->largest : eqnn__largest_rows);
 }
 
 static void eqnn__cpu_standard(eqnn__device *d, size_t rows, size_t cols, int one, double eps,
@@ -17588,7 +17603,7 @@ enum {
 /* uvw: t[k][pair] = sum C x[u] y[v], then z[k] = t[k] W. With shared weights all pairs that lead
    to one output block stand together and are mixed by one matrix, for which the weights are put in
    order. Few copies along edges: P[j][i] = sum y[j] x[i], of whole rows, then t = C P at the
-   target. Few outputs of rows: the weights come early, q[i][v w] = x[i] W, then z[k] = sum C q y. */
+   target. Few outputs of rows: weights come early, q[i][v w] = x[i] W, then z[k] = sum C q y. */
 typedef struct eqnn__full {
     int along_y, early, cols, outer_cols; /* cols of t or q */
     const void *couple, *mix;

@@ -268,6 +268,55 @@ TEST(folds)
         }
 }
 
+/* 300 segments, of which rows 0 .. 2 go to number 70, 3 to 71 and 4 to 299. */
+TEST(mostly_empty_segments)
+{
+    static const int ends[] = { 70, 71, 299 }, rows[] = { 3, 1, 1 };
+    static int start[301];
+    fill(A, N, 6);
+    memset(start, 0, sizeof start);
+    for (int i = 0; i < 3; i++) start[ends[i] + 1] = rows[i];
+    for (int s = 0; s < 300; s++) start[s + 1] += start[s];
+    EACH_LANES(k)
+        for (size_t cols = 1; cols <= 17; cols += cols < 5 ? 1 : 4) {
+            eqnn__device d = device(k, 1);
+            for (size_t i = 0; i <= 300 * cols; i++) Y[i] = 7;
+            cpu->fold_segments(&d, EQNN__SUM, 300, start, NULL, cols, A, Y);
+            CHECK(Y[300 * cols] == 7);
+            for (size_t s = 0; s < 300; s++)
+                for (size_t c = 0; c < cols; c++) {
+                    size_t n = (size_t)(start[s + 1] - start[s]);
+                    const eqnn_real *x = A + (size_t)start[s] * cols + c;
+                    CHECK_NEAR((double)Y[s * cols + c], folded(EQNN__SUM, x, n, cols), 1e-6);
+                }
+        }
+}
+
+/* The first of the largest, with equal numbers, a NaN that comes first and one that does not. */
+TEST(largest_of_segments)
+{
+    EACH_LANES(k)
+        for (size_t cols = 1; cols <= 37; cols += 4) {
+            eqnn__device d = device(k, 1);
+            const int *list = cols % 8 == 1 ? order : NULL;
+            segments(6, 97);
+            for (size_t i = 0; i < 97 * cols; i++)
+                A[i] = i % 11 == 10 ? (eqnn_real)NAN : (eqnn_real)(i * i % 7);
+            cpu->largest(&d, 6, first, list, cols, A, Y, Z);
+            for (size_t i = 0; i < 6 * cols; i++) {
+                int begin = first[i / cols], best = begin;
+                for (int j = begin; j < first[i / cols + 1]; j++) {
+                    const eqnn_real *x = A + i % cols;
+                    if (x[(size_t)(list ? list[j] : j) * cols] >
+                        x[(size_t)(list ? list[best] : best) * cols]) best = j;
+                }
+                CHECK(Y[i] == (eqnn_real)(best - begin));
+                for (int j = begin; j < first[i / cols + 1]; j++)
+                    CHECK(Z[(size_t)(list ? list[j] : j) * cols + i % cols] == (j == best));
+            }
+        }
+}
+
 TEST(segments_and_softmax)
 {
     const size_t cols_of[] = { 1, 4, 8, 16, 37 };
