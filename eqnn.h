@@ -24464,7 +24464,7 @@ static eqnn_tensor *eqnn__more_features(eqnn_tensor *x, eqnn_tensor *more)
     if (!x || !more) return x;
     if (eqnn__bad2(x, more, "features")) return NULL;
     if (more->rows != x->rows)
-        return eqnn__fail(x->ctx, "equiformer: .x has %d rows for %d nodes", more->rows, x->rows);
+        return eqnn__fail(x->ctx, "features: .x has %d rows for %d nodes", more->rows, x->rows);
     more = eqnn__with_label(more);
     return eqnn_add(x, more ? eqnn_irreps_linear(more, "x_embed", x->label->name, NULL) : NULL);
 }
@@ -24474,7 +24474,7 @@ static eqnn_tensor *eqnn__more_scalars(eqnn_tensor *b, eqnn_tensor *more)
 {
     if (!b || eqnn__bad2(b, more, "edges")) return NULL;
     if (more->rows != b->rows || !eqnn__invariant(more->label))
-        return eqnn__fail(b->ctx, "equiformer: .edges [%d,%d] %s for %d edges: a row of invariant "
+        return eqnn__fail(b->ctx, "edges: .edges [%d,%d] %s for %d edges: a row of invariant "
                           "numbers for each is needed", more->rows, more->cols,
                           eqnn__label_text(more->label), b->rows);
     return eqnn_concat(b, eqnn_as(more, NULL));
