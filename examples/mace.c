@@ -37,8 +37,7 @@
           "act": last.non_linearity.acts[0].f.__name__,
           "cutoff": "radial" if getattr(m.radial_embedding, "apply_cutoff", True) else "other"})
 
-   Refused, with a sentence: radial functions that are not Bessel's or not of the distance,
-   repulsion of nuclei, interactions with density,
+   Refused, with a sentence: radial functions that are not Bessel's, interactions with density,
    attention or gates, cutoffs of messages,
    embeddings of charge and spin, dipoles, a single layer, and whatever has weights that find
    no place. Compiled models do not get as far as that: they are no longer made of modules.
@@ -55,7 +54,7 @@
 #include "ipi.h"
 
 enum { NUCLEI = 119, LAYERS = 16 }; /* at most; nucleus 0 is none */
-enum { SCALED = 1 << 2 };              /* see read_modules */
+enum { AGNESI = 1 << 2, SOFT = 1 << 3, REPULSION = 1 << 4, SCALED = 1 << 5 }; /* see read_modules */
 
 typedef struct mace_layer {
     int residual;                  /* the features before are added                           */
@@ -75,6 +74,8 @@ typedef struct mace {
     double height, cutoff, radius; /* of radial functions; their cutoff's order and end (A)   */
     double scale, shift;           /* of an atom's energy, to which the lone atom's is added  */
     double charge[NUCLEI], lone[NUCLEI];      /* of each element: the nucleus; that energy    */
+    double q, p, a, alpha, bond[NUCLEI];      /* changed distances; covalent radii, angstrom  */
+    double c_n[4], power, length, end, core[NUCLEI]; /* repulsion; its cutoff; covalent radii */
     int *kind, atoms;              /* of the frame that moves: which element                  */
 } mace;
 
@@ -86,7 +87,7 @@ typedef struct mace {
    edges where edges come in pairs, else for each edge. */
 typedef struct scene {
     const eqnn_graph *g;
-    eqnn_ints *sorted, *element;           /* where an atom was; what it is                    */
+    eqnn_ints *sorted, *element, *nucleus; /* where an atom was; what it is                    */
     int first[NUCLEI + 1];                 /* atom of an element                               */
     eqnn_tensor *r, *b;                    /* lengths; radial functions                        */
 } scene;
@@ -94,14 +95,15 @@ typedef struct scene {
 static scene by_elements(const mace *m, const int *kind, int atoms)
 {
     scene s = { .g = NULL };
-    int n = 0, *was = malloc(2 * ((size_t)atoms + 1) * sizeof *was);
-    int *is = was ? was + atoms : NULL;
+    int n = 0, *was = malloc(3 * ((size_t)atoms + 1) * sizeof *was);
+    int *is = was ? was + atoms : NULL, *Z = was ? is + atoms : NULL;
     for (int k = 0; was && k < m->elements; s.first[++k] = n)
         for (int a = 0; a < atoms; a++)
-            if (kind[a] == k) was[n] = a, is[n++] = k;
+            if (kind[a] == k) was[n] = a, is[n] = k, Z[n++] = (int)m->charge[k];
     if (was && n == atoms) {
         s.sorted = eqnn_ints_make(m->c, n, was, n, 0);
         s.element = eqnn_ints_make(m->c, n, is, m->elements, 0);
+        s.nucleus = eqnn_ints_make(m->c, n, Z, NUCLEI, 0);
     } else eqnn_fail(m->c, was ? "an atom of none of the elements" : "no memory for the atoms");
     free(was);
     return s;
@@ -125,14 +127,65 @@ static eqnn_tensor *of_element(const mace *m, eqnn_tensor *x, const scene *s, co
     return eqnn_scale(eqnn_stack(part, parts), 1 / sqrt(m->elements));
 }
 
-/* Radial functions and the cutoff u (eq. 7): height sin(w_n r) / r u(r). */
+/* Of each edge: what two nuclei have, joined. */
+static eqnn_tensor *both(const mace *m, const scene *s, const double *value,
+                         eqnn_tensor *(*join)(eqnn_tensor *, eqnn_tensor *))
+{
+    eqnn_tensor *x = eqnn_take(eqnn_from_double(m->c, NUCLEI, 1, value), s->nucleus);
+    x = join(eqnn_gather(x, s->g), eqnn_gather_target(x, s->g));
+    return s->g->pairs ? eqnn_take(x, s->g->pair_edge_index) : x;
+}
+
+/* Distances as the radial functions see them, finer where bonds are; R is the sum of two covalent
+   radii. Agnesi's (Witt et al. 2023, doi:10.1063/5.0158783), s = 2 r / R, and a soft step:
+
+       y = 1 / (1 + a s^q / (1 + s^(q-p)))
+       y = r_0 + (r - r_0) (1 + tanh(alpha (r - (r_0 + r_1) / 2) / (r_1 - r_0))) / 2,
+       r_0 = 3 R / 4,  r_1 = 4 R / 3                                                          */
+static eqnn_tensor *changed(const mace *m, const scene *s)
+{
+    if (!(m->parts & (AGNESI | SOFT))) return s->r;
+    const double r_0 = 3.0 / 4, r_1 = 4.0 / 3;
+    eqnn_tensor *R = both(m, s, m->bond, eqnn_add), *x = eqnn_div(s->r, R);
+    if (m->parts & AGNESI) {
+        x = eqnn_scale(x, 2);
+        eqnn_tensor *far = eqnn_shift(eqnn_pow(x, m->q - m->p), 1);
+        return eqnn_reciprocal(eqnn_shift(eqnn_div(eqnn_scale(eqnn_pow(x, m->q), m->a), far), 1));
+    }
+    x = eqnn_scale(eqnn_shift(x, -(r_0 + r_1) / 2), m->alpha / (r_1 - r_0));
+    x = eqnn_scale(eqnn_shift(eqnn_tanh(x), 1), 0.5);
+    R = eqnn_scale(R, r_0);
+    return eqnn_affine(eqnn_sub(s->r, R), x, R);
+}
+
+/* Radial functions of y, the distance or what it is changed to, and the cutoff u of the distance r
+   (eq. 7): height sin(w_n y) / y u(r). */
 static void radial(const mace *m, scene *s)
 {
     const char *name = "radial_embedding.bessel_fn.bessel_weights";
-    eqnn_tensor *w = eqnn_param(m->c, name, 1, m->bessel, NULL);
-    s->b = eqnn_mul(eqnn_map(eqnn_mul(s->r, w), EQNN_SINC, 0, 0), eqnn_scale(w, m->height));
+    eqnn_tensor *y = changed(m, s), *w = eqnn_param(m->c, name, 1, m->bessel, NULL);
+    s->b = eqnn_mul(eqnn_map(eqnn_mul(y, w), EQNN_SINC, 0, 0), eqnn_scale(w, m->height));
     eqnn_tensor *u = eqnn_map(eqnn_scale(s->r, 1 / m->radius), EQNN_POLY_CUTOFF, m->cutoff, 0);
     s->b = eqnn_mul(s->b, u);
+}
+
+/* The repulsion of nuclei (Ziegler, Biersack and Littmark 1985), [1,1], up to the sum R of two
+   covalent radii: over pairs, in eV,
+
+       sum of 14.3996 Z_i Z_j / r phi(r / l) u(r / R),   phi(x) = sum over n of c_n exp(-d_n x),
+       l = 0.529 length / (Z_i^power + Z_j^power)                                             */
+static eqnn_tensor *repulsion(const mace *m, const scene *s)
+{
+    static const double d[4] = { -3.2, -0.9423, -0.4028, -0.2016 };
+    double Z[NUCLEI], Z_power[NUCLEI];
+    for (int k = 0; k < NUCLEI; k++) Z[k] = k, Z_power[k] = pow(k, m->power);
+    eqnn_tensor *x = eqnn_mul(s->r, both(m, s, Z_power, eqnn_add));
+    x = eqnn_mul(x, eqnn_scale(eqnn_from_double(m->c, 1, 4, d), 1 / (0.529 * m->length)));
+    eqnn_tensor *phi = eqnn_matmul(eqnn_exp(x), eqnn_from_double(m->c, 4, 1, m->c_n));
+    eqnn_tensor *u = eqnn_map(eqnn_div(s->r, both(m, s, m->core, eqnn_add)), EQNN_POLY_CUTOFF,
+                              m->end, 0);
+    eqnn_tensor *V = eqnn_mul(eqnn_div(both(m, s, Z, eqnn_mul), s->r), eqnn_mul(phi, u));
+    return eqnn_scale(eqnn_sum(V), s->g->pairs ? 14.3996 : 14.3996 / 2);
 }
 
 /* What a node i hears of its neighbours j (eqs. 8 and 9), all degrees up to that of Y:
@@ -202,6 +255,7 @@ static eqnn_tensor *energy(const mace *m, scene *s, eqnn_tensor *r)
         sum = sum ? eqnn_add(sum, part) : part;
     }
     sum = eqnn_sum(eqnn_as(sum, NULL));
+    if (m->parts & REPULSION) sum = eqnn_add(sum, repulsion(m, s));
     return eqnn_shift(eqnn_scale(sum, m->scale), m->shift * s->g->targets);
 }
 
@@ -258,13 +312,13 @@ static int numbers(const mace *m, const char *name, int most, double *out)
     return 0;
 }
 
-/* What the model is made of, by the names of its parts; the first three are bits of m->parts. */
+/* What the model is made of, by the names of its parts; the first six are bits of m->parts. */
 static void read_modules(mace *m, const char *at)
 {
-    enum { KINDS = 2, BITS = 3 };
+    enum { KINDS = 2, BITS = 6 };
     static const char *const known[] = {
         "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock",
-        "ScaleShiftBlock", "MACE", "ScaleShiftMACE",
+        "AgnesiTransform", "SoftTransform", "ZBLBasis", "ScaleShiftBlock", "MACE", "ScaleShiftMACE",
         "LinearNodeEmbeddingBlock", "RadialEmbeddingBlock", "BesselBasis", "PolynomialCutoff",
         "AtomicEnergiesBlock", "EquivariantProductBasisBlock", "SymmetricContraction",
         "Contraction", "LinearReadoutBlock", "NonLinearReadoutBlock", "reshape_irreps", NULL };
@@ -288,6 +342,16 @@ static void read_constants(mace *m)
         { "radial_embedding.bessel_fn.prefactor", &m->height, 1, 1 },
         { "scale_shift.scale", &m->scale, 1, SCALED },
         { "scale_shift.shift", &m->shift, 1, SCALED },
+        { "radial_embedding.distance_transform.covalent_radii", m->bond, NUCLEI, AGNESI | SOFT },
+        { "radial_embedding.distance_transform.q", &m->q, 1, AGNESI },
+        { "radial_embedding.distance_transform.p", &m->p, 1, AGNESI },
+        { "radial_embedding.distance_transform.a", &m->a, 1, AGNESI },
+        { "radial_embedding.distance_transform.alpha", &m->alpha, 1, SOFT },
+        { "pair_repulsion_fn.covalent_radii", m->core, NUCLEI, REPULSION },
+        { "pair_repulsion_fn.c", m->c_n, 4, REPULSION },
+        { "pair_repulsion_fn.p", &m->end, 1, REPULSION },
+        { "pair_repulsion_fn.a_exp", &m->power, 1, REPULSION },
+        { "pair_repulsion_fn.a_prefactor", &m->length, 1, REPULSION },
     };
     for (size_t k = 0; k < sizeof all / sizeof *all && !eqnn_error(m->c); k++)
         if ((all[k].needed & (m->parts | 1)) &&
