@@ -35,18 +35,17 @@
           "harmonics": str(m.spherical_harmonics.irreps_out),
           "hidden": str(m.products[0].linear.irreps_out), "mlp": f"{K}x0e",
           "act": last.non_linearity.acts[0].f.__name__,
-          "cutoff": "radial" if getattr(m.radial_embedding, "apply_cutoff", True) else "other"})
+          "cutoff": "radial" if getattr(m.radial_embedding, "apply_cutoff", True) else "messages"})
 
-   Refused, with a sentence: radial functions that are not Bessel's, interactions with density,
-   attention or gates, cutoffs of messages,
-   embeddings of charge and spin, dipoles, a single layer, and whatever has weights that find
+   Refused, with a sentence: radial functions that are not Bessel's, interactions with attention or
+   gates, embeddings of charge and spin, dipoles, a single layer, and whatever has weights that find
    no place. Compiled models do not get as far as that: they are no longer made of modules.
 
       cc -O2 -fopenmp -DEQNN_DOUBLE -I. examples/mace.c -lm -o mace
       ./mace --data MACE.safetensors --atoms start.xyz --serve unix:mace
 
    "make test" runs it with
-      --data tests/mace.safetensors */
+      --data tests/mace.safetensors,tests/mace_density.safetensors,tests/mace_soft.safetensors */
 
 #define _DEFAULT_SOURCE 1 /* sockets, which -std=c99 hides */
 #define EQNN_IMPLEMENTATION
@@ -54,11 +53,11 @@
 #include "ipi.h"
 
 enum { NUCLEI = 119, LAYERS = 16 }; /* at most; nucleus 0 is none */
-enum { AGNESI = 1 << 2, SOFT = 1 << 3, REPULSION = 1 << 4, SCALED = 1 << 5 }; /* see read_modules */
+enum { AGNESI = 1 << 4, SOFT = 1 << 5, REPULSION = 1 << 6, SCALED = 1 << 7 }; /* see read_modules */
 
 typedef struct mace_layer {
-    int residual;                  /* the features before are added                           */
-    double neighbours;             /* sums are divided by so many                             */
+    int residual, density;         /* the features before are added; what sums are divided by */
+    double neighbours;             /* without density: sums are divided by so many            */
     int correlation;               /* factors of a product                                    */
 } mace_layer;
 
@@ -68,7 +67,7 @@ typedef struct mace {
     const char *hidden, *mlp;      /* irreps of a layer; scalars within the last readout      */
     const char *radial;            /* widths of the network of the radial functions           */
     eqnn_act act;                  /* of the last readout                                     */
-    int parts, lmax, layers;       /* what there is; the harmonics' degree                    */
+    int parts, lmax, layers, late; /* what there is; the harmonics' degree; messages are cut  */
     mace_layer layer[LAYERS];
     int bessel, elements;          /* how many radial functions, elements                     */
     double height, cutoff, radius; /* of radial functions; their cutoff's order and end (A)   */
@@ -83,13 +82,13 @@ typedef struct mace {
    The network
    ---------------------------------------------------------------------------------------------- */
 
-/* What is where. Atoms are in the order of their elements; r and b have a row for each pair of
-   edges where edges come in pairs, else for each edge. */
+/* What is where. Atoms are in the order of their elements; r, b and fade have a row for each pair
+   of edges where edges come in pairs, else for each edge. */
 typedef struct scene {
     const eqnn_graph *g;
     eqnn_ints *sorted, *element, *nucleus; /* where an atom was; what it is                    */
     int first[NUCLEI + 1];                 /* atom of an element                               */
-    eqnn_tensor *r, *b;                    /* lengths; radial functions                        */
+    eqnn_tensor *r, *b, *fade;             /* lengths; radial functions; messages' cutoff, NULL */
 } scene;
 
 static scene by_elements(const mace *m, const int *kind, int atoms)
@@ -166,7 +165,8 @@ static void radial(const mace *m, scene *s)
     eqnn_tensor *y = changed(m, s), *w = eqnn_param(m->c, name, 1, m->bessel, NULL);
     s->b = eqnn_mul(eqnn_map(eqnn_mul(y, w), EQNN_SINC, 0, 0), eqnn_scale(w, m->height));
     eqnn_tensor *u = eqnn_map(eqnn_scale(s->r, 1 / m->radius), EQNN_POLY_CUTOFF, m->cutoff, 0);
-    s->b = eqnn_mul(s->b, u);
+    if (m->late) s->fade = u;
+    else s->b = eqnn_mul(s->b, u);
 }
 
 /* The repulsion of nuclei (Ziegler, Biersack and Littmark 1985), [1,1], up to the sum R of two
@@ -190,10 +190,12 @@ static eqnn_tensor *repulsion(const mace *m, const scene *s)
 
 /* What a node i hears of its neighbours j (eqs. 8 and 9), all degrees up to that of Y:
 
-       A_i = linear(sum over j of R(r_ij) Y(r_ij) (x) linear_up(x_j)) / neighbours
+       A_i = linear(sum over j of R(r_ij) Y(r_ij) (x) linear_up(x_j)) / n_i
 
    R is a number for each path of the product, made of the radial functions b by a network. Its
-   last layer is left to eqnn_message, which so stores nothing for an edge and path. */
+   last layer is left to eqnn_message, which so stores nothing for an edge and path. n_i is the
+   number of neighbours in the mean, or a density that is learned: 1 + sum over j of tanh(d(b)^2),
+   d linear. */
 static eqnn_tensor *interaction(const mace *m, const mace_layer *l, eqnn_tensor *x,
                                 eqnn_tensor *Y, const scene *s, const eqnn_irreps *A)
 {
@@ -207,8 +209,14 @@ static eqnn_tensor *interaction(const mace *m, const mace_layer *l, eqnn_tensor 
     for (const char *w = m->radial; *w; w++) depth += *w == ',';
     eqnn_tensor *V = eqnn_param(c, eqnn_format(c, "conv_tp_weights.layer%d.weight", depth),
                                 eqnn_cols(h), p ? eqnn_product_weights(p) : 0, NULL);
+    if (s->fade) h = eqnn_mul(h, s->fade);
     x = eqnn_message(x, Y, h, eqnn_scale(V, 1 / sqrt(eqnn_cols(h))), p, s->g);
-    return eqnn_scale(eqnn_irreps_linear(x, "linear", A->name, NULL), 1 / l->neighbours);
+    x = eqnn_irreps_linear(x, "linear", A->name, NULL);
+    if (!l->density) return eqnn_scale(x, 1 / l->neighbours);
+    eqnn_tensor *d = eqnn_tanh(eqnn_square(eqnn_fc(s->b, "density_fn", "1", NULL)));
+    if (s->fade) d = eqnn_mul(d, s->fade);
+    if (s->g->pairs) d = eqnn_take(d, s->g->pair_index);
+    return eqnn_div(x, eqnn_shift(eqnn_scatter(d, s->g), 1));
 }
 
 /* One layer's energies of the atoms (eq. 13); the last readout is not linear. */
@@ -312,12 +320,13 @@ static int numbers(const mace *m, const char *name, int most, double *out)
     return 0;
 }
 
-/* What the model is made of, by the names of its parts; the first six are bits of m->parts. */
+/* What the model is made of, by the names of its parts; the first eight are bits of m->parts. */
 static void read_modules(mace *m, const char *at)
 {
-    enum { KINDS = 2, BITS = 6 };
+    enum { KINDS = 4, BITS = 8 };
     static const char *const known[] = {
         "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock",
+        "RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock",
         "AgnesiTransform", "SoftTransform", "ZBLBasis", "ScaleShiftBlock", "MACE", "ScaleShiftMACE",
         "LinearNodeEmbeddingBlock", "RadialEmbeddingBlock", "BesselBasis", "PolynomialCutoff",
         "AtomicEnergiesBlock", "EquivariantProductBasisBlock", "SymmetricContraction",
@@ -328,7 +337,7 @@ static void read_modules(mace *m, const char *at)
         while (known[k] && strcmp(name, known[k])) k++;
         if (!known[k]) eqnn_fail(m->c, "the model has %s, which is not known here", name);
         else if (k < KINDS && m->layers < LAYERS)
-            m->layer[m->layers++] = (mace_layer){ .residual = k };
+            m->layer[m->layers++] = (mace_layer){ .residual = k & 1, .density = k >> 1 };
         if (k < BITS) m->parts |= 1 << k;
         at += length;
     }
@@ -379,7 +388,8 @@ static void read_model(mace *m)
     m->radial = text(m, "radial");
     m->hidden = text(m, "hidden");
     m->mlp = text(m, "mlp");
-    if (strcmp(cutoff, "radial")) eqnn_fail(m->c, "a cutoff of %s", cutoff);
+    m->late = !strcmp(cutoff, "messages");
+    if (!m->late && strcmp(cutoff, "radial")) eqnn_fail(m->c, "a cutoff of %s", cutoff);
     m->act = eqnn_act_find(m->c, text(m, "act"));
     read_modules(m, text(m, "modules"));
     for (int t = 0, n = 0; t < m->layers; t++, layers += n) {
