@@ -397,11 +397,11 @@ static void read_model(mace *m)
         if (sscanf(layers, "%lf%d%n", &l->neighbours, &l->correlation, &n) < 2)
             eqnn_fail(m->c, "the file's \"layers\" are fewer than %d", m->layers);
     }
-    const eqnn_irreps *Y = eqnn_irreps_make(m->c, harmonics);
-    m->lmax = eqnn_irreps_lmax(Y);
+    const eqnn_irreps *Y = eqnn_irreps_make(m->c, harmonics), *natural = NULL;
+    if ((m->lmax = eqnn_irreps_lmax(Y)) >= 0) natural = eqnn_irreps_spherical(m->c, m->lmax);
     if (m->layers < 2) eqnn_fail(m->c, "a model of %d layers", m->layers);
-    if (Y && m->lmax >= 0 && strcmp(Y->name, eqnn_irreps_spherical(m->c, m->lmax)->name))
-        eqnn_fail(m->c, "harmonics of other parities: %s", harmonics);
+    if (!natural || strcmp(Y->name, natural->name))
+        eqnn_fail(m->c, "\"%s\" are not harmonics of all degrees, even and odd", harmonics);
     if (!eqnn_error(m->c)) read_constants(m);
     eqnn_reset(m->c);
 }
@@ -497,6 +497,9 @@ static double largest(eqnn_tensor *x, eqnn_tensor *want)
     return eqnn_rows(x) ? eqnn_value(eqnn_max_cols(eqnn_max_rows(d))) : 0;
 }
 
+/* The larger of two errors, of which one may be no number. */
+static double worse(double a, double b) { return a > b || isnan(a) ? a : b; }
+
 /* Configuration i that the file may have, with what mace-torch found: the largest difference. */
 static double compare(const mace *m, int i)
 {
@@ -516,7 +519,7 @@ static double compare(const mace *m, int i)
     printf("%3d atoms, %5d edges   E %16.9f   differences: E %.1e, relative; F %.1e   W %.1e\n", n,
            o.edges, o.E, dE, dF, dW);
     eqnn_reset(m->c);
-    return fmax(dE, fmax(dF, dW));
+    return worse(dE, worse(dF, dW));
 }
 
 /* The atoms of frame i as the model's elements. */
@@ -573,7 +576,7 @@ static int run(mace *m, const char *atoms, const char *serve)
     if (m->file && !eqnn_error(m->c)) read_weights(m);
     for (int i = 0; m->file && !eqnn_error(m->c); i++) {
         if (!eqnn_file_find(m->file, eqnn_format(m->c, "test.%d.species", i))) break;
-        worst = fmax(worst, compare(m, i));
+        worst = worse(worst, compare(m, i));
     }
     eqnn_frames *f = *atoms && !eqnn_error(m->c) ? eqnn_frames_open(m->c, atoms) : NULL;
     if (f && *serve) name_atoms(m, f, 0);
