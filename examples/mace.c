@@ -82,29 +82,28 @@ typedef struct mace {
    The network
    ---------------------------------------------------------------------------------------------- */
 
-/* What is where. Atoms are in the order of their elements; r, b and fade have a row for each pair
-   of edges where edges come in pairs, else for each edge. */
+/* What is where. r, b and fade have a row for each pair of edges where edges come in pairs, else
+   for each edge. Atoms stay in their order, in which neighbours may lie close together. */
 typedef struct scene {
     const eqnn_graph *g;
-    eqnn_ints *sorted, *element, *nucleus; /* where an atom was; what it is                    */
-    int first[NUCLEI + 1];                 /* atom of an element                               */
-    eqnn_tensor *r, *b, *fade;             /* lengths; radial functions; messages' cutoff, NULL */
+    eqnn_ints *element, *nucleus, *sorted, *place; /* of an atom; atoms by element; where each is */
+    int first[NUCLEI + 1];                         /* place of an element's first atom            */
+    eqnn_tensor *r, *b, *fade;                     /* lengths; radial functions; late cutoff      */
 } scene;
 
-static scene by_elements(const mace *m, const int *kind, int atoms)
+static scene look(const mace *m, const int *kind, int atoms)
 {
-    scene s = { .g = NULL };
-    int n = 0, *was = malloc(3 * ((size_t)atoms + 1) * sizeof *was);
-    int *is = was ? was + atoms : NULL, *Z = was ? is + atoms : NULL;
-    for (int k = 0; was && k < m->elements; s.first[++k] = n)
+    scene s = { .element = eqnn_ints_make(m->c, atoms, kind, m->elements, 0) };
+    int n = 0, *Z = s.element ? malloc(3 * ((size_t)atoms + 1) * sizeof *Z) : NULL;
+    int *sorted = Z ? Z + atoms : NULL, *place = Z ? sorted + atoms : NULL;
+    if (!Z) eqnn_fail(m->c, "no memory for %d atoms", atoms);
+    for (int k = 0; Z && k < m->elements; s.first[++k] = n)
         for (int a = 0; a < atoms; a++)
-            if (kind[a] == k) was[n] = a, is[n] = k, Z[n++] = (int)m->charge[k];
-    if (was && n == atoms) {
-        s.sorted = eqnn_ints_make(m->c, n, was, n, 0);
-        s.element = eqnn_ints_make(m->c, n, is, m->elements, 0);
-        s.nucleus = eqnn_ints_make(m->c, n, Z, NUCLEI, 0);
-    } else eqnn_fail(m->c, was ? "an atom of none of the elements" : "no memory for the atoms");
-    free(was);
+            if (kind[a] == k) Z[a] = (int)m->charge[k], place[a] = n, sorted[n++] = a;
+    s.nucleus = Z ? eqnn_ints_make(m->c, n, Z, NUCLEI, 0) : NULL;
+    s.sorted = Z ? eqnn_ints_make(m->c, n, sorted, n, 0) : NULL;
+    s.place = Z ? eqnn_ints_make(m->c, n, place, n, 0) : NULL;
+    free(Z);
     return s;
 }
 
@@ -117,13 +116,14 @@ static eqnn_tensor *of_element(const mace *m, eqnn_tensor *x, const scene *s, co
     int C = out && out->block[0].copies ? out->block[0].copies : 1, parts = 0;
     int n = eqnn_irreps_map_weights(in, out, NULL);
     eqnn_tensor *W = eqnn_param(m->c, name, n / C, C * m->elements, NULL), *part[NUCLEI];
+    x = eqnn_take(x, s->sorted);
     for (int k = 0; k < m->elements; k++) {
         int rows = s->first[k + 1] - s->first[k];
         if (!rows) continue;
         eqnn_tensor *w = eqnn_reshape(eqnn_slice(W, k * C, C), 1, n);
         part[parts++] = eqnn_irreps_map(eqnn_slice_rows(x, s->first[k], rows), w, NULL, out, NULL);
     }
-    return eqnn_scale(eqnn_stack(part, parts), 1 / sqrt(m->elements));
+    return eqnn_take(eqnn_scale(eqnn_stack(part, parts), 1 / sqrt(m->elements)), s->place);
 }
 
 /* Of each edge: what two nuclei have, joined. */
@@ -274,10 +274,9 @@ static outcome field(const mace *m, const int *kind, int atoms, eqnn_tensor *pos
                      const double *cell)
 {
     outcome o = { 0, NULL, NULL, 0 };
-    scene s = by_elements(m, kind, atoms);
-    eqnn_tensor *sorted = eqnn_take(pos, s.sorted);
-    s.g = eqnn_radius_graph(sorted, m->radius, &(eqnn_graph_opts){ .cell = cell });
-    eqnn_tensor *r = eqnn_as(eqnn_edge_vectors(sorted, s.g), NULL), *by[2] = { pos, r };
+    scene s = look(m, kind, atoms);
+    s.g = eqnn_radius_graph(pos, m->radius, &(eqnn_graph_opts){ .cell = cell });
+    eqnn_tensor *r = eqnn_as(eqnn_edge_vectors(pos, s.g), NULL), *by[2] = { pos, r };
     eqnn_recording(m->c, 1);
     /* theirs lead from source to target */
     eqnn_tensor *E = energy(m, &s, eqnn_neg(r)), *slope[2] = { NULL, NULL };
