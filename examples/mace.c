@@ -37,9 +37,9 @@
           "act": last.non_linearity.acts[0].f.__name__,
           "cutoff": "radial" if getattr(m.radial_embedding, "apply_cutoff", True) else "messages"})
 
-   Refused, with a sentence: radial functions that are not Bessel's, interactions with attention or
-   gates, embeddings of charge and spin, dipoles, a single layer, and whatever has weights that find
-   no place. Compiled models do not get as far as that: they are no longer made of modules.
+   Refused, by a sentence or already in Python: radial functions that are not Bessel's, interactions
+   with attention or gates, embeddings of charge and spin, dipoles, a single layer, a last readout
+   without act, compiled models, and whatever has weights that find no place.
 
       cc -O2 -fopenmp -DEQNN_DOUBLE -I. examples/mace.c -lm -o mace
       ./mace --data MACE.safetensors --atoms start.xyz --serve unix:mace
