@@ -1309,6 +1309,7 @@ struct eqnn_graph {
     int pairs;                      /* undirected pairs, 0 when some edge has no reverse        */
     const int *pair;                /* [edges] or NULL                                          */
     const int *pair_edge;           /* [pairs] one edge of each                                 */
+    int once;                       /* no edge stands there twice, 0 when not known             */
     int blocks;                     /* runs of nodes closed under their edges, 0 when not known */
     const int *block;               /* [blocks+1] first node; then sources are targets          */
     const eqnn_real *shift;         /* [edges,3] periodic image of the source, or NULL          */
@@ -6172,6 +6173,16 @@ static void EQNN__K(add_few_cols)(const eqnn__rows_job *j, size_t begin, size_t 
     }
 }
 
+/* Rows of few numbers, copied or taken: where the compiler knows how many, it needs no loop. */
+EQNN__INLINE void EQNN__K(move_few)(const eqnn__rows_job *j, size_t r, size_t last, size_t cols)
+{
+    const int *list = j->op == EQNN__MOVE_TAKE ? j->list : NULL;
+    for (; r < last; r++) {
+        const eqnn_real *x = j->x + (list ? (size_t)list[r] : r) * j->ldx;
+        for (size_t c = 0; c < cols; c++) j->out[r * j->ldo + c] = x[c];
+    }
+}
+
 static void EQNN__K(move_block)(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
@@ -6180,6 +6191,14 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
     if (j->op == EQNN__MOVE_ADD_COLS && 4 * (size_t)j->first[j->cols] < j->cols + 4 &&
         last - block * j->chunk > 3) {
         EQNN__K(add_few_cols)(j, block * j->chunk, last);
+        return;
+    }
+    if (j->cols < 5 && (j->op == EQNN__MOVE_TAKE || j->op == EQNN__MOVE_COPY)) {
+        size_t r = block * j->chunk;
+        if (j->cols == 1) EQNN__K(move_few)(j, r, last, 1);
+        else if (j->cols == 2) EQNN__K(move_few)(j, r, last, 2);
+        else if (j->cols == 3) EQNN__K(move_few)(j, r, last, 3);
+        else if (j->cols == 4) EQNN__K(move_few)(j, r, last, 4);
         return;
     }
     for (size_t r = block * j->chunk; r < last; r++) EQNN__K(move_row)(j, r);
@@ -16713,18 +16732,23 @@ typedef struct eqnn__strided { double *p; size_t rows, cols; } eqnn__strided;
    Products of orthogonal matrices only: no angles, no poles, errors of a few 1e-15 at l = 8. */
 static void eqnn__wigner_step(int l, const double R[9], eqnn__strided lower, eqnn__strided D)
 {
-    eqnn__gradient_term tk[5], tc[5];
-    for (int k = -l; k <= l; k++) {
-        int nk = eqnn__gradient_terms(l, k, tk);
-        for (int c = -l; c <= l; c++) {
-            int nc = eqnn__gradient_terms(l, c, tc);
+    eqnn__gradient_term t[2 * EQNN__LMAX + 1][5];
+    double row[3][2 * EQNN__LMAX - 1]; /* sum over j, i of g(k; j, i) D^(l-1)[i][a] R[j][b] */
+    int count[2 * EQNN__LMAX + 1];
+    for (int k = 0; k <= 2 * l; k++) count[k] = eqnn__gradient_terms(l, k - l, t[k]);
+    for (int k = 0; k <= 2 * l; k++) {
+        memset(row, 0, sizeof row);
+        for (int i = 0; i < count[k]; i++)
+            for (int b = 0; b < 3; b++) {
+                const double *from = lower.p + (size_t)(t[k][i].n + l - 1) * lower.rows;
+                double f = t[k][i].g * R[3 * t[k][i].axis + b] / (l * (2.0 * l + 1));
+                for (int a = 0; a < 2 * l - 1; a++) row[b][a] += f * from[(size_t)a * lower.cols];
+            }
+        for (int c = 0; c <= 2 * l; c++) {
+            const eqnn__gradient_term *g = t[c];
             double sum = 0;
-            for (int i = 0; i < nk; i++)
-                for (int a = 0; a < nc; a++)
-                    sum += tk[i].g * tc[a].g * R[3 * tk[i].axis + tc[a].axis] *
-                           lower.p[(size_t)(tk[i].n + l - 1) * lower.rows +
-                                   (size_t)(tc[a].n + l - 1) * lower.cols];
-            D.p[(size_t)(k + l) * D.rows + (size_t)(c + l) * D.cols] = sum / (l * (2.0 * l + 1));
+            for (int i = 0; i < count[c]; i++) sum += g[i].g * row[g[i].axis][g[i].n + l - 1];
+            D.p[(size_t)k * D.rows + (size_t)c * D.cols] = sum;
         }
     }
 }
@@ -22873,6 +22897,14 @@ static int eqnn__graph_blocks(eqnn_graph *g, int keep)
     return 1;
 }
 
+/* Edges from one node to another stand together. */
+static int eqnn__graph_once(const eqnn_graph *g)
+{
+    for (int e = 1; e < g->edges; e++)
+        if (g->source[e] == g->source[e - 1] && g->target[e] == g->target[e - 1]) return 0;
+    return 1;
+}
+
 /* --- graphs from lists --- */
 
 /* The integers of a graph that no index holds, where numbers live. */
@@ -22926,6 +22958,7 @@ static eqnn_graph *eqnn__graph_build(eqnn_ctx *c, int edges, const int *source, 
     if (!eqnn__graph_examples(g, o->example, o->keep)) return NULL;
     if (o->shift && !eqnn__graph_shifts(g, o->shift, o->keep)) return NULL;
     if (!eqnn__graph_pairs(g, o->keep) || !eqnn__graph_blocks(g, o->keep)) return NULL;
+    g->once = eqnn__graph_once(g);
     if (!eqnn__graph_there(g, NULL, o->keep)) return NULL;
     EQNN_ASSERT(g->first[g->targets] == edges && g->first_by_source[g->sources] == edges);
     if (o->keep && !c->recycler) eqnn__arena_cut(&c->step, at, used); /* working memory only */
@@ -23728,6 +23761,7 @@ typedef struct eqnn__nearest {
     int *list;                        /* [sources] the trees                                      */
     int *axis, *least;                /* [sources] along which axis the point at that place splits
                                          its run, and the smallest index in the run               */
+    const int *order;                 /* [targets] in which they are searched, or NULL            */
     const int *first;                 /* [targets+1] where a target's edges are                   */
     int *found;                       /* [edges] sources                                          */
     double *d2;                       /* [edges] their squared distances                          */
@@ -23887,9 +23921,10 @@ static void eqnn__nearest_block(const void *job, size_t block, int thread)
     if (last > (size_t)s->targets) last = (size_t)s->targets;
     (void)thread;
     for (; t < last; t++) {
-        int e = s->example ? s->example[t] : 0, first = s->first[t];
-        eqnn__nearest_heap h = {(int)t,           s->first[t + 1] - first,
-                                0,                s->target + t * (size_t)s->cols,
+        int i = s->order ? s->order[t] : (int)t;
+        int e = s->example ? s->example[i] : 0, first = s->first[i];
+        eqnn__nearest_heap h = {i,                s->first[i + 1] - first,
+                                0,                s->target + (size_t)i * (size_t)s->cols,
                                 s->found + first, s->d2 + first};
         if (h.k > 0) eqnn__nearest_visit(s, &h, s->start[e], s->start[e + 1]);
     }
@@ -23954,6 +23989,7 @@ static const eqnn_graph *eqnn__nearest_graph(eqnn_ctx *c, const char *op, eqnn__
     int *target = s->found + total, runs = source_example ? o->examples : 1;
     for (int i = 0; i < o->sources; i++) s->list[i] = i;
     for (int e = 0; e < runs; e++) eqnn__nearest_split(s, s->start[e], s->start[e + 1]);
+    s->order = s->same ? s->list : NULL; /* targets that are neighbours visit the same points */
     eqnn__parallel(&c->device, ((size_t)s->targets + EQNN__NEAREST_BLOCK - 1) / EQNN__NEAREST_BLOCK,
                    eqnn__nearest_block, s);
     for (int t = 0; t < s->targets; t++)
@@ -26503,6 +26539,125 @@ static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
     return eqnn_matmul(a, eqnn__head_score(eqnn_transpose(W), "att_edge", head));
 }
 
+/* --- heads where everyone hears everyone ---
+   Attention is made of one number, of a [targets, heads d], b [sources, heads d], w [edges, heads]:
+
+       t = sum over edges e = (i, j), heads h, their columns c of  w[e, h] a[i, h, c] b[j, h, c]
+
+   namely of its slopes: by w they are the products q_i . k_j (a = q, b = k), by a sums of values
+   v_j with weights (b = v); and the slopes of slopes are the same three again. Targets in a row
+   that have the same sources in a row are one matrix product a head, for which w stands head by
+   head:
+
+       by a   A_h = W_h B_h           by b   B_h = W_h^T A_h           by w   W_h = A_h B_h^T */
+enum { EQNN__BY_A, EQNN__BY_B, EQNN__BY_W };
+typedef struct eqnn__heads { const eqnn_graph *g; int heads, by; } eqnn__heads;
+
+/* How many targets from t on have the same sources as t, which stand in a row; else 0. */
+static int eqnn__heads_run(const eqnn_graph *g, int t)
+{
+    int rows = 0, from = g->first[t], n = g->first[t + 1] - from;
+    for (; g->once && t + rows < g->targets; rows++) {
+        int e = g->first[t + rows], end = g->first[t + rows + 1];
+        if (end - e != n) break;
+        if (n > 0 && g->source[e] != g->source[from]) break;
+        if (n > 0 && g->source[end - 1] - g->source[e] != n - 1) break; /* sources rise */
+    }
+    return rows;
+}
+
+/* Is the graph made of such runs, long enough on average for products of matrices? A GPU has to be
+   asked for each of them. */
+static int eqnn__heads_dense(const eqnn_graph *g)
+{
+    int runs = 0, rows = 0, least = g->ctx->device.gpu ? 1 << 14 : 16;
+    for (int t = 0; t < g->targets; t += rows, runs++)
+        if ((rows = eqnn__heads_run(g, t)) == 0) return 0;
+    return g->edges / least >= runs;
+}
+
+/* One run's part of the slope is added: v[a] and v[b] are [.., cols], v[w] is [heads, edges]. */
+static void eqnn__heads_product(eqnn_ctx *c, const eqnn__heads *p, int t, int rows, int cols,
+                                eqnn_real *const v[3])
+{
+    size_t e = (size_t)p->g->first[t], m = (size_t)rows, C = (size_t)cols;
+    size_t n = (size_t)p->g->first[t + 1] - e, E = (size_t)p->g->edges;
+    size_t H = (size_t)p->heads, d = C / H;
+    int by_w = p->by == EQNN__BY_W, by_a = p->by == EQNN__BY_A;
+    if (n == 0) return;
+    size_t scratch = by_w   ? eqnn__gemm_scratch(&c->device, m, n, d)
+                     : by_a ? eqnn__gemm_scratch(&c->device, m, d, n)
+                            : eqnn__gemm_scratch(&c->device, n, d, m);
+    eqnn__scratch_mark s = eqnn__scratch_begin(c, scratch);
+    eqnn_real *a = v[EQNN__BY_A] + (size_t)t * C, *w = v[EQNN__BY_W] + e;
+    eqnn_real *b = v[EQNN__BY_B] + (size_t)p->g->source[e] * C;
+    if (by_w) c->k->gemm(&c->device, 0, 1, m, n, d, 1, a, C, d, b, C, d, 0, w, n, E, H);
+    else if (by_a) c->k->gemm(&c->device, 0, 0, m, d, n, 1, w, n, E, b, C, d, 1, a, C, d, H);
+    else c->k->gemm(&c->device, 1, 0, n, d, m, 1, w, n, E, a, C, d, 1, b, C, d, H);
+    eqnn__scratch_end(c, s);
+}
+
+/* x[]: the two of a, b, w that the slope is not by */
+static eqnn_tensor *eqnn__heads_value(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__heads *p = (const eqnn__heads *)user;
+    const eqnn_graph *g = p->g;
+    eqnn_ctx *c = x[0]->ctx;
+    int cols = x[0]->cols, by_w = p->by == EQNN__BY_W; /* x[0] is a or b */
+    eqnn_tensor *part[3];
+    eqnn_real *v[3];
+    (void)n;
+    part[p->by] = by_w ? eqnn__new(c, p->heads, g->edges)
+                       : eqnn_zeros(c, p->by == EQNN__BY_A ? g->targets : g->sources, cols);
+    part[p->by == EQNN__BY_A] = x[0];
+    if (by_w) part[EQNN__BY_B] = x[1];
+    else part[EQNN__BY_W] = eqnn_transpose(x[1]);
+    if (!part[p->by] || !part[EQNN__BY_W]) return NULL;
+    for (int k = 0; k < 3; k++) v[k] = part[k]->data;
+    for (int t = 0, rows; !c->failed && t < g->targets; t += rows) {
+        rows = eqnn__heads_run(g, t);
+        eqnn__heads_product(c, p, t, rows, cols, v);
+    }
+    return by_w ? eqnn_transpose(part[p->by]) : part[p->by];
+}
+
+static eqnn_tensor *eqnn__heads_slope(int by, eqnn_tensor *x, eqnn_tensor *y, int heads,
+                                      const eqnn_graph *g);
+
+/* The slope of <g, slope by one> by another is that by the other with g in the place of the one. */
+static int eqnn__heads_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                            const int *want, eqnn_tensor **dx, void *user)
+{
+    const eqnn__heads *p = (const eqnn__heads *)user;
+    int at[2]; /* which of a, b, w x[0] and x[1] are */
+    at[0] = p->by == EQNN__BY_A;
+    at[1] = p->by == EQNN__BY_W ? EQNN__BY_B : EQNN__BY_W;
+    (void)y;
+    for (int k = 0; g && k < n; k++) {
+        eqnn_tensor *other = x[1 - k];
+        int first = p->by < at[1 - k];
+        if (want[k])
+            dx[k] = eqnn__heads_slope(at[k], first ? g : other, first ? other : g, p->heads, p->g);
+        if (want[k] && !dx[k]) return 0;
+    }
+    return 1;
+}
+
+/* x, y: the other two of a, b, w in this order */
+static eqnn_tensor *eqnn__heads_slope(int by, eqnn_tensor *x, eqnn_tensor *y, int heads,
+                                      const eqnn_graph *g)
+{
+    eqnn_custom_op op;
+    eqnn_tensor *in[2];
+    eqnn__heads p;
+    in[0] = x, in[1] = y;
+    p.g = g, p.heads = heads, p.by = by;
+    op.name = "heads";
+    op.value = eqnn__heads_value;
+    op.rule = eqnn__heads_rule;
+    return x && y ? eqnn_custom(&op, in, 2, &p, sizeof p) : NULL;
+}
+
 /* y_i = sum over edges of alpha h_j, each head with its own alpha: a message of numbers whose
    weights are alpha V, where V [heads, columns] is 1 where the column is the head's. */
 static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints *head,
@@ -26510,6 +26665,8 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
 {
     if (!h || !alpha) return NULL;
     eqnn_ctx *c = h->ctx;
+    if (eqnn__heads_dense(g))
+        return eqnn__heads_slope(EQNN__BY_A, eqnn__bare(h), alpha, head->range, g);
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;

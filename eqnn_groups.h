@@ -9744,15 +9744,19 @@ EQNN_API eqnn_tensor *eqnn_lie_distance(const eqnn_lie *g, eqnn_tensor *pairs, d
 
 /* --- neighbours --- */
 
-/* out[i] = distance of rows to[i], from[i]; leaves nothing in the step's memory */
+/* out[i] = distance of rows to[i], from[i], counted from the row `first` of an example of `rows`,
+   so that the time does not depend on other examples; leaves nothing in the step's memory */
 static int eqnn__lie_distances(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, double alpha,
-                               int n, const int *to, const int *from, double *out)
+                               int first, int rows, int n, const int *to, const int *from,
+                               double *out)
 {
     eqnn_ctx *c = g->ctx;
     eqnn_mark mark = eqnn_mark_make(c);
     int recording = eqnn__pause(c), orbits = g->f.q_dim > 0;
-    eqnn_ints *i = eqnn_ints_make(c, n, to, u->rows, 0);
-    eqnn_ints *j = eqnn_ints_make(c, n, from, u->rows, 0);
+    u = eqnn_slice_rows(u, first, rows);
+    if (orbits) q = eqnn_slice_rows(q, first, rows);
+    eqnn_ints *i = eqnn__ints_make(c, n, to, rows, 0, 0); /* no gradient: no inverse */
+    eqnn_ints *j = eqnn__ints_make(c, n, from, rows, 0, 0);
     eqnn_tensor *ui = eqnn_take(u, i), *uj = eqnn_take(u, j);
     eqnn_tensor *qi = orbits ? eqnn_take(q, i) : NULL, *qj = orbits ? eqnn_take(q, j) : NULL;
     eqnn_tensor *pairs = c->failed ? NULL : eqnn__lie_pair_rows(g, ui, qi, uj, qj);
@@ -9804,6 +9808,27 @@ static int eqnn__lie_neighbour_by_chance(const void *a, const void *b)
     return x->chance != y->chance ? (x->chance > y->chance ? -1 : 1) : x->node - y->node;
 }
 
+/* Brings the nearest to the front, in no order (Hoare 1961, doi:10.1145/366622.366647). */
+static void eqnn__lie_neighbours_select(eqnn__lie_neighbour *list, int n, int nearest)
+{
+    int low = 0, high = n - 1;
+    while (low < high) {
+        eqnn__lie_neighbour pivot = list[low + (high - low) / 2];
+        int i = low, j = high;
+        while (i <= j) {
+            while (eqnn__lie_neighbour_by_distance(&list[i], &pivot) < 0) i++;
+            while (eqnn__lie_neighbour_by_distance(&pivot, &list[j]) < 0) j--;
+            if (i > j) break;
+            eqnn__lie_neighbour swap = list[i];
+            list[i++] = list[j];
+            list[j--] = swap;
+        }
+        if (nearest - 1 <= j) high = j;
+        else if (nearest - 1 >= i) low = i;
+        else break;
+    }
+}
+
 /* Leaves the first of the list: the nearest, those within the radius, then some at random. */
 static int eqnn__lie_neighbours_choose(const eqnn_lie_graph_opts *o, eqnn__lie_neighbour *list,
                                        int n)
@@ -9811,7 +9836,7 @@ static int eqnn__lie_neighbours_choose(const eqnn_lie_graph_opts *o, eqnn__lie_n
     int most = n, kept = 0;
     if (o->nearest > 0 && o->nearest < most) most = o->nearest;
     if (o->fill > 0 && o->fill * n < most) most = (int)ceil(o->fill * n);
-    if (most < n) qsort(list, (size_t)n, sizeof *list, eqnn__lie_neighbour_by_distance);
+    if (most < n) eqnn__lie_neighbours_select(list, n, most);
     for (int i = 0; i < most; i++)
         if (!(o->radius > 0) || list[i].d < o->radius) list[kept++] = list[i];
     if (o->most <= 0 || kept <= o->most) return kept;
@@ -9872,9 +9897,10 @@ static int eqnn__lie_neighbours_run(eqnn__lie_neighbours_job *j, int at, int row
 {
     eqnn_ctx *c = j->g->ctx;
     for (int i = 0; i < rows * j->n; i++)
-        j->to[i] = j->first + at + i / j->n, j->from[i] = j->first + i % j->n;
+        j->to[i] = at + i / j->n, j->from[i] = i % j->n;
     if (eqnn__lie_neighbours_limited(j->o) &&
-        !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, rows * j->n, j->to, j->from, j->d))
+        !eqnn__lie_distances(j->g, j->u, j->q, j->alpha, j->first, j->n, rows * j->n, j->to,
+                             j->from, j->d))
         return 0;
     for (int r = 0; r < rows; r++) {
         int target = j->first + at + r;
@@ -10064,8 +10090,8 @@ static void eqnn__lie_from(void *user, int from, int first, int n, double *out)
     const eqnn__lie_lifted *p = (const eqnn__lie_lifted *)user;
     eqnn_ctx *c = p->g->ctx;
     int *i = (int *)eqnn__take(c, 2 * (size_t)n, sizeof *i);
-    for (int k = 0; i && k < n; k++) i[k] = from, i[n + k] = first + k;
-    if (!i || !eqnn__lie_distances(p->g, p->u, p->q, p->alpha, n, i, i + n, out))
+    for (int k = 0; i && k < n; k++) i[k] = from - first, i[n + k] = k;
+    if (!i || !eqnn__lie_distances(p->g, p->u, p->q, p->alpha, first, n, n, i, i + n, out))
         for (int k = 0; k < n; k++) out[k] = HUGE_VAL;
     eqnn__drop(c, i, 2 * (size_t)n, sizeof *i);
 }
@@ -10942,6 +10968,8 @@ static eqnn_tensor *eqnn__heads_dot(eqnn_tensor *q, eqnn_tensor *k, int heads, c
     eqnn__form f;
     if (!q || !k) return NULL;
     eqnn_ctx *c = q->ctx;
+    if (eqnn__heads_dense(g))
+        return eqnn__heads_slope(EQNN__BY_W, eqnn__bare(q), eqnn__bare(k), heads, g);
     k = eqnn__with_label(k);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = k ? eqnn_product_channelwise(c, k->label, one, NULL, NULL) : NULL;

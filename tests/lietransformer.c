@@ -473,6 +473,43 @@ TEST(set_attention_derivatives)
     CHECK_OK(c);
 }
 
+static eqnn_tensor *set_listens(eqnn_tensor *const *x, int n, void *user)
+{
+    const set_setting *s = (const set_setting *)user;
+    return n == 1 ? eqnn_set_attention(x[0], x[0], s->g, "m", &s->o) : NULL;
+}
+
+/* Examples in which everyone hears everyone are products of matrices: the same as edge by edge. */
+TEST(everyone_hears_everyone)
+{
+    eqnn_ctx *c = test_context();
+    int example[17] = { 0, 0, 0, 0, 0, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3 };
+    eqnn_graph_opts go;
+    memset(&go, 0, sizeof go);
+    go.example = example, go.examples = 4, go.loops = 1, go.keep = 1;
+    const eqnn_graph *g = eqnn_complete_graph(c, 17, &go);
+    eqnn_graph edges = *g;
+    edges.once = 0; /* nobody knows whether edges stand there twice */
+    set_setting by_edges = { &edges, small_set(0) }, at_once = { g, small_set(0) };
+    eqnn_tensor *x = test_normal(c, 17, 4), *y[2], *dx[2], *ddx[2];
+    for (int k = 0; k < 2; k++) {
+        y[k] = set_listens(&x, 1, k ? &by_edges : &at_once);
+        dx[k] = eqnn_grad(eqnn_sum(eqnn_square(y[k])), x);
+        ddx[k] = eqnn_grad(eqnn_sum(eqnn_square(dx[k])), x);
+    }
+    CHECK(g->once && eqnn_rows(y[0]) == 17);
+    CHECK_SAME(y[0], y[1], test_eps(1e-13, 1e-5));
+    CHECK_SAME(dx[0], dx[1], test_eps(1e-12, 1e-4));
+    CHECK_SAME(ddx[0], ddx[1], test_eps(1e-10, 1e-3));
+    CHECK_DERIVATIVES_OF(set_listens, &x, 1, &at_once, sizeof(eqnn_real) == 8 ? 2 : 1);
+    const int source[2] = { 1, 1 }, target[2] = { 0, 0 };
+    memset(&go, 0, sizeof go);
+    go.sources = go.targets = 2;
+    const eqnn_graph *twice = eqnn_graph_make(c, 2, source, target, &go);
+    CHECK(twice && !twice->once);
+    CHECK_OK(c);
+}
+
 /* An example's result is the same in any order of its points, and alone or beside others. */
 TEST(sets_have_no_order)
 {
