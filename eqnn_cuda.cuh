@@ -4222,13 +4222,28 @@ static void eqnn__couple_role_run(eqnn__couple_pass *q, int role, const eqnn__ow
     eqnn__couple_launch(q->d, &a, role, q->t != NULL);
 }
 
+/* Zeros for owners without items: a warp looks at an owner. */
+static __global__ void eqnn__idle_kernel(const eqnn__owners o, size_t cols, eqnn_real *out)
+{
+    EQNN__STRIDE(i, (size_t)o.owners * 32) {
+        int owner = (int)(i / 32);
+        if (eqnn__order_first(&o, owner) < eqnn__order_first(&o, owner + 1)) continue;
+        for (size_t c = i % 32; c < cols; c += 32) out[(size_t)owner * cols + c] = 0;
+    }
+}
+
 /* Zeros where no sum is written: columns without a path, owners without items. */
 static void eqnn__couple_clear(eqnn__couple_pass *q, int role, int slot, size_t rows, size_t cols,
                                eqnn_real *out)
 {
     int map = slot < 0 ? EQNN__EACH : q->f->map[slot];
-    if (q->plan->role[role].covered != (int)cols || map == EQNN__TARGET || map == EQNN__SOURCE)
+    if (q->plan->role[role].covered != (int)cols) {
         eqnn__cuda_fill(q->d, rows * cols, 0, out);
+    } else if (map == EQNN__TARGET || map == EQNN__SOURCE) {
+        eqnn__owners o = eqnn__form_owners(q->f, slot, map);
+        EQNN__RUN(q->d, eqnn__idle_kernel, eqnn__grid_of((size_t)o.owners * 32), EQNN__BLOCK, 0, o,
+                  cols, out);
+    }
 }
 
 static size_t eqnn__couple_rows_of(const eqnn__couple_pass *q, int slot)
