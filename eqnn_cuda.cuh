@@ -4404,7 +4404,8 @@ static void eqnn__couple_folds(eqnn__couple_pass *q)
 }
 
 /* The passes in the orders of dg and of dx, in one where these are the same; then the sums of
-   shared weights. */
+   shared weights. dy goes along with dx, or, unless weights would have to be made for that, in the
+   order of dg when the rows of g are the longer ones: an owner's is read for all its items. */
 static void eqnn__couple_passes(eqnn__couple_pass *q)
 {
     const eqnn__form *f = q->f;
@@ -4412,7 +4413,7 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
     eqnn__owners g = eqnn__form_owners(f, 4, eqnn__couple_map(f, 4));
     eqnn__owners x = eqnn__form_owners(f, 0, q->want & 1 ? eqnn__couple_map(f, 0) : EQNN__EACH);
-    unsigned rest = q->want & 15;
+    unsigned first = q->want & 16, rest = q->want & 15;
     for (int s = 0; s < 5; s++) {
         if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H)) continue;
         eqnn__couple_clear(q, role[s], s, eqnn__couple_rows_of(q, s), (size_t)f->cols[s],
@@ -4421,10 +4422,12 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     if (q->H && q->whole)
         eqnn__couple_weights_of(q, (size_t)f->rows[2], q->v[2], q->has & 4 ? q->t[2] : NULL);
     if (one) rest &= q->H ? ~12u : ~4u;
+    if (g.map == EQNN__TARGET && f->cols[4] > f->cols[0] && (!q->H || q->whole))
+        first |= rest & 2, rest &= ~2u;
     if (g.map == x.map && g.map != EQNN__ONE) {
-        eqnn__couple_tiles(q, &g, rest | (q->want & 16));
+        eqnn__couple_tiles(q, &g, rest | first);
     } else {
-        if (q->want & 16) eqnn__couple_tiles(q, &g, 16);
+        eqnn__couple_tiles(q, &g, first);
         eqnn__couple_tiles(q, &x, rest);
     }
     if (one && (q->want & (q->H ? 12 : 4))) {
