@@ -2294,6 +2294,9 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #ifndef EQNN__FORM_ENTRIES
 #define EQNN__FORM_ENTRIES 1024 /* most numbers of the M of one item in shared memory        */
 #endif
+#ifndef EQNN__FORM_GRID
+#define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
+#endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor: as many as leave its kernels the registers they need. */
 #define EQNN__FORM_BLOCKS(role, T)                                                                 \
@@ -4069,7 +4072,7 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     edges = EQNN__FORM_SHARED / bytes;
     edges = edges < 1 ? 1 : edges < EQNN__FORM_EDGES ? edges : EQNN__FORM_EDGES;
     a->edges = (int)edges;
-    a->span = (int)((n + 2047) / 2048);
+    a->span = (int)((n + EQNN__FORM_GRID - 1) / EQNN__FORM_GRID);
     a->span = a->span < 2 * a->edges ? a->span : 2 * a->edges;
     warps = a->each || a->role.tasks > EQNN__FORM_WARPS ? EQNN__FORM_WARPS : (size_t)a->role.tasks;
     if (!n || !a->role.phases) return;

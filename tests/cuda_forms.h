@@ -3,8 +3,8 @@
    A part of tests/cuda.c. A trial makes a form of one kind on one graph (none, directed, paired, in
    several examples, bipartite) and compares its value, its derivatives, and both with tangents, for
    a random choice of slots; each on the GPU in both orders of threads, which must give the same
-   bits. EQNN__FORM_TILE is small there, so that small forms take several tiles. More trials:
-   -DCUDA_TRIALS=60. */
+   bits. EQNN__FORM_TILE is small there, so that small forms take several tiles, and so is form_grid
+   in most trials, so that blocks have many items. More trials: -DCUDA_TRIALS=60. */
 #ifndef EQNN_TEST_CUDA_FORMS_H
 #define EQNN_TEST_CUDA_FORMS_H
 
@@ -334,6 +334,7 @@ static void compare_kind(int kind, int trials)
     for (int trial = 0; trial < trials && good; trial++) {
         definition *def = (definition *)calloc(1, sizeof *def);
         test_choices = (uint64_t)trial * 17 + 1;
+        form_grid = trial % 3 ? 2 : 2048;
         const eqnn_graph *g = random_graph(c, trial % 5, 2 + test_pick(trial % 7 ? 10 : 40));
         int items = trial < 10 ? trial / 5 : 1 + test_pick(150);
         eqnn__form f = random_form(c, def, kind, g, items);
@@ -355,6 +356,7 @@ static void compare_kind(int kind, int trials)
         free(def);
         eqnn_reset(c);
     }
+    form_grid = 2048;
     CHECK_OK(c);
     CHECK(pairs > 0 || kind == EQNN__RADIAL); /* the hardest map did occur */
     CHECK(eqnn__cuda_wait(&d, why, sizeof why));
