@@ -754,7 +754,7 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
     }
 }
 
-static __global__ void eqnn__fill_ints_kernel(size_t n, int value, int *x)
+template <class T> static __global__ void eqnn__fill_kernel(size_t n, T value, T *x)
 {
     EQNN__STRIDE(i, n) x[i] = value;
 }
@@ -762,17 +762,13 @@ static __global__ void eqnn__fill_ints_kernel(size_t n, int value, int *x)
 /* What lies on the list stays in order: nothing else may work on the stream. */
 static void eqnn__fill_ints(eqnn__device *d, size_t n, int value, void *x)
 {
-    EQNN__RUN(d, eqnn__fill_ints_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, value, (int *)x);
-}
-
-static __global__ void eqnn__fill_kernel(size_t n, eqnn_real value, eqnn_real *x)
-{
-    EQNN__STRIDE(i, n) x[i] = value;
+    EQNN__RUN(d, eqnn__fill_kernel<int>, eqnn__grid_of(n), EQNN__BLOCK, 0, n, value, (int *)x);
 }
 
 static void eqnn__cuda_fill(eqnn__device *d, size_t n, double value, eqnn_real *x)
 {
-    EQNN__RUN(d, eqnn__fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, (eqnn_real)value, x);
+    EQNN__RUN(d, eqnn__fill_kernel<eqnn_real>, eqnn__grid_of(n), EQNN__BLOCK, 0, n,
+              (eqnn_real)value, x);
 }
 
 /* What check found, for the host; the mark is taken away. */
@@ -1352,6 +1348,18 @@ static void eqnn__segments(eqnn__fold_args *j, size_t n, const int *first, const
     eqnn__fold_shape(j, n > 65536 ? 4 : 256);
 }
 
+/* Rows are segments, of numbers. */
+static void eqnn__row_segments(eqnn__fold_args *j, size_t n, size_t cols, const eqnn_real *x,
+                               eqnn_real *out)
+{
+    memset(j, 0, sizeof *j);
+    j->n = n, j->cols = 1;
+    j->length = j->chunk = cols;
+    j->per = 1;
+    j->x = x, j->out = out;
+    eqnn__fold_shape(j, cols);
+}
+
 static void eqnn__cuda_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
                                      const int *order, size_t cols, const eqnn_real *x,
                                      eqnn_real *out)
@@ -1423,13 +1431,9 @@ static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    eqnn__segments(&j, n, first, order, first ? cols : 1, x, out);
+    if (first) eqnn__segments(&j, n, first, order, cols, x, out);
+    else eqnn__row_segments(&j, n, cols, x, out);
     j.op = EQNN__MAX;
-    if (!first) { /* a row is a segment of numbers */
-        j.length = j.chunk = cols;
-        j.per = 1;
-        eqnn__fold_shape(&j, cols);
-    }
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
 }
@@ -1464,12 +1468,8 @@ static void eqnn__cuda_largest(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    eqnn__segments(&j, n, first, order, first ? cols : 1, x, NULL);
-    if (!first) { /* a row is a segment of numbers */
-        j.length = j.chunk = cols;
-        j.per = 1;
-        eqnn__fold_shape(&j, cols);
-    }
+    if (first) eqnn__segments(&j, n, first, order, cols, x, NULL);
+    else eqnn__row_segments(&j, n, cols, x, NULL);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__largest_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn__peak), j, at,
               mask);
@@ -1509,10 +1509,7 @@ static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int o
     eqnn__fold_args j;
     size_t wide = cols + (size_t)one;
     if (rows == 0 || cols == 0) return;
-    eqnn__segments(&j, rows, NULL, NULL, 1, x, out);
-    j.length = j.chunk = cols;
-    j.per = 1;
-    eqnn__fold_shape(&j, cols);
+    eqnn__row_segments(&j, rows, cols, x, out);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__standard_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j, wide,
               g ? cols : wide, (eqnn_real)eps, g);
@@ -2847,8 +2844,9 @@ static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, const eqnn_r
 
    A block has some owners; it takes their items EQNN__FORM_EDGES at a time, makes M = C y of these
    in shared memory (a path's matrix once, for all its channels), and its warps share the paths: a
-   task is what writes one run of components and channels, with the lanes on the channels and the
-   sums in registers over the items of an owner:
+   task is what writes one run of components and channels, with the lanes on the channels (16 bytes
+   each where rows lie so) and on several items, and the sums in registers over the items of an
+   owner:
 
        G   dg[k] = sum w M[i][k] x[i]            W   dw = sum x[i] M[i][k] g[k]
        X   dx[i] = sum w M[i][k] g[k]            Y   dy[j] = sum C[i][j][k] (sum_u w x[i] g[k])
@@ -3322,7 +3320,8 @@ static __device__ inline void eqnn__couple_items(const eqnn__couple_args *a, int
 }
 
 /* Rows of a slot that n items from position p on have for themselves are soon read: a cache line
-   after the other is asked for. */
+   after the other is asked for, so that they come from the second cache when a warp waits for
+   them. What several items read is mostly there already. */
 static __device__ inline void eqnn__couple_soon(const eqnn__couple_args *a, int slot, int p, int n)
 {
     const size_t line = 128 / sizeof(eqnn_real), cols = a->cols[slot];
@@ -4249,6 +4248,13 @@ static void eqnn__couple_clear(eqnn__couple_pass *q, int role, int slot, size_t 
     }
 }
 
+/* The same for gradients of weights that are made here. */
+static void eqnn__couple_clear_dw(eqnn__couple_pass *q, size_t rows)
+{
+    eqnn__couple_clear(q, EQNN__ROLE_W, -1, rows, q->width, q->dw);
+    if (q->dw0) eqnn__couple_clear(q, EQNN__ROLE_W, -1, rows, q->width, q->dw0_rows);
+}
+
 static size_t eqnn__couple_rows_of(const eqnn__couple_pass *q, int slot)
 {
     const eqnn__form *f = q->f;
@@ -4366,10 +4372,7 @@ static void eqnn__couple_tile_roles(eqnn__couple_pass *q, const eqnn__owners *o,
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
     size_t n = (size_t)(to - from);
     if (want & 16) eqnn__couple_role_run(q, EQNN__ROLE_G, o, from, to, each, q->part[4]);
-    if (!one && q->H && (want & 12)) {
-        eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw);
-        if (q->dw0) eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw0_rows);
-    }
+    if (!one && q->H && (want & 12)) eqnn__couple_clear_dw(q, n);
     if (want & 1) eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, each, q->part[0]);
     if (!one && !with && (want & (q->H ? 12 : 4)))
         eqnn__couple_role_run(q, EQNN__ROLE_W, o, from, to, 1, q->H ? q->dw : q->out[2]);
@@ -4435,11 +4438,7 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     }
     if (one && (q->want & (q->H ? 12 : 4))) {
         eqnn__owners o = eqnn__form_owners(f, q->H ? 3 : 2, f->map[2]);
-        if (q->H) {
-            eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw);
-            if (q->dw0)
-                eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw0_rows);
-        }
+        if (q->H) eqnn__couple_clear_dw(q, (size_t)o.owners);
         eqnn__couple_role_run(q, EQNN__ROLE_W, &o, 0, o.positions, 0, q->H ? q->dw : q->part[2]);
     }
     if (q->H && q->whole && (q->want & 12)) eqnn__couple_whole_back(q);
