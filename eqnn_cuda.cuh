@@ -3810,14 +3810,14 @@ static __device__ inline int eqnn__couple_count(const eqnn__couple_args *a, int 
     return whole > 0 ? whole : a->edges;
 }
 
-/* Rows of the items from position p on, before they are looked at. */
-static __device__ inline void eqnn__couple_ahead(const eqnn__couple_args *a, int p, int to,
-                                                 int weights)
+/* Rows that a role reads of the items from position p on, before they are looked at. */
+static __device__ inline void eqnn__couple_ahead(const eqnn__couple_args *a, int role, int p,
+                                                 int to)
 {
     int n = to - p < a->edges ? to - p : a->edges;
-    eqnn__couple_soon(a, 0, p, n);
-    eqnn__couple_soon(a, 4, p, n);
-    if (weights) eqnn__couple_soon(a, 2, p, n);
+    if (role != EQNN__ROLE_X || a->dw) eqnn__couple_soon(a, 0, p, n);
+    if (role != EQNN__ROLE_W) eqnn__couple_soon(a, 2, p, n);
+    if (role != EQNN__ROLE_G) eqnn__couple_soon(a, 4, p, n);
 }
 
 /* All tasks of a phase, in shares of the items where every item is an owner and tasks are few. */
@@ -3846,8 +3846,8 @@ static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCK
     eqnn__couple_range(&a, &from, &to);
     for (int p = from, n; p < to; p += n) {
         n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, p, to, ROLE != EQNN__ROLE_W);
-        eqnn__couple_ahead(&a, p + n, to, ROLE != EQNN__ROLE_W);
+        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
+        eqnn__couple_ahead(&a, ROLE, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
@@ -4046,8 +4046,8 @@ static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCK
     eqnn__couple_range(&a, &from, &to);
     for (int p = from, n; p < to; p += n) {
         n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, p, to, 1);
-        eqnn__couple_ahead(&a, p + n, to, 1);
+        if (p == from) eqnn__couple_ahead(&a, EQNN__ROLE_Y, p, to);
+        eqnn__couple_ahead(&a, EQNN__ROLE_Y, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
