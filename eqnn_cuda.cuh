@@ -754,7 +754,7 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
     }
 }
 
-static __global__ void eqnn__fill_ints_kernel(size_t n, int value, int *x)
+template <class T> static __global__ void eqnn__fill_kernel(size_t n, T value, T *x)
 {
     EQNN__STRIDE(i, n) x[i] = value;
 }
@@ -762,17 +762,13 @@ static __global__ void eqnn__fill_ints_kernel(size_t n, int value, int *x)
 /* What lies on the list stays in order: nothing else may work on the stream. */
 static void eqnn__fill_ints(eqnn__device *d, size_t n, int value, void *x)
 {
-    EQNN__RUN(d, eqnn__fill_ints_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, value, (int *)x);
-}
-
-static __global__ void eqnn__fill_kernel(size_t n, eqnn_real value, eqnn_real *x)
-{
-    EQNN__STRIDE(i, n) x[i] = value;
+    EQNN__RUN(d, eqnn__fill_kernel<int>, eqnn__grid_of(n), EQNN__BLOCK, 0, n, value, (int *)x);
 }
 
 static void eqnn__cuda_fill(eqnn__device *d, size_t n, double value, eqnn_real *x)
 {
-    EQNN__RUN(d, eqnn__fill_kernel, eqnn__grid_of(n), EQNN__BLOCK, 0, n, (eqnn_real)value, x);
+    EQNN__RUN(d, eqnn__fill_kernel<eqnn_real>, eqnn__grid_of(n), EQNN__BLOCK, 0, n,
+              (eqnn_real)value, x);
 }
 
 /* What check found, for the host; the mark is taken away. */
@@ -1352,6 +1348,18 @@ static void eqnn__segments(eqnn__fold_args *j, size_t n, const int *first, const
     eqnn__fold_shape(j, n > 65536 ? 4 : 256);
 }
 
+/* Rows are segments, of numbers. */
+static void eqnn__row_segments(eqnn__fold_args *j, size_t n, size_t cols, const eqnn_real *x,
+                               eqnn_real *out)
+{
+    memset(j, 0, sizeof *j);
+    j->n = n, j->cols = 1;
+    j->length = j->chunk = cols;
+    j->per = 1;
+    j->x = x, j->out = out;
+    eqnn__fold_shape(j, cols);
+}
+
 static void eqnn__cuda_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
                                      const int *order, size_t cols, const eqnn_real *x,
                                      eqnn_real *out)
@@ -1423,13 +1431,9 @@ static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    eqnn__segments(&j, n, first, order, first ? cols : 1, x, out);
+    if (first) eqnn__segments(&j, n, first, order, cols, x, out);
+    else eqnn__row_segments(&j, n, cols, x, out);
     j.op = EQNN__MAX;
-    if (!first) { /* a row is a segment of numbers */
-        j.length = j.chunk = cols;
-        j.per = 1;
-        eqnn__fold_shape(&j, cols);
-    }
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
 }
@@ -1464,12 +1468,8 @@ static void eqnn__cuda_largest(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    eqnn__segments(&j, n, first, order, first ? cols : 1, x, NULL);
-    if (!first) { /* a row is a segment of numbers */
-        j.length = j.chunk = cols;
-        j.per = 1;
-        eqnn__fold_shape(&j, cols);
-    }
+    if (first) eqnn__segments(&j, n, first, order, cols, x, NULL);
+    else eqnn__row_segments(&j, n, cols, x, NULL);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__largest_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn__peak), j, at,
               mask);
@@ -1509,10 +1509,7 @@ static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int o
     eqnn__fold_args j;
     size_t wide = cols + (size_t)one;
     if (rows == 0 || cols == 0) return;
-    eqnn__segments(&j, rows, NULL, NULL, 1, x, out);
-    j.length = j.chunk = cols;
-    j.per = 1;
-    eqnn__fold_shape(&j, cols);
+    eqnn__row_segments(&j, rows, cols, x, out);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__standard_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j, wide,
               g ? cols : wide, (eqnn_real)eps, g);
@@ -2289,12 +2286,18 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #define EQNN__FORM_BYTES ((size_t)24 << 20) /* of such a tile: it stays in the second cache  */
 #endif
 #ifndef EQNN__FORM_EDGES
-#define EQNN__FORM_EDGES 16 /* items of a block whose M are made at a time                   */
+#define EQNN__FORM_EDGES 32 /* most items of a block whose M are made at a time              */
 #endif
 #ifndef EQNN__FORM_ENTRIES
 #define EQNN__FORM_ENTRIES 1024 /* most numbers of the M of one item in shared memory        */
 #endif
-#define EQNN__FORM_BLOCKS(T) (sizeof(eqnn_real) == 4 && !(T) ? 2 : 1) /* at once, by registers  */
+#ifndef EQNN__FORM_GRID
+#define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
+#endif
+#define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
+/* Blocks of couple on a multiprocessor: as many as leave its kernels the registers they need. */
+#define EQNN__FORM_BLOCKS(role, T)                                                                 \
+    (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_X || (role) == EQNN__ROLE_Y ? 3 : 4)
 #define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
 #define EQNN__FORM_CHUNKS 512                /* most partial sums of what all rows share     */
 #define EQNN__FORM_PARTIAL ((size_t)1 << 23) /* and their numbers altogether                 */
@@ -2841,8 +2844,9 @@ static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, const eqnn_r
 
    A block has some owners; it takes their items EQNN__FORM_EDGES at a time, makes M = C y of these
    in shared memory (a path's matrix once, for all its channels), and its warps share the paths: a
-   task is what writes one run of components and channels, with the lanes on the channels and the
-   sums in registers over the items of an owner:
+   task is what writes one run of components and channels, with the lanes on the channels (16 bytes
+   each where rows lie so) and on several items, and the sums in registers over the items of an
+   owner:
 
        G   dg[k] = sum w M[i][k] x[i]            W   dw = sum x[i] M[i][k] g[k]
        X   dx[i] = sum w M[i][k] g[k]            Y   dy[j] = sum C[i][j][k] (sum_u w x[i] g[k])
@@ -2857,9 +2861,10 @@ enum { EQNN__ROLE_G, EQNN__ROLE_X, EQNN__ROLE_W, EQNN__ROLE_Y, EQNN__ROLES };
    M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8; diagonal: M[k][k] at m + k. */
 typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m; } eqnn__part;
 
-/* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them. */
-typedef struct eqnn__bundle { int part, parts, channels, add; } eqnn__bundle;
-typedef struct eqnn__task { int bundle, first, wide; } eqnn__task; /* 32 (wide: 64) channels */
+/* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them; packs:
+   16 bytes of neighbouring channels lie together in all rows, if rows begin at such a border. */
+typedef struct eqnn__bundle { int part, parts, channels, add, packs; } eqnn__bundle;
+typedef struct eqnn__task { int bundle, first; } eqnn__task; /* 32 lanes' channels, from which on */
 
 /* An entry of M and its records; a column of y and what adds to it. Aligned so that each is read
    at once. */
@@ -2957,6 +2962,13 @@ static int eqnn__part_size(const eqnn__part *p)
     return (n + 3) / 4 * 4;
 }
 
+/* May a lane take 16 bytes of neighbouring channels of a piece at a time? */
+static int eqnn__part_packs(const eqnn__part *p)
+{
+    int weights = p->w < 0 ? 0 : p->ws == 1 ? p->w : 1;
+    return (p->channels | p->x | p->xs | p->g | p->gs | weights) % EQNN__PACK == 0;
+}
+
 /* What a piece writes in a role: components at a distance, of so many channels. */
 static void eqnn__part_target(const eqnn__part *p, int role, int to[4])
 {
@@ -3033,7 +3045,7 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
     }
     while (eqnn__draft_place(a, c, phase, 1) < 0) phase++;
     if (phase >= a->phases) a->phases = phase + 1;
-    eqnn__bundle b = { 0, 0, c->part.channels, seen > 0 };
+    eqnn__bundle b = { 0, 0, c->part.channels, seen > 0, 0 };
     if (seen && fresh) r->covered = -1;
     c->bundle = (int)a->bundle.n;
     eqnn__list_add(&a->bundle, &b);
@@ -3117,18 +3129,17 @@ static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
         eqnn__bundle q = ((const eqnn__bundle *)(void *)a->bundle.p)[b];
         if (in[b] != phase) continue;
         q.part = (int)o->part.n;
+        q.packs = 1;
         for (size_t n = 0; n < a->cut.n; n++) {
             if (cuts[n].bundle != b) continue;
             cuts[n].part.m = eqnn__draft_place(a, cuts + n, phase, 0);
+            q.packs &= eqnn__part_packs(&cuts[n].part);
             eqnn__list_add(&o->part, &cuts[n].part);
         }
         q.parts = (int)o->part.n - q.part;
-        eqnn__task t = { (int)o->bundle.n, 0, q.channels > 32 };
-        for (int n = q.part; n < q.part + q.parts && t.wide && !o->part.bad; n++) {
-            const eqnn__part *p = (const eqnn__part *)(void *)o->part.p + n;
-            t.wide = p->d1 < EQNN__D && p->d3 < EQNN__D; /* else registers run out */
-        }
-        for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += t.wide ? 64 : 32)
+        eqnn__task t = { (int)o->bundle.n, 0 };
+        int step = q.packs ? 32 * EQNN__PACK : 32;
+        for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += step)
             eqnn__list_add(&o->task, &t);
         eqnn__list_add(&o->bundle, &q);
     }
@@ -3204,6 +3215,7 @@ static void eqnn__draft_role(eqnn__device *d, eqnn__draft *a, eqnn__role *r)
     o.term = eqnn__list_of(sizeof(eqnn__summand));
     o.part.bad = a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
     for (int p = 0; p < a->phases && !o.part.bad; p++) eqnn__sheet_phase(&o, a, p, r);
+    r->size |= 4; /* the M of neighbouring items begin in different banks */
     r->phases = a->phases;
     r->alone = a->bundle.n == a->cut.n && r->covered >= 0;
     for (size_t n = 0; n < a->bundle.n; n++)
@@ -3265,6 +3277,7 @@ typedef struct eqnn__couple_args {
     int each;                  /* every item is an owner                                        */
     int tile, tile_out;        /* rows of w and dw, of out, are positions from `from` on        */
     int weighted, weights;     /* leave out paths without weights; there are weights            */
+    int packs;                 /* rows begin at borders of 16 bytes                             */
     int map[5];
     size_t cols[5], out_cols;
     const eqnn_real *v[5], *t[5]; /* v[2], t[2]: w itself; NULL: nothing asks for it, or zero   */
@@ -3306,46 +3319,54 @@ static __device__ inline void eqnn__couple_items(const eqnn__couple_args *a, int
     }
 }
 
-/* Weights of n items from position p on are soon read: a cache line after the other is asked for. A
-   warp works on one item at a time, so that few lines are on their way otherwise: 16 warps on each
-   of 132 multiprocessors ask for 0.5 MB, and 3.3 TB/s that come after 0.6 us are 2 MB. */
-static __device__ inline void eqnn__couple_soon(const eqnn__couple_args *a, int p, int n)
+/* Rows of a slot that n items from position p on have for themselves are soon read: a cache line
+   after the other is asked for, so that they come from the second cache when a warp waits for
+   them. What several items read is mostly there already. */
+static __device__ inline void eqnn__couple_soon(const eqnn__couple_args *a, int slot, int p, int n)
 {
-    const size_t line = 128 / sizeof(eqnn_real), cols = a->cols[2];
+    const size_t line = 128 / sizeof(eqnn_real), cols = a->cols[slot];
     int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
-    if (!a->weights || !a->v[2] || a->map[2] == EQNN__ONE) return;
+    int tile = a->tile && slot == 2, map = a->map[slot];
+    if (!a->v[slot] || !(tile || map == EQNN__EACH || map == EQNN__PAIR)) return;
     for (int j = (int)threadIdx.x / 32; j < n; j += warps) {
         int item = eqnn__order_item(&a->order, p + j), at = item < 0 ? 0 : item;
-        int row = a->tile ? p + j - a->from : eqnn__arc_row(&a->order.g, a->map[2], at);
-        const eqnn_real *w = a->v[2] + (size_t)row * cols;
-        for (size_t k = (size_t)lane * line; k < cols; k += 32 * line) eqnn__soon(w + k);
+        int row = tile ? p + j - a->from : eqnn__arc_row(&a->order.g, map, at);
+        const eqnn_real *from = a->v[slot] + (size_t)row * cols;
+        for (size_t k = (size_t)lane * line; k < cols; k += 32 * line) eqnn__soon(from + k);
     }
 }
 
-/* M[item][entry] = sum of c y over the records */
+/* M[item][entry] = sum of c y over the records. A lane takes an entry of several items, which share
+   the reading of what to add. */
 static __device__ inline void eqnn__couple_matrices(const eqnn__couple_args *a,
                                                     const eqnn__phase *phase, int n,
                                                     const eqnn__member *items, const eqnn_real *y,
                                                     eqnn_real *M)
 {
-    int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
+    const int few = 4;
+    int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32, groups = (n + few - 1) / few;
     const eqnn__entry *entry = a->role.entry + phase->entry;
-    for (int j = (int)threadIdx.x / 32; j < n; j += warps)
-        for (int i = lane; i < phase->entries; i += 32) {
-            const eqnn__entry e = entry[i];
-            const eqnn_real *row = y ? y + items[j].y : NULL;
-            eqnn_real sum = 0;
-            for (int r = e.first; r < e.first + e.count && row; r++) {
-                const eqnn__summand s = a->role.record[r];
-                sum += s.c * __ldg(row + s.at);
-            }
-            M[j * a->role.size + e.to] = sum;
+    for (int k = (int)threadIdx.x / 32; k < (phase->entries + 31) / 32 * groups; k += warps) {
+        int i = k / groups * 32 + lane, first = k % groups * few;
+        const eqnn_real *row[few];
+        eqnn_real sum[few];
+        if (i >= phase->entries) continue;
+        const eqnn__entry e = entry[i];
+#pragma unroll
+        for (int q = 0; q < few; q++) {
+            row[q] = y ? y + items[first + q < n ? first + q : n - 1].y : NULL;
+            sum[q] = 0;
         }
+        for (int r = e.first; r < e.first + e.count && y; r++) {
+            const eqnn__summand s = a->role.record[r];
+#pragma unroll
+            for (int q = 0; q < few; q++) sum[q] += s.c * __ldg(row[q] + s.at);
+        }
+#pragma unroll
+        for (int q = 0; q < few; q++)
+            if (first + q < n) M[(first + q) * a->role.size + e.to] = sum[q];
+    }
 }
-
-/* 16 bytes of numbers: what a lane reads at a time. */
-enum { EQNN__QUAD = 16 / (int)sizeof(eqnn_real) };
-struct alignas(16) eqnn__quad { eqnn_real x[EQNN__QUAD]; };
 
 /* N numbers from shared memory, aligned to 16 bytes when there are several. */
 template <int N> __device__ __forceinline__ void eqnn__row(const eqnn_real *m, eqnn_real (&row)[N])
@@ -3354,11 +3375,11 @@ template <int N> __device__ __forceinline__ void eqnn__row(const eqnn_real *m, e
         row[0] = m[0];
     } else {
 #pragma unroll
-        for (int q = 0; q < N; q += EQNN__QUAD) {
-            eqnn__quad v = *(const eqnn__quad *)(const void *)(m + q);
+        for (int q = 0; q < N; q += EQNN__PACK) {
+            eqnn__pack v = *(const eqnn__pack *)(const void *)(m + q);
 #pragma unroll
-            for (int n = 0; n < EQNN__QUAD; n++)
-                if (q + n < N) row[q + n < N ? q + n : 0] = v.x[n];
+            for (int n = 0; n < EQNN__PACK; n++)
+                if (q + n < N) row[q + n < N ? q + n : 0] = v.v[n];
         }
     }
 }
@@ -3383,39 +3404,96 @@ __device__ __forceinline__ const eqnn_real *eqnn__operand(const eqnn_real *p, si
     return row;
 }
 
-/* C numbers of the lane's channels, so far behind, or zeros. */
-template <int T, int C>
-__device__ __forceinline__ void eqnn__channels(const eqnn_real *row, const int (&u)[C], int far,
-                                               eqnn_real (&x)[C])
+/* 16 bytes that no kernel writes while this one reads them. */
+static __device__ __forceinline__ eqnn__pack eqnn__pack_at(const eqnn_real *p)
 {
-#pragma unroll
-    for (int c = 0; c < C; c++) x[c] = !T || row ? __ldg(row + (u[c] + far)) : (eqnn_real)0;
+#ifndef __CUDA_ARCH__
+    return *(const eqnn__pack *)(const void *)p;
+#elif defined(EQNN_DOUBLE)
+    double2 v = __ldg((const double2 *)(const void *)p);
+    return {{v.x, v.y}};
+#else
+    float4 v = __ldg((const float4 *)(const void *)p);
+    return {{v.x, v.y, v.z, v.w}};
+#endif
 }
 
-/* What a lane needs of a piece: its channels, of x, g and w each; how far apart components are,
-   where its M stands, whether it has weights. Copies: what a kernel writes might lie in the plan
-   for all the compiler knows, which would read that again for each item. */
-template <int C> struct eqnn__lane {
-    int x[C], g[C], w[C];
-    int xs, gs, m, weighted;
-};
+/* The lane's C channels: one, or 16 bytes at once. */
+template <int C>
+__device__ __forceinline__ void eqnn__channels_in(const eqnn_real *from, eqnn_real (&x)[C])
+{
+    if constexpr (C == 1) {
+        x[0] = __ldg(from);
+    } else {
+        eqnn__pack v = eqnn__pack_at(from);
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] = v.v[c];
+    }
+}
+
+template <int C>
+__device__ __forceinline__ void eqnn__channels_out(const eqnn_real (&x)[C], eqnn_real *to)
+{
+    if constexpr (C == 1) {
+        to[0] = x[0];
+    } else {
+        eqnn__pack v;
+#pragma unroll
+        for (int c = 0; c < C; c++) v.v[c] = x[c];
+        *(eqnn__pack *)(void *)to = v;
+    }
+}
+
+/* Adds what stands at `from`, which this kernel may have written. */
+template <int C>
+__device__ __forceinline__ void eqnn__channels_add(const eqnn_real *from, eqnn_real (&x)[C])
+{
+    if constexpr (C == 1) {
+        x[0] += from[0];
+    } else {
+        eqnn__pack v = *(const eqnn__pack *)(const void *)from;
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] += v.v[c];
+    }
+}
+
+/* The lane's channels of a row, or zeros where with tangents there is no row. */
+template <int T, int C>
+__device__ __forceinline__ void eqnn__channels(const eqnn_real *row, int at, eqnn_real (&x)[C])
+{
+#pragma unroll
+    for (int c = 0; T && c < C; c++) x[c] = 0;
+    if (!T || row) eqnn__channels_in<C>(row + at, x);
+}
+
+/* What a lane needs of a piece: where its C channels begin in the rows of x, g and w; how far apart
+   components are, where its M stands, whether it has weights. Copies: what a kernel writes might
+   lie in the plan for all the compiler knows, which would read that again for each item. */
+typedef struct eqnn__lane { int x, g, w, xs, gs, m, weighted; } eqnn__lane;
+
+/* Channels u.. of a piece. */
+static __device__ __forceinline__ eqnn__lane eqnn__lane_at(const eqnn__part *p, int u)
+{
+    eqnn__lane l = {p->x + u, p->g + u, p->w + u * p->ws, p->xs, p->gs, p->m, p->w >= 0};
+    return l;
+}
 
 /* Weights of an item: 1 and no tangent where the path has none. */
 template <int T, int C>
-__device__ __forceinline__ void eqnn__lane_weights(const eqnn__couple_args *a,
-                                                   const eqnn__lane<C> *l, const eqnn__member *t,
-                                                   eqnn_real (&w)[C], eqnn_real (&w1)[C])
+__device__ __forceinline__ void eqnn__lane_weights(const eqnn__couple_args *a, const eqnn__lane *l,
+                                                   const eqnn__member *t, eqnn_real (&w)[C],
+                                                   eqnn_real (&w1)[C])
 {
     int weights = a->weights && l->weighted;
 #pragma unroll
     for (int c = 0; c < C; c++) w[c] = 1, w1[c] = 0;
-    if (weights) eqnn__channels<T, C>(eqnn__operand<T>(a->v[2], t->w), l->w, 0, w);
-    if (weights && T) eqnn__channels<T, C>(eqnn__operand<T>(a->t[2], t->w), l->w, 0, w1);
+    if (weights) eqnn__channels<T, C>(eqnn__operand<T>(a->v[2], t->w), l->w, w);
+    if (weights && T) eqnn__channels<T, C>(eqnn__operand<T>(a->t[2], t->w), l->w, w1);
 }
 
 /* dg[k] += w sum_i M[i][k] x[i] of one item; with tangents w M x1 + w1 M x + w M1 x */
 template <int T, int C, int D1, int D3, int DIAGONAL>
-__device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, const eqnn__lane<C> *l,
+__device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, const eqnn__lane *l,
                                                 const eqnn__member *t, const eqnn_real *m,
                                                 const eqnn_real *m1, eqnn_real (&sum)[D3][C])
 {
@@ -3428,8 +3506,8 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
-        eqnn__channels<T, C>(px, l->x, i * l->xs, x);
-        if (T) eqnn__channels<T, C>(px1, l->x, i * l->xs, x1);
+        eqnn__channels<T, C>(px, l->x + i * l->xs, x);
+        if (T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3447,7 +3525,7 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
 /* dx[i] += w sum_k M[i][k] g[k] of one item, and dw = sum_i x[i] sum_k M[i][k] g[k]; with tangents
    of all, and in dw0 what dw is without. */
 template <int T, int C, int D1, int D3, int DIAGONAL, int X>
-__device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, const eqnn__lane<C> *l,
+__device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, const eqnn__lane *l,
                                                 const eqnn__member *t, const eqnn_real *m,
                                                 const eqnn_real *m1, int with_dw,
                                                 eqnn_real (&sum)[X ? D1 : 1][C],
@@ -3462,16 +3540,16 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        eqnn__channels<T, C>(pg, l->g, k * l->gs, g[k]);
-        if (T) eqnn__channels<T, C>(pg1, l->g, k * l->gs, g1[k]);
+        eqnn__channels<T, C>(pg, l->g + k * l->gs, g[k]);
+        if (T) eqnn__channels<T, C>(pg1, l->g + k * l->gs, g1[k]);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
 #pragma unroll
         for (int c = 0; c < C; c++) x[c] = x1[c] = 0;
-        if (with_dw) eqnn__channels<T, C>(px, l->x, i * l->xs, x);
-        if (with_dw && T) eqnn__channels<T, C>(px1, l->x, i * l->xs, x1);
+        if (with_dw) eqnn__channels<T, C>(px, l->x + i * l->xs, x);
+        if (with_dw && T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3492,9 +3570,9 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
 /* The sums of a task in registers: D components (role W with tangents: dw and dw0). */
 template <int ROLE, int T, int C, int D1, int D3, int DIAGONAL, int D>
 __device__ __forceinline__ void eqnn__couple_item(const eqnn__couple_args *a,
-                                                  const eqnn__lane<C> *l, const eqnn__member *t,
+                                                  const eqnn__lane *l, const eqnn__member *t,
                                                   const eqnn_real *m, const eqnn_real *m1,
-                                                  const int (&live)[C], eqnn_real (&sum)[D][C])
+                                                  int live, eqnn_real (&sum)[D][C])
 {
     if constexpr (ROLE == EQNN__ROLE_G) {
         eqnn__couple_dg<T, C, D1, D3, DIAGONAL>(a, l, t, m, m1, sum);
@@ -3504,36 +3582,63 @@ __device__ __forceinline__ void eqnn__couple_item(const eqnn__couple_args *a,
     } else {
         eqnn_real dw[C], dw0[C];
         int with_dw = a->dw && l->weighted;
+        size_t at = t->dw + (size_t)l->w;
 #pragma unroll
         for (int c = 0; c < C; c++) dw[c] = dw0[c] = 0;
         eqnn__couple_dx<T, C, D1, D3, DIAGONAL, 1>(a, l, t, m, m1, with_dw, sum, dw, dw0);
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            if (with_dw && live[c]) a->dw[t->dw + (size_t)l->w[c]] = dw[c];
-            if (T && a->dw0 && with_dw && live[c]) a->dw0[t->dw + (size_t)l->w[c]] = dw0[c];
-        }
+        if (with_dw && live) eqnn__channels_out<C>(dw, a->dw + at);
+        if (T && a->dw0 && with_dw && live) eqnn__channels_out<C>(dw0, a->dw0 + at);
     }
 }
 
-/* What a warp does on a task: lanes on `wide` channels of 32/wide items at a time. */
-template <int C> struct eqnn__warp {
-    int wide, sub, step, live[C];
+/* What a warp does on a task: `wide` lanes on the channels of an item, C each, and on 32/wide items
+   at a time. */
+typedef struct eqnn__warp {
+    int wide, step, sub, live, channel; /* sub: which of the items; channel: the lane's first     */
     eqnn__bundle bundle;
-    int first; /* channel of lane 0 */
     const eqnn__member *items;
     const eqnn_real *M;
-    size_t tangents; /* M1 stands so far behind M */
-};
+    size_t tangents;                    /* M1 stands so far behind M                              */
+} eqnn__warp;
+
+/* Lanes for so many channels, C each, as few as do, a power of 2. */
+template <int C> __device__ __forceinline__ int eqnn__lanes_for(int channels)
+{
+    int wide = 32;
+    while (wide / 2 * C >= channels) wide /= 2;
+    return wide;
+}
+
+template <int C>
+__device__ __forceinline__ eqnn__warp eqnn__warp_at(const eqnn__couple_args *a,
+                                                    const eqnn__task *task,
+                                                    const eqnn__member *items, const eqnn_real *M)
+{
+    eqnn__warp b;
+    int lane = (int)threadIdx.x % 32;
+    b.bundle = a->role.bundle[task->bundle];
+    b.wide = eqnn__lanes_for<C>(b.bundle.channels);
+    b.step = 32 / b.wide;
+    b.sub = lane / b.wide;
+    b.channel = task->first + lane % b.wide * C;
+    b.live = b.channel < b.bundle.channels;
+    if (!b.live) b.channel = b.bundle.channels - C; /* goes along with the last */
+    b.items = items;
+    b.M = M;
+    b.tangents = (size_t)a->edges * (size_t)a->role.size;
+    return b;
+}
 
 /* Writes or adds the sums of an owner whose first item here is q. */
 template <int ROLE, int T, int C, int D>
-__device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a,
-                                                   const eqnn__warp<C> *b, const eqnn__lane<C> *l,
-                                                   int q, eqnn_real (&sum)[D][C])
+__device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a, const eqnn__warp *b,
+                                                   const eqnn__lane *l, int q,
+                                                   eqnn_real (&sum)[D][C])
 {
     const eqnn__member *t = b->items + q;
-    size_t row = t->out;
+    const int two = ROLE == EQNN__ROLE_W && T; /* sums: dw and dw0 */
     int add = b->bundle.add || !t->begin;
+    int at = ROLE == EQNN__ROLE_G ? l->g : ROLE == EQNN__ROLE_X ? l->x : l->w;
     int far = ROLE == EQNN__ROLE_G ? l->gs : ROLE == EQNN__ROLE_X ? l->xs : 0;
     if (!a->each)
         for (int by = b->wide; by < 32; by *= 2)
@@ -3541,22 +3646,17 @@ __device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a,
             for (int k = 0; k < D; k++)
 #pragma unroll
                 for (int c = 0; c < C; c++) sum[k][c] += __shfl_xor_sync(EQNN__ALL, sum[k][c], by);
-    if (!a->each && b->sub) return;
+    if (!b->live || (!a->each && b->sub)) return;
 #pragma unroll
-    for (int c = 0; c < C; c++) {
-        int u = ROLE == EQNN__ROLE_G ? l->g[c] : ROLE == EQNN__ROLE_X ? l->x[c] : l->w[c];
-        if (!b->live[c]) continue;
-        if (add)
+    for (int k = 0; k < D; k++) {
+        eqnn_real *out = two && k ? a->out0 : a->out;
+        if (add && (!two || out))
+            eqnn__channels_add<C>(out + t->out + (size_t)(at + k * far), sum[k]);
+    }
 #pragma unroll
-            for (int k = 0; k < D; k++) {
-                const eqnn_real *to = ROLE == EQNN__ROLE_W && T && k ? a->out0 : a->out;
-                if (ROLE != EQNN__ROLE_W || !T || to) sum[k][c] += to[row + (size_t)(u + k * far)];
-            }
-#pragma unroll
-        for (int k = 0; k < D; k++) {
-            eqnn_real *to = ROLE == EQNN__ROLE_W && T && k ? a->out0 : a->out;
-            if (ROLE != EQNN__ROLE_W || !T || to) to[row + (size_t)(u + k * far)] = sum[k][c];
-        }
+    for (int k = 0; k < D; k++) {
+        eqnn_real *out = two && k ? a->out0 : a->out;
+        if (!two || out) eqnn__channels_out<C>(sum[k], out + t->out + (size_t)(at + k * far));
     }
 }
 
@@ -3564,7 +3664,7 @@ __device__ __forceinline__ void eqnn__couple_store(const eqnn__couple_args *a,
    last. */
 template <int ROLE, int T, int C, int D1, int D3, int DIAGONAL, int D>
 __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
-                                                  const eqnn__warp<C> *b, const eqnn__lane<C> *l,
+                                                  const eqnn__warp *b, const eqnn__lane *l,
                                                   int s, int e, int first, int last,
                                                   eqnn_real (&sum)[D][C])
 {
@@ -3587,54 +3687,38 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
     }
 }
 
-/* Places of the lane's channels in the rows of x, g and w; the last channel again where there are
-   no more. */
-template <int C>
-__device__ __forceinline__ eqnn__lane<C> eqnn__lane_at(const eqnn__warp<C> *b, const eqnn__part *p)
-{
-    eqnn__lane<C> l;
-    l.xs = p->xs, l.gs = p->gs, l.m = p->m, l.weighted = p->w >= 0;
-#pragma unroll
-    for (int c = 0; c < C; c++) {
-        int u = b->first + ((int)threadIdx.x & (b->wide - 1)) + 32 * c;
-        u = u < p->channels ? u : p->channels - 1;
-        l.x[c] = p->x + u, l.g[c] = p->g + u, l.w[c] = p->w + u * p->ws;
-    }
-    return l;
-}
-
 /* The loop for the sizes of a piece: those of the sums are known, D in roles G and X. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
-                                                   const eqnn__warp<C> *b, const eqnn__part *p,
+                                                   const eqnn__warp *b, const eqnn__part *p,
                                                    int s, int e, int first, int last,
                                                    eqnn_real (&sum)[D][C])
 {
 #define EQNN__SIZED(d1, d3, diagonal)                                                              \
     eqnn__couple_part<ROLE, T, C, d1, d3, diagonal, D>(a, b, &l, s, e, first, last, sum)
-    const eqnn__lane<C> l = eqnn__lane_at<C>(b, p);
-    const int G = ROLE == EQNN__ROLE_G, most = C > 1 ? 5 : 7; /* sizes of a wide task's pieces */
+    const eqnn__lane l = eqnn__lane_at(p, b->channel);
+    const int G = ROLE == EQNN__ROLE_G;
     if constexpr (ROLE == EQNN__ROLE_W) {
         switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
         case 8: case 9: EQNN__SIZED(1, 1, 0); break;
         case 11: EQNN__SIZED(3, 1, 0); break;
         case 13: EQNN__SIZED(5, 1, 0); break;
-        case 15: EQNN__SIZED(most, 1, 0); break;
+        case 15: EQNN__SIZED(7, 1, 0); break;
         case 24: EQNN__SIZED(3, 3, 1); break;
         case 25: EQNN__SIZED(1, 3, 0); break;
         case 27: EQNN__SIZED(3, 3, 0); break;
         case 29: EQNN__SIZED(5, 3, 0); break;
-        case 31: EQNN__SIZED(most, 3, 0); break;
+        case 31: EQNN__SIZED(7, 3, 0); break;
         case 40: EQNN__SIZED(5, 5, 1); break;
         case 41: EQNN__SIZED(1, 5, 0); break;
         case 43: EQNN__SIZED(3, 5, 0); break;
         case 45: EQNN__SIZED(5, 5, 0); break;
-        case 47: EQNN__SIZED(most, 5, 0); break;
-        case 56: EQNN__SIZED(most, most, 1); break;
-        case 57: EQNN__SIZED(1, most, 0); break;
-        case 59: EQNN__SIZED(3, most, 0); break;
-        case 61: EQNN__SIZED(5, most, 0); break;
-        default: EQNN__SIZED(most, most, 0); break;
+        case 47: EQNN__SIZED(7, 5, 0); break;
+        case 56: EQNN__SIZED(7, 7, 1); break;
+        case 57: EQNN__SIZED(1, 7, 0); break;
+        case 59: EQNN__SIZED(3, 7, 0); break;
+        case 61: EQNN__SIZED(5, 7, 0); break;
+        default: EQNN__SIZED(7, 7, 0); break;
         }
     } else {
         switch (p->diagonal ? 0 : G ? p->d1 : p->d3) {
@@ -3642,20 +3726,21 @@ __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
         case 1: EQNN__SIZED(G ? 1 : D, G ? D : 1, 0); break;
         case 3: EQNN__SIZED(G ? 3 : D, G ? D : 3, 0); break;
         case 5: EQNN__SIZED(G ? 5 : D, G ? D : 5, 0); break;
-        default: EQNN__SIZED(G ? most : D, G ? D : most, 0); break;
+        default: EQNN__SIZED(G ? 7 : D, G ? D : 7, 0); break;
         }
     }
 #undef EQNN__SIZED
 }
 
-/* A task: all pieces of a bundle. A single piece goes through all items at once. */
+/* A task: all pieces of a bundle, of the items s..n-1. A single piece goes through all items at
+   once. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_bundle(const eqnn__couple_args *a,
-                                                    const eqnn__warp<C> *b, int n)
+                                                    const eqnn__warp *b, int s, int n)
 {
     eqnn_real sum[D][C];
     int parts = b->bundle.parts;
-    for (int s = 0, e; s < n; s = e) {
+    for (int e; s < n; s = e) {
         e = n;
         if (parts > 1) e = a->each ? s + b->step : b->items[s].end;
         e = e < n ? e : n;
@@ -3667,51 +3752,41 @@ __device__ __forceinline__ void eqnn__couple_bundle(const eqnn__couple_args *a,
 
 template <int ROLE, int T, int C>
 __device__ __forceinline__ void eqnn__couple_task(const eqnn__couple_args *a,
-                                                  const eqnn__task *task, int n,
+                                                  const eqnn__task *task, int s, int n,
                                                   const eqnn__member *items, const eqnn_real *M)
 {
-    eqnn__warp<C> b;
-    b.bundle = a->role.bundle[task->bundle];
-    b.first = task->first;
-    b.wide = 32, b.step = 1;
-    while (b.wide / 2 >= b.bundle.channels) b.wide /= 2, b.step *= 2;
-    b.sub = (int)threadIdx.x % 32 * b.step / 32;
-    b.items = items;
-    b.M = M;
-    b.tangents = (size_t)a->edges * (size_t)a->role.size;
-#pragma unroll
-    for (int c = 0; c < C; c++)
-        b.live[c] = b.first + ((int)threadIdx.x & (b.wide - 1)) + 32 * c < b.bundle.channels;
+    const eqnn__warp b = eqnn__warp_at<C>(a, task, items, M);
     const eqnn__part *p = a->role.part + b.bundle.part;
     if constexpr (ROLE == EQNN__ROLE_W) {
-        eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, n);
+        eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, s, n);
         return;
     }
     switch (ROLE == EQNN__ROLE_G ? p->d3 : p->d1) {
-    case 1: eqnn__couple_bundle<ROLE, T, C, 1>(a, &b, n); break;
-    case 3: eqnn__couple_bundle<ROLE, T, C, 3>(a, &b, n); break;
-    case 5: eqnn__couple_bundle<ROLE, T, C, 5>(a, &b, n); break;
-    default: eqnn__couple_bundle<ROLE, T, C, (C > 1 ? 5 : 7)>(a, &b, n); break;
+    case 1: eqnn__couple_bundle<ROLE, T, C, 1>(a, &b, s, n); break;
+    case 3: eqnn__couple_bundle<ROLE, T, C, 3>(a, &b, s, n); break;
+    case 5: eqnn__couple_bundle<ROLE, T, C, 5>(a, &b, s, n); break;
+    default: eqnn__couple_bundle<ROLE, T, C, 7>(a, &b, s, n); break;
     }
 }
 
-/* Two channels a lane share the reading of M; where registers would run out, one after the
-   other. */
+/* 16 bytes of channels a lane, which share the reading of M; one channel where rows do not lie so,
+   and with tangents, which would need too many registers. */
 template <int ROLE, int T>
 __device__ __forceinline__ void eqnn__couple_lanes(const eqnn__couple_args *a,
-                                                   const eqnn__task *task, int n,
+                                                   const eqnn__task *task, int s, int n,
                                                    const eqnn__member *items, const eqnn_real *M)
 {
-    eqnn__task half = *task;
-    if constexpr (!T && ROLE != EQNN__ROLE_W) {
-        if (task->wide) {
-            eqnn__couple_task<ROLE, T, 2>(a, task, n, items, M);
+    const eqnn__bundle bundle = a->role.bundle[task->bundle];
+    eqnn__task some = *task;
+    int end = some.first + (bundle.packs ? 32 * EQNN__PACK : 32);
+    if constexpr (!T) {
+        if (bundle.packs && a->packs) {
+            eqnn__couple_task<ROLE, T, EQNN__PACK>(a, task, s, n, items, M);
             return;
         }
     }
-    int end = task->first + (task->wide ? 64 : 32), most = a->role.bundle[task->bundle].channels;
-    for (; half.first < end && half.first < most; half.first += 32)
-        eqnn__couple_task<ROLE, T, 1>(a, &half, n, items, M);
+    for (; some.first < end && some.first < bundle.channels; some.first += 32)
+        eqnn__couple_task<ROLE, T, 1>(a, &some, s, n, items, M);
 }
 
 /* The positions of a block: whole owners. */
@@ -3725,19 +3800,54 @@ static __device__ inline void eqnn__couple_range(const eqnn__couple_args *a, int
     *to = eqnn__order_border(&a->order, *to, a->from, a->to);
 }
 
+/* How many items from position p on are worked on together: as many as there is room for, but an
+   owner that begins among them and does not end is left to the next. */
+static __device__ inline int eqnn__couple_count(const eqnn__couple_args *a, int p, int to)
+{
+    if (to - p <= a->edges) return to - p;
+    if (a->each) return a->edges;
+    int whole = eqnn__order_first(&a->order, eqnn__order_owner(&a->order, p + a->edges)) - p;
+    return whole > 0 ? whole : a->edges;
+}
+
+/* Rows that a role reads of the items from position p on, before they are looked at. */
+static __device__ inline void eqnn__couple_ahead(const eqnn__couple_args *a, int role, int p,
+                                                 int to)
+{
+    int n = to - p < a->edges ? to - p : a->edges;
+    if (role != EQNN__ROLE_X || a->dw) eqnn__couple_soon(a, 0, p, n);
+    if (role != EQNN__ROLE_W) eqnn__couple_soon(a, 2, p, n);
+    if (role != EQNN__ROLE_G) eqnn__couple_soon(a, 4, p, n);
+}
+
+/* All tasks of a phase, in shares of the items where every item is an owner and tasks are few. */
+template <int ROLE, int T>
+__device__ __forceinline__ void eqnn__couple_tasks(const eqnn__couple_args *a,
+                                                   const eqnn__phase *phase, int n,
+                                                   const eqnn__member *items, const eqnn_real *M)
+{
+    int warps = (int)blockDim.x / 32, shares = 1;
+    while (a->each && shares * phase->tasks < 4 * warps && shares < 8) shares *= 2;
+    for (int k = (int)threadIdx.x / 32; k < phase->tasks * shares; k += warps) {
+        const eqnn__task task = a->role.task[phase->task + k / shares];
+        int s = k % shares;
+        eqnn__couple_lanes<ROLE, T>(a, &task, n * s / shares, n * (s + 1) / shares, items, M);
+    }
+}
+
 /* Roles G, X and W. */
 template <int ROLE, int T>
-static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(ROLE, T))
     eqnn__couple_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);
     eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
-    int from, to, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    int from, to;
     eqnn__couple_range(&a, &from, &to);
-    for (int p = from; p < to; p += a.edges) {
-        int n = to - p < a.edges ? to - p : a.edges, left = to - p - n;
-        if (ROLE != EQNN__ROLE_W && p == from) eqnn__couple_soon(&a, p, n);
-        if (ROLE != EQNN__ROLE_W) eqnn__couple_soon(&a, p + n, left < a.edges ? left : a.edges);
+    for (int p = from, n; p < to; p += n) {
+        n = eqnn__couple_count(&a, p, to);
+        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
+        eqnn__couple_ahead(&a, ROLE, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
@@ -3747,10 +3857,7 @@ static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
                 eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
                                       M + (size_t)a.edges * (size_t)a.role.size);
             __syncthreads();
-            for (int k = warp; k < phase.tasks; k += warps) {
-                const eqnn__task task = a.role.task[phase.task + k];
-                eqnn__couple_lanes<ROLE, T>(&a, &task, n, items, M);
-            }
+            eqnn__couple_tasks<ROLE, T>(&a, &phase, n, items, M);
             __syncthreads();
         }
     }
@@ -3776,20 +3883,25 @@ __device__ __forceinline__ void eqnn__halve(eqnn_real *t, int *index, int *left)
     if constexpr (FAR > 1) eqnn__halve<M, FAR / 2>(t, index, left);
 }
 
-/* The sums over `wide` lanes, to their places in shared memory; D3 1: of a column or a diagonal. */
+/* The sums over the lanes of an item, to their places in shared memory; D3 1: of a column or a
+   diagonal. */
+template <int N, int D3, int FAR>
+__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int store, eqnn_real *to)
+{
+    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8, most = (N + 2 * FAR - 1) / (2 * FAR);
+    int index = 0, left = N;
+    eqnn__halve<N, FAR>(t, &index, &left);
+#pragma unroll
+    for (int n = 0; n < most; n++)
+        if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
+}
+
+/* The same for any number of lanes, shuffle by shuffle. */
 template <int N, int D3>
-__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide, int store,
-                                                    eqnn_real *to)
+__device__ __forceinline__ void eqnn__couple_gather_few(eqnn_real (&t)[N], int wide, int store,
+                                                        eqnn_real *to)
 {
     const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8;
-    if (wide == 32) {
-        int index = 0, left = N;
-        eqnn__halve<N, 16>(t, &index, &left);
-#pragma unroll
-        for (int n = 0; n < (N + 31) / 32; n++)
-            if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
-        return;
-    }
     int leads = store && ((int)threadIdx.x & (wide - 1)) == 0;
 #pragma unroll
     for (int n = 0; n < N; n++) {
@@ -3798,71 +3910,73 @@ __device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide,
     }
 }
 
-/* Adds one channel of a piece; with tangents of x, g and w. */
-template <int T, int D1, int D3, int DIAGONAL>
+/* Adds C channels of a piece, from u on; with tangents of x, g and w. */
+template <int T, int C, int D1, int D3, int DIAGONAL>
 __device__ __forceinline__ void eqnn__couple_products(const eqnn__couple_args *a,
                                                       const eqnn__part *p, const eqnn__member *e,
                                                       int u,
                                                       eqnn_real (&t)[DIAGONAL ? D3 : D1 * D3])
 {
-    eqnn__lane<1> l;
-    eqnn_real w[1], w1[1], g[D3], g1[D3], x[1], x1[1];
-    l.xs = p->xs, l.gs = p->gs, l.m = 0, l.weighted = p->w >= 0;
-    l.x[0] = p->x + u, l.g[0] = p->g + u, l.w[0] = p->w + u * p->ws;
+    const eqnn__lane l = eqnn__lane_at(p, u);
+    eqnn_real w[C], w1[C], g[D3][C], g1[D3][C], x[C], x1[C];
     const eqnn_real *px = eqnn__operand<T>(a->v[0], e->x), *pg = eqnn__operand<T>(a->v[4], e->g);
     const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], e->x) : NULL;
     const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], e->g) : NULL;
-    eqnn__lane_weights<T, 1>(a, &l, e, w, w1);
+    eqnn__lane_weights<T, C>(a, &l, e, w, w1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        eqnn__channels<T, 1>(pg, l.g, k * l.gs, x), g[k] = x[0];
-        if (T) eqnn__channels<T, 1>(pg1, l.g, k * l.gs, x), g1[k] = x[0];
+        eqnn__channels<T, C>(pg, l.g + k * l.gs, g[k]);
+        if (T) eqnn__channels<T, C>(pg1, l.g + k * l.gs, g1[k]);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
-        eqnn__channels<T, 1>(px, l.x, i * l.xs, x);
-        if (T) eqnn__channels<T, 1>(px1, l.x, i * l.xs, x1);
-        eqnn_real b = w[0] * x[0], b1 = T ? w[0] * x1[0] + w1[0] * x[0] : b;
+        eqnn__channels<T, C>(px, l.x + i * l.xs, x);
+        if (T) eqnn__channels<T, C>(px1, l.x + i * l.xs, x1);
 #pragma unroll
-        for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
-            const int to = DIAGONAL ? i : i * D3 + k;
-            t[to] += b1 * g[k];
-            if (T) t[to] += b * g1[k];
+        for (int c = 0; c < C; c++) {
+            eqnn_real b = w[c] * x[c], b1 = T ? w[c] * x1[c] + w1[c] * x[c] : b;
+#pragma unroll
+            for (int k = DIAGONAL ? i : 0; k < (DIAGONAL ? i + 1 : D3); k++) {
+                const int to = DIAGONAL ? i : i * D3 + k;
+                t[to] += b1 * g[k][c];
+                if (T) t[to] += b * g1[k][c];
+            }
         }
     }
 }
 
-/* T of one M and of `step` items from the j-th on. */
-template <int T, int D1, int D3, int DIAGONAL>
+/* T of one M and of the items from the j-th on that a warp takes at a time. */
+template <int T, int C, int D1, int D3, int DIAGONAL>
 __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
                                                 const eqnn__bundle *b, int j, int n,
                                                 const eqnn__member *items, eqnn_real *M)
 {
-    const int N = DIAGONAL ? D3 : D1 * D3;
+    const int N = DIAGONAL ? D3 : D1 * D3, LD = DIAGONAL ? 1 : D3;
     eqnn_real t[N];
-    int wide = 32, step = 1, lane = (int)threadIdx.x % 32;
-    while (wide / 2 >= b->channels) wide /= 2, step *= 2;
-    j += lane * step / 32;
+    int wide = eqnn__lanes_for<C>(b->channels), lane = (int)threadIdx.x % 32;
+    j += lane / wide;
     int store = j < n;
     if (!store) j = n - 1;
+    eqnn_real *to = M + (size_t)j * (size_t)a->role.size + (size_t)a->role.part[b->part].m;
 #pragma unroll
     for (int k = 0; k < N; k++) t[k] = 0;
     for (int q = b->part; q < b->part + b->parts; q++) {
         const eqnn__part *p = a->role.part + q;
         if (a->weighted && p->w < 0) continue;
-        for (int u = lane & (wide - 1); u < p->channels; u += wide)
-            eqnn__couple_products<T, D1, D3, DIAGONAL>(a, p, items + j, u, t);
+        for (int u = lane % wide * C; u < p->channels; u += wide * C)
+            eqnn__couple_products<T, C, D1, D3, DIAGONAL>(a, p, items + j, u, t);
     }
-    eqnn__couple_gather<N, DIAGONAL ? 1 : D3>(
-        t, wide, store, M + (size_t)j * (size_t)a->role.size + (size_t)a->role.part[b->part].m);
+    if (wide == 32) eqnn__couple_gather<N, LD, 16>(t, store, to);
+    else if (C > 1 && wide == 8) eqnn__couple_gather<N, LD, 4>(t, store, to);
+    else eqnn__couple_gather_few<N, LD>(t, wide, store, to);
 }
 
-template <int T>
+template <int T, int C>
 __device__ __forceinline__ void eqnn__couple_dm_sized(const eqnn__couple_args *a,
                                                       const eqnn__bundle *b, int j, int n,
                                                       const eqnn__member *items, eqnn_real *M)
 {
-#define EQNN__SIZED(d1, d3, diagonal) eqnn__couple_dm<T, d1, d3, diagonal>(a, b, j, n, items, M)
+#define EQNN__SIZED(d1, d3, diagonal) eqnn__couple_dm<T, C, d1, d3, diagonal>(a, b, j, n, items, M)
     const eqnn__part *p = a->role.part + b->part;
     switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
     case 8: case 9: EQNN__SIZED(1, 1, 0); break;
@@ -3903,26 +4017,42 @@ static __device__ inline void eqnn__couple_dy(const eqnn__couple_args *a, const 
     }
 }
 
+/* The T of all M of a phase. What a warp takes at a time, of one M, goes to the warps in turn. */
 template <int T>
-static __global__ void __launch_bounds__(EQNN__BLOCK, EQNN__FORM_BLOCKS(T))
+__device__ __forceinline__ void eqnn__couple_all_dm(const eqnn__couple_args *a,
+                                                    const eqnn__phase *phase, int n,
+                                                    const eqnn__member *items, eqnn_real *M)
+{
+    int warps = (int)blockDim.x / 32, at = (int)threadIdx.x / 32;
+    for (int k = 0; k < phase->bundles; k++) {
+        const eqnn__bundle b = a->role.bundle[phase->bundle + k];
+        int packs = !T && b.packs && a->packs;
+        int step = 32 / (packs ? eqnn__lanes_for<EQNN__PACK>(b.channels)
+                               : eqnn__lanes_for<1>(b.channels));
+        for (; at * step < n; at += warps)
+            if (packs) eqnn__couple_dm_sized<T, T ? 1 : EQNN__PACK>(a, &b, at * step, n, items, M);
+            else eqnn__couple_dm_sized<T, 1>(a, &b, at * step, n, items, M);
+        at -= (n + step - 1) / step;
+    }
+}
+
+template <int T>
+static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(EQNN__ROLE_Y, T))
     eqnn__couple_y_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);
     eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
-    int from, to, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    int from, to;
     eqnn__couple_range(&a, &from, &to);
-    for (int p = from; p < to; p += a.edges) {
-        int n = to - p < a.edges ? to - p : a.edges;
+    for (int p = from, n; p < to; p += n) {
+        n = eqnn__couple_count(&a, p, to);
+        if (p == from) eqnn__couple_ahead(&a, EQNN__ROLE_Y, p, to);
+        eqnn__couple_ahead(&a, EQNN__ROLE_Y, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
             const eqnn__phase phase = a.role.phase[f];
-            for (int k = warp; k < phase.bundles * n; k += warps) {
-                const eqnn__bundle b = a.role.bundle[phase.bundle + k / n];
-                int j = k % n, step = 1;
-                while (step < 32 && 32 / (2 * step) >= b.channels) step *= 2;
-                if (j * step < n) eqnn__couple_dm_sized<T>(&a, &b, j * step, n, items, M);
-            }
+            eqnn__couple_all_dm<T>(&a, &phase, n, items, M);
             __syncthreads();
             eqnn__couple_dy(&a, &phase, n, items, M);
             __syncthreads();
@@ -3941,10 +4071,9 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     edges = EQNN__FORM_SHARED / bytes;
     edges = edges < 1 ? 1 : edges < EQNN__FORM_EDGES ? edges : EQNN__FORM_EDGES;
     a->edges = (int)edges;
-    a->span = (int)((n + 1023) / 1024);
-    a->span = a->span < 4 * a->edges ? a->span : 4 * a->edges;
-    warps = role == EQNN__ROLE_Y ? 8 : (size_t)a->role.tasks;
-    warps = warps < 1 ? 1 : warps < 8 ? warps : 8;
+    a->span = (int)((n + EQNN__FORM_GRID - 1) / EQNN__FORM_GRID);
+    a->span = a->span < 2 * a->edges ? a->span : 2 * a->edges;
+    warps = a->each || a->role.tasks > EQNN__FORM_WARPS ? EQNN__FORM_WARPS : (size_t)a->role.tasks;
     if (!n || !a->role.phases) return;
     grid = (n + (size_t)a->span - 1) / (size_t)a->span;
     bytes *= edges;
@@ -4051,6 +4180,15 @@ static int eqnn__couple_map(const eqnn__form *f, int slot)
     return f->map[slot] == EQNN__PAIR ? EQNN__EACH : f->map[slot];
 }
 
+/* Do all rows that lanes read and write channels of begin at borders of 16 bytes? */
+static int eqnn__couple_packs(const eqnn__couple_args *a, int role)
+{
+    int good = role == EQNN__ROLE_Y || eqnn__packs(a->out, a->out_cols);
+    for (int s = 0; s < 5; s += 2)
+        good = good && eqnn__packs(a->v[s], a->cols[s]) && eqnn__packs(a->t[s], a->cols[s]);
+    return good && eqnn__packs(a->out0, 0) && eqnn__packs(a->dw, 0) && eqnn__packs(a->dw0, 0);
+}
+
 /* A role over the positions from..to-1 of an order. */
 static void eqnn__couple_role_run(eqnn__couple_pass *q, int role, const eqnn__owners *order,
                                   int from, int to, int each, eqnn_real *out)
@@ -4082,7 +4220,18 @@ static void eqnn__couple_role_run(eqnn__couple_pass *q, int role, const eqnn__ow
         if (q->H && f->map[2] != EQNN__ONE) a.dw = q->dw, a.dw0 = q->dw0_rows;
         else if (!q->H && f->map[2] == EQNN__EACH && (q->want & 4)) a.dw = q->out[2];
     }
+    a.packs = eqnn__couple_packs(&a, role);
     eqnn__couple_launch(q->d, &a, role, q->t != NULL);
+}
+
+/* Zeros for owners without items: a warp looks at an owner. */
+static __global__ void eqnn__idle_kernel(const eqnn__owners o, size_t cols, eqnn_real *out)
+{
+    EQNN__STRIDE(i, (size_t)o.owners * 32) {
+        int owner = (int)(i / 32);
+        if (eqnn__order_first(&o, owner) < eqnn__order_first(&o, owner + 1)) continue;
+        for (size_t c = i % 32; c < cols; c += 32) out[(size_t)owner * cols + c] = 0;
+    }
 }
 
 /* Zeros where no sum is written: columns without a path, owners without items. */
@@ -4090,8 +4239,20 @@ static void eqnn__couple_clear(eqnn__couple_pass *q, int role, int slot, size_t 
                                eqnn_real *out)
 {
     int map = slot < 0 ? EQNN__EACH : q->f->map[slot];
-    if (q->plan->role[role].covered != (int)cols || map == EQNN__TARGET || map == EQNN__SOURCE)
+    if (q->plan->role[role].covered != (int)cols) {
         eqnn__cuda_fill(q->d, rows * cols, 0, out);
+    } else if (map == EQNN__TARGET || map == EQNN__SOURCE) {
+        eqnn__owners o = eqnn__form_owners(q->f, slot, map);
+        EQNN__RUN(q->d, eqnn__idle_kernel, eqnn__grid_of((size_t)o.owners * 32), EQNN__BLOCK, 0, o,
+                  cols, out);
+    }
+}
+
+/* The same for gradients of weights that are made here. */
+static void eqnn__couple_clear_dw(eqnn__couple_pass *q, size_t rows)
+{
+    eqnn__couple_clear(q, EQNN__ROLE_W, -1, rows, q->width, q->dw);
+    if (q->dw0) eqnn__couple_clear(q, EQNN__ROLE_W, -1, rows, q->width, q->dw0_rows);
 }
 
 static size_t eqnn__couple_rows_of(const eqnn__couple_pass *q, int slot)
@@ -4211,10 +4372,7 @@ static void eqnn__couple_tile_roles(eqnn__couple_pass *q, const eqnn__owners *o,
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
     size_t n = (size_t)(to - from);
     if (want & 16) eqnn__couple_role_run(q, EQNN__ROLE_G, o, from, to, each, q->part[4]);
-    if (!one && q->H && (want & 12)) {
-        eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw);
-        if (q->dw0) eqnn__couple_clear(q, EQNN__ROLE_W, -1, n, q->width, q->dw0_rows);
-    }
+    if (!one && q->H && (want & 12)) eqnn__couple_clear_dw(q, n);
     if (want & 1) eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, each, q->part[0]);
     if (!one && !with && (want & (q->H ? 12 : 4)))
         eqnn__couple_role_run(q, EQNN__ROLE_W, o, from, to, 1, q->H ? q->dw : q->out[2]);
@@ -4252,7 +4410,8 @@ static void eqnn__couple_folds(eqnn__couple_pass *q)
 }
 
 /* The passes in the orders of dg and of dx, in one where these are the same; then the sums of
-   shared weights. */
+   shared weights. dy goes along with dx, or, unless weights would have to be made for that, in the
+   order of dg when the rows of g are the longer ones: an owner's is read for all its items. */
 static void eqnn__couple_passes(eqnn__couple_pass *q)
 {
     const eqnn__form *f = q->f;
@@ -4260,7 +4419,7 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
     eqnn__owners g = eqnn__form_owners(f, 4, eqnn__couple_map(f, 4));
     eqnn__owners x = eqnn__form_owners(f, 0, q->want & 1 ? eqnn__couple_map(f, 0) : EQNN__EACH);
-    unsigned rest = q->want & 15;
+    unsigned first = q->want & 16, rest = q->want & 15;
     for (int s = 0; s < 5; s++) {
         if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H)) continue;
         eqnn__couple_clear(q, role[s], s, eqnn__couple_rows_of(q, s), (size_t)f->cols[s],
@@ -4269,19 +4428,17 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     if (q->H && q->whole)
         eqnn__couple_weights_of(q, (size_t)f->rows[2], q->v[2], q->has & 4 ? q->t[2] : NULL);
     if (one) rest &= q->H ? ~12u : ~4u;
+    if (g.map == EQNN__TARGET && f->cols[4] > f->cols[0] && (!q->H || q->whole))
+        first |= rest & 2, rest &= ~2u;
     if (g.map == x.map && g.map != EQNN__ONE) {
-        eqnn__couple_tiles(q, &g, rest | (q->want & 16));
+        eqnn__couple_tiles(q, &g, rest | first);
     } else {
-        if (q->want & 16) eqnn__couple_tiles(q, &g, 16);
+        eqnn__couple_tiles(q, &g, first);
         eqnn__couple_tiles(q, &x, rest);
     }
     if (one && (q->want & (q->H ? 12 : 4))) {
         eqnn__owners o = eqnn__form_owners(f, q->H ? 3 : 2, f->map[2]);
-        if (q->H) {
-            eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw);
-            if (q->dw0)
-                eqnn__couple_clear(q, EQNN__ROLE_W, -1, (size_t)o.owners, q->width, q->dw0_rows);
-        }
+        if (q->H) eqnn__couple_clear_dw(q, (size_t)o.owners);
         eqnn__couple_role_run(q, EQNN__ROLE_W, &o, 0, o.positions, 0, q->H ? q->dw : q->part[2]);
     }
     if (q->H && q->whole && (q->want & 12)) eqnn__couple_whole_back(q);

@@ -3,8 +3,10 @@
    barrier shows as other bits. */
 #define EQNN__FORM_TILE 50 /* small forms take several tiles */
 #define EQNN__GEMM_SPAN product_span
+#define EQNN__FORM_GRID form_grid
 #include "cuda_emulate.h"
 static size_t product_span = 0x7fffffff; /* how far matrices may reach that cuBLAS gets */
+static size_t form_grid = 2048;          /* blocks that positions are parted into       */
 #include "../eqnn_cuda.cuh"
 #include "test.h"
 #include <sys/wait.h>

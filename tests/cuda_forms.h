@@ -3,8 +3,8 @@
    A part of tests/cuda.c. A trial makes a form of one kind on one graph (none, directed, paired, in
    several examples, bipartite) and compares its value, its derivatives, and both with tangents, for
    a random choice of slots; each on the GPU in both orders of threads, which must give the same
-   bits. EQNN__FORM_TILE is small there, so that small forms take several tiles. More trials:
-   -DCUDA_TRIALS=60. */
+   bits. EQNN__FORM_TILE is small there, so that small forms take several tiles, and so is form_grid
+   in most trials, so that blocks have many items. More trials: -DCUDA_TRIALS=60. */
 #ifndef EQNN_TEST_CUDA_FORMS_H
 #define EQNN_TEST_CUDA_FORMS_H
 
@@ -24,20 +24,22 @@ typedef struct definition {
 } definition;
 
 /* Components of 1 to 11, channels of 1 to 200; blocks of x and g that others use too, that overlap
-   by chance, and whose channels are further apart; weights that all channels or paths share. */
+   by chance, and whose channels are further apart; weights that all channels or paths share. By
+   fours: all of it in whole fours, as 16 bytes at a time need it. */
 static void random_paths(definition *d, int *cols)
 {
     static const int channels[] = { 1, 2, 3, 8, 20, 32, 33, 70, 200 };
     int x = 0, y = 0, w = 0, g = 0, widest = test_pick(8), none = !test_pick(5);
+    int step = test_pick(2) ? 4 : 1;
     d->paths = test_pick(12) ? 1 + test_pick(6) : 0;
     for (int i = 0; i < d->paths; i++) {
         eqnn__couple_path *p = d->path + i, *before = d->path + (i ? test_pick(i) : 0);
-        p->channels = channels[test_pick(widest + 2)];
+        p->channels = (channels[test_pick(widest + 2)] + step - 1) / step * step;
         p->d1 = 1 + test_pick(test_pick(4) ? 7 : 11), p->d2 = 1 + test_pick(5);
         p->d3 = 1 + test_pick(test_pick(4) ? 7 : 11);
         if (!test_pick(3)) p->d3 = p->d1, p->d2 = test_pick(2) ? 1 : p->d2;
-        p->xs = p->channels + (test_pick(4) ? 0 : test_pick(3));
-        p->gs = p->channels + (test_pick(4) ? 0 : test_pick(3));
+        p->xs = p->channels + (test_pick(4) ? 0 : test_pick(3)) * step;
+        p->gs = p->channels + (test_pick(4) ? 0 : test_pick(3)) * step;
         p->ys = 1 + !test_pick(4), p->ws = test_pick(4) ? 1 : test_pick(3);
         p->scale = 0.5 + test_pick(2);
         for (int n = 0; n < p->d1 * p->d2 * p->d3; n++)
@@ -56,7 +58,7 @@ static void random_paths(definition *d, int *cols)
             if (p->gs < p->channels) p->gs = p->channels;
             if (test_pick(2)) p->xs = before->xs, p->d1 = before->d1;
             if (test_pick(2)) p->g = before->g, p->gs = before->gs, p->d3 = before->d3;
-            else if (test_pick(2)) p->g = before->g + test_pick(2);
+            else if (test_pick(2)) p->g = before->g + test_pick(2) * step;
             if (test_pick(2) && before->w >= 0) p->w = before->w, p->ws = before->ws;
         }
         if (p->d2 == 1 && p->d1 == p->d3)
@@ -73,12 +75,13 @@ static void random_paths(definition *d, int *cols)
                            q->g + (q->d3 - 1) * q->gs + q->channels };
             x = end[0] > x ? end[0] : x, y = end[1] > y ? end[1] : y;
             w = end[2] > w ? end[2] : w, g = end[3] > g ? end[3] : g;
+            w = (w + step - 1) / step * step;
         }
     }
-    cols[0] = x + test_pick(2) + !x, cols[1] = y + test_pick(2) + !y;
-    cols[4] = g + test_pick(2) + !g;
-    cols[3] = test_pick(3) ? w + 1 : 0;
-    cols[2] = cols[3] ? 1 + test_pick(5) : test_pick(4) ? w + test_pick(2) : 0;
+    cols[0] = x + (test_pick(2) + !x) * step, cols[1] = y + test_pick(2) + !y;
+    cols[4] = g + (test_pick(2) + !g) * step;
+    cols[3] = test_pick(3) ? w + step : 0;
+    cols[2] = cols[3] ? 1 + test_pick(5) : test_pick(4) ? w + test_pick(2) * step : 0;
 }
 
 static void random_blocks(definition *d, int *cols)
@@ -211,6 +214,15 @@ static void *there(eqnn__device *d, const void *from, size_t bytes)
     return p;
 }
 
+/* Numbers that begin so many behind the border of their memory, as a part of a tensor may. */
+static eqnn_real *numbers_there(eqnn__device *d, const eqnn_real *from, size_t n, size_t behind)
+{
+    eqnn_real *p = from ? (eqnn_real *)eqnn__cuda_reserve(d, (n + behind) * sizeof *p + 1) : NULL;
+    if (!p) return NULL;
+    eqnn__cuda_copy(d, p + behind, from, n * sizeof *p, EQNN__TO_DEVICE);
+    return p + behind;
+}
+
 #define THERE(name, n) to.name = (const int *)there(d, g->name, (size_t)(n) * sizeof(int))
 static eqnn_graph graph_there(eqnn__device *d, const eqnn_graph *g)
 {
@@ -234,13 +246,15 @@ static void device_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *c
                         const eqnn_real *const t[], eqnn_real *const out[])
 {
     eqnn_real *a[EQNN__SLOTS], *b[EQNN__SLOTS], *o[EQNN__SLOTS];
+    size_t behind[EQNN__SLOTS];
     eqnn__form g = *f;
     eqnn_graph graph;
     if (f->graph) graph = graph_there(d, f->graph), g.graph = &graph;
     for (int s = 0; s < EQNN__SLOTS; s++) {
         size_t n = s < f->slots ? (size_t)f->rows[s] * (size_t)f->cols[s] : 0;
-        a[s] = n ? (eqnn_real *)there(d, v[s], n * sizeof(eqnn_real)) : NULL;
-        b[s] = n && t ? (eqnn_real *)there(d, t[s], n * sizeof(eqnn_real)) : NULL;
+        behind[s] = s == f->items % 13 ? 1 : 0;
+        a[s] = n ? numbers_there(d, v[s], n, behind[s]) : NULL;
+        b[s] = n && t ? numbers_there(d, t[s], n, 0) : NULL;
         o[s] = out[s] ? (eqnn_real *)eqnn__cuda_reserve(d, n * sizeof(eqnn_real) + 1) : NULL;
         if (o[s]) eqnn__cuda_fill(d, n, NAN, o[s]);
     }
@@ -251,7 +265,7 @@ static void device_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *c
                             (size_t)f->rows[s] * (size_t)f->cols[s] * sizeof(eqnn_real),
                             EQNN__TO_HOST);
     for (int s = 0; s < EQNN__SLOTS; s++) {
-        if (a[s]) eqnn__cuda_release(d, a[s], 0);
+        if (a[s]) eqnn__cuda_release(d, a[s] - behind[s], 0);
         if (b[s]) eqnn__cuda_release(d, b[s], 0);
         if (o[s]) eqnn__cuda_release(d, o[s], 0);
     }
@@ -320,6 +334,7 @@ static void compare_kind(int kind, int trials)
     for (int trial = 0; trial < trials && good; trial++) {
         definition *def = (definition *)calloc(1, sizeof *def);
         test_choices = (uint64_t)trial * 17 + 1;
+        form_grid = trial % 3 ? 2 : 2048;
         const eqnn_graph *g = random_graph(c, trial % 5, 2 + test_pick(trial % 7 ? 10 : 40));
         int items = trial < 10 ? trial / 5 : 1 + test_pick(150);
         eqnn__form f = random_form(c, def, kind, g, items);
@@ -341,6 +356,7 @@ static void compare_kind(int kind, int trials)
         free(def);
         eqnn_reset(c);
     }
+    form_grid = 2048;
     CHECK_OK(c);
     CHECK(pairs > 0 || kind == EQNN__RADIAL); /* the hardest map did occur */
     CHECK(eqnn__cuda_wait(&d, why, sizeof why));
