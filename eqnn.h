@@ -393,7 +393,7 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
 
 /* Your own operation: value computes from x[], rule returns in dx[i] the cotangent of x[i] given g,
    written in operations (want[i] says which are needed; others may stay NULL). user is copied.
-   value is not recorded: there eqnn_grad has nothing to differentiate. */
+   value is not recorded: there eqnn_grad has nothing to differentiate. It may return x[i]. */
 typedef struct eqnn_custom_op {
     const char *name;
     eqnn_tensor *(*value)(eqnn_tensor *const *x, int n, void *user);
@@ -9801,6 +9801,7 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n);
 static void eqnn__solid_rule(eqnn__sweep *s, const eqnn__node *n);
 static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times);
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__alias(eqnn_tensor *x, int rows, int cols, const eqnn_label *label);
 static eqnn_tensor *eqnn__pad(eqnn_tensor *x, int first, int cols);
 static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows);
 
@@ -10631,6 +10632,8 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     if (user && user_size) memcpy(k->user, user, user_size);
     int recording = eqnn__pause(c);
     eqnn_tensor *y = op->value(x, n, k->user);
+    if (y) /* x[0] itself, or a parameter, stays what its own node made: y has a header of its own */
+        y = eqnn__bad2(x[0], y, op->name) ? NULL : eqnn__alias(y, y->rows, y->cols, y->label);
     eqnn__resume(c, recording);
     if (!y)
         return c->failed ? NULL : eqnn__fail(c, "%s: its value function returned NULL", op->name);

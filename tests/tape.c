@@ -573,6 +573,50 @@ TEST(custom_operation)
     CHECK_DERIVATIVES(cube, test_normal(c, 3, 2), 2);
 }
 
+static eqnn_tensor *same_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return x[0];
+}
+
+static eqnn_tensor *old_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)x;
+    (void)n;
+    return *(eqnn_tensor **)user;
+}
+
+static int reversal_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                         const int *want, eqnn_tensor **dx, void *user)
+{
+    (void)x;
+    (void)n;
+    (void)y;
+    (void)user;
+    if (want[0]) dx[0] = eqnn_neg(g);
+    return 1;
+}
+
+/* The value is the argument itself: a tensor that a node made, or a parameter. */
+TEST(custom_operation_returns_its_argument)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_custom_op op = { "reversal", same_value, reversal_rule };
+    const eqnn_custom_op old = { "old", old_value, reversal_rule };
+    eqnn_tensor *x = eqnn_full(c, 1, 2, 1), *h = eqnn_scale(x, 3);
+    eqnn_tensor *y = eqnn_custom(&op, &h, 1, NULL, 0);
+    CHECK(eqnn_at(y, 0, 1) == 3 && eqnn_at(eqnn_grad(eqnn_sum(y), x), 0, 1) == -3);
+    CHECK(eqnn_at(eqnn_grad(eqnn_sum(h), x), 0, 1) == 3);
+    eqnn_tensor *w = eqnn_param(c, "w", 1, 2, NULL);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_custom(&op, &w, 1, NULL, 0))));
+    CHECK(eqnn_at(eqnn_gradient(w), 0, 1) == -1);
+    eqnn_reset(c);
+    h = eqnn_full(c, 1, 2, 1);
+    CHECK(!eqnn_custom(&old, &h, 1, &x, sizeof x));
+    CHECK_ERROR(c, "old: a tensor of an earlier step");
+}
+
 /* --- memory --- */
 
 TEST(rewind_keeps_one)
