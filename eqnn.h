@@ -10080,8 +10080,9 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
         for (int i = 0; i < s->n; i++)
             if (eqnn__inside(s, s->x[i]))
                 s->dx[i] = eqnn__cotangent(s, s->x[i]->node, s->x[i]->out);
-    } else if (!y->node && eqnn__target(s, y)) {
-        s->dx[y->target - 1] = g;
+    } else if (!y->node) { /* a block may return its argument, or a parameter */
+        if (s->backward && y->weight) eqnn__weight_gradient_add(y, g);
+        if (eqnn__target(s, y)) s->dx[y->target - 1] = g;
     }
     for (int i = 0; i < s->n; i++) s->dx[i] = s->dx[s->x[i]->target - 1]; /* one may come twice */
     for (int i = s->n; i-- > 0;) s->x[i]->target = was[i];
@@ -10322,6 +10323,7 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     c->own_tape++;
     eqnn_tensor *y = leaf && eqnn__leaves(c, x, n, leaf) ? k->f(leaf, n, k->user) : NULL;
     c->own_tape--;
+    if (y && y->weight) eqnn__touch(c, y);
     y = eqnn_rewind(m, y);
     c->noting = noting;
     c->note_start = start;

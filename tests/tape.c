@@ -527,6 +527,24 @@ static eqnn_tensor *deep(eqnn_tensor *const *x, int n, void *user)
     return y;
 }
 
+static eqnn_tensor *parameter_block(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_param(eqnn_context(x[0]), "w", 2, 2, NULL);
+}
+
+/* What a block returns is a parameter, as no operation made it. */
+TEST(checkpoint_of_a_parameter)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 2, 1), *w = parameter_block(&x, 1, NULL);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_checkpoint(parameter_block, &x, 1, NULL, 0))));
+    CHECK(eqnn_at(eqnn_gradient(w), 1, 1) == 1);
+    eqnn_tensor *y = eqnn_sum(eqnn_checkpoint(parameter_block, &x, 1, NULL, 0));
+    CHECK(eqnn_at(eqnn_grad(y, w), 1, 1) == 1);
+}
+
 TEST(checkpoint_saves_memory)
 {
     size_t used[2];
