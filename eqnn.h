@@ -11699,6 +11699,13 @@ EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
 
 #define EQNN__MANY_BLOCKS 64
 
+/* Room for n blocks of a label to be: the caller's few, or of the step's memory. */
+static eqnn_block *eqnn__block_room(eqnn_ctx *c, eqnn_block *few, int n)
+{
+    if (n <= EQNN__MANY_BLOCKS) return few;
+    return (eqnn_block *)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof *few);
+}
+
 /* Label of parts side by side: their blocks one after the other; none counts as n x 0e. */
 static const eqnn_label *eqnn__label_concat(eqnn_ctx *c, eqnn_tensor *const *x, int n)
 {
@@ -11708,9 +11715,7 @@ static const eqnn_label *eqnn__label_concat(eqnn_ctx *c, eqnn_tensor *const *x, 
         any |= x[i]->label != NULL;
     }
     if (!any || c->in_rule) return NULL;
-    eqnn_block few[EQNN__MANY_BLOCKS], *b = few;
-    if (total > EQNN__MANY_BLOCKS)
-        b = (eqnn_block *)eqnn__arena_alloc(c, &c->step, (size_t)total * sizeof *b);
+    eqnn_block few[EQNN__MANY_BLOCKS], *b = eqnn__block_room(c, few, total);
     if (!b) return NULL;
     const eqnn_type *scalar = eqnn__type(c, EQNN_TYPE_IRREP, 0, 1, 1, "0e", NULL);
     int k = 0;
@@ -11793,11 +11798,11 @@ EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n)
    one-component types may be cut out of a block. */
 static int eqnn__label_slice(const eqnn_tensor *x, int first, int cols, const eqnn_label **label)
 {
-    eqnn_block b[EQNN__MANY_BLOCKS];
     int n = 0, end = first + cols;
     *label = NULL;
     if (!x->label || x->ctx->in_rule) return 1;
-    for (int i = 0; i < x->label->blocks && n < EQNN__MANY_BLOCKS; i++) {
+    eqnn_block few[EQNN__MANY_BLOCKS], *b = eqnn__block_room(x->ctx, few, x->label->blocks);
+    for (int i = 0; b && i < x->label->blocks; i++) {
         const eqnn_block *k = &x->label->block[i];
         int from = k->start, to = k->start + k->copies * k->type->dim;
         if (to <= first || from >= end) continue;
@@ -11806,7 +11811,7 @@ static int eqnn__label_slice(const eqnn_tensor *x, int first, int cols, const eq
         b[n] = *k;
         b[n++].copies = (hi - lo) / k->type->dim;
     }
-    *label = eqnn__label(x->ctx, b, n);
+    *label = b ? eqnn__label(x->ctx, b, n) : NULL;
     return *label != NULL;
 }
 

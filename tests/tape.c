@@ -796,4 +796,17 @@ TEST(labels_are_kept_and_refused)
     CHECK_OK(c);
 }
 
+/* 80 blocks are more than are put on the stack. */
+TEST(labels_of_many_blocks)
+{
+    eqnn_ctx *c = test_context();
+    char text[40 * 10 + 1] = "";
+    for (int i = 0; i < 40; i++) strcat(text, i ? "+1x0e+1x1o" : "1x0e+1x1o");
+    const eqnn_irreps *many = eqnn_irreps_make(c, text);
+    eqnn_tensor *x = eqnn_as(eqnn_normal(c, "x", 2, 160), many);
+    CHECK(eqnn_label_of(eqnn_slice(x, 0, 160)) == many);
+    CHECK(eqnn_label_of(eqnn_slice(x, 4, 152))->blocks == 76);
+    CHECK(eqnn_label_of(eqnn_concat(eqnn_slice(x, 0, 80), eqnn_slice(x, 80, 80))) == many);
+}
+
 TEST_MAIN
