@@ -2497,6 +2497,7 @@ static int eqnn__params_updates(const eqnn_ctx *c);
 static void eqnn__onces_drop(eqnn_ctx *c);
 static void eqnn__params_rewind(eqnn_ctx *c, int updates);
 static eqnn_tensor *eqnn__new(eqnn_ctx *c, int rows, int cols);
+static int eqnn__bad(const eqnn_tensor *x, const char *op);
 
 static int eqnn__threads_default(void)
 {
@@ -2685,7 +2686,7 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
     eqnn_ctx *c = m.ctx;
     if (!eqnn__mark_good(&m)) return NULL;
     eqnn_tensor old;
-    int keep = y && y->state == EQNN__ALIVE;
+    int keep = !eqnn__bad(y, "rewind") && eqnn__at_home(c, y->ctx, "rewind", "the tensor");
     memset(&old, 0, sizeof old);
     if (keep) old = *y;
     eqnn__params_rewind(c, m.updates);

@@ -652,6 +652,18 @@ TEST(rewind_keeps_one)
     CHECK(eqnn_at(x, 49, 49) == before);
 }
 
+TEST(rewind_refuses)
+{
+    eqnn_ctx *c = test_context(), *other = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 2, 1);
+    eqnn_reset(c);
+    eqnn_mark m = eqnn_mark_make(c);
+    CHECK(!eqnn_rewind(m, x));
+    CHECK_ERROR(c, "rewind: a tensor of an earlier step");
+    CHECK(!eqnn_rewind(m, eqnn_full(other, 2, 2, 1)));
+    CHECK_ERROR(c, "rewind: the tensor belongs to another context");
+}
+
 TEST(stale_tensor_is_refused)
 {
     eqnn_ctx *c = test_context();
