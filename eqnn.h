@@ -13918,8 +13918,10 @@ static int eqnn__file_ready(const eqnn_file *f, const eqnn_entry *e, const void 
 {
     if (!f || f->ctx->failed) return 0;
     f->ctx->op = "file";
-    if (!e || (e->count && !out))
-        eqnn__fail(f->ctx, "file: %.200s: an entry or its place is missing (NULL)", f->path);
+    if ((uintptr_t)e - (uintptr_t)f->entry >= (size_t)f->count * sizeof *f->entry)
+        eqnn__fail(f->ctx, "file: %.200s: the entry is %s", f->path, e ? "another file's" : "NULL");
+    else if (e->count && !out)
+        eqnn__fail(f->ctx, "file: %.200s: the place for the numbers is missing (NULL)", f->path);
     return !f->ctx->failed;
 }
 
@@ -14253,8 +14255,11 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         !eqnn__texts_differ(c, keys, metas, sorted))
         return 0;
     for (int i = 0; i < n; i++) {
-        if (!tensors[i]) eqnn__fail(c, "file_write: the tensor %.100s is missing (NULL)", names[i]);
-        if (eqnn__bad(tensors[i], "file_write")) return 0;
+        if (eqnn__bad(tensors[i], "file_write")) {
+            eqnn__fail(c, "file_write: the tensor %.100s is %s", names[i],
+                       tensors[i] ? "of a context with an error, or stale" : "missing (NULL)");
+            return 0;
+        }
         item[i].prefix = "";
         item[i].name = names[i];
         item[i].rows = tensors[i]->rows;
