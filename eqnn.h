@@ -10067,11 +10067,11 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
 {
     int old[8], many = s->n > 8;
     int *was = many ? (int *)eqnn__arena_alloc(s->c, &s->c->step, (size_t)s->n * sizeof(int)) : old;
+    for (int i = 0; i < s->n; i++) s->dx[i] = NULL;
     if (!was) return;
     for (int i = 0; i < s->n; i++) {
         was[i] = s->x[i]->target;
         s->x[i]->target = i + 1;
-        s->dx[i] = NULL;
     }
     if (y->node && eqnn__sweep_start(s, y)) {
         eqnn__mark_dependent(s);
