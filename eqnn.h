@@ -1928,6 +1928,14 @@ typedef struct eqnn__device {
     const eqnn_real *bad; /* and which number it was, or NULL when that is not known              */
 } eqnn__device;
 
+/* The names around a call: level d is the first length[d] characters of text, and hash[d] is their
+   hash, so that a name is found by hashing its last word only. */
+typedef struct eqnn__scope {
+    char text[512]; /* "layers.0.first." */
+    uint64_t hash[33];
+    int length[33], depth;
+} eqnn__scope;
+
 /* Which way numbers are copied. */
 enum { EQNN__TO_DEVICE, EQNN__TO_HOST, EQNN__WITHIN };
 
@@ -1996,9 +2004,7 @@ struct eqnn_ctx {
     uint64_t seed, tick;
     struct eqnn__label_table *labels;
     eqnn_ctx *owner; /* whose parameters are used: this one's or another's */
-    char scope[512]; /* "layers.0.first." with hashes of each prefix       */
-    uint64_t scope_hash[33];
-    int scope_length[33], scope_depth;
+    eqnn__scope scope;
     struct eqnn__params *params;
     struct eqnn__once *onces;       /* what was made of parameters in this step          */
     struct eqnn__tables *tables;
@@ -2025,14 +2031,15 @@ static int eqnn__fail_list(eqnn_ctx *c, const char *format, va_list list)
 /* "silu: ..." becomes "silu in layers.0.first: ..." within that layer, unless its name is there. */
 static void eqnn__fail_place(eqnn_ctx *c)
 {
-    size_t op = strspn(c->error, "abcdefghijklmnopqrstuvwxyz_0123456789"), n = strlen(c->scope);
+    const char *scope = c->scope.text;
+    size_t op = strspn(c->error, "abcdefghijklmnopqrstuvwxyz_0123456789"), n = strlen(scope);
     char rest[sizeof c->error];
-    while (n > 0 && c->scope[n - 1] == '.') n--;
-    if (n == 0 || op == 0 || c->error[op] != ':' || strstr(c->error, c->scope)) return;
+    while (n > 0 && scope[n - 1] == '.') n--;
+    if (n == 0 || op == 0 || c->error[op] != ':' || strstr(c->error, scope)) return;
     size_t skip = n > 200 ? n - 200 : 0; /* the end of a name says more than its beginning */
     memcpy(rest, c->error + op, sizeof rest - op);
     snprintf(c->error + op, sizeof c->error - op, " in %s%.*s%s", skip ? "..." : "",
-             (int)(n - skip), c->scope + skip, rest);
+             (int)(n - skip), scope + skip, rest);
 }
 
 static eqnn_tensor *eqnn__fail(eqnn_ctx *c, const char *format, ...)
@@ -2075,13 +2082,18 @@ EQNN_API const char *eqnn_error(const eqnn_ctx *c)
     return c->failed ? c->error : NULL;
 }
 
+static void eqnn__scope_leave_all(eqnn_ctx *c)
+{
+    c->scope.depth = 0;
+    c->scope.text[0] = 0;
+}
+
 EQNN_API void eqnn_clear(eqnn_ctx *c)
 {
     if (!c || c->homeless) return;
     c->failed = 0;
     c->error[0] = 0;
-    c->scope_depth = 0;
-    c->scope[0] = 0;
+    eqnn__scope_leave_all(c);
 }
 
 /* --- where memory comes from --- */
@@ -2380,8 +2392,8 @@ static uint64_t eqnn__hash(uint64_t h, const void *bytes, size_t n)
 /* Key of the random stream of a name: seed, scope and name, and nothing else. */
 static uint64_t eqnn__name_key(eqnn_ctx *c, const char *name)
 {
-    uint64_t h = eqnn__hash(EQNN__HASH ^ (c->seed * UINT64_C(0x9e3779b97f4a7c15)), c->scope,
-                            strlen(c->scope));
+    uint64_t h = eqnn__hash(EQNN__HASH ^ (c->seed * UINT64_C(0x9e3779b97f4a7c15)), c->scope.text,
+                            strlen(c->scope.text));
     return eqnn__hash(h, name, strlen(name));
 }
 
@@ -2554,7 +2566,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     eqnn__pool_make(&c->node, 128, sizeof(eqnn__node), 0);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
     c->device.tf32 = o.tf32 != 0;
-    c->scope_hash[0] = EQNN__HASH;
+    c->scope.hash[0] = EQNN__HASH;
     c->numbers = &c->step;
     c->lasting_numbers = &c->lasting;
     c->sum = &c->sum_here;
@@ -10209,12 +10221,6 @@ EQNN_API int eqnn_backward(eqnn_tensor *y)
 
 /* --- checkpoints --- */
 
-typedef struct eqnn__scope {
-    char text[512];
-    uint64_t hash[33];
-    int length[33], depth;
-} eqnn__scope;
-
 typedef struct eqnn__checkpoint {
     eqnn_function f;
     void *user;
@@ -10225,22 +10231,6 @@ typedef struct eqnn__checkpoint {
     eqnn__scope scope;    /* so that a replay finds the same names                  */
     int reversible;       /* a trunk that rebuilds its inputs                       */
 } eqnn__checkpoint;
-
-static void eqnn__scope_get(const eqnn_ctx *c, eqnn__scope *s)
-{
-    memcpy(s->text, c->scope, sizeof s->text);
-    memcpy(s->hash, c->scope_hash, sizeof s->hash);
-    memcpy(s->length, c->scope_length, sizeof s->length);
-    s->depth = c->scope_depth;
-}
-
-static void eqnn__scope_set(eqnn_ctx *c, const eqnn__scope *s)
-{
-    memcpy(c->scope, s->text, sizeof s->text);
-    memcpy(c->scope_hash, s->hash, sizeof s->hash);
-    memcpy(c->scope_length, s->length, sizeof s->length);
-    c->scope_depth = s->depth;
-}
 
 /* Arguments of a run: the same numbers as fresh leaves, so that it is a tape of its own. */
 static int eqnn__leaves(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor **leaf)
@@ -10256,11 +10246,10 @@ static int eqnn__leaves(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor *
 /* f again, under the names, tick and mode of the first time; what it files was filed then. */
 static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_tensor *const *x)
 {
-    eqnn__scope now;
+    eqnn__scope now = c->scope;
     uint64_t tick = c->tick;
     int training = c->training, rule = c->in_rule, updates = eqnn__params_updates(c);
-    eqnn__scope_get(c, &now);
-    eqnn__scope_set(c, &k->scope);
+    c->scope = k->scope;
     c->tick = k->tick;
     c->training = k->training;
     c->in_rule = 0;
@@ -10270,7 +10259,7 @@ static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_te
     c->tick = tick;
     c->training = training;
     c->in_rule = rule;
-    eqnn__scope_set(c, &now);
+    c->scope = now;
     eqnn__params_rewind(c, updates);
     if (!y && !c->failed) eqnn__fail(c, "checkpoint: the block returned NULL");
     return y;
@@ -10356,7 +10345,7 @@ static eqnn__checkpoint *eqnn__checkpoint_make(eqnn_ctx *c, eqnn_function f, int
     k->n = n;
     k->training = c->training;
     k->tick = c->tick;
-    eqnn__scope_get(c, &k->scope);
+    k->scope = c->scope;
     return k;
 }
 
@@ -10635,7 +10624,7 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     if (user && user_size) memcpy(k->user, user, user_size);
     int recording = eqnn__pause(c);
     eqnn_tensor *y = op->value(x, n, k->user);
-    if (y) /* x[0] itself, or a parameter, stays what its own node made: y has a header of its own */
+    if (y) /* in a header of its own: it may be x[0], which has a node, or a parameter */
         y = eqnn__bad2(x[0], y, op->name) ? NULL : eqnn__alias(y, y->rows, y->cols, y->label);
     eqnn__resume(c, recording);
     if (!y)
@@ -12409,34 +12398,40 @@ static void eqnn__heap_string_free(eqnn_ctx *c, char *s)
 
 /* --- scopes --- */
 
-/* Level d of the scope is the first scope_length[d] characters of c->scope; its hash is kept, so
-   that a name is found by hashing its last word only. */
+/* The hash of a name in the present scope. */
+static uint64_t eqnn__scope_hash(const eqnn_ctx *c, const char *name)
+{
+    return eqnn__hash(c->scope.hash[c->scope.depth], name, strlen(name));
+}
+
 static int eqnn__scope_push(eqnn_ctx *c, const char *name)
 {
+    eqnn__scope *s = &c->scope;
     if (!name) {
-        eqnn__fail(c, "enter: a layer in \"%s\" has no name (NULL); \"\" adds none", c->scope);
+        eqnn__fail(c, "enter: a layer in \"%s\" has no name (NULL); \"\" adds none", s->text);
         return 0;
     }
-    int d = c->scope_depth;
-    size_t at = d ? (size_t)c->scope_length[d] : 0, n = strlen(name), more = n ? n + 1 : 0;
-    if (d >= 32 || at + more + 1 > sizeof c->scope) {
+    int d = s->depth;
+    size_t at = (size_t)s->length[d], n = strlen(name), more = n ? n + 1 : 0;
+    if (d >= 32 || at + more + 1 > sizeof s->text) {
         eqnn__fail(c, "enter: \"%.80s\" in \"%.300s\": more than 32 scopes or %d characters", name,
-                   c->scope, (int)sizeof c->scope - 1);
+                   s->text, (int)sizeof s->text - 1);
         return 0;
     }
-    memcpy(c->scope + at, name, n);
-    if (n) c->scope[at + n] = '.';
-    c->scope[at + more] = 0;
-    c->scope_hash[d + 1] = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, c->scope + at, more);
-    c->scope_length[d + 1] = (int)(at + more);
-    c->scope_depth = d + 1;
+    memcpy(s->text + at, name, n);
+    if (n) s->text[at + n] = '.';
+    s->text[at + more] = 0;
+    s->hash[d + 1] = eqnn__hash(s->hash[d], s->text + at, more);
+    s->length[d + 1] = (int)(at + more);
+    s->depth = d + 1;
     return 1;
 }
 
 static void eqnn__scope_pop(eqnn_ctx *c)
 {
-    if (c->scope_depth > 0) c->scope_depth--;
-    c->scope[c->scope_depth ? c->scope_length[c->scope_depth] : 0] = 0;
+    eqnn__scope *s = &c->scope;
+    if (s->depth > 0) s->depth--;
+    s->text[s->length[s->depth]] = 0;
 }
 
 EQNN_API eqnn_tensor *eqnn_enter(eqnn_tensor *x, const char *name)
@@ -12481,8 +12476,7 @@ EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, con
     if (!c || c->failed || !eqnn__given(c, name && f, "once", "the name or the maker is"))
         return NULL;
     if (c->own_tape || c->in_rule || c->recycler) return eqnn__once_made(c, name, f, user);
-    int d = c->scope_depth;
-    uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
+    uint64_t key = eqnn__scope_hash(c, name), version;
     eqnn__once *o = c->onces;
     while (o && o->key != key) o = o->next;
     version = c->owner->params ? c->owner->params->version : 0;
@@ -12769,10 +12763,11 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
 /* --- the table of names --- */
 
 static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t hash,
-                                       const char *scope, size_t length, const char *name)
+                                       const char *scope, const char *name)
 {
     if (!p || !p->bins) return NULL;
     eqnn__weight *w = p->bin[(hash ^ hash >> 32) & (p->bins - 1)];
+    size_t length = strlen(scope);
     while (w &&
            (w->hash != hash || strncmp(w->name, scope, length) || strcmp(w->name + length, name)))
         w = w->next;
@@ -12781,7 +12776,7 @@ static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t ha
 
 static eqnn__weight *eqnn__weight_named(const struct eqnn__params *p, const char *full)
 {
-    return eqnn__weight_find(p, eqnn__hash(EQNN__HASH, full, strlen(full)), "", 0, full);
+    return eqnn__weight_find(p, eqnn__hash(EQNN__HASH, full, strlen(full)), "", full);
 }
 
 static void eqnn__bin_add(struct eqnn__params *p, eqnn__weight *w)
@@ -12915,7 +12910,7 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
 static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t hash, int rows,
                                        int cols, int buffer, const eqnn_init *init)
 {
-    char *full = eqnn__params_get(c) ? eqnn__name_join(c, c->scope, name) : NULL;
+    char *full = eqnn__params_get(c) ? eqnn__name_join(c, c->scope.text, name) : NULL;
     if (!full || !eqnn__name_allowed(c, full) || !eqnn__bytes(c, rows, cols)) return NULL;
     eqnn__weight *w = (eqnn__weight *)eqnn__keep_alloc(c, sizeof *w);
     if (!w) return NULL;
@@ -12934,10 +12929,10 @@ static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t h
 /* What a worker does at the first call of a name: looks it up where the weights are. */
 static eqnn__weight *eqnn__weight_borrow(eqnn_ctx *c, const char *name, uint64_t hash)
 {
-    eqnn__weight *w = eqnn__weight_find(c->owner->params, hash, c->scope, strlen(c->scope), name);
+    eqnn__weight *w = eqnn__weight_find(c->owner->params, hash, c->scope.text, name);
     if (w) return eqnn__weight_mirror(c, w);
     eqnn__fail(c, "%s: %s%s is not there: call the model once in the context that has the weights",
-               c->op, c->scope, name);
+               c->op, c->scope.text, name);
     return NULL;
 }
 
@@ -12946,11 +12941,10 @@ static eqnn_tensor *eqnn__param(eqnn_ctx *c, const char *name, int rows, int col
 {
     if (!c || c->failed) return NULL;
     c->op = buffer ? "buffer" : "param";
-    if (!name || !*name) return eqnn__fail(c, "%s: one in \"%s\" has no name", c->op, c->scope);
-    int d = c->scope_depth;
-    size_t length = d ? (size_t)c->scope_length[d] : 0;
-    uint64_t hash = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name));
-    eqnn__weight *w = eqnn__weight_find(c->params, hash, c->scope, length, name);
+    if (!name || !*name)
+        return eqnn__fail(c, "%s: one in \"%s\" has no name", c->op, c->scope.text);
+    uint64_t hash = eqnn__scope_hash(c, name);
+    eqnn__weight *w = eqnn__weight_find(c->params, hash, c->scope.text, name);
     if (!w && c->owner != c) w = eqnn__weight_borrow(c, name, hash);
     else if (!w) w = eqnn__weight_make(c, name, hash, rows, cols, buffer, init);
     if (!w) return NULL;
@@ -13279,8 +13273,7 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker)
 static void eqnn__params_reset(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
-    c->scope_depth = 0;
-    c->scope[0] = 0;
+    eqnn__scope_leave_all(c);
     if (!p) return;
     eqnn__params_rewind(c, 0);
     for (int i = 0; i < p->count; i++) {
@@ -14786,11 +14779,12 @@ static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name
 {
     if (eqnn__bad(x, op)) return NULL;
     if (!name)
-        return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op, x->ctx->scope);
+        return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op,
+                          x->ctx->scope.text);
     if (!eqnn__invariant(x->label))
         return eqnn__fail(
             x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
-            x->ctx->scope, name, eqnn__label_text(x->label),
+            x->ctx->scope.text, name, eqnn__label_text(x->label),
             eqnn__advice(x->ctx, x->label, instead));
     return x->label ? eqnn_as(x, NULL) : x;
 }
@@ -14816,7 +14810,8 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     if (opts) o = *opts;
     x = eqnn__plain(x, "linear", name, "eqnn_irreps_linear");
     if (!x) return NULL;
-    if (out < 0) return eqnn__fail(x->ctx, "linear in %s%s: %d outputs", x->ctx->scope, name, out);
+    if (out < 0)
+        return eqnn__fail(x->ctx, "linear in %s%s: %d outputs", x->ctx->scope.text, name, out);
     eqnn_init weight = eqnn__linear_init(&o.weight, x->cols, out);
     eqnn_init bias = eqnn__linear_init(&o.bias, x->cols, out);
     x = eqnn_enter(x, name);
@@ -14872,7 +14867,7 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
     x = eqnn__plain(x, "mlp", name, "eqnn_irreps_linear and eqnn_gate");
     if (!x) return NULL;
     if (!widths)
-        return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope,
+        return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope.text,
                           name);
     const char *at = widths;
     int width = 0, more = eqnn__next_width(&at, &width);
@@ -14901,10 +14896,10 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     if (index->range <= 0 && index->count > 0)
         return eqnn__fail(
             c, "embedding in %s%s: make the index with its range, the number of entries (%d)",
-            c->scope, name, entries);
+            c->scope.text, name, entries);
     if (index->range > entries)
         return eqnn__fail(c, "embedding in %s%s: the index goes to %d, there are %d entries",
-                          c->scope, name, index->range - 1, entries);
+                          c->scope.text, name, index->range - 1, entries);
     if (index->range < entries) /* entries that no index names */
         index = eqnn_ints_make(c, index->count, eqnn_ints_data(index), entries, 0);
     if (!eqnn__scope_push(c, name)) return NULL;

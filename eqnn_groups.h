@@ -8325,7 +8325,7 @@ static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *a
                           const eqnn_label *out, const eqnn_emlp_opts *o)
 {
     eqnn__groups *all = eqnn__groups_of(c);
-    uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
+    uint64_t key = c->scope.hash[c->scope.depth], seed = 11;
     key = eqnn__hash(key, out->name, strlen(out->name));
     key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
     key = eqnn__hash_int(key, 2 * o->layers + o->no_bilinear);
