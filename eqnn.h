@@ -1867,6 +1867,11 @@ void __asan_unpoison_memory_region(void const volatile *address, size_t size);
 #ifdef __cplusplus
 }
 #endif
+#define EQNN__HIDE(p, bytes) __asan_poison_memory_region(p, bytes)
+#define EQNN__SHOW(p, bytes) __asan_unpoison_memory_region(p, bytes)
+#else
+#define EQNN__HIDE(p, bytes) ((void)0)
+#define EQNN__SHOW(p, bytes) ((void)0)
 #endif
 
 #define EQNN__ALIGN ((size_t)64) /* of all numbers: unaligned vectors cost half the speed */
@@ -2136,7 +2141,7 @@ static void *eqnn__heap(eqnn_ctx *c, void *old, size_t old_size, size_t new_size
 {
     void *p = eqnn__try_heap(c, old, old_size, new_size);
     if (!p && new_size)
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op ? c->op : "eqnn", new_size);
+        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, new_size);
     return p;
 }
 
@@ -2174,7 +2179,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     size_t want = a->reserved / 2 > 65536 ? a->reserved / 2 : 65536;
     size_t need = bytes + EQNN__ALIGN;
     if (need < bytes || a->chunks == EQNN__CHUNKS) {
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op ? c->op : "eqnn", bytes);
+        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, bytes);
         return 0;
     }
     if (want < need) want = need;
@@ -2183,7 +2188,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     if (!p && a->away && !eqnn__wait(c)) return 0; /* refused for what failed before */
     if (!p) {
         eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
-                   c->op ? c->op : "eqnn", a->away ? " on the device" : "", bytes,
+                   c->op, a->away ? " on the device" : "", bytes,
                    a->below + a->used);
         return 0;
     }
@@ -2198,7 +2203,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 {
     size_t need = eqnn__round(bytes ? bytes : 1);
-    if (need < bytes) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "eqnn");
+    if (need < bytes) return eqnn__fail(c, "%s: a size overflows", c->op);
     for (;;) {
         if (a->at < a->chunks) {
             char *base = a->chunk[a->at];
@@ -2206,9 +2211,7 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
             if (start <= a->size[a->at] && need <= a->size[a->at] - start) {
                 a->used = start + need;
                 if (a->below + a->used > a->peak) a->peak = a->below + a->used;
-#ifdef EQNN__ASAN
-                if (!a->away) __asan_unpoison_memory_region(base + start, need);
-#endif
+                if (!a->away) EQNN__SHOW(base + start, need);
                 return base + start;
             }
             if (a->at + 1 < a->chunks) {
@@ -2223,21 +2226,17 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     }
 }
 
-/* Forgets everything behind (at, used). */
+/* Forgets everything behind (at, used), and hides it from the address sanitizer. */
 static void eqnn__arena_cut(eqnn__arena *a, size_t at, size_t used)
 {
     EQNN_ASSERT(at < a->at || (at == a->at && used <= a->used));
-#if defined(EQNN__ASAN) || defined(EQNN_DEBUG)
+#ifdef EQNN__ASAN
     for (size_t k = at; k <= a->at && k < a->chunks; k++) {
         size_t from = k == at ? used : 0, to = k == a->at ? a->used : a->size[k];
         if (to <= from || a->away) continue;
-#ifdef EQNN__ASAN
-        __asan_unpoison_memory_region(a->chunk[k] + from, to - from);
-#endif
+        EQNN__SHOW(a->chunk[k] + from, to - from);
         memset(a->chunk[k] + from, 0xdd, to - from);
-#ifdef EQNN__ASAN
-        __asan_poison_memory_region(a->chunk[k] + from, to - from);
-#endif
+        EQNN__HIDE(a->chunk[k] + from, to - from);
     }
 #endif
     while (a->at > at) a->below -= a->size[--a->at];
@@ -2252,9 +2251,7 @@ static void eqnn__arena_free(eqnn_ctx *c, eqnn__arena *a)
             eqnn__give_back(c, a->chunk[a->chunks], a->size[a->chunks]);
             continue;
         }
-#ifdef EQNN__ASAN
-        __asan_unpoison_memory_region(a->chunk[a->chunks], a->size[a->chunks]);
-#endif
+        EQNN__SHOW(a->chunk[a->chunks], a->size[a->chunks]);
         eqnn__try_heap(c, a->chunk[a->chunks], a->size[a->chunks], 0);
     }
 }
@@ -2319,7 +2316,7 @@ static void eqnn__recycle(eqnn_ctx *c, void *p, size_t bytes)
     *bin = f;
 }
 
-static EQNN__MAYBE_UNUSED char *eqnn__keep_string(eqnn_ctx *c, const char *s)
+static char *eqnn__keep_string(eqnn_ctx *c, const char *s)
 {
     size_t n = strlen(s) + 1;
     char *p = (char *)eqnn__keep_alloc(c, n);
@@ -2329,31 +2326,27 @@ static EQNN__MAYBE_UNUSED char *eqnn__keep_string(eqnn_ctx *c, const char *s)
 
 /* --- pools of records --- */
 
+/* The chunk that record *i is in; *i becomes its number there. */
+static size_t eqnn__pool_chunk(const eqnn__pool *p, size_t *i)
+{
+    size_t k = 0;
+    for (; *i >= p->first << k; k++) *i -= p->first << k;
+    return k;
+}
+
 static void *eqnn__pool_at(const eqnn__pool *p, size_t i)
 {
-    size_t k = 0, first = 0, size = p->first;
-    while (i >= first + size) {
-        first += size;
-        size *= 2;
-        k++;
-    }
-    return p->chunk[k] + (i - first) * p->item;
+    size_t k = eqnn__pool_chunk(p, &i);
+    return p->chunk[k] + i * p->item;
 }
 
 static void *eqnn__pool_next(eqnn_ctx *c, eqnn__pool *p)
 {
-    size_t k = 0, first = 0, size = p->first;
-    while (p->count >= first + size) {
-        first += size;
-        size *= 2;
-        k++;
-    }
-    if (!p->chunk[k]) {
-        p->chunk[k] = (char *)eqnn__heap(c, NULL, 0, size * p->item);
-        if (!p->chunk[k]) return NULL;
-        memset(p->chunk[k], 0, size * p->item);
-    }
-    return p->chunk[k] + (p->count++ - first) * p->item;
+    size_t i = p->count, k = eqnn__pool_chunk(p, &i);
+    if (!p->chunk[k]) p->chunk[k] = (char *)eqnn__heap(c, NULL, 0, (p->first << k) * p->item);
+    if (!p->chunk[k]) return NULL;
+    p->count++;
+    return p->chunk[k] + i * p->item;
 }
 
 /* All records from number count on are dead, and their places free. */
@@ -2573,7 +2566,7 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     c->op = "make";
     eqnn__opts_check(c, &o);
     eqnn__device_begin(c, o.device, o.lanes);
-    c->op = NULL;
+    c->op = "eqnn";
     return c;
 }
 
@@ -2637,7 +2630,6 @@ EQNN_API void eqnn_reset(eqnn_ctx *c)
     eqnn__onces_drop(c);
     c->side = !c->side;
     eqnn__nodes_cut(c, 0);
-    c->slots = 0;
     eqnn__arena_cut(&c->step, 0, 0);
     if (c->numbers->away) eqnn__arena_cut(c->numbers, 0, 0);
     c->tick++;
@@ -2780,7 +2772,7 @@ static size_t eqnn__count(const eqnn_tensor *x)
 static size_t eqnn__bytes(eqnn_ctx *c, int rows, int cols)
 {
     if (rows < 0 || cols < 0 || (cols > 0 && (size_t)rows > SIZE_MAX / 16 / (size_t)cols)) {
-        eqnn__fail(c, "%s: [%d,%d] is no size of a tensor", c->op ? c->op : "eqnn", rows, cols);
+        eqnn__fail(c, "%s: [%d,%d] is no size of a tensor", c->op, rows, cols);
         return 0;
     }
     return (size_t)rows * (size_t)cols * sizeof(eqnn_real) + sizeof(eqnn_real);
@@ -12149,7 +12141,7 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
         if ((needed >> s & 1 && !v[s]) ||
             (x && (x->rows != f->rows[s] || x->cols != f->cols[s]))) {
             eqnn__fail(c, "%s: slot %d of a form needs [%d,%d], got [%d,%d]",
-                       c->op ? c->op : "form", s, f->rows[s], f->cols[s], eqnn_rows(x),
+                       c->op, s, f->rows[s], f->cols[s], eqnn_rows(x),
                        eqnn_cols(x));
             return;
         }
@@ -17068,7 +17060,7 @@ static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key
 static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size)
-        return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "eqnn");
+        return eqnn__fail(c, "%s: a size overflows", c->op);
     void *p = eqnn__step_alloc(c, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;

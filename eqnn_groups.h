@@ -739,7 +739,7 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
 /* n things of the heap, zeroed; eqnn__drop gives them back, the last ones taken first. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
-    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
+    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op);
     void *p = eqnn__heap(c, NULL, 0, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;
