@@ -2136,13 +2136,18 @@ static void *eqnn__try_heap(eqnn_ctx *c, void *old, size_t old_size, size_t new_
     return c->alloc(c->alloc_user, old, old_size, new_size);
 }
 
-/* Grows, shrinks or (new_size 0) frees a piece of the caller's memory; on failure the old stays. */
+/* Takes, grows or shrinks a piece of the caller's memory; on failure the old stays. */
 static void *eqnn__heap(eqnn_ctx *c, void *old, size_t old_size, size_t new_size)
 {
     void *p = eqnn__try_heap(c, old, old_size, new_size);
-    if (!p && new_size)
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, new_size);
+    if (!p) eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, new_size);
     return p;
+}
+
+/* Gives back a piece of that size; NULL is none. */
+static void eqnn__heap_free(eqnn_ctx *c, void *p, size_t bytes)
+{
+    if (p) eqnn__try_heap(c, p, bytes, 0);
 }
 
 /* --- arenas --- */
@@ -2252,7 +2257,7 @@ static void eqnn__arena_free(eqnn_ctx *c, eqnn__arena *a)
             continue;
         }
         EQNN__SHOW(a->chunk[a->chunks], a->size[a->chunks]);
-        eqnn__try_heap(c, a->chunk[a->chunks], a->size[a->chunks], 0);
+        eqnn__heap_free(c, a->chunk[a->chunks], a->size[a->chunks]);
     }
 }
 
@@ -2367,7 +2372,7 @@ static void eqnn__pool_make(eqnn__pool *p, size_t first, size_t item, size_t sta
 static void eqnn__pool_free(eqnn_ctx *c, eqnn__pool *p)
 {
     for (int k = 39; k >= 0; k--)
-        if (p->chunk[k]) eqnn__try_heap(c, p->chunk[k], (p->first << k) * p->item, 0);
+        eqnn__heap_free(c, p->chunk[k], (p->first << k) * p->item);
 }
 
 /* --- names and random streams --- */
@@ -2574,7 +2579,7 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
 {
     if (!c) return;
     eqnn__params_free(c);
-    eqnn__try_heap(c, c->noted, (size_t)c->note_room * sizeof(void *), 0);
+    eqnn__heap_free(c, c->noted, (size_t)c->note_room * sizeof(void *));
     eqnn__pool_free(c, &c->node);
     for (int k = 1; k >= 0; k--) {
         eqnn__pool_free(c, &c->graphs[k]);
@@ -9679,7 +9684,7 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
         eqnn__mix_blocks(p, fresh, seen, size);
     }
     for (int s = 0; s < 3; s++)
-        if (seen[s]) eqnn__heap(c, seen[s], size[s], 0);
+        if (seen[s]) eqnn__heap_free(c, seen[s], size[s]);
         else p = NULL;
     return p;
 }
@@ -9707,7 +9712,7 @@ static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_reco
             }
             col[(size_t)r * S + (size_t)s] = place[at];
         }
-        eqnn__heap(c, place, ((size_t)most + 1) * sizeof *place, 0);
+        eqnn__heap_free(c, place, ((size_t)most + 1) * sizeof *place);
         p->column[s] = column;
         p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;
     }
@@ -12385,7 +12390,7 @@ static char *eqnn__heap_string(eqnn_ctx *c, const char *s)
 
 static void eqnn__heap_string_free(eqnn_ctx *c, char *s)
 {
-    if (s) eqnn__try_heap(c, s, strlen(s) + 1, 0);
+    if (s) eqnn__heap_free(c, s, strlen(s) + 1);
 }
 
 /* --- scopes --- */
@@ -12717,7 +12722,7 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
                 flip ? (size_t)j * (size_t)m + (size_t)i : (size_t)i * (size_t)m + (size_t)j;
             x[(size_t)i * (size_t)cols + (size_t)j] = (eqnn_real)(scale * a[at]);
         }
-    eqnn__heap(c, a, size * sizeof *a, 0);
+    eqnn__heap_free(c, a, size * sizeof *a);
     return 1;
 }
 
@@ -12786,7 +12791,7 @@ static int eqnn__bins_grow(eqnn_ctx *c)
     if ((size_t)p->count < p->bins) return 1;
     void *table = eqnn__heap(c, NULL, 0, bins * sizeof *p->bin);
     if (!table) return 0;
-    if (p->bin) eqnn__heap(c, p->bin, p->bins * sizeof *p->bin, 0);
+    eqnn__heap_free(c, p->bin, p->bins * sizeof *p->bin);
     p->bin = (eqnn__weight **)table;
     p->bins = bins;
     memset(p->bin, 0, bins * sizeof *p->bin);
@@ -13275,26 +13280,22 @@ static void eqnn__params_reset(eqnn_ctx *c)
     }
 }
 
-static void eqnn__load_free(eqnn_ctx *c, eqnn__load *l);
+static void eqnn__loads_free(eqnn_ctx *c);
 
 static void eqnn__params_free(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
     if (!p) return;
-    while (p->loads) {
-        eqnn__load *next = p->loads->next;
-        eqnn__load_free(c, p->loads);
-        p->loads = next;
-    }
+    eqnn__loads_free(c);
     for (eqnn__note *n = p->notes; n; n = n->next) {
         eqnn__heap_string_free(c, n->key);
         eqnn__heap_string_free(c, n->text);
     }
-    if (p->bin) eqnn__try_heap(c, p->bin, p->bins * sizeof *p->bin, 0);
-    if (p->all) eqnn__try_heap(c, p->all, (size_t)p->room * sizeof *p->all, 0);
-    if (p->trained) eqnn__try_heap(c, p->trained, (size_t)p->trained_room * sizeof *p->trained, 0);
-    if (p->slab) eqnn__try_heap(c, p->slab, (size_t)p->slab_room * sizeof *p->slab, 0);
-    if (p->filed) eqnn__try_heap(c, p->filed, (size_t)p->filed_room * sizeof *p->filed, 0);
+    eqnn__heap_free(c, p->bin, p->bins * sizeof *p->bin);
+    eqnn__heap_free(c, p->all, (size_t)p->room * sizeof *p->all);
+    eqnn__heap_free(c, p->trained, (size_t)p->trained_room * sizeof *p->trained);
+    eqnn__heap_free(c, p->slab, (size_t)p->slab_room * sizeof *p->slab);
+    eqnn__heap_free(c, p->filed, (size_t)p->filed_room * sizeof *p->filed);
     c->params = NULL;
 }
 
@@ -13372,7 +13373,7 @@ struct eqnn_file {
     char *text; /* names and texts: shorter than the JSON they are in */
     size_t text_size, text_used;
     eqnn__stored *entry, **by_name;
-    int count, room, sorted;
+    int count, room;
     eqnn__meta *meta;
     int metas, meta_room;
 };
@@ -13639,6 +13640,19 @@ static int eqnn__json_header(eqnn__json *j)
 
 /* --- safetensors: the file --- */
 
+/* Whole numbers in files, least byte first. */
+static uint64_t eqnn__raw(const unsigned char *b, int size)
+{
+    uint64_t u = 0;
+    for (int i = 0; i < size; i++) u |= (uint64_t)b[i] << (8 * i);
+    return u;
+}
+
+static void eqnn__raw_put(unsigned char *b, int size, uint64_t u)
+{
+    for (int i = 0; i < size; i++) b[i] = (unsigned char)(u >> (8 * i));
+}
+
 static int eqnn__by_place(const void *a, const void *b)
 {
     const eqnn__stored *s = *(eqnn__stored *const *)a, *t = *(eqnn__stored *const *)b;
@@ -13683,7 +13697,6 @@ static int eqnn__file_sort(eqnn_file *f)
     size_t bytes = (size_t)f->count * sizeof *f->by_name;
     if (f->count) f->by_name = (eqnn__stored **)eqnn__heap(f->ctx, NULL, 0, bytes);
     if (f->count && !f->by_name) return 0;
-    f->sorted = f->count;
     for (int i = 0; i < f->count; i++) f->by_name[i] = &f->entry[i];
     if (f->count) qsort(f->by_name, (size_t)f->count, sizeof *f->by_name, eqnn__by_place);
     if (!eqnn__file_covered(f)) return 0;
@@ -13702,24 +13715,23 @@ EQNN_API void eqnn_file_close(eqnn_file *f)
 {
     if (!f) return;
     eqnn_ctx *c = f->ctx;
-    if (f->by_name) eqnn__try_heap(c, f->by_name, (size_t)f->sorted * sizeof *f->by_name, 0);
-    if (f->meta) eqnn__try_heap(c, f->meta, (size_t)f->meta_room * sizeof *f->meta, 0);
-    if (f->entry) eqnn__try_heap(c, f->entry, (size_t)f->room * sizeof *f->entry, 0);
-    if (f->text) eqnn__try_heap(c, f->text, f->text_size, 0);
-    if (f->owned) eqnn__try_heap(c, (void *)(uintptr_t)f->bytes, f->size, 0);
-    eqnn__try_heap(c, f, sizeof *f, 0);
+    eqnn__heap_free(c, f->by_name, (size_t)f->count * sizeof *f->by_name);
+    eqnn__heap_free(c, f->meta, (size_t)f->meta_room * sizeof *f->meta);
+    eqnn__heap_free(c, f->entry, (size_t)f->room * sizeof *f->entry);
+    eqnn__heap_free(c, f->text, f->text_size);
+    if (f->owned) eqnn__heap_free(c, (void *)(uintptr_t)f->bytes, f->size);
+    eqnn__heap_free(c, f, sizeof *f);
 }
 
 /* Reads the header of bytes that are in memory already. */
 static int eqnn__file_header(eqnn_file *f)
 {
-    uint64_t n = 0;
     if (f->size < 8) {
         eqnn__fail(f->ctx, "file: %.200s: %lu bytes are too few for a safetensors file", f->path,
                    (unsigned long)f->size);
         return 0;
     }
-    for (int i = 0; i < 8; i++) n |= (uint64_t)f->bytes[i] << (8 * i);
+    uint64_t n = eqnn__raw(f->bytes, 8);
     if (n > f->size - 8 || n > EQNN__HEADER_MOST) {
         eqnn__fail(f->ctx,
                    "file: %.200s: a header of %llu bytes in a file of %lu: truncated, or no "
@@ -13747,7 +13759,7 @@ static eqnn_file *eqnn__file_make(eqnn_ctx *c, const char *path, const unsigned 
 {
     eqnn_file *f = (eqnn_file *)eqnn__heap(c, NULL, 0, sizeof *f);
     if (!f) {
-        if (owned) eqnn__try_heap(c, (void *)(uintptr_t)bytes, size, 0);
+        if (owned) eqnn__heap_free(c, (void *)(uintptr_t)bytes, size);
         return NULL;
     }
     memset(f, 0, sizeof *f);
@@ -13801,7 +13813,7 @@ static unsigned char *eqnn__file_bytes(eqnn_ctx *c, FILE *file, const char *path
     unsigned char *bytes = (unsigned char *)eqnn__heap(c, NULL, 0, room);
     if (!bytes || fread(bytes, 1, room, file) == room) return bytes;
     eqnn__fail(c, "file: %.300s ended while it was read", path);
-    eqnn__try_heap(c, bytes, room, 0);
+    eqnn__heap_free(c, bytes, room);
     return NULL;
 }
 
@@ -13835,34 +13847,22 @@ EQNN_API const char *eqnn_file_meta_key(const eqnn_file *f, int i)
 
 EQNN_API const eqnn_entry *eqnn_file_find(const eqnn_file *f, const char *name)
 {
-    for (int low = 0, high = f && name ? f->count : 0; low < high;) {
-        int mid = low + (high - low) / 2, order = strcmp(name, f->by_name[mid]->e.name);
-        if (order == 0) return &f->by_name[mid]->e;
-        if (order < 0) high = mid;
-        else low = mid + 1;
-    }
-    return NULL;
+    eqnn__stored wanted, *key = &wanted;
+    if (!f || !name || !f->count) return NULL;
+    wanted.e.name = name;
+    void *at = bsearch(&key, f->by_name, (size_t)f->count, sizeof key, eqnn__by_name);
+    return at ? &(*(eqnn__stored **)at)->e : NULL;
 }
 
 EQNN_API const char *eqnn_file_meta(const eqnn_file *f, const char *key)
 {
-    for (int low = 0, high = f && key ? f->metas : 0; low < high;) {
-        int mid = low + (high - low) / 2, order = strcmp(key, f->meta[mid].key);
-        if (order == 0) return f->meta[mid].text;
-        if (order < 0) high = mid;
-        else low = mid + 1;
-    }
-    return NULL;
+    eqnn__meta wanted = { key, NULL };
+    if (!f || !key || !f->metas) return NULL;
+    void *at = bsearch(&wanted, f->meta, (size_t)f->metas, sizeof wanted, eqnn__by_key);
+    return at ? ((eqnn__meta *)at)->text : NULL;
 }
 
 /* --- safetensors: the numbers --- */
-
-static uint64_t eqnn__raw(const unsigned char *b, int size)
-{
-    uint64_t u = 0;
-    for (int i = 0; i < size; i++) u |= (uint64_t)b[i] << (8 * i);
-    return u;
-}
 
 /* IEEE half precision: sign, 5 bits of exponent, 10 of fraction. */
 static double eqnn__half(unsigned u)
@@ -13990,8 +13990,7 @@ static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
             uint32_t word = 0;
             if (size == 8) memcpy(&u, &x[i], size);
             else memcpy(&word, &x[i], sizeof word);
-            u |= word;
-            for (size_t k = 0; k < size; k++) block[i * size + k] = (unsigned char)(u >> (8 * k));
+            eqnn__raw_put(block + i * size, (int)size, u | word);
         }
         eqnn__emit(o, block, now * size);
         x += now;
@@ -14089,7 +14088,7 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     if (!good)
         eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
                    problem ? strerror(problem) : "unknown");
-    eqnn__heap(c, part, n + 6, 0);
+    eqnn__heap_free(c, part, n + 6);
     eqnn__heap_string_free(c, target);
     return good;
 }
@@ -14186,7 +14185,7 @@ static void eqnn__emit_archive(eqnn__out *o, const void *user)
 {
     const eqnn__archive *a = (const eqnn__archive *)user;
     unsigned char length[8];
-    for (int k = 0; k < 8; k++) length[k] = (unsigned char)((uint64_t)a->header >> (8 * k));
+    eqnn__raw_put(length, 8, a->header);
     eqnn__emit(o, length, 8);
     eqnn__emit_header(o, a);
     while (o->length < 8 + a->header) eqnn__emit_text(o, " ");
@@ -14511,7 +14510,6 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
 static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
 {
     struct eqnn__params *p = c->params;
-    static const char *const born[EQNN__OPTIMIZERS] = { "eqnn.adam.born.", "eqnn.sgd.born." };
     int seen[EQNN__STATES] = { 0, 0, 0, 0 };
     for (int k = 0; k < EQNN__STATES; k++) {
         const eqnn_entry *e = eqnn__load_find(l, eqnn__state_names[k], w->name);
@@ -14522,7 +14520,8 @@ static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
     }
     for (int k = 0; l->optimizer && k < EQNN__OPTIMIZERS; k++) {
         char key[1100];
-        snprintf(key, sizeof key, "%s%s", born[k], w->name + strlen(l->prefix));
+        snprintf(key, sizeof key, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
+                 w->name + strlen(l->prefix));
         w->born[k] = seen[k == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY]
                          ? eqnn__meta_number(l->file, key)
                          : p->steps[k];
@@ -14552,11 +14551,19 @@ static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only)
 
 static void eqnn__load_free(eqnn_ctx *c, eqnn__load *l)
 {
-    if (!l) return;
-    if (l->claimed) eqnn__try_heap(c, l->claimed, (size_t)l->file->count + 1, 0);
+    eqnn__heap_free(c, l->claimed, (size_t)l->file->count + 1);
     eqnn_file_close(l->file);
     eqnn__heap_string_free(c, l->prefix);
-    eqnn__try_heap(c, l, sizeof *l, 0);
+    eqnn__heap_free(c, l, sizeof *l);
+}
+
+static void eqnn__loads_free(eqnn_ctx *c)
+{
+    while (c->params->loads) {
+        eqnn__load *l = c->params->loads;
+        c->params->loads = l->next;
+        eqnn__load_free(c, l);
+    }
 }
 
 static eqnn__load *eqnn__load_make(eqnn_ctx *c, const char *path, const eqnn_load_opts *o)
@@ -14584,13 +14591,14 @@ static eqnn__load *eqnn__load_make(eqnn_ctx *c, const char *path, const eqnn_loa
 /* Steps, tick and notes are the file's from now on. */
 static int eqnn__load_progress(eqnn_ctx *c, eqnn__load *l)
 {
-    static const char *const key[EQNN__OPTIMIZERS] = { "eqnn.adam.steps", "eqnn.sgd.steps" };
     struct eqnn__params *p = c->params;
     const char *tick = eqnn_file_meta(l->file, "eqnn.tick");
     if (tick) c->tick = (uint64_t)strtoull(tick, NULL, 10);
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) {
-        if (!eqnn_file_meta(l->file, key[k])) continue;
-        p->steps[k] = eqnn__meta_number(l->file, key[k]);
+        char key[40];
+        snprintf(key, sizeof key, "eqnn.%s.steps", eqnn__optimizer_names[k]);
+        if (!eqnn_file_meta(l->file, key)) continue;
+        p->steps[k] = eqnn__meta_number(l->file, key);
         p->resumed[k] = !p->optimizer[k];
         l->optimizer = 1;
     }
@@ -14737,11 +14745,7 @@ static int eqnn__loads_check(eqnn_ctx *c)
     if (missing)
         eqnn__fail(c, "load: %d parameters were in no file, the first is %.200s "
                       "(.partial allows it)", missing, first);
-    while (!c->failed && !eqnn__names_open(p) && p->loads) {
-        eqnn__load *next = p->loads->next;
-        eqnn__load_free(c, p->loads);
-        p->loads = next;
-    }
+    if (!c->failed && !eqnn__names_open(p)) eqnn__loads_free(c);
     return !c->failed;
 }
 
