@@ -2796,6 +2796,18 @@ static eqnn_tensor *eqnn__header(eqnn_ctx *c, int rows, int cols, eqnn_real *dat
     return x;
 }
 
+/* One that outlasts resets; it was there before any node. */
+static eqnn_tensor *eqnn__header_kept(eqnn_ctx *c, int rows, int cols, eqnn_real *data)
+{
+    eqnn_tensor *x = (eqnn_tensor *)eqnn__handle(c, c->header, 1);
+    if (!x) return NULL;
+    x->ctx = c;
+    x->data = data;
+    x->rows = rows;
+    x->cols = cols;
+    return x;
+}
+
 /* A step's tensor; its numbers are not set. */
 static eqnn_tensor *eqnn__new(eqnn_ctx *c, int rows, int cols)
 {
@@ -2813,14 +2825,7 @@ static eqnn_tensor *eqnn__new_kept(eqnn_ctx *c, int rows, int cols)
     size_t bytes = eqnn__bytes(c, rows, cols);
     if (!bytes || c->failed) return NULL;
     eqnn_real *data = (eqnn_real *)eqnn__keep_numbers(c, bytes);
-    eqnn_tensor *x = data ? (eqnn_tensor *)eqnn__keep_alloc(c, sizeof *x) : NULL;
-    if (!x) return NULL;
-    x->ctx = c;
-    x->data = data;
-    x->rows = rows;
-    x->cols = cols;
-    x->state = EQNN__ALIVE;
-    return x;
+    return data ? eqnn__header_kept(c, rows, cols, data) : NULL;
 }
 
 /* --- between the host and where numbers live --- */
@@ -3110,25 +3115,25 @@ static eqnn__label_table *eqnn__labels(eqnn_ctx *c)
     return c->labels;
 }
 
+static int eqnn__type_same(const eqnn_type *s, const eqnn_type *t)
+{
+    return s->kind == t->kind && s->l == t->l && s->p == t->p && s->dim == t->dim &&
+           s->user == t->user;
+}
+
 /* The one type of that content in this context. */
 static const eqnn_type *eqnn__type(eqnn_ctx *c, int kind, int l, int p, int dim, const char *name,
                                    const void *user)
 {
+    eqnn_type type = { kind, l, p, dim, name, user };
     eqnn__label_table *t = eqnn__labels(c);
     if (!t) return NULL;
     for (eqnn__type_entry *e = t->types; e; e = e->next)
-        if (e->type.kind == kind && e->type.l == l && e->type.p == p && e->type.dim == dim &&
-            e->type.user == user)
-            return &e->type;
+        if (eqnn__type_same(&e->type, &type)) return &e->type;
     eqnn__type_entry *e = (eqnn__type_entry *)eqnn__keep_alloc(c, sizeof *e);
-    char *text = e ? eqnn__keep_string(c, name) : NULL;
-    if (!text) return NULL;
-    e->type.kind = kind;
-    e->type.l = l;
-    e->type.p = p;
-    e->type.dim = dim;
-    e->type.name = text;
-    e->type.user = user;
+    type.name = e ? eqnn__keep_string(c, name) : NULL;
+    if (!type.name) return NULL;
+    e->type = type;
     e->next = t->types;
     t->types = e;
     return &e->type;
@@ -3230,12 +3235,10 @@ static int eqnn__label_same(const eqnn_label *a, const eqnn_label *b)
 {
     if (a == b) return 1;
     if (!a || !b || a->blocks != b->blocks) return 0;
-    for (int i = 0; i < a->blocks; i++) {
-        const eqnn_type *s = a->block[i].type, *t = b->block[i].type;
-        if (a->block[i].copies != b->block[i].copies || s->kind != t->kind || s->l != t->l ||
-            s->p != t->p || s->dim != t->dim || s->user != t->user)
+    for (int i = 0; i < a->blocks; i++)
+        if (a->block[i].copies != b->block[i].copies ||
+            !eqnn__type_same(a->block[i].type, b->block[i].type))
             return 0;
-    }
     return 1;
 }
 
@@ -12270,9 +12273,6 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 #include <io.h>
 #endif
 
-static void eqnn__weight_gradient_add(eqnn_tensor *w, eqnn_tensor *g);
-static int eqnn__weight_trainable(const eqnn_tensor *w);
-
 /* Parameters lie in slabs that never move, so a tensor's pointer is good for the context's life. A
    new slab holds at least half of what exists, so there are few. Gradient and the optimizers'
    memories have the layout of the slab and come when they are first needed:
@@ -12669,8 +12669,7 @@ static double eqnn__init_size(const eqnn_init *o, int rows, int cols)
     case EQNN_INIT_HE_UNIFORM: return scale * sqrt(6 / in);
     case EQNN_INIT_HE_NORMAL: return scale * sqrt(2 / in);
     case EQNN_INIT_LECUN_NORMAL: return scale * sqrt(1 / in) / 0.87962566103423978; /* [1] */
-    case EQNN_INIT_NORMAL: case EQNN_INIT_UNIFORM: case EQNN_INIT_ORTHOGONAL: return scale;
-    default: return 1;
+    default: return scale;
     }
 }
 /* [1] the standard deviation of N(0,1) cut off at -2 and 2 */
@@ -12740,13 +12739,12 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
 {
     size_t n = (size_t)rows * (size_t)cols;
     double size = eqnn__init_size(o, rows, cols);
-    int uniform = o->kind == EQNN_INIT_UNIFORM || o->kind == EQNN_INIT_TORCH ||
-                  o->kind == EQNN_INIT_GLOROT_UNIFORM || o->kind == EQNN_INIT_HE_UNIFORM;
     if (o->kind == EQNN_INIT_ZEROS || o->kind == EQNN_INIT_ONES) {
-        double one = o->scale < 0 || o->scale > 0 ? o->scale : 1;
-        for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)(o->kind == EQNN_INIT_ONES ? one : 0);
+        for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)(o->kind == EQNN_INIT_ONES ? size : 0);
         return 1;
     }
+    int uniform = o->kind == EQNN_INIT_UNIFORM || o->kind == EQNN_INIT_TORCH ||
+                  o->kind == EQNN_INIT_GLOROT_UNIFORM || o->kind == EQNN_INIT_HE_UNIFORM;
     int flat = uniform || o->kind == EQNN_INIT_LECUN_NORMAL;
     eqnn__cpu_random(&c->device, flat ? EQNN__UNIFORM : EQNN__NORMAL, key, 0, n, 0, x);
     if (o->kind == EQNN_INIT_ORTHOGONAL) return eqnn__init_orthogonal(c, x, rows, cols, size);
@@ -12817,11 +12815,8 @@ static int eqnn__weight_list(eqnn_ctx *c, eqnn__weight *w)
 /* A tensor that lasts over numbers that exist. */
 static eqnn_tensor *eqnn__weight_tensor(eqnn_ctx *c, eqnn__weight *w, eqnn_real *data)
 {
-    eqnn_tensor *x = eqnn__new_kept(c, 0, w->cols);
-    if (!x) return NULL;
-    x->data = data;
-    x->rows = w->rows;
-    x->weight = w;
+    eqnn_tensor *x = eqnn__header_kept(c, w->rows, w->cols, data);
+    if (x) x->weight = w;
     return x;
 }
 
@@ -12866,9 +12861,6 @@ static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
     w->buffer = master->buffer;
     w->slab = master->slab;
     w->offset = master->offset;
-    w->frozen = master->frozen;
-    w->rate = master->rate;
-    w->decay = master->decay;
     w->tensor = eqnn__weight_tensor(c, w, master->tensor->data);
     return w->tensor && eqnn__weight_list(c, w) ? w : NULL;
 }
@@ -13056,11 +13048,12 @@ EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values)
     if (c->owner != c) eqnn__fail(c, "set: a worker only reads the weights");
     else if (n && !values) eqnn__fail(c, "set: the numbers are missing (NULL)");
     eqnn_real *x = c->failed ? NULL : eqnn__to_write(c, parameter->data, n);
-    for (size_t i = 0; x && i < n; i++) x[i] = (eqnn_real)values[i];
-    if (x) eqnn__written(c, parameter->data, x, n);
+    if (!x) return 0;
+    for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)values[i];
+    eqnn__written(c, parameter->data, x, n);
     parameter->weight->changes++;
-    if (c->params) c->params->version++;
-    return !c->failed;
+    c->params->version++;
+    return 1;
 }
 
 /* --- gradients --- */
@@ -13104,44 +13097,44 @@ EQNN_API void eqnn_zero_gradients(eqnn_ctx *c)
     }
 }
 
-EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
+/* Says something of the parameters that fit, now and later; how many do now. What is frozen has no
+   gradient. */
+static int eqnn__pattern_say(eqnn_ctx *c, int kind, const char *pattern, double value)
 {
     int matches = 0;
-    if (!c || c->failed) return 0;
-    c->op = "freeze";
-    if (!pattern || c->owner != c)
-        eqnn__fail(c, "freeze: %s",
-                   pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, EQNN__PATTERN_FROZEN, pattern,
-                                                        frozen != 0);
+    eqnn__pattern *q = eqnn__pattern_add(c, kind, pattern, value);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         eqnn__weight *w = c->params->trained[i];
         if (!eqnn__fits(pattern, w->name)) continue;
         eqnn__pattern_apply(w, q);
         matches++;
         eqnn_real *g = c->params->slab[w->slab].gradient;
-        if (frozen && g) eqnn__fill(c, eqnn__weight_count(w), 0, g + w->offset);
+        if (w->frozen && g) eqnn__fill(c, eqnn__weight_count(w), 0, g + w->offset);
     }
     return matches;
+}
+
+EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
+{
+    if (!c || c->failed) return 0;
+    c->op = "freeze";
+    if (pattern && c->owner == c)
+        return eqnn__pattern_say(c, EQNN__PATTERN_FROZEN, pattern, frozen != 0);
+    eqnn__fail(c, "freeze: %s",
+               pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
+    return 0;
 }
 
 /* A factor for the parameters that fit; how many do. */
 static int eqnn__scale_named(eqnn_ctx *c, const char *op, int kind, const char *pattern,
                              double scale)
 {
-    int matches = 0;
     if (!c || c->failed) return 0;
     c->op = op;
-    if (!pattern || !(scale >= 0) || c->owner != c)
-        eqnn__fail(c, "%s: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that "
-                      "has the weights", op, pattern ? pattern : "NULL", scale);
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, kind, pattern, scale);
-    for (int i = 0; q && i < c->params->trained_count; i++) {
-        if (!eqnn__fits(pattern, c->params->trained[i]->name)) continue;
-        eqnn__pattern_apply(c->params->trained[i], q);
-        matches++;
-    }
-    return matches;
+    if (pattern && scale >= 0 && c->owner == c) return eqnn__pattern_say(c, kind, pattern, scale);
+    eqnn__fail(c, "%s: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that has "
+                  "the weights", op, pattern ? pattern : "NULL", scale);
+    return 0;
 }
 
 EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
