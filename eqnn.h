@@ -2448,8 +2448,10 @@ EQNN_API const char *eqnn_format(eqnn_ctx *c, const char *format, ...)
 }
 
 /* A number with a point, whatever the locale: digits into a whole number, a power of ten beside it.
-   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod
-   or its neighbour, and the same on every machine. *end: behind it, or s where none stands. */
+   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut. Each step rounds: between
+   1e-5 and 1e5 the result is that of strtod or its neighbour, near 1e-290 and 1e290 it was seen 6
+   units of the last place away; it is the same on every machine. *end: behind the number, or s
+   where none stands. */
 static EQNN__MAYBE_UNUSED double eqnn__decimal(const char *s, const char **end)
 {
     const char *w = s;
@@ -9820,11 +9822,6 @@ static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows);
 
 /* --- recording --- */
 
-static size_t eqnn__index(const eqnn_tensor *x)
-{
-    return x->node->index;
-}
-
 static int eqnn__reaches(const eqnn_tensor *x)
 {
     return x->weight ? eqnn__weight_trainable(x) : x->node && x->node->reaches;
@@ -9960,14 +9957,21 @@ static int eqnn__wants(eqnn__sweep *s, const eqnn__node *n, int input)
     return eqnn__wanted(s, n->in[input]);
 }
 
+/* Gives back the numbers of a tensor that nobody holds. */
+static void eqnn__recycle_tensor(eqnn_tensor *x)
+{
+    if (!x->recyclable || x->refs > 0) return;
+    x->recyclable = 0;
+    eqnn__recycle(x->ctx, x->data, eqnn__bytes(x->ctx, x->rows, x->cols));
+}
+
 static void eqnn__release(eqnn__sweep *s, eqnn_tensor *g)
 {
     if (!g) return;
     eqnn_tensor *o = eqnn__owner(g);
     EQNN_ASSERT(o->refs > 0);
-    if (--o->refs > 0 || !s->backward || !o->recyclable) return;
-    o->recyclable = 0;
-    eqnn__recycle(s->c, o->data, eqnn__count(o) * sizeof(eqnn_real) + sizeof(eqnn_real));
+    o->refs--;
+    if (s->backward) eqnn__recycle_tensor(o);
 }
 
 /* *sum += g; in place where nobody else looks */
@@ -10019,12 +10023,8 @@ static void eqnn__visit(eqnn__sweep *s, const eqnn__node *n)
     eqnn__rule(s, n);
     c->in_rule--;
     if (!s->backward) return;
-    for (size_t i = first; i < headers->count; i++) {
-        eqnn_tensor *t = (eqnn_tensor *)eqnn__pool_at(headers, i);
-        if (!t->recyclable || t->refs > 0) continue;
-        t->recyclable = 0;
-        eqnn__recycle(c, t->data, eqnn__count(t) * sizeof(eqnn_real) + sizeof(eqnn_real));
-    }
+    for (size_t i = first; i < headers->count; i++)
+        eqnn__recycle_tensor((eqnn_tensor *)eqnn__pool_at(headers, i));
     for (int i = 0; i < n->n_out; i++) {
         if (n->out[i] && eqnn__target(s, n->out[i])) continue;
         eqnn__release(s, eqnn__cotangent(s, n, i));
@@ -10058,7 +10058,7 @@ static size_t eqnn__first_use(const eqnn_tensor *x)
 static int eqnn__sweep_start(eqnn__sweep *s, eqnn_tensor *y)
 {
     eqnn_ctx *c = s->c;
-    s->hi = eqnn__index(y);
+    s->hi = y->node->index;
     s->lo = s->backward ? 0 : s->hi;
     for (int i = 0; i < s->n; i++) {
         size_t first = eqnn__first_use(s->x[i]);
@@ -10224,7 +10224,6 @@ EQNN_API int eqnn_backward(eqnn_tensor *y)
 typedef struct eqnn__checkpoint {
     eqnn_function f;
     void *user;
-    size_t user_size;
     int n;                /* arguments of f; the node's other inputs are parameters */
     int training;
     uint64_t tick;
@@ -10331,17 +10330,23 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     return y;
 }
 
+/* A copy of the caller's bytes in the step's memory. */
+static void *eqnn__user_copy(eqnn_ctx *c, const void *user, size_t size)
+{
+    void *copy = eqnn__arena_alloc(c, &c->step, size);
+    if (copy && user && size) memcpy(copy, user, size);
+    return copy;
+}
+
 static eqnn__checkpoint *eqnn__checkpoint_make(eqnn_ctx *c, eqnn_function f, int n,
                                                const void *user, size_t size)
 {
     eqnn__checkpoint *k = (eqnn__checkpoint *)eqnn__arena_alloc(c, &c->step, sizeof *k);
-    void *copy = k ? eqnn__arena_alloc(c, &c->step, size) : NULL;
-    if (!copy) return NULL;
+    if (!k) return NULL;
     memset(k, 0, sizeof *k);
-    if (user && size) memcpy(copy, user, size);
     k->f = f;
-    k->user = copy;
-    k->user_size = size;
+    k->user = eqnn__user_copy(c, user, size);
+    if (!k->user) return NULL;
     k->n = n;
     k->training = c->training;
     k->tick = c->tick;
@@ -10590,9 +10595,8 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
     r.f[0] = f;
     r.f[1] = g;
     r.depth = depth;
-    r.user = eqnn__arena_alloc(c, &c->step, user_size);
+    r.user = eqnn__user_copy(c, user, user_size);
     if (!r.user) return NULL;
-    if (user && user_size) memcpy(r.user, user, user_size);
     eqnn__checkpoint *k = eqnn__checkpoint_make(c, eqnn__reversible_trunk, n, &r, sizeof r);
     if (!k) return NULL;
     k->reversible = 1;
@@ -10619,9 +10623,8 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
-    k->user = eqnn__arena_alloc(c, &c->step, user_size);
+    k->user = eqnn__user_copy(c, user, user_size);
     if (!k->user) return NULL;
-    if (user && user_size) memcpy(k->user, user, user_size);
     int recording = eqnn__pause(c);
     eqnn_tensor *y = op->value(x, n, k->user);
     if (y) /* in a header of its own: it may be x[0], which has a node, or a parameter */
@@ -11098,7 +11101,8 @@ EQNN_API eqnn_tensor *eqnn_softplus(eqnn_tensor *x) { return eqnn_map(x, EQNN_SO
 EQNN_API eqnn_tensor *eqnn_elu(eqnn_tensor *x) { return eqnn_map(x, EQNN_ELU, 1, 0); }
 EQNN_API eqnn_tensor *eqnn_abs(eqnn_tensor *x) { return eqnn_map(x, EQNN_ABS, 0, 0); }
 
-/* Two operands: checks, kernel, node. */
+/* Two operands that fit: kernel, label, node. The label is the result's if it has as many columns:
+   stretching one column does not make the numbers of a wider label. */
 static eqnn_tensor *eqnn__two(eqnn_tensor *a, eqnn_tensor *b, int kernel, int op, double p0,
                               double p1, const eqnn_label *label)
 {
@@ -11115,7 +11119,6 @@ static eqnn_tensor *eqnn__two(eqnn_tensor *a, eqnn_tensor *b, int kernel, int op
     return y;
 }
 
-/* A number of a wider label cannot be made by stretching one column. */
 static eqnn_tensor *eqnn__sum_of(eqnn_tensor *a, eqnn_tensor *b, const char *op, int kernel,
                                  double sign)
 {
@@ -11629,34 +11632,6 @@ EQNN_API eqnn_tensor *eqnn_softmax(eqnn_tensor *x)
     return y;
 }
 
-/* --- rows of mean 0 and variance 1 --- */
-
-/* (x - mean) / sqrt(variance + eps) of each row, and a 1 behind it when one is set. */
-static eqnn_tensor *eqnn__standard_op(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
-{
-    eqnn_tensor *in[2];
-    if (eqnn__bad(x, "standard")) return NULL;
-    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols + (g ? 0 : one));
-    if (!y) return NULL;
-    x->ctx->k->standard(&x->ctx->device, (size_t)x->rows, (size_t)x->cols, one, eps, x->data,
-                        g ? g->data : NULL, y->data);
-    in[0] = x, in[1] = g;
-    struct eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_STANDARD, in, g ? 2 : 1, &y, 1);
-    if (n) n->p[0] = eps, n->i[0] = one;
-    return y;
-}
-
-static eqnn_tensor *eqnn__standard(eqnn_tensor *x, double eps, int one)
-{
-    return eqnn__standard_op(x, NULL, eps, one);
-}
-
-/* The cotangent of x. */
-static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
-{
-    return x && g ? eqnn__standard_op(x, g, eps, one) : NULL;
-}
-
 EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
 {
     if (eqnn__bad_index(x, segment, "segment_softmax") ||
@@ -11683,6 +11658,34 @@ EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
     x->ctx->k->fold_cols(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
                          m->data);
     return eqnn_add(eqnn_log(eqnn_sum_cols(eqnn_exp(eqnn_sub(x, m)))), m);
+}
+
+/* --- rows of mean 0 and variance 1 --- */
+
+/* (x - mean) / sqrt(variance + eps) of each row, and a 1 behind it when one is set. */
+static eqnn_tensor *eqnn__standard_op(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    eqnn_tensor *in[2];
+    if (eqnn__bad(x, "standard")) return NULL;
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols + (g ? 0 : one));
+    if (!y) return NULL;
+    x->ctx->k->standard(&x->ctx->device, (size_t)x->rows, (size_t)x->cols, one, eps, x->data,
+                        g ? g->data : NULL, y->data);
+    in[0] = x, in[1] = g;
+    struct eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_STANDARD, in, g ? 2 : 1, &y, 1);
+    if (n) n->p[0] = eps, n->i[0] = one;
+    return y;
+}
+
+static eqnn_tensor *eqnn__standard(eqnn_tensor *x, double eps, int one)
+{
+    return eqnn__standard_op(x, NULL, eps, one);
+}
+
+/* The cotangent of x. */
+static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    return x && g ? eqnn__standard_op(x, g, eps, one) : NULL;
 }
 
 /* --- putting together and cutting --- */
@@ -11988,7 +11991,7 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
                                int i, const eqnn_tensor *d, double h)
 {
     eqnn_ctx *c = x[0]->ctx;
-    double value[2], h_true = 0;
+    double value[2];
     eqnn_tensor **moved = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
                                                             (size_t)n * sizeof(void *));
     for (int side = 0; moved && side < 2; side++) {
@@ -12004,9 +12007,8 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
         moved[i] = y;
         value[side] = c->failed ? NAN : eqnn_value(eqnn__probed(f, moved, n, user, order));
         eqnn_rewind(m, NULL);
-        h_true += h;
     }
-    return moved ? (value[0] - value[1]) / h_true : NAN;
+    return moved ? (value[0] - value[1]) / (2 * h) : NAN;
 }
 
 static double eqnn__length(const eqnn_tensor *x)
