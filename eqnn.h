@@ -393,7 +393,7 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
 
 /* Your own operation: value computes from x[], rule returns in dx[i] the cotangent of x[i] given g,
    written in operations (want[i] says which are needed; others may stay NULL). user is copied.
-   value is not recorded: there eqnn_grad has nothing to differentiate. */
+   value is not recorded: there eqnn_grad has nothing to differentiate. It may return x[i]. */
 typedef struct eqnn_custom_op {
     const char *name;
     eqnn_tensor *(*value)(eqnn_tensor *const *x, int n, void *user);
@@ -1868,6 +1868,11 @@ void __asan_unpoison_memory_region(void const volatile *address, size_t size);
 #ifdef __cplusplus
 }
 #endif
+#define EQNN__HIDE(p, bytes) __asan_poison_memory_region(p, bytes)
+#define EQNN__SHOW(p, bytes) __asan_unpoison_memory_region(p, bytes)
+#else
+#define EQNN__HIDE(p, bytes) ((void)0)
+#define EQNN__SHOW(p, bytes) ((void)0)
 #endif
 
 #define EQNN__ALIGN ((size_t)64) /* of all numbers: unaligned vectors cost half the speed */
@@ -1928,6 +1933,14 @@ typedef struct eqnn__device {
     int64_t bad_step;    /* of a GPU, after wait: the first step in which check found something   */
     const eqnn_real *bad; /* and which number it was, or NULL when that is not known              */
 } eqnn__device;
+
+/* The names around a call: level d is the first length[d] characters of text, and hash[d] is their
+   hash, so that a name is found by hashing its last word only. */
+typedef struct eqnn__scope {
+    char text[512]; /* "layers.0.first." */
+    uint64_t hash[33];
+    int length[33], depth;
+} eqnn__scope;
 
 /* Which way numbers are copied. */
 enum { EQNN__TO_DEVICE, EQNN__TO_HOST, EQNN__WITHIN };
@@ -1997,9 +2010,7 @@ struct eqnn_ctx {
     uint64_t seed, tick;
     struct eqnn__label_table *labels;
     eqnn_ctx *owner; /* whose parameters are used: this one's or another's */
-    char scope[512]; /* "layers.0.first." with hashes of each prefix       */
-    uint64_t scope_hash[33];
-    int scope_length[33], scope_depth;
+    eqnn__scope scope;
     struct eqnn__params *params;
     struct eqnn__once *onces;       /* what was made of parameters in this step          */
     struct eqnn__tables *tables;
@@ -2026,14 +2037,15 @@ static int eqnn__fail_list(eqnn_ctx *c, const char *format, va_list list)
 /* "silu: ..." becomes "silu in layers.0.first: ..." within that layer, unless its name is there. */
 static void eqnn__fail_place(eqnn_ctx *c)
 {
-    size_t op = strspn(c->error, "abcdefghijklmnopqrstuvwxyz_0123456789"), n = strlen(c->scope);
+    const char *scope = c->scope.text;
+    size_t op = strspn(c->error, "abcdefghijklmnopqrstuvwxyz_0123456789"), n = strlen(scope);
     char rest[sizeof c->error];
-    while (n > 0 && c->scope[n - 1] == '.') n--;
-    if (n == 0 || op == 0 || c->error[op] != ':' || strstr(c->error, c->scope)) return;
+    while (n > 0 && scope[n - 1] == '.') n--;
+    if (n == 0 || op == 0 || c->error[op] != ':' || strstr(c->error, scope)) return;
     size_t skip = n > 200 ? n - 200 : 0; /* the end of a name says more than its beginning */
     memcpy(rest, c->error + op, sizeof rest - op);
     snprintf(c->error + op, sizeof c->error - op, " in %s%.*s%s", skip ? "..." : "",
-             (int)(n - skip), c->scope + skip, rest);
+             (int)(n - skip), scope + skip, rest);
 }
 
 static eqnn_tensor *eqnn__fail(eqnn_ctx *c, const char *format, ...)
@@ -2076,13 +2088,18 @@ EQNN_API const char *eqnn_error(const eqnn_ctx *c)
     return c->failed ? c->error : NULL;
 }
 
+static void eqnn__scope_leave_all(eqnn_ctx *c)
+{
+    c->scope.depth = 0;
+    c->scope.text[0] = 0;
+}
+
 EQNN_API void eqnn_clear(eqnn_ctx *c)
 {
     if (!c || c->homeless) return;
     c->failed = 0;
     c->error[0] = 0;
-    c->scope_depth = 0;
-    c->scope[0] = 0;
+    eqnn__scope_leave_all(c);
 }
 
 /* --- where memory comes from --- */
@@ -2120,13 +2137,18 @@ static void *eqnn__try_heap(eqnn_ctx *c, void *old, size_t old_size, size_t new_
     return c->alloc(c->alloc_user, old, old_size, new_size);
 }
 
-/* Grows, shrinks or (new_size 0) frees a piece of the caller's memory; on failure the old stays. */
+/* Takes, grows or shrinks a piece of the caller's memory; on failure the old stays. */
 static void *eqnn__heap(eqnn_ctx *c, void *old, size_t old_size, size_t new_size)
 {
     void *p = eqnn__try_heap(c, old, old_size, new_size);
-    if (!p && new_size)
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op ? c->op : "eqnn", new_size);
+    if (!p) eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, new_size);
     return p;
+}
+
+/* Gives back a piece of that size; NULL is none. */
+static void eqnn__heap_free(eqnn_ctx *c, void *p, size_t bytes)
+{
+    if (p) eqnn__try_heap(c, p, bytes, 0);
 }
 
 /* --- arenas --- */
@@ -2163,7 +2185,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     size_t want = a->reserved / 2 > 65536 ? a->reserved / 2 : 65536;
     size_t need = bytes + EQNN__ALIGN;
     if (need < bytes || a->chunks == EQNN__CHUNKS) {
-        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op ? c->op : "eqnn", bytes);
+        eqnn__fail(c, "%s: out of memory: %zu bytes asked for", c->op, bytes);
         return 0;
     }
     if (want < need) want = need;
@@ -2172,7 +2194,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     if (!p && a->away && !eqnn__wait(c)) return 0; /* refused for what failed before */
     if (!p) {
         eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
-                   c->op ? c->op : "eqnn", a->away ? " on the device" : "", bytes,
+                   c->op, a->away ? " on the device" : "", bytes,
                    a->below + a->used);
         return 0;
     }
@@ -2187,7 +2209,7 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
 {
     size_t need = eqnn__round(bytes ? bytes : 1);
-    if (need < bytes) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "eqnn");
+    if (need < bytes) return eqnn__fail(c, "%s: a size overflows", c->op);
     for (;;) {
         if (a->at < a->chunks) {
             char *base = a->chunk[a->at];
@@ -2195,9 +2217,7 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
             if (start <= a->size[a->at] && need <= a->size[a->at] - start) {
                 a->used = start + need;
                 if (a->below + a->used > a->peak) a->peak = a->below + a->used;
-#ifdef EQNN__ASAN
-                if (!a->away) __asan_unpoison_memory_region(base + start, need);
-#endif
+                if (!a->away) EQNN__SHOW(base + start, need);
                 return base + start;
             }
             if (a->at + 1 < a->chunks) {
@@ -2212,21 +2232,17 @@ static void *eqnn__arena_alloc(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     }
 }
 
-/* Forgets everything behind (at, used). */
+/* Forgets everything behind (at, used), and hides it from the address sanitizer. */
 static void eqnn__arena_cut(eqnn__arena *a, size_t at, size_t used)
 {
     EQNN_ASSERT(at < a->at || (at == a->at && used <= a->used));
-#if defined(EQNN__ASAN) || defined(EQNN_DEBUG)
+#ifdef EQNN__ASAN
     for (size_t k = at; k <= a->at && k < a->chunks; k++) {
         size_t from = k == at ? used : 0, to = k == a->at ? a->used : a->size[k];
         if (to <= from || a->away) continue;
-#ifdef EQNN__ASAN
-        __asan_unpoison_memory_region(a->chunk[k] + from, to - from);
-#endif
+        EQNN__SHOW(a->chunk[k] + from, to - from);
         memset(a->chunk[k] + from, 0xdd, to - from);
-#ifdef EQNN__ASAN
-        __asan_poison_memory_region(a->chunk[k] + from, to - from);
-#endif
+        EQNN__HIDE(a->chunk[k] + from, to - from);
     }
 #endif
     while (a->at > at) a->below -= a->size[--a->at];
@@ -2241,10 +2257,8 @@ static void eqnn__arena_free(eqnn_ctx *c, eqnn__arena *a)
             eqnn__give_back(c, a->chunk[a->chunks], a->size[a->chunks]);
             continue;
         }
-#ifdef EQNN__ASAN
-        __asan_unpoison_memory_region(a->chunk[a->chunks], a->size[a->chunks]);
-#endif
-        eqnn__try_heap(c, a->chunk[a->chunks], a->size[a->chunks], 0);
+        EQNN__SHOW(a->chunk[a->chunks], a->size[a->chunks]);
+        eqnn__heap_free(c, a->chunk[a->chunks], a->size[a->chunks]);
     }
 }
 
@@ -2308,7 +2322,7 @@ static void eqnn__recycle(eqnn_ctx *c, void *p, size_t bytes)
     *bin = f;
 }
 
-static EQNN__MAYBE_UNUSED char *eqnn__keep_string(eqnn_ctx *c, const char *s)
+static char *eqnn__keep_string(eqnn_ctx *c, const char *s)
 {
     size_t n = strlen(s) + 1;
     char *p = (char *)eqnn__keep_alloc(c, n);
@@ -2318,31 +2332,27 @@ static EQNN__MAYBE_UNUSED char *eqnn__keep_string(eqnn_ctx *c, const char *s)
 
 /* --- pools of records --- */
 
+/* The chunk that record *i is in; *i becomes its number there. */
+static size_t eqnn__pool_chunk(const eqnn__pool *p, size_t *i)
+{
+    size_t k = 0;
+    for (; *i >= p->first << k; k++) *i -= p->first << k;
+    return k;
+}
+
 static void *eqnn__pool_at(const eqnn__pool *p, size_t i)
 {
-    size_t k = 0, first = 0, size = p->first;
-    while (i >= first + size) {
-        first += size;
-        size *= 2;
-        k++;
-    }
-    return p->chunk[k] + (i - first) * p->item;
+    size_t k = eqnn__pool_chunk(p, &i);
+    return p->chunk[k] + i * p->item;
 }
 
 static void *eqnn__pool_next(eqnn_ctx *c, eqnn__pool *p)
 {
-    size_t k = 0, first = 0, size = p->first;
-    while (p->count >= first + size) {
-        first += size;
-        size *= 2;
-        k++;
-    }
-    if (!p->chunk[k]) {
-        p->chunk[k] = (char *)eqnn__heap(c, NULL, 0, size * p->item);
-        if (!p->chunk[k]) return NULL;
-        memset(p->chunk[k], 0, size * p->item);
-    }
-    return p->chunk[k] + (p->count++ - first) * p->item;
+    size_t i = p->count, k = eqnn__pool_chunk(p, &i);
+    if (!p->chunk[k]) p->chunk[k] = (char *)eqnn__heap(c, NULL, 0, (p->first << k) * p->item);
+    if (!p->chunk[k]) return NULL;
+    p->count++;
+    return p->chunk[k] + i * p->item;
 }
 
 /* All records from number count on are dead, and their places free. */
@@ -2363,7 +2373,7 @@ static void eqnn__pool_make(eqnn__pool *p, size_t first, size_t item, size_t sta
 static void eqnn__pool_free(eqnn_ctx *c, eqnn__pool *p)
 {
     for (int k = 39; k >= 0; k--)
-        if (p->chunk[k]) eqnn__try_heap(c, p->chunk[k], (p->first << k) * p->item, 0);
+        eqnn__heap_free(c, p->chunk[k], (p->first << k) * p->item);
 }
 
 /* --- names and random streams --- */
@@ -2381,8 +2391,8 @@ static uint64_t eqnn__hash(uint64_t h, const void *bytes, size_t n)
 /* Key of the random stream of a name: seed, scope and name, and nothing else. */
 static uint64_t eqnn__name_key(eqnn_ctx *c, const char *name)
 {
-    uint64_t h = eqnn__hash(EQNN__HASH ^ (c->seed * UINT64_C(0x9e3779b97f4a7c15)), c->scope,
-                            strlen(c->scope));
+    uint64_t h = eqnn__hash(EQNN__HASH ^ (c->seed * UINT64_C(0x9e3779b97f4a7c15)), c->scope.text,
+                            strlen(c->scope.text));
     return eqnn__hash(h, name, strlen(name));
 }
 
@@ -2439,8 +2449,10 @@ EQNN_API const char *eqnn_format(eqnn_ctx *c, const char *format, ...)
 }
 
 /* A number with a point, whatever the locale: digits into a whole number, a power of ten beside it.
-   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut; the result is that of strtod
-   or its neighbour, and the same on every machine. *end: behind it, or s where none stands. */
+   QM9's files write 1.5*^-6 for 1.5e-6. More than 18 digits are cut. Each step rounds: between
+   1e-5 and 1e5 the result is that of strtod or its neighbour, near 1e-290 and 1e290 it was seen 6
+   units of the last place away; it is the same on every machine. *end: behind the number, or s
+   where none stands. */
 static EQNN__MAYBE_UNUSED double eqnn__decimal(const char *s, const char **end)
 {
     const char *w = s;
@@ -2498,6 +2510,7 @@ static int eqnn__params_updates(const eqnn_ctx *c);
 static void eqnn__onces_drop(eqnn_ctx *c);
 static void eqnn__params_rewind(eqnn_ctx *c, int updates);
 static eqnn_tensor *eqnn__new(eqnn_ctx *c, int rows, int cols);
+static int eqnn__bad(const eqnn_tensor *x, const char *op);
 
 static int eqnn__threads_default(void)
 {
@@ -2554,14 +2567,14 @@ EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts)
     eqnn__pool_make(&c->node, 128, sizeof(eqnn__node), 0);
     c->device.threads = o.threads > 0 ? o.threads : eqnn__threads_default();
     c->device.tf32 = o.tf32 != 0;
-    c->scope_hash[0] = EQNN__HASH;
+    c->scope.hash[0] = EQNN__HASH;
     c->numbers = &c->step;
     c->lasting_numbers = &c->lasting;
     c->sum = &c->sum_here;
     c->op = "make";
     eqnn__opts_check(c, &o);
     eqnn__device_begin(c, o.device, o.lanes);
-    c->op = NULL;
+    c->op = "eqnn";
     return c;
 }
 
@@ -2569,7 +2582,7 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
 {
     if (!c) return;
     eqnn__params_free(c);
-    eqnn__try_heap(c, c->noted, (size_t)c->note_room * sizeof(void *), 0);
+    eqnn__heap_free(c, c->noted, (size_t)c->note_room * sizeof(void *));
     eqnn__pool_free(c, &c->node);
     for (int k = 1; k >= 0; k--) {
         eqnn__pool_free(c, &c->graphs[k]);
@@ -2625,7 +2638,6 @@ EQNN_API void eqnn_reset(eqnn_ctx *c)
     eqnn__onces_drop(c);
     c->side = !c->side;
     eqnn__nodes_cut(c, 0);
-    c->slots = 0;
     eqnn__arena_cut(&c->step, 0, 0);
     if (c->numbers->away) eqnn__arena_cut(c->numbers, 0, 0);
     c->tick++;
@@ -2686,7 +2698,7 @@ EQNN_API eqnn_tensor *eqnn_rewind(eqnn_mark m, eqnn_tensor *y)
     eqnn_ctx *c = m.ctx;
     if (!eqnn__mark_good(&m)) return NULL;
     eqnn_tensor old;
-    int keep = y && y->state == EQNN__ALIVE;
+    int keep = !eqnn__bad(y, "rewind") && eqnn__at_home(c, y->ctx, "rewind", "the tensor");
     memset(&old, 0, sizeof old);
     if (keep) old = *y;
     eqnn__params_rewind(c, m.updates);
@@ -2768,7 +2780,7 @@ static size_t eqnn__count(const eqnn_tensor *x)
 static size_t eqnn__bytes(eqnn_ctx *c, int rows, int cols)
 {
     if (rows < 0 || cols < 0 || (cols > 0 && (size_t)rows > SIZE_MAX / 16 / (size_t)cols)) {
-        eqnn__fail(c, "%s: [%d,%d] is no size of a tensor", c->op ? c->op : "eqnn", rows, cols);
+        eqnn__fail(c, "%s: [%d,%d] is no size of a tensor", c->op, rows, cols);
         return 0;
     }
     return (size_t)rows * (size_t)cols * sizeof(eqnn_real) + sizeof(eqnn_real);
@@ -2784,6 +2796,18 @@ static eqnn_tensor *eqnn__header(eqnn_ctx *c, int rows, int cols, eqnn_real *dat
     x->rows = rows;
     x->cols = cols;
     x->born = c->node.count;
+    return x;
+}
+
+/* One that outlasts resets; it was there before any node. */
+static eqnn_tensor *eqnn__header_kept(eqnn_ctx *c, int rows, int cols, eqnn_real *data)
+{
+    eqnn_tensor *x = (eqnn_tensor *)eqnn__handle(c, c->header, 1);
+    if (!x) return NULL;
+    x->ctx = c;
+    x->data = data;
+    x->rows = rows;
+    x->cols = cols;
     return x;
 }
 
@@ -2804,14 +2828,7 @@ static eqnn_tensor *eqnn__new_kept(eqnn_ctx *c, int rows, int cols)
     size_t bytes = eqnn__bytes(c, rows, cols);
     if (!bytes || c->failed) return NULL;
     eqnn_real *data = (eqnn_real *)eqnn__keep_numbers(c, bytes);
-    eqnn_tensor *x = data ? (eqnn_tensor *)eqnn__keep_alloc(c, sizeof *x) : NULL;
-    if (!x) return NULL;
-    x->ctx = c;
-    x->data = data;
-    x->rows = rows;
-    x->cols = cols;
-    x->state = EQNN__ALIVE;
-    return x;
+    return data ? eqnn__header_kept(c, rows, cols, data) : NULL;
 }
 
 /* --- between the host and where numbers live --- */
@@ -3101,25 +3118,25 @@ static eqnn__label_table *eqnn__labels(eqnn_ctx *c)
     return c->labels;
 }
 
+static int eqnn__type_same(const eqnn_type *s, const eqnn_type *t)
+{
+    return s->kind == t->kind && s->l == t->l && s->p == t->p && s->dim == t->dim &&
+           s->user == t->user;
+}
+
 /* The one type of that content in this context. */
 static const eqnn_type *eqnn__type(eqnn_ctx *c, int kind, int l, int p, int dim, const char *name,
                                    const void *user)
 {
+    eqnn_type type = { kind, l, p, dim, name, user };
     eqnn__label_table *t = eqnn__labels(c);
     if (!t) return NULL;
     for (eqnn__type_entry *e = t->types; e; e = e->next)
-        if (e->type.kind == kind && e->type.l == l && e->type.p == p && e->type.dim == dim &&
-            e->type.user == user)
-            return &e->type;
+        if (eqnn__type_same(&e->type, &type)) return &e->type;
     eqnn__type_entry *e = (eqnn__type_entry *)eqnn__keep_alloc(c, sizeof *e);
-    char *text = e ? eqnn__keep_string(c, name) : NULL;
-    if (!text) return NULL;
-    e->type.kind = kind;
-    e->type.l = l;
-    e->type.p = p;
-    e->type.dim = dim;
-    e->type.name = text;
-    e->type.user = user;
+    type.name = e ? eqnn__keep_string(c, name) : NULL;
+    if (!type.name) return NULL;
+    e->type = type;
     e->next = t->types;
     t->types = e;
     return &e->type;
@@ -3221,12 +3238,10 @@ static int eqnn__label_same(const eqnn_label *a, const eqnn_label *b)
 {
     if (a == b) return 1;
     if (!a || !b || a->blocks != b->blocks) return 0;
-    for (int i = 0; i < a->blocks; i++) {
-        const eqnn_type *s = a->block[i].type, *t = b->block[i].type;
-        if (a->block[i].copies != b->block[i].copies || s->kind != t->kind || s->l != t->l ||
-            s->p != t->p || s->dim != t->dim || s->user != t->user)
+    for (int i = 0; i < a->blocks; i++)
+        if (a->block[i].copies != b->block[i].copies ||
+            !eqnn__type_same(a->block[i].type, b->block[i].type))
             return 0;
-    }
     return 1;
 }
 
@@ -9708,7 +9723,7 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
         eqnn__mix_blocks(p, fresh, seen, size);
     }
     for (int s = 0; s < 3; s++)
-        if (seen[s]) eqnn__heap(c, seen[s], size[s], 0);
+        if (seen[s]) eqnn__heap_free(c, seen[s], size[s]);
         else p = NULL;
     return p;
 }
@@ -9736,7 +9751,7 @@ static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_reco
             }
             col[(size_t)r * S + (size_t)s] = place[at];
         }
-        eqnn__heap(c, place, ((size_t)most + 1) * sizeof *place, 0);
+        eqnn__heap_free(c, place, ((size_t)most + 1) * sizeof *place);
         p->column[s] = column;
         p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;
     }
@@ -9835,15 +9850,11 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n);
 static void eqnn__solid_rule(eqnn__sweep *s, const eqnn__node *n);
 static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times);
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__alias(eqnn_tensor *x, int rows, int cols, const eqnn_label *label);
 static eqnn_tensor *eqnn__pad(eqnn_tensor *x, int first, int cols);
 static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows);
 
 /* --- recording --- */
-
-static size_t eqnn__index(const eqnn_tensor *x)
-{
-    return x->node->index;
-}
 
 static int eqnn__reaches(const eqnn_tensor *x)
 {
@@ -9980,14 +9991,21 @@ static int eqnn__wants(eqnn__sweep *s, const eqnn__node *n, int input)
     return eqnn__wanted(s, n->in[input]);
 }
 
+/* Gives back the numbers of a tensor that nobody holds. */
+static void eqnn__recycle_tensor(eqnn_tensor *x)
+{
+    if (!x->recyclable || x->refs > 0) return;
+    x->recyclable = 0;
+    eqnn__recycle(x->ctx, x->data, eqnn__bytes(x->ctx, x->rows, x->cols));
+}
+
 static void eqnn__release(eqnn__sweep *s, eqnn_tensor *g)
 {
     if (!g) return;
     eqnn_tensor *o = eqnn__owner(g);
     EQNN_ASSERT(o->refs > 0);
-    if (--o->refs > 0 || !s->backward || !o->recyclable) return;
-    o->recyclable = 0;
-    eqnn__recycle(s->c, o->data, eqnn__count(o) * sizeof(eqnn_real) + sizeof(eqnn_real));
+    o->refs--;
+    if (s->backward) eqnn__recycle_tensor(o);
 }
 
 /* *sum += g; in place where nobody else looks */
@@ -10039,12 +10057,8 @@ static void eqnn__visit(eqnn__sweep *s, const eqnn__node *n)
     eqnn__rule(s, n);
     c->in_rule--;
     if (!s->backward) return;
-    for (size_t i = first; i < headers->count; i++) {
-        eqnn_tensor *t = (eqnn_tensor *)eqnn__pool_at(headers, i);
-        if (!t->recyclable || t->refs > 0) continue;
-        t->recyclable = 0;
-        eqnn__recycle(c, t->data, eqnn__count(t) * sizeof(eqnn_real) + sizeof(eqnn_real));
-    }
+    for (size_t i = first; i < headers->count; i++)
+        eqnn__recycle_tensor((eqnn_tensor *)eqnn__pool_at(headers, i));
     for (int i = 0; i < n->n_out; i++) {
         if (n->out[i] && eqnn__target(s, n->out[i])) continue;
         eqnn__release(s, eqnn__cotangent(s, n, i));
@@ -10078,7 +10092,7 @@ static size_t eqnn__first_use(const eqnn_tensor *x)
 static int eqnn__sweep_start(eqnn__sweep *s, eqnn_tensor *y)
 {
     eqnn_ctx *c = s->c;
-    s->hi = eqnn__index(y);
+    s->hi = y->node->index;
     s->lo = s->backward ? 0 : s->hi;
     for (int i = 0; i < s->n; i++) {
         size_t first = eqnn__first_use(s->x[i]);
@@ -10099,11 +10113,11 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
 {
     int old[8], many = s->n > 8;
     int *was = many ? (int *)eqnn__arena_alloc(s->c, &s->c->step, (size_t)s->n * sizeof(int)) : old;
+    for (int i = 0; i < s->n; i++) s->dx[i] = NULL;
     if (!was) return;
     for (int i = 0; i < s->n; i++) {
         was[i] = s->x[i]->target;
         s->x[i]->target = i + 1;
-        s->dx[i] = NULL;
     }
     if (y->node && eqnn__sweep_start(s, y)) {
         eqnn__mark_dependent(s);
@@ -10113,8 +10127,9 @@ static void eqnn__sweep_run(eqnn__sweep *s, eqnn_tensor *y, eqnn_tensor *g)
         for (int i = 0; i < s->n; i++)
             if (eqnn__inside(s, s->x[i]))
                 s->dx[i] = eqnn__cotangent(s, s->x[i]->node, s->x[i]->out);
-    } else if (!y->node && eqnn__target(s, y)) {
-        s->dx[y->target - 1] = g;
+    } else if (!y->node) { /* a block may return its argument, or a parameter */
+        if (s->backward && y->weight) eqnn__weight_gradient_add(y, g);
+        if (eqnn__target(s, y)) s->dx[y->target - 1] = g;
     }
     for (int i = 0; i < s->n; i++) s->dx[i] = s->dx[s->x[i]->target - 1]; /* one may come twice */
     for (int i = s->n; i-- > 0;) s->x[i]->target = was[i];
@@ -10240,38 +10255,15 @@ EQNN_API int eqnn_backward(eqnn_tensor *y)
 
 /* --- checkpoints --- */
 
-typedef struct eqnn__scope {
-    char text[512];
-    uint64_t hash[33];
-    int length[33], depth;
-} eqnn__scope;
-
 typedef struct eqnn__checkpoint {
     eqnn_function f;
     void *user;
-    size_t user_size;
     int n;                /* arguments of f; the node's other inputs are parameters */
     int training;
     uint64_t tick;
     eqnn__scope scope;    /* so that a replay finds the same names                  */
     int reversible;       /* a trunk that rebuilds its inputs                       */
 } eqnn__checkpoint;
-
-static void eqnn__scope_get(const eqnn_ctx *c, eqnn__scope *s)
-{
-    memcpy(s->text, c->scope, sizeof s->text);
-    memcpy(s->hash, c->scope_hash, sizeof s->hash);
-    memcpy(s->length, c->scope_length, sizeof s->length);
-    s->depth = c->scope_depth;
-}
-
-static void eqnn__scope_set(eqnn_ctx *c, const eqnn__scope *s)
-{
-    memcpy(c->scope, s->text, sizeof s->text);
-    memcpy(c->scope_hash, s->hash, sizeof s->hash);
-    memcpy(c->scope_length, s->length, sizeof s->length);
-    c->scope_depth = s->depth;
-}
 
 /* Arguments of a run: the same numbers as fresh leaves, so that it is a tape of its own. */
 static int eqnn__leaves(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor **leaf)
@@ -10287,11 +10279,10 @@ static int eqnn__leaves(eqnn_ctx *c, eqnn_tensor *const *x, int n, eqnn_tensor *
 /* f again, under the names, tick and mode of the first time; what it files was filed then. */
 static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_tensor *const *x)
 {
-    eqnn__scope now;
+    eqnn__scope now = c->scope;
     uint64_t tick = c->tick;
     int training = c->training, rule = c->in_rule, updates = eqnn__params_updates(c);
-    eqnn__scope_get(c, &now);
-    eqnn__scope_set(c, &k->scope);
+    c->scope = k->scope;
     c->tick = k->tick;
     c->training = k->training;
     c->in_rule = 0;
@@ -10301,7 +10292,7 @@ static eqnn_tensor *eqnn__replay(eqnn_ctx *c, const eqnn__checkpoint *k, eqnn_te
     c->tick = tick;
     c->training = training;
     c->in_rule = rule;
-    eqnn__scope_set(c, &now);
+    c->scope = now;
     eqnn__params_rewind(c, updates);
     if (!y && !c->failed) eqnn__fail(c, "checkpoint: the block returned NULL");
     return y;
@@ -10355,6 +10346,7 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     c->own_tape++;
     eqnn_tensor *y = leaf && eqnn__leaves(c, x, n, leaf) ? k->f(leaf, n, k->user) : NULL;
     c->own_tape--;
+    if (y && y->weight) eqnn__touch(c, y);
     y = eqnn_rewind(m, y);
     c->noting = noting;
     c->note_start = start;
@@ -10372,21 +10364,27 @@ static eqnn_tensor *eqnn__checkpoint_run(eqnn_ctx *c, eqnn__checkpoint *k, eqnn_
     return y;
 }
 
+/* A copy of the caller's bytes in the step's memory. */
+static void *eqnn__user_copy(eqnn_ctx *c, const void *user, size_t size)
+{
+    void *copy = eqnn__arena_alloc(c, &c->step, size);
+    if (copy && user && size) memcpy(copy, user, size);
+    return copy;
+}
+
 static eqnn__checkpoint *eqnn__checkpoint_make(eqnn_ctx *c, eqnn_function f, int n,
                                                const void *user, size_t size)
 {
     eqnn__checkpoint *k = (eqnn__checkpoint *)eqnn__arena_alloc(c, &c->step, sizeof *k);
-    void *copy = k ? eqnn__arena_alloc(c, &c->step, size) : NULL;
-    if (!copy) return NULL;
+    if (!k) return NULL;
     memset(k, 0, sizeof *k);
-    if (user && size) memcpy(copy, user, size);
     k->f = f;
-    k->user = copy;
-    k->user_size = size;
+    k->user = eqnn__user_copy(c, user, size);
+    if (!k->user) return NULL;
     k->n = n;
     k->training = c->training;
     k->tick = c->tick;
-    eqnn__scope_get(c, &k->scope);
+    k->scope = c->scope;
     return k;
 }
 
@@ -10631,9 +10629,8 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
     r.f[0] = f;
     r.f[1] = g;
     r.depth = depth;
-    r.user = eqnn__arena_alloc(c, &c->step, user_size);
+    r.user = eqnn__user_copy(c, user, user_size);
     if (!r.user) return NULL;
-    if (user && user_size) memcpy(r.user, user, user_size);
     eqnn__checkpoint *k = eqnn__checkpoint_make(c, eqnn__reversible_trunk, n, &r, sizeof r);
     if (!k) return NULL;
     k->reversible = 1;
@@ -10660,11 +10657,12 @@ EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
-    k->user = eqnn__arena_alloc(c, &c->step, user_size);
+    k->user = eqnn__user_copy(c, user, user_size);
     if (!k->user) return NULL;
-    if (user && user_size) memcpy(k->user, user, user_size);
     int recording = eqnn__pause(c);
     eqnn_tensor *y = op->value(x, n, k->user);
+    if (y) /* in a header of its own: it may be x[0], which has a node, or a parameter */
+        y = eqnn__bad2(x[0], y, op->name) ? NULL : eqnn__alias(y, y->rows, y->cols, y->label);
     eqnn__resume(c, recording);
     if (!y)
         return c->failed ? NULL : eqnn__fail(c, "%s: its value function returned NULL", op->name);
@@ -11137,7 +11135,8 @@ EQNN_API eqnn_tensor *eqnn_softplus(eqnn_tensor *x) { return eqnn_map(x, EQNN_SO
 EQNN_API eqnn_tensor *eqnn_elu(eqnn_tensor *x) { return eqnn_map(x, EQNN_ELU, 1, 0); }
 EQNN_API eqnn_tensor *eqnn_abs(eqnn_tensor *x) { return eqnn_map(x, EQNN_ABS, 0, 0); }
 
-/* Two operands: checks, kernel, node. */
+/* Two operands that fit: kernel, label, node. The label is the result's if it has as many columns:
+   stretching one column does not make the numbers of a wider label. */
 static eqnn_tensor *eqnn__two(eqnn_tensor *a, eqnn_tensor *b, int kernel, int op, double p0,
                               double p1, const eqnn_label *label)
 {
@@ -11154,7 +11153,6 @@ static eqnn_tensor *eqnn__two(eqnn_tensor *a, eqnn_tensor *b, int kernel, int op
     return y;
 }
 
-/* A number of a wider label cannot be made by stretching one column. */
 static eqnn_tensor *eqnn__sum_of(eqnn_tensor *a, eqnn_tensor *b, const char *op, int kernel,
                                  double sign)
 {
@@ -11668,34 +11666,6 @@ EQNN_API eqnn_tensor *eqnn_softmax(eqnn_tensor *x)
     return y;
 }
 
-/* --- rows of mean 0 and variance 1 --- */
-
-/* (x - mean) / sqrt(variance + eps) of each row, and a 1 behind it when one is set. */
-static eqnn_tensor *eqnn__standard_op(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
-{
-    eqnn_tensor *in[2];
-    if (eqnn__bad(x, "standard")) return NULL;
-    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols + (g ? 0 : one));
-    if (!y) return NULL;
-    x->ctx->k->standard(&x->ctx->device, (size_t)x->rows, (size_t)x->cols, one, eps, x->data,
-                        g ? g->data : NULL, y->data);
-    in[0] = x, in[1] = g;
-    struct eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_STANDARD, in, g ? 2 : 1, &y, 1);
-    if (n) n->p[0] = eps, n->i[0] = one;
-    return y;
-}
-
-static eqnn_tensor *eqnn__standard(eqnn_tensor *x, double eps, int one)
-{
-    return eqnn__standard_op(x, NULL, eps, one);
-}
-
-/* The cotangent of x. */
-static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
-{
-    return x && g ? eqnn__standard_op(x, g, eps, one) : NULL;
-}
-
 EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
 {
     if (eqnn__bad_index(x, segment, "segment_softmax") ||
@@ -11724,9 +11694,44 @@ EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
     return eqnn_add(eqnn_log(eqnn_sum_cols(eqnn_exp(eqnn_sub(x, m)))), m);
 }
 
+/* --- rows of mean 0 and variance 1 --- */
+
+/* (x - mean) / sqrt(variance + eps) of each row, and a 1 behind it when one is set. */
+static eqnn_tensor *eqnn__standard_op(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    eqnn_tensor *in[2];
+    if (eqnn__bad(x, "standard")) return NULL;
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols + (g ? 0 : one));
+    if (!y) return NULL;
+    x->ctx->k->standard(&x->ctx->device, (size_t)x->rows, (size_t)x->cols, one, eps, x->data,
+                        g ? g->data : NULL, y->data);
+    in[0] = x, in[1] = g;
+    struct eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_STANDARD, in, g ? 2 : 1, &y, 1);
+    if (n) n->p[0] = eps, n->i[0] = one;
+    return y;
+}
+
+static eqnn_tensor *eqnn__standard(eqnn_tensor *x, double eps, int one)
+{
+    return eqnn__standard_op(x, NULL, eps, one);
+}
+
+/* The cotangent of x. */
+static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one)
+{
+    return x && g ? eqnn__standard_op(x, g, eps, one) : NULL;
+}
+
 /* --- putting together and cutting --- */
 
 #define EQNN__MANY_BLOCKS 64
+
+/* Room for n blocks of a label to be: the caller's few, or of the step's memory. */
+static eqnn_block *eqnn__block_room(eqnn_ctx *c, eqnn_block *few, int n)
+{
+    if (n <= EQNN__MANY_BLOCKS) return few;
+    return (eqnn_block *)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof *few);
+}
 
 /* Label of parts side by side: their blocks one after the other; none counts as n x 0e. */
 static const eqnn_label *eqnn__label_concat(eqnn_ctx *c, eqnn_tensor *const *x, int n)
@@ -11737,9 +11742,7 @@ static const eqnn_label *eqnn__label_concat(eqnn_ctx *c, eqnn_tensor *const *x, 
         any |= x[i]->label != NULL;
     }
     if (!any || c->in_rule) return NULL;
-    eqnn_block few[EQNN__MANY_BLOCKS], *b = few;
-    if (total > EQNN__MANY_BLOCKS)
-        b = (eqnn_block *)eqnn__arena_alloc(c, &c->step, (size_t)total * sizeof *b);
+    eqnn_block few[EQNN__MANY_BLOCKS], *b = eqnn__block_room(c, few, total);
     if (!b) return NULL;
     const eqnn_type *scalar = eqnn__type(c, EQNN_TYPE_IRREP, 0, 1, 1, "0e", NULL);
     int k = 0;
@@ -11822,11 +11825,11 @@ EQNN_API eqnn_tensor *eqnn_stack(eqnn_tensor *const *x, int n)
    one-component types may be cut out of a block. */
 static int eqnn__label_slice(const eqnn_tensor *x, int first, int cols, const eqnn_label **label)
 {
-    eqnn_block b[EQNN__MANY_BLOCKS];
     int n = 0, end = first + cols;
     *label = NULL;
     if (!x->label || x->ctx->in_rule) return 1;
-    for (int i = 0; i < x->label->blocks && n < EQNN__MANY_BLOCKS; i++) {
+    eqnn_block few[EQNN__MANY_BLOCKS], *b = eqnn__block_room(x->ctx, few, x->label->blocks);
+    for (int i = 0; b && i < x->label->blocks; i++) {
         const eqnn_block *k = &x->label->block[i];
         int from = k->start, to = k->start + k->copies * k->type->dim;
         if (to <= first || from >= end) continue;
@@ -11835,7 +11838,7 @@ static int eqnn__label_slice(const eqnn_tensor *x, int first, int cols, const eq
         b[n] = *k;
         b[n++].copies = (hi - lo) / k->type->dim;
     }
-    *label = eqnn__label(x->ctx, b, n);
+    *label = b ? eqnn__label(x->ctx, b, n) : NULL;
     return *label != NULL;
 }
 
@@ -12022,7 +12025,7 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
                                int i, const eqnn_tensor *d, double h)
 {
     eqnn_ctx *c = x[0]->ctx;
-    double value[2], h_true = 0;
+    double value[2];
     eqnn_tensor **moved = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
                                                             (size_t)n * sizeof(void *));
     for (int side = 0; moved && side < 2; side++) {
@@ -12038,9 +12041,8 @@ static double eqnn__difference(eqnn_function f, eqnn_tensor *const *x, int n, vo
         moved[i] = y;
         value[side] = c->failed ? NAN : eqnn_value(eqnn__probed(f, moved, n, user, order));
         eqnn_rewind(m, NULL);
-        h_true += h;
     }
-    return moved ? (value[0] - value[1]) / h_true : NAN;
+    return moved ? (value[0] - value[1]) / (2 * h) : NAN;
 }
 
 static double eqnn__length(const eqnn_tensor *x)
@@ -12183,7 +12185,7 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
         if ((needed >> s & 1 && !v[s]) ||
             (x && (x->rows != f->rows[s] || x->cols != f->cols[s]))) {
             eqnn__fail(c, "%s: slot %d of a form needs [%d,%d], got [%d,%d]",
-                       c->op ? c->op : "form", s, f->rows[s], f->cols[s], eqnn_rows(x),
+                       c->op, s, f->rows[s], f->cols[s], eqnn_rows(x),
                        eqnn_cols(x));
             return;
         }
@@ -12307,9 +12309,6 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 #include <io.h>
 #endif
 
-static void eqnn__weight_gradient_add(eqnn_tensor *w, eqnn_tensor *g);
-static int eqnn__weight_trainable(const eqnn_tensor *w);
-
 /* Parameters lie in slabs that never move, so a tensor's pointer is good for the context's life. A
    new slab holds at least half of what exists, so there are few. Gradient and the optimizers'
    memories have the layout of the slab and come when they are first needed:
@@ -12427,39 +12426,45 @@ static char *eqnn__heap_string(eqnn_ctx *c, const char *s)
 
 static void eqnn__heap_string_free(eqnn_ctx *c, char *s)
 {
-    if (s) eqnn__try_heap(c, s, strlen(s) + 1, 0);
+    if (s) eqnn__heap_free(c, s, strlen(s) + 1);
 }
 
 /* --- scopes --- */
 
-/* Level d of the scope is the first scope_length[d] characters of c->scope; its hash is kept, so
-   that a name is found by hashing its last word only. */
+/* The hash of a name in the present scope. */
+static uint64_t eqnn__scope_hash(const eqnn_ctx *c, const char *name)
+{
+    return eqnn__hash(c->scope.hash[c->scope.depth], name, strlen(name));
+}
+
 static int eqnn__scope_push(eqnn_ctx *c, const char *name)
 {
+    eqnn__scope *s = &c->scope;
     if (!name) {
-        eqnn__fail(c, "enter: a layer in \"%s\" has no name (NULL); \"\" adds none", c->scope);
+        eqnn__fail(c, "enter: a layer in \"%s\" has no name (NULL); \"\" adds none", s->text);
         return 0;
     }
-    int d = c->scope_depth;
-    size_t at = d ? (size_t)c->scope_length[d] : 0, n = strlen(name), more = n ? n + 1 : 0;
-    if (d >= 32 || at + more + 1 > sizeof c->scope) {
+    int d = s->depth;
+    size_t at = (size_t)s->length[d], n = strlen(name), more = n ? n + 1 : 0;
+    if (d >= 32 || at + more + 1 > sizeof s->text) {
         eqnn__fail(c, "enter: \"%.80s\" in \"%.300s\": more than 32 scopes or %d characters", name,
-                   c->scope, (int)sizeof c->scope - 1);
+                   s->text, (int)sizeof s->text - 1);
         return 0;
     }
-    memcpy(c->scope + at, name, n);
-    if (n) c->scope[at + n] = '.';
-    c->scope[at + more] = 0;
-    c->scope_hash[d + 1] = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, c->scope + at, more);
-    c->scope_length[d + 1] = (int)(at + more);
-    c->scope_depth = d + 1;
+    memcpy(s->text + at, name, n);
+    if (n) s->text[at + n] = '.';
+    s->text[at + more] = 0;
+    s->hash[d + 1] = eqnn__hash(s->hash[d], s->text + at, more);
+    s->length[d + 1] = (int)(at + more);
+    s->depth = d + 1;
     return 1;
 }
 
 static void eqnn__scope_pop(eqnn_ctx *c)
 {
-    if (c->scope_depth > 0) c->scope_depth--;
-    c->scope[c->scope_depth ? c->scope_length[c->scope_depth] : 0] = 0;
+    eqnn__scope *s = &c->scope;
+    if (s->depth > 0) s->depth--;
+    s->text[s->length[s->depth]] = 0;
 }
 
 EQNN_API eqnn_tensor *eqnn_enter(eqnn_tensor *x, const char *name)
@@ -12504,8 +12509,7 @@ EQNN_API eqnn_tensor *eqnn_once(eqnn_ctx *c, const char *name, eqnn_maker f, con
     if (!c || c->failed || !eqnn__given(c, name && f, "once", "the name or the maker is"))
         return NULL;
     if (c->own_tape || c->in_rule || c->recycler) return eqnn__once_made(c, name, f, user);
-    int d = c->scope_depth;
-    uint64_t key = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name)), version;
+    uint64_t key = eqnn__scope_hash(c, name), version;
     eqnn__once *o = c->onces;
     while (o && o->key != key) o = o->next;
     version = c->owner->params ? c->owner->params->version : 0;
@@ -12701,8 +12705,7 @@ static double eqnn__init_size(const eqnn_init *o, int rows, int cols)
     case EQNN_INIT_HE_UNIFORM: return scale * sqrt(6 / in);
     case EQNN_INIT_HE_NORMAL: return scale * sqrt(2 / in);
     case EQNN_INIT_LECUN_NORMAL: return scale * sqrt(1 / in) / 0.87962566103423978; /* [1] */
-    case EQNN_INIT_NORMAL: case EQNN_INIT_UNIFORM: case EQNN_INIT_ORTHOGONAL: return scale;
-    default: return 1;
+    default: return scale;
     }
 }
 /* [1] the standard deviation of N(0,1) cut off at -2 and 2 */
@@ -12754,7 +12757,7 @@ static int eqnn__init_orthogonal(eqnn_ctx *c, eqnn_real *x, int rows, int cols, 
                 flip ? (size_t)j * (size_t)m + (size_t)i : (size_t)i * (size_t)m + (size_t)j;
             x[(size_t)i * (size_t)cols + (size_t)j] = (eqnn_real)(scale * a[at]);
         }
-    eqnn__heap(c, a, size * sizeof *a, 0);
+    eqnn__heap_free(c, a, size * sizeof *a);
     return 1;
 }
 
@@ -12772,13 +12775,12 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
 {
     size_t n = (size_t)rows * (size_t)cols;
     double size = eqnn__init_size(o, rows, cols);
-    int uniform = o->kind == EQNN_INIT_UNIFORM || o->kind == EQNN_INIT_TORCH ||
-                  o->kind == EQNN_INIT_GLOROT_UNIFORM || o->kind == EQNN_INIT_HE_UNIFORM;
     if (o->kind == EQNN_INIT_ZEROS || o->kind == EQNN_INIT_ONES) {
-        double one = o->scale < 0 || o->scale > 0 ? o->scale : 1;
-        for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)(o->kind == EQNN_INIT_ONES ? one : 0);
+        for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)(o->kind == EQNN_INIT_ONES ? size : 0);
         return 1;
     }
+    int uniform = o->kind == EQNN_INIT_UNIFORM || o->kind == EQNN_INIT_TORCH ||
+                  o->kind == EQNN_INIT_GLOROT_UNIFORM || o->kind == EQNN_INIT_HE_UNIFORM;
     int flat = uniform || o->kind == EQNN_INIT_LECUN_NORMAL;
     eqnn__cpu_random(&c->device, flat ? EQNN__UNIFORM : EQNN__NORMAL, key, 0, n, 0, x);
     if (o->kind == EQNN_INIT_ORTHOGONAL) return eqnn__init_orthogonal(c, x, rows, cols, size);
@@ -12792,10 +12794,11 @@ static int eqnn__init_fill(eqnn_ctx *c, eqnn_real *x, int rows, int cols, const 
 /* --- the table of names --- */
 
 static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t hash,
-                                       const char *scope, size_t length, const char *name)
+                                       const char *scope, const char *name)
 {
     if (!p || !p->bins) return NULL;
     eqnn__weight *w = p->bin[(hash ^ hash >> 32) & (p->bins - 1)];
+    size_t length = strlen(scope);
     while (w &&
            (w->hash != hash || strncmp(w->name, scope, length) || strcmp(w->name + length, name)))
         w = w->next;
@@ -12804,7 +12807,7 @@ static eqnn__weight *eqnn__weight_find(const struct eqnn__params *p, uint64_t ha
 
 static eqnn__weight *eqnn__weight_named(const struct eqnn__params *p, const char *full)
 {
-    return eqnn__weight_find(p, eqnn__hash(EQNN__HASH, full, strlen(full)), "", 0, full);
+    return eqnn__weight_find(p, eqnn__hash(EQNN__HASH, full, strlen(full)), "", full);
 }
 
 static void eqnn__bin_add(struct eqnn__params *p, eqnn__weight *w)
@@ -12822,7 +12825,7 @@ static int eqnn__bins_grow(eqnn_ctx *c)
     if ((size_t)p->count < p->bins) return 1;
     void *table = eqnn__heap(c, NULL, 0, bins * sizeof *p->bin);
     if (!table) return 0;
-    if (p->bin) eqnn__heap(c, p->bin, p->bins * sizeof *p->bin, 0);
+    eqnn__heap_free(c, p->bin, p->bins * sizeof *p->bin);
     p->bin = (eqnn__weight **)table;
     p->bins = bins;
     memset(p->bin, 0, bins * sizeof *p->bin);
@@ -12848,11 +12851,8 @@ static int eqnn__weight_list(eqnn_ctx *c, eqnn__weight *w)
 /* A tensor that lasts over numbers that exist. */
 static eqnn_tensor *eqnn__weight_tensor(eqnn_ctx *c, eqnn__weight *w, eqnn_real *data)
 {
-    eqnn_tensor *x = eqnn__new_kept(c, 0, w->cols);
-    if (!x) return NULL;
-    x->data = data;
-    x->rows = w->rows;
-    x->weight = w;
+    eqnn_tensor *x = eqnn__header_kept(c, w->rows, w->cols, data);
+    if (x) x->weight = w;
     return x;
 }
 
@@ -12897,9 +12897,6 @@ static eqnn__weight *eqnn__weight_mirror(eqnn_ctx *c, eqnn__weight *master)
     w->buffer = master->buffer;
     w->slab = master->slab;
     w->offset = master->offset;
-    w->frozen = master->frozen;
-    w->rate = master->rate;
-    w->decay = master->decay;
     w->tensor = eqnn__weight_tensor(c, w, master->tensor->data);
     return w->tensor && eqnn__weight_list(c, w) ? w : NULL;
 }
@@ -12938,7 +12935,7 @@ static int eqnn__weight_start(eqnn_ctx *c, eqnn__weight *w, const eqnn_init *ini
 static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t hash, int rows,
                                        int cols, int buffer, const eqnn_init *init)
 {
-    char *full = eqnn__params_get(c) ? eqnn__name_join(c, c->scope, name) : NULL;
+    char *full = eqnn__params_get(c) ? eqnn__name_join(c, c->scope.text, name) : NULL;
     if (!full || !eqnn__name_allowed(c, full) || !eqnn__bytes(c, rows, cols)) return NULL;
     eqnn__weight *w = (eqnn__weight *)eqnn__keep_alloc(c, sizeof *w);
     if (!w) return NULL;
@@ -12957,10 +12954,10 @@ static eqnn__weight *eqnn__weight_make(eqnn_ctx *c, const char *name, uint64_t h
 /* What a worker does at the first call of a name: looks it up where the weights are. */
 static eqnn__weight *eqnn__weight_borrow(eqnn_ctx *c, const char *name, uint64_t hash)
 {
-    eqnn__weight *w = eqnn__weight_find(c->owner->params, hash, c->scope, strlen(c->scope), name);
+    eqnn__weight *w = eqnn__weight_find(c->owner->params, hash, c->scope.text, name);
     if (w) return eqnn__weight_mirror(c, w);
     eqnn__fail(c, "%s: %s%s is not there: call the model once in the context that has the weights",
-               c->op, c->scope, name);
+               c->op, c->scope.text, name);
     return NULL;
 }
 
@@ -12969,11 +12966,10 @@ static eqnn_tensor *eqnn__param(eqnn_ctx *c, const char *name, int rows, int col
 {
     if (!c || c->failed) return NULL;
     c->op = buffer ? "buffer" : "param";
-    if (!name || !*name) return eqnn__fail(c, "%s: one in \"%s\" has no name", c->op, c->scope);
-    int d = c->scope_depth;
-    size_t length = d ? (size_t)c->scope_length[d] : 0;
-    uint64_t hash = eqnn__hash(d ? c->scope_hash[d] : EQNN__HASH, name, strlen(name));
-    eqnn__weight *w = eqnn__weight_find(c->params, hash, c->scope, length, name);
+    if (!name || !*name)
+        return eqnn__fail(c, "%s: one in \"%s\" has no name", c->op, c->scope.text);
+    uint64_t hash = eqnn__scope_hash(c, name);
+    eqnn__weight *w = eqnn__weight_find(c->params, hash, c->scope.text, name);
     if (!w && c->owner != c) w = eqnn__weight_borrow(c, name, hash);
     else if (!w) w = eqnn__weight_make(c, name, hash, rows, cols, buffer, init);
     if (!w) return NULL;
@@ -13088,11 +13084,12 @@ EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values)
     if (c->owner != c) eqnn__fail(c, "set: a worker only reads the weights");
     else if (n && !values) eqnn__fail(c, "set: the numbers are missing (NULL)");
     eqnn_real *x = c->failed ? NULL : eqnn__to_write(c, parameter->data, n);
-    for (size_t i = 0; x && i < n; i++) x[i] = (eqnn_real)values[i];
-    if (x) eqnn__written(c, parameter->data, x, n);
+    if (!x) return 0;
+    for (size_t i = 0; i < n; i++) x[i] = (eqnn_real)values[i];
+    eqnn__written(c, parameter->data, x, n);
     parameter->weight->changes++;
-    if (c->params) c->params->version++;
-    return !c->failed;
+    c->params->version++;
+    return 1;
 }
 
 /* --- gradients --- */
@@ -13136,44 +13133,44 @@ EQNN_API void eqnn_zero_gradients(eqnn_ctx *c)
     }
 }
 
-EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
+/* Says something of the parameters that fit, now and later; how many do now. What is frozen has no
+   gradient. */
+static int eqnn__pattern_say(eqnn_ctx *c, int kind, const char *pattern, double value)
 {
     int matches = 0;
-    if (!c || c->failed) return 0;
-    c->op = "freeze";
-    if (!pattern || c->owner != c)
-        eqnn__fail(c, "freeze: %s",
-                   pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, EQNN__PATTERN_FROZEN, pattern,
-                                                        frozen != 0);
+    eqnn__pattern *q = eqnn__pattern_add(c, kind, pattern, value);
     for (int i = 0; q && i < c->params->trained_count; i++) {
         eqnn__weight *w = c->params->trained[i];
         if (!eqnn__fits(pattern, w->name)) continue;
         eqnn__pattern_apply(w, q);
         matches++;
         eqnn_real *g = c->params->slab[w->slab].gradient;
-        if (frozen && g) eqnn__fill(c, eqnn__weight_count(w), 0, g + w->offset);
+        if (w->frozen && g) eqnn__fill(c, eqnn__weight_count(w), 0, g + w->offset);
     }
     return matches;
+}
+
+EQNN_API int eqnn_freeze(eqnn_ctx *c, const char *pattern, int frozen)
+{
+    if (!c || c->failed) return 0;
+    c->op = "freeze";
+    if (pattern && c->owner == c)
+        return eqnn__pattern_say(c, EQNN__PATTERN_FROZEN, pattern, frozen != 0);
+    eqnn__fail(c, "freeze: %s",
+               pattern ? "a worker only reads the weights" : "the pattern is missing (NULL)");
+    return 0;
 }
 
 /* A factor for the parameters that fit; how many do. */
 static int eqnn__scale_named(eqnn_ctx *c, const char *op, int kind, const char *pattern,
                              double scale)
 {
-    int matches = 0;
     if (!c || c->failed) return 0;
     c->op = op;
-    if (!pattern || !(scale >= 0) || c->owner != c)
-        eqnn__fail(c, "%s: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that "
-                      "has the weights", op, pattern ? pattern : "NULL", scale);
-    eqnn__pattern *q = c->failed ? NULL : eqnn__pattern_add(c, kind, pattern, scale);
-    for (int i = 0; q && i < c->params->trained_count; i++) {
-        if (!eqnn__fits(pattern, c->params->trained[i]->name)) continue;
-        eqnn__pattern_apply(c->params->trained[i], q);
-        matches++;
-    }
-    return matches;
+    if (pattern && scale >= 0 && c->owner == c) return eqnn__pattern_say(c, kind, pattern, scale);
+    eqnn__fail(c, "%s: \"%s\" times %g: needs a pattern, a factor >= 0 and the context that has "
+                  "the weights", op, pattern ? pattern : "NULL", scale);
+    return 0;
 }
 
 EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale)
@@ -13302,8 +13299,7 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker)
 static void eqnn__params_reset(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
-    c->scope_depth = 0;
-    c->scope[0] = 0;
+    eqnn__scope_leave_all(c);
     if (!p) return;
     eqnn__params_rewind(c, 0);
     for (int i = 0; i < p->count; i++) {
@@ -13313,26 +13309,22 @@ static void eqnn__params_reset(eqnn_ctx *c)
     }
 }
 
-static void eqnn__load_free(eqnn_ctx *c, eqnn__load *l);
+static void eqnn__loads_free(eqnn_ctx *c);
 
 static void eqnn__params_free(eqnn_ctx *c)
 {
     struct eqnn__params *p = c->params;
     if (!p) return;
-    while (p->loads) {
-        eqnn__load *next = p->loads->next;
-        eqnn__load_free(c, p->loads);
-        p->loads = next;
-    }
+    eqnn__loads_free(c);
     for (eqnn__note *n = p->notes; n; n = n->next) {
         eqnn__heap_string_free(c, n->key);
         eqnn__heap_string_free(c, n->text);
     }
-    if (p->bin) eqnn__try_heap(c, p->bin, p->bins * sizeof *p->bin, 0);
-    if (p->all) eqnn__try_heap(c, p->all, (size_t)p->room * sizeof *p->all, 0);
-    if (p->trained) eqnn__try_heap(c, p->trained, (size_t)p->trained_room * sizeof *p->trained, 0);
-    if (p->slab) eqnn__try_heap(c, p->slab, (size_t)p->slab_room * sizeof *p->slab, 0);
-    if (p->filed) eqnn__try_heap(c, p->filed, (size_t)p->filed_room * sizeof *p->filed, 0);
+    eqnn__heap_free(c, p->bin, p->bins * sizeof *p->bin);
+    eqnn__heap_free(c, p->all, (size_t)p->room * sizeof *p->all);
+    eqnn__heap_free(c, p->trained, (size_t)p->trained_room * sizeof *p->trained);
+    eqnn__heap_free(c, p->slab, (size_t)p->slab_room * sizeof *p->slab);
+    eqnn__heap_free(c, p->filed, (size_t)p->filed_room * sizeof *p->filed);
     c->params = NULL;
 }
 
@@ -13410,7 +13402,7 @@ struct eqnn_file {
     char *text; /* names and texts: shorter than the JSON they are in */
     size_t text_size, text_used;
     eqnn__stored *entry, **by_name;
-    int count, room, sorted;
+    int count, room;
     eqnn__meta *meta;
     int metas, meta_room;
 };
@@ -13677,6 +13669,19 @@ static int eqnn__json_header(eqnn__json *j)
 
 /* --- safetensors: the file --- */
 
+/* Whole numbers in files, least byte first. */
+static uint64_t eqnn__raw(const unsigned char *b, int size)
+{
+    uint64_t u = 0;
+    for (int i = 0; i < size; i++) u |= (uint64_t)b[i] << (8 * i);
+    return u;
+}
+
+static void eqnn__raw_put(unsigned char *b, int size, uint64_t u)
+{
+    for (int i = 0; i < size; i++) b[i] = (unsigned char)(u >> (8 * i));
+}
+
 static int eqnn__by_place(const void *a, const void *b)
 {
     const eqnn__stored *s = *(eqnn__stored *const *)a, *t = *(eqnn__stored *const *)b;
@@ -13721,7 +13726,6 @@ static int eqnn__file_sort(eqnn_file *f)
     size_t bytes = (size_t)f->count * sizeof *f->by_name;
     if (f->count) f->by_name = (eqnn__stored **)eqnn__heap(f->ctx, NULL, 0, bytes);
     if (f->count && !f->by_name) return 0;
-    f->sorted = f->count;
     for (int i = 0; i < f->count; i++) f->by_name[i] = &f->entry[i];
     if (f->count) qsort(f->by_name, (size_t)f->count, sizeof *f->by_name, eqnn__by_place);
     if (!eqnn__file_covered(f)) return 0;
@@ -13740,24 +13744,23 @@ EQNN_API void eqnn_file_close(eqnn_file *f)
 {
     if (!f) return;
     eqnn_ctx *c = f->ctx;
-    if (f->by_name) eqnn__try_heap(c, f->by_name, (size_t)f->sorted * sizeof *f->by_name, 0);
-    if (f->meta) eqnn__try_heap(c, f->meta, (size_t)f->meta_room * sizeof *f->meta, 0);
-    if (f->entry) eqnn__try_heap(c, f->entry, (size_t)f->room * sizeof *f->entry, 0);
-    if (f->text) eqnn__try_heap(c, f->text, f->text_size, 0);
-    if (f->owned) eqnn__try_heap(c, (void *)(uintptr_t)f->bytes, f->size, 0);
-    eqnn__try_heap(c, f, sizeof *f, 0);
+    eqnn__heap_free(c, f->by_name, (size_t)f->count * sizeof *f->by_name);
+    eqnn__heap_free(c, f->meta, (size_t)f->meta_room * sizeof *f->meta);
+    eqnn__heap_free(c, f->entry, (size_t)f->room * sizeof *f->entry);
+    eqnn__heap_free(c, f->text, f->text_size);
+    if (f->owned) eqnn__heap_free(c, (void *)(uintptr_t)f->bytes, f->size);
+    eqnn__heap_free(c, f, sizeof *f);
 }
 
 /* Reads the header of bytes that are in memory already. */
 static int eqnn__file_header(eqnn_file *f)
 {
-    uint64_t n = 0;
     if (f->size < 8) {
         eqnn__fail(f->ctx, "file: %.200s: %lu bytes are too few for a safetensors file", f->path,
                    (unsigned long)f->size);
         return 0;
     }
-    for (int i = 0; i < 8; i++) n |= (uint64_t)f->bytes[i] << (8 * i);
+    uint64_t n = eqnn__raw(f->bytes, 8);
     if (n > f->size - 8 || n > EQNN__HEADER_MOST) {
         eqnn__fail(f->ctx,
                    "file: %.200s: a header of %llu bytes in a file of %lu: truncated, or no "
@@ -13785,7 +13788,7 @@ static eqnn_file *eqnn__file_make(eqnn_ctx *c, const char *path, const unsigned 
 {
     eqnn_file *f = (eqnn_file *)eqnn__heap(c, NULL, 0, sizeof *f);
     if (!f) {
-        if (owned) eqnn__try_heap(c, (void *)(uintptr_t)bytes, size, 0);
+        if (owned) eqnn__heap_free(c, (void *)(uintptr_t)bytes, size);
         return NULL;
     }
     memset(f, 0, sizeof *f);
@@ -13839,7 +13842,7 @@ static unsigned char *eqnn__file_bytes(eqnn_ctx *c, FILE *file, const char *path
     unsigned char *bytes = (unsigned char *)eqnn__heap(c, NULL, 0, room);
     if (!bytes || fread(bytes, 1, room, file) == room) return bytes;
     eqnn__fail(c, "file: %.300s ended while it was read", path);
-    eqnn__try_heap(c, bytes, room, 0);
+    eqnn__heap_free(c, bytes, room);
     return NULL;
 }
 
@@ -13873,34 +13876,22 @@ EQNN_API const char *eqnn_file_meta_key(const eqnn_file *f, int i)
 
 EQNN_API const eqnn_entry *eqnn_file_find(const eqnn_file *f, const char *name)
 {
-    for (int low = 0, high = f && name ? f->count : 0; low < high;) {
-        int mid = low + (high - low) / 2, order = strcmp(name, f->by_name[mid]->e.name);
-        if (order == 0) return &f->by_name[mid]->e;
-        if (order < 0) high = mid;
-        else low = mid + 1;
-    }
-    return NULL;
+    eqnn__stored wanted, *key = &wanted;
+    if (!f || !name || !f->count) return NULL;
+    wanted.e.name = name;
+    void *at = bsearch(&key, f->by_name, (size_t)f->count, sizeof key, eqnn__by_name);
+    return at ? &(*(eqnn__stored **)at)->e : NULL;
 }
 
 EQNN_API const char *eqnn_file_meta(const eqnn_file *f, const char *key)
 {
-    for (int low = 0, high = f && key ? f->metas : 0; low < high;) {
-        int mid = low + (high - low) / 2, order = strcmp(key, f->meta[mid].key);
-        if (order == 0) return f->meta[mid].text;
-        if (order < 0) high = mid;
-        else low = mid + 1;
-    }
-    return NULL;
+    eqnn__meta wanted = { key, NULL };
+    if (!f || !key || !f->metas) return NULL;
+    void *at = bsearch(&wanted, f->meta, (size_t)f->metas, sizeof wanted, eqnn__by_key);
+    return at ? ((eqnn__meta *)at)->text : NULL;
 }
 
 /* --- safetensors: the numbers --- */
-
-static uint64_t eqnn__raw(const unsigned char *b, int size)
-{
-    uint64_t u = 0;
-    for (int i = 0; i < size; i++) u |= (uint64_t)b[i] << (8 * i);
-    return u;
-}
 
 /* IEEE half precision: sign, 5 bits of exponent, 10 of fraction. */
 static double eqnn__half(unsigned u)
@@ -13941,8 +13932,10 @@ static int eqnn__file_ready(const eqnn_file *f, const eqnn_entry *e, const void 
 {
     if (!f || f->ctx->failed) return 0;
     f->ctx->op = "file";
-    if (!e || (e->count && !out))
-        eqnn__fail(f->ctx, "file: %.200s: an entry or its place is missing (NULL)", f->path);
+    if ((uintptr_t)e - (uintptr_t)f->entry >= (size_t)f->count * sizeof *f->entry)
+        eqnn__fail(f->ctx, "file: %.200s: the entry is %s", f->path, e ? "another file's" : "NULL");
+    else if (e->count && !out)
+        eqnn__fail(f->ctx, "file: %.200s: the place for the numbers is missing (NULL)", f->path);
     return !f->ctx->failed;
 }
 
@@ -14026,8 +14019,7 @@ static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
             uint32_t word = 0;
             if (size == 8) memcpy(&u, &x[i], size);
             else memcpy(&word, &x[i], sizeof word);
-            u |= word;
-            for (size_t k = 0; k < size; k++) block[i * size + k] = (unsigned char)(u >> (8 * k));
+            eqnn__raw_put(block + i * size, (int)size, u | word);
         }
         eqnn__emit(o, block, now * size);
         x += now;
@@ -14125,7 +14117,7 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     if (!good)
         eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
                    problem ? strerror(problem) : "unknown");
-    eqnn__heap(c, part, n + 6, 0);
+    eqnn__heap_free(c, part, n + 6);
     eqnn__heap_string_free(c, target);
     return good;
 }
@@ -14222,7 +14214,7 @@ static void eqnn__emit_archive(eqnn__out *o, const void *user)
 {
     const eqnn__archive *a = (const eqnn__archive *)user;
     unsigned char length[8];
-    for (int k = 0; k < 8; k++) length[k] = (unsigned char)((uint64_t)a->header >> (8 * k));
+    eqnn__raw_put(length, 8, a->header);
     eqnn__emit(o, length, 8);
     eqnn__emit_header(o, a);
     while (o->length < 8 + a->header) eqnn__emit_text(o, " ");
@@ -14276,8 +14268,11 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         !eqnn__texts_differ(c, keys, metas, sorted))
         return 0;
     for (int i = 0; i < n; i++) {
-        if (!tensors[i]) eqnn__fail(c, "file_write: the tensor %.100s is missing (NULL)", names[i]);
-        if (eqnn__bad(tensors[i], "file_write")) return 0;
+        if (eqnn__bad(tensors[i], "file_write")) {
+            eqnn__fail(c, "file_write: the tensor %.100s is %s", names[i],
+                       tensors[i] ? "of a context with an error, or stale" : "missing (NULL)");
+            return 0;
+        }
         item[i].prefix = "";
         item[i].name = names[i];
         item[i].rows = tensors[i]->rows;
@@ -14544,7 +14539,6 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
 static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
 {
     struct eqnn__params *p = c->params;
-    static const char *const born[EQNN__OPTIMIZERS] = { "eqnn.adam.born.", "eqnn.sgd.born." };
     int seen[EQNN__STATES] = { 0, 0, 0, 0 };
     for (int k = 0; k < EQNN__STATES; k++) {
         const eqnn_entry *e = eqnn__load_find(l, eqnn__state_names[k], w->name);
@@ -14555,7 +14549,8 @@ static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
     }
     for (int k = 0; l->optimizer && k < EQNN__OPTIMIZERS; k++) {
         char key[1100];
-        snprintf(key, sizeof key, "%s%s", born[k], w->name + strlen(l->prefix));
+        snprintf(key, sizeof key, "eqnn.%s.born.%s", eqnn__optimizer_names[k],
+                 w->name + strlen(l->prefix));
         w->born[k] = seen[k == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY]
                          ? eqnn__meta_number(l->file, key)
                          : p->steps[k];
@@ -14585,11 +14580,19 @@ static int eqnn__weight_claim(eqnn_ctx *c, eqnn__weight *w, eqnn__load *only)
 
 static void eqnn__load_free(eqnn_ctx *c, eqnn__load *l)
 {
-    if (!l) return;
-    if (l->claimed) eqnn__try_heap(c, l->claimed, (size_t)l->file->count + 1, 0);
+    eqnn__heap_free(c, l->claimed, (size_t)l->file->count + 1);
     eqnn_file_close(l->file);
     eqnn__heap_string_free(c, l->prefix);
-    eqnn__try_heap(c, l, sizeof *l, 0);
+    eqnn__heap_free(c, l, sizeof *l);
+}
+
+static void eqnn__loads_free(eqnn_ctx *c)
+{
+    while (c->params->loads) {
+        eqnn__load *l = c->params->loads;
+        c->params->loads = l->next;
+        eqnn__load_free(c, l);
+    }
 }
 
 static eqnn__load *eqnn__load_make(eqnn_ctx *c, const char *path, const eqnn_load_opts *o)
@@ -14617,13 +14620,14 @@ static eqnn__load *eqnn__load_make(eqnn_ctx *c, const char *path, const eqnn_loa
 /* Steps, tick and notes are the file's from now on. */
 static int eqnn__load_progress(eqnn_ctx *c, eqnn__load *l)
 {
-    static const char *const key[EQNN__OPTIMIZERS] = { "eqnn.adam.steps", "eqnn.sgd.steps" };
     struct eqnn__params *p = c->params;
     const char *tick = eqnn_file_meta(l->file, "eqnn.tick");
     if (tick) c->tick = (uint64_t)strtoull(tick, NULL, 10);
     for (int k = 0; k < EQNN__OPTIMIZERS; k++) {
-        if (!eqnn_file_meta(l->file, key[k])) continue;
-        p->steps[k] = eqnn__meta_number(l->file, key[k]);
+        char key[40];
+        snprintf(key, sizeof key, "eqnn.%s.steps", eqnn__optimizer_names[k]);
+        if (!eqnn_file_meta(l->file, key)) continue;
+        p->steps[k] = eqnn__meta_number(l->file, key);
         p->resumed[k] = !p->optimizer[k];
         l->optimizer = 1;
     }
@@ -14770,11 +14774,7 @@ static int eqnn__loads_check(eqnn_ctx *c)
     if (missing)
         eqnn__fail(c, "load: %d parameters were in no file, the first is %.200s "
                       "(.partial allows it)", missing, first);
-    while (!c->failed && !eqnn__names_open(p) && p->loads) {
-        eqnn__load *next = p->loads->next;
-        eqnn__load_free(c, p->loads);
-        p->loads = next;
-    }
+    if (!c->failed && !eqnn__names_open(p)) eqnn__loads_free(c);
     return !c->failed;
 }
 
@@ -14804,11 +14804,12 @@ static eqnn_tensor *eqnn__plain(eqnn_tensor *x, const char *op, const char *name
 {
     if (eqnn__bad(x, op)) return NULL;
     if (!name)
-        return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op, x->ctx->scope);
+        return eqnn__fail(x->ctx, "%s: a layer in \"%s\" has no name (NULL)", op,
+                          x->ctx->scope.text);
     if (!eqnn__invariant(x->label))
         return eqnn__fail(
             x->ctx, "%s in %s%s: %.200s is not invariant; it would break the symmetry; use %s", op,
-            x->ctx->scope, name, eqnn__label_text(x->label),
+            x->ctx->scope.text, name, eqnn__label_text(x->label),
             eqnn__advice(x->ctx, x->label, instead));
     return x->label ? eqnn_as(x, NULL) : x;
 }
@@ -14834,7 +14835,8 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     if (opts) o = *opts;
     x = eqnn__plain(x, "linear", name, "eqnn_irreps_linear");
     if (!x) return NULL;
-    if (out < 0) return eqnn__fail(x->ctx, "linear in %s%s: %d outputs", x->ctx->scope, name, out);
+    if (out < 0)
+        return eqnn__fail(x->ctx, "linear in %s%s: %d outputs", x->ctx->scope.text, name, out);
     eqnn_init weight = eqnn__linear_init(&o.weight, x->cols, out);
     eqnn_init bias = eqnn__linear_init(&o.bias, x->cols, out);
     x = eqnn_enter(x, name);
@@ -14890,7 +14892,7 @@ EQNN_API eqnn_tensor *eqnn_mlp(eqnn_tensor *x, const char *name, const char *wid
     x = eqnn__plain(x, "mlp", name, "eqnn_irreps_linear and eqnn_gate");
     if (!x) return NULL;
     if (!widths)
-        return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope,
+        return eqnn__fail(x->ctx, "mlp in %s%s: the widths are missing (NULL)", x->ctx->scope.text,
                           name);
     const char *at = widths;
     int width = 0, more = eqnn__next_width(&at, &width);
@@ -14919,10 +14921,10 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     if (index->range <= 0 && index->count > 0)
         return eqnn__fail(
             c, "embedding in %s%s: make the index with its range, the number of entries (%d)",
-            c->scope, name, entries);
+            c->scope.text, name, entries);
     if (index->range > entries)
         return eqnn__fail(c, "embedding in %s%s: the index goes to %d, there are %d entries",
-                          c->scope, name, index->range - 1, entries);
+                          c->scope.text, name, index->range - 1, entries);
     if (index->range < entries) /* entries that no index names */
         index = eqnn_ints_make(c, index->count, eqnn_ints_data(index), entries, 0);
     if (!eqnn__scope_push(c, name)) return NULL;
@@ -17096,7 +17098,7 @@ static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key
 static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
 {
     if (n > SIZE_MAX / 2 / size)
-        return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "eqnn");
+        return eqnn__fail(c, "%s: a size overflows", c->op);
     void *p = eqnn__step_alloc(c, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;

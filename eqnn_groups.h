@@ -739,7 +739,7 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
 /* n things of the heap, zeroed; eqnn__drop gives them back, the last ones taken first. */
 static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 {
-    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op ? c->op : "");
+    if (n > SIZE_MAX / 2 / size) return eqnn__fail(c, "%s: a size overflows", c->op);
     void *p = eqnn__heap(c, NULL, 0, n * size + 1);
     if (p) memset(p, 0, n * size + 1);
     return p;
@@ -747,7 +747,7 @@ static void *eqnn__take(eqnn_ctx *c, size_t n, size_t size)
 
 static void eqnn__drop(eqnn_ctx *c, void *p, size_t n, size_t size)
 {
-    if (p) eqnn__heap(c, p, n * size + 1, 0);
+    eqnn__heap_free(c, p, n * size + 1);
 }
 
 /* Working memory of one computation: pieces of the context's heap, given back in the opposite
@@ -812,7 +812,7 @@ static void eqnn__space_back(eqnn__space *w, const eqnn__scrap *mark)
         eqnn__scrap *p = w->top;
         w->top = p->below;
         w->used -= p->bytes;
-        eqnn__heap(w->ctx, p, p->bytes, 0);
+        eqnn__heap_free(w->ctx, p, p->bytes);
     }
 }
 
@@ -7620,8 +7620,8 @@ static eqnn_tensor *eqnn__rep_vectors(eqnn_ctx *c, const eqnn_rep *r, int rank, 
             for (size_t i = 0; i < n; i++) T[i * (size_t)rank + k] = sqrt(square) * Q[k * n + i];
         columns = eqnn_keep(eqnn_from_double(c, r->size, rank, T));
     }
-    if (T) eqnn__heap(c, T, count, 0);
-    if (Q) eqnn__heap(c, Q, count, 0);
+    eqnn__heap_free(c, T, count);
+    eqnn__heap_free(c, Q, count);
     return columns;
 }
 
@@ -8325,7 +8325,7 @@ static int eqnn__emlp_try(eqnn_ctx *c, const eqnn_label *in, const eqnn_label *a
                           const eqnn_label *out, const eqnn_emlp_opts *o)
 {
     eqnn__groups *all = eqnn__groups_of(c);
-    uint64_t key = c->scope_depth ? c->scope_hash[c->scope_depth] : EQNN__HASH, seed = 11;
+    uint64_t key = c->scope.hash[c->scope.depth], seed = 11;
     key = eqnn__hash(key, out->name, strlen(out->name));
     key = eqnn__hash(eqnn__hash(key, in->name, strlen(in->name)), at->name, strlen(at->name));
     key = eqnn__hash_int(key, 2 * o->layers + o->no_bilinear);
@@ -9998,7 +9998,7 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
     graph.example = o.example, graph.examples = o.examples, graph.keep = o.keep;
     const eqnn_graph *made =
         good ? eqnn_graph_make(g->ctx, (int)e.count, e.edge, e.edge + e.room, &graph) : NULL;
-    if (e.edge) eqnn__heap(g->ctx, e.edge, 2 * e.room * sizeof *e.edge, 0);
+    eqnn__heap_free(g->ctx, e.edge, 2 * e.room * sizeof *e.edge);
     eqnn__lie_neighbours_close(&job);
     if (first) eqnn__drop(g->ctx, first, (size_t)o.examples + 1, sizeof *first);
     return made;

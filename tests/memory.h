@@ -28,6 +28,7 @@ static inline void *count_alloc(void *user, void *old, size_t old_size, size_t n
         return NULL;
     }
     p = realloc(old, new_size);
+    if (p && !old) memset(p, 0x55, new_size); /* new memory holds anything */
     if (p) k->bytes += new_size - (old ? old_size : 0);
     return p;
 }

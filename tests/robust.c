@@ -94,6 +94,31 @@ TEST(steady_state_allocates_nothing)
     CHECK(k.bytes == 0);
 }
 
+/* A checkpoint of so many arguments that its sweep asks for memory before it begins. */
+static int filling;
+
+static eqnn_tensor *sum_block(eqnn_tensor *const *x, int n, void *user)
+{
+    eqnn_tensor *sum = x[0];
+    (void)user;
+    for (int i = 1; i < n; i++) sum = eqnn_add(sum, x[i]);
+    return sum;
+}
+
+static int many_arguments(eqnn_ctx *c)
+{
+    eqnn_tensor *x[400], *w = eqnn_param(c, "w", 1, 1, NULL);
+    eqnn_zeros(c, 1, filling);
+    for (int i = 0; i < 400; i++) x[i] = eqnn_scale(w, 1);
+    return eqnn_backward(eqnn_checkpoint(sum_block, x, 400, NULL, 0));
+}
+
+/* Memory ends in every part of it. */
+TEST(no_memory_in_a_checkpoint)
+{
+    for (filling = 64; filling < 70000; filling += 700) check_leaks(many_arguments);
+}
+
 TEST(one_buffer)
 {
     size_t size = (size_t)16 << 20;

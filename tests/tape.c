@@ -527,6 +527,24 @@ static eqnn_tensor *deep(eqnn_tensor *const *x, int n, void *user)
     return y;
 }
 
+static eqnn_tensor *parameter_block(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return eqnn_param(eqnn_context(x[0]), "w", 2, 2, NULL);
+}
+
+/* What a block returns is a parameter, as no operation made it. */
+TEST(checkpoint_of_a_parameter)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 2, 1), *w = parameter_block(&x, 1, NULL);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_checkpoint(parameter_block, &x, 1, NULL, 0))));
+    CHECK(eqnn_at(eqnn_gradient(w), 1, 1) == 1);
+    eqnn_tensor *y = eqnn_sum(eqnn_checkpoint(parameter_block, &x, 1, NULL, 0));
+    CHECK(eqnn_at(eqnn_grad(y, w), 1, 1) == 1);
+}
+
 TEST(checkpoint_saves_memory)
 {
     size_t used[2];
@@ -573,6 +591,50 @@ TEST(custom_operation)
     CHECK_DERIVATIVES(cube, test_normal(c, 3, 2), 2);
 }
 
+static eqnn_tensor *same_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    (void)user;
+    return x[0];
+}
+
+static eqnn_tensor *old_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)x;
+    (void)n;
+    return *(eqnn_tensor **)user;
+}
+
+static int reversal_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                         const int *want, eqnn_tensor **dx, void *user)
+{
+    (void)x;
+    (void)n;
+    (void)y;
+    (void)user;
+    if (want[0]) dx[0] = eqnn_neg(g);
+    return 1;
+}
+
+/* The value is the argument itself: a tensor that a node made, or a parameter. */
+TEST(custom_operation_returns_its_argument)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_custom_op op = { "reversal", same_value, reversal_rule };
+    const eqnn_custom_op old = { "old", old_value, reversal_rule };
+    eqnn_tensor *x = eqnn_full(c, 1, 2, 1), *h = eqnn_scale(x, 3);
+    eqnn_tensor *y = eqnn_custom(&op, &h, 1, NULL, 0);
+    CHECK(eqnn_at(y, 0, 1) == 3 && eqnn_at(eqnn_grad(eqnn_sum(y), x), 0, 1) == -3);
+    CHECK(eqnn_at(eqnn_grad(eqnn_sum(h), x), 0, 1) == 3);
+    eqnn_tensor *w = eqnn_param(c, "w", 1, 2, NULL);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_custom(&op, &w, 1, NULL, 0))));
+    CHECK(eqnn_at(eqnn_gradient(w), 0, 1) == -1);
+    eqnn_reset(c);
+    h = eqnn_full(c, 1, 2, 1);
+    CHECK(!eqnn_custom(&old, &h, 1, &x, sizeof x));
+    CHECK_ERROR(c, "old: a tensor of an earlier step");
+}
+
 /* --- memory --- */
 
 TEST(rewind_keeps_one)
@@ -588,6 +650,18 @@ TEST(rewind_keeps_one)
     CHECK_NEAR(eqnn_at(y, 49, 49), before * 1048576, test_eps(1e-12, 1e-5));
     CHECK(eqnn_memory_use(c).step < used);
     CHECK(eqnn_at(x, 49, 49) == before);
+}
+
+TEST(rewind_refuses)
+{
+    eqnn_ctx *c = test_context(), *other = test_context();
+    eqnn_tensor *x = eqnn_full(c, 2, 2, 1);
+    eqnn_reset(c);
+    eqnn_mark m = eqnn_mark_make(c);
+    CHECK(!eqnn_rewind(m, x));
+    CHECK_ERROR(c, "rewind: a tensor of an earlier step");
+    CHECK(!eqnn_rewind(m, eqnn_full(other, 2, 2, 1)));
+    CHECK_ERROR(c, "rewind: the tensor belongs to another context");
 }
 
 TEST(stale_tensor_is_refused)
@@ -732,6 +806,19 @@ TEST(labels_are_kept_and_refused)
     CHECK_ERROR(c, "columns");
     CHECK(eqnn_label_of(eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(x, NULL))), x)) == v);
     CHECK_OK(c);
+}
+
+/* 80 blocks are more than are put on the stack. */
+TEST(labels_of_many_blocks)
+{
+    eqnn_ctx *c = test_context();
+    char text[40 * 10 + 1] = "";
+    for (int i = 0; i < 40; i++) strcat(text, i ? "+1x0e+1x1o" : "1x0e+1x1o");
+    const eqnn_irreps *many = eqnn_irreps_make(c, text);
+    eqnn_tensor *x = eqnn_as(eqnn_normal(c, "x", 2, 160), many);
+    CHECK(eqnn_label_of(eqnn_slice(x, 0, 160)) == many);
+    CHECK(eqnn_label_of(eqnn_slice(x, 4, 152))->blocks == 76);
+    CHECK(eqnn_label_of(eqnn_concat(eqnn_slice(x, 0, 80), eqnn_slice(x, 80, 80))) == many);
 }
 
 TEST_MAIN
