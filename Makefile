@@ -78,7 +78,7 @@ FUZZERS  := $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
 
 help:
 	@echo 'make run [ARGS="..."]       the trajectory experiment (ARGS="--help" lists its options)'
-	@echo 'make test                   every test in float and double; ends with "N passed, N failed"'
+	@echo 'make test                   the tests in float and double; ends with "N passed, N failed"'
 	@echo 'make examples               all programs of examples/, into $(BUILD)/$(REAL)/examples/'
 	@echo 'make ddp                    examples/ddp_mpi.c: one network, several processes (needs mpicc)'
 	@echo 'make ddp_nccl               examples/ddp_nccl.c: the same on several GPUs (mpicc, CUDA and NCCL)'
