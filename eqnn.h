@@ -18514,13 +18514,14 @@ static eqnn__full *eqnn__full_make(const eqnn_product *p, int sharing)
     if (cols > INT_MAX)
         return (eqnn__full *)eqnn__fail(p->ctx, "product: more pairs of copies than an int holds");
     eqnn__full *full = (eqnn__full *)eqnn__keep_alloc(p->ctx, sizeof *full);
-    if (!full || !eqnn__pairs_start(&a, p) || !eqnn__pairs_start(&early, p)) return NULL;
+    if (!full || !eqnn__pairs_start(&a, p)) return NULL;
     full->along_y = eqnn__full_along_y(p, shared);
     if (shared)
         eqnn__pairs_shared(&a, p, full->along_y);
     else
         eqnn__pairs_per_row(&a, p, full->along_y);
     if (sharing == EQNN__SHARED_ROWS) {
+        if (!eqnn__pairs_start(&early, p)) return NULL;
         eqnn__pairs_early(&early, p, full->along_y);
         full->early = eqnn__pairs_cost(&early) < 0.6 * eqnn__pairs_cost(&a);
         if (full->early) a = early;
