@@ -108,6 +108,7 @@ $(BUILD)/$(1)/%: tests/%.c tests/test.h tests/json.h tests/lifts.h tests/memory.
 	@$(CC) $(FLAGS) $($(1)) $$< $(BUILD)/$(1)/eqnn.o $(call gpu,$(1)) -o $$@ $(LIBS)
 
 $(BUILD)/$(1)/device: tests/device.h
+$(BUILD)/$(1)/kernels: tests/forms.h
 $(BUILD)/$(1)/device: private FLAGS += -O1
 $(BUILD)/$(1)/ipi: examples/ipi.h
 
@@ -189,8 +190,8 @@ lammps_plugin: $(BUILD)/$(REAL)/examples/pair_eqnn.so
 
 examples: $(EXAMPLES:%=$(BUILD)/$(REAL)/examples/%)
 
-# The emulated GPU in double takes too long for every day; .ci/run tries it, too.
-tests = $(addprefix $(BUILD)/$(1)/,$(if $(filter f64,$(1)),$(filter-out cuda,$(TESTS)),$(TESTS)))
+# Devices that are played, in double: too long for every day; .ci/run tries them, too.
+tests = $(addprefix $(BUILD)/$(1)/,$(if $(filter f64,$(1)),$(filter-out cuda device,$(TESTS)),$(TESTS)))
 
 build-tests: $(foreach r,f32 f64,$(call tests,$(r)) $(BUILD)/$(r)/golden)
 build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%) $(if $(HAVE_MPI),$(BUILD)/f32/quick/ddp_mpi)

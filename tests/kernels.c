@@ -1,8 +1,9 @@
 /* kernels.c - the table of kernels (section 4 of eqnn.h), on every number of lanes, against libm
-   and the loops one would write */
+   and the loops one would write; and what else of the implementation is not seen from outside */
 #define EQNN_STATIC
 #define EQNN_IMPLEMENTATION
 #include "test.h"
+#include "forms.h"
 
 #define N 6000
 static eqnn_real A[N], B[N], C[N], Y[N], Z[N];
@@ -683,6 +684,40 @@ TEST(harmonics_threads)
     }
     CHECK(!memcmp(P[0], P[1], (size_t)n * 64 * sizeof **P));
     free(x), free(r), free(P[0]), free(P[1]);
+}
+
+/* The terms of the gradient are e3nn's recursion: (2l+1) sqrt(l) C(l, 1, l-1). */
+TEST(gradient_terms)
+{
+    static double coupling[25 * 3 * 23];
+    for (int l = 1; l <= 12; l++) {
+        int cols = 2 * l - 1; /* of degree l - 1 */
+        eqnn_wigner_3j(l, 1, l - 1, coupling);
+        for (int m = -l; m <= l; m++) {
+            eqnn__gradient_term t[5];
+            int n = eqnn__gradient_terms(l, m, t), found = 0;
+            for (int i = 0; i < n; i++) {
+                double c = coupling[((m + l) * 3 + t[i].axis) * cols + t[i].n + l - 1];
+                CHECK_NEAR(t[i].g, (2 * l + 1) * sqrt((double)l) * c, 1e-13);
+            }
+            for (int k = 0; k < 3 * cols; k++) found += coupling[(m + l) * 3 * cols + k] != 0;
+            CHECK(found == n);
+        }
+    }
+}
+
+TEST(coupling_cached)
+{
+    eqnn_ctx *c = test_context();
+    const double *C3 = eqnn__w3j(c, 1, 2, 3);
+    double again[105];
+    CHECK(C3 && C3 == eqnn__w3j(c, 1, 2, 3));
+    eqnn_wigner_3j(1, 2, 3, again);
+    for (int i = 0; C3 && i < 105; i++) CHECK_NEAR(C3[i], again[i], 0);
+    CHECK(eqnn__w3j(c, 1, 1, 3) == NULL);
+    CHECK_OK(c);
+    CHECK(eqnn__w3j(c, 40, 40, 3) == NULL);
+    CHECK_ERROR(c, "(40,40,3)");
 }
 
 TEST_MAIN

@@ -1,8 +1,6 @@
-/* forms.c - the multilinear forms (sections 4 and 6): values against their definition, derivatives
-   against differences, the same bits on any number of threads */
-#define EQNN_STATIC
-#define EQNN_IMPLEMENTATION
-#include "test.h"
+/* forms.h - the multilinear forms (sections 4 and 6): values against their definition, derivatives
+   against differences, the same bits on any number of threads. Tests of kernels.c, which includes
+   them because they need the implementation too. */
 
 /* --- the definition: a form as a sum of terms, each a coefficient and an entry of every slot
    --- */
@@ -391,5 +389,3 @@ TEST(same_bits_with_any_threads)
     CHECK_NEAR(lanes, 0, test_eps(1e-9, 2e-2));
     for (int i = 0; i < 3; i++) CHECK_OK(c[i]);
 }
-
-TEST_MAIN
