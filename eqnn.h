@@ -3462,7 +3462,7 @@ typedef struct eqnn__kernels {
 static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths, int n);
 static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, int n);
 static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_record *records, int n);
-static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int cols_b);
+static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols);
 
 /* What all instruction sets share: names, threads, elementary functions of one double, and the
    preparation of a function of one number. */
@@ -9740,8 +9740,9 @@ static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_reco
         int most = 0;
         for (int r = 0; r < n; r++) most = records[r].col[s] > most ? records[r].col[s] : most;
         int *column = (int *)eqnn__keep_alloc(c, ((size_t)most + 1) * sizeof *column);
-        int *place = (int *)eqnn__heap(c, NULL, 0, ((size_t)most + 1) * sizeof *place);
-        if (!column || !place) return NULL;
+        int *place =
+            column ? (int *)eqnn__heap(c, NULL, 0, ((size_t)most + 1) * sizeof *place) : NULL;
+        if (!place) return NULL;
         for (int i = 0; i <= most; i++) place[i] = -1;
         for (int r = 0; r < n; r++) {
             int at = records[r].col[s] < 0 ? 0 : records[r].col[s];
@@ -9760,12 +9761,11 @@ static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_reco
     return p;
 }
 
-static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int cols_b)
+static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols)
 {
     size_t N = (size_t)(cols > 0 ? cols : 1);
     eqnn__copy_plan_t *p = (eqnn__copy_plan_t *)eqnn__keep_alloc(c, sizeof *p);
     eqnn__copy_run *run = (eqnn__copy_run *)eqnn__keep_alloc(c, N * sizeof *run);
-    (void)cols_b;
     if (!p || !run) return NULL;
     for (int i = 0; i < cols; p->runs++) {
         eqnn__copy_run *r = run + p->runs;
@@ -9784,11 +9784,10 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #endif
 
 /* Working memory of the kernel `form`: per thread, and for sums that are folded afterwards. */
-static size_t eqnn__form_scratch(const eqnn__form *f, unsigned want, int tangents, int threads)
+static size_t eqnn__form_scratch(const eqnn__form *f, unsigned want, int threads)
 {
     size_t most = 0;
     unsigned now;
-    (void)tangents;
     if (eqnn__mix_is_products(f)) return eqnn__mix_scratch(f, threads);
     for (; want; want &= ~now) {
         int order = eqnn__form_order(f, want, &now);
@@ -12197,7 +12196,7 @@ static void eqnn__form_apply(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *cons
         to[s] = out[s]->data;
     }
     eqnn__scratch_mark mark =
-        eqnn__scratch_begin(c, eqnn__form_scratch(f, want, t != NULL, c->device.threads));
+        eqnn__scratch_begin(c, eqnn__form_scratch(f, want, c->device.threads));
     eqnn__form there = *f;
     if (f->graph) there.graph = f->graph->there;
     if (!c->failed) c->k->form(&c->device, &there, value, t ? tangent : NULL, to);
@@ -17239,7 +17238,7 @@ static int eqnn__layout_fill(eqnn_ctx *c, eqnn__layout *a, const eqnn_label *lab
     }
     a->from = eqnn_ints_make(c, label->cols, from, label->cols, 1);
     a->to = eqnn_ints_make(c, label->cols, to, label->cols, 1);
-    a->copies = eqnn__copy_plan(c, copy, label->cols, label->copies);
+    a->copies = eqnn__copy_plan(c, copy, label->cols);
     return a->from && a->to && a->copies;
 }
 
@@ -20703,7 +20702,7 @@ static int eqnn__gate_output(eqnn_ctx *c, eqnn__gate_entry *e, const int *place)
     for (size_t i = 0; i < cols; i++) from[i] = place[from[i]];
     const eqnn_irreps *gated = eqnn_irreps_blocks(c, (const int (*)[3])block, (int)n);
     e->out = gated ? eqnn_irreps_concat(c, scalars, gated) : NULL;
-    if (cols) e->copies = eqnn__copy_plan(c, gate, (int)cols, gates->cols);
+    if (cols) e->copies = eqnn__copy_plan(c, gate, (int)cols);
     return e->out && (e->copies || !cols) &&
            eqnn__columns_make(c, &e->gated, from, (int)cols, e->in->cols);
 }
@@ -22267,7 +22266,7 @@ static const void *eqnn__so2_scale(eqnn_ctx *c, const eqnn__so2_entry *e, int *c
                 map[k->start + i * k->copies + u] =
                     first + (column[m] ? column[m][at[m]] : at[m]);
     }
-    return eqnn__copy_plan(c, map, e->in->cols, e->radial);
+    return eqnn__copy_plan(c, map, e->in->cols);
 }
 
 /* Blocks of weights, order by order: of +-m first the real then the imaginary part. */
@@ -22567,7 +22566,7 @@ static const void *eqnn__spread_plan(eqnn_ctx *c, int cols, int lmax, int C, int
         for (int s = 0; s < (m ? 2 : 1); s++)
             for (int k = 0; k < (lmax + 1 - m) * C; k++)
                 map[at++] = heads ? k % C / (C / heads) : m * C + k;
-    return *plan = eqnn__copy_plan(c, map, cols, heads ? heads : (lmax + 1) * C);
+    return *plan = eqnn__copy_plan(c, map, cols);
 }
 
 static eqnn_tensor *eqnn__spread(eqnn_tensor *y, int lmax, int C, eqnn_tensor *a, int heads)
@@ -25807,7 +25806,7 @@ static const void *eqnn__head_plan(eqnn_ctx *c, const eqnn__former *a, const eqn
         int C = v->block[b].copies, D = a->dim_head.of[b];
         for (int i = 0; i < v->block[b].type->dim * C; i++) map[at++] = first + i % C / D;
     }
-    return *plan = map ? eqnn__copy_plan(c, map, v->cols, eqnn__head_count(a)) : NULL;
+    return *plan = map ? eqnn__copy_plan(c, map, v->cols) : NULL;
 }
 
 /* x [rows, heads x channels] times a number for each head; summed at the targets of g, or not. */
@@ -27788,7 +27787,7 @@ static int eqnn__escn_fill(eqnn_ctx *c, eqnn__escn_entry *e)
     }
     e->down = eqnn__mix_plan(c, down, e->mmax + 1);
     e->up = eqnn__mix_plan(c, up, n);
-    e->scale = eqnn__copy_plan(c, map, e->between, e->factors);
+    e->scale = eqnn__copy_plan(c, map, e->between);
     return e->down && e->up && e->scale;
 }
 

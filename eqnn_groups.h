@@ -8139,7 +8139,7 @@ static int eqnn__rep_gate_fill(eqnn_ctx *c, eqnn__rep_gate *g, int cols)
         used[i] = count++;
     }
     for (int i = 0; i < n; i++) gate[i] = used[gate[i]];
-    g->plan = eqnn__copy_plan(c, gate, n, count);
+    g->plan = eqnn__copy_plan(c, gate, n);
     return g->plan && eqnn__columns_make(c, &g->gates, list, count, cols) &&
            eqnn__columns_make(c, &g->values, place, n, cols);
 }

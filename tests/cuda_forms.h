@@ -136,7 +136,7 @@ static void random_kind(eqnn_ctx *c, definition *d, eqnn__form *f)
         for (int k = 0; k < d->paths; k++)
             d->map[k] = test_pick(2) && k ? (d->map[k - 1] + 1) % f->cols[1]
                                           : test_pick(f->cols[1]);
-        f->plan = eqnn__copy_plan(c, d->map, d->paths, f->cols[1]);
+        f->plan = eqnn__copy_plan(c, d->map, d->paths);
     } else {
         eqnn__radial_plan *p = &d->radial;
         p->d = 1 + test_pick(5), p->U = 1 + test_pick(20), p->V = 1 + test_pick(20);

@@ -182,7 +182,7 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
         f.cols[0] = f.cols[2] = d->paths, f.cols[1] = 1 + test_pick(9);
         for (int k = 0; k < d->paths; k++)
             d->map[k] = test_pick(2) && k ? (d->map[k - 1] + 1) % f.cols[1] : test_pick(f.cols[1]);
-        f.plan = eqnn__copy_plan(c, d->map, d->paths, f.cols[1]);
+        f.plan = eqnn__copy_plan(c, d->map, d->paths);
     }
     for (int s = 0; s < f.slots; s++) {
         int m = f.map[s];
