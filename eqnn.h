@@ -7031,7 +7031,7 @@ static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eq
     for (int l = 0; l < 16; l += EQNN__W)
         for (int r = 0; r < p->records; r++) {
             const int *col = p->col + (size_t)r * (size_t)p->slots;
-            EQNN__VEC product = EQNN__K(load)(out) * 0 + p->c[r];
+            EQNN__VEC product = EQNN__K(splat)(p->c[r]);
             for (int a = 0; a < p->slots; a++)
                 if (a != slot && in[a]) product *= EQNN__K(load)(in[a] + col[a] * 16 + l);
             eqnn_real *to = out + col[slot] * 16 + l;
