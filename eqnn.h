@@ -10242,7 +10242,7 @@ EQNN_API int eqnn_backward(eqnn_tensor *y)
     eqnn_tensor *one = eqnn__one(y, "backward");
     if (!one) return 0;
     eqnn_ctx *c = y->ctx;
-    if (!y->node) {
+    if (!y->node && !y->weight) {
         eqnn__fail(c, "backward: y was not recorded: it is a constant, or recording was off");
         return 0;
     }
@@ -13186,8 +13186,10 @@ EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix)
 {
     if (!c || c->failed) return;
     c->op = "open";
-    if (prefix) eqnn__pattern_add(c, EQNN__PATTERN_OPEN, prefix, 1);
-    else eqnn__fail(c, "open: the prefix is missing (NULL)");
+    if (prefix && c->owner == c) eqnn__pattern_add(c, EQNN__PATTERN_OPEN, prefix, 1);
+    else
+        eqnn__fail(c, "open: %s", prefix ? "a worker makes no weights; ask the context that has them"
+                                         : "the prefix is missing (NULL)");
 }
 
 /* --- filed updates --- */

@@ -355,6 +355,17 @@ TEST(made_once)
     CHECK_OK(c);
 }
 
+/* A weight is a loss like any other: its gradient is 1. A constant is none. */
+TEST(backward_of_a_weight)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *w = eqnn_param(c, "w", 1, 1, NULL);
+    CHECK(eqnn_backward(w) && eqnn_backward(w));
+    CHECK_NEAR(eqnn_value(eqnn_gradient(w)), 2, 0);
+    CHECK(!eqnn_backward(eqnn_full(c, 1, 1, 3)));
+    CHECK_ERROR(c, "backward: y was not recorded");
+}
+
 /* w - rate dw, with a rate that is changed between the steps */
 TEST(descent)
 {

@@ -582,6 +582,8 @@ TEST(workers)
     CHECK_ERROR(c, "does not use the weights");
     CHECK(!eqnn_set(eqnn_parameter(w[0], "net.1.bias"), &at));
     CHECK_ERROR(w[0], "only reads");
+    eqnn_open(w[0], "net.");
+    CHECK_ERROR(w[0], "open: a worker makes no weights");
 }
 
 /* Ten rows in parts; what a part draws depends on the tick, and differs from part to part. */
