@@ -20824,19 +20824,6 @@ static eqnn_fc_opts eqnn__fc_defaults(const eqnn_fc_opts *opts)
     return o;
 }
 
-/* The next number of "64,64,12"; 0 at the end, -1 when it is none. */
-static int eqnn__width(const char **text)
-{
-    const char *s = *text;
-    char *end;
-    while (*s == ' ' || *s == ',') s++;
-    if (!*s) return 0;
-    long long n = strtoll(s, &end, 10);
-    *text = end;
-    while (*end == ' ') end++;
-    return end == s || n < 1 || n > INT_MAX || (*end && *end != ',') ? -1 : (int)n;
-}
-
 /* All but the last matrix product: returns its left factor, and its right one, scaled, in *V, so
    that message can take them apart. Inside a hidden layer the activation's constant and the
    1/sqrt(fan) of the next one are put on the weights, which are fewer than the features. */
@@ -20846,16 +20833,15 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
     eqnn_ctx *c = x->ctx;
     const char *text = widths ? widths : "";
     double variance = o->variance_in, constant = 1;
-    int next = eqnn__width(&text);
-    for (int layer = 0; next > 0; layer++) {
-        int width = next;
-        next = eqnn__width(&text);
+    int width = 0, more = eqnn__next_width(&text, &width);
+    for (int layer = 0; more > 0; layer++) {
         eqnn_tensor *w =
             eqnn_param(c, eqnn_format(c, "layer%d.weight", layer), x->cols, width, NULL);
+        more = eqnn__next_width(&text, &width);
         double scale = constant / sqrt(variance * (x->cols > 0 ? x->cols : 1));
-        if (next == 0 && !o->out_act) scale *= sqrt(o->variance_out);
+        if (!more && !o->out_act) scale *= sqrt(o->variance_out);
         *V = eqnn_scale(w, scale);
-        if (next <= 0) break;
+        if (more <= 0) break;
         x = eqnn_map(eqnn_matmul(x, *V), o->act, eqnn__act_default(o->act), 0);
         if (!x) return NULL;
         constant = o->act == EQNN_IDENTITY
@@ -20863,7 +20849,7 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
                        : eqnn_moment(c, o->act, eqnn__act_default(o->act), o->exact);
         variance = 1;
     }
-    if (next < 0 || !*V)
+    if (more < 0 || !*V)
         return eqnn__fail(c, "fc: widths \"%s\" are no list of sizes", widths);
     return x;
 }
