@@ -14957,7 +14957,7 @@ static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
     if (!y || o->no_affine) return y;
     eqnn_tensor *weight = eqnn__param_from(y->ctx, "weight", 1, y->cols, EQNN_INIT_ONES, 1);
     eqnn_tensor *bias = eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1);
-    return eqnn_affine(y, weight, bias);
+    return eqnn__add_here(eqnn_mul(y, weight), bias);
 }
 
 /* y = (x - mean) / sqrt(var + eps) weight + bias, mean and variance (not corrected) of each row */
@@ -14976,21 +14976,27 @@ static eqnn_tensor *eqnn__batch_scale(eqnn_tensor *var, const eqnn_norm_opts *o)
     return eqnn_rsqrt(eqnn_max(var, eqnn_full(var->ctx, 1, 1, o->eps)));
 }
 
-/* Batch statistics of x; they are also filed for the running ones, the variance with n - 1 for n as
-   PyTorch does. A single row tells nothing of its variance. */
-static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_tensor *var,
+/* Files statistics of n rows for the running ones, the variance with n - 1 for n as PyTorch does. A
+   single row tells nothing of its variance. */
+static void eqnn__batch_file(eqnn_tensor *running_mean, eqnn_tensor *running_var, eqnn_tensor *mean,
+                             eqnn_tensor *var, int n, double momentum)
+{
+    if (!mean || !var) return;
+    eqnn_file_update(running_mean, mean, momentum);
+    int recording = eqnn__pause(var->ctx);
+    if (n > 1) eqnn_file_update(running_var, eqnn_scale(var, (double)n / (n - 1)), momentum);
+    eqnn__resume(var->ctx, recording);
+}
+
+/* centred "weight" / standard deviation + "bias" */
+static eqnn_tensor *eqnn__batch_affine(eqnn_tensor *centred, eqnn_tensor *var,
                                        const eqnn_norm_opts *o)
 {
-    int n = x->rows;
-    eqnn_tensor *batch_mean = eqnn_mean_rows(x);
-    eqnn_tensor *centred = eqnn_sub(x, batch_mean);
-    eqnn_tensor *batch_var = eqnn_mean_rows(eqnn_square(centred));
-    if (!batch_var) return NULL;
-    eqnn_file_update(mean, batch_mean, o->momentum);
-    int recording = eqnn__pause(x->ctx);
-    if (n > 1) eqnn_file_update(var, eqnn_scale(batch_var, (double)n / (n - 1)), o->momentum);
-    eqnn__resume(x->ctx, recording);
-    return eqnn_mul(centred, eqnn__batch_scale(batch_var, o));
+    eqnn_tensor *scale = eqnn__batch_scale(var, o);
+    if (!scale || o->no_affine) return eqnn_mul(centred, scale);
+    eqnn_tensor *weight = eqnn__param_from(var->ctx, "weight", 1, var->cols, EQNN_INIT_ONES, 1);
+    eqnn_tensor *bias = eqnn__param_from(var->ctx, "bias", 1, var->cols, EQNN_INIT_ZEROS, 1);
+    return eqnn__add_here(eqnn_mul(centred, eqnn_mul(scale, weight)), bias);
 }
 
 /* Ioffe and Szegedy 2015, arXiv:1502.03167; y as for layer_norm, statistics of each column */
@@ -15000,12 +15006,14 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
-    eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
-    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
-    if (!mean || !var) return NULL;
-    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, &o);
-    else y = eqnn_mul(eqnn_sub(x, mean), eqnn__batch_scale(var, &o));
-    return eqnn_leave(eqnn__norm_affine(y, &o));
+    eqnn_tensor *running_mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL);
+    eqnn_tensor *running_var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
+    int batch = x->ctx->training && x->rows > 0;
+    eqnn_tensor *mean = batch ? eqnn_mean_rows(x) : running_mean;
+    eqnn_tensor *centred = eqnn_sub(x, mean);
+    eqnn_tensor *var = batch ? eqnn_mean_rows(eqnn_square(centred)) : running_var;
+    if (batch) eqnn__batch_file(running_mean, running_var, mean, var, x->rows, o.momentum);
+    return eqnn_leave(eqnn__batch_affine(centred, var, &o));
 }
 
 /* ------------------------------------------------------------------------------------------------
