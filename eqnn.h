@@ -9837,6 +9837,7 @@ enum {
     EQNN__OP_STACK,
     EQNN__OP_SLICE_ROWS,
     EQNN__OP_PAD_ROWS,
+    EQNN__OP_SPLIT_ROWS,
     EQNN__OP_FORM,
     EQNN__OP_NORM,
     EQNN__OP_SOLID,
@@ -10788,6 +10789,19 @@ static void eqnn__concat_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *
     }
 }
 
+/* y_i the i-th run of rows: dx = all g_i, one on top of the other */
+static void eqnn__split_rows_rule(eqnn__sweep *s, const eqnn__node *n)
+{
+    eqnn_tensor **g = (eqnn_tensor **)eqnn__arena_alloc(s->c, &s->c->step,
+                                                        (size_t)n->n_out * sizeof(void *));
+    if (!g || !eqnn__wants(s, n, 0)) return;
+    for (int i = 0; i < n->n_out; i++) {
+        g[i] = eqnn__cotangent(s, n, i);
+        if (!g[i]) g[i] = eqnn_zeros(s->c, n->out[i]->rows, n->out[i]->cols);
+    }
+    eqnn__give(s, n, 0, eqnn_stack(g, n->n_out));
+}
+
 static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *a = n->in[0], *b = n->in[1];
@@ -10864,6 +10878,7 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_PAD: eqnn__give(s, n, 0, eqnn_slice(g, n->i[0], x->cols)); break;
     case EQNN__OP_SLICE_ROWS: eqnn__give(s, n, 0, eqnn__pad_rows(g, n->i[0], x->rows)); break;
     case EQNN__OP_PAD_ROWS: eqnn__give(s, n, 0, eqnn_slice_rows(g, n->i[0], x->rows)); break;
+    case EQNN__OP_SPLIT_ROWS: eqnn__split_rows_rule(s, n); break;
     case EQNN__OP_FORM: eqnn__form_rule(s, n); break;
     case EQNN__OP_NORM: eqnn__give(s, n, 0, eqnn__norm_rule(x, n->out[0], g, n->i[0])); break;
     case EQNN__OP_SOLID: eqnn__solid_rule(s, n); break;
@@ -11899,6 +11914,28 @@ static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows)
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_PAD_ROWS, &x, 1, &y, 1);
     if (n) n->i[0] = first;
     return y;
+}
+
+/* All rows of x in runs of `rows`, the last one shorter, as views: nothing is copied, and the slope
+   by x is made once, where slices would each fill theirs up with zeros. A run of a multiple of 16
+   rows is aligned as x is. The list lies in the step's memory; *n gets how many there are. */
+static eqnn_tensor **eqnn__split_rows(eqnn_tensor *x, int rows, int *n)
+{
+    if (eqnn__bad(x, "split_rows")) return NULL;
+    EQNN_ASSERT(rows > 0 && rows % 16 == 0);
+    eqnn_ctx *c = x->ctx;
+    *n = x->rows / rows + (x->rows % rows > 0);
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                           (size_t)*n * sizeof(void *));
+    for (int i = 0; part && i < *n; i++) {
+        int first = i * rows, m = x->rows - first < rows ? x->rows - first : rows;
+        part[i] = eqnn__header(c, m, x->cols, x->data + (size_t)first * (size_t)x->cols);
+        if (!part[i]) return NULL;
+        part[i]->base = x;
+        if (!c->in_rule) part[i]->label = x->label;
+    }
+    if (part) eqnn__record(c, EQNN__OP_SPLIT_ROWS, &x, 1, part, *n);
+    return part;
 }
 
 EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times)
