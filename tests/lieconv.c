@@ -877,10 +877,29 @@ static int lie_graphs(eqnn_ctx *c)
     return eqnn_lie_lift(g, x, "lift", 1, &u, NULL) && eqnn_lie_graph(g, u, NULL, 0.2, &o);
 }
 
-TEST(graphs_leak_no_memory)
+/* A layer with norms whose edges go in runs, with its gradients */
+static int lie_runs(eqnn_ctx *c)
+{
+    const eqnn_lie *g = eqnn_lie_make(c, "T(2)");
+    eqnn_lie_cloud a;
+    eqnn_lie_conv_opts o;
+    eqnn_graph_opts all;
+    memset(&o, 0, sizeof o);
+    memset(&all, 0, sizeof all);
+    o.norm = 1, o.run = 16, o.radius = 1e3, all.loops = 1;
+    eqnn_training(c, 1);
+    const eqnn_graph *graph = eqnn_complete_graph(c, 7, &all);
+    if (!eqnn_lie_cloud_make(g, eqnn_normal(c, "x", 7, 2), graph, "lift", 1, 0.2, &a)) return 0;
+    eqnn_tensor *y = eqnn_lie_conv(eqnn_normal(c, "v", 7, 3), &a, "conv", 2, &o);
+    return eqnn_backward(eqnn_sum(eqnn_square(y)));
+}
+
+TEST(graphs_and_runs_leak_no_memory)
 {
     check_leaks(lie_graphs);
     check_buffer(lie_graphs);
+    check_leaks(lie_runs);
+    check_buffer(lie_runs);
 }
 
 TEST_MAIN
