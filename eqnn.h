@@ -9836,6 +9836,7 @@ enum {
     EQNN__OP_STACK,
     EQNN__OP_SLICE_ROWS,
     EQNN__OP_PAD_ROWS,
+    EQNN__OP_SPLIT_ROWS,
     EQNN__OP_FORM,
     EQNN__OP_NORM,
     EQNN__OP_SOLID,
@@ -10787,6 +10788,19 @@ static void eqnn__concat_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *
     }
 }
 
+/* y_i the i-th run of rows: dx = all g_i, one on top of the other */
+static void eqnn__split_rows_rule(eqnn__sweep *s, const eqnn__node *n)
+{
+    eqnn_tensor **g = (eqnn_tensor **)eqnn__arena_alloc(s->c, &s->c->step,
+                                                        (size_t)n->n_out * sizeof(void *));
+    if (!g || !eqnn__wants(s, n, 0)) return;
+    for (int i = 0; i < n->n_out; i++) {
+        g[i] = eqnn__cotangent(s, n, i);
+        if (!g[i]) g[i] = eqnn_zeros(s->c, n->out[i]->rows, n->out[i]->cols);
+    }
+    eqnn__give(s, n, 0, eqnn_stack(g, n->n_out));
+}
+
 static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *a = n->in[0], *b = n->in[1];
@@ -10863,6 +10877,7 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_PAD: eqnn__give(s, n, 0, eqnn_slice(g, n->i[0], x->cols)); break;
     case EQNN__OP_SLICE_ROWS: eqnn__give(s, n, 0, eqnn__pad_rows(g, n->i[0], x->rows)); break;
     case EQNN__OP_PAD_ROWS: eqnn__give(s, n, 0, eqnn_slice_rows(g, n->i[0], x->rows)); break;
+    case EQNN__OP_SPLIT_ROWS: eqnn__split_rows_rule(s, n); break;
     case EQNN__OP_FORM: eqnn__form_rule(s, n); break;
     case EQNN__OP_NORM: eqnn__give(s, n, 0, eqnn__norm_rule(x, n->out[0], g, n->i[0])); break;
     case EQNN__OP_SOLID: eqnn__solid_rule(s, n); break;
@@ -11898,6 +11913,28 @@ static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows)
     eqnn__node *n = eqnn__record(x->ctx, EQNN__OP_PAD_ROWS, &x, 1, &y, 1);
     if (n) n->i[0] = first;
     return y;
+}
+
+/* All rows of x in runs of `rows`, the last one shorter, as views: nothing is copied, and the slope
+   by x is made once, where slices would each fill theirs up with zeros. A run of a multiple of 16
+   rows is aligned as x is. The list lies in the step's memory; *n gets how many there are. */
+static eqnn_tensor **eqnn__split_rows(eqnn_tensor *x, int rows, int *n)
+{
+    if (eqnn__bad(x, "split_rows")) return NULL;
+    EQNN_ASSERT(rows > 0 && rows % 16 == 0);
+    eqnn_ctx *c = x->ctx;
+    *n = x->rows / rows + (x->rows % rows > 0);
+    eqnn_tensor **part = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step,
+                                                           (size_t)*n * sizeof(void *));
+    for (int i = 0; part && i < *n; i++) {
+        int first = i * rows, m = x->rows - first < rows ? x->rows - first : rows;
+        part[i] = eqnn__header(c, m, x->cols, x->data + (size_t)first * (size_t)x->cols);
+        if (!part[i]) return NULL;
+        part[i]->base = x;
+        if (!c->in_rule) part[i]->label = x->label;
+    }
+    if (part) eqnn__record(c, EQNN__OP_SPLIT_ROWS, &x, 1, part, *n);
+    return part;
 }
 
 EQNN_API eqnn_tensor *eqnn_repeat(eqnn_tensor *x, int times)
@@ -14958,7 +14995,7 @@ static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
     if (!y || o->no_affine) return y;
     eqnn_tensor *weight = eqnn__param_from(y->ctx, "weight", 1, y->cols, EQNN_INIT_ONES, 1);
     eqnn_tensor *bias = eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1);
-    return eqnn_affine(y, weight, bias);
+    return eqnn__add_here(eqnn_mul(y, weight), bias);
 }
 
 /* y = (x - mean) / sqrt(var + eps) weight + bias, mean and variance (not corrected) of each row */
@@ -14977,21 +15014,27 @@ static eqnn_tensor *eqnn__batch_scale(eqnn_tensor *var, const eqnn_norm_opts *o)
     return eqnn_rsqrt(eqnn_max(var, eqnn_full(var->ctx, 1, 1, o->eps)));
 }
 
-/* Batch statistics of x; they are also filed for the running ones, the variance with n - 1 for n as
-   PyTorch does. A single row tells nothing of its variance. */
-static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_tensor *var,
+/* Files statistics of n rows for the running ones, the variance with n - 1 for n as PyTorch does. A
+   single row tells nothing of its variance. */
+static void eqnn__batch_file(eqnn_tensor *running_mean, eqnn_tensor *running_var, eqnn_tensor *mean,
+                             eqnn_tensor *var, int n, double momentum)
+{
+    if (!mean || !var) return;
+    eqnn_file_update(running_mean, mean, momentum);
+    int recording = eqnn__pause(var->ctx);
+    if (n > 1) eqnn_file_update(running_var, eqnn_scale(var, (double)n / (n - 1)), momentum);
+    eqnn__resume(var->ctx, recording);
+}
+
+/* centred "weight" / standard deviation + "bias" */
+static eqnn_tensor *eqnn__batch_affine(eqnn_tensor *centred, eqnn_tensor *var,
                                        const eqnn_norm_opts *o)
 {
-    int n = x->rows;
-    eqnn_tensor *batch_mean = eqnn_mean_rows(x);
-    eqnn_tensor *centred = eqnn_sub(x, batch_mean);
-    eqnn_tensor *batch_var = eqnn_mean_rows(eqnn_square(centred));
-    if (!batch_var) return NULL;
-    eqnn_file_update(mean, batch_mean, o->momentum);
-    int recording = eqnn__pause(x->ctx);
-    if (n > 1) eqnn_file_update(var, eqnn_scale(batch_var, (double)n / (n - 1)), o->momentum);
-    eqnn__resume(x->ctx, recording);
-    return eqnn_mul(centred, eqnn__batch_scale(batch_var, o));
+    eqnn_tensor *scale = eqnn__batch_scale(var, o);
+    if (!scale || o->no_affine) return eqnn_mul(centred, scale);
+    eqnn_tensor *weight = eqnn__param_from(var->ctx, "weight", 1, var->cols, EQNN_INIT_ONES, 1);
+    eqnn_tensor *bias = eqnn__param_from(var->ctx, "bias", 1, var->cols, EQNN_INIT_ZEROS, 1);
+    return eqnn__add_here(eqnn_mul(centred, eqnn_mul(scale, weight)), bias);
 }
 
 /* Ioffe and Szegedy 2015, arXiv:1502.03167; y as for layer_norm, statistics of each column */
@@ -15001,12 +15044,14 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
-    eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
-    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
-    if (!mean || !var) return NULL;
-    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, &o);
-    else y = eqnn_mul(eqnn_sub(x, mean), eqnn__batch_scale(var, &o));
-    return eqnn_leave(eqnn__norm_affine(y, &o));
+    eqnn_tensor *running_mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL);
+    eqnn_tensor *running_var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
+    int batch = x->ctx->training && x->rows > 0;
+    eqnn_tensor *mean = batch ? eqnn_mean_rows(x) : running_mean;
+    eqnn_tensor *centred = eqnn_sub(x, mean);
+    eqnn_tensor *var = batch ? eqnn_mean_rows(eqnn_square(centred)) : running_var;
+    if (batch) eqnn__batch_file(running_mean, running_var, mean, var, x->rows, o.momentum);
+    return eqnn_leave(eqnn__batch_affine(centred, var, &o));
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -409,7 +409,8 @@ EQNN_API eqnn_tensor *eqnn_lie_between(const eqnn_lie *g, eqnn_tensor *u, const 
 /* The same elements, but of the quaternions q and -q, which turn alike, the one with w >= 0: then
    what is between two lifts depends on the rotations only, with a jump at half a turn. */
 EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u);
-/* For every edge log(v^-1 u), q of the target, q of the source: [edges,pair_dim]. */
+/* For every edge log(v^-1 u), q of the target, q of the source: [edges,pair_dim]. More than 65,536
+   are computed again in the backward pass, if one asks for their slopes. */
 EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                      const eqnn_graph *graph);
 /* alpha |turn| + (1 - alpha) |rest| of such rows: [edges,1], 0 <= alpha <= 1. The turn are the
@@ -497,6 +498,9 @@ typedef struct eqnn_lie_conv_opts {
                           "neighbours", anew each tick); default all                             */
     int published;     /* as the paper's code has it: 1/|S_i| multiplies the bias too, and batch
                           norms limit the variance from below by 1e-5 in the place of adding it   */
+    int run;           /* edges that go through the network k at a time, and again in the backward
+                          pass in the place of being remembered; below 0: all; default 8192 where
+                          there are more than 65536, else all                                     */
 } eqnn_lie_conv_opts;
 EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
                                     int out, const eqnn_lie_conv_opts *opts);
@@ -629,6 +633,8 @@ typedef struct eqnn_lie_attention_opts {
     int published;          /* as the authors' code has it: batch norms limit the variance from
                                below by 1e-5 in the place of adding it                           */
     eqnn_tensor **logits;   /* gets them, [edges, heads] by (target, source)                     */
+    int run;                /* edges that go through the location's network at a time, as in
+                               eqnn_lie_conv_opts; with batch norms in training all go           */
 } eqnn_lie_attention_opts;
 /* x [nodes, cols], pairs [edges, any] or, where they are not asked for, NULL -> [nodes, cols] */
 EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
@@ -9663,6 +9669,8 @@ EQNN_API int eqnn_lie_lift(const eqnn_lie *g, eqnn_tensor *points, const char *n
 
 /* --- pairs --- */
 
+enum { EQNN__LIE_MANY = 1 << 16 }; /* of more edges not everything is remembered */
+
 /* 1 when elements and orbits are no lift of this group's */
 static int eqnn__lie_bad_lift(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q, const char *op)
 {
@@ -9701,15 +9709,34 @@ EQNN_API eqnn_tensor *eqnn_lie_near(const eqnn_lie *g, eqnn_tensor *u)
     return eqnn_concat(eqnn__quaternion_near(p[0]), p[1]);
 }
 
+typedef struct eqnn__lie_ends {
+    const eqnn_lie *g;
+    const eqnn_graph *graph;
+} eqnn__lie_ends;
+
+/* x: elements and, where the group has them, orbits */
+static eqnn_tensor *eqnn__lie_pairs_of(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__lie_ends *u = (const eqnn__lie_ends *)user;
+    eqnn_tensor *from[2] = { NULL, NULL }, *to[2] = { NULL, NULL };
+    for (int i = 0; i < n; i++) {
+        from[i] = eqnn_gather(x[i], u->graph);
+        to[i] = eqnn_gather_target(x[i], u->graph);
+        if (!from[i] || !to[i]) return NULL;
+    }
+    return eqnn__lie_pair_rows(u->g, to[0], to[1], from[0], from[1]);
+}
+
+/* Of SE(3)'s logarithm the tape holds about a hundred numbers an edge; of many edges it does not. */
 EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                      const eqnn_graph *graph)
 {
     if (!graph || eqnn__lie_bad_lift(g, u, q, "lie_pairs")) return NULL;
-    int orbits = g->f.q_dim > 0;
-    eqnn_tensor *v = eqnn_gather(u, graph), *to = eqnn_gather_target(u, graph);
-    eqnn_tensor *qv = orbits ? eqnn_gather(q, graph) : NULL;
-    eqnn_tensor *qu = orbits ? eqnn_gather_target(q, graph) : NULL;
-    return g->ctx->failed ? NULL : eqnn__lie_pair_rows(g, to, qu, v, qv);
+    eqnn_tensor *x[2] = { u, q };
+    eqnn__lie_ends user = { g, graph };
+    int n = g->f.q_dim > 0 ? 2 : 1;
+    if (graph->edges <= EQNN__LIE_MANY) return eqnn__lie_pairs_of(x, n, &user);
+    return eqnn_checkpoint(eqnn__lie_pairs_of, x, n, &user, sizeof user);
 }
 
 /* sum (NULL: nothing yet) + weight length */
@@ -10262,6 +10289,17 @@ static const eqnn_graph *eqnn__lifted_graph(const eqnn_graph *graph, int samples
     return eqnn_graph_make(graph->ctx, (int)E, edge, edge + E, &o);
 }
 
+/* A constant; what it is made of is forgotten. */
+static eqnn_tensor *eqnn__lie_distance_alone(const eqnn_lie *g, eqnn_tensor *pairs, double alpha)
+{
+    if (!pairs) return NULL;
+    eqnn_mark mark = eqnn_mark_make(g->ctx);
+    int recording = eqnn__pause(g->ctx);
+    eqnn_tensor *d = eqnn_lie_distance(g, pairs, alpha);
+    eqnn__resume(g->ctx, recording);
+    return eqnn_rewind(mark, d);
+}
+
 EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const eqnn_graph *graph,
                                  const char *name, int samples, double alpha,
                                  eqnn_lie_cloud *cloud)
@@ -10277,7 +10315,7 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
     if (!eqnn_lie_lift(g, points, name, samples, &u, &q)) return 0;
     cloud->graph = eqnn__lifted_graph(graph, samples, "lie_cloud_make");
     cloud->pairs = cloud->graph ? eqnn_lie_pairs(g, u, q, cloud->graph) : NULL;
-    if (!g->turns) cloud->distance = eqnn_lie_distance(g, eqnn_detach(cloud->pairs), alpha);
+    if (!g->turns) cloud->distance = eqnn__lie_distance_alone(g, cloud->pairs, alpha);
     return !g->ctx->failed;
 }
 
@@ -10444,12 +10482,180 @@ static eqnn_tensor *eqnn__lie_conv_linear(eqnn_tensor *P, const eqnn_lie_cloud *
     return eqnn_leave(y);
 }
 
+/* --- runs of edges ---
+
+   A network that sees one edge at a time makes several hundred numbers of each on its way to a few.
+   Of many edges a run at a time goes through, is forgotten, and goes through again in the backward
+   pass. */
+
+/* How many edges a run has, or 0: all go at once. */
+static int eqnn__lie_run(const eqnn_tensor *pairs, int wanted)
+{
+    int run = wanted ? wanted : pairs->rows > EQNN__LIE_MANY ? 1 << 13 : 0;
+    return run > 0 && run < pairs->rows ? (run - 1) / 16 * 16 + 16 : 0;
+}
+
+/* f of pairs, row by row */
+static eqnn_tensor *eqnn__lie_in_runs(eqnn_tensor *pairs, int wanted, eqnn_function f, void *user,
+                                      size_t user_size)
+{
+    int runs, run = pairs ? eqnn__lie_run(pairs, wanted) : 0;
+    if (!pairs) return NULL;
+    if (!run) return f(&pairs, 1, user);
+    eqnn_tensor **in = eqnn__split_rows(pairs, run, &runs);
+    eqnn_tensor **out = in ? (eqnn_tensor **)eqnn__temp(pairs->ctx, (size_t)runs, sizeof *out)
+                           : NULL;
+    for (int i = 0; out && i < runs; i++)
+        out[i] = eqnn_checkpoint(f, &in[i], 1, user, user_size);
+    return out ? eqnn_stack(out, runs) : NULL;
+}
+
+/* --- the network k ---
+
+   Five places along it: 0 the pairs, 1 to 3 behind a linear layer, 4 the result. Norms need the
+   statistics of all edges first: then a run goes from place to place and waits for the others. */
+
+typedef struct eqnn__lie_kernel {
+    eqnn_lie_conv_opts o;
+    int from, to; /* places                                                             */
+    int moments;  /* the result is mean and variance of what is there, side by side */
+} eqnn__lie_kernel;
+
+static const char *const eqnn__lie_kernel_names[3][2] = {
+    { "weightnet.0.module", "weightnet.1" },
+    { "weightnet.3.module", "weightnet.4" },
+    { "weightnet.6.module", "weightnet.7" }
+};
+
+static eqnn_tensor *eqnn__mean_and_variance(eqnn_tensor *x)
+{
+    eqnn_tensor *mean = eqnn_mean_rows(x);
+    return eqnn_concat(mean, eqnn_mean_rows(eqnn_square(eqnn_sub(x, mean))));
+}
+
+/* The norm, by a mean and variance that are given: not those of these rows alone. */
+static eqnn_tensor *eqnn__lie_norm_by(eqnn_tensor *x, eqnn_tensor *moments, const char *name,
+                                      int published)
+{
+    eqnn_norm_opts o = eqnn__norm_defaults(NULL);
+    o.clamp = published;
+    if (!moments || !(x = eqnn_enter(x, name))) return NULL;
+    eqnn_tensor *centred = eqnn_sub(x, eqnn_slice(moments, 0, x->cols));
+    return eqnn_leave(eqnn__batch_affine(centred, eqnn_slice(moments, x->cols, x->cols), &o));
+}
+
+/* From place to place: x[0] is what is at the first; x[1], .. the moments at the places on the way;
+   n = 1: norms take those of x[0] itself, or the running ones. */
+static eqnn_tensor *eqnn__lie_kernel_go(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__lie_kernel *u = (const eqnn__lie_kernel *)user;
+    eqnn_tensor *h = x[0];
+    for (int k = u->from + 1, at = 1; k <= u->to; k++) {
+        const char *norm = k > 1 ? eqnn__lie_kernel_names[k - 2][1] : NULL;
+        if (norm && at < n)
+            h = eqnn_map(eqnn__lie_norm_by(h, x[at++], norm, u->o.published), u->o.act, 0, 0);
+        else if (norm) h = eqnn__conv_act(h, norm, &u->o);
+        if (k <= 3)
+            h = eqnn_linear(h, eqnn__lie_kernel_names[k - 1][0], k < 3 ? 32 : EQNN__LIE_KERNEL,
+                            NULL);
+    }
+    return h && u->moments ? eqnn__mean_and_variance(h) : h;
+}
+
+/* out[i] = the same of in[i], each a checkpoint */
+static void eqnn__lie_kernel_runs(const eqnn__lie_kernel *u, eqnn_tensor *const *in, int runs,
+                                  eqnn_tensor *const *moments, eqnn_tensor **out)
+{
+    for (int i = 0; i < runs; i++) {
+        eqnn_tensor *x[4] = { in[i], NULL, NULL, NULL };
+        int n = 1;
+        for (int k = u->from ? u->from : 1; k < u->to && moments[k]; k++) x[n++] = moments[k];
+        out[i] = eqnn_checkpoint(eqnn__lie_kernel_go, x, n, u, sizeof *u);
+    }
+}
+
+/* The moments of all rows from those of runs with these shares [runs,1] of them: the mean of means,
+   and the mean of variances plus the variance of means (T. F. Chan, G. H. Golub, R. J. LeVeque,
+   American Statistician 37, 1983). */
+static eqnn_tensor *eqnn__lie_moments(eqnn_tensor *const *of, int runs, eqnn_tensor *share)
+{
+    eqnn_tensor *all = eqnn_stack(of, runs);
+    if (!all) return NULL;
+    int cols = all->cols / 2;
+    eqnn_tensor *means = eqnn_slice(all, 0, cols), *vars = eqnn_slice(all, cols, cols);
+    eqnn_tensor *mean = eqnn_sum_rows(eqnn_mul(means, share));
+    vars = eqnn_add(vars, eqnn_square(eqnn_sub(means, mean)));
+    return eqnn_concat(mean, eqnn_sum_rows(eqnn_mul(vars, share)));
+}
+
+/* Files moments of n rows for the running ones of the norm. */
+static void eqnn__lie_moments_file(eqnn_tensor *moments, const char *norm, int n)
+{
+    eqnn_norm_opts o = eqnn__norm_defaults(NULL);
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
+    if (!moments || !eqnn__scope_push(moments->ctx, norm)) return;
+    eqnn_ctx *c = moments->ctx;
+    int cols = moments->cols / 2;
+    eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, cols, NULL);
+    eqnn_tensor *var = eqnn_buffer(c, "running_var", 1, cols, &ones);
+    eqnn__batch_file(mean, var, eqnn_slice(moments, 0, cols), eqnn_slice(moments, cols, cols), n,
+                     o.momentum);
+    eqnn__scope_pop(c);
+}
+
+/* Each run's share of all rows */
+static eqnn_tensor *eqnn__lie_shares(eqnn_tensor *const *run, int runs, int rows)
+{
+    eqnn_ctx *c = run[0]->ctx;
+    double *share = (double *)eqnn__temp(c, (size_t)runs, sizeof *share);
+    for (int i = 0; share && i < runs; i++) share[i] = (double)run[i]->rows / rows;
+    return share ? eqnn_from_double(c, runs, 1, share) : NULL;
+}
+
+/* The network with norms that ask for statistics, `run` edges at a time. Places 2 and 3 are
+   remembered, for without them each norm would send all edges through all layers in front of it
+   again. Place 1 is not, it is the product with a matrix of few columns. */
+static eqnn_tensor *eqnn__lie_kernel_in_runs(eqnn_tensor *pairs, eqnn__lie_kernel *u, int run)
+{
+    eqnn_tensor *moments[4] = { NULL, NULL, NULL, NULL };
+    int runs;
+    eqnn_tensor **in = eqnn__split_rows(pairs, run, &runs);
+    eqnn_tensor **out = in ? (eqnn_tensor **)eqnn__temp(pairs->ctx, 3 * (size_t)runs, sizeof *out)
+                           : NULL;
+    eqnn_tensor *share = out ? eqnn__lie_shares(in, runs, pairs->rows) : NULL;
+    if (!share) return NULL;
+    for (int k = 1; k <= 3; k++) {
+        u->to = k;
+        if (k > 1) {
+            eqnn_tensor **there = out + (k - 1) * runs;
+            eqnn__lie_kernel_runs(u, in, runs, moments, there);
+            in = there;
+            u->from = k;
+        }
+        u->moments = 1;
+        eqnn__lie_kernel_runs(u, in, runs, moments, out);
+        u->moments = 0;
+        moments[k] = eqnn__lie_moments(out, runs, share);
+        eqnn__lie_moments_file(moments[k], eqnn__lie_kernel_names[k - 1][1], pairs->rows);
+    }
+    u->to = 4;
+    eqnn__lie_kernel_runs(u, in, runs, moments, out);
+    return eqnn_stack(out, runs);
+}
+
+static eqnn_tensor *eqnn__lie_kernel_of(eqnn_tensor *pairs, const eqnn_lie_conv_opts *o)
+{
+    eqnn__lie_kernel u;
+    memset(&u, 0, sizeof u);
+    u.o = *o, u.to = 4;
+    if (pairs && o->norm && pairs->ctx->training && eqnn__lie_run(pairs, o->run))
+        return eqnn__lie_kernel_in_runs(pairs, &u, eqnn__lie_run(pairs, o->run));
+    return eqnn__lie_in_runs(pairs, o->run, eqnn__lie_kernel_go, &u, sizeof u);
+}
+
 EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
                                     int out, const eqnn_lie_conv_opts *opts)
 {
-    static const char *const layer[3][2] = { { "weightnet.0.module", "weightnet.1" },
-                                             { "weightnet.3.module", "weightnet.4" },
-                                             { "weightnet.6.module", "weightnet.7" } };
     eqnn_lie_conv_opts o = eqnn__lie_conv_defaults(opts);
     eqnn_lie_cloud ball;
     if (eqnn__bad(x, "lie_conv")) return NULL;
@@ -10461,11 +10667,7 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
                           "and fill is at most 1", name, o.fill, o.radius, o.most);
     x = eqnn_enter(eqnn__plain(x, "lie_conv", name, "invariant channels"), name);
     if (!x || !eqnn__lie_ball(cloud, &o, &ball)) return NULL;
-    eqnn_tensor *w = ball.pairs;
-    for (int k = 0; k < 3; k++) {
-        w = eqnn_linear(w, layer[k][0], k < 2 ? 32 : EQNN__LIE_KERNEL, NULL);
-        w = eqnn__conv_act(w, layer[k][1], &o);
-    }
+    eqnn_tensor *w = eqnn__lie_kernel_of(ball.pairs, &o);
     int channels = x->cols;
     eqnn_tensor *together = eqnn__lie_together(x, eqnn__lie_copies(cloud));
     eqnn_tensor *P = eqnn__lie_outer_sum(together, w, ball.graph);
@@ -10932,8 +11134,9 @@ static eqnn_tensor *eqnn__heads_stage(const eqnn__heads_part *part, int n, int s
     if (!name || !eqnn__scope_push(c, name) || !eqnn__scope_push(c, "linear.module")) return NULL;
     eqnn_tensor *y = eqnn_leave(eqnn__heads_sum(part, n, out, o->heads, g));
     if (y && o->kernel_norm) {
-        y = eqnn__lie_norm(eqnn_reshape(y, g->edges * o->heads, out), "norm", o->published);
-        y = eqnn_reshape(y, g->edges, o->heads * out);
+        int rows = y->rows;
+        y = eqnn__lie_norm(eqnn_reshape(y, rows * o->heads, out), "norm", o->published);
+        y = eqnn_reshape(y, rows, o->heads * out);
     }
     return eqnn_leave(eqnn_map(y, o->act, 0, 0));
 }
@@ -10995,12 +11198,33 @@ static eqnn_tensor *eqnn__listen_content(const eqnn__listen *a)
     return eqnn__heads_dot(eqnn_scale(q, a->scale), k, a->o->heads, a->g);
 }
 
+/* The location's network, which sees one edge at a time */
+typedef struct eqnn__listen_place {
+    eqnn_lie_attention_opts o;
+    const eqnn_graph *g;
+    const char *name;
+} eqnn__listen_place;
+
+static eqnn_tensor *eqnn__listen_location_of(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn__listen_place *u = (const eqnn__listen_place *)user;
+    eqnn__heads_part part = { NULL, 0, 1, 0, EQNN__EACH };
+    (void)n;
+    part.x = x[0];
+    part.width = x[0]->cols;
+    return eqnn__heads_mlp(&part, 1, u->name, &u->o, u->g);
+}
+
+/* With a norm's statistics all edges go at once. */
 static eqnn_tensor *eqnn__listen_location(const eqnn__listen *a, const char *name)
 {
-    eqnn__heads_part part = { NULL, 0, 1, 0, EQNN__EACH };
-    part.x = a->pairs;
-    part.width = a->pairs->cols;
-    return eqnn__heads_mlp(&part, 1, name, a->o, a->g);
+    eqnn__listen_place u;
+    memset(&u, 0, sizeof u);
+    u.o = *a->o;
+    u.g = a->g;
+    u.name = name;
+    int run = u.o.kernel_norm && a->g->ctx->training ? -1 : u.o.run;
+    return eqnn__lie_in_runs(a->pairs, run, eqnn__listen_location_of, &u, sizeof u);
 }
 
 /* (q_i . k_j + (q_i + v) . e_ij + u . k_j) / sqrt(d) */

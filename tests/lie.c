@@ -411,6 +411,42 @@ TEST(trivial_group)
 }
 
 /* Mean and squared standard error over draws of a function of the pair of two points. */
+/* Those of many edges are made again in the backward pass: the same numbers and slopes as of the
+   elements between, and one node of the tape. The distances of a cloud leave none. */
+TEST(pairs_of_many_edges)
+{
+    static const char *const groups[] = { "T(2)", "SO(3)", "SE(3)" };
+    for (int k = 0; k < 3; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_lie *g = eqnn_lie_make(c, groups[k]);
+        const eqnn_graph *graph = complete(c, 257);
+        eqnn_tensor *points = test_normal(c, 257, eqnn_lie_point_dim(g)), *u, *q = NULL, *dx[2];
+        eqnn_lie_cloud cloud;
+        CHECK(eqnn_lie_lift(g, points, "lift", 1, &u, &q));
+        size_t before = eqnn_memory_use(c).tape_nodes, made, lifted;
+        eqnn_tensor *pairs = eqnn_lie_pairs(g, u, q, graph);
+        made = eqnn_memory_use(c).tape_nodes;
+        CHECK(made == before + 1);
+        eqnn_tensor *same = eqnn_lie_log(g, eqnn_lie_between(g, u, graph));
+        if (q) same = eqnn_concat(same, eqnn_gather_target(q, graph));
+        if (q) same = eqnn_concat(same, eqnn_gather(q, graph));
+        CHECK_SAME(pairs, same, 0);
+        eqnn_tensor *weight = test_normal(c, eqnn_rows(pairs), eqnn_cols(pairs));
+        for (int i = 0; i < 2; i++)
+            dx[i] = eqnn_grad(eqnn_sum(eqnn_mul(weight, i ? same : pairs)), points);
+        CHECK(eqnn_value(eqnn_sum(eqnn_square(dx[0]))) > 1);
+        CHECK_SAME(dx[0], dx[1], test_eps(1e-12, 1e-3));
+        lifted = eqnn_memory_use(c).tape_nodes;
+        CHECK(eqnn_lie_lift(g, points, "lift", 1, &u, &q));
+        lifted = eqnn_memory_use(c).tape_nodes - lifted;
+        made = eqnn_memory_use(c).tape_nodes;
+        CHECK(eqnn_lie_cloud_make(g, points, graph, "lift", 1, 0.2, &cloud));
+        CHECK(eqnn_memory_use(c).tape_nodes == made + lifted + 1);
+        CHECK_SAME(cloud.distance, eqnn_lie_distance(g, pairs, 0.2), test_eps(1e-14, 1e-6));
+        CHECK_OK(c);
+    }
+}
+
 static void mean_of_pairs(const eqnn_lie *g, eqnn_tensor *x, const char *name, double out[2])
 {
     eqnn_ctx *c = eqnn_context(x);

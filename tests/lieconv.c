@@ -138,19 +138,117 @@ static eqnn_tensor *layer_with_norms(eqnn_tensor *const *x, int n, void *user)
     eqnn_lie_conv_opts o;
     memset(&o, 0, sizeof o);
     o.norm = 1, o.published = n == 2, o.radius = 1e3;
+    o.run = a.copies, a.copies = 1; /* the caller's place for it */
     a.pairs = x[1];
     return eqnn_lie_conv(x[0], &a, "conv", 3, &o);
 }
 
 TEST(derivatives_with_norms)
 {
-    eqnn_ctx *c = test_context();
-    set s = some(c, 7, 4, 2, 3);
+    for (int run = 0; run < 32; run += 16) {
+        eqnn_ctx *c = test_context();
+        set s = some(c, 7, 4, 2, 3);
+        eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
+        eqnn_tensor *x[2] = { s.values, eqnn_detach(a.pairs) };
+        a.copies = run;
+        eqnn_training(c, 1);
+        CHECK_DERIVATIVES_OF(layer_with_norms, x, 2, &a, 2);
+        CHECK_OK(c);
+    }
+}
+
+/* ---- runs of edges --------------------------------------------------------------------------- */
+
+typedef struct numbers { double v[4096]; int n; } numbers;
+
+static void append(numbers *a, const eqnn_tensor *x)
+{
+    for (int i = 0; i < eqnn_rows(x); i++)
+        for (int k = 0; k < eqnn_cols(x) && a->n < 4096; k++) a->v[a->n++] = eqnn_at(x, i, k);
+}
+
+/* A layer's values, slopes by its arguments, those of a sum of slopes by the weights, and the
+   statistics that it files. */
+static void layer_numbers(numbers *all, int run, int mode, int threads)
+{
+    static const char *const buffers[] = { "conv.weightnet.1.running_mean",
+                                           "conv.weightnet.4.running_var",
+                                           "conv.weightnet.7.running_var" };
+    eqnn_opts context = test_opts();
+    eqnn_lie_conv_opts o;
+    memset(&o, 0, sizeof o);
+    context.threads = threads;
+    eqnn_ctx *c = eqnn_make(&context);
+    set s = some(c, 11, 6, 2, 5);
+    s.x = eqnn_normal(c, "points", 11, 2), s.values = eqnn_normal(c, "values", 11, 5);
     eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
-    eqnn_tensor *x[2] = { s.values, eqnn_detach(a.pairs) };
-    eqnn_training(c, 1);
-    CHECK_DERIVATIVES_OF(layer_with_norms, x, 2, &a, 2);
+    o.run = run, o.radius = 1e3, o.norm = mode > 0, o.published = mode == 2;
+    eqnn_training(c, mode != 3);
+    eqnn_tensor *y = eqnn_lie_conv(s.values, &a, "conv", 3, &o), *d[2], *by[2] = { s.values, s.x };
+    CHECK(eqnn_grads(eqnn_sum(eqnn_square(y)), by, 2, d));
+    append(all, y), append(all, d[0]), append(all, d[1]);
+    CHECK(eqnn_backward(eqnn_sum(eqnn_square(d[1]))));
+    eqnn_commit(c);
+    for (int i = 0; i < eqnn_parameter_count(c); i++)
+        append(all, eqnn_gradient(eqnn_parameter_at(c, i)));
+    for (int i = 0; i < 3 && o.norm; i++) append(all, eqnn_parameter(c, buffers[i]));
+    CHECK(all->n > 2000 && all->n < 4096);
     CHECK_OK(c);
+    eqnn_free(c);
+}
+
+TEST(edges_in_runs_are_as_all_at_once)
+{
+    static const int runs[] = { -1, 16, 16, 33, 61, 1000 }; /* of 61 edges */
+    for (int mode = 0; mode < 4; mode++) {
+        numbers *all = (numbers *)calloc(6, sizeof *all);
+        double size = 0, far = 0;
+        for (int i = 0; i < 6; i++) layer_numbers(&all[i], runs[i], mode, i == 2 ? 3 : 1);
+        for (int k = 0; k < all[0].n; k++) size = fmax(size, fabs(all[0].v[k]));
+        for (int i = 1; i < 6; i++) {
+            CHECK(all[i].n == all[0].n);
+            for (int k = 0; k < all[0].n; k++) far = fmax(far, fabs(all[i].v[k] - all[0].v[k]));
+        }
+        test_note("mode %d: %d numbers up to %g, %.1e apart", mode, all[0].n, size, far);
+        CHECK(far < test_eps(1e-13, 2e-5) * size);
+        CHECK(!memcmp(all[1].v, all[2].v, sizeof all[1].v)); /* the same bits by 3 threads */
+        CHECK(!memcmp(all[0].v, all[5].v, sizeof all[0].v));
+        free(all);
+    }
+}
+
+/* Of more than 65,536 edges not everything is remembered, unless it is asked for. */
+TEST(many_edges_go_in_runs)
+{
+    for (int norm = 0; norm < 2; norm++) {
+        double peak[3], y[3];
+        for (int i = 0; i < 3; i++) {
+            eqnn_opts context = test_opts();
+            eqnn_ctx *c = eqnn_make(&context);
+            eqnn_lie_conv_opts o;
+            eqnn_lie_cloud a;
+            eqnn_graph_opts all;
+            memset(&all, 0, sizeof all);
+            memset(&o, 0, sizeof o);
+            o.norm = norm, o.radius = 1e3, o.run = i == 1 ? 1 << 13 : i == 2 ? -1 : 0;
+            all.loops = 1;
+            eqnn_training(c, 1);
+            const eqnn_graph *graph = eqnn_complete_graph(c, 257, &all);
+            CHECK(eqnn_lie_cloud_make(eqnn_lie_make(c, "T(2)"), eqnn_normal(c, "x", 257, 2),
+                                      graph, "lift", 1, 0.2, &a));
+            eqnn_tensor *sum = eqnn_lie_conv(eqnn_normal(c, "v", 257, 3), &a, "conv", 2, &o);
+            sum = eqnn_sum(eqnn_square(sum));
+            CHECK(eqnn_backward(sum));
+            peak[i] = (double)eqnn_memory_use(c).step_peak, y[i] = eqnn_value(sum);
+            CHECK_OK(c);
+            eqnn_free(c);
+        }
+        test_note("%.0f bytes, %.0f when all is remembered", peak[0], peak[2]);
+        CHECK(y[0] == y[1]);
+        CHECK_NEAR(peak[0], peak[1], 1e-3 * peak[1]); /* chunks begin at other addresses */
+        CHECK(peak[0] < 0.5 * peak[2]);
+        CHECK_NEAR(y[0], y[2], test_eps(1e-12, 1e-4) * fabs(y[2]));
+    }
 }
 
 /* Gradients reach every weight of the layer. */
@@ -779,10 +877,29 @@ static int lie_graphs(eqnn_ctx *c)
     return eqnn_lie_lift(g, x, "lift", 1, &u, NULL) && eqnn_lie_graph(g, u, NULL, 0.2, &o);
 }
 
-TEST(graphs_leak_no_memory)
+/* A layer with norms whose edges go in runs, with its gradients */
+static int lie_runs(eqnn_ctx *c)
+{
+    const eqnn_lie *g = eqnn_lie_make(c, "T(2)");
+    eqnn_lie_cloud a;
+    eqnn_lie_conv_opts o;
+    eqnn_graph_opts all;
+    memset(&o, 0, sizeof o);
+    memset(&all, 0, sizeof all);
+    o.norm = 1, o.run = 16, o.radius = 1e3, all.loops = 1;
+    eqnn_training(c, 1);
+    const eqnn_graph *graph = eqnn_complete_graph(c, 7, &all);
+    if (!eqnn_lie_cloud_make(g, eqnn_normal(c, "x", 7, 2), graph, "lift", 1, 0.2, &a)) return 0;
+    eqnn_tensor *y = eqnn_lie_conv(eqnn_normal(c, "v", 7, 3), &a, "conv", 2, &o);
+    return eqnn_backward(eqnn_sum(eqnn_square(y)));
+}
+
+TEST(graphs_and_runs_leak_no_memory)
 {
     check_leaks(lie_graphs);
     check_buffer(lie_graphs);
+    check_leaks(lie_runs);
+    check_buffer(lie_runs);
 }
 
 TEST_MAIN

@@ -194,6 +194,61 @@ TEST(invariance)
     test_show("LieTransformer, moved by its group, changes by", names, errors, 9);
 }
 
+/* Values, slopes, and slopes of slopes by the weights do not depend on how many edges the network
+   of the location sees at a time; with a norm's statistics it sees all. */
+TEST(edges_in_runs_are_as_all_at_once)
+{
+    static const char *const names[] = { "mlp", "location_only", "2211" };
+    for (int k = 0; k < 9; k++) {
+        eqnn_ctx *c = test_context();
+        setting s = { complete(c, 9, 5), attention_of(names[k / 3], "dot_product") };
+        eqnn_tensor *x[2] = { test_normal(c, 9, 8), test_normal(c, s.g->edges, 3) };
+        eqnn_tensor *y[2], *dy[2][2], *dw[2][64];
+        int n = 0;
+        s.o.kernel_norm = k % 3 > 0;
+        eqnn_training(c, k % 3 > 1);
+        attend(x, 2, &s);
+        for (int i = 0; i < 2; i++) {
+            s.o.run = i ? 16 : -1; /* of 41 edges */
+            eqnn_zero_gradients(c);
+            y[i] = attend(x, 2, &s);
+            CHECK(eqnn_grads(eqnn_sum(eqnn_square(y[i])), x, 2, dy[i]));
+            CHECK(eqnn_backward(eqnn_sum(eqnn_square(dy[i][1]))));
+            n = eqnn_parameter_count(c);
+            for (int p = 0; p < n && p < 64; p++) dw[i][p] = eqnn_gradient(eqnn_parameter_at(c, p));
+        }
+        CHECK(n > 0 && n < 64);
+        CHECK_SAME(y[0], y[1], test_eps(1e-14, 1e-6));
+        for (int p = 0; p < 2; p++) CHECK_SAME(dy[0][p], dy[1][p], test_eps(1e-13, 1e-5));
+        for (int p = 0; p < n; p++) CHECK_SAME(dw[0][p], dw[1][p], test_eps(1e-12, 1e-4));
+        CHECK_DERIVATIVES_OF(attend, x, 2, &s, 2);
+        CHECK_OK(c);
+    }
+}
+
+/* Of more than 65,536 edges not everything is remembered, unless it is asked for. */
+TEST(many_edges_go_in_runs)
+{
+    double peak[2];
+    for (int i = 0; i < 2; i++) {
+        eqnn_opts context = test_opts();
+        eqnn_ctx *c = eqnn_make(&context);
+        eqnn_graph_opts all;
+        memset(&all, 0, sizeof all);
+        all.loops = 1;
+        const eqnn_graph *g = eqnn_complete_graph(c, 257, &all);
+        eqnn_lie_attention_opts o = attention_of("mlp", NULL);
+        o.run = -i, o.kernel_dim = 16;
+        eqnn_tensor *x = test_normal(c, 257, 4), *pairs = test_normal(c, g->edges, 2);
+        eqnn_backward(eqnn_sum(eqnn_square(eqnn_lie_attention(x, pairs, g, "m", &o))));
+        peak[i] = (double)eqnn_memory_use(c).step_peak;
+        CHECK_OK(c);
+        eqnn_free(c);
+    }
+    test_note("%.0f bytes, %.0f when all is remembered", peak[0], peak[1]);
+    CHECK(peak[0] < 0.5 * peak[1]);
+}
+
 static eqnn_tensor *attended(const eqnn_lie *g, const lifts *l)
 {
     eqnn_lie_transformer_opts o = small_network();
