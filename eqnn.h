@@ -3402,6 +3402,9 @@ typedef struct eqnn__kernels {
                       eqnn_real *out);
     void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
                           size_t cols, const eqnn_real *x, eqnn_real *out);
+    /* out[c] = sum over rows of x[r, c] y[r, c] */
+    void (*dot_rows)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                     const eqnn_real *y, eqnn_real *out);
     /* the sum of x, or of its squares, in out, which lies where numbers live; add: to what is in
        out */
     void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out, int add);
@@ -4541,7 +4544,7 @@ typedef struct eqnn__loops {
     const char *name;
     int lanes;
     size_t tile_rows; /* of a matrix product */
-    eqnn__work fold_rows, fold_cols, fold_segments, largest, total; /* eqnn__rows_job */
+    eqnn__work fold_rows, fold_cols, fold_segments, dot_rows, largest, total; /* eqnn__rows_job */
     eqnn__work softmax, softmax_rows, standard, move;
     eqnn__work update, gemv, solid, solid_plain, solid_vjp;
     /* rows whole rows from row r on, or cols numbers of one row from column c on */
@@ -5715,7 +5718,7 @@ EQNN__INLINE void EQNN__K(sum_few)(size_t rows, size_t cols, const eqnn_real *p,
 }
 
 /* Sum of products of n numbers, likewise. */
-static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_real *q, size_t n)
+static eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_real *q, size_t n)
 {
     eqnn_real t[16], sum = 0;
     for (size_t first = 0; first < n; first += 4096) {
@@ -5897,22 +5900,37 @@ static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thre
     }
 }
 
-/* Sums of columns begin .. end over all rows, blocks of 64 rows one after the other. */
-static void EQNN__K(fold_sums)(size_t n, const eqnn_real *x, size_t cols, size_t begin, size_t end,
-                               eqnn_real *out)
+/* Sums of products of columns, EQNN__W or fewer. */
+EQNN__INLINE EQNN__VEC EQNN__K(dot_strip)(size_t rows, const eqnn_real *p, const eqnn_real *q,
+                                          size_t ld, size_t width)
+{
+    EQNN__VEC sum = EQNN__K(splat)(0);
+    for (size_t i = 0; i < rows; i++, p += ld, q += ld)
+        sum = width == EQNN__W ? sum + EQNN__K(load)(p) * EQNN__K(load)(q)
+                               : sum + EQNN__K(load_part)(p, width) * EQNN__K(load_part)(q, width);
+    return sum;
+}
+
+/* Sums of columns begin .. end over all rows, blocks of 64 rows one after the other; or (products)
+   of those of x times those of z. */
+EQNN__INLINE void EQNN__K(fold_sums)(int products, size_t n, const eqnn_real *x, const eqnn_real *z,
+                                     size_t cols, size_t begin, size_t end, eqnn_real *out)
 {
     for (size_t c = begin; c < end; c++) out[c] = 0;
     for (size_t r = 0; r < n; r += 64) {
         size_t rows = n - r < 64 ? n - r : 64, c = begin;
-        const eqnn_real *p = x + r * cols;
+        const eqnn_real *p = x + r * cols, *q = products ? z + r * cols : p;
         for (; c + 4 * EQNN__W <= end; c += 4 * EQNN__W) {
             EQNN__VEC a[4];
             EQNN__UNROLL(4)
             for (int k = 0; k < 4; k++) a[k] = EQNN__K(splat)(0);
             for (size_t i = 0; i < rows; i++)
                 EQNN__UNROLL(4)
-                for (int k = 0; k < 4; k++)
-                    a[k] = a[k] + EQNN__K(load)(p + i * cols + c + (size_t)k * EQNN__W);
+                for (int k = 0; k < 4; k++) {
+                    size_t at = i * cols + c + (size_t)k * EQNN__W;
+                    EQNN__VEC v = EQNN__K(load)(p + at);
+                    a[k] = products ? a[k] + v * EQNN__K(load)(q + at) : a[k] + v;
+                }
             EQNN__UNROLL(4)
             for (int k = 0; k < 4; k++) {
                 eqnn_real *o = out + c + (size_t)k * EQNN__W;
@@ -5921,7 +5939,9 @@ static void EQNN__K(fold_sums)(size_t n, const eqnn_real *x, size_t cols, size_t
         }
         for (; c < end; c += EQNN__W) {
             size_t width = end - c < EQNN__W ? end - c : EQNN__W;
-            EQNN__VEC v = EQNN__K(fold_strip)(EQNN__SUM, rows, NULL, p + c, cols, width);
+            EQNN__VEC v = products
+                              ? EQNN__K(dot_strip)(rows, p + c, q + c, cols, width)
+                              : EQNN__K(fold_strip)(EQNN__SUM, rows, NULL, p + c, cols, width);
             if (width == EQNN__W) EQNN__K(store)(out + c, EQNN__K(load)(out + c) + v);
             else EQNN__K(store_part)(out + c, EQNN__K(load_part)(out + c, width) + v, width);
         }
@@ -5965,8 +5985,17 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
     else if (j->cols < EQNN__W && j->op == EQNN__SUM)
         EQNN__K(fold_sums_narrow)(j->rows, j->x, j->cols, j->out);
     else if (j->op == EQNN__SUM)
-        EQNN__K(fold_sums)(j->rows, j->x, j->cols, begin, end, j->out);
+        EQNN__K(fold_sums)(0, j->rows, j->x, NULL, j->cols, begin, end, j->out);
     else EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
+}
+
+static void EQNN__K(dot_rows_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t begin = block * j->chunk, end = begin + j->chunk < j->cols ? begin + j->chunk : j->cols;
+    (void)thread;
+    if (j->cols == 1) j->out[0] = EQNN__K(dot)(j->x, j->g, j->rows);
+    else EQNN__K(fold_sums)(1, j->rows, j->x, j->g, j->cols, begin, end, j->out);
 }
 
 /* ---- the first of the largest of each segment ---- */
@@ -7439,6 +7468,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(fold_rows_block),
     EQNN__K(fold_cols_block),
     EQNN__K(fold_segments_block),
+    EQNN__K(dot_rows_block),
     EQNN__K(largest_block),
     EQNN__PLAIN(total_block),
     EQNN__PLAIN(softmax_block),
@@ -7699,8 +7729,8 @@ static void eqnn__cpu_fold_segments(eqnn__device *d, int op, size_t n, const int
 }
 
 /* Threads take blocks of 64 columns, unless there is little to do. */
-static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
-                                const eqnn_real *x, eqnn_real *out)
+static void eqnn__by_columns(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
+                             const eqnn_real *y, eqnn_real *out, eqnn__work f)
 {
     eqnn__rows_job j;
     if (cols == 0) return;
@@ -7709,8 +7739,21 @@ static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t col
     j.cols = cols;
     j.chunk = rows * cols < 65536 || d->threads == 1 ? cols : 64;
     j.x = x;
+    j.g = y;
     j.out = out;
-    eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, d->loops->fold_rows, &j);
+    eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, f, &j);
+}
+
+static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
+                                const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__by_columns(d, op, rows, cols, x, NULL, out, d->loops->fold_rows);
+}
+
+static void eqnn__cpu_dot_rows(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                               const eqnn_real *y, eqnn_real *out)
+{
+    eqnn__by_columns(d, EQNN__SUM, rows, cols, x, y, out, d->loops->dot_rows);
 }
 
 static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out,
@@ -9322,11 +9365,11 @@ static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_begin,     eqnn__cpu_end,           eqnn__cpu_reserve,   eqnn__cpu_release,
     eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,      eqnn__cpu_send,
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
-    eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
-    eqnn__cpu_largest,   eqnn__cpu_standard,      eqnn__cpu_take_rows, eqnn__cpu_copy2d,
-    eqnn__cpu_transpose, eqnn__cpu_take_cols,     eqnn__cpu_add_cols,  eqnn__cpu_gemm,
-    eqnn__cpu_form,      eqnn__cpu_solid,         eqnn__cpu_solid_vjp, eqnn__cpu_frame,
-    NULL,                eqnn__cpu_update,    0};
+    eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_dot_rows,  eqnn__cpu_total,
+    eqnn__cpu_softmax,   eqnn__cpu_largest,       eqnn__cpu_standard,  eqnn__cpu_take_rows,
+    eqnn__cpu_copy2d,    eqnn__cpu_transpose,     eqnn__cpu_take_cols, eqnn__cpu_add_cols,
+    eqnn__cpu_gemm,      eqnn__cpu_form,          eqnn__cpu_solid,     eqnn__cpu_solid_vjp,
+    eqnn__cpu_frame,     NULL,                    eqnn__cpu_update,    0};
 
 #ifdef EQNN_CUDA
 #ifdef EQNN_DOUBLE
@@ -9824,6 +9867,9 @@ enum {
     EQNN__OP_STRETCH,
     EQNN__OP_SUM_ROWS,
     EQNN__OP_SUM_COLS,
+    EQNN__OP_DOT_ROWS,
+    EQNN__OP_AFFINE,
+    EQNN__OP_BATCH,
     EQNN__OP_TAKE,
     EQNN__OP_COLLECT,
     EQNN__OP_COLUMNS,
@@ -9850,6 +9896,8 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n);
 static void eqnn__solid_rule(eqnn__sweep *s, const eqnn__node *n);
 static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times);
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__un_mul(eqnn_tensor *g, eqnn_tensor *a, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__dot_rows(eqnn_tensor *a, eqnn_tensor *b);
 static eqnn_tensor *eqnn__alias(eqnn_tensor *x, int rows, int cols, const eqnn_label *label);
 static eqnn_tensor *eqnn__pad(eqnn_tensor *x, int first, int cols);
 static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows);
@@ -10798,8 +10846,12 @@ static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
         if (db) eqnn__give(s, n, 1, eqnn__un(eqnn_scale(g, n->p[1]), b));
         break;
     case EQNN__OP_MUL:
-        if (da) eqnn__give(s, n, 0, eqnn__un(eqnn_mul(g, b), a));
-        if (db) eqnn__give(s, n, 1, eqnn__un(eqnn_mul(g, a), b));
+        if (da) eqnn__give(s, n, 0, eqnn__un_mul(g, b, a));
+        if (db) eqnn__give(s, n, 1, eqnn__un_mul(g, a, b));
+        break;
+    case EQNN__OP_DOT_ROWS:
+        if (da) eqnn__give(s, n, 0, eqnn_mul(b, g));
+        if (db) eqnn__give(s, n, 1, eqnn_mul(a, g));
         break;
     case EQNN__OP_DIV:
         if (da) eqnn__give(s, n, 0, eqnn__un(eqnn_div(g, b), a));
@@ -10811,6 +10863,42 @@ static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
         break;
     default: break;
     }
+}
+
+/* y = a x + b */
+static void eqnn__affine_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *x = n->in[0], *a = n->in[1], *b = n->in[2];
+    if (eqnn__wants(s, n, 0)) eqnn__give(s, n, 0, eqnn__un_mul(g, a, x));
+    if (eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__un_mul(g, x, a));
+    if (eqnn__wants(s, n, 2)) eqnn__give(s, n, 2, eqnn__un(g, b));
+}
+
+/* y = c r w + b, c = x - mean, n rows, r a function of the mean of c^2 with dr/dmean = -r k/2 (for
+   r = (mean + eps)^(-1/2), k = r^2). With G the sum of g and D that of g c over the rows,
+
+       db = G    dw = r D    dx = r w (g - G/n) - c k r w D / n
+
+   With a list of copies the mean square, and with it r, w and k, is one for all columns of a copy,
+   and the last r w D is summed over them; centred (1 or 0) tells where the mean was taken away, and
+   G counts.
+   c, r and k are functions of x too, on the tape before this node: it gives them nothing, for dx
+   is the whole slope; they are there for the slopes of dx. */
+static void eqnn__batch_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *c = n->in[1], *r = n->in[2], *k = n->in[3], *w = n->in[4];
+    eqnn_ints *copy = (eqnn_ints *)(uintptr_t)n->aux;
+    double share = -1.0 / g->rows;
+    eqnn_tensor *G = eqnn_sum_rows(g), *D = eqnn__dot_rows(g, c), *rw = eqnn_mul(r, w);
+    if (eqnn__wants(s, n, 4)) eqnn__give(s, n, 4, eqnn_mul(r, D));
+    if (eqnn__wants(s, n, 5)) eqnn__give(s, n, 5, G);
+    if (!eqnn__wants(s, n, 0)) return;
+    D = eqnn_mul(rw, D);
+    if (copy) D = eqnn_columns(eqnn_collect_columns(D, copy), copy);
+    if (n->n_in > 6) G = eqnn_mul(G, n->in[6]);
+    eqnn_tensor *per_c = eqnn_scale(eqnn_mul(k, D), share);
+    eqnn_tensor *rest = eqnn_affine(c, per_c, eqnn_scale(eqnn_mul(rw, G), share));
+    eqnn__give(s, n, 0, eqnn_affine(g, rw, rest));
 }
 
 static void eqnn__where_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
@@ -10841,7 +10929,10 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_AXPBY:
     case EQNN__OP_MUL:
     case EQNN__OP_DIV:
+    case EQNN__OP_DOT_ROWS:
     case EQNN__OP_ATAN2: eqnn__rule_two(s, n, g); break;
+    case EQNN__OP_AFFINE: eqnn__affine_rule(s, n, g); break;
+    case EQNN__OP_BATCH: eqnn__batch_rule(s, n, g); break;
     case EQNN__OP_SCALE: eqnn__give(s, n, 0, eqnn_scale(g, n->p[0])); break;
     case EQNN__OP_WHERE: eqnn__where_rule(s, n, g); break;
     case EQNN__OP_MATMUL: eqnn__matmul_rule(s, n, g); break;
@@ -11235,10 +11326,19 @@ EQNN_API eqnn_tensor *eqnn_scale(eqnn_tensor *a, double s)
 EQNN_API eqnn_tensor *eqnn_shift(eqnn_tensor *a, double s) { return eqnn__scale(a, 1, s, "shift"); }
 EQNN_API eqnn_tensor *eqnn_neg(eqnn_tensor *a) { return eqnn__scale(a, -1, 0, "neg"); }
 
-/* y = a x + b, elementwise; sides of length 1 stretch. */
+/* y = a x + b, elementwise; sides of length 1 stretch. The sum of a product, in one pass where no
+   label has to be followed. */
 EQNN_API eqnn_tensor *eqnn_affine(eqnn_tensor *x, eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_add(eqnn_mul(a, x), b);
+    eqnn_tensor *in[3];
+    if (eqnn__bad2(a, x, "affine") || eqnn__bad2(a, b, "affine")) return NULL;
+    if (x->label || a->label || b->label || !eqnn__fit(a, x, "affine") ||
+        !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
+        return eqnn_add(eqnn_mul(a, x), b);
+    eqnn_tensor *y = eqnn__pointwise(EQNN__FMA, 0, a, x, b, 0, 0);
+    in[0] = x, in[1] = a, in[2] = b;
+    if (y) eqnn__record(x->ctx, EQNN__OP_AFFINE, in, 3, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_atan2(eqnn_tensor *y, eqnn_tensor *x)
@@ -11428,12 +11528,34 @@ EQNN_API eqnn_tensor *eqnn_sum_cols(eqnn_tensor *x)
     return y;
 }
 
+/* y_c = sum over rows of a_rc b_rc: eqnn_sum_rows of the product, which is not stored. */
+static eqnn_tensor *eqnn__dot_rows(eqnn_tensor *a, eqnn_tensor *b)
+{
+    eqnn_tensor *in[2];
+    if (eqnn__bad2(a, b, "dot_rows")) return NULL;
+    eqnn_tensor *y = eqnn__new(a->ctx, 1, a->cols);
+    if (!y) return NULL;
+    a->ctx->k->dot_rows(&a->ctx->device, (size_t)a->rows, (size_t)a->cols, a->data, b->data,
+                        y->data);
+    in[0] = a, in[1] = b;
+    eqnn__record(a->ctx, EQNN__OP_DOT_ROWS, in, 2, &y, 1);
+    return y;
+}
+
 /* The adjoint of stretching: sums g over the sides that were stretched to reach it. */
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like)
 {
     if (g && g->rows != like->rows) g = eqnn_sum_rows(g);
     if (g && g->cols != like->cols) g = eqnn_sum_cols(g);
     return g;
+}
+
+/* The same of g a. */
+static eqnn_tensor *eqnn__un_mul(eqnn_tensor *g, eqnn_tensor *a, const eqnn_tensor *like)
+{
+    if (g && a && like->rows != g->rows && a->rows == g->rows && a->cols == g->cols)
+        return eqnn__un(eqnn__dot_rows(g, a), like);
+    return eqnn__un(eqnn_mul(g, a), like);
 }
 
 EQNN_API eqnn_tensor *eqnn_sum(eqnn_tensor *x)
@@ -14976,21 +15098,56 @@ static eqnn_tensor *eqnn__batch_scale(eqnn_tensor *var, const eqnn_norm_opts *o)
     return eqnn_rsqrt(eqnn_max(var, eqnn_full(var->ctx, 1, 1, o->eps)));
 }
 
+/* y = c r w + b, of which eqnn__batch_rule has the slopes and says what is what; copy and centred
+   may be NULL. */
+typedef struct eqnn__batch {
+    eqnn_tensor *x, *c, *r, *k, *w, *b, *centred;
+    eqnn_ints *copy;
+} eqnn__batch;
+
+static eqnn_tensor *eqnn__batch_apply(const eqnn__batch *a)
+{
+    eqnn_tensor *in[7] = {a->x, a->c, a->r, a->k, a->w, a->b, a->centred};
+    for (int i = 0; i < 6; i++)
+        if (!in[i]) return NULL;
+    int recording = eqnn__pause(a->x->ctx);
+    eqnn_tensor *y = eqnn_affine(a->c, eqnn_mul(a->r, a->w), a->b);
+    eqnn__resume(a->x->ctx, recording);
+    int n = a->centred ? 7 : 6;
+    eqnn__node *node = y ? eqnn__record(a->x->ctx, EQNN__OP_BATCH, in, n, &y, 1) : NULL;
+    if (node) node->aux = a->copy;
+    return y;
+}
+
+/* k of eqnn__batch_rule: 0 where the scale does not depend on the variance */
+static eqnn_tensor *eqnn__batch_slope(eqnn_tensor *scale, eqnn_tensor *var, const eqnn_norm_opts *o)
+{
+    eqnn_tensor *k = eqnn_square(scale);
+    if (!k || !o->clamp) return k;
+    eqnn_tensor *low = eqnn_less(var, eqnn_full(var->ctx, 1, 1, o->eps));
+    return eqnn_where(low, eqnn_zeros(var->ctx, 1, 1), k);
+}
+
 /* Batch statistics of x; they are also filed for the running ones, the variance with n - 1 for n as
    PyTorch does. A single row tells nothing of its variance. */
 static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_tensor *var,
-                                       const eqnn_norm_opts *o)
+                                       eqnn_tensor *w, eqnn_tensor *b, const eqnn_norm_opts *o)
 {
     int n = x->rows;
     eqnn_tensor *batch_mean = eqnn_mean_rows(x);
     eqnn_tensor *centred = eqnn_sub(x, batch_mean);
-    eqnn_tensor *batch_var = eqnn_mean_rows(eqnn_square(centred));
+    eqnn_tensor *batch_var = eqnn_scale(eqnn__dot_rows(centred, centred), 1.0 / n);
     if (!batch_var) return NULL;
     eqnn_file_update(mean, batch_mean, o->momentum);
     int recording = eqnn__pause(x->ctx);
     if (n > 1) eqnn_file_update(var, eqnn_scale(batch_var, (double)n / (n - 1)), o->momentum);
     eqnn__resume(x->ctx, recording);
-    return eqnn_mul(centred, eqnn__batch_scale(batch_var, o));
+    eqnn__batch a;
+    memset(&a, 0, sizeof a);
+    a.x = x, a.c = centred, a.w = w, a.b = b;
+    a.r = eqnn__batch_scale(batch_var, o);
+    a.k = eqnn__batch_slope(a.r, batch_var, o);
+    return eqnn__batch_apply(&a);
 }
 
 /* Ioffe and Szegedy 2015, arXiv:1502.03167; y as for layer_norm, statistics of each column */
@@ -15001,11 +15158,16 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
-    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
+    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones), *w, *b;
     if (!mean || !var) return NULL;
-    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, &o);
-    else y = eqnn_mul(eqnn_sub(x, mean), eqnn__batch_scale(var, &o));
-    return eqnn_leave(eqnn__norm_affine(y, &o));
+    if (o.no_affine) w = eqnn_full(x->ctx, 1, x->cols, 1), b = eqnn_zeros(x->ctx, 1, x->cols);
+    else {
+        w = eqnn__param_from(x->ctx, "weight", 1, x->cols, EQNN_INIT_ONES, 1);
+        b = eqnn__param_from(x->ctx, "bias", 1, x->cols, EQNN_INIT_ZEROS, 1);
+    }
+    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, w, b, &o);
+    else y = eqnn_affine(eqnn_sub(x, mean), eqnn_mul(eqnn__batch_scale(var, &o), w), b);
+    return eqnn_leave(y);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -17214,6 +17376,7 @@ typedef struct eqnn__layout {
     int same;
     const void *copies; /* plan of the copy form: a column times its copy's number */
     eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
+    eqnn_ints *copy;    /* the copy of each column, when asked for                 */
 } eqnn__layout;
 
 /* Both permutations between e3nn's order of columns and ours, and the copy each column is of. */
@@ -17267,6 +17430,19 @@ static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
             column[n++] = k->start + u;
     }
     return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
+}
+
+/* The copy that each column belongs to, found once for a label. */
+static eqnn_ints *eqnn__copy_of_columns(eqnn_ctx *c, const eqnn_irreps *label)
+{
+    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
+    if (!a || a->copy) return a ? a->copy : NULL;
+    int *copy = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), first = 0;
+    if (!copy) return NULL;
+    for (int b = 0; b < label->blocks; first += label->block[b++].copies)
+        for (int i = 0; i < label->block[b].copies * label->block[b].type->dim; i++)
+            copy[label->block[b].start + i] = first + i % label->block[b].copies;
+    return a->copy = eqnn_ints_make(c, label->cols, copy, label->copies, 1);
 }
 
 EQNN_API eqnn_tensor *eqnn_from_e3nn(eqnn_tensor *x, const eqnn_irreps *irreps)
@@ -21177,18 +21353,23 @@ static eqnn_tensor *eqnn__centred(const eqnn__norm_call *a, eqnn_tensor *x, eqnn
     return eqnn__tag(eqnn_sub(eqnn__bare(x), eqnn_collect_columns(mean, a->scalars)), x->label);
 }
 
-/* |x_u|^2 / d(l), or without dividing ("norm"): [rows, copies] */
-static eqnn_tensor *eqnn__copy_power(const eqnn__norm_call *a, eqnn_tensor *x)
+/* square [.., copies] / d(l), or without dividing ("norm") */
+static eqnn_tensor *eqnn__per_component(const eqnn__norm_call *a, eqnn_tensor *square)
 {
-    eqnn_tensor *square = eqnn_square_copies(x);
     if (!square || a->o.norm) return square;
-    double *inverse = (double *)eqnn__temp(x->ctx, (size_t)a->in->copies, sizeof *inverse);
+    double *inverse = (double *)eqnn__temp(square->ctx, (size_t)a->in->copies, sizeof *inverse);
     int n = 0;
     if (!inverse) return NULL;
     for (int b = 0; b < a->in->blocks; b++)
         for (int u = 0; u < a->in->block[b].copies; u++)
             inverse[n++] = 1.0 / a->in->block[b].type->dim;
-    return eqnn_mul(square, eqnn_from_double(x->ctx, 1, n, inverse));
+    return eqnn_mul(square, eqnn_from_double(square->ctx, 1, n, inverse));
+}
+
+/* |x_u|^2 / d(l): [rows, copies] */
+static eqnn_tensor *eqnn__copy_power(const eqnn__norm_call *a, eqnn_tensor *x)
+{
+    return eqnn__per_component(a, eqnn_square_copies(x));
 }
 
 /* Mean over the rows; or of the largest of each example that has rows. */
@@ -21234,6 +21415,49 @@ static eqnn_tensor *eqnn__instance_statistics(const eqnn__norm_call *a, eqnn_ten
     return eqnn_take(power, example);
 }
 
+/* Weights of the copies and biases of the 0e columns, one for every column: ones and zeros where
+   there are none. */
+static void eqnn__column_weights(const eqnn__norm_call *a, eqnn_ctx *c, eqnn_ints *copy,
+                                 eqnn_tensor **w, eqnn_tensor **b)
+{
+    *w = *b = NULL;
+    if (!a->o.no_affine)
+        *w = eqnn__param_from(c, a->weight, 1, a->in->copies, EQNN_INIT_ONES, 1);
+    if (!a->o.no_affine && !a->o.no_bias)
+        *b = eqnn__param_from(c, a->bias, 1, a->scalars->count, EQNN_INIT_ZEROS, 1);
+    *w = *w ? eqnn_columns(*w, copy) : eqnn_full(c, 1, a->in->cols, 1);
+    *b = *b && a->scalars->count ? eqnn_collect_columns(*b, a->scalars)
+                                 : eqnn_zeros(c, 1, a->in->cols);
+}
+
+/* The norm of a training batch by itself: all that has rows is x, x - mean and y. The mean squares
+   of columns are summed to those of copies, and what is of a copy stands at each of its columns. */
+static eqnn_tensor *eqnn__batch_normalised(const eqnn__norm_call *a, eqnn_tensor *x)
+{
+    eqnn_ctx *c = x->ctx;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
+    eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, a->scalars->count, NULL), *m;
+    eqnn_tensor *power = eqnn_buffer(c, "running_var", 1, a->in->copies, &ones), *p;
+    eqnn_ints *copy = eqnn__copy_of_columns(c, a->in);
+    eqnn__batch t;
+    if (!mean || !power || !copy) return NULL;
+    t.copy = copy;
+    t.x = t.c = eqnn__bare(x);
+    m = eqnn_columns(eqnn_mean_rows(t.x), a->scalars);
+    if (a->scalars->count) t.c = eqnn_sub(t.x, eqnn_collect_columns(m, a->scalars));
+    p = eqnn_collect_columns(eqnn__dot_rows(t.c, t.c), copy);
+    p = eqnn__per_component(a, eqnn_scale(p, 1.0 / x->rows));
+    if (!p) return NULL;
+    eqnn_file_update(mean, m, a->o.momentum);
+    eqnn_file_update(power, p, a->o.momentum);
+    eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(p, a->o.eps));
+    t.r = eqnn_columns(factor, copy);
+    t.k = eqnn_columns(eqnn__per_component(a, eqnn_square(factor)), copy);
+    t.centred = eqnn_collect_columns(eqnn_full(c, 1, a->scalars->count, 1), a->scalars);
+    eqnn__column_weights(a, c, copy, &t.w, &t.b);
+    return eqnn__tag(eqnn__batch_apply(&t), x->label);
+}
+
 /* x times weight / sqrt(power + eps), plus bias */
 static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *power)
 {
@@ -21241,6 +21465,14 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
     eqnn_ctx *c = x->ctx;
     int copies = a->in->copies, scalars = a->scalars->count;
     eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
+    if (power->rows == 1) { /* the same for all rows */
+        eqnn_ints *copy = eqnn__copy_of_columns(c, a->in);
+        eqnn_tensor *w, *b;
+        if (!copy) return NULL;
+        eqnn__column_weights(a, c, copy, &w, &b);
+        factor = eqnn_mul(eqnn_columns(factor, copy), w);
+        return eqnn__tag(eqnn_affine(eqnn__bare(x), factor, b), x->label);
+    }
     if (!a->o.no_affine)
         factor = eqnn_mul(factor, eqnn__param_from(c, a->weight, 1, copies, EQNN_INIT_ONES, 1));
     eqnn_tensor *y = eqnn_scale_copies(x, factor);
@@ -21297,6 +21529,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     a.bias = "bias";
     x = a.scalars ? eqnn_enter(x, name) : NULL;
     if (!x) return NULL;
+    if (x->ctx->training && x->rows > 0 && !a.o.instance && !(a.o.max && a.o.example))
+        return eqnn_leave(eqnn__batch_normalised(&a, x));
     eqnn_tensor *power =
         a.o.instance ? eqnn__instance_statistics(&a, &x) : eqnn__batch_statistics(&a, &x);
     return eqnn_leave(eqnn__normalised(&a, x, power));

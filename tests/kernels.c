@@ -260,6 +260,13 @@ TEST(folds)
                 cpu->fold_rows(&d, op, 0, cols, A, Y);
                 CHECK((double)Y[0] == 0);
             }
+            cpu->dot_rows(&d, rows, cols, A, A + 3, Y);
+            for (size_t c = 0; c < cols; c++) {
+                sum = 0;
+                for (size_t i = c; i < rows * cols; i += cols)
+                    sum += (double)A[i] * (double)A[i + 3];
+                CHECK_NEAR((double)Y[c], sum, tol);
+            }
             cpu->total(&d, 1, rows * cols, A, &sum, 0);
             cpu->total(&d, 0, rows * cols, A, &sum, 1);
             for (size_t i = 0; i < rows * cols; i++)
