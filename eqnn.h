@@ -4394,6 +4394,7 @@ enum {
     EQNN__MOVE_TAKE, EQNN__MOVE_COPY, EQNN__MOVE_ADD, EQNN__MOVE_TAKE_COLS, EQNN__MOVE_ADD_COLS
 };
 typedef struct eqnn__rows_job {
+    const struct eqnn__loops *loops;
     int op;
     size_t rows, cols, chunk, ldx, ldo; /* chunk: rows (fold_rows: columns) of a block */
     const int *first, *list;
@@ -6466,9 +6467,22 @@ static void EQNN__K(pack_turned)(size_t k, size_t n, const eqnn_real *from, size
                                  eqnn_real *to, size_t stride)
 {
     size_t p = 0, out = (k - 1) * stride + n;
+    EQNN__VEC v[EQNN__W];
+#if EQNN__LANES == 16
+    size_t half = EQNN__W / 2;
+    if (n <= half || (k <= half && n == EQNN__W)) { /* squares of half the side */
+        EQNN__NARROW(pack_turned)(k, n < half ? n : half, from, ld, to, stride);
+        if (n > half) EQNN__NARROW(pack_turned)(k, half, from + half * ld, ld, to + half, stride);
+        return;
+    }
+#endif
+    if (k < EQNN__W && n == EQNN__W) { /* part of a square */
+        for (size_t j = 0; j < EQNN__W; j++) v[j] = EQNN__K(load_part)(from + j * ld, k);
+        EQNN__K(turn)(v);
+        for (; p < k; p++) EQNN__K(store)(to + p * stride, v[p]);
+    }
     while (p < k && k >= EQNN__W) {
         size_t at = p + EQNN__W <= k ? p : k - EQNN__W;
-        EQNN__VEC v[EQNN__W];
         if ((at + EQNN__W - 1) * stride + EQNN__W > out) break;
         for (size_t j = 0; j < EQNN__W; j++)
             v[j] = EQNN__K(load)(from + (j < n ? j : 0) * ld + at);
@@ -7888,16 +7902,25 @@ static void eqnn__cpu_add_cols(eqnn__device *d, size_t rows, size_t n, const int
     eqnn__move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
 
-/* Rows of the result in bands of 16, squares of 16 by 16 at a time. */
+/* A band of columns, squares of as many rows as a vector is long at a time. What the last rows leave
+   of a square is for a plain loop, unless there are no others: then nothing lies beside it. */
 static void eqnn__transpose_block(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
-    size_t c0 = block * 16, c1 = c0 + 16 < j->cols ? c0 + 16 : j->cols;
+    size_t W = (size_t)j->loops->lanes * 4 / sizeof(eqnn_real), rows = j->rows, cols = j->cols;
+    size_t c = block * j->chunk, k = cols - c < j->chunk ? cols - c : j->chunk;
     (void)thread;
-    for (size_t r0 = 0; r0 < j->rows; r0 += 16) {
-        size_t r1 = r0 + 16 < j->rows ? r0 + 16 : j->rows;
-        for (size_t c = c0; c < c1; c++)
-            for (size_t r = r0; r < r1; r++) j->out[c * j->rows + r] = j->x[r * j->cols + c];
+    if (W == 0 || j->loops->lanes == 1) W = 1;
+    for (size_t r = 0; r < rows; r += W) {
+        size_t n = rows - r < W ? rows - r : W;
+        const eqnn_real *x = j->x + r * cols + c;
+        eqnn_real *out = j->out + c * rows + r;
+        if (n == W || n == rows) {
+            j->loops->turn(k, n, x, cols, out, rows);
+            continue;
+        }
+        for (size_t q = 0; q < k; q++)
+            for (size_t i = 0; i < n; i++) out[q * rows + i] = x[i * cols + q];
     }
 }
 
@@ -7906,12 +7929,14 @@ static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const
 {
     eqnn__rows_job j;
     eqnn__device one = *d;
+    j.loops = d->loops;
     j.rows = rows;
     j.cols = cols;
+    j.chunk = rows < 16 ? 1024 : 16;
     j.x = x;
     j.out = out;
     if (rows * cols < 65536) one.threads = 1;
-    eqnn__parallel(&one, (cols + 15) / 16, eqnn__transpose_block, &j);
+    eqnn__parallel(&one, (cols + j.chunk - 1) / j.chunk, eqnn__transpose_block, &j);
 }
 
 /* ---- training step ---- */
@@ -10764,13 +10789,13 @@ static eqnn_tensor *eqnn__atan2_part(eqnn_tensor *g, eqnn_tensor *part, eqnn_ten
     return eqnn_mul(g, eqnn_mul(part, eqnn_reciprocal(r2)));
 }
 
-/* y = softmax(x): dx = y (g - sum of g y over the group) */
+/* y = softmax(x): dx = y g - y (sum of g y over the group) */
 static eqnn_tensor *eqnn__softmax_rule(eqnn_tensor *y, eqnn_tensor *g, const eqnn_ints *segment)
 {
     eqnn_tensor *gy = eqnn_mul(g, y);
     eqnn_ints *index = (eqnn_ints *)(uintptr_t)segment;
-    eqnn_tensor *sum = segment ? eqnn_take(eqnn_collect(gy, index), index) : eqnn_sum_cols(gy);
-    return eqnn_sub(gy, eqnn_mul(y, sum));
+    eqnn_tensor *sum = eqnn_neg(segment ? eqnn_collect(gy, index) : eqnn_sum_cols(gy));
+    return eqnn_affine(y, segment ? eqnn_take(sum, index) : sum, gy);
 }
 
 static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one);
@@ -26777,14 +26802,13 @@ static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
 }
 
 /* --- heads where everyone hears everyone ---
-   Attention is made of one number, of a [targets, heads d], b [sources, heads d], w [edges, heads]:
+   Attention is made of one number, of a [targets, heads d], b [sources, heads d], w [heads, edges]:
 
-       t = sum over edges e = (i, j), heads h, their columns c of  w[e, h] a[i, h, c] b[j, h, c]
+       t = sum over edges e = (i, j), heads h, their columns c of  w[h, e] a[i, h, c] b[j, h, c]
 
    namely of its slopes: by w they are the products q_i . k_j (a = q, b = k), by a sums of values
    v_j with weights (b = v); and the slopes of slopes are the same three again. Targets in a row
-   that have the same sources in a row are one matrix product a head, for which w stands head by
-   head:
+   that have the same sources in a row are one matrix product a head:
 
        by a   A_h = W_h B_h           by b   B_h = W_h^T A_h           by w   W_h = A_h B_h^T */
 enum { EQNN__BY_A, EQNN__BY_B, EQNN__BY_W };
@@ -26813,7 +26837,7 @@ static int eqnn__heads_dense(const eqnn_graph *g)
     return g->edges / least >= runs;
 }
 
-/* One run's part of the slope is added: v[a] and v[b] are [.., cols], v[w] is [heads, edges]. */
+/* One run's part of the slope is added. */
 static void eqnn__heads_product(eqnn_ctx *c, const eqnn__heads *p, int t, int rows, int cols,
                                 eqnn_real *const v[3])
 {
@@ -26840,22 +26864,18 @@ static eqnn_tensor *eqnn__heads_value(eqnn_tensor *const *x, int n, void *user)
     const eqnn__heads *p = (const eqnn__heads *)user;
     const eqnn_graph *g = p->g;
     eqnn_ctx *c = x[0]->ctx;
-    int cols = x[0]->cols, by_w = p->by == EQNN__BY_W; /* x[0] is a or b */
-    eqnn_tensor *part[3];
+    int cols = x[0]->cols; /* x[0] is a or b */
     eqnn_real *v[3];
+    eqnn_tensor *y = p->by == EQNN__BY_W ? eqnn__new(c, p->heads, g->edges)
+                     : eqnn_zeros(c, p->by == EQNN__BY_A ? g->targets : g->sources, cols);
+    if (!y) return NULL;
+    for (int k = 0, i = 0; k < 3; k++) v[k] = k == p->by ? y->data : x[i++]->data;
     (void)n;
-    part[p->by] = by_w ? eqnn__new(c, p->heads, g->edges)
-                       : eqnn_zeros(c, p->by == EQNN__BY_A ? g->targets : g->sources, cols);
-    part[p->by == EQNN__BY_A] = x[0];
-    if (by_w) part[EQNN__BY_B] = x[1];
-    else part[EQNN__BY_W] = eqnn_transpose(x[1]);
-    if (!part[p->by] || !part[EQNN__BY_W]) return NULL;
-    for (int k = 0; k < 3; k++) v[k] = part[k]->data;
     for (int t = 0, rows; !c->failed && t < g->targets; t += rows) {
         rows = eqnn__heads_run(g, t);
         eqnn__heads_product(c, p, t, rows, cols, v);
     }
-    return by_w ? eqnn_transpose(part[p->by]) : part[p->by];
+    return y;
 }
 
 static eqnn_tensor *eqnn__heads_slope(int by, eqnn_tensor *x, eqnn_tensor *y, int heads,
@@ -26902,8 +26922,10 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
 {
     if (!h || !alpha) return NULL;
     eqnn_ctx *c = h->ctx;
-    if (eqnn__heads_dense(g))
+    if (eqnn__heads_dense(g)) {
+        alpha = eqnn_transpose(alpha);
         return eqnn__heads_slope(EQNN__BY_A, eqnn__bare(h), alpha, head->range, g);
+    }
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;

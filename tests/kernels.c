@@ -370,8 +370,15 @@ TEST(moving)
         eqnn__device d = device(k, 1);
         cpu->take_rows(&d, 40, 37, order, A, Y);
         for (size_t i = 0; i < 40 * 37; i++) CHECK(Y[i] == A[(size_t)order[i / 37] * 37 + i % 37]);
-        cpu->transpose(&d, 33, 50, A, Y);
-        for (size_t i = 0; i < 33 * 50; i++) CHECK(Y[i % 50 * 33 + i / 50] == A[i]);
+        for (size_t n = 0; n < 9 * 9; n++) {
+            static const size_t sides[] = { 1, 2, 3, 4, 8, 15, 16, 33, 70 };
+            size_t rows = sides[n / 9], cols = sides[n % 9];
+            for (size_t i = 0; i <= rows * cols; i++) Y[i] = 7;
+            cpu->transpose(&d, rows, cols, A, Y);
+            for (size_t i = 0; i < rows * cols; i++)
+                CHECK(Y[i % cols * rows + i / cols] == A[i]);
+            CHECK(Y[rows * cols] == 7);
+        }
         memcpy(Y, A, sizeof Y);
         cpu->copy2d(&d, 20, 19, A, 30, Y, 25, 1);
         for (size_t i = 0; i < 20 * 25; i++)
