@@ -3267,11 +3267,15 @@ static int eqnn__label_at_home(eqnn_ctx *c, const eqnn_label *a, const char *op)
 /* A matrix read elementwise: element (r, c) is p[r * rs + c * cs]; a stride of 0 stretches. */
 typedef struct eqnn__in { const eqnn_real *p; size_t rs, cs; } eqnn__in;
 
-/* Codes of the elementwise kernel: functions of one number are eqnn_act; then these. */
+/* Codes of the elementwise kernel: functions of one number are eqnn_act and the first two; then
+   those of more. */
 enum {
+    EQNN__CLAMP = 90, /* a between p0 and p1, which become it                                   */
+    EQNN__HUBER,      /* a^2/2 for |a| < p0, else p0 (|a| - p0/2)                               */
     EQNN__ADD = 100, EQNN__SUB, EQNN__MUL, EQNN__DIV, EQNN__AXPBY, /* the last: p0 a + p1 b */
     EQNN__SCALE,                                                   /* p0 a + p1             */
     EQNN__ATAN2, EQNN__LESS, EQNN__EQUAL,
+    EQNN__MIN, EQNN__MAX_OF,                                       /* a unless b is the one */
     EQNN__WHERE, EQNN__FMA                                         /* a != 0 ? b : c; a b + c */
 };
 enum { EQNN__SUM, EQNN__MAX };
@@ -3394,8 +3398,8 @@ typedef struct eqnn__kernels {
        and update does nothing while it is raised */
     void (*check)(eqnn__device *d, size_t n, const eqnn_real *x);
     /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order
-       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX, which is 0
-       where a segment is empty */
+       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX, which is NaN
+       where one is; 0 where a segment is empty */
     void (*fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
     void (*fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
@@ -3715,6 +3719,8 @@ enum {
     EQNN__F_GAUSS,    /* c exp(-w x^2) A(x)                                                     */
     EQNN__F_SUS,      /* exp(-u) A(u), u = 1/x, for x > 0                                       */
     EQNN__F_ROOT,     /* c x^e sqrt(x) for x > 0                                                */
+    EQNN__F_CLAMP,    /* low below it, high above it, else x; or the slope of that              */
+    EQNN__F_HUBER,    /* m (|x| - m/2), m = |x| or, if that is less, p                          */
     EQNN__F_SCALAR    /* one number at a time, in double: eqnn__fn_scalar                       */
 };
 
@@ -3999,9 +4005,20 @@ static void eqnn__fn_sinc(eqnn__fn *f)
     }
 }
 
+/* The slope of huber is x, clamped. */
+static void eqnn__fn_clamp(eqnn__fn *f, int order, double low, double high)
+{
+    f->kind = EQNN__F_CLAMP;
+    f->order = order;
+    f->low = low;
+    f->high = high;
+    if (order > 1) eqnn__fn_poly(f, 0, 0, 0, 0, 0);
+}
+
 /* The derivative of that order of a function, as one of the few kinds that loops know: with the
-   numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there. */
-static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
+   numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there.
+   q: the second number of those that have two. */
+static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p, double q)
 {
     int n = order < 0 ? 0 : order > EQNN__ORDERS ? EQNN__ORDERS : order;
     f->op = op;
@@ -4054,6 +4071,11 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
         eqnn__fn_sine(f, 1, EQNN__PI / 2, 0, 1);
         f->low = -1;
         f->high = 1;
+        break;
+    case EQNN__CLAMP: eqnn__fn_clamp(f, n, p, q); break;
+    case EQNN__HUBER:
+        f->kind = EQNN__F_HUBER;
+        if (n > 0) eqnn__fn_clamp(f, n - 1, -p, p);
         break;
     default: eqnn__fn_poly(f, n == 0, n < 2, 0, 0, 0); break; /* identity */
     }
@@ -4181,11 +4203,12 @@ EQNN__TABLE eqnn_real eqnn__exp_series[12] = {
 /* atanh(s)/s = 1 + s^2/3 + s^4/5 + ... */
 #define EQNN__LOG_TERMS EQNN__TERMS(5, 11)
 #define EQNN__LOG1P_TERMS EQNN__TERMS(8, 17)
-EQNN__TABLE eqnn_real eqnn__atanh_series[17] = {
+#define EQNN__ATAN_TERMS EQNN__TERMS(9, 21)
+EQNN__TABLE eqnn_real eqnn__atanh_series[21] = {
     1, EQNN__R(1. / 3), EQNN__R(1. / 5), EQNN__R(1. / 7), EQNN__R(1. / 9), EQNN__R(1. / 11),
     EQNN__R(1. / 13), EQNN__R(1. / 15), EQNN__R(1. / 17), EQNN__R(1. / 19), EQNN__R(1. / 21),
     EQNN__R(1. / 23), EQNN__R(1. / 25), EQNN__R(1. / 27), EQNN__R(1. / 29), EQNN__R(1. / 31),
-    EQNN__R(1. / 33)};
+    EQNN__R(1. / 33), EQNN__R(1. / 35), EQNN__R(1. / 37), EQNN__R(1. / 39), EQNN__R(1. / 41)};
 /* (sin(r)/r - 1)/r^2 and (cos(r) - 1)/r^2 in powers of r^2 */
 #define EQNN__SIN_TERMS EQNN__TERMS(4, 8)
 EQNN__TABLE eqnn_real eqnn__sin_series[8] = {
@@ -5136,6 +5159,30 @@ EQNN__INLINE EQNN__VEC EQNN__K(sqrt)(EQNN__VEC x)
 }
 #endif
 
+/* The angle of (x, y), 0 at the origin: that of the smaller by the larger side, t = low/high, or
+   pi/4 and that of (t - 1)/(t + 1), so that |u| <= tan(pi/8) in the series of atan u. */
+EQNN__INLINE EQNN__VEC EQNN__K(atan2)(EQNN__VEC y, EQNN__VEC x)
+{
+    EQNN__VEC zero = EQNN__K(splat)(0), one = EQNN__K(splat)(1), a = EQNN__K(fabs)(y);
+    EQNN__VEC b = EQNN__K(fabs)(x), inf = EQNN__K(splat)((eqnn_real)HUGE_VAL);
+    EQNN__BITS steep = EQNN__K(less)(b, a);
+    EQNN__VEC high = EQNN__K(select)(steep, a, b), low = EQNN__K(select)(steep, b, a);
+    EQNN__BITS endless = EQNN__K(equal)(high, inf);
+    low = EQNN__K(select)(endless, EQNN__K(select)(EQNN__K(equal)(low, inf), one, zero), low);
+    high = EQNN__K(select)(endless | EQNN__K(equal)(high, zero), one, high);
+    EQNN__VEC down = EQNN__K(select)(EQNN__K(less)(1 / EQNN__K(splat)(EQNN__TINY), high * 4),
+                                     EQNN__K(splat)(EQNN__R(0.25)), one); /* sums stay finite */
+    low = low * down, high = high * down;
+    EQNN__BITS near = EQNN__K(less)(high * EQNN__R(0.41421356237309503), low);
+    EQNN__VEC over = EQNN__K(select)(near, low - high, low);
+    EQNN__VEC u = over / EQNN__K(select)(near, low + high, high);
+    EQNN__VEC angle = u * EQNN__K(series)(eqnn__atanh_series, EQNN__ATAN_TERMS, 0 - u * u);
+    angle = angle + EQNN__K(select)(near, EQNN__K(splat)(EQNN__R(EQNN__PI / 4)), zero);
+    angle = EQNN__K(select)(steep, EQNN__R(EQNN__PI / 2) - angle, angle);
+    angle = EQNN__K(select)(EQNN__K(less)(x, zero), EQNN__R(EQNN__PI) - angle, angle);
+    return EQNN__K(select)(EQNN__K(equal)(a + b, zero), zero, EQNN__K(with_sign)(angle, y));
+}
+
 /* x^n; 0 for 0 to a negative power. */
 EQNN__INLINE EQNN__VEC EQNN__K(powi)(EQNN__VEC x, int n)
 {
@@ -5251,6 +5298,15 @@ EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
         return EQNN__K(normal_cdf)(x) + x * s;
     case EQNN__F_GAUSS: return EQNN__K(gauss)(f, x);
     case EQNN__F_SUS: return EQNN__K(sus)(f, x);
+    case EQNN__F_CLAMP:
+        w = EQNN__K(splat)((eqnn_real)f->low), h = EQNN__K(splat)((eqnn_real)f->high);
+        s = f->order ? EQNN__K(splat)(1) : x;
+        s = EQNN__K(select)(EQNN__K(less)(x, w), f->order ? zero : w, s);
+        return EQNN__K(select)(EQNN__K(less)(h, x), f->order ? zero : h, s);
+    case EQNN__F_HUBER:
+        w = EQNN__K(fabs)(x), h = EQNN__K(splat)((eqnn_real)f->p);
+        h = EQNN__K(select)(EQNN__K(less)(h, w), h, w);
+        return h * (w - h * EQNN__R(0.5));
     default: /* EQNN__F_ROOT */
         s = EQNN__K(sqrt)(x); /* x^e may overflow where x^(e + 1/2) does not */
         if (f->e < 0) s = EQNN__K(powi)(x, f->e + 1) / s * c;
@@ -5319,6 +5375,8 @@ static void EQNN__K(unary_vectors)(const eqnn__fn *f, size_t n, const eqnn_real 
     EQNN__CASE(EQNN__F_GELU_1)
     EQNN__CASE(EQNN__F_GAUSS)
     EQNN__CASE(EQNN__F_SUS)
+    EQNN__CASE(EQNN__F_CLAMP)
+    EQNN__CASE(EQNN__F_HUBER)
     EQNN__CASE(EQNN__F_ROOT)
     case EQNN__F_SINE:
     case EQNN__F_SINC:
@@ -5356,6 +5414,9 @@ EQNN__INLINE EQNN__VEC EQNN__K(nary)(int op, EQNN__VEC a, EQNN__VEC b, EQNN__VEC
     case EQNN__SCALE: return a * p0 + p1;
     case EQNN__LESS: return EQNN__K(select)(EQNN__K(less)(a, b), one, zero);
     case EQNN__EQUAL: return EQNN__K(select)(EQNN__K(equal)(a, b), one, zero);
+    case EQNN__MIN: return EQNN__K(select)(EQNN__K(less)(b, a), b, a);
+    case EQNN__MAX_OF: return EQNN__K(select)(EQNN__K(less)(a, b), b, a);
+    case EQNN__ATAN2: return EQNN__K(atan2)(a, b);
     case EQNN__WHERE: return EQNN__K(select)(EQNN__K(equal)(a, zero), c, b);
     default: return a * b + c; /* EQNN__FMA */
     }
@@ -5388,12 +5449,11 @@ static void EQNN__K(nary_vectors)(int op, const eqnn__map_job *j, size_t n,
     EQNN__CASE(EQNN__SCALE)
     EQNN__CASE(EQNN__LESS)
     EQNN__CASE(EQNN__EQUAL)
+    EQNN__CASE(EQNN__MIN)
+    EQNN__CASE(EQNN__MAX_OF)
+    EQNN__CASE(EQNN__ATAN2)
     EQNN__CASE(EQNN__WHERE)
     EQNN__CASE(EQNN__FMA)
-    default: /* EQNN__ATAN2 */
-        for (size_t i = 0; i < n; i++)
-            y[i] = (eqnn_real)eqnn__atan2((double)r[0].p[i & r[0].mask],
-                                          (double)r[1].p[i & r[1].mask]);
     }
 #undef EQNN__CASE
 }
@@ -5798,22 +5858,57 @@ static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t 
     }
 }
 
+/* v where it is more, or no number at all: NaN stays. */
+EQNN__INLINE EQNN__VEC EQNN__K(more)(EQNN__VEC m, EQNN__VEC v)
+{
+    return EQNN__K(select)(EQNN__K(less)(m, v) | ~EQNN__K(equal)(v, v), v, m);
+}
+
+/* Of n numbers: four vectors side by side, then their lanes. */
 static eqnn_real EQNN__K(largest)(const eqnn_real *p, size_t n)
 {
-    eqnn_real y = n ? p[0] : 0;
+    eqnn_real t[EQNN__W], y = n ? p[0] : 0;
+    EQNN__VEC m[4];
     size_t i = 0;
-    if (n >= EQNN__W) {
-        eqnn_real t[EQNN__W];
-        EQNN__VEC m = EQNN__K(load)(p);
-        for (; i + EQNN__W <= n; i += EQNN__W) {
-            EQNN__VEC v = EQNN__K(load)(p + i);
-            m = EQNN__K(select)(EQNN__K(less)(m, v), v, m);
-        }
-        EQNN__K(store)(t, m);
-        for (int j = 0; j < EQNN__W; j++) y = t[j] > y ? t[j] : y;
-    }
-    for (; i < n; i++) y = p[i] > y ? p[i] : y;
+    for (int k = 0; k < 4; k++) m[k] = EQNN__K(splat)(y);
+    for (; i + 4 * EQNN__W <= n; i += 4 * EQNN__W)
+        EQNN__UNROLL(4)
+        for (int k = 0; k < 4; k++)
+            m[k] = EQNN__K(more)(m[k], EQNN__K(load)(p + i + (size_t)k * EQNN__W));
+    for (; i + EQNN__W <= n; i += EQNN__W) m[0] = EQNN__K(more)(m[0], EQNN__K(load)(p + i));
+    EQNN__K(store)(t, EQNN__K(more)(EQNN__K(more)(m[0], m[1]), EQNN__K(more)(m[2], m[3])));
+    for (int j = 0; j < EQNN__W; j++) y = t[j] > y || t[j] != t[j] ? t[j] : y;
+    for (; i < n; i++) y = p[i] > y || p[i] != p[i] ? p[i] : y;
     return y;
+}
+
+/* Of each of at most 16 rows of n numbers: 16 lanes of a row (the last 16 may have been seen),
+   which are turned so that the rows stand in lanes. */
+static void EQNN__K(row_maxima)(size_t rows, size_t n, const eqnn_real *x, eqnn_real *out)
+{
+    eqnn_real lane[16 * 16], t[16 * 16];
+    size_t wide = n < 16 ? n : 16;
+    if (rows < 16) memset(t, 0, sizeof t);
+    for (size_t k = 0; k < rows && n >= 16; k++) {
+        const eqnn_real *p = x + k * n;
+        EQNN__VEC m[EQNN__PER_16];
+        for (int v = 0; v < EQNN__PER_16; v++) m[v] = EQNN__K(load)(p + v * EQNN__W);
+        for (size_t i = 16; i < n; i += 16) {
+            const eqnn_real *q = p + (i + 16 <= n ? i : n - 16);
+            for (int v = 0; v < EQNN__PER_16; v++)
+                m[v] = EQNN__K(more)(m[v], EQNN__K(load)(q + v * EQNN__W));
+        }
+        for (int v = 0; v < EQNN__PER_16; v++)
+            EQNN__K(store)(lane + 16 * k + v * EQNN__W, m[v]);
+    }
+    for (size_t k = 0; k < rows; k += EQNN__W)
+        EQNN__K(pack_turned)(wide, rows - k < EQNN__W ? rows - k : EQNN__W,
+                             n < 16 ? x + k * n : lane + 16 * k, wide, t + k, 16);
+    for (size_t k = 0; k < 16; k += EQNN__W) {
+        EQNN__VEC m = EQNN__K(load)(t + k);
+        for (size_t i = 1; i < wide; i++) m = EQNN__K(more)(m, EQNN__K(load)(t + 16 * i + k));
+        EQNN__K(store)(out + k, m);
+    }
 }
 
 static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
@@ -5834,10 +5929,12 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
     case 8: EQNN__K(sum_few)(rows, 8, first, j->out + r); return;
     default: break;
     }
-    for (; j->op == EQNN__SUM && j->cols <= 4096 && r + 4 <= last; r += 16) {
+    for (; j->cols > 0 && j->cols <= 4096 && r + 4 <= last; r += 16) {
         eqnn_real t[16];
         size_t n = last - r < 16 ? last - r : 16;
-        EQNN__K(row_sums)(n, j->cols, j->x + r * j->cols, j->cols, NULL, 0, t);
+        const eqnn_real *p = j->x + r * j->cols;
+        if (j->op == EQNN__SUM) EQNN__K(row_sums)(n, j->cols, p, j->cols, NULL, 0, t);
+        else EQNN__K(row_maxima)(n, j->cols, p, t);
         memcpy(j->out + r, t, n * sizeof *t);
     }
     for (; r < last; r++) {
@@ -5859,7 +5956,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(fold_strip)(int op, size_t n, const int *list, co
             const eqnn_real *p = x + (list ? (size_t)list[r] : r) * ld;
             EQNN__VEC v = width == EQNN__W ? EQNN__K(load)(p) : EQNN__K(load_part)(p, width);
             if (op == EQNN__SUM) sum = sum + v;
-            else all = r == 0 ? v : EQNN__K(select)(EQNN__K(less)(all, v), v, all);
+            else all = r == 0 ? v : EQNN__K(more)(all, v);
         }
         if (op == EQNN__SUM) all = all + sum;
     }
@@ -6050,9 +6147,10 @@ static void EQNN__K(largest_block)(const void *job, size_t block, int thread)
 static void EQNN__K(softmax_short)(const eqnn__fn *f, size_t n, size_t cols, const eqnn_real *x,
                                    eqnn_real *y)
 {
-    eqnn_real sum[16];
+    eqnn_real sum[16], most[16];
+    EQNN__K(row_maxima)(n, cols, x, most);
     for (size_t k = 0; k < n; k++) {
-        EQNN__VEC m = EQNN__K(splat)(EQNN__K(largest)(x + k * cols, cols));
+        EQNN__VEC m = EQNN__K(splat)(most[k]);
         size_t c = k * cols, to = c + cols;
         for (; c + EQNN__W <= to; c += EQNN__W) EQNN__K(store)(y + c, EQNN__K(load)(x + c) - m);
         if (c < to) EQNN__K(store_part)(y + c, EQNN__K(load_part)(x + c, to - c) - m, to - c);
@@ -6076,7 +6174,7 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
         cols = j->cols;
     eqnn__fn f;
     (void)thread;
-    eqnn__fn_make(&f, EQNN_EXP, 0, 0);
+    eqnn__fn_make(&f, EQNN_EXP, 0, 0, 0);
     size_t r = block * j->chunk;
     for (; cols <= 256 && r + 4 <= last; r += 16)
         EQNN__K(softmax_short)(&f, last - r < 16 ? last - r : 16, cols, j->x + r * cols,
@@ -7575,7 +7673,7 @@ static void eqnn__cpu_map(eqnn__device *d, int op, int order, size_t rows, size_
     j.p1 = (eqnn_real)(op < EQNN__ADD ? 0 : p1);
     j.out = out;
     j.f = op < EQNN__ADD ? &f : NULL;
-    if (j.f) eqnn__fn_make(&f, op, order, p0);
+    if (j.f) eqnn__fn_make(&f, op, order, p0, p1);
     for (int s = 0; s < 3; s++) {
         if (cols == 1) j.in[s].cs = j.in[s].rs; /* a column is a row */
     }
@@ -9893,6 +9991,10 @@ enum {
     EQNN__OP_SUM_ROWS,
     EQNN__OP_SUM_COLS,
     EQNN__OP_DOT_ROWS,
+    EQNN__OP_LARGEST_ROWS,
+    EQNN__OP_LARGEST_COLS,
+    EQNN__OP_MIN,
+    EQNN__OP_MAX,
     EQNN__OP_AFFINE,
     EQNN__OP_BATCH,
     EQNN__OP_TAKE,
@@ -9919,7 +10021,10 @@ static void eqnn__weight_gradient_add(eqnn_tensor *w, eqnn_tensor *g);
 static int eqnn__weight_trainable(const eqnn_tensor *w);
 static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n);
 static void eqnn__solid_rule(eqnn__sweep *s, const eqnn__node *n);
-static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times);
+static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, const double *p, int order,
+                              eqnn_tensor *times);
+static eqnn_tensor *eqnn__largest_mask(eqnn_tensor *x, const eqnn_ints *segment);
+static eqnn_tensor *eqnn__largest_down(eqnn_tensor *x);
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like);
 static eqnn_tensor *eqnn__un_mul(eqnn_tensor *g, eqnn_tensor *a, const eqnn_tensor *like);
 static eqnn_tensor *eqnn__dot_rows(eqnn_tensor *a, eqnn_tensor *b);
@@ -10782,11 +10887,20 @@ static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
 
 /* --- the rules: every one written in operations, g the cotangent of the value --- */
 
+/* g part / (x^2 + y^2). Both are divided by the larger first, whose square may be too small or too
+   large; it cancels, and so has no slope of its own. */
 static eqnn_tensor *eqnn__atan2_part(eqnn_tensor *g, eqnn_tensor *part, eqnn_tensor *y,
                                      eqnn_tensor *x)
 {
-    eqnn_tensor *x2 = eqnn_square(x), *y2 = eqnn_square(y), *r2 = eqnn_add(x2, y2);
-    return eqnn_mul(g, eqnn_mul(part, eqnn_reciprocal(r2)));
+    eqnn_ctx *c = x->ctx;
+    int recording = eqnn__pause(c);
+    eqnn_tensor *size_y = eqnn_abs(y), *size = eqnn_max(eqnn_abs(x), size_y);
+    size = eqnn_reciprocal(eqnn_max(size, eqnn_full(c, 1, 1, (double)EQNN__TINY)));
+    eqnn__resume(c, recording);
+    eqnn_tensor *x2 = eqnn_square(eqnn_mul(x, size)), *y2 = eqnn_square(eqnn_mul(y, size));
+    eqnn_tensor *r2 = eqnn_add(x2, y2);
+    part = eqnn_mul(eqnn_mul(part, size), eqnn_reciprocal(r2));
+    return eqnn_mul(eqnn_mul(g, part), size);
 }
 
 /* y = softmax(x): dx = y g - y (sum of g y over the group) */
@@ -10926,6 +11040,15 @@ static void eqnn__batch_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g
     eqnn__give(s, n, 0, eqnn_affine(g, rw, rest));
 }
 
+/* y = b where that is less, or more, and a elsewhere */
+static void eqnn__extreme_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *a = n->in[0], *b = n->in[1], *zero = eqnn_zeros(s->c, 1, 1);
+    eqnn_tensor *other = n->op == EQNN__OP_MAX ? eqnn_less(a, b) : eqnn_less(b, a);
+    if (eqnn__wants(s, n, 0)) eqnn__give(s, n, 0, eqnn__un(eqnn_where(other, zero, g), a));
+    if (eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__un(eqnn_where(other, g, zero), b));
+}
+
 static void eqnn__where_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *zero = eqnn_zeros(s->c, 1, 1);
@@ -10939,9 +11062,10 @@ static void eqnn__where_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g
 static void eqnn__map_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *x = n->in[0], *t = n->n_in > 1 ? n->in[1] : NULL;
+    int f = n->i[0], order = n->i[1];
     if (eqnn__wants(s, n, 0))
-        eqnn__give(s, n, 0, eqnn__map(x, n->i[0], n->p[0], n->i[1] + 1, t ? eqnn_mul(g, t) : g));
-    if (t && eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__map(x, n->i[0], n->p[0], n->i[1], g));
+        eqnn__give(s, n, 0, eqnn__map(x, f, n->p, order + 1, t ? eqnn_mul(g, t) : g));
+    if (t && eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__map(x, f, n->p, order, g));
 }
 
 /* What each operation passes on to its inputs: the table of all rules. */
@@ -10957,6 +11081,14 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_DOT_ROWS:
     case EQNN__OP_ATAN2: eqnn__rule_two(s, n, g); break;
     case EQNN__OP_AFFINE: eqnn__affine_rule(s, n, g); break;
+    case EQNN__OP_MIN:
+    case EQNN__OP_MAX: eqnn__extreme_rule(s, n, g); break;
+    case EQNN__OP_LARGEST_ROWS:
+        eqnn__give(s, n, 0, eqnn_mul(eqnn__largest_down(x), g));
+        break;
+    case EQNN__OP_LARGEST_COLS:
+        eqnn__give(s, n, 0, eqnn_mul(eqnn__largest_mask(x, NULL), g));
+        break;
     case EQNN__OP_BATCH: eqnn__batch_rule(s, n, g); break;
     case EQNN__OP_SCALE: eqnn__give(s, n, 0, eqnn_scale(g, n->p[0])); break;
     case EQNN__OP_WHERE: eqnn__where_rule(s, n, g); break;
@@ -11163,22 +11295,24 @@ static const char *const eqnn__act_names[] = {
 };
 #define EQNN__ACTS ((int)(sizeof eqnn__act_names / sizeof eqnn__act_names[0]))
 
-/* y = times f^(order)(x); without times just the derivative */
-static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times)
+/* y = times f^(order)(x); without times just the derivative. p: two numbers. */
+static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, const double *p, int order,
+                              eqnn_tensor *times)
 {
     if (times ? eqnn__bad2(x, times, "map") : eqnn__bad(x, "map")) return NULL;
     if (times && !eqnn__fit(x, times, "map")) return NULL;
     if (order > EQNN__ORDERS)
         return eqnn__fail(x->ctx, "%s: derivatives beyond order %d are not known",
-                          eqnn__act_names[f], EQNN__ORDERS);
-    eqnn_tensor *y = eqnn__pointwise(f, order, x, times, NULL, p, 0), *in[2];
+                          f < EQNN__ACTS ? eqnn__act_names[f] : "clamp or huber", EQNN__ORDERS);
+    eqnn_tensor *y = eqnn__pointwise(f, order, x, times, NULL, p[0], p[1]), *in[2];
     in[0] = x;
     in[1] = times;
     eqnn__node *n = y ? eqnn__record(x->ctx, EQNN__OP_MAP, in, times ? 2 : 1, &y, 1) : NULL;
     if (n) {
         n->i[0] = f;
         n->i[1] = order;
-        n->p[0] = p;
+        n->p[0] = p[0];
+        n->p[1] = p[1];
     }
     return y;
 }
@@ -11215,7 +11349,8 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
     if (!eqnn__permuted(x->label) &&
         eqnn__refuse(x, name, "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
         return NULL;
-    eqnn_tensor *y = eqnn__map(x, (int)f, p, order, NULL);
+    double both[2] = {p, 0};
+    eqnn_tensor *y = eqnn__map(x, (int)f, both, order, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
 }
@@ -11413,19 +11548,34 @@ EQNN_API eqnn_tensor *eqnn_where(eqnn_tensor *cond, eqnn_tensor *a, eqnn_tensor 
     return y;
 }
 
+/* b where it is less than a (or, MAX, more), else a. */
+static eqnn_tensor *eqnn__extreme(eqnn_tensor *a, eqnn_tensor *b, const char *name, int kernel,
+                                  int op)
+{
+    const eqnn_label *label;
+    if (eqnn__bad2(a, b, name) || !eqnn__fit(a, b, name)) return NULL;
+    if (eqnn__refuse(a, name, "compare invariants") || eqnn__refuse(b, name, "compare invariants"))
+        return NULL;
+    if (!eqnn__label_sum(a, b, name, &label)) return NULL;
+    return eqnn__two(a, b, kernel, op, 0, 0, label);
+}
+
 EQNN_API eqnn_tensor *eqnn_min(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn__compare(b, a, "min", EQNN__LESS), b, a);
+    return eqnn__extreme(a, b, "min", EQNN__MIN, EQNN__OP_MIN);
 }
 EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn__compare(a, b, "max", EQNN__LESS), b, a);
+    return eqnn__extreme(a, b, "max", EQNN__MAX_OF, EQNN__OP_MAX);
 }
 
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)
 {
-    if (eqnn__bad(x, "clamp")) return NULL;
-    return eqnn_min(eqnn_max(x, eqnn_full(x->ctx, 1, 1, low)), eqnn_full(x->ctx, 1, 1, high));
+    double p[2] = {low, high};
+    if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "compare invariants")) return NULL;
+    eqnn_tensor *y = eqnn__map(x, EQNN__CLAMP, p, 0, NULL);
+    if (y && !x->ctx->in_rule) y->label = x->label;
+    return y;
 }
 
 /* --- matrices --- */
@@ -11747,21 +11897,35 @@ EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols)
     return at ? eqnn_reshape(eqnn_collect(x, at), x->rows, cols) : NULL;
 }
 
-/* --- maxima: where they are is a constant, then what stands there is summed --- */
+/* --- maxima: where they are is a constant --- */
 
-/* x where it is the first of the largest of its segment (NULL: of its row), else 0. */
-static eqnn_tensor *eqnn__only_largest(eqnn_tensor *x, const eqnn_ints *segment)
+/* 1 at the first of the largest of each segment (NULL: of each row), else 0. */
+static eqnn_tensor *eqnn__largest_mask(eqnn_tensor *x, const eqnn_ints *segment)
 {
-    eqnn_ctx *c = x->ctx;
-    eqnn_tensor *mask = eqnn__new(c, x->rows, x->cols), *zero = eqnn_zeros(c, 1, 1);
-    if (!mask || !zero) return NULL;
+    eqnn_ctx *c = x ? x->ctx : NULL;
+    eqnn_tensor *mask = x ? eqnn__new(c, x->rows, x->cols) : NULL;
+    if (!mask) return NULL;
     if (!segment)
         c->k->largest(&c->device, (size_t)x->rows, NULL, NULL, (size_t)x->cols, x->data, NULL,
                       mask->data);
     else if (x->rows > 0)
         c->k->largest(&c->device, (size_t)segment->range, segment->there.first, segment->there.list,
                       (size_t)x->cols, x->data, NULL, mask->data);
-    return eqnn_where(mask, x, zero);
+    return mask;
+}
+
+/* 1 at the first of the largest of each column: all rows are one segment, which a GPU would go
+   through with few threads. */
+static eqnn_tensor *eqnn__largest_down(eqnn_tensor *x)
+{
+    eqnn_ctx *c = x->ctx;
+    int ends[2];
+    ends[0] = 0, ends[1] = x->rows;
+    if (c->device.gpu) return eqnn_transpose(eqnn__largest_mask(eqnn_transpose(x), NULL));
+    eqnn_tensor *mask = eqnn__new(c, x->rows, x->cols);
+    if (mask)
+        c->k->largest(&c->device, 1, ends, NULL, (size_t)x->cols, x->data, NULL, mask->data);
+    return mask;
 }
 
 EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
@@ -11769,7 +11933,12 @@ EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
     if (eqnn__bad(x, "max_cols") || eqnn__refuse(x, "max_cols", "take invariants first"))
         return NULL;
     if (x->cols == 0) return eqnn__fail(x->ctx, "max_cols: no columns");
-    return eqnn_sum_cols(eqnn__only_largest(x, NULL));
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, 1);
+    if (!y) return NULL;
+    x->ctx->k->fold_cols(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
+                         y->data);
+    eqnn__record(x->ctx, EQNN__OP_LARGEST_COLS, &x, 1, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x)
@@ -11777,7 +11946,12 @@ EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x)
     if (eqnn__bad(x, "max_rows") || eqnn__refuse(x, "max_rows", "take invariants first"))
         return NULL;
     if (x->rows == 0) return eqnn__fail(x->ctx, "max_rows: no rows");
-    return eqnn_transpose(eqnn_max_cols(eqnn_transpose(x)));
+    eqnn_tensor *y = eqnn__new(x->ctx, 1, x->cols);
+    if (!y) return NULL;
+    x->ctx->k->fold_rows(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
+                         y->data);
+    eqnn__record(x->ctx, EQNN__OP_LARGEST_ROWS, &x, 1, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x)
@@ -11797,7 +11971,8 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment)
         !eqnn__collect_fits(x, segment, "segment_max"))
         return NULL;
     if (eqnn__refuse(x, "segment_max", "take invariants first")) return NULL;
-    return eqnn_collect(eqnn__only_largest(x, segment), segment);
+    eqnn_tensor *mask = eqnn__largest_mask(x, segment);
+    return mask ? eqnn_collect(eqnn_where(mask, x, eqnn_zeros(x->ctx, 1, 1)), segment) : NULL;
 }
 
 /* --- softmax --- */
@@ -11829,7 +12004,8 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
     return y;
 }
 
-/* log sum exp(x), shifted by the row's maximum: a constant, which cancels in the derivative */
+/* log sum exp(x), shifted by the row's maximum: a constant, which cancels in the derivative; not
+   where that is infinite */
 EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "logsumexp") || eqnn__refuse(x, "logsumexp", "take invariants first"))
@@ -11838,6 +12014,10 @@ EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
     if (!m) return NULL;
     x->ctx->k->fold_cols(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
                          m->data);
+    int recording = eqnn__pause(x->ctx);
+    eqnn_tensor *finite = eqnn_less(eqnn_abs(m), eqnn_full(x->ctx, 1, 1, HUGE_VAL));
+    m = eqnn_where(finite, m, eqnn_zeros(x->ctx, 1, 1));
+    eqnn__resume(x->ctx, recording);
     return eqnn_add(eqnn_log(eqnn_sum_cols(eqnn_exp(eqnn_sub(x, m)))), m);
 }
 
@@ -12115,14 +12295,14 @@ EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target)
     return eqnn_mean(eqnn_abs(eqnn__residual(x, target, "mae")));
 }
 
-/* d^2/2 for |d| < delta, else delta (|d| - delta/2), which is m (|d| - m/2), m = min(|d|, delta) */
+/* d^2/2 for |d| < delta, else delta (|d| - delta/2) */
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta)
 {
-    eqnn_tensor *d = eqnn_abs(eqnn__residual(x, target, "huber"));
+    double p[2] = {delta, 0};
+    eqnn_tensor *d = eqnn__residual(x, target, "huber");
     if (d && !(delta > 0))
         return eqnn__fail(d->ctx, "huber: delta is %g; it must be positive", delta);
-    eqnn_tensor *m = d ? eqnn_min(d, eqnn_full(d->ctx, 1, 1, delta)) : NULL;
-    return eqnn_mean(eqnn_mul(m, eqnn_sub(d, eqnn_scale(m, 0.5))));
+    return d ? eqnn_mean(eqnn__map(d, EQNN__HUBER, p, 0, NULL)) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)

@@ -985,7 +985,6 @@ template <int OP>
 static __device__ __forceinline__ eqnn_real eqnn__nary_one(const eqnn__map_args &j, eqnn_real a,
                                                            eqnn_real b, eqnn_real c)
 {
-    if (OP == EQNN__ATAN2) return (eqnn_real)eqnn__atan2((double)a, (double)b);
     return eqnn__nary_1(OP, a, b, c, j.p0, j.p1);
 }
 
@@ -1034,6 +1033,8 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_GELU_1)
     EQNN__CASE(EQNN__F_GAUSS)
     EQNN__CASE(EQNN__F_SUS)
+    EQNN__CASE(EQNN__F_CLAMP)
+    EQNN__CASE(EQNN__F_HUBER)
     EQNN__CASE(EQNN__F_ROOT)
     EQNN__CASE(EQNN__F_SCALAR)
     }
@@ -1055,6 +1056,8 @@ static void eqnn__nary_run(eqnn__device *d, int op, const eqnn__map_args *j)
     EQNN__CASE(EQNN__ATAN2)
     EQNN__CASE(EQNN__LESS)
     EQNN__CASE(EQNN__EQUAL)
+    EQNN__CASE(EQNN__MIN)
+    EQNN__CASE(EQNN__MAX_OF)
     EQNN__CASE(EQNN__WHERE)
     EQNN__CASE(EQNN__FMA)
     }
@@ -1097,7 +1100,7 @@ static void eqnn__cuda_map(eqnn__device *d, int op, int order, size_t rows, size
         return;
     }
     memset(&f, 0, sizeof f);
-    eqnn__fn_make(&f, op, order, p0);
+    eqnn__fn_make(&f, op, order, p0, p1);
     eqnn__map_one_run(d, &j, &f);
 }
 
@@ -1199,7 +1202,7 @@ static __device__ __forceinline__ size_t eqnn__fold_at(const eqnn__fold_args &j,
 template <typename T>
 static __device__ __forceinline__ T eqnn__fold_two(int op, T a, T b)
 {
-    return op == EQNN__MAX ? (a < b ? b : a) : a + b;
+    return op == EQNN__MAX ? (a < b || b != b ? b : a) : a + b; /* NaN stays */
 }
 
 template <typename T>
