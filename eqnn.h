@@ -3523,6 +3523,11 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols, int co
 #else
 #define EQNN__FETCH(p) (void)(p)
 #endif
+#if defined(__clang__)
+#define EQNN__EXACTLY EQNN__PRAGMA(clang fp contract(off)) /* begins a function */
+#else
+#define EQNN__EXACTLY
+#endif
 #ifdef _OPENMP
 #define EQNN__OMP(...) EQNN__PRAGMA(omp __VA_ARGS__)
 #else
@@ -4249,6 +4254,16 @@ EQNN__TABLE eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
     0.006035058164f, 0.0003299544115f, -0.001173579438f, 2.187617068e-5f, 0.0001648754412f};
 #endif
 
+/* The same series in double for random numbers: from s^2/3 on, -1/6 and -1/2. */
+static EQNN__MAYBE_UNUSED const double eqnn__log_terms[11] = {
+    1. / 3, 1. / 5, 1. / 7, 1. / 9, 1. / 11, 1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21, 1. / 23};
+static EQNN__MAYBE_UNUSED const double eqnn__sine_terms[8] = {
+    -1. / 6, 1. / 120, -1. / 5040, 1. / 362880, -1. / 39916800, 1. / 6227020800.,
+    -1. / 1307674368000., 1. / 355687428096000.};
+static EQNN__MAYBE_UNUSED const double eqnn__cosine_terms[8] = {
+    -1. / 2, 1. / 24, -1. / 720, 1. / 40320, -1. / 3628800, 1. / 479001600, -1. / 87178291200.,
+    1. / 20922789888000.};
+
 /* ---- matrix product: what all passes must agree on, because it decides the order of sums ---- */
 
 #define EQNN__GEMM_ROWS 288      /* a task: rows, columns; and how much of k it takes at a time   */
@@ -4575,6 +4590,8 @@ typedef struct eqnn__loops {
     void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols,
                 eqnn__map_buffer *b);
     int (*finite)(size_t n, const eqnn_real *x);
+    /* numbers i .. i + n - 1, i even, of a stream; NULL: one at a time, as eqnn__random_block */
+    void (*random)(int kind, uint64_t stream, uint64_t i, size_t n, double p, eqnn_real *out);
     void (*add)(const eqnn_real *x, eqnn_real *y, size_t n);       /* y += x                 */
     void (*gemm_plain)(const eqnn__gemm_job *g);                   /* all of a small product */
     void (*gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, size_t i, size_t m, size_t j,
@@ -6347,6 +6364,117 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
     for (size_t r = block * j->chunk; r < last; r++) EQNN__K(move_row)(j, r);
 }
 
+/* ---- random numbers: eqnn__normal and eqnn__uniform for a vector of doubles at a time ----
+
+   Nothing is contracted and sums have one order, so that all vectors give the same bits; they agree
+   with those of one number to the last digit of a double, or almost. EQNN_STRICT, where that is not
+   enough, goes without. */
+
+#if EQNN__LANES > 1 && !defined(EQNN_STRICT)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+#define EQNN__DOUBLES (EQNN__LANES / 2)
+typedef double EQNN__K(doubles) __attribute__((vector_size(4 * EQNN__LANES)));
+typedef uint64_t EQNN__K(words) __attribute__((vector_size(4 * EQNN__LANES)));
+
+EQNN__INLINE EQNN__K(words) EQNN__K(mix64)(EQNN__K(words) z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+EQNN__INLINE EQNN__K(words) EQNN__K(random_bits)(uint64_t stream, EQNN__K(words) i)
+{
+    return EQNN__K(mix64)(stream + EQNN__K(mix64)(i * UINT64_C(0x9e3779b97f4a7c15) + 1));
+}
+
+/* A whole number below 2^53, exactly: halves are the low bits of 2^52 + low, 2^84 + high 2^32 */
+EQNN__INLINE EQNN__K(doubles) EQNN__K(whole)(EQNN__K(words) n)
+{
+    EQNN__EXACTLY
+    EQNN__K(words) low = (n & UINT64_C(0xffffffff)) | UINT64_C(0x4330000000000000);
+    EQNN__K(words) high = n >> 32 | UINT64_C(0x4530000000000000);
+    return (EQNN__K(doubles))low + ((EQNN__K(doubles))high - 19342813118337666422669312.);
+}
+
+EQNN__INLINE EQNN__K(doubles) EQNN__K(sum_of)(const double *c, int terms, EQNN__K(doubles) x)
+{
+    EQNN__EXACTLY
+    EQNN__K(doubles) y = x * 0 + c[terms - 1];
+    EQNN__UNROLL(12)
+    for (int j = terms - 2; j >= 0; j--) y = y * x + c[j];
+    return y;
+}
+
+/* log u, 2^-53 <= u <= 1; as eqnn__log */
+EQNN__INLINE EQNN__K(doubles) EQNN__K(log_unit)(EQNN__K(doubles) u)
+{
+    EQNN__EXACTLY
+    const uint64_t root = UINT64_C(0x3fe6a09e667f3bcd), mantissa = (UINT64_C(1) << 52) - 1;
+    EQNN__K(words) b = (EQNN__K(words))u - root;
+    EQNN__K(doubles) m = (EQNN__K(doubles))((b & mantissa) + root);
+    EQNN__K(doubles) k = EQNN__K(whole)((b + (UINT64_C(1023) << 52)) >> 52) - 1023;
+    EQNN__K(doubles) s = (m - 1) / (m + 1), s2 = s * s;
+    EQNN__K(doubles) y = s2 * EQNN__K(sum_of)(eqnn__log_terms, 11, s2);
+    return k * EQNN__LN2_HIGH + (2 * s + (2 * s * y + k * EQNN__LN2_LOW));
+}
+
+/* The first n of the normal numbers of u and v, two of each: a radius times sine and cosine. */
+static EQNN__NOINLINE void EQNN__K(normal_pairs)(EQNN__K(doubles) u, EQNN__K(doubles) v, size_t n,
+                                                 eqnn_real *out)
+{
+    EQNN__EXACTLY
+    EQNN__K(doubles) angle = 2 * EQNN__PI * v, t = angle * (2 / EQNN__PI) + 6755399441055744.;
+    EQNN__K(doubles) k = t - 6755399441055744., square = -2 * EQNN__K(log_unit)(1 - u);
+    EQNN__K(doubles) r = ((angle - k * EQNN__HALF_PI_1) - k * EQNN__HALF_PI_2) -
+                         k * EQNN__HALF_PI_3;
+    EQNN__K(doubles) r2 = r * r, s = r + r * r2 * EQNN__K(sum_of)(eqnn__sine_terms, 8, r2);
+    EQNN__K(doubles) c = 1 + r2 * EQNN__K(sum_of)(eqnn__cosine_terms, 8, r2);
+    EQNN__K(words) q = (EQNN__K(words))t, odd = 0 - (q & 1), a, b;
+    a = ((EQNN__K(words))s & ~odd) | ((EQNN__K(words))c & odd);
+    b = ((EQNN__K(words))c & ~odd) | ((EQNN__K(words))s & odd);
+    s = (EQNN__K(doubles))(a ^ (q & 2) << 62); /* quarters 2, 3: sine < 0; 1, 2: cosine < 0 */
+    c = (EQNN__K(doubles))(b ^ ((q + 1) & 2) << 62);
+    for (size_t j = 0; 2 * j < n; j++) {
+        double radius = sqrt(square[j]);
+        out[2 * j] = (eqnn_real)(radius * s[j]);
+        if (2 * j + 1 < n) out[2 * j + 1] = (eqnn_real)(radius * c[j]);
+    }
+}
+
+static void EQNN__K(random)(int kind, uint64_t stream, uint64_t i, size_t n, double p,
+                            eqnn_real *out)
+{
+    EQNN__EXACTLY
+    const double unit = 1.0 / 9007199254740992.0, short_unit = EQNN__TERMS(1.0 / 16777216.0, unit);
+    const eqnn_real mask[2] = {0, (eqnn_real)(1 / (1 - p))};
+    size_t at = 0, step = EQNN__DOUBLES * (kind == EQNN__NORMAL ? 2 : 1);
+    EQNN__K(words) place;
+    for (int j = 0; j < EQNN__DOUBLES; j++)
+        place[j] = i + (uint64_t)j * (kind == EQNN__NORMAL ? 2 : 1);
+    for (; at < n; at += step, place += (uint64_t)step) {
+        EQNN__K(words) bits = EQNN__K(random_bits)(stream, place);
+        size_t left = n - at < step ? n - at : step;
+        if (kind == EQNN__NORMAL) {
+            EQNN__K(words) next = EQNN__K(random_bits)(stream, place + 1) >> 11;
+            EQNN__K(normal_pairs)(EQNN__K(whole)(bits >> 11) * unit, EQNN__K(whole)(next) * unit,
+                                  left, out + at);
+            continue;
+        }
+        EQNN__K(doubles) u = EQNN__K(whole)(bits >> EQNN__TERMS(40, 11)) * short_unit;
+        for (size_t j = 0; j < left; j++)
+            out[at + j] = kind == EQNN__UNIFORM ? (eqnn_real)u[j] : mask[u[j] >= p];
+    }
+}
+#undef EQNN__DOUBLES
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+#endif
+
 /* ---- training step ---- */
 
 /* Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019 (decay apart from the gradient):
@@ -7594,6 +7722,11 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(solid_pull_block),
     EQNN__K(map_tile),
     EQNN__K(finite),
+#if EQNN__LANES > 1 && !defined(EQNN_STRICT)
+    EQNN__K(random),
+#else
+    NULL,
+#endif
     EQNN__K(add_run),
     EQNN__PLAIN(gemm_plain),
     EQNN__K(gemm_block),
@@ -7697,6 +7830,7 @@ typedef struct eqnn__random_job {
     size_t n;
     double p;
     eqnn_real *out;
+    void (*random)(int kind, uint64_t stream, uint64_t i, size_t n, double p, eqnn_real *out);
 } eqnn__random_job;
 
 /* eqnn__normal, two at a time: n of them from i on, i even. */
@@ -7717,6 +7851,10 @@ static void eqnn__random_block(const void *job, size_t block, int thread)
     /* By index: a branch that depends on chance is guessed wrongly. */
     eqnn_real mask[2] = {0, (eqnn_real)(1 / (1 - j->p))};
     (void)thread;
+    if (j->random) {
+        j->random(j->kind, j->stream, first, last - first, j->p, j->out + first);
+        return;
+    }
     if (j->kind == EQNN__NORMAL) {
         eqnn__random_normals(j->stream, first, last - first, j->out + first);
         return;
@@ -7737,6 +7875,7 @@ static void eqnn__cpu_random(eqnn__device *d, int kind, uint64_t key, uint64_t t
     j.n = n;
     j.p = p;
     j.out = out;
+    j.random = d->loops->random;
     eqnn__parallel(d, (n + 4095) / 4096, eqnn__random_block, &j);
 }
 
@@ -8000,8 +8139,9 @@ static void eqnn__cpu_add_cols(eqnn__device *d, size_t rows, size_t n, const int
     eqnn__move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
 
-/* A band of columns, squares of as many rows as a vector is long at a time. What the last rows leave
-   of a square is for a plain loop, unless there are no others: then nothing lies beside it. */
+/* A band of columns, squares of as many rows as a vector is long at a time. What the last rows
+   leave of a square is for a plain loop, unless there are no others: nothing lies beside it then.
+   */
 static void eqnn__transpose_block(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;

@@ -553,6 +553,34 @@ TEST(random_numbers)
     }
 }
 
+/* Any vector gives the same bits, of any length, and what one number at a time gives. */
+TEST(random_numbers_of_any_vector)
+{
+    static const size_t lengths[] = { 0, 1, 2, 5, 31, N };
+    for (int kind = EQNN__UNIFORM; kind <= EQNN__MASK; kind++) {
+        int seen = 0;
+        EACH_LANES(k) {
+            eqnn__device d = device(k, 1);
+            uint64_t stream = eqnn__stream(7, 11);
+            cpu->random(&d, kind, 7, 11, N, 0.3, A);
+            if (seen++) CHECK(memcmp(A, B, sizeof A) == 0 || lanes == 1);
+            memcpy(B, A, sizeof A);
+            for (size_t i = 0; i < N; i++) {
+                double u = kind == EQNN__NORMAL ? eqnn__normal(stream, i)
+                           : kind == EQNN__UNIFORM ? eqnn__uniform(stream, i)
+                                                   : (eqnn__uniform(stream, i) >= 0.3) / 0.7;
+                CHECK_NEAR((double)A[i], u, test_eps(4e-15, 5e-7));
+            }
+            for (int n = 0; n < 6; n++) {
+                memset(Y, 0, sizeof Y);
+                cpu->random(&d, kind, 7, 11, lengths[n], 0.3, Y);
+                CHECK(memcmp(A, Y, lengths[n] * sizeof *A) == 0);
+                if (lengths[n] < N) CHECK(Y[lengths[n]] == 0);
+            }
+        }
+    }
+}
+
 TEST(training_step)
 {
     EACH_LANES(k)
