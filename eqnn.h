@@ -3267,11 +3267,15 @@ static int eqnn__label_at_home(eqnn_ctx *c, const eqnn_label *a, const char *op)
 /* A matrix read elementwise: element (r, c) is p[r * rs + c * cs]; a stride of 0 stretches. */
 typedef struct eqnn__in { const eqnn_real *p; size_t rs, cs; } eqnn__in;
 
-/* Codes of the elementwise kernel: functions of one number are eqnn_act; then these. */
+/* Codes of the elementwise kernel: functions of one number are eqnn_act and the first two; then
+   those of more. */
 enum {
+    EQNN__CLAMP = 90, /* a between p0 and p1, which become it                                   */
+    EQNN__HUBER,      /* a^2/2 for |a| < p0, else p0 (|a| - p0/2)                               */
     EQNN__ADD = 100, EQNN__SUB, EQNN__MUL, EQNN__DIV, EQNN__AXPBY, /* the last: p0 a + p1 b */
     EQNN__SCALE,                                                   /* p0 a + p1             */
     EQNN__ATAN2, EQNN__LESS, EQNN__EQUAL,
+    EQNN__MIN, EQNN__MAX_OF,                                       /* a unless b is the one */
     EQNN__WHERE, EQNN__FMA                                         /* a != 0 ? b : c; a b + c */
 };
 enum { EQNN__SUM, EQNN__MAX };
@@ -3394,14 +3398,17 @@ typedef struct eqnn__kernels {
        and update does nothing while it is raised */
     void (*check)(eqnn__device *d, size_t n, const eqnn_real *x);
     /* folds: over rows -> [1,cols], over columns -> [rows,1], over CSR segments of rows (order
-       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX, which is 0
-       where a segment is empty */
+       NULL: the rows first[s]..first[s+1]-1 themselves) -> [n,cols]; SUM or MAX, which is NaN
+       where one is; 0 where a segment is empty */
     void (*fold_rows)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
     void (*fold_cols)(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
                       eqnn_real *out);
     void (*fold_segments)(eqnn__device *d, int op, size_t n, const int *first, const int *order,
                           size_t cols, const eqnn_real *x, eqnn_real *out);
+    /* out[c] = sum over rows of x[r, c] y[r, c] */
+    void (*dot_rows)(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                     const eqnn_real *y, eqnn_real *out);
     /* the sum of x, or of its squares, in out, which lies where numbers live; add: to what is in
        out */
     void (*total)(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out, int add);
@@ -3515,6 +3522,11 @@ static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols);
 #define EQNN__FETCH(p) __builtin_prefetch(p)
 #else
 #define EQNN__FETCH(p) (void)(p)
+#endif
+#if defined(__clang__)
+#define EQNN__EXACTLY EQNN__PRAGMA(clang fp contract(off)) /* begins a function */
+#else
+#define EQNN__EXACTLY
 #endif
 #ifdef _OPENMP
 #define EQNN__OMP(...) EQNN__PRAGMA(omp __VA_ARGS__)
@@ -3712,6 +3724,8 @@ enum {
     EQNN__F_GAUSS,    /* c exp(-w x^2) A(x)                                                     */
     EQNN__F_SUS,      /* exp(-u) A(u), u = 1/x, for x > 0                                       */
     EQNN__F_ROOT,     /* c x^e sqrt(x) for x > 0                                                */
+    EQNN__F_CLAMP,    /* low below it, high above it, else x; or the slope of that              */
+    EQNN__F_HUBER,    /* m (|x| - m/2), m = |x| or, if that is less, p                          */
     EQNN__F_SCALAR    /* one number at a time, in double: eqnn__fn_scalar                       */
 };
 
@@ -3996,9 +4010,20 @@ static void eqnn__fn_sinc(eqnn__fn *f)
     }
 }
 
+/* The slope of huber is x, clamped. */
+static void eqnn__fn_clamp(eqnn__fn *f, int order, double low, double high)
+{
+    f->kind = EQNN__F_CLAMP;
+    f->order = order;
+    f->low = low;
+    f->high = high;
+    if (order > 1) eqnn__fn_poly(f, 0, 0, 0, 0, 0);
+}
+
 /* The derivative of that order of a function, as one of the few kinds that loops know: with the
-   numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there. */
-static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
+   numbers of a polynomial, window or limit in f. What has no higher derivatives is 0 from there.
+   q: the second number of those that have two. */
+static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p, double q)
 {
     int n = order < 0 ? 0 : order > EQNN__ORDERS ? EQNN__ORDERS : order;
     f->op = op;
@@ -4051,6 +4076,11 @@ static void eqnn__fn_make(eqnn__fn *f, int op, int order, double p)
         eqnn__fn_sine(f, 1, EQNN__PI / 2, 0, 1);
         f->low = -1;
         f->high = 1;
+        break;
+    case EQNN__CLAMP: eqnn__fn_clamp(f, n, p, q); break;
+    case EQNN__HUBER:
+        f->kind = EQNN__F_HUBER;
+        if (n > 0) eqnn__fn_clamp(f, n - 1, -p, p);
         break;
     default: eqnn__fn_poly(f, n == 0, n < 2, 0, 0, 0); break; /* identity */
     }
@@ -4178,11 +4208,12 @@ EQNN__TABLE eqnn_real eqnn__exp_series[12] = {
 /* atanh(s)/s = 1 + s^2/3 + s^4/5 + ... */
 #define EQNN__LOG_TERMS EQNN__TERMS(5, 11)
 #define EQNN__LOG1P_TERMS EQNN__TERMS(8, 17)
-EQNN__TABLE eqnn_real eqnn__atanh_series[17] = {
+#define EQNN__ATAN_TERMS EQNN__TERMS(9, 21)
+EQNN__TABLE eqnn_real eqnn__atanh_series[21] = {
     1, EQNN__R(1. / 3), EQNN__R(1. / 5), EQNN__R(1. / 7), EQNN__R(1. / 9), EQNN__R(1. / 11),
     EQNN__R(1. / 13), EQNN__R(1. / 15), EQNN__R(1. / 17), EQNN__R(1. / 19), EQNN__R(1. / 21),
     EQNN__R(1. / 23), EQNN__R(1. / 25), EQNN__R(1. / 27), EQNN__R(1. / 29), EQNN__R(1. / 31),
-    EQNN__R(1. / 33)};
+    EQNN__R(1. / 33), EQNN__R(1. / 35), EQNN__R(1. / 37), EQNN__R(1. / 39), EQNN__R(1. / 41)};
 /* (sin(r)/r - 1)/r^2 and (cos(r) - 1)/r^2 in powers of r^2 */
 #define EQNN__SIN_TERMS EQNN__TERMS(4, 8)
 EQNN__TABLE eqnn_real eqnn__sin_series[8] = {
@@ -4222,6 +4253,16 @@ EQNN__TABLE eqnn_real eqnn__erfc_fit[EQNN__ERFC_TERMS] = {
     -0.6154393619f, 0.6229080274f, 0.02963208584f, -0.03816875374f, -0.004310080076f,
     0.006035058164f, 0.0003299544115f, -0.001173579438f, 2.187617068e-5f, 0.0001648754412f};
 #endif
+
+/* The same series in double for random numbers: from s^2/3 on, -1/6 and -1/2. */
+static EQNN__MAYBE_UNUSED const double eqnn__log_terms[11] = {
+    1. / 3, 1. / 5, 1. / 7, 1. / 9, 1. / 11, 1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21, 1. / 23};
+static EQNN__MAYBE_UNUSED const double eqnn__sine_terms[8] = {
+    -1. / 6, 1. / 120, -1. / 5040, 1. / 362880, -1. / 39916800, 1. / 6227020800.,
+    -1. / 1307674368000., 1. / 355687428096000.};
+static EQNN__MAYBE_UNUSED const double eqnn__cosine_terms[8] = {
+    -1. / 2, 1. / 24, -1. / 720, 1. / 40320, -1. / 3628800, 1. / 479001600, -1. / 87178291200.,
+    1. / 20922789888000.};
 
 /* ---- matrix product: what all passes must agree on, because it decides the order of sums ---- */
 
@@ -4391,6 +4432,7 @@ enum {
     EQNN__MOVE_TAKE, EQNN__MOVE_COPY, EQNN__MOVE_ADD, EQNN__MOVE_TAKE_COLS, EQNN__MOVE_ADD_COLS
 };
 typedef struct eqnn__rows_job {
+    const struct eqnn__loops *loops;
     int op;
     size_t rows, cols, chunk, ldx, ldo; /* chunk: rows (fold_rows: columns) of a block */
     const int *first, *list;
@@ -4541,13 +4583,15 @@ typedef struct eqnn__loops {
     const char *name;
     int lanes;
     size_t tile_rows; /* of a matrix product */
-    eqnn__work fold_rows, fold_cols, fold_segments, largest, total; /* eqnn__rows_job */
+    eqnn__work fold_rows, fold_cols, fold_segments, dot_rows, largest, total; /* eqnn__rows_job */
     eqnn__work softmax, softmax_rows, standard, move;
     eqnn__work update, gemv, solid, solid_plain, solid_vjp;
     /* rows whole rows from row r on, or cols numbers of one row from column c on */
     void (*map)(const eqnn__map_job *j, size_t r, size_t c, size_t rows, size_t cols,
                 eqnn__map_buffer *b);
     int (*finite)(size_t n, const eqnn_real *x);
+    /* numbers i .. i + n - 1, i even, of a stream; NULL: one at a time, as eqnn__random_block */
+    void (*random)(int kind, uint64_t stream, uint64_t i, size_t n, double p, eqnn_real *out);
     void (*add)(const eqnn_real *x, eqnn_real *y, size_t n);       /* y += x                 */
     void (*gemm_plain)(const eqnn__gemm_job *g);                   /* all of a small product */
     void (*gemm_block)(const eqnn__gemm_job *g, size_t b, size_t p, size_t i, size_t m, size_t j,
@@ -5132,6 +5176,30 @@ EQNN__INLINE EQNN__VEC EQNN__K(sqrt)(EQNN__VEC x)
 }
 #endif
 
+/* The angle of (x, y), 0 at the origin: that of the smaller by the larger side, t = low/high, or
+   pi/4 and that of (t - 1)/(t + 1), so that |u| <= tan(pi/8) in the series of atan u. */
+EQNN__INLINE EQNN__VEC EQNN__K(atan2)(EQNN__VEC y, EQNN__VEC x)
+{
+    EQNN__VEC zero = EQNN__K(splat)(0), one = EQNN__K(splat)(1), a = EQNN__K(fabs)(y);
+    EQNN__VEC b = EQNN__K(fabs)(x), inf = EQNN__K(splat)((eqnn_real)HUGE_VAL);
+    EQNN__BITS steep = EQNN__K(less)(b, a);
+    EQNN__VEC high = EQNN__K(select)(steep, a, b), low = EQNN__K(select)(steep, b, a);
+    EQNN__BITS endless = EQNN__K(equal)(high, inf);
+    low = EQNN__K(select)(endless, EQNN__K(select)(EQNN__K(equal)(low, inf), one, zero), low);
+    high = EQNN__K(select)(endless | EQNN__K(equal)(high, zero), one, high);
+    EQNN__VEC down = EQNN__K(select)(EQNN__K(less)(1 / EQNN__K(splat)(EQNN__TINY), high * 4),
+                                     EQNN__K(splat)(EQNN__R(0.25)), one); /* sums stay finite */
+    low = low * down, high = high * down;
+    EQNN__BITS near = EQNN__K(less)(high * EQNN__R(0.41421356237309503), low);
+    EQNN__VEC over = EQNN__K(select)(near, low - high, low);
+    EQNN__VEC u = over / EQNN__K(select)(near, low + high, high);
+    EQNN__VEC angle = u * EQNN__K(series)(eqnn__atanh_series, EQNN__ATAN_TERMS, 0 - u * u);
+    angle = angle + EQNN__K(select)(near, EQNN__K(splat)(EQNN__R(EQNN__PI / 4)), zero);
+    angle = EQNN__K(select)(steep, EQNN__R(EQNN__PI / 2) - angle, angle);
+    angle = EQNN__K(select)(EQNN__K(less)(x, zero), EQNN__R(EQNN__PI) - angle, angle);
+    return EQNN__K(select)(EQNN__K(equal)(a + b, zero), zero, EQNN__K(with_sign)(angle, y));
+}
+
 /* x^n; 0 for 0 to a negative power. */
 EQNN__INLINE EQNN__VEC EQNN__K(powi)(EQNN__VEC x, int n)
 {
@@ -5247,6 +5315,15 @@ EQNN__INLINE EQNN__VEC EQNN__K(unary)(int kind, const eqnn__fn *f, EQNN__VEC x)
         return EQNN__K(normal_cdf)(x) + x * s;
     case EQNN__F_GAUSS: return EQNN__K(gauss)(f, x);
     case EQNN__F_SUS: return EQNN__K(sus)(f, x);
+    case EQNN__F_CLAMP:
+        w = EQNN__K(splat)((eqnn_real)f->low), h = EQNN__K(splat)((eqnn_real)f->high);
+        s = f->order ? EQNN__K(splat)(1) : x;
+        s = EQNN__K(select)(EQNN__K(less)(x, w), f->order ? zero : w, s);
+        return EQNN__K(select)(EQNN__K(less)(h, x), f->order ? zero : h, s);
+    case EQNN__F_HUBER:
+        w = EQNN__K(fabs)(x), h = EQNN__K(splat)((eqnn_real)f->p);
+        h = EQNN__K(select)(EQNN__K(less)(h, w), h, w);
+        return h * (w - h * EQNN__R(0.5));
     default: /* EQNN__F_ROOT */
         s = EQNN__K(sqrt)(x); /* x^e may overflow where x^(e + 1/2) does not */
         if (f->e < 0) s = EQNN__K(powi)(x, f->e + 1) / s * c;
@@ -5315,6 +5392,8 @@ static void EQNN__K(unary_vectors)(const eqnn__fn *f, size_t n, const eqnn_real 
     EQNN__CASE(EQNN__F_GELU_1)
     EQNN__CASE(EQNN__F_GAUSS)
     EQNN__CASE(EQNN__F_SUS)
+    EQNN__CASE(EQNN__F_CLAMP)
+    EQNN__CASE(EQNN__F_HUBER)
     EQNN__CASE(EQNN__F_ROOT)
     case EQNN__F_SINE:
     case EQNN__F_SINC:
@@ -5352,6 +5431,9 @@ EQNN__INLINE EQNN__VEC EQNN__K(nary)(int op, EQNN__VEC a, EQNN__VEC b, EQNN__VEC
     case EQNN__SCALE: return a * p0 + p1;
     case EQNN__LESS: return EQNN__K(select)(EQNN__K(less)(a, b), one, zero);
     case EQNN__EQUAL: return EQNN__K(select)(EQNN__K(equal)(a, b), one, zero);
+    case EQNN__MIN: return EQNN__K(select)(EQNN__K(less)(b, a), b, a);
+    case EQNN__MAX_OF: return EQNN__K(select)(EQNN__K(less)(a, b), b, a);
+    case EQNN__ATAN2: return EQNN__K(atan2)(a, b);
     case EQNN__WHERE: return EQNN__K(select)(EQNN__K(equal)(a, zero), c, b);
     default: return a * b + c; /* EQNN__FMA */
     }
@@ -5384,12 +5466,11 @@ static void EQNN__K(nary_vectors)(int op, const eqnn__map_job *j, size_t n,
     EQNN__CASE(EQNN__SCALE)
     EQNN__CASE(EQNN__LESS)
     EQNN__CASE(EQNN__EQUAL)
+    EQNN__CASE(EQNN__MIN)
+    EQNN__CASE(EQNN__MAX_OF)
+    EQNN__CASE(EQNN__ATAN2)
     EQNN__CASE(EQNN__WHERE)
     EQNN__CASE(EQNN__FMA)
-    default: /* EQNN__ATAN2 */
-        for (size_t i = 0; i < n; i++)
-            y[i] = (eqnn_real)eqnn__atan2((double)r[0].p[i & r[0].mask],
-                                          (double)r[1].p[i & r[1].mask]);
     }
 #undef EQNN__CASE
 }
@@ -5715,7 +5796,7 @@ EQNN__INLINE void EQNN__K(sum_few)(size_t rows, size_t cols, const eqnn_real *p,
 }
 
 /* Sum of products of n numbers, likewise. */
-static EQNN__MAYBE_UNUSED eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_real *q, size_t n)
+static eqnn_real EQNN__K(dot)(const eqnn_real *p, const eqnn_real *q, size_t n)
 {
     eqnn_real t[16], sum = 0;
     for (size_t first = 0; first < n; first += 4096) {
@@ -5794,22 +5875,57 @@ static void EQNN__K(row_sums)(size_t rows, size_t n, const eqnn_real *x, size_t 
     }
 }
 
+/* v where it is more, or no number at all: NaN stays. */
+EQNN__INLINE EQNN__VEC EQNN__K(more)(EQNN__VEC m, EQNN__VEC v)
+{
+    return EQNN__K(select)(EQNN__K(less)(m, v) | ~EQNN__K(equal)(v, v), v, m);
+}
+
+/* Of n numbers: four vectors side by side, then their lanes. */
 static eqnn_real EQNN__K(largest)(const eqnn_real *p, size_t n)
 {
-    eqnn_real y = n ? p[0] : 0;
+    eqnn_real t[EQNN__W], y = n ? p[0] : 0;
+    EQNN__VEC m[4];
     size_t i = 0;
-    if (n >= EQNN__W) {
-        eqnn_real t[EQNN__W];
-        EQNN__VEC m = EQNN__K(load)(p);
-        for (; i + EQNN__W <= n; i += EQNN__W) {
-            EQNN__VEC v = EQNN__K(load)(p + i);
-            m = EQNN__K(select)(EQNN__K(less)(m, v), v, m);
-        }
-        EQNN__K(store)(t, m);
-        for (int j = 0; j < EQNN__W; j++) y = t[j] > y ? t[j] : y;
-    }
-    for (; i < n; i++) y = p[i] > y ? p[i] : y;
+    for (int k = 0; k < 4; k++) m[k] = EQNN__K(splat)(y);
+    for (; i + 4 * EQNN__W <= n; i += 4 * EQNN__W)
+        EQNN__UNROLL(4)
+        for (int k = 0; k < 4; k++)
+            m[k] = EQNN__K(more)(m[k], EQNN__K(load)(p + i + (size_t)k * EQNN__W));
+    for (; i + EQNN__W <= n; i += EQNN__W) m[0] = EQNN__K(more)(m[0], EQNN__K(load)(p + i));
+    EQNN__K(store)(t, EQNN__K(more)(EQNN__K(more)(m[0], m[1]), EQNN__K(more)(m[2], m[3])));
+    for (int j = 0; j < EQNN__W; j++) y = t[j] > y || t[j] != t[j] ? t[j] : y;
+    for (; i < n; i++) y = p[i] > y || p[i] != p[i] ? p[i] : y;
     return y;
+}
+
+/* Of each of at most 16 rows of n numbers: 16 lanes of a row (the last 16 may have been seen),
+   which are turned so that the rows stand in lanes. */
+static void EQNN__K(row_maxima)(size_t rows, size_t n, const eqnn_real *x, eqnn_real *out)
+{
+    eqnn_real lane[16 * 16], t[16 * 16];
+    size_t wide = n < 16 ? n : 16;
+    if (rows < 16) memset(t, 0, sizeof t);
+    for (size_t k = 0; k < rows && n >= 16; k++) {
+        const eqnn_real *p = x + k * n;
+        EQNN__VEC m[EQNN__PER_16];
+        for (int v = 0; v < EQNN__PER_16; v++) m[v] = EQNN__K(load)(p + v * EQNN__W);
+        for (size_t i = 16; i < n; i += 16) {
+            const eqnn_real *q = p + (i + 16 <= n ? i : n - 16);
+            for (int v = 0; v < EQNN__PER_16; v++)
+                m[v] = EQNN__K(more)(m[v], EQNN__K(load)(q + v * EQNN__W));
+        }
+        for (int v = 0; v < EQNN__PER_16; v++)
+            EQNN__K(store)(lane + 16 * k + v * EQNN__W, m[v]);
+    }
+    for (size_t k = 0; k < rows; k += EQNN__W)
+        EQNN__K(pack_turned)(wide, rows - k < EQNN__W ? rows - k : EQNN__W,
+                             n < 16 ? x + k * n : lane + 16 * k, wide, t + k, 16);
+    for (size_t k = 0; k < 16; k += EQNN__W) {
+        EQNN__VEC m = EQNN__K(load)(t + k);
+        for (size_t i = 1; i < wide; i++) m = EQNN__K(more)(m, EQNN__K(load)(t + 16 * i + k));
+        EQNN__K(store)(out + k, m);
+    }
 }
 
 static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
@@ -5830,10 +5946,12 @@ static void EQNN__K(fold_cols_block)(const void *job, size_t block, int thread)
     case 8: EQNN__K(sum_few)(rows, 8, first, j->out + r); return;
     default: break;
     }
-    for (; j->op == EQNN__SUM && j->cols <= 4096 && r + 4 <= last; r += 16) {
+    for (; j->cols > 0 && j->cols <= 4096 && r + 4 <= last; r += 16) {
         eqnn_real t[16];
         size_t n = last - r < 16 ? last - r : 16;
-        EQNN__K(row_sums)(n, j->cols, j->x + r * j->cols, j->cols, NULL, 0, t);
+        const eqnn_real *p = j->x + r * j->cols;
+        if (j->op == EQNN__SUM) EQNN__K(row_sums)(n, j->cols, p, j->cols, NULL, 0, t);
+        else EQNN__K(row_maxima)(n, j->cols, p, t);
         memcpy(j->out + r, t, n * sizeof *t);
     }
     for (; r < last; r++) {
@@ -5855,7 +5973,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(fold_strip)(int op, size_t n, const int *list, co
             const eqnn_real *p = x + (list ? (size_t)list[r] : r) * ld;
             EQNN__VEC v = width == EQNN__W ? EQNN__K(load)(p) : EQNN__K(load_part)(p, width);
             if (op == EQNN__SUM) sum = sum + v;
-            else all = r == 0 ? v : EQNN__K(select)(EQNN__K(less)(all, v), v, all);
+            else all = r == 0 ? v : EQNN__K(more)(all, v);
         }
         if (op == EQNN__SUM) all = all + sum;
     }
@@ -5897,22 +6015,37 @@ static void EQNN__K(fold_segments_block)(const void *job, size_t block, int thre
     }
 }
 
-/* Sums of columns begin .. end over all rows, blocks of 64 rows one after the other. */
-static void EQNN__K(fold_sums)(size_t n, const eqnn_real *x, size_t cols, size_t begin, size_t end,
-                               eqnn_real *out)
+/* Sums of products of columns, EQNN__W or fewer. */
+EQNN__INLINE EQNN__VEC EQNN__K(dot_strip)(size_t rows, const eqnn_real *p, const eqnn_real *q,
+                                          size_t ld, size_t width)
+{
+    EQNN__VEC sum = EQNN__K(splat)(0);
+    for (size_t i = 0; i < rows; i++, p += ld, q += ld)
+        sum = width == EQNN__W ? sum + EQNN__K(load)(p) * EQNN__K(load)(q)
+                               : sum + EQNN__K(load_part)(p, width) * EQNN__K(load_part)(q, width);
+    return sum;
+}
+
+/* Sums of columns begin .. end over all rows, blocks of 64 rows one after the other; or (products)
+   of those of x times those of z. */
+EQNN__INLINE void EQNN__K(fold_sums)(int products, size_t n, const eqnn_real *x, const eqnn_real *z,
+                                     size_t cols, size_t begin, size_t end, eqnn_real *out)
 {
     for (size_t c = begin; c < end; c++) out[c] = 0;
     for (size_t r = 0; r < n; r += 64) {
         size_t rows = n - r < 64 ? n - r : 64, c = begin;
-        const eqnn_real *p = x + r * cols;
+        const eqnn_real *p = x + r * cols, *q = products ? z + r * cols : p;
         for (; c + 4 * EQNN__W <= end; c += 4 * EQNN__W) {
             EQNN__VEC a[4];
             EQNN__UNROLL(4)
             for (int k = 0; k < 4; k++) a[k] = EQNN__K(splat)(0);
             for (size_t i = 0; i < rows; i++)
                 EQNN__UNROLL(4)
-                for (int k = 0; k < 4; k++)
-                    a[k] = a[k] + EQNN__K(load)(p + i * cols + c + (size_t)k * EQNN__W);
+                for (int k = 0; k < 4; k++) {
+                    size_t at = i * cols + c + (size_t)k * EQNN__W;
+                    EQNN__VEC v = EQNN__K(load)(p + at);
+                    a[k] = products ? a[k] + v * EQNN__K(load)(q + at) : a[k] + v;
+                }
             EQNN__UNROLL(4)
             for (int k = 0; k < 4; k++) {
                 eqnn_real *o = out + c + (size_t)k * EQNN__W;
@@ -5921,7 +6054,9 @@ static void EQNN__K(fold_sums)(size_t n, const eqnn_real *x, size_t cols, size_t
         }
         for (; c < end; c += EQNN__W) {
             size_t width = end - c < EQNN__W ? end - c : EQNN__W;
-            EQNN__VEC v = EQNN__K(fold_strip)(EQNN__SUM, rows, NULL, p + c, cols, width);
+            EQNN__VEC v = products
+                              ? EQNN__K(dot_strip)(rows, p + c, q + c, cols, width)
+                              : EQNN__K(fold_strip)(EQNN__SUM, rows, NULL, p + c, cols, width);
             if (width == EQNN__W) EQNN__K(store)(out + c, EQNN__K(load)(out + c) + v);
             else EQNN__K(store_part)(out + c, EQNN__K(load_part)(out + c, width) + v, width);
         }
@@ -5965,8 +6100,17 @@ static void EQNN__K(fold_rows_block)(const void *job, size_t block, int thread)
     else if (j->cols < EQNN__W && j->op == EQNN__SUM)
         EQNN__K(fold_sums_narrow)(j->rows, j->x, j->cols, j->out);
     else if (j->op == EQNN__SUM)
-        EQNN__K(fold_sums)(j->rows, j->x, j->cols, begin, end, j->out);
+        EQNN__K(fold_sums)(0, j->rows, j->x, NULL, j->cols, begin, end, j->out);
     else EQNN__K(fold_one)(j->op, j->rows, NULL, j->x, j->cols, begin, end, j->out);
+}
+
+static void EQNN__K(dot_rows_block)(const void *job, size_t block, int thread)
+{
+    const eqnn__rows_job *j = (const eqnn__rows_job *)job;
+    size_t begin = block * j->chunk, end = begin + j->chunk < j->cols ? begin + j->chunk : j->cols;
+    (void)thread;
+    if (j->cols == 1) j->out[0] = EQNN__K(dot)(j->x, j->g, j->rows);
+    else EQNN__K(fold_sums)(1, j->rows, j->x, j->g, j->cols, begin, end, j->out);
 }
 
 /* ---- the first of the largest of each segment ---- */
@@ -6020,9 +6164,10 @@ static void EQNN__K(largest_block)(const void *job, size_t block, int thread)
 static void EQNN__K(softmax_short)(const eqnn__fn *f, size_t n, size_t cols, const eqnn_real *x,
                                    eqnn_real *y)
 {
-    eqnn_real sum[16];
+    eqnn_real sum[16], most[16];
+    EQNN__K(row_maxima)(n, cols, x, most);
     for (size_t k = 0; k < n; k++) {
-        EQNN__VEC m = EQNN__K(splat)(EQNN__K(largest)(x + k * cols, cols));
+        EQNN__VEC m = EQNN__K(splat)(most[k]);
         size_t c = k * cols, to = c + cols;
         for (; c + EQNN__W <= to; c += EQNN__W) EQNN__K(store)(y + c, EQNN__K(load)(x + c) - m);
         if (c < to) EQNN__K(store_part)(y + c, EQNN__K(load_part)(x + c, to - c) - m, to - c);
@@ -6046,7 +6191,7 @@ static void EQNN__K(softmax_rows_block)(const void *job, size_t block, int threa
         cols = j->cols;
     eqnn__fn f;
     (void)thread;
-    eqnn__fn_make(&f, EQNN_EXP, 0, 0);
+    eqnn__fn_make(&f, EQNN_EXP, 0, 0, 0);
     size_t r = block * j->chunk;
     for (; cols <= 256 && r + 4 <= last; r += 16)
         EQNN__K(softmax_short)(&f, last - r < 16 ? last - r : 16, cols, j->x + r * cols,
@@ -6218,6 +6363,117 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
     }
     for (size_t r = block * j->chunk; r < last; r++) EQNN__K(move_row)(j, r);
 }
+
+/* ---- random numbers: eqnn__normal and eqnn__uniform for a vector of doubles at a time ----
+
+   Nothing is contracted and sums have one order, so that all vectors give the same bits; they agree
+   with those of one number to the last digit of a double, or almost. EQNN_STRICT, where that is not
+   enough, goes without. */
+
+#if EQNN__LANES > 1 && !defined(EQNN_STRICT)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+#define EQNN__DOUBLES (EQNN__LANES / 2)
+typedef double EQNN__K(doubles) __attribute__((vector_size(4 * EQNN__LANES)));
+typedef uint64_t EQNN__K(words) __attribute__((vector_size(4 * EQNN__LANES)));
+
+EQNN__INLINE EQNN__K(words) EQNN__K(mix64)(EQNN__K(words) z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+EQNN__INLINE EQNN__K(words) EQNN__K(random_bits)(uint64_t stream, EQNN__K(words) i)
+{
+    return EQNN__K(mix64)(stream + EQNN__K(mix64)(i * UINT64_C(0x9e3779b97f4a7c15) + 1));
+}
+
+/* A whole number below 2^53, exactly: halves are the low bits of 2^52 + low, 2^84 + high 2^32 */
+EQNN__INLINE EQNN__K(doubles) EQNN__K(whole)(EQNN__K(words) n)
+{
+    EQNN__EXACTLY
+    EQNN__K(words) low = (n & UINT64_C(0xffffffff)) | UINT64_C(0x4330000000000000);
+    EQNN__K(words) high = n >> 32 | UINT64_C(0x4530000000000000);
+    return (EQNN__K(doubles))low + ((EQNN__K(doubles))high - 19342813118337666422669312.);
+}
+
+EQNN__INLINE EQNN__K(doubles) EQNN__K(sum_of)(const double *c, int terms, EQNN__K(doubles) x)
+{
+    EQNN__EXACTLY
+    EQNN__K(doubles) y = x * 0 + c[terms - 1];
+    EQNN__UNROLL(12)
+    for (int j = terms - 2; j >= 0; j--) y = y * x + c[j];
+    return y;
+}
+
+/* log u, 2^-53 <= u <= 1; as eqnn__log */
+EQNN__INLINE EQNN__K(doubles) EQNN__K(log_unit)(EQNN__K(doubles) u)
+{
+    EQNN__EXACTLY
+    const uint64_t root = UINT64_C(0x3fe6a09e667f3bcd), mantissa = (UINT64_C(1) << 52) - 1;
+    EQNN__K(words) b = (EQNN__K(words))u - root;
+    EQNN__K(doubles) m = (EQNN__K(doubles))((b & mantissa) + root);
+    EQNN__K(doubles) k = EQNN__K(whole)((b + (UINT64_C(1023) << 52)) >> 52) - 1023;
+    EQNN__K(doubles) s = (m - 1) / (m + 1), s2 = s * s;
+    EQNN__K(doubles) y = s2 * EQNN__K(sum_of)(eqnn__log_terms, 11, s2);
+    return k * EQNN__LN2_HIGH + (2 * s + (2 * s * y + k * EQNN__LN2_LOW));
+}
+
+/* The first n of the normal numbers of u and v, two of each: a radius times sine and cosine. */
+static EQNN__NOINLINE void EQNN__K(normal_pairs)(EQNN__K(doubles) u, EQNN__K(doubles) v, size_t n,
+                                                 eqnn_real *out)
+{
+    EQNN__EXACTLY
+    EQNN__K(doubles) angle = 2 * EQNN__PI * v, t = angle * (2 / EQNN__PI) + 6755399441055744.;
+    EQNN__K(doubles) k = t - 6755399441055744., square = -2 * EQNN__K(log_unit)(1 - u);
+    EQNN__K(doubles) r = ((angle - k * EQNN__HALF_PI_1) - k * EQNN__HALF_PI_2) -
+                         k * EQNN__HALF_PI_3;
+    EQNN__K(doubles) r2 = r * r, s = r + r * r2 * EQNN__K(sum_of)(eqnn__sine_terms, 8, r2);
+    EQNN__K(doubles) c = 1 + r2 * EQNN__K(sum_of)(eqnn__cosine_terms, 8, r2);
+    EQNN__K(words) q = (EQNN__K(words))t, odd = 0 - (q & 1), a, b;
+    a = ((EQNN__K(words))s & ~odd) | ((EQNN__K(words))c & odd);
+    b = ((EQNN__K(words))c & ~odd) | ((EQNN__K(words))s & odd);
+    s = (EQNN__K(doubles))(a ^ (q & 2) << 62); /* quarters 2, 3: sine < 0; 1, 2: cosine < 0 */
+    c = (EQNN__K(doubles))(b ^ ((q + 1) & 2) << 62);
+    for (size_t j = 0; 2 * j < n; j++) {
+        double radius = sqrt(square[j]);
+        out[2 * j] = (eqnn_real)(radius * s[j]);
+        if (2 * j + 1 < n) out[2 * j + 1] = (eqnn_real)(radius * c[j]);
+    }
+}
+
+static void EQNN__K(random)(int kind, uint64_t stream, uint64_t i, size_t n, double p,
+                            eqnn_real *out)
+{
+    EQNN__EXACTLY
+    const double unit = 1.0 / 9007199254740992.0, short_unit = EQNN__TERMS(1.0 / 16777216.0, unit);
+    const eqnn_real mask[2] = {0, (eqnn_real)(1 / (1 - p))};
+    size_t at = 0, step = EQNN__DOUBLES * (kind == EQNN__NORMAL ? 2 : 1);
+    EQNN__K(words) place;
+    for (int j = 0; j < EQNN__DOUBLES; j++)
+        place[j] = i + (uint64_t)j * (kind == EQNN__NORMAL ? 2 : 1);
+    for (; at < n; at += step, place += (uint64_t)step) {
+        EQNN__K(words) bits = EQNN__K(random_bits)(stream, place);
+        size_t left = n - at < step ? n - at : step;
+        if (kind == EQNN__NORMAL) {
+            EQNN__K(words) next = EQNN__K(random_bits)(stream, place + 1) >> 11;
+            EQNN__K(normal_pairs)(EQNN__K(whole)(bits >> 11) * unit, EQNN__K(whole)(next) * unit,
+                                  left, out + at);
+            continue;
+        }
+        EQNN__K(doubles) u = EQNN__K(whole)(bits >> EQNN__TERMS(40, 11)) * short_unit;
+        for (size_t j = 0; j < left; j++)
+            out[at + j] = kind == EQNN__UNIFORM ? (eqnn_real)u[j] : mask[u[j] >= p];
+    }
+}
+#undef EQNN__DOUBLES
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+#endif
 
 /* ---- training step ---- */
 
@@ -6437,9 +6693,22 @@ static void EQNN__K(pack_turned)(size_t k, size_t n, const eqnn_real *from, size
                                  eqnn_real *to, size_t stride)
 {
     size_t p = 0, out = (k - 1) * stride + n;
+    EQNN__VEC v[EQNN__W];
+#if EQNN__LANES == 16
+    size_t half = EQNN__W / 2;
+    if (n <= half || (k <= half && n == EQNN__W)) { /* squares of half the side */
+        EQNN__NARROW(pack_turned)(k, n < half ? n : half, from, ld, to, stride);
+        if (n > half) EQNN__NARROW(pack_turned)(k, half, from + half * ld, ld, to + half, stride);
+        return;
+    }
+#endif
+    if (k < EQNN__W && n == EQNN__W) { /* part of a square */
+        for (size_t j = 0; j < EQNN__W; j++) v[j] = EQNN__K(load_part)(from + j * ld, k);
+        EQNN__K(turn)(v);
+        for (; p < k; p++) EQNN__K(store)(to + p * stride, v[p]);
+    }
     while (p < k && k >= EQNN__W) {
         size_t at = p + EQNN__W <= k ? p : k - EQNN__W;
-        EQNN__VEC v[EQNN__W];
         if ((at + EQNN__W - 1) * stride + EQNN__W > out) break;
         for (size_t j = 0; j < EQNN__W; j++)
             v[j] = EQNN__K(load)(from + (j < n ? j : 0) * ld + at);
@@ -7439,6 +7708,7 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(fold_rows_block),
     EQNN__K(fold_cols_block),
     EQNN__K(fold_segments_block),
+    EQNN__K(dot_rows_block),
     EQNN__K(largest_block),
     EQNN__PLAIN(total_block),
     EQNN__PLAIN(softmax_block),
@@ -7452,6 +7722,11 @@ static const eqnn__loops EQNN__K(loops) = {
     EQNN__K(solid_pull_block),
     EQNN__K(map_tile),
     EQNN__K(finite),
+#if EQNN__LANES > 1 && !defined(EQNN_STRICT)
+    EQNN__K(random),
+#else
+    NULL,
+#endif
     EQNN__K(add_run),
     EQNN__PLAIN(gemm_plain),
     EQNN__K(gemm_block),
@@ -7531,7 +7806,7 @@ static void eqnn__cpu_map(eqnn__device *d, int op, int order, size_t rows, size_
     j.p1 = (eqnn_real)(op < EQNN__ADD ? 0 : p1);
     j.out = out;
     j.f = op < EQNN__ADD ? &f : NULL;
-    if (j.f) eqnn__fn_make(&f, op, order, p0);
+    if (j.f) eqnn__fn_make(&f, op, order, p0, p1);
     for (int s = 0; s < 3; s++) {
         if (cols == 1) j.in[s].cs = j.in[s].rs; /* a column is a row */
     }
@@ -7555,6 +7830,7 @@ typedef struct eqnn__random_job {
     size_t n;
     double p;
     eqnn_real *out;
+    void (*random)(int kind, uint64_t stream, uint64_t i, size_t n, double p, eqnn_real *out);
 } eqnn__random_job;
 
 /* eqnn__normal, two at a time: n of them from i on, i even. */
@@ -7575,6 +7851,10 @@ static void eqnn__random_block(const void *job, size_t block, int thread)
     /* By index: a branch that depends on chance is guessed wrongly. */
     eqnn_real mask[2] = {0, (eqnn_real)(1 / (1 - j->p))};
     (void)thread;
+    if (j->random) {
+        j->random(j->kind, j->stream, first, last - first, j->p, j->out + first);
+        return;
+    }
     if (j->kind == EQNN__NORMAL) {
         eqnn__random_normals(j->stream, first, last - first, j->out + first);
         return;
@@ -7595,6 +7875,7 @@ static void eqnn__cpu_random(eqnn__device *d, int kind, uint64_t key, uint64_t t
     j.n = n;
     j.p = p;
     j.out = out;
+    j.random = d->loops->random;
     eqnn__parallel(d, (n + 4095) / 4096, eqnn__random_block, &j);
 }
 
@@ -7699,8 +7980,8 @@ static void eqnn__cpu_fold_segments(eqnn__device *d, int op, size_t n, const int
 }
 
 /* Threads take blocks of 64 columns, unless there is little to do. */
-static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
-                                const eqnn_real *x, eqnn_real *out)
+static void eqnn__by_columns(eqnn__device *d, int op, size_t rows, size_t cols, const eqnn_real *x,
+                             const eqnn_real *y, eqnn_real *out, eqnn__work f)
 {
     eqnn__rows_job j;
     if (cols == 0) return;
@@ -7709,8 +7990,21 @@ static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t col
     j.cols = cols;
     j.chunk = rows * cols < 65536 || d->threads == 1 ? cols : 64;
     j.x = x;
+    j.g = y;
     j.out = out;
-    eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, d->loops->fold_rows, &j);
+    eqnn__parallel(d, (cols + j.chunk - 1) / j.chunk, f, &j);
+}
+
+static void eqnn__cpu_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
+                                const eqnn_real *x, eqnn_real *out)
+{
+    eqnn__by_columns(d, op, rows, cols, x, NULL, out, d->loops->fold_rows);
+}
+
+static void eqnn__cpu_dot_rows(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                               const eqnn_real *y, eqnn_real *out)
+{
+    eqnn__by_columns(d, EQNN__SUM, rows, cols, x, y, out, d->loops->dot_rows);
 }
 
 static void eqnn__cpu_total(eqnn__device *d, int squares, size_t n, const eqnn_real *x, double *out,
@@ -7845,16 +8139,26 @@ static void eqnn__cpu_add_cols(eqnn__device *d, size_t rows, size_t n, const int
     eqnn__move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
 
-/* Rows of the result in bands of 16, squares of 16 by 16 at a time. */
+/* A band of columns, squares of as many rows as a vector is long at a time. What the last rows
+   leave of a square is for a plain loop, unless there are no others: nothing lies beside it then.
+   */
 static void eqnn__transpose_block(const void *job, size_t block, int thread)
 {
     const eqnn__rows_job *j = (const eqnn__rows_job *)job;
-    size_t c0 = block * 16, c1 = c0 + 16 < j->cols ? c0 + 16 : j->cols;
+    size_t W = (size_t)j->loops->lanes * 4 / sizeof(eqnn_real), rows = j->rows, cols = j->cols;
+    size_t c = block * j->chunk, k = cols - c < j->chunk ? cols - c : j->chunk;
     (void)thread;
-    for (size_t r0 = 0; r0 < j->rows; r0 += 16) {
-        size_t r1 = r0 + 16 < j->rows ? r0 + 16 : j->rows;
-        for (size_t c = c0; c < c1; c++)
-            for (size_t r = r0; r < r1; r++) j->out[c * j->rows + r] = j->x[r * j->cols + c];
+    if (W == 0 || j->loops->lanes == 1) W = 1;
+    for (size_t r = 0; r < rows; r += W) {
+        size_t n = rows - r < W ? rows - r : W;
+        const eqnn_real *x = j->x + r * cols + c;
+        eqnn_real *out = j->out + c * rows + r;
+        if (n == W || n == rows) {
+            j->loops->turn(k, n, x, cols, out, rows);
+            continue;
+        }
+        for (size_t q = 0; q < k; q++)
+            for (size_t i = 0; i < n; i++) out[q * rows + i] = x[i * cols + q];
     }
 }
 
@@ -7863,12 +8167,14 @@ static void eqnn__cpu_transpose(eqnn__device *d, size_t rows, size_t cols, const
 {
     eqnn__rows_job j;
     eqnn__device one = *d;
+    j.loops = d->loops;
     j.rows = rows;
     j.cols = cols;
+    j.chunk = rows < 16 ? 1024 : 16;
     j.x = x;
     j.out = out;
     if (rows * cols < 65536) one.threads = 1;
-    eqnn__parallel(&one, (cols + 15) / 16, eqnn__transpose_block, &j);
+    eqnn__parallel(&one, (cols + j.chunk - 1) / j.chunk, eqnn__transpose_block, &j);
 }
 
 /* ---- training step ---- */
@@ -9322,11 +9628,11 @@ static const eqnn__kernels eqnn__cpu = {
     eqnn__cpu_begin,     eqnn__cpu_end,           eqnn__cpu_reserve,   eqnn__cpu_release,
     eqnn__cpu_copy,      eqnn__cpu_fill,          eqnn__cpu_wait,      eqnn__cpu_send,
     eqnn__cpu_map,       eqnn__cpu_random,        eqnn__cpu_check,     eqnn__cpu_fold_rows,
-    eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_total,     eqnn__cpu_softmax,
-    eqnn__cpu_largest,   eqnn__cpu_standard,      eqnn__cpu_take_rows, eqnn__cpu_copy2d,
-    eqnn__cpu_transpose, eqnn__cpu_take_cols,     eqnn__cpu_add_cols,  eqnn__cpu_gemm,
-    eqnn__cpu_form,      eqnn__cpu_solid,         eqnn__cpu_solid_vjp, eqnn__cpu_frame,
-    NULL,                eqnn__cpu_update,    0};
+    eqnn__cpu_fold_cols, eqnn__cpu_fold_segments, eqnn__cpu_dot_rows,  eqnn__cpu_total,
+    eqnn__cpu_softmax,   eqnn__cpu_largest,       eqnn__cpu_standard,  eqnn__cpu_take_rows,
+    eqnn__cpu_copy2d,    eqnn__cpu_transpose,     eqnn__cpu_take_cols, eqnn__cpu_add_cols,
+    eqnn__cpu_gemm,      eqnn__cpu_form,          eqnn__cpu_solid,     eqnn__cpu_solid_vjp,
+    eqnn__cpu_frame,     NULL,                    eqnn__cpu_update,    0};
 
 #ifdef EQNN_CUDA
 #ifdef EQNN_DOUBLE
@@ -9823,6 +10129,13 @@ enum {
     EQNN__OP_STRETCH,
     EQNN__OP_SUM_ROWS,
     EQNN__OP_SUM_COLS,
+    EQNN__OP_DOT_ROWS,
+    EQNN__OP_LARGEST_ROWS,
+    EQNN__OP_LARGEST_COLS,
+    EQNN__OP_MIN,
+    EQNN__OP_MAX,
+    EQNN__OP_AFFINE,
+    EQNN__OP_BATCH,
     EQNN__OP_TAKE,
     EQNN__OP_COLLECT,
     EQNN__OP_COLUMNS,
@@ -9848,8 +10161,13 @@ static void eqnn__weight_gradient_add(eqnn_tensor *w, eqnn_tensor *g);
 static int eqnn__weight_trainable(const eqnn_tensor *w);
 static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n);
 static void eqnn__solid_rule(eqnn__sweep *s, const eqnn__node *n);
-static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times);
+static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, const double *p, int order,
+                              eqnn_tensor *times);
+static eqnn_tensor *eqnn__largest_mask(eqnn_tensor *x, const eqnn_ints *segment);
+static eqnn_tensor *eqnn__largest_down(eqnn_tensor *x);
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__un_mul(eqnn_tensor *g, eqnn_tensor *a, const eqnn_tensor *like);
+static eqnn_tensor *eqnn__dot_rows(eqnn_tensor *a, eqnn_tensor *b);
 static eqnn_tensor *eqnn__alias(eqnn_tensor *x, int rows, int cols, const eqnn_label *label);
 static eqnn_tensor *eqnn__pad(eqnn_tensor *x, int first, int cols);
 static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows);
@@ -10709,20 +11027,29 @@ static void eqnn__custom_rule(eqnn__sweep *s, const eqnn__node *n)
 
 /* --- the rules: every one written in operations, g the cotangent of the value --- */
 
+/* g part / (x^2 + y^2). Both are divided by the larger first, whose square may be too small or too
+   large; it cancels, and so has no slope of its own. */
 static eqnn_tensor *eqnn__atan2_part(eqnn_tensor *g, eqnn_tensor *part, eqnn_tensor *y,
                                      eqnn_tensor *x)
 {
-    eqnn_tensor *x2 = eqnn_square(x), *y2 = eqnn_square(y), *r2 = eqnn_add(x2, y2);
-    return eqnn_mul(g, eqnn_mul(part, eqnn_reciprocal(r2)));
+    eqnn_ctx *c = x->ctx;
+    int recording = eqnn__pause(c);
+    eqnn_tensor *size_y = eqnn_abs(y), *size = eqnn_max(eqnn_abs(x), size_y);
+    size = eqnn_reciprocal(eqnn_max(size, eqnn_full(c, 1, 1, (double)EQNN__TINY)));
+    eqnn__resume(c, recording);
+    eqnn_tensor *x2 = eqnn_square(eqnn_mul(x, size)), *y2 = eqnn_square(eqnn_mul(y, size));
+    eqnn_tensor *r2 = eqnn_add(x2, y2);
+    part = eqnn_mul(eqnn_mul(part, size), eqnn_reciprocal(r2));
+    return eqnn_mul(eqnn_mul(g, part), size);
 }
 
-/* y = softmax(x): dx = y (g - sum of g y over the group) */
+/* y = softmax(x): dx = y g - y (sum of g y over the group) */
 static eqnn_tensor *eqnn__softmax_rule(eqnn_tensor *y, eqnn_tensor *g, const eqnn_ints *segment)
 {
     eqnn_tensor *gy = eqnn_mul(g, y);
     eqnn_ints *index = (eqnn_ints *)(uintptr_t)segment;
-    eqnn_tensor *sum = segment ? eqnn_take(eqnn_collect(gy, index), index) : eqnn_sum_cols(gy);
-    return eqnn_sub(gy, eqnn_mul(y, sum));
+    eqnn_tensor *sum = eqnn_neg(segment ? eqnn_collect(gy, index) : eqnn_sum_cols(gy));
+    return eqnn_affine(y, segment ? eqnn_take(sum, index) : sum, gy);
 }
 
 static eqnn_tensor *eqnn__standard_pull(eqnn_tensor *x, eqnn_tensor *g, double eps, int one);
@@ -10811,8 +11138,12 @@ static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
         if (db) eqnn__give(s, n, 1, eqnn__un(eqnn_scale(g, n->p[1]), b));
         break;
     case EQNN__OP_MUL:
-        if (da) eqnn__give(s, n, 0, eqnn__un(eqnn_mul(g, b), a));
-        if (db) eqnn__give(s, n, 1, eqnn__un(eqnn_mul(g, a), b));
+        if (da) eqnn__give(s, n, 0, eqnn__un_mul(g, b, a));
+        if (db) eqnn__give(s, n, 1, eqnn__un_mul(g, a, b));
+        break;
+    case EQNN__OP_DOT_ROWS:
+        if (da) eqnn__give(s, n, 0, eqnn_mul(b, g));
+        if (db) eqnn__give(s, n, 1, eqnn_mul(a, g));
         break;
     case EQNN__OP_DIV:
         if (da) eqnn__give(s, n, 0, eqnn__un(eqnn_div(g, b), a));
@@ -10824,6 +11155,51 @@ static void eqnn__rule_two(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
         break;
     default: break;
     }
+}
+
+/* y = a x + b */
+static void eqnn__affine_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *x = n->in[0], *a = n->in[1], *b = n->in[2];
+    if (eqnn__wants(s, n, 0)) eqnn__give(s, n, 0, eqnn__un_mul(g, a, x));
+    if (eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__un_mul(g, x, a));
+    if (eqnn__wants(s, n, 2)) eqnn__give(s, n, 2, eqnn__un(g, b));
+}
+
+/* y = c r w + b, c = x - mean, n rows, r a function of the mean of c^2 with dr/dmean = -r k/2 (for
+   r = (mean + eps)^(-1/2), k = r^2). With G the sum of g and D that of g c over the rows,
+
+       db = G    dw = r D    dx = r w (g - G/n) - c k r w D / n
+
+   With a list of copies the mean square, and with it r, w and k, is one for all columns of a copy,
+   and the last r w D is summed over them; centred (1 or 0) tells where the mean was taken away, and
+   G counts.
+   c, r and k are functions of x too, on the tape before this node: it gives them nothing, for dx
+   is the whole slope; they are there for the slopes of dx. */
+static void eqnn__batch_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *c = n->in[1], *r = n->in[2], *k = n->in[3], *w = n->in[4];
+    eqnn_ints *copy = (eqnn_ints *)(uintptr_t)n->aux;
+    double share = -1.0 / g->rows;
+    eqnn_tensor *G = eqnn_sum_rows(g), *D = eqnn__dot_rows(g, c), *rw = eqnn_mul(r, w);
+    if (eqnn__wants(s, n, 4)) eqnn__give(s, n, 4, eqnn_mul(r, D));
+    if (eqnn__wants(s, n, 5)) eqnn__give(s, n, 5, G);
+    if (!eqnn__wants(s, n, 0)) return;
+    D = eqnn_mul(rw, D);
+    if (copy) D = eqnn_columns(eqnn_collect_columns(D, copy), copy);
+    if (n->n_in > 6) G = eqnn_mul(G, n->in[6]);
+    eqnn_tensor *per_c = eqnn_scale(eqnn_mul(k, D), share);
+    eqnn_tensor *rest = eqnn_affine(c, per_c, eqnn_scale(eqnn_mul(rw, G), share));
+    eqnn__give(s, n, 0, eqnn_affine(g, rw, rest));
+}
+
+/* y = b where that is less, or more, and a elsewhere */
+static void eqnn__extreme_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
+{
+    eqnn_tensor *a = n->in[0], *b = n->in[1], *zero = eqnn_zeros(s->c, 1, 1);
+    eqnn_tensor *other = n->op == EQNN__OP_MAX ? eqnn_less(a, b) : eqnn_less(b, a);
+    if (eqnn__wants(s, n, 0)) eqnn__give(s, n, 0, eqnn__un(eqnn_where(other, zero, g), a));
+    if (eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__un(eqnn_where(other, g, zero), b));
 }
 
 static void eqnn__where_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
@@ -10839,9 +11215,10 @@ static void eqnn__where_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g
 static void eqnn__map_rule(eqnn__sweep *s, const eqnn__node *n, eqnn_tensor *g)
 {
     eqnn_tensor *x = n->in[0], *t = n->n_in > 1 ? n->in[1] : NULL;
+    int f = n->i[0], order = n->i[1];
     if (eqnn__wants(s, n, 0))
-        eqnn__give(s, n, 0, eqnn__map(x, n->i[0], n->p[0], n->i[1] + 1, t ? eqnn_mul(g, t) : g));
-    if (t && eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__map(x, n->i[0], n->p[0], n->i[1], g));
+        eqnn__give(s, n, 0, eqnn__map(x, f, n->p, order + 1, t ? eqnn_mul(g, t) : g));
+    if (t && eqnn__wants(s, n, 1)) eqnn__give(s, n, 1, eqnn__map(x, f, n->p, order, g));
 }
 
 /* What each operation passes on to its inputs: the table of all rules. */
@@ -10854,7 +11231,18 @@ static void eqnn__rule(eqnn__sweep *s, const eqnn__node *n)
     case EQNN__OP_AXPBY:
     case EQNN__OP_MUL:
     case EQNN__OP_DIV:
+    case EQNN__OP_DOT_ROWS:
     case EQNN__OP_ATAN2: eqnn__rule_two(s, n, g); break;
+    case EQNN__OP_AFFINE: eqnn__affine_rule(s, n, g); break;
+    case EQNN__OP_MIN:
+    case EQNN__OP_MAX: eqnn__extreme_rule(s, n, g); break;
+    case EQNN__OP_LARGEST_ROWS:
+        eqnn__give(s, n, 0, eqnn_mul(eqnn__largest_down(x), g));
+        break;
+    case EQNN__OP_LARGEST_COLS:
+        eqnn__give(s, n, 0, eqnn_mul(eqnn__largest_mask(x, NULL), g));
+        break;
+    case EQNN__OP_BATCH: eqnn__batch_rule(s, n, g); break;
     case EQNN__OP_SCALE: eqnn__give(s, n, 0, eqnn_scale(g, n->p[0])); break;
     case EQNN__OP_WHERE: eqnn__where_rule(s, n, g); break;
     case EQNN__OP_MATMUL: eqnn__matmul_rule(s, n, g); break;
@@ -11061,22 +11449,24 @@ static const char *const eqnn__act_names[] = {
 };
 #define EQNN__ACTS ((int)(sizeof eqnn__act_names / sizeof eqnn__act_names[0]))
 
-/* y = times f^(order)(x); without times just the derivative */
-static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, double p, int order, eqnn_tensor *times)
+/* y = times f^(order)(x); without times just the derivative. p: two numbers. */
+static eqnn_tensor *eqnn__map(eqnn_tensor *x, int f, const double *p, int order,
+                              eqnn_tensor *times)
 {
     if (times ? eqnn__bad2(x, times, "map") : eqnn__bad(x, "map")) return NULL;
     if (times && !eqnn__fit(x, times, "map")) return NULL;
     if (order > EQNN__ORDERS)
         return eqnn__fail(x->ctx, "%s: derivatives beyond order %d are not known",
-                          eqnn__act_names[f], EQNN__ORDERS);
-    eqnn_tensor *y = eqnn__pointwise(f, order, x, times, NULL, p, 0), *in[2];
+                          f < EQNN__ACTS ? eqnn__act_names[f] : "clamp or huber", EQNN__ORDERS);
+    eqnn_tensor *y = eqnn__pointwise(f, order, x, times, NULL, p[0], p[1]), *in[2];
     in[0] = x;
     in[1] = times;
     eqnn__node *n = y ? eqnn__record(x->ctx, EQNN__OP_MAP, in, times ? 2 : 1, &y, 1) : NULL;
     if (n) {
         n->i[0] = f;
         n->i[1] = order;
-        n->p[0] = p;
+        n->p[0] = p[0];
+        n->p[1] = p[1];
     }
     return y;
 }
@@ -11113,7 +11503,8 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
     if (!eqnn__permuted(x->label) &&
         eqnn__refuse(x, name, "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
         return NULL;
-    eqnn_tensor *y = eqnn__map(x, (int)f, p, order, NULL);
+    double both[2] = {p, 0};
+    eqnn_tensor *y = eqnn__map(x, (int)f, both, order, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
 }
@@ -11249,10 +11640,19 @@ EQNN_API eqnn_tensor *eqnn_scale(eqnn_tensor *a, double s)
 EQNN_API eqnn_tensor *eqnn_shift(eqnn_tensor *a, double s) { return eqnn__scale(a, 1, s, "shift"); }
 EQNN_API eqnn_tensor *eqnn_neg(eqnn_tensor *a) { return eqnn__scale(a, -1, 0, "neg"); }
 
-/* y = a x + b, elementwise; sides of length 1 stretch. */
+/* y = a x + b, elementwise; sides of length 1 stretch. The sum of a product, in one pass where no
+   label has to be followed. */
 EQNN_API eqnn_tensor *eqnn_affine(eqnn_tensor *x, eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_add(eqnn_mul(a, x), b);
+    eqnn_tensor *in[3];
+    if (eqnn__bad2(a, x, "affine") || eqnn__bad2(a, b, "affine")) return NULL;
+    if (x->label || a->label || b->label || !eqnn__fit(a, x, "affine") ||
+        !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
+        return eqnn_add(eqnn_mul(a, x), b);
+    eqnn_tensor *y = eqnn__pointwise(EQNN__FMA, 0, a, x, b, 0, 0);
+    in[0] = x, in[1] = a, in[2] = b;
+    if (y) eqnn__record(x->ctx, EQNN__OP_AFFINE, in, 3, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_atan2(eqnn_tensor *y, eqnn_tensor *x)
@@ -11302,19 +11702,34 @@ EQNN_API eqnn_tensor *eqnn_where(eqnn_tensor *cond, eqnn_tensor *a, eqnn_tensor 
     return y;
 }
 
+/* b where it is less than a (or, MAX, more), else a. */
+static eqnn_tensor *eqnn__extreme(eqnn_tensor *a, eqnn_tensor *b, const char *name, int kernel,
+                                  int op)
+{
+    const eqnn_label *label;
+    if (eqnn__bad2(a, b, name) || !eqnn__fit(a, b, name)) return NULL;
+    if (eqnn__refuse(a, name, "compare invariants") || eqnn__refuse(b, name, "compare invariants"))
+        return NULL;
+    if (!eqnn__label_sum(a, b, name, &label)) return NULL;
+    return eqnn__two(a, b, kernel, op, 0, 0, label);
+}
+
 EQNN_API eqnn_tensor *eqnn_min(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn__compare(b, a, "min", EQNN__LESS), b, a);
+    return eqnn__extreme(a, b, "min", EQNN__MIN, EQNN__OP_MIN);
 }
 EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b)
 {
-    return eqnn_where(eqnn__compare(a, b, "max", EQNN__LESS), b, a);
+    return eqnn__extreme(a, b, "max", EQNN__MAX_OF, EQNN__OP_MAX);
 }
 
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)
 {
-    if (eqnn__bad(x, "clamp")) return NULL;
-    return eqnn_min(eqnn_max(x, eqnn_full(x->ctx, 1, 1, low)), eqnn_full(x->ctx, 1, 1, high));
+    double p[2] = {low, high};
+    if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "compare invariants")) return NULL;
+    eqnn_tensor *y = eqnn__map(x, EQNN__CLAMP, p, 0, NULL);
+    if (y && !x->ctx->in_rule) y->label = x->label;
+    return y;
 }
 
 /* --- matrices --- */
@@ -11442,12 +11857,34 @@ EQNN_API eqnn_tensor *eqnn_sum_cols(eqnn_tensor *x)
     return y;
 }
 
+/* y_c = sum over rows of a_rc b_rc: eqnn_sum_rows of the product, which is not stored. */
+static eqnn_tensor *eqnn__dot_rows(eqnn_tensor *a, eqnn_tensor *b)
+{
+    eqnn_tensor *in[2];
+    if (eqnn__bad2(a, b, "dot_rows")) return NULL;
+    eqnn_tensor *y = eqnn__new(a->ctx, 1, a->cols);
+    if (!y) return NULL;
+    a->ctx->k->dot_rows(&a->ctx->device, (size_t)a->rows, (size_t)a->cols, a->data, b->data,
+                        y->data);
+    in[0] = a, in[1] = b;
+    eqnn__record(a->ctx, EQNN__OP_DOT_ROWS, in, 2, &y, 1);
+    return y;
+}
+
 /* The adjoint of stretching: sums g over the sides that were stretched to reach it. */
 static eqnn_tensor *eqnn__un(eqnn_tensor *g, const eqnn_tensor *like)
 {
     if (g && g->rows != like->rows) g = eqnn_sum_rows(g);
     if (g && g->cols != like->cols) g = eqnn_sum_cols(g);
     return g;
+}
+
+/* The same of g a. */
+static eqnn_tensor *eqnn__un_mul(eqnn_tensor *g, eqnn_tensor *a, const eqnn_tensor *like)
+{
+    if (g && a && like->rows != g->rows && a->rows == g->rows && a->cols == g->cols)
+        return eqnn__un(eqnn__dot_rows(g, a), like);
+    return eqnn__un(eqnn_mul(g, a), like);
 }
 
 EQNN_API eqnn_tensor *eqnn_sum(eqnn_tensor *x)
@@ -11614,21 +12051,35 @@ EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols)
     return at ? eqnn_reshape(eqnn_collect(x, at), x->rows, cols) : NULL;
 }
 
-/* --- maxima: where they are is a constant, then what stands there is summed --- */
+/* --- maxima: where they are is a constant --- */
 
-/* x where it is the first of the largest of its segment (NULL: of its row), else 0. */
-static eqnn_tensor *eqnn__only_largest(eqnn_tensor *x, const eqnn_ints *segment)
+/* 1 at the first of the largest of each segment (NULL: of each row), else 0. */
+static eqnn_tensor *eqnn__largest_mask(eqnn_tensor *x, const eqnn_ints *segment)
 {
-    eqnn_ctx *c = x->ctx;
-    eqnn_tensor *mask = eqnn__new(c, x->rows, x->cols), *zero = eqnn_zeros(c, 1, 1);
-    if (!mask || !zero) return NULL;
+    eqnn_ctx *c = x ? x->ctx : NULL;
+    eqnn_tensor *mask = x ? eqnn__new(c, x->rows, x->cols) : NULL;
+    if (!mask) return NULL;
     if (!segment)
         c->k->largest(&c->device, (size_t)x->rows, NULL, NULL, (size_t)x->cols, x->data, NULL,
                       mask->data);
     else if (x->rows > 0)
         c->k->largest(&c->device, (size_t)segment->range, segment->there.first, segment->there.list,
                       (size_t)x->cols, x->data, NULL, mask->data);
-    return eqnn_where(mask, x, zero);
+    return mask;
+}
+
+/* 1 at the first of the largest of each column: all rows are one segment, which a GPU would go
+   through with few threads. */
+static eqnn_tensor *eqnn__largest_down(eqnn_tensor *x)
+{
+    eqnn_ctx *c = x->ctx;
+    int ends[2];
+    ends[0] = 0, ends[1] = x->rows;
+    if (c->device.gpu) return eqnn_transpose(eqnn__largest_mask(eqnn_transpose(x), NULL));
+    eqnn_tensor *mask = eqnn__new(c, x->rows, x->cols);
+    if (mask)
+        c->k->largest(&c->device, 1, ends, NULL, (size_t)x->cols, x->data, NULL, mask->data);
+    return mask;
 }
 
 EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
@@ -11636,7 +12087,12 @@ EQNN_API eqnn_tensor *eqnn_max_cols(eqnn_tensor *x)
     if (eqnn__bad(x, "max_cols") || eqnn__refuse(x, "max_cols", "take invariants first"))
         return NULL;
     if (x->cols == 0) return eqnn__fail(x->ctx, "max_cols: no columns");
-    return eqnn_sum_cols(eqnn__only_largest(x, NULL));
+    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, 1);
+    if (!y) return NULL;
+    x->ctx->k->fold_cols(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
+                         y->data);
+    eqnn__record(x->ctx, EQNN__OP_LARGEST_COLS, &x, 1, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x)
@@ -11644,7 +12100,12 @@ EQNN_API eqnn_tensor *eqnn_max_rows(eqnn_tensor *x)
     if (eqnn__bad(x, "max_rows") || eqnn__refuse(x, "max_rows", "take invariants first"))
         return NULL;
     if (x->rows == 0) return eqnn__fail(x->ctx, "max_rows: no rows");
-    return eqnn_transpose(eqnn_max_cols(eqnn_transpose(x)));
+    eqnn_tensor *y = eqnn__new(x->ctx, 1, x->cols);
+    if (!y) return NULL;
+    x->ctx->k->fold_rows(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
+                         y->data);
+    eqnn__record(x->ctx, EQNN__OP_LARGEST_ROWS, &x, 1, &y, 1);
+    return y;
 }
 
 EQNN_API eqnn_tensor *eqnn_argmax(eqnn_tensor *x)
@@ -11664,7 +12125,8 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment)
         !eqnn__collect_fits(x, segment, "segment_max"))
         return NULL;
     if (eqnn__refuse(x, "segment_max", "take invariants first")) return NULL;
-    return eqnn_collect(eqnn__only_largest(x, segment), segment);
+    eqnn_tensor *mask = eqnn__largest_mask(x, segment);
+    return mask ? eqnn_collect(eqnn_where(mask, x, eqnn_zeros(x->ctx, 1, 1)), segment) : NULL;
 }
 
 /* --- softmax --- */
@@ -11696,7 +12158,8 @@ EQNN_API eqnn_tensor *eqnn_segment_softmax(eqnn_tensor *x, eqnn_ints *segment)
     return y;
 }
 
-/* log sum exp(x), shifted by the row's maximum: a constant, which cancels in the derivative */
+/* log sum exp(x), shifted by the row's maximum: a constant, which cancels in the derivative; not
+   where that is infinite */
 EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
 {
     if (eqnn__bad(x, "logsumexp") || eqnn__refuse(x, "logsumexp", "take invariants first"))
@@ -11705,6 +12168,10 @@ EQNN_API eqnn_tensor *eqnn_logsumexp(eqnn_tensor *x)
     if (!m) return NULL;
     x->ctx->k->fold_cols(&x->ctx->device, EQNN__MAX, (size_t)x->rows, (size_t)x->cols, x->data,
                          m->data);
+    int recording = eqnn__pause(x->ctx);
+    eqnn_tensor *finite = eqnn_less(eqnn_abs(m), eqnn_full(x->ctx, 1, 1, HUGE_VAL));
+    m = eqnn_where(finite, m, eqnn_zeros(x->ctx, 1, 1));
+    eqnn__resume(x->ctx, recording);
     return eqnn_add(eqnn_log(eqnn_sum_cols(eqnn_exp(eqnn_sub(x, m)))), m);
 }
 
@@ -12004,14 +12471,14 @@ EQNN_API eqnn_tensor *eqnn_mae(eqnn_tensor *x, eqnn_tensor *target)
     return eqnn_mean(eqnn_abs(eqnn__residual(x, target, "mae")));
 }
 
-/* d^2/2 for |d| < delta, else delta (|d| - delta/2), which is m (|d| - m/2), m = min(|d|, delta) */
+/* d^2/2 for |d| < delta, else delta (|d| - delta/2) */
 EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double delta)
 {
-    eqnn_tensor *d = eqnn_abs(eqnn__residual(x, target, "huber"));
+    double p[2] = {delta, 0};
+    eqnn_tensor *d = eqnn__residual(x, target, "huber");
     if (d && !(delta > 0))
         return eqnn__fail(d->ctx, "huber: delta is %g; it must be positive", delta);
-    eqnn_tensor *m = d ? eqnn_min(d, eqnn_full(d->ctx, 1, 1, delta)) : NULL;
-    return eqnn_mean(eqnn_mul(m, eqnn_sub(d, eqnn_scale(m, 0.5))));
+    return d ? eqnn_mean(eqnn__map(d, EQNN__HUBER, p, 0, NULL)) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)
@@ -15037,6 +15504,54 @@ static eqnn_tensor *eqnn__batch_affine(eqnn_tensor *centred, eqnn_tensor *var,
     return eqnn__add_here(eqnn_mul(centred, eqnn_mul(scale, weight)), bias);
 }
 
+/* y = c r w + b, of which eqnn__batch_rule has the slopes and says what is what; copy and centred
+   may be NULL. */
+typedef struct eqnn__batch {
+    eqnn_tensor *x, *c, *r, *k, *w, *b, *centred;
+    eqnn_ints *copy;
+} eqnn__batch;
+
+static eqnn_tensor *eqnn__batch_apply(const eqnn__batch *a)
+{
+    eqnn_tensor *in[7] = {a->x, a->c, a->r, a->k, a->w, a->b, a->centred};
+    for (int i = 0; i < 6; i++)
+        if (!in[i]) return NULL;
+    int recording = eqnn__pause(a->x->ctx);
+    eqnn_tensor *y = eqnn_affine(a->c, eqnn_mul(a->r, a->w), a->b);
+    eqnn__resume(a->x->ctx, recording);
+    int n = a->centred ? 7 : 6;
+    eqnn__node *node = y ? eqnn__record(a->x->ctx, EQNN__OP_BATCH, in, n, &y, 1) : NULL;
+    if (node) node->aux = a->copy;
+    return y;
+}
+
+/* k of eqnn__batch_rule: 0 where the scale does not depend on the variance */
+static eqnn_tensor *eqnn__batch_slope(eqnn_tensor *scale, eqnn_tensor *var, const eqnn_norm_opts *o)
+{
+    eqnn_tensor *k = eqnn_square(scale);
+    if (!k || !o->clamp) return k;
+    eqnn_tensor *low = eqnn_less(var, eqnn_full(var->ctx, 1, 1, o->eps));
+    return eqnn_where(low, eqnn_zeros(var->ctx, 1, 1), k);
+}
+
+/* By the statistics of x, which are also filed for the running ones. */
+static eqnn_tensor *eqnn__batch_centre(eqnn_tensor *x, eqnn_tensor *mean, eqnn_tensor *var,
+                                       eqnn_tensor *w, eqnn_tensor *b, const eqnn_norm_opts *o)
+{
+    int n = x->rows;
+    eqnn_tensor *batch_mean = eqnn_mean_rows(x);
+    eqnn_tensor *centred = eqnn_sub(x, batch_mean);
+    eqnn_tensor *batch_var = eqnn_scale(eqnn__dot_rows(centred, centred), 1.0 / n);
+    if (!batch_var) return NULL;
+    eqnn__batch_file(mean, var, batch_mean, batch_var, n, o->momentum);
+    eqnn__batch a;
+    memset(&a, 0, sizeof a);
+    a.x = x, a.c = centred, a.w = w, a.b = b;
+    a.r = eqnn__batch_scale(batch_var, o);
+    a.k = eqnn__batch_slope(a.r, batch_var, o);
+    return eqnn__batch_apply(&a);
+}
+
 /* Ioffe and Szegedy 2015, arXiv:1502.03167; y as for layer_norm, statistics of each column */
 EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eqnn_norm_opts *opts)
 {
@@ -15044,14 +15559,17 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
-    eqnn_tensor *running_mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL);
-    eqnn_tensor *running_var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
-    int batch = x->ctx->training && x->rows > 0;
-    eqnn_tensor *mean = batch ? eqnn_mean_rows(x) : running_mean;
-    eqnn_tensor *centred = eqnn_sub(x, mean);
-    eqnn_tensor *var = batch ? eqnn_mean_rows(eqnn_square(centred)) : running_var;
-    if (batch) eqnn__batch_file(running_mean, running_var, mean, var, x->rows, o.momentum);
-    return eqnn_leave(eqnn__batch_affine(centred, var, &o));
+    eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
+    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones), *w, *b;
+    if (!mean || !var) return NULL;
+    if (o.no_affine) w = eqnn_full(x->ctx, 1, x->cols, 1), b = eqnn_zeros(x->ctx, 1, x->cols);
+    else {
+        w = eqnn__param_from(x->ctx, "weight", 1, x->cols, EQNN_INIT_ONES, 1);
+        b = eqnn__param_from(x->ctx, "bias", 1, x->cols, EQNN_INIT_ZEROS, 1);
+    }
+    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, w, b, &o);
+    else y = eqnn_affine(eqnn_sub(x, mean), eqnn_mul(eqnn__batch_scale(var, &o), w), b);
+    return eqnn_leave(y);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -17260,6 +17778,7 @@ typedef struct eqnn__layout {
     int same;
     const void *copies; /* plan of the copy form: a column times its copy's number */
     eqnn_ints *scalars; /* columns of the 0e blocks, when asked for                */
+    eqnn_ints *copy;    /* the copy of each column, when asked for                 */
 } eqnn__layout;
 
 /* Both permutations between e3nn's order of columns and ours, and the copy each column is of. */
@@ -17313,6 +17832,19 @@ static eqnn_ints *eqnn__scalar_columns(eqnn_ctx *c, const eqnn_irreps *label)
             column[n++] = k->start + u;
     }
     return a->scalars = eqnn_ints_make(c, n, column, label->cols, 1);
+}
+
+/* The copy that each column belongs to, found once for a label. */
+static eqnn_ints *eqnn__copy_of_columns(eqnn_ctx *c, const eqnn_irreps *label)
+{
+    eqnn__layout *a = (eqnn__layout *)eqnn__layout_of(c, label);
+    if (!a || a->copy) return a ? a->copy : NULL;
+    int *copy = (int *)eqnn__temp(c, (size_t)label->cols, sizeof(int)), first = 0;
+    if (!copy) return NULL;
+    for (int b = 0; b < label->blocks; first += label->block[b++].copies)
+        for (int i = 0; i < label->block[b].copies * label->block[b].type->dim; i++)
+            copy[label->block[b].start + i] = first + i % label->block[b].copies;
+    return a->copy = eqnn_ints_make(c, label->cols, copy, label->copies, 1);
 }
 
 EQNN_API eqnn_tensor *eqnn_from_e3nn(eqnn_tensor *x, const eqnn_irreps *irreps)
@@ -21209,18 +21741,23 @@ static eqnn_tensor *eqnn__centred(const eqnn__norm_call *a, eqnn_tensor *x, eqnn
     return eqnn__tag(eqnn_sub(eqnn__bare(x), eqnn_collect_columns(mean, a->scalars)), x->label);
 }
 
-/* |x_u|^2 / d(l), or without dividing ("norm"): [rows, copies] */
-static eqnn_tensor *eqnn__copy_power(const eqnn__norm_call *a, eqnn_tensor *x)
+/* square [.., copies] / d(l), or without dividing ("norm") */
+static eqnn_tensor *eqnn__per_component(const eqnn__norm_call *a, eqnn_tensor *square)
 {
-    eqnn_tensor *square = eqnn_square_copies(x);
     if (!square || a->o.norm) return square;
-    double *inverse = (double *)eqnn__temp(x->ctx, (size_t)a->in->copies, sizeof *inverse);
+    double *inverse = (double *)eqnn__temp(square->ctx, (size_t)a->in->copies, sizeof *inverse);
     int n = 0;
     if (!inverse) return NULL;
     for (int b = 0; b < a->in->blocks; b++)
         for (int u = 0; u < a->in->block[b].copies; u++)
             inverse[n++] = 1.0 / a->in->block[b].type->dim;
-    return eqnn_mul(square, eqnn_from_double(x->ctx, 1, n, inverse));
+    return eqnn_mul(square, eqnn_from_double(square->ctx, 1, n, inverse));
+}
+
+/* |x_u|^2 / d(l): [rows, copies] */
+static eqnn_tensor *eqnn__copy_power(const eqnn__norm_call *a, eqnn_tensor *x)
+{
+    return eqnn__per_component(a, eqnn_square_copies(x));
 }
 
 /* Mean over the rows; or of the largest of each example that has rows. */
@@ -21266,6 +21803,49 @@ static eqnn_tensor *eqnn__instance_statistics(const eqnn__norm_call *a, eqnn_ten
     return eqnn_take(power, example);
 }
 
+/* Weights of the copies and biases of the 0e columns, one for every column: ones and zeros where
+   there are none. */
+static void eqnn__column_weights(const eqnn__norm_call *a, eqnn_ctx *c, eqnn_ints *copy,
+                                 eqnn_tensor **w, eqnn_tensor **b)
+{
+    *w = *b = NULL;
+    if (!a->o.no_affine)
+        *w = eqnn__param_from(c, a->weight, 1, a->in->copies, EQNN_INIT_ONES, 1);
+    if (!a->o.no_affine && !a->o.no_bias)
+        *b = eqnn__param_from(c, a->bias, 1, a->scalars->count, EQNN_INIT_ZEROS, 1);
+    *w = *w ? eqnn_columns(*w, copy) : eqnn_full(c, 1, a->in->cols, 1);
+    *b = *b && a->scalars->count ? eqnn_collect_columns(*b, a->scalars)
+                                 : eqnn_zeros(c, 1, a->in->cols);
+}
+
+/* The norm of a training batch by itself: all that has rows is x, x - mean and y. The mean squares
+   of columns are summed to those of copies, and what is of a copy stands at each of its columns. */
+static eqnn_tensor *eqnn__batch_normalised(const eqnn__norm_call *a, eqnn_tensor *x)
+{
+    eqnn_ctx *c = x->ctx;
+    eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
+    eqnn_tensor *mean = eqnn_buffer(c, "running_mean", 1, a->scalars->count, NULL), *m;
+    eqnn_tensor *power = eqnn_buffer(c, "running_var", 1, a->in->copies, &ones), *p;
+    eqnn_ints *copy = eqnn__copy_of_columns(c, a->in);
+    eqnn__batch t;
+    if (!mean || !power || !copy) return NULL;
+    t.copy = copy;
+    t.x = t.c = eqnn__bare(x);
+    m = eqnn_columns(eqnn_mean_rows(t.x), a->scalars);
+    if (a->scalars->count) t.c = eqnn_sub(t.x, eqnn_collect_columns(m, a->scalars));
+    p = eqnn_collect_columns(eqnn__dot_rows(t.c, t.c), copy);
+    p = eqnn__per_component(a, eqnn_scale(p, 1.0 / x->rows));
+    if (!p) return NULL;
+    eqnn_file_update(mean, m, a->o.momentum);
+    eqnn_file_update(power, p, a->o.momentum);
+    eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(p, a->o.eps));
+    t.r = eqnn_columns(factor, copy);
+    t.k = eqnn_columns(eqnn__per_component(a, eqnn_square(factor)), copy);
+    t.centred = eqnn_collect_columns(eqnn_full(c, 1, a->scalars->count, 1), a->scalars);
+    eqnn__column_weights(a, c, copy, &t.w, &t.b);
+    return eqnn__tag(eqnn__batch_apply(&t), x->label);
+}
+
 /* x times weight / sqrt(power + eps), plus bias */
 static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, eqnn_tensor *power)
 {
@@ -21273,6 +21853,14 @@ static eqnn_tensor *eqnn__normalised(const eqnn__norm_call *a, eqnn_tensor *x, e
     eqnn_ctx *c = x->ctx;
     int copies = a->in->copies, scalars = a->scalars->count;
     eqnn_tensor *factor = eqnn_rsqrt(eqnn_shift(power, a->o.eps));
+    if (power->rows == 1) { /* the same for all rows */
+        eqnn_ints *copy = eqnn__copy_of_columns(c, a->in);
+        eqnn_tensor *w, *b;
+        if (!copy) return NULL;
+        eqnn__column_weights(a, c, copy, &w, &b);
+        factor = eqnn_mul(eqnn_columns(factor, copy), w);
+        return eqnn__tag(eqnn_affine(eqnn__bare(x), factor, b), x->label);
+    }
     if (!a->o.no_affine)
         factor = eqnn_mul(factor, eqnn__param_from(c, a->weight, 1, copies, EQNN_INIT_ONES, 1));
     eqnn_tensor *y = eqnn_scale_copies(x, factor);
@@ -21329,6 +21917,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     a.bias = "bias";
     x = a.scalars ? eqnn_enter(x, name) : NULL;
     if (!x) return NULL;
+    if (x->ctx->training && x->rows > 0 && !a.o.instance && !(a.o.max && a.o.example))
+        return eqnn_leave(eqnn__batch_normalised(&a, x));
     eqnn_tensor *power =
         a.o.instance ? eqnn__instance_statistics(&a, &x) : eqnn__batch_statistics(&a, &x);
     return eqnn_leave(eqnn__normalised(&a, x, power));
@@ -26575,14 +27165,13 @@ static eqnn_tensor *eqnn__edge_score(eqnn_tensor *a, int cols, eqnn_ints *head)
 }
 
 /* --- heads where everyone hears everyone ---
-   Attention is made of one number, of a [targets, heads d], b [sources, heads d], w [edges, heads]:
+   Attention is made of one number, of a [targets, heads d], b [sources, heads d], w [heads, edges]:
 
-       t = sum over edges e = (i, j), heads h, their columns c of  w[e, h] a[i, h, c] b[j, h, c]
+       t = sum over edges e = (i, j), heads h, their columns c of  w[h, e] a[i, h, c] b[j, h, c]
 
    namely of its slopes: by w they are the products q_i . k_j (a = q, b = k), by a sums of values
    v_j with weights (b = v); and the slopes of slopes are the same three again. Targets in a row
-   that have the same sources in a row are one matrix product a head, for which w stands head by
-   head:
+   that have the same sources in a row are one matrix product a head:
 
        by a   A_h = W_h B_h           by b   B_h = W_h^T A_h           by w   W_h = A_h B_h^T */
 enum { EQNN__BY_A, EQNN__BY_B, EQNN__BY_W };
@@ -26611,7 +27200,7 @@ static int eqnn__heads_dense(const eqnn_graph *g)
     return g->edges / least >= runs;
 }
 
-/* One run's part of the slope is added: v[a] and v[b] are [.., cols], v[w] is [heads, edges]. */
+/* One run's part of the slope is added. */
 static void eqnn__heads_product(eqnn_ctx *c, const eqnn__heads *p, int t, int rows, int cols,
                                 eqnn_real *const v[3])
 {
@@ -26638,22 +27227,18 @@ static eqnn_tensor *eqnn__heads_value(eqnn_tensor *const *x, int n, void *user)
     const eqnn__heads *p = (const eqnn__heads *)user;
     const eqnn_graph *g = p->g;
     eqnn_ctx *c = x[0]->ctx;
-    int cols = x[0]->cols, by_w = p->by == EQNN__BY_W; /* x[0] is a or b */
-    eqnn_tensor *part[3];
+    int cols = x[0]->cols; /* x[0] is a or b */
     eqnn_real *v[3];
+    eqnn_tensor *y = p->by == EQNN__BY_W ? eqnn__new(c, p->heads, g->edges)
+                     : eqnn_zeros(c, p->by == EQNN__BY_A ? g->targets : g->sources, cols);
+    if (!y) return NULL;
+    for (int k = 0, i = 0; k < 3; k++) v[k] = k == p->by ? y->data : x[i++]->data;
     (void)n;
-    part[p->by] = by_w ? eqnn__new(c, p->heads, g->edges)
-                       : eqnn_zeros(c, p->by == EQNN__BY_A ? g->targets : g->sources, cols);
-    part[p->by == EQNN__BY_A] = x[0];
-    if (by_w) part[EQNN__BY_B] = x[1];
-    else part[EQNN__BY_W] = eqnn_transpose(x[1]);
-    if (!part[p->by] || !part[EQNN__BY_W]) return NULL;
-    for (int k = 0; k < 3; k++) v[k] = part[k]->data;
     for (int t = 0, rows; !c->failed && t < g->targets; t += rows) {
         rows = eqnn__heads_run(g, t);
         eqnn__heads_product(c, p, t, rows, cols, v);
     }
-    return by_w ? eqnn_transpose(part[p->by]) : part[p->by];
+    return y;
 }
 
 static eqnn_tensor *eqnn__heads_slope(int by, eqnn_tensor *x, eqnn_tensor *y, int heads,
@@ -26700,8 +27285,10 @@ static eqnn_tensor *eqnn__head_sum(eqnn_tensor *h, eqnn_tensor *alpha, eqnn_ints
 {
     if (!h || !alpha) return NULL;
     eqnn_ctx *c = h->ctx;
-    if (eqnn__heads_dense(g))
+    if (eqnn__heads_dense(g)) {
+        alpha = eqnn_transpose(alpha);
         return eqnn__heads_slope(EQNN__BY_A, eqnn__bare(h), alpha, head->range, g);
+    }
     h = eqnn__with_label(h);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = h ? eqnn_product_channelwise(c, h->label, one, NULL, NULL) : NULL;

@@ -985,7 +985,6 @@ template <int OP>
 static __device__ __forceinline__ eqnn_real eqnn__nary_one(const eqnn__map_args &j, eqnn_real a,
                                                            eqnn_real b, eqnn_real c)
 {
-    if (OP == EQNN__ATAN2) return (eqnn_real)eqnn__atan2((double)a, (double)b);
     return eqnn__nary_1(OP, a, b, c, j.p0, j.p1);
 }
 
@@ -1034,6 +1033,8 @@ static void eqnn__map_one_run(eqnn__device *d, const eqnn__map_args *j, const eq
     EQNN__CASE(EQNN__F_GELU_1)
     EQNN__CASE(EQNN__F_GAUSS)
     EQNN__CASE(EQNN__F_SUS)
+    EQNN__CASE(EQNN__F_CLAMP)
+    EQNN__CASE(EQNN__F_HUBER)
     EQNN__CASE(EQNN__F_ROOT)
     EQNN__CASE(EQNN__F_SCALAR)
     }
@@ -1055,6 +1056,8 @@ static void eqnn__nary_run(eqnn__device *d, int op, const eqnn__map_args *j)
     EQNN__CASE(EQNN__ATAN2)
     EQNN__CASE(EQNN__LESS)
     EQNN__CASE(EQNN__EQUAL)
+    EQNN__CASE(EQNN__MIN)
+    EQNN__CASE(EQNN__MAX_OF)
     EQNN__CASE(EQNN__WHERE)
     EQNN__CASE(EQNN__FMA)
     }
@@ -1097,7 +1100,7 @@ static void eqnn__cuda_map(eqnn__device *d, int op, int order, size_t rows, size
         return;
     }
     memset(&f, 0, sizeof f);
-    eqnn__fn_make(&f, op, order, p0);
+    eqnn__fn_make(&f, op, order, p0, p1);
     eqnn__map_one_run(d, &j, &f);
 }
 
@@ -1160,7 +1163,7 @@ typedef struct eqnn__fold_args {
     size_t n, cols, groups;       /* segments, columns, teams that share a segment */
     const int *first, *order;     /* given segments; or first NULL: the runs       */
     size_t length, chunk, per;    /* of at most chunk rows, per to each of length  */
-    const eqnn_real *x;
+    const eqnn_real *x, *with;    /* with: x times these, or NULL                  */
     eqnn_real *out;
 } eqnn__fold_args;
 
@@ -1199,7 +1202,7 @@ static __device__ __forceinline__ size_t eqnn__fold_at(const eqnn__fold_args &j,
 template <typename T>
 static __device__ __forceinline__ T eqnn__fold_two(int op, T a, T b)
 {
-    return op == EQNN__MAX ? (a < b ? b : a) : a + b;
+    return op == EQNN__MAX ? (a < b || b != b ? b : a) : a + b; /* NaN stays */
 }
 
 template <typename T>
@@ -1240,6 +1243,13 @@ static __device__ __forceinline__ T eqnn__team(int op, int wide, int deep, T v, 
     return v;
 }
 
+static __device__ __forceinline__ eqnn_real eqnn__fold_read(const eqnn__fold_args &j, size_t row,
+                                                            size_t column)
+{
+    size_t at = eqnn__fold_at(j, row, column);
+    return j.with ? j.x[at] * j.with[at] : j.x[at];
+}
+
 /* Sums are taken in blocks of 64, so that their error does not grow with the number of rows. */
 static __device__ __forceinline__ eqnn_real eqnn__fold_mine(const eqnn__fold_args &j,
                                                             const eqnn__spot &p)
@@ -1251,7 +1261,7 @@ static __device__ __forceinline__ eqnn_real eqnn__fold_mine(const eqnn__fold_arg
         eqnn_real part = j.op == EQNN__MAX ? all : 0;
 #pragma unroll 4
         for (; r < stop; r += step)
-            part = eqnn__fold_two(j.op, part, j.x[eqnn__fold_at(j, r, p.column)]);
+            part = eqnn__fold_two(j.op, part, eqnn__fold_read(j, r, p.column));
         all = j.op == EQNN__MAX ? part : all + part;
     }
     return all;
@@ -1294,11 +1304,11 @@ static void eqnn__fold_run(eqnn__device *d, const eqnn__fold_args *j)
 
 /* rows runs of length rows each -> a row for each; long runs in two stages. */
 static void eqnn__fold_runs(eqnn__device *d, int op, size_t rows, size_t length, size_t cols,
-                            const eqnn_real *x, eqnn_real *out)
+                            const eqnn_real *x, const eqnn_real *with, eqnn_real *out)
 {
     eqnn__fold_args j;
     memset(&j, 0, sizeof j);
-    j.op = op, j.cols = cols, j.x = x, j.out = out;
+    j.op = op, j.cols = cols, j.x = x, j.with = with, j.out = out;
     j.length = length;
     j.chunk = length / 1024 > 512 ? (length + 1023) / 1024 : 512;
     j.per = length > 2 * j.chunk ? (length + j.chunk - 1) / j.chunk : 1;
@@ -1318,7 +1328,7 @@ static void eqnn__fold_runs(eqnn__device *d, int op, size_t rows, size_t length,
     j.out = part;
     eqnn__fold_shape(&j, j.chunk);
     eqnn__fold_run(d, &j);
-    j.x = part, j.out = out;
+    j.x = part, j.with = NULL, j.out = out;
     j.n = rows;
     j.length = j.chunk = per;
     j.per = 1;
@@ -1329,13 +1339,19 @@ static void eqnn__fold_runs(eqnn__device *d, int op, size_t rows, size_t length,
 static void eqnn__cuda_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
                                  const eqnn_real *x, eqnn_real *out)
 {
-    if (cols > 0) eqnn__fold_runs(d, op, 1, rows, cols, x, out);
+    if (cols > 0) eqnn__fold_runs(d, op, 1, rows, cols, x, NULL, out);
+}
+
+static void eqnn__cuda_dot_rows(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                                const eqnn_real *y, eqnn_real *out)
+{
+    if (cols > 0) eqnn__fold_runs(d, EQNN__SUM, 1, rows, cols, x, y, out);
 }
 
 static void eqnn__cuda_fold_cols(eqnn__device *d, int op, size_t rows, size_t cols,
                                  const eqnn_real *x, eqnn_real *out)
 {
-    if (rows > 0) eqnn__fold_runs(d, op, rows, cols, 1, x, out);
+    if (rows > 0) eqnn__fold_runs(d, op, rows, cols, 1, x, NULL, out);
 }
 
 /* How long segments are is known on the device only: many of them are taken to be short. */
@@ -4938,11 +4954,11 @@ static const eqnn__kernels eqnn__cuda_kernels = {
     eqnn__cuda_begin,      eqnn__cuda_end,           eqnn__cuda_reserve,   eqnn__cuda_release,
     eqnn__cuda_copy,       eqnn__cuda_fill,          eqnn__cuda_wait,      eqnn__cuda_send,
     eqnn__cuda_map,        eqnn__cuda_random,        eqnn__cuda_check,     eqnn__cuda_fold_rows,
-    eqnn__cuda_fold_cols,  eqnn__cuda_fold_segments, eqnn__cuda_total,     eqnn__cuda_softmax,
-    eqnn__cuda_largest,    eqnn__cuda_standard,      eqnn__cuda_take_rows, eqnn__cuda_copy2d,
-    eqnn__cuda_transpose,  eqnn__cuda_take_cols,     eqnn__cuda_add_cols,  eqnn__cuda_gemm,
-    eqnn__cuda_form,       eqnn__cuda_solid,         eqnn__cuda_solid_vjp, eqnn__cuda_frame,
-    eqnn__cuda_neighbours, eqnn__cuda_update,        1
+    eqnn__cuda_fold_cols,  eqnn__cuda_fold_segments, eqnn__cuda_dot_rows,  eqnn__cuda_total,
+    eqnn__cuda_softmax,    eqnn__cuda_largest,       eqnn__cuda_standard,  eqnn__cuda_take_rows,
+    eqnn__cuda_copy2d,     eqnn__cuda_transpose,     eqnn__cuda_take_cols, eqnn__cuda_add_cols,
+    eqnn__cuda_gemm,       eqnn__cuda_form,          eqnn__cuda_solid,     eqnn__cuda_solid_vjp,
+    eqnn__cuda_frame,      eqnn__cuda_neighbours,    eqnn__cuda_update,    1
 };
 
 const eqnn__kernels *eqnn__cuda(void)

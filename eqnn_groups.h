@@ -11172,7 +11172,8 @@ static eqnn_tensor *eqnn__heads_dot(eqnn_tensor *q, eqnn_tensor *k, int heads, c
     if (!q || !k) return NULL;
     eqnn_ctx *c = q->ctx;
     if (eqnn__heads_dense(g))
-        return eqnn__heads_slope(EQNN__BY_W, eqnn__bare(q), eqnn__bare(k), heads, g);
+        return eqnn_transpose(
+            eqnn__heads_slope(EQNN__BY_W, eqnn__bare(q), eqnn__bare(k), heads, g));
     k = eqnn__with_label(k);
     const eqnn_irreps *one = eqnn_irreps_make(c, "1x0e");
     const eqnn_product *p = k ? eqnn_product_channelwise(c, k->label, one, NULL, NULL) : NULL;

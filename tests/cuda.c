@@ -339,7 +339,11 @@ TEST(folds)
                     CHECK_REALS(y, near_bits(1e-12, 1e-5));
                     EACH(fold_cols, op, rows, cols, p(x), p(z));
                     CHECK_REALS(z, near_bits(1e-12, 1e-5));
-                    copies_free(&x), copies_free(&y), copies_free(&z);
+                    WHAT("products of %zu by %zu, folded", rows, cols);
+                    copies with = reals(rows * cols, -1, 1);
+                    EACH(dot_rows, rows, cols, p(x), p(with), p(y));
+                    CHECK_REALS(y, near_bits(1e-12, 1e-5));
+                    copies_free(&x), copies_free(&y), copies_free(&z), copies_free(&with);
                 }
     close_sides();
 }

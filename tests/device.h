@@ -240,6 +240,17 @@ static void device_fold_rows(eqnn__device *d, int op, size_t rows, size_t cols,
     device_close(d);
 }
 
+static void device_dot_rows(eqnn__device *d, size_t rows, size_t cols, const eqnn_real *x,
+                            const eqnn_real *y, eqnn_real *out)
+{
+    device_array(d, "dot_rows", x);
+    device_array(d, "dot_rows", y);
+    device_array(d, "dot_rows", out);
+    device_open(d);
+    eqnn__cpu.dot_rows(d, rows, cols, x, y, out);
+    device_close(d);
+}
+
 static void device_fold_cols(eqnn__device *d, int op, size_t rows, size_t cols,
                              const eqnn_real *x, eqnn_real *out)
 {
@@ -449,11 +460,11 @@ static const eqnn__kernels device_table = {
     device_begin,     device_end,           device_reserve,   device_release,
     device_copy,      device_fill,          device_wait,      device_send,
     device_map,       device_random,        device_check,     device_fold_rows,
-    device_fold_cols, device_fold_segments, device_total,     device_softmax,
-    device_largest,   device_standard,      device_take_rows, device_copy2d,
-    device_transpose, device_take_cols,     device_add_cols,  device_gemm,
-    device_form,      device_solid,         device_solid_vjp, device_frame,
-    NULL,            device_update,    0};
+    device_fold_cols, device_fold_segments, device_dot_rows,  device_total,
+    device_softmax,   device_largest,       device_standard,  device_take_rows,
+    device_copy2d,    device_transpose,     device_take_cols, device_add_cols,
+    device_gemm,      device_form,          device_solid,     device_solid_vjp,
+    device_frame,     NULL,                 device_update,    0};
 
 /* --- what happens when the host touches that memory --- */
 

@@ -122,6 +122,57 @@ TEST(derivatives_of_every_order)
                 }
 }
 
+/* Angles in all octants, beside the axes, of tiny and of huge sides. */
+TEST(angles)
+{
+    static const double sizes[] = { 1e-37, 1e-20, 1, 1e20, 3e38 };
+    double pi = acos(-1), tol = test_eps(1e-15, 3e-7);
+    EACH_LANES(k) {
+        eqnn__device d = device(k, 1);
+        eqnn__in none = in(NULL, 0, 0);
+        for (int s = 0; s < 5; s++) {
+            for (int i = 0; i < 360; i++) {
+                A[i] = (eqnn_real)(sizes[s] * sin(i * pi / 180));
+                B[i] = (eqnn_real)(sizes[s] * cos(i * pi / 180));
+            }
+            cpu->map(&d, EQNN__ATAN2, 0, 1, 360, in(A, 360, 1), in(B, 360, 1), none, 0, 0, Y);
+            for (int i = 1; i < 360; i++)
+                CHECK_NEAR((double)Y[i] / atan2((double)A[i], (double)B[i]), 1, tol);
+        }
+        double inf = HUGE_VAL, y[8] = { 0, 0, inf, -inf, inf, -inf, 1, 0 };
+        double x[8] = { 0, -1, inf, inf, -inf, -inf, inf, -inf };
+        for (int i = 0; i < 8; i++) A[i] = (eqnn_real)y[i], B[i] = (eqnn_real)x[i];
+        cpu->map(&d, EQNN__ATAN2, 0, 1, 8, in(A, 8, 1), in(B, 8, 1), none, 0, 0, Y);
+        for (int i = 0; i < 8; i++) CHECK_NEAR((double)Y[i], atan2(y[i], x[i]), 4 * tol);
+        A[0] = 1, B[0] = (eqnn_real)NAN, A[1] = (eqnn_real)NAN, B[1] = 0;
+        cpu->map(&d, EQNN__ATAN2, 0, 1, 2, in(A, 2, 1), in(B, 2, 1), none, 0, 0, Y);
+        CHECK(isnan((double)Y[0]) && isnan((double)Y[1]));
+    }
+}
+
+TEST(clamp_and_huber)
+{
+    EACH_LANES(k) {
+        const double x[] = { -3, -1, -0.5, 0, 0.25, 2, 2.5, HUGE_VAL };
+        for (int i = 0; i < 8; i++) {
+            eqnn_real v = (eqnn_real)x[i], y[3];
+            eqnn__device d = device(k, 1);
+            for (int n = 0; n < 3; n++)
+                cpu->map(&d, EQNN__CLAMP, n, 1, 1, in(&v, 1, 1), in(NULL, 0, 0), in(NULL, 0, 0), -1,
+                         2, y + n);
+            CHECK((double)y[0] == fmin(fmax(x[i], -1), 2));
+            CHECK((double)y[1] == (x[i] >= -1 && x[i] <= 2));
+            if (i < 7) CHECK((double)y[2] == 0);
+            double a = fabs(x[i]), h = a < 2 ? a * a / 2 : 2 * (a - 1);
+            if (i < 7) CHECK_NEAR((double)at(k, EQNN__HUBER, 0, 2, x[i]), h, 1e-6);
+            CHECK((double)at(k, EQNN__HUBER, 1, 2, x[i]) == fmin(fmax(x[i], -2), 2));
+            CHECK((double)at(k, EQNN__HUBER, 2, 2, x[i]) == (a <= 2));
+        }
+        CHECK(isnan((double)at(k, EQNN__HUBER, 0, 2, NAN)));
+        CHECK(isnan((double)at(k, EQNN__HUBER, 1, 2, NAN)));
+    }
+}
+
 TEST(awkward_arguments)
 {
     EACH_LANES(k) {
@@ -186,6 +237,8 @@ static double value(int op, double a, double b, double c)
     case EQNN__ATAN2: return atan2(a, b);
     case EQNN__LESS: return a < b;
     case EQNN__EQUAL: return a == b;
+    case EQNN__MIN: return fmin(a, b);
+    case EQNN__MAX_OF: return fmax(a, b);
     case EQNN__WHERE: return a != 0 ? b : c;
     case EQNN__FMA: return a * b + c;
     default: return b * f_silu(a);
@@ -260,6 +313,21 @@ TEST(folds)
                     CHECK_NEAR((double)Y[r], folded(op, A + r * cols, cols, 1), tol);
                 cpu->fold_rows(&d, op, 0, cols, A, Y);
                 CHECK((double)Y[0] == 0);
+            }
+            for (size_t bad = 0; bad < 100 && bad < rows * cols; bad += 13) { /* NaN stays */
+                memcpy(B, A, rows * cols * sizeof *B);
+                B[bad] = (eqnn_real)NAN;
+                cpu->fold_rows(&d, EQNN__MAX, rows, cols, B, Y);
+                for (size_t c = 0; c < cols; c++) CHECK(isnan((double)Y[c]) == (c == bad % cols));
+                cpu->fold_cols(&d, EQNN__MAX, rows, cols, B, Y);
+                for (size_t r = 0; r < rows; r++) CHECK(isnan((double)Y[r]) == (r == bad / cols));
+            }
+            cpu->dot_rows(&d, rows, cols, A, A + 3, Y);
+            for (size_t c = 0; c < cols; c++) {
+                sum = 0;
+                for (size_t i = c; i < rows * cols; i += cols)
+                    sum += (double)A[i] * (double)A[i + 3];
+                CHECK_NEAR((double)Y[c], sum, tol);
             }
             cpu->total(&d, 1, rows * cols, A, &sum, 0);
             cpu->total(&d, 0, rows * cols, A, &sum, 1);
@@ -364,8 +432,15 @@ TEST(moving)
         eqnn__device d = device(k, 1);
         cpu->take_rows(&d, 40, 37, order, A, Y);
         for (size_t i = 0; i < 40 * 37; i++) CHECK(Y[i] == A[(size_t)order[i / 37] * 37 + i % 37]);
-        cpu->transpose(&d, 33, 50, A, Y);
-        for (size_t i = 0; i < 33 * 50; i++) CHECK(Y[i % 50 * 33 + i / 50] == A[i]);
+        for (size_t n = 0; n < 9 * 9; n++) {
+            static const size_t sides[] = { 1, 2, 3, 4, 8, 15, 16, 33, 70 };
+            size_t rows = sides[n / 9], cols = sides[n % 9];
+            for (size_t i = 0; i <= rows * cols; i++) Y[i] = 7;
+            cpu->transpose(&d, rows, cols, A, Y);
+            for (size_t i = 0; i < rows * cols; i++)
+                CHECK(Y[i % cols * rows + i / cols] == A[i]);
+            CHECK(Y[rows * cols] == 7);
+        }
         memcpy(Y, A, sizeof Y);
         cpu->copy2d(&d, 20, 19, A, 30, Y, 25, 1);
         for (size_t i = 0; i < 20 * 25; i++)
@@ -476,6 +551,34 @@ TEST(random_numbers)
         CHECK(memcmp(A, Y, 100 * sizeof *Y) == 0); /* the same stream, the same numbers */
         cpu->random(&d, EQNN__NORMAL, 1, 3, 100, 0, Y);
         CHECK(A[0] != Y[0]);
+    }
+}
+
+/* Any vector gives the same bits, of any length, and what one number at a time gives. */
+TEST(random_numbers_of_any_vector)
+{
+    static const size_t lengths[] = { 0, 1, 2, 5, 31, N };
+    for (int kind = EQNN__UNIFORM; kind <= EQNN__MASK; kind++) {
+        int seen = 0;
+        EACH_LANES(k) {
+            eqnn__device d = device(k, 1);
+            uint64_t stream = eqnn__stream(7, 11);
+            cpu->random(&d, kind, 7, 11, N, 0.3, A);
+            if (seen++) CHECK(memcmp(A, B, sizeof A) == 0 || lanes == 1);
+            memcpy(B, A, sizeof A);
+            for (size_t i = 0; i < N; i++) {
+                double u = kind == EQNN__NORMAL ? eqnn__normal(stream, i)
+                           : kind == EQNN__UNIFORM ? eqnn__uniform(stream, i)
+                                                   : (eqnn__uniform(stream, i) >= 0.3) / 0.7;
+                CHECK_NEAR((double)A[i], u, test_eps(4e-15, 5e-7));
+            }
+            for (int n = 0; n < 6; n++) {
+                memset(Y, 0, sizeof Y);
+                cpu->random(&d, kind, 7, 11, lengths[n], 0.3, Y);
+                CHECK(memcmp(A, Y, lengths[n] * sizeof *A) == 0);
+                if (lengths[n] < N) CHECK(Y[lengths[n]] == 0);
+            }
+        }
     }
 }
 

@@ -120,6 +120,21 @@ static void check_pair(eqnn_function f, int rows, int cols, void *user)
 TEST(derivatives_of_two) { check_pair(f_div, 3, 4, NULL); }
 TEST(derivatives_of_where) { check_pair(f_where, 3, 4, NULL); }
 TEST(derivatives_of_atan2) { check_pair(f_atan2, 3, 4, NULL); }
+/* Squares of the sides are too small or too large for a float. */
+TEST(slopes_of_small_angles)
+{
+    eqnn_ctx *c = test_context();
+    for (double size = 1e-30; size < 1e31; size *= 1e60) {
+        double at[2] = { 3 * size, 4 * size }, none[2] = { 0, 0 };
+        eqnn_tensor *y = eqnn_from_double(c, 1, 1, at), *x = eqnn_from_double(c, 1, 1, at + 1);
+        eqnn_tensor *angle = eqnn_atan2(y, x);
+        CHECK_NEAR(eqnn_value(eqnn_grad(angle, y)) * size, 0.16, 1e-7);
+        CHECK_NEAR(eqnn_value(eqnn_grad(angle, x)) * size, -0.12, 1e-7);
+        y = eqnn_from_double(c, 1, 1, none), x = eqnn_from_double(c, 1, 1, none);
+        CHECK(eqnn_value(eqnn_grad(eqnn_atan2(y, x), y)) == 0);
+    }
+}
+
 TEST(derivatives_of_rows) { check_pair(f_rows, 4, 3, NULL); }
 TEST(derivatives_of_columns) { check_pair(f_columns, 4, 3, NULL); }
 TEST(derivatives_of_softmax) { check_pair(f_softmax, 4, 3, NULL); }
@@ -232,6 +247,14 @@ TEST(logarithm_of_a_sum)
     CHECK_NEAR(eqnn_at(y, 0, 0), log(exp(0.5) + exp(-1) + exp(2)), test_eps(1e-14, 1e-6));
     CHECK_NEAR(eqnn_at(y, 1, 0), 1000 + log(2), test_eps(1e-14, 1e-6)); /* nothing overflows */
     CHECK_DERIVATIVES(eqnn_logsumexp, test_normal(c, 3, 4), 2);
+    double none[6] = { -HUGE_VAL, -HUGE_VAL, -HUGE_VAL, -HUGE_VAL, 1, 1 }; /* a sum of nothing */
+    eqnn_tensor *x = eqnn_from_double(c, 2, 3, none);
+    y = eqnn_logsumexp(x);
+    CHECK(eqnn_at(y, 0, 0) == -HUGE_VAL);
+    CHECK_NEAR(eqnn_at(y, 1, 0), 1 + log(2), test_eps(1e-14, 1e-6));
+    eqnn_tensor *slope = eqnn_vjp(y, eqnn_full(c, 2, 1, 1), x);
+    for (int i = 0; i < 6; i++)
+        CHECK_NEAR(eqnn_at(slope, i / 3, i % 3), i < 4 ? 0 : 0.5, test_eps(1e-14, 1e-6));
 }
 
 /* The n-th derivative by the tape, n times eqnn_grad, against the kernel's own n-th derivative. */

@@ -311,6 +311,56 @@ TEST(batch_norm)
     CHECK(eqnn_parameter_count(c) == 2); /* buffers are not parameters */
 }
 
+/* The same of small operations, with the layer's weights where it has them. */
+static eqnn_tensor *batched_plainly(eqnn_ctx *ctx, eqnn_tensor *x, const eqnn_norm_opts *o)
+{
+    eqnn_tensor *w = eqnn_parameter(ctx, "bn.weight"), *b = eqnn_parameter(ctx, "bn.bias");
+    eqnn_tensor *c = eqnn_sub(x, eqnn_mean_rows(x)), *var = eqnn_mean_rows(eqnn_square(c));
+    eqnn_tensor *eps = eqnn_full(ctx, 1, 1, 1e-5);
+    var = o->clamp ? eqnn_max(var, eps) : eqnn_add(var, eps);
+    c = eqnn_mul(c, eqnn_rsqrt(var));
+    return o->no_affine ? c : eqnn_add(eqnn_mul(c, w), b);
+}
+
+/* First and second slopes by x and by both weights; a column that hardly varies is one whose
+   variance is clamped. */
+TEST(batch_norm_slopes)
+{
+    for (int way = 0; way < 4; way++) {
+        eqnn_ctx *c = test_context();
+        eqnn_norm_opts o;
+        double weight[5] = { 1, -2, 0.5, 3, 0.1 }, bias[5] = { 1, 2, 3, 4, 5 };
+        memset(&o, 0, sizeof o);
+        o.no_affine = way & 1, o.clamp = way >> 1;
+        eqnn_training(c, 1);
+        eqnn_tensor *x = test_normal(c, 70, 5), *g = eqnn_normal(c, "g", 70, 5), *y[2], *d[2][6];
+        x = eqnn_mul(x, eqnn_from_double(c, 1, 5, (double[]){ 1, 1, 2, 1e-3, 1 }));
+        y[0] = eqnn_batch_norm(x, "bn", &o);
+        if (!o.no_affine) {
+            eqnn_set(eqnn_parameter(c, "bn.weight"), weight);
+            eqnn_set(eqnn_parameter(c, "bn.bias"), bias);
+        }
+        for (int plain = 0; plain < 2; plain++) {
+            eqnn_tensor *in[3] = { x, eqnn_parameter(c, "bn.weight"),
+                                   eqnn_parameter(c, "bn.bias") };
+            int n = o.no_affine ? 1 : 3;
+            y[plain] = plain ? batched_plainly(c, x, &o) : eqnn_batch_norm(x, "bn", &o);
+            eqnn_grads(eqnn_sum(eqnn_mul(g, eqnn_square(y[plain]))), in, n, d[plain]);
+            eqnn_tensor *sum = eqnn_sum(eqnn_mul(g, eqnn_square(d[plain][0])));
+            for (int i = 1; i < n; i++)
+                sum = eqnn_add(sum, eqnn_sum(eqnn_square(d[plain][i])));
+            eqnn_grads(sum, in, n, d[plain] + 3);
+        }
+        CHECK_SAME(y[0], y[1], test_eps(1e-13, 1e-5));
+        for (int i = 0; i < 6; i++) {
+            if (o.no_affine && i % 3) continue;
+            double size = eqnn_value(eqnn_sum(eqnn_square(d[1][i])));
+            eqnn_tensor *a = eqnn_scale(d[0][i], 1 / sqrt(size));
+            CHECK_SAME(a, eqnn_scale(d[1][i], 1 / sqrt(size)), test_eps(1e-11, 2e-4));
+        }
+    }
+}
+
 static eqnn_tensor *batched_block(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n, (void)user;
