@@ -1823,6 +1823,12 @@ EQNN_API eqnn_tensor *eqnn_escn(eqnn_ints *species, eqnn_tensor *pos, const eqnn
     !defined(__USE_MISC) && !defined(__USE_XOPEN_EXTENDED)
 extern char *realpath(const char *path, char *resolved); /* what -std=c99 hides */
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#if !defined(__cplusplus) && !defined(__USE_MISC)
+extern int madvise(void *start, size_t bytes, int advice);
+#endif
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -2104,11 +2110,27 @@ EQNN_API void eqnn_clear(eqnn_ctx *c)
 
 /* --- where memory comes from --- */
 
+/* Asks Linux for pages of 2 MB where p is large: of new memory the machine hands out and clears a
+   page at a time, when it is first touched, and with pages of 4 KB this takes longer than filling
+   it. Returns p. */
+static void *eqnn__large(void *p, size_t bytes)
+{
+#if defined(__linux__)
+    uintptr_t huge = (uintptr_t)1 << 21, from = (uintptr_t)p + huge - 1;
+    from -= from % huge;
+    if (p && bytes >= 2 * huge)
+        (void)madvise((void *)from, ((uintptr_t)p + bytes - from) / huge * huge, 14);
+#else
+    (void)bytes;
+#endif
+    return p;
+}
+
 static void *eqnn__malloc(void *user, void *old, size_t old_size, size_t new_size)
 {
     (void)user;
     (void)old_size;
-    if (new_size) return realloc(old, new_size);
+    if (new_size) return eqnn__large(realloc(old, new_size), new_size);
     free(old);
     return NULL;
 }
@@ -13927,6 +13949,38 @@ static double eqnn__stored_value(const eqnn_file *f, const eqnn__stored *s, size
     return (double)y;
 }
 
+/* Is the least byte of a number the first, here as in files? */
+static int eqnn__least_first(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
+/* n numbers of an entry from number `from` on: those that stand in the file as they do here, and
+   the first halves of such, without a look at each one's type. */
+static void eqnn__stored_values(const eqnn_file *f, const eqnn__stored *s, size_t from, size_t n,
+                                double *out)
+{
+    size_t size = (size_t)s->type->size;
+    const unsigned char *p = f->data + s->begin + from * size;
+    int as_here = eqnn__least_first() && s->type->kind == EQNN__FLOAT;
+    int half = eqnn__least_first() && s->type->kind == EQNN__BRAIN;
+    float y;
+    if (as_here && size == 8 && n) memcpy(out, p, n * size);
+    for (size_t i = 0; i < n && as_here && size == 4; i++) {
+        memcpy(&y, p + 4 * i, 4);
+        out[i] = (double)y;
+    }
+    for (size_t i = 0; i < n && half; i++) {
+        uint32_t word = (uint32_t)p[2 * i] << 16 | (uint32_t)p[2 * i + 1] << 24;
+        memcpy(&y, &word, 4);
+        out[i] = (double)y;
+    }
+    for (size_t i = 0; i < n && !as_here && !half; i++) out[i] = eqnn__stored_value(f, s, from + i);
+}
+
 /* 1 when e is an entry of f and there is somewhere to put it. */
 static int eqnn__file_ready(const eqnn_file *f, const eqnn_entry *e, const void *out)
 {
@@ -13943,7 +13997,7 @@ EQNN_API int eqnn_file_read(eqnn_file *f, const eqnn_entry *e, double *out)
 {
     if (!eqnn__file_ready(f, e, out)) return 0;
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
-    for (size_t i = 0; i < e->count; i++) out[i] = eqnn__stored_value(f, s, i);
+    eqnn__stored_values(f, s, 0, e->count, out);
     return 1;
 }
 
@@ -13997,24 +14051,18 @@ static void eqnn__emit_escaped(eqnn__out *o, const char *s)
     }
 }
 
-/* Is the least byte of a number the first, here as in files? */
-static int eqnn__least_first(void)
-{
-    const uint16_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return first;
-}
-
 /* Numbers, least byte first on every machine. */
 static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
 {
     unsigned char block[4096];
     size_t size = sizeof(eqnn_real), most = sizeof block / size;
+    if (eqnn__least_first()) {
+        eqnn__emit(o, x, n * size);
+        return;
+    }
     while (n > 0) {
         size_t now = n < most ? n : most;
-        if (eqnn__least_first()) memcpy(block, x, now * size);
-        else for (size_t i = 0; i < now; i++) {
+        for (size_t i = 0; i < now; i++) {
             uint64_t u = 0;
             uint32_t word = 0;
             if (size == 8) memcpy(&u, &x[i], size);
@@ -14523,6 +14571,17 @@ static int eqnn__entry_check(eqnn_ctx *c, const eqnn_entry *e, const eqnn__weigh
     return 0;
 }
 
+/* The numbers of an entry, all in the type of this build. */
+static void eqnn__stored_convert(const eqnn_file *f, const eqnn__stored *s, eqnn_real *out)
+{
+    double block[512];
+    for (size_t i = 0, n; i < s->e.count; i += n) {
+        n = s->e.count - i < 512 ? s->e.count - i : 512;
+        eqnn__stored_values(f, s, i, n, block);
+        for (size_t k = 0; k < n; k++) out[i + k] = (eqnn_real)block[k];
+    }
+}
+
 static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e, eqnn_real *out)
 {
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
@@ -14530,7 +14589,7 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
     if (!x) return 0;
     int as_here = s->type->kind == EQNN__FLOAT && s->type->size == (int)sizeof *x;
     if (as_here && eqnn__least_first()) memcpy(x, f->data + s->begin, e->count * sizeof *x);
-    else for (size_t i = 0; i < e->count; i++) x[i] = (eqnn_real)eqnn__stored_value(f, s, i);
+    else eqnn__stored_convert(f, s, x);
     eqnn__written(c, out, x, e->count);
     return 1;
 }
