@@ -23963,20 +23963,28 @@ static void eqnn__nearest_offer(const eqnn__nearest *s, eqnn__nearest_heap *h, i
     }
 }
 
-/* Offers the points from..to-1 of the list. Four sums that do not wait for each other are made at a
-   time, each over the axes in their order, as eqnn__distance2 does. */
+/* eqnn__distance2 of four points that stand behind each other: four sums that do not wait for each
+   other, each over the axes in their order. */
+static void eqnn__distance2_of_4(const eqnn_real *at, const eqnn_real *p, int n, double out[4])
+{
+    const eqnn_real *q = p + n, *r = q + n, *s = r + n;
+    double a = 0, b = 0, c = 0, d = 0;
+    for (int k = 0; k < n; k++) {
+        double x = (double)(eqnn_real)(at[k] - p[k]), y = (double)(eqnn_real)(at[k] - q[k]);
+        double z = (double)(eqnn_real)(at[k] - r[k]), w = (double)(eqnn_real)(at[k] - s[k]);
+        a += x * x, b += y * y, c += z * z, d += w * w;
+    }
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+}
+
+/* Offers the points from..to-1 of the list. */
 static void eqnn__nearest_leaf(const eqnn__nearest *s, eqnn__nearest_heap *h, int from, int to)
 {
     size_t cols = (size_t)s->cols;
     int i = from;
     for (; i + 4 <= to; i += 4) {
-        const eqnn_real *p = s->point + (size_t)i * cols;
-        double sum[4] = { 0, 0, 0, 0 };
-        for (size_t k = 0; k < cols; k++)
-            for (size_t j = 0; j < 4; j++) {
-                double d = (double)(eqnn_real)(h->at[k] - p[j * cols + k]);
-                sum[j] += d * d;
-            }
+        double sum[4];
+        eqnn__distance2_of_4(h->at, s->point + (size_t)i * cols, s->cols, sum);
         for (int j = 0; j < 4; j++) eqnn__nearest_offer(s, h, i + j, sum[j]);
     }
     for (; i < to; i++)
