@@ -23195,8 +23195,9 @@ static int eqnn__far(const eqnn__search *s, const double *a, const double *b)
     return x * x + y * y + z * z > s->r2 * EQNN__SLACK * EQNN__SLACK;
 }
 
-/* Looks at two points that are not far. Of the images of a pair each is kept once: seen from the smaller atom at
-   home, and of an atom with itself only one of two opposite ones. 0 when memory runs out. */
+/* Looks at two points that are not far. Of the images of a pair each is kept once: seen from the
+   smaller atom at home, and of an atom with itself only one of two opposite ones. 0 when memory
+   runs out. */
 static int eqnn__pair_test(eqnn__search *s, int p, int q)
 {
     int n[3] = { 0, 0, 0 };
