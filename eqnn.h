@@ -24046,7 +24046,8 @@ static void eqnn__nearest_block(const void *job, size_t block, int thread)
         int i = s->order ? s->order[t] : (int)t;
         int e = s->example ? s->example[i] : 0, first = s->first[i];
         eqnn__nearest_heap h;
-        memset(&h, 0, sizeof h);
+        for (int k = 0; k < s->cols && k < EQNN__NEAREST_AXES; k++) h.gap2[k] = 0;
+        h.count = 0;
         h.target = i;
         h.k = s->first[i + 1] - first;
         h.at = s->target + (size_t)i * (size_t)s->cols;
