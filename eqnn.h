@@ -12808,6 +12808,12 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#if !defined(__cplusplus) && !defined(__USE_MISC)
+extern int madvise(void *start, size_t bytes, int advice); /* what -std=c99 hides */
+#endif
+#endif
 #if defined(_WIN32)
 #include <io.h>
 #endif
@@ -14334,6 +14340,22 @@ static int64_t eqnn__file_length(FILE *file)
     return fseek(file, 0, SEEK_SET) ? -1 : n;
 }
 
+/* Asks Linux for pages of 2 MB where memory for a file is large: the machine hands out and clears a
+   page when it is first touched, and with pages of 4 KB this takes longer than reading the file.
+   Returns p. */
+static void *eqnn__large(void *p, size_t bytes)
+{
+#if defined(__linux__)
+    uintptr_t huge = (uintptr_t)1 << 21, from = (uintptr_t)p + huge - 1;
+    from -= from % huge;
+    if (p && bytes >= 2 * huge)
+        (void)madvise((void *)from, ((uintptr_t)p + bytes - from) / huge * huge, 14);
+#else
+    (void)bytes;
+#endif
+    return p;
+}
+
 /* The whole file in the caller's memory; NULL and an error. */
 static unsigned char *eqnn__file_bytes(eqnn_ctx *c, FILE *file, const char *path, size_t *size)
 {
@@ -14344,7 +14366,7 @@ static unsigned char *eqnn__file_bytes(eqnn_ctx *c, FILE *file, const char *path
         return NULL;
     }
     size_t room = *size = (size_t)n;
-    unsigned char *bytes = (unsigned char *)eqnn__heap(c, NULL, 0, room);
+    unsigned char *bytes = (unsigned char *)eqnn__large(eqnn__heap(c, NULL, 0, room), room);
     if (!bytes || fread(bytes, 1, room, file) == room) return bytes;
     eqnn__fail(c, "file: %.300s ended while it was read", path);
     eqnn__heap_free(c, bytes, room);
@@ -14432,6 +14454,38 @@ static double eqnn__stored_value(const eqnn_file *f, const eqnn__stored *s, size
     return (double)y;
 }
 
+/* Is the least byte of a number the first, here as in files? */
+static int eqnn__least_first(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
+/* n numbers of an entry from number `from` on: those that stand in the file as they do here, and
+   the first halves of such, without a look at each one's type. */
+static void eqnn__stored_values(const eqnn_file *f, const eqnn__stored *s, size_t from, size_t n,
+                                double *out)
+{
+    size_t size = (size_t)s->type->size;
+    const unsigned char *p = f->data + s->begin + from * size;
+    int as_here = eqnn__least_first() && s->type->kind == EQNN__FLOAT;
+    int half = eqnn__least_first() && s->type->kind == EQNN__BRAIN;
+    float y;
+    if (as_here && size == 8 && n) memcpy(out, p, n * size);
+    for (size_t i = 0; i < n && as_here && size == 4; i++) {
+        memcpy(&y, p + 4 * i, 4);
+        out[i] = (double)y;
+    }
+    for (size_t i = 0; i < n && half; i++) {
+        uint32_t word = (uint32_t)p[2 * i] << 16 | (uint32_t)p[2 * i + 1] << 24;
+        memcpy(&y, &word, 4);
+        out[i] = (double)y;
+    }
+    for (size_t i = 0; i < n && !as_here && !half; i++) out[i] = eqnn__stored_value(f, s, from + i);
+}
+
 /* 1 when e is an entry of f and there is somewhere to put it. */
 static int eqnn__file_ready(const eqnn_file *f, const eqnn_entry *e, const void *out)
 {
@@ -14448,7 +14502,7 @@ EQNN_API int eqnn_file_read(eqnn_file *f, const eqnn_entry *e, double *out)
 {
     if (!eqnn__file_ready(f, e, out)) return 0;
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
-    for (size_t i = 0; i < e->count; i++) out[i] = eqnn__stored_value(f, s, i);
+    eqnn__stored_values(f, s, 0, e->count, out);
     return 1;
 }
 
@@ -14502,24 +14556,18 @@ static void eqnn__emit_escaped(eqnn__out *o, const char *s)
     }
 }
 
-/* Is the least byte of a number the first, here as in files? */
-static int eqnn__least_first(void)
-{
-    const uint16_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return first;
-}
-
 /* Numbers, least byte first on every machine. */
 static void eqnn__emit_numbers(eqnn__out *o, const eqnn_real *x, size_t n)
 {
     unsigned char block[4096];
     size_t size = sizeof(eqnn_real), most = sizeof block / size;
+    if (eqnn__least_first()) {
+        eqnn__emit(o, x, n * size);
+        return;
+    }
     while (n > 0) {
         size_t now = n < most ? n : most;
-        if (eqnn__least_first()) memcpy(block, x, now * size);
-        else for (size_t i = 0; i < now; i++) {
+        for (size_t i = 0; i < now; i++) {
             uint64_t u = 0;
             uint32_t word = 0;
             if (size == 8) memcpy(&u, &x[i], size);
@@ -15028,6 +15076,17 @@ static int eqnn__entry_check(eqnn_ctx *c, const eqnn_entry *e, const eqnn__weigh
     return 0;
 }
 
+/* The numbers of an entry, all in the type of this build. */
+static void eqnn__stored_convert(const eqnn_file *f, const eqnn__stored *s, eqnn_real *out)
+{
+    double block[512];
+    for (size_t i = 0, n; i < s->e.count; i += n) {
+        n = s->e.count - i < 512 ? s->e.count - i : 512;
+        eqnn__stored_values(f, s, i, n, block);
+        for (size_t k = 0; k < n; k++) out[i + k] = (eqnn_real)block[k];
+    }
+}
+
 static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e, eqnn_real *out)
 {
     const eqnn__stored *s = (const eqnn__stored *)(const void *)e;
@@ -15035,7 +15094,7 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
     if (!x) return 0;
     int as_here = s->type->kind == EQNN__FLOAT && s->type->size == (int)sizeof *x;
     if (as_here && eqnn__least_first()) memcpy(x, f->data + s->begin, e->count * sizeof *x);
-    else for (size_t i = 0; i < e->count; i++) x[i] = (eqnn_real)eqnn__stored_value(f, s, i);
+    else eqnn__stored_convert(f, s, x);
     eqnn__written(c, out, x, e->count);
     return 1;
 }
@@ -23457,8 +23516,8 @@ static int eqnn__reverses(const eqnn_graph *g, int *reverse)
     for (int q = 0, end; q < g->edges; q = end) {
         int s = g->source[q], t = g->target[q];
         for (end = q; end < g->edges && g->source[end] == s && g->target[end] == t; end++) {
-            int f = g->by_source[end];
-            if (g->source[f] != t || g->target[f] != s) return 0;
+            int leaves_t = end >= g->first_by_source[t] && end < g->first_by_source[t + 1];
+            if (!leaves_t || g->target[g->by_source[end]] != s) return 0;
         }
         if (end - q > 64) return 0;
         for (int e = q; e < end; e++) {
@@ -23486,7 +23545,8 @@ static int eqnn__graph_pairs(eqnn_graph *g, int keep)
     if (!eqnn__reverses(g, reverse)) return 1;
     for (int e = 0; e < g->edges; e++) {
         int f = reverse[e];
-        if (f < e && reverse[f] == e) {
+        if (f < e) {
+            EQNN_ASSERT(reverse[f] == e);
             pair[e] = pair[f];
         } else {
             pair[e] = pairs;
@@ -23679,6 +23739,7 @@ typedef struct eqnn__search {
     int buckets;
     uint64_t *key;               /* [points]                                        */
     int *bucket, *first, *order; /* [points], [buckets+1], [points] by bucket       */
+    double *by_bucket;           /* [points, 3] x in that order                     */
     int *pair;                   /* [pairs][width] found so far: i, j and the image */
     size_t width;                /* 5, or 2 when not periodic                       */
     size_t pairs, room, limit;
@@ -23750,20 +23811,20 @@ static int eqnn__pair_found(eqnn__search *s, int i, int j, const int *n)
 }
 
 /* Are two points farther apart than rounding lets neighbours be? */
-static int eqnn__far(const eqnn__search *s, int p, int q)
+static int eqnn__far(const eqnn__search *s, const double *a, const double *b)
 {
-    const double *a = s->x + 3 * (size_t)p, *b = s->x + 3 * (size_t)q;
     double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
     return x * x + y * y + z * z > s->r2 * EQNN__SLACK * EQNN__SLACK;
 }
 
-/* Looks at two points. Of the images of a pair each is kept once: seen from the smaller atom at
-   home, and of an atom with itself only one of two opposite ones. 0 when memory runs out. */
+/* Looks at two points that are not far. Of the images of a pair each is kept once: seen from the
+   smaller atom at home, and of an atom with itself only one of two opposite ones. 0 when memory
+   runs out. */
 static int eqnn__pair_test(eqnn__search *s, int p, int q)
 {
     int n[3] = { 0, 0, 0 };
     if (!s->cell) return !eqnn__near(s, p, q, n) || eqnn__pair_found(s, p, q, n);
-    if ((p >= s->home && q >= s->home) || eqnn__far(s, p, q)) return 1;
+    if (p >= s->home && q >= s->home) return 1;
     int swap = p >= s->home || (q < s->home && s->atom[q] < s->atom[p]);
     int from = swap ? q : p, to = swap ? p : q, i = s->atom[from], j = s->atom[to];
     if (j < i) return 1;
@@ -23828,13 +23889,18 @@ static void eqnn__search_buckets(eqnn__search *s, int from, int to)
     s->buckets = s->bits ? 1 << s->bits : (int)cells;
     for (int i = from; i < to; i++) s->bucket[i - from] = eqnn__bucket(s, s->key[i]);
     eqnn__count_sort(n, NULL, s->bucket, s->buckets, s->first, s->order);
+    for (int q = 0; q < n; q++)
+        memcpy(s->by_bucket + 3 * (size_t)q, s->x + 3 * (size_t)(from + s->order[q]),
+               3 * sizeof *s->x);
 }
 
 /* The pairs of atom i with those in the cell of that key; of its own cell only the smaller ones. */
 static int eqnn__search_cell(eqnn__search *s, int from, int i, uint64_t key)
 {
     int b = eqnn__bucket(s, key), own = key == s->key[i];
-    for (int q = s->first[b]; q < s->first[b + 1]; q++) {
+    const double *x = s->x + 3 * (size_t)i;
+    for (int q = s->first[b], end = s->first[b + 1]; q < end; q++) {
+        if (eqnn__far(s, x, s->by_bucket + 3 * (size_t)q)) continue; /* most of them are */
         int j = from + s->order[q];
         if (s->key[j] != key || (own && j >= i)) continue;
         if (!eqnn__pair_test(s, i, j)) return 0;
@@ -23868,7 +23934,8 @@ static int eqnn__search_room(eqnn__search *s, int points)
     s->bucket = eqnn__graph_room(s->ctx, n, 0);
     s->order = eqnn__graph_room(s->ctx, n, 0);
     s->first = eqnn__graph_room(s->ctx, 2 * n + 2, 0);
-    return s->key && s->bucket && s->order && s->first;
+    s->by_bucket = (double *)eqnn__step_alloc(s->ctx, (3 * n + 1) * sizeof *s->by_bucket);
+    return s->key && s->bucket && s->order && s->first && s->by_bucket;
 }
 
 /* --- periodic examples --- */
@@ -24378,12 +24445,16 @@ EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
    before it is not larger there, what stands behind it not smaller. The halves are equal however
    the points lie, so the depth is log2 n even when all coincide. What has been found for a target
    is a heap, the worst on top: largest distance, then largest index. */
-enum { EQNN__LEAF = 8 }; /* runs of so many points are not split */
+enum {
+    EQNN__LEAF = 8,        /* runs of so many points are not split        */
+    EQNN__NEAREST_AXES = 64 /* axes that the distance to a run is summed over */
+};
 typedef struct eqnn__nearest {
     int k, cols, targets, same;       /* same: sources are the targets, none is its own neighbour */
     const eqnn_real *source, *target; /* [.., cols]                                               */
     const int *example, *start;       /* [targets] or NULL; [examples+1] runs of the sources      */
     int *list;                        /* [sources] the trees                                      */
+    eqnn_real *point;                 /* [sources, cols] their positions in the order of the list */
     int *axis, *least;                /* [sources] along which axis the point at that place splits
                                          its run, and the smallest index in the run               */
     const int *order;                 /* [targets] in which they are searched, or NULL            */
@@ -24470,6 +24541,8 @@ typedef struct eqnn__nearest_heap {
     const eqnn_real *at;
     int *found;
     double *d2;
+    double gap2[EQNN__NEAREST_AXES]; /* squared, along each axis, from the target to the run that is
+                                        visited: 0 along those where it lies beside the target */
 } eqnn__nearest_heap;
 
 static int eqnn__nearer(double a2, int a, double b2, int b)
@@ -24500,10 +24573,10 @@ static void eqnn__nearest_put(eqnn__nearest_heap *h, int place, double d2, int s
     h->found[place] = source;
 }
 
-static void eqnn__nearest_offer(const eqnn__nearest *s, eqnn__nearest_heap *h, int place)
+static void eqnn__nearest_offer(const eqnn__nearest *s, eqnn__nearest_heap *h, int place,
+                                double d2)
 {
     int source = s->list[place];
-    double d2 = eqnn__distance2(h->at, eqnn__nearest_point(s, place), s->cols);
     if (s->same && source == h->target) return;
     if (h->count < h->k) {
         h->count++;
@@ -24511,6 +24584,34 @@ static void eqnn__nearest_offer(const eqnn__nearest *s, eqnn__nearest_heap *h, i
     } else if (eqnn__nearer(d2, source, h->d2[0], h->found[0])) {
         eqnn__nearest_put(h, 0, d2, source);
     }
+}
+
+/* eqnn__distance2 of four points that stand behind each other: four sums that do not wait for each
+   other, each over the axes in their order. */
+static void eqnn__distance2_of_4(const eqnn_real *at, const eqnn_real *p, int n, double out[4])
+{
+    const eqnn_real *q = p + n, *r = q + n, *s = r + n;
+    double a = 0, b = 0, c = 0, d = 0;
+    for (int k = 0; k < n; k++) {
+        double x = (double)(eqnn_real)(at[k] - p[k]), y = (double)(eqnn_real)(at[k] - q[k]);
+        double z = (double)(eqnn_real)(at[k] - r[k]), w = (double)(eqnn_real)(at[k] - s[k]);
+        a += x * x, b += y * y, c += z * z, d += w * w;
+    }
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+}
+
+/* Offers the points from..to-1 of the list. */
+static void eqnn__nearest_leaf(const eqnn__nearest *s, eqnn__nearest_heap *h, int from, int to)
+{
+    size_t cols = (size_t)s->cols;
+    int i = from;
+    for (; i + 4 <= to; i += 4) {
+        double sum[4];
+        eqnn__distance2_of_4(h->at, s->point + (size_t)i * cols, s->cols, sum);
+        for (int j = 0; j < 4; j++) eqnn__nearest_offer(s, h, i + j, sum[j]);
+    }
+    for (; i < to; i++)
+        eqnn__nearest_offer(s, h, i, eqnn__distance2(h->at, s->point + (size_t)i * cols, s->cols));
 }
 
 /* May a run at a squared distance of d2 or more hold something better than the worst of the heap?
@@ -24522,20 +24623,38 @@ static int eqnn__nearest_may(const eqnn__nearest *s, const eqnn__nearest_heap *h
     return h->count < h->k || eqnn__nearer(d2, least, h->d2[0], h->found[0]);
 }
 
-/* The nearer half first; no point of the other is nearer than the splitting plane, as all
-   differences are rounded alike. */
+/* No point of the run that is visited is nearer: along each axis all are as far away as the nearest
+   splitting plane or farther, all differences are rounded alike, and sums in the same order of
+   larger numbers are not smaller (Arya, Mount 1993, doi:10.1109/DCC.1993.253111). */
+static double eqnn__nearest_gap2(const eqnn__nearest *s, const eqnn__nearest_heap *h)
+{
+    int n = s->cols < EQNN__NEAREST_AXES ? s->cols : EQNN__NEAREST_AXES;
+    double sum = 0;
+    for (int k = 0; k < n; k++) sum += h->gap2[k];
+    return sum;
+}
+
+/* The nearer half first. */
 static void eqnn__nearest_visit(const eqnn__nearest *s, eqnn__nearest_heap *h, int from, int to)
 {
-    while (to - from > EQNN__LEAF) {
-        int middle = from + (to - from) / 2, axis = s->axis[middle];
-        double d = (double)(eqnn_real)(h->at[axis] - eqnn__nearest_point(s, middle)[axis]);
-        eqnn__nearest_visit(s, h, d < 0 ? from : middle + 1, d < 0 ? middle : to);
-        eqnn__nearest_offer(s, h, middle);
-        if (d < 0) from = middle + 1;
-        else to = middle;
-        if (!eqnn__nearest_may(s, h, d * d, from, to)) return;
+    if (to - from <= EQNN__LEAF) {
+        eqnn__nearest_leaf(s, h, from, to);
+        return;
     }
-    for (int i = from; i < to; i++) eqnn__nearest_offer(s, h, i);
+    int middle = from + (to - from) / 2, axis = s->axis[middle];
+    const eqnn_real *p = s->point + (size_t)middle * (size_t)s->cols;
+    double d = (double)(eqnn_real)(h->at[axis] - p[axis]), none, *gap2 = &none;
+    eqnn__nearest_visit(s, h, d < 0 ? from : middle + 1, d < 0 ? middle : to);
+    eqnn__nearest_offer(s, h, middle, eqnn__distance2(h->at, p, s->cols));
+    if (d < 0) from = middle + 1;
+    else to = middle;
+    if (!eqnn__nearest_may(s, h, d * d, from, to)) return;
+    if (axis < EQNN__NEAREST_AXES) gap2 = &h->gap2[axis];
+    double before = *gap2;
+    *gap2 = d * d;
+    if (eqnn__nearest_may(s, h, eqnn__nearest_gap2(s, h), from, to))
+        eqnn__nearest_visit(s, h, from, to);
+    *gap2 = before;
 }
 
 enum { EQNN__NEAREST_BLOCK = 64 }; /* targets of a task */
@@ -24548,9 +24667,14 @@ static void eqnn__nearest_block(const void *job, size_t block, int thread)
     for (; t < last; t++) {
         int i = s->order ? s->order[t] : (int)t;
         int e = s->example ? s->example[i] : 0, first = s->first[i];
-        eqnn__nearest_heap h = {i,                s->first[i + 1] - first,
-                                0,                s->target + (size_t)i * (size_t)s->cols,
-                                s->found + first, s->d2 + first};
+        eqnn__nearest_heap h;
+        for (int k = 0; k < s->cols && k < EQNN__NEAREST_AXES; k++) h.gap2[k] = 0;
+        h.count = 0;
+        h.target = i;
+        h.k = s->first[i + 1] - first;
+        h.at = s->target + (size_t)i * (size_t)s->cols;
+        h.found = s->found + first;
+        h.d2 = s->d2 + first;
         if (h.k > 0) eqnn__nearest_visit(s, &h, s->start[e], s->start[e + 1]);
     }
 }
@@ -24599,7 +24723,9 @@ static int eqnn__nearest_room(eqnn_ctx *c, const char *op, eqnn__nearest *s,
     s->list = eqnn__graph_room(c, (size_t)o->sources, 0);
     s->axis = eqnn__graph_room(c, (size_t)o->sources, 0);
     s->least = eqnn__graph_room(c, (size_t)o->sources, 0);
-    return s->found && s->d2 && s->list && s->axis && s->least;
+    s->point = (eqnn_real *)eqnn__step_alloc(c, ((size_t)o->sources * (size_t)s->cols + 1) *
+                                                    sizeof *s->point);
+    return s->found && s->d2 && s->list && s->axis && s->least && s->point;
 }
 
 /* source_examples: of the sources in their order, or NULL. */
@@ -24614,6 +24740,9 @@ static const eqnn_graph *eqnn__nearest_graph(eqnn_ctx *c, const char *op, eqnn__
     int *target = s->found + total, runs = source_example ? o->examples : 1;
     for (int i = 0; i < o->sources; i++) s->list[i] = i;
     for (int e = 0; e < runs; e++) eqnn__nearest_split(s, s->start[e], s->start[e + 1]);
+    for (int i = 0; i < o->sources; i++)
+        memcpy(s->point + (size_t)i * (size_t)s->cols, eqnn__nearest_point(s, i),
+               (size_t)s->cols * sizeof *s->point);
     s->order = s->same ? s->list : NULL; /* targets that are neighbours visit the same points */
     eqnn__parallel(&c->device, ((size_t)s->targets + EQNN__NEAREST_BLOCK - 1) / EQNN__NEAREST_BLOCK,
                    eqnn__nearest_block, s);

@@ -103,6 +103,8 @@ EQNN_API eqnn_idx *eqnn_idx_open(eqnn_ctx *c, const char *path);
 EQNN_API eqnn_idx *eqnn_idx_parse(eqnn_ctx *c, const void *bytes, size_t size);
 EQNN_API void eqnn_idx_close(eqnn_idx *x);
 EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i); /* NaN beyond the end */
+/* Numbers first, first + 1, ..., at most n; how many there were. */
+EQNN_API size_t eqnn_idx_values(const eqnn_idx *x, size_t first, size_t n, double *out);
 
 /* Molecules one after the other, those of i are atoms first[i] to first[i+1] - 1. */
 enum { EQNN_QM9_TARGETS = 15 };
@@ -757,7 +759,7 @@ static unsigned char *eqnn__blob_room(eqnn__blob *b, size_t n)
     }
     if (b->size + n > b->capacity) {
         size_t capacity = 2 * b->capacity + n + 64;
-        unsigned char *p = (unsigned char *)realloc(b->p, capacity);
+        unsigned char *p = (unsigned char *)eqnn__large(realloc(b->p, capacity), capacity);
         if (!p) {
             b->failed = 1;
             return NULL;
@@ -791,7 +793,8 @@ static uint64_t eqnn__zip_int(const unsigned char *p, int n)
     return value;
 }
 
-/* A file as bytes; read in pieces, so that pipes work and sizes need not be trusted. */
+/* A file as bytes; read in pieces, so that pipes work and sizes need not be trusted: the length
+   that a file says it has is only the first room. */
 static int eqnn__blob_read(eqnn_ctx *c, const char *path, eqnn__blob *b)
 {
     FILE *f = fopen(path, "rb");
@@ -799,9 +802,12 @@ static int eqnn__blob_read(eqnn_ctx *c, const char *path, eqnn__blob *b)
         eqnn_fail(c, "cannot open '%s': %s", path, strerror(errno));
         return 0;
     }
+    long length = fseek(f, 0, SEEK_END) ? 0 : ftell(f);
+    rewind(f);
+    if (length > 0 && length < LONG_MAX / 4) eqnn__blob_room(b, (size_t)length + 65536);
     for (;;) {
         unsigned char *to = eqnn__blob_room(b, 65536);
-        size_t got = to ? fread(to, 1, 65536, f) : 0;
+        size_t got = to ? fread(to, 1, b->capacity - b->size, f) : 0;
         if (got == 0) break;
         b->size += got;
     }
@@ -1019,33 +1025,63 @@ static double eqnn__npy_half(unsigned bits)
     return bits & 0x8000 ? -v : v;
 }
 
-/* One number from its bytes, whatever the machine's own order is. */
-static double eqnn__npy_number(const unsigned char *p, const eqnn__npy *h)
+/* A whole number of 1, 2, 4 or 8 bytes, lowest first: written out, so that it is a single load. */
+static uint64_t eqnn__npy_bits(const unsigned char *p, int bytes)
 {
-    uint64_t u = 0;
-    for (int i = 0; i < h->bytes; i++) u = u << 8 | p[h->big ? i : h->bytes - 1 - i];
-    if (h->kind == 'f' && h->bytes == 8) {
-        double d;
-        memcpy(&d, &u, 8);
-        return d;
-    }
-    if (h->kind == 'f' && h->bytes == 4) {
-        uint32_t w = (uint32_t)u;
-        float f;
-        memcpy(&f, &w, 4);
-        return (double)f;
-    }
-    if (h->kind == 'f') return eqnn__npy_half((unsigned)u);
-    if (h->kind != 'i') return h->kind == 'b' ? (double)(u != 0) : (double)u;
-    uint64_t sign = (uint64_t)1 << (8 * h->bytes - 1);  /* two's complement */
-    return u & sign ? -(double)((~u + 1) & (sign | (sign - 1))) : (double)u;
+    uint32_t low = p[0], high;
+    if (bytes == 1) return low;
+    low |= (uint32_t)p[1] << 8;
+    if (bytes == 2) return low;
+    low |= (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    if (bytes == 4) return low;
+    high = (uint32_t)p[4] | (uint32_t)p[5] << 8 | (uint32_t)p[6] << 16 | (uint32_t)p[7] << 24;
+    return (uint64_t)high << 32 | low;
 }
 
-/* Where the number stands that comes after index[] in C order; in Fortran order the first index
-   runs fastest, so index i of dimension d lies i * (product of the dimensions before d) further. */
+static double eqnn__npy_float(uint64_t bits)
+{
+    uint32_t word = (uint32_t)bits;
+    float f;
+    memcpy(&f, &word, 4);
+    return (double)f;
+}
+
+static double eqnn__npy_double(uint64_t bits)
+{
+    double d;
+    memcpy(&d, &bits, 8);
+    return d;
+}
+
+/* n numbers that stand behind each other, highest byte first if big, whatever order is this
+   machine's. */
+static void eqnn__npy_numbers(const unsigned char *p, size_t n, char kind, int bytes, int big,
+                              double *out)
+{
+    uint64_t sign = (uint64_t)1 << (8 * bytes - 1);
+    int64_t whole;
+    for (size_t i = 0; i < n; i++, p += bytes) {
+        unsigned char turned[8];
+        for (int k = 0; k < bytes && big; k++) turned[k] = p[bytes - 1 - k];
+        uint64_t u = eqnn__npy_bits(big ? turned : p, bytes);
+        if (kind == 'f') {
+            out[i] = bytes == 8 ? eqnn__npy_double(u)
+                   : bytes == 4 ? eqnn__npy_float(u) : eqnn__npy_half((unsigned)u);
+        } else if (kind == 'i') {
+            u = (u ^ sign) - sign; /* two's complement of 8 bytes */
+            memcpy(&whole, &u, 8);
+            out[i] = (double)whole;
+        } else {
+            out[i] = kind == 'b' ? (double)(u != 0) : (double)u;
+        }
+    }
+}
+
+/* Where the number stands that comes after index[] in C order, of an array in Fortran order: the
+   first index runs fastest, so index i of dimension d lies i * (product of the dimensions before d)
+   further. */
 static size_t eqnn__npy_next(const eqnn__npy *h, int64_t *index, size_t at)
 {
-    if (!h->fortran) return at + 1;
     for (int d = h->dims - 1; d >= 0; d--) {
         size_t stride = 1;
         for (int e = 0; e < d; e++) stride *= (size_t)h->shape[e];
@@ -1057,36 +1093,22 @@ static size_t eqnn__npy_next(const eqnn__npy *h, int64_t *index, size_t at)
     return at;
 }
 
-/* float64 and float32, least byte first, in C order: most of what there is. */
-static void eqnn__npy_floats(const eqnn__npy *h, double *out)
-{
-    const unsigned char *p = h->data;
-    for (size_t i = 0; i < h->count && h->bytes == 4; i++, p += 4) {
-        uint32_t u = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-                     (uint32_t)p[3] << 24;
-        float f;
-        memcpy(&f, &u, 4);
-        out[i] = (double)f;
-    }
-    for (size_t i = 0; i < h->count && h->bytes == 8; i++, p += 8) {
-        uint64_t u = 0;
-        for (int k = 0; k < 8; k++) u |= (uint64_t)p[k] << 8 * k;
-        memcpy(&out[i], &u, 8);
-    }
-}
-
 static void eqnn__npy_values(const eqnn__npy *h, double *out)
 {
     int64_t index[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-    size_t at = 0;
-    if (h->kind == 'f' && h->bytes >= 4 && !h->big && !h->fortran) {
-        eqnn__npy_floats(h, out);
-        return;
-    }
-    for (size_t i = 0; i < h->count; i++) {
-        out[i] = eqnn__npy_number(h->data + at * (size_t)h->bytes, h);
-        at = eqnn__npy_next(h, index, at);
-    }
+    const unsigned char *p = h->data;
+    size_t at = 0, n = h->count, bytes = (size_t)h->bytes;
+    if (h->fortran)
+        for (size_t i = 0; i < n; i++) {
+            eqnn__npy_numbers(p + at * bytes, 1, h->kind, h->bytes, h->big, &out[i]);
+            at = eqnn__npy_next(h, index, at);
+        }
+    else if (h->kind == 'f' && bytes == 8 && !h->big) /* most of what there is */
+        for (size_t i = 0; i < n; i++) out[i] = eqnn__npy_double(eqnn__npy_bits(p + 8 * i, 8));
+    else if (h->kind == 'f' && bytes == 4 && !h->big)
+        for (size_t i = 0; i < n; i++) out[i] = eqnn__npy_float(eqnn__npy_bits(p + 4 * i, 4));
+    else
+        eqnn__npy_numbers(p, n, h->kind, h->bytes, h->big, out);
 }
 
 /* ---- zip: entries, then a directory of them, then where the directory is ---- */
@@ -1114,20 +1136,25 @@ typedef struct eqnn__zip_entry {
     uint64_t packed, size, local;
 } eqnn__zip_entry;
 
-/* CRC-32 of zip and PNG: division by the polynomial 0xEDB88320 (bits reversed), bytewise. */
+/* CRC-32 of zip and PNG: division by the polynomial 0xEDB88320 (bits reversed), bytewise; and
+   sixteen bytes at once (Kounavis and Berry 2005), of which only the first four wait for what
+   stood before them. */
 static uint32_t eqnn__zip_crc(const unsigned char *p, size_t n)
 {
-    uint32_t t[8][256], crc = 0xffffffffu;
+    uint32_t t[16][256], crc = 0xffffffffu;
     for (uint32_t i = 0; i < 256; i++) {
         t[0][i] = i;
         for (int k = 0; k < 8; k++) t[0][i] = t[0][i] >> 1 ^ (t[0][i] & 1 ? 0xedb88320u : 0);
     }
-    for (int k = 1; k < 8; k++) /* what a byte leaves when k zeros follow it */
+    for (int k = 1; k < 16; k++) /* what a byte leaves when k zeros follow it */
         for (int i = 0; i < 256; i++) t[k][i] = t[k - 1][i] >> 8 ^ t[0][t[k - 1][i] & 255];
-    for (; n >= 8; n -= 8, p += 8) { /* Kounavis and Berry 2005: eight bytes at once */
+    for (; n >= 16; n -= 16, p += 16) {
+        uint32_t next = t[11][p[4]] ^ t[10][p[5]] ^ t[9][p[6]] ^ t[8][p[7]] ^ t[7][p[8]] ^
+                        t[6][p[9]] ^ t[5][p[10]] ^ t[4][p[11]] ^ t[3][p[12]] ^ t[2][p[13]] ^
+                        t[1][p[14]] ^ t[0][p[15]];
         crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        crc = t[7][crc & 255] ^ t[6][crc >> 8 & 255] ^ t[5][crc >> 16 & 255] ^ t[4][crc >> 24] ^
-              t[3][p[4]] ^ t[2][p[5]] ^ t[1][p[6]] ^ t[0][p[7]];
+        crc = next ^ t[15][crc & 255] ^ t[14][crc >> 8 & 255] ^ t[13][crc >> 16 & 255] ^
+              t[12][crc >> 24];
     }
     while (n-- > 0) crc = crc >> 8 ^ t[0][(crc ^ *p++) & 255];
     return crc ^ 0xffffffffu;
@@ -1279,7 +1306,8 @@ static const char *eqnn__npz_add(eqnn_npz *z, const char *name, size_t name_size
     if (h->count > (size_t)-1 / sizeof(double)) return "no memory for it";
     char *text = (char *)malloc(name_size + 1 + sizeof h->dtype);
     size_t room = h->count ? h->count : 1;
-    double *values = h->kind ? (double *)malloc(room * sizeof *values) : NULL;
+    size_t size = room * sizeof(double);
+    double *values = h->kind ? (double *)eqnn__large(malloc(size), size) : NULL;
     if (!text || (h->kind && !values)) {
         free(text);
         free(values);
@@ -1479,24 +1507,39 @@ static int64_t eqnn__npy_size(const eqnn_array *a)
     return count;
 }
 
-/* One number as h->kind and h->bytes say, little endian; 0 when it does not fit. */
-static int eqnn__npy_put(eqnn__blob *b, const eqnn__npy *h, double v)
+/* The lowest bytes of u, lowest first: written out, so that they are a single store. */
+static void eqnn__npy_store(unsigned char *p, uint64_t u, int bytes)
 {
+    uint32_t low = (uint32_t)u, high = (uint32_t)(u >> 32);
+    p[0] = (unsigned char)low;
+    if (bytes == 1) return;
+    p[1] = (unsigned char)(low >> 8);
+    if (bytes == 2) return;
+    p[2] = (unsigned char)(low >> 16), p[3] = (unsigned char)(low >> 24);
+    if (bytes == 4) return;
+    p[4] = (unsigned char)high, p[5] = (unsigned char)(high >> 8);
+    p[6] = (unsigned char)(high >> 16), p[7] = (unsigned char)(high >> 24);
+}
+
+/* n numbers as h->kind and h->bytes say, little endian; how many, up to one that does not fit. */
+static size_t eqnn__npy_put(unsigned char *p, const eqnn__npy *h, const double *v, size_t n)
+{
+    int bytes = h->bytes, is_signed = h->kind == 'i';
+    double high = ldexp(1, 8 * bytes - is_signed), low = is_signed ? -high : 0;
     uint64_t u = 0;
-    if (h->kind == 'f' && h->bytes == 8) {
-        memcpy(&u, &v, 8);
-    } else if (h->kind == 'f') {
-        float f = (float)v;
-        uint32_t w;
-        memcpy(&w, &f, 4);
-        u = w;
-    } else {
-        double range = ldexp(1, 8 * h->bytes - (h->kind == 'i'));
-        if (!(v >= (h->kind == 'i' ? -range : 0) && v < range) || v != floor(v)) return 0;
-        u = v < 0 ? ~(uint64_t)(-v) + 1 : (uint64_t)v;
+    for (size_t i = 0; i < n && h->kind == 'f'; i++) {
+        float f = (float)v[i];
+        uint32_t word;
+        memcpy(&word, &f, 4);
+        memcpy(&u, &v[i], 8);
+        eqnn__npy_store(p + i * (size_t)bytes, bytes == 8 ? u : word, bytes);
     }
-    eqnn__blob_number(b, u, h->bytes);
-    return 1;
+    for (size_t i = 0; i < n && h->kind != 'f'; i++) {
+        double size = fabs(v[i]);
+        if (!(v[i] >= low && v[i] < high) || (double)(u = (uint64_t)size) < size) return i;
+        eqnn__npy_store(p + i * (size_t)bytes, v[i] < 0 ? ~u + 1 : u, bytes);
+    }
+    return n;
 }
 
 /* The text of the header is filled up with spaces so that the numbers begin at a multiple of 64. */
@@ -1534,13 +1577,14 @@ static int eqnn__npy_put_array(eqnn_ctx *c, eqnn__blob *b, const eqnn_array *a)
         return 0;
     }
     eqnn__npy_put_header(b, a, h.dtype);
-    for (int64_t i = 0; i < count; i++) {
-        if (eqnn__npy_put(b, &h, a->values[i])) continue;
-        eqnn_fail(c, "npz_save: array '%s': %g is no number of dtype '%s'", name, a->values[i],
-                  dtype);
-        return 0;
-    }
-    return 1;
+    size_t n = (size_t)count, bytes = n * (size_t)h.bytes;
+    unsigned char *to = eqnn__blob_room(b, bytes);
+    size_t put = to ? eqnn__npy_put(to, &h, a->values, n) : n;
+    b->size += to ? bytes : 0;
+    if (put == n) return 1;
+    eqnn_fail(c, "npz_save: array '%s': %g is no number of dtype '%s'", name, a->values[put],
+              dtype);
+    return 0;
 }
 
 /* What the entry's own header and its line in the directory have in common. Dates are 1980-01-01,
@@ -1560,27 +1604,28 @@ static void eqnn__zip_put_common(eqnn__blob *b, uint32_t crc, size_t size, size_
 /* One entry into b, its line into the directory d. */
 static int eqnn__zip_put(eqnn_ctx *c, eqnn__blob *b, eqnn__blob *d, const eqnn_array *a)
 {
-    eqnn__blob npy = { NULL, 0, 0, 0 };
     char name[256];
     size_t length = (size_t)snprintf(name, sizeof name, "%s.npy", a->name ? a->name : "arr");
-    size_t start = b->size;
-    int good = length < sizeof name && eqnn__npy_put_array(c, &npy, a);
+    size_t start = b->size, npy = start + 30 + length;
     if (length >= sizeof name) eqnn_fail(c, "npz_save: a name of %.0f characters", (double)length);
-    if (good && !npy.failed) {
-        uint32_t crc = eqnn__zip_crc(npy.p, npy.size);
-        eqnn__blob_put(b, "PK\3\4", 4);
-        eqnn__zip_put_common(b, crc, npy.size, length);
-        eqnn__blob_put(b, name, length);
-        eqnn__blob_put(b, npy.p, npy.size);
+    if (length >= sizeof name) return 0;
+    eqnn__blob_put(b, "PK\3\4", 4);
+    eqnn__zip_put_common(b, 0, 0, length); /* until the array is there */
+    eqnn__blob_put(b, name, length);
+    int good = eqnn__npy_put_array(c, b, a);
+    if (good && !b->failed) {
+        size_t end = b->size, size = end - npy;
+        uint32_t crc = eqnn__zip_crc(b->p + npy, size);
+        b->size = start + 4;
+        eqnn__zip_put_common(b, crc, size, length);
+        b->size = end;
         eqnn__blob_put(d, "PK\1\2\24\0", 6);
-        eqnn__zip_put_common(d, crc, npy.size, length);
+        eqnn__zip_put_common(d, crc, size, length);
         eqnn__blob_number(d, 0, 2);               /* no comment                  */
         eqnn__blob_number(d, 0, 2 + 2 + 4);       /* first disk, no attributes   */
         eqnn__blob_number(d, start, 4);
         eqnn__blob_put(d, name, length);
     }
-    b->failed |= npy.failed;
-    free(npy.p);
     return good;
 }
 
@@ -1771,15 +1816,20 @@ EQNN_API void eqnn_idx_close(eqnn_idx *x)
     free(x);
 }
 
+EQNN_API size_t eqnn_idx_values(const eqnn_idx *x, size_t first, size_t n, double *out)
+{
+    size_t there = x && out && first < x->count ? x->count - first : 0;
+    if (n > there) n = there;
+    if (n > 0)
+        eqnn__npy_numbers(x->data + first * (size_t)x->bytes, n, x->kind, x->bytes, 1, out);
+    return n;
+}
+
 EQNN_API double eqnn_idx_value(const eqnn_idx *x, size_t i)
 {
-    if (!x || i >= x->count) return NAN;
-    eqnn__npy h;
-    memset(&h, 0, sizeof h);
-    h.kind = x->kind;
-    h.bytes = x->bytes;
-    h.big = 1;
-    return eqnn__npy_number(x->data + i * (size_t)x->bytes, &h);
+    double v = NAN;
+    eqnn_idx_values(x, i, 1, &v);
+    return v;
 }
 
 /* ---- text: lines of words, of QM9 and of extended xyz ---- */

@@ -178,10 +178,10 @@ static void add_turned(study *s, int set, const char *kind, uint64_t seed, int f
                   (long long)x[0]->shape[0], first + n);
     for (int i = 0; i < n && v && !eqnn_error(s->c); i += TOGETHER) {
         int m = n - i < TOGETHER ? n - i : TOGETHER;
-        if (set == TRAIN && s->aug)
-            for (int k = 0; k < m * PIXELS; k++)
-                v[k] = eqnn_idx_value(x[0], (size_t)(first + i) * PIXELS + (size_t)k) / 255;
-        else eqnn_images_turned(s->c, x[0], seed, first + i, m, v);
+        if (set == TRAIN && s->aug) {
+            eqnn_idx_values(x[0], (size_t)(first + i) * PIXELS, (size_t)m * PIXELS, v);
+            for (int k = 0; k < m * PIXELS; k++) v[k] /= 255;
+        } else eqnn_images_turned(s->c, x[0], seed, first + i, m, v);
         for (int k = 0; k < m; k++) {
             double label = eqnn_idx_value(x[1], (size_t)(first + i + k));
             if (!(label >= 0 && label < CLASSES))

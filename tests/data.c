@@ -147,6 +147,38 @@ TEST(npz_round_trip)
     CHECK_ERROR(c, "npz_save: arrays 0 and 2 are both called 'a'");
 }
 
+/* The ends of every integer type, what lies just outside, and no fractions. */
+TEST(npz_integers)
+{
+    eqnn_ctx *c = test_context();
+    static const struct { const char *dtype; double low, high; } t[] = {
+        { "|u1", 0, 255 },
+        { "|i1", -128, 127 },
+        { "<u2", 0, 65535 },
+        { "<i2", -32768, 32767 },
+        { "<u4", 0, 4294967295.0 },
+        { "<i4", -2147483648.0, 2147483647.0 },
+        { "<u8", 0, 18446744073709549568.0 },
+        { "<i8", -9223372036854775808.0, 9223372036854774784.0 }
+    };
+    for (int k = 0; k < 8; k++) {
+        double v[19] = { t[k].low, t[k].high, 1, 2, 3 }; /* more bytes than CRC-32 takes at once */
+        double bad[4] = { t[k].high + 2048, t[k].low < 0 ? 2 * t[k].low : -1, 1.5, (double)NAN };
+        eqnn_array w = { .name = "x", .dtype = t[k].dtype, .dims = 1, .shape = { 19 },
+                         .values = v };
+        CHECK(eqnn_npz_save(c, "test_data.npz", &w, 1));
+        eqnn_npz *z = eqnn_npz_open(c, "test_data.npz");
+        CHECK(eqnn_npz_need(z, "x", 1) && !memcmp(eqnn_npz_at(z, 0)->values, v, sizeof v));
+        eqnn_npz_close(z);
+        for (int b = 0; b < 4; b++) {
+            v[18] = bad[b];
+            CHECK(!eqnn_npz_save(c, "test_data.npz", &w, 1));
+            CHECK_ERROR(c, "is no number of dtype");
+        }
+    }
+    remove("test_data.npz");
+}
+
 /* Other files among the arrays are passed over; what is called .npy must be an array. */
 TEST(npz_with_other_files)
 {

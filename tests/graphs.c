@@ -388,6 +388,20 @@ TEST(knn_graph_in_odd_shapes)
     }
 }
 
+/* More columns than the distance to a run is summed over, of which few reach far. */
+TEST(knn_graph_of_many_columns)
+{
+    eqnn_ctx *c = test_context();
+    for (int cols = 8; cols <= 70; cols += 31) {
+        eqnn_tensor *pos = test_normal(c, 500, cols);
+        if (cols == 70) /* the last five */
+            pos = eqnn_concat(eqnn_scale(eqnn_slice(pos, 0, 65), 0.01), eqnn_slice(pos, 65, 5));
+        const eqnn_graph *g = eqnn_knn_graph(pos, 9, NULL);
+        const eqnn_real *x = eqnn_data(pos);
+        CHECK(g && knn_brute_force(g, x, NULL, x, NULL, cols, 9, 0));
+    }
+}
+
 TEST(knn_between_is_brute_force)
 {
     eqnn_ctx *c = test_context();

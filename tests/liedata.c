@@ -324,6 +324,9 @@ TEST(idx_files)
     CHECK(x && x->dims == 3 && x->shape[1] == 3 && x->count == 12 && x->bytes == 1);
     CHECK(eqnn_idx_value(x, 11) == 12 && isnan(eqnn_idx_value(x, 12)));
     double out[12];
+    CHECK(eqnn_idx_values(x, 2, 99, out) == 10 && out[0] == 3 && out[9] == 12);
+    CHECK(eqnn_idx_values(x, 2, 1, out) == 1 && out[0] == 3 && out[1] == 4);
+    CHECK(!eqnn_idx_values(x, 12, 1, out) && !eqnn_idx_values(NULL, 0, 1, out));
     CHECK(eqnn_images_turned(c, x, 1, 1, 1, out) && eqnn_images_turned(c, x, 1, 2, 0, out));
     CHECK(!eqnn_images_turned(c, x, 1, 1, 2, out));
     CHECK_ERROR(c, "images 1 to 2 of a file that holds 2");
