@@ -1720,6 +1720,8 @@ static int eqnn__gemm_distance(size_t *ld, size_t rows, size_t length)
     return *ld <= INT_MAX;
 }
 
+static void eqnn__gemm_run(eqnn__device *d, eqnn__product p);
+
 /* All products as one with a longer sum, where the matrices lie so. */
 static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
 {
@@ -1730,7 +1732,7 @@ static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
         return 0;
     p.k = k;
     p.batch = 1;
-    eqnn__gemm_blas(d, &p);
+    eqnn__gemm_run(d, p);
     return 1;
 }
 
@@ -1764,12 +1766,60 @@ static void eqnn__gemm_into_one(eqnn__device *d, eqnn__product p)
 #define EQNN__GEMM_SPAN 0x7fffffff /* tests make it small */
 #endif
 
-/* As many of n rows as cuBLAS takes at a time: some of its kernels fail on matrices whose last
-   number is 2^31 or more behind the first, few as their rows and columns are (NVIDIA/raft issue
-   3097). */
-static size_t eqnn__gemm_rows(size_t n, size_t ld)
+/* As many of n rows, which two matrices have so far apart (0: has not), as cuBLAS takes at a time:
+   some of its kernels fail on matrices whose last number is 2^31 or more behind the first, few as
+   their rows and columns are (NVIDIA/raft issue 3097). */
+static size_t eqnn__gemm_rows(size_t n, size_t ld, size_t other)
 {
-    return ld > 0 && ld <= EQNN__GEMM_SPAN && n > EQNN__GEMM_SPAN / ld ? EQNN__GEMM_SPAN / ld : n;
+    const size_t span = EQNN__GEMM_SPAN;
+    if (ld > 0 && ld <= span && n > span / ld) n = span / ld;
+    if (other > 0 && other <= span && n > span / other) n = span / other;
+    return n;
+}
+
+/* A product whose matrices reach too far, in pieces of its rows, columns or terms (which may be
+   parted again, another way); 0: they do not. */
+static int eqnn__gemm_parted(eqnn__device *d, const eqnn__product *p)
+{
+    size_t m = eqnn__gemm_rows(p->m, p->ldc, p->ta ? 0 : p->lda);
+    size_t n = eqnn__gemm_rows(p->n, p->tb ? p->ldb : 0, 0);
+    size_t k = eqnn__gemm_rows(p->k, p->ta ? p->lda : 0, p->tb ? 0 : p->ldb);
+    size_t step = m < p->m ? m : n < p->n ? n : k, all = m < p->m ? p->m : n < p->n ? p->n : p->k;
+    for (size_t i = 0; step < all && i < all; i += step) {
+        eqnn__product q = *p;
+        size_t now = all - i < step ? all - i : step;
+        if (m < p->m) {
+            q.m = now, q.A += i * (p->ta ? 1 : p->lda), q.C += i * p->ldc;
+        } else if (n < p->n) {
+            q.n = now, q.B += i * (p->tb ? p->ldb : 1), q.C += i;
+        } else {
+            q.k = now, q.A += i * (p->ta ? p->lda : 1), q.B += i * (p->tb ? 1 : p->ldb);
+            q.beta = i ? 1 : p->beta;
+        }
+        eqnn__gemm_run(d, q);
+    }
+    return step < all;
+}
+
+static void eqnn__gemm_run(eqnn__device *d, eqnn__product p)
+{
+    eqnn__product q = p;
+    int small = p.m <= INT_MAX && p.n <= INT_MAX && p.k <= INT_MAX && p.batch <= INT_MAX;
+    if (small && eqnn__gemm_parted(d, &p)) return;
+    if (!small || p.k == 0 || !eqnn__gemm_distance(&q.lda, p.ta ? p.k : p.m, p.ta ? p.m : p.k) ||
+        !eqnn__gemm_distance(&q.ldb, p.tb ? p.n : p.k, p.tb ? p.k : p.n) ||
+        !eqnn__gemm_distance(&q.ldc, p.m, p.n)) {
+        size_t units = p.m * p.n * (p.sc == 0 ? 1 : p.batch);
+        EQNN__RUN(d, eqnn__gemm_kernel, eqnn__grid_of(units), EQNN__BLOCK, 0, p);
+    } else if (p.batch > 1 && p.sc == 0) {
+        eqnn__gemm_into_one(d, q);
+    } else {
+        for (size_t left = p.batch; left > 0; left -= q.batch) { /* a grid's third side: so many */
+            q.batch = left < 65535 ? left : 65535;
+            eqnn__gemm_blas(d, &q);
+            q.A += q.batch * q.sa, q.B += q.batch * q.sb, q.C += q.batch * q.sc;
+        }
+    }
 }
 
 static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
@@ -1778,41 +1828,13 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
                             size_t ldc, size_t sc, size_t batch)
 {
     eqnn__product p;
-    if (m == 0 || n == 0 || batch == 0) return;
     p.ta = ta, p.tb = tb;
     p.m = m, p.n = n, p.k = k, p.batch = batch;
     p.A = A, p.lda = lda, p.sa = sa;
     p.B = B, p.ldb = ldb, p.sb = sb;
     p.C = C, p.ldc = ldc, p.sc = sc;
     p.alpha = alpha, p.beta = beta;
-    int small = m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && batch <= INT_MAX;
-    size_t along_m = ta || lda < ldc ? ldc : lda, along_k = ta ? lda : 0;
-    if (!tb && ldb > along_k) along_k = ldb;
-    size_t rows = eqnn__gemm_rows(m, along_m), terms = eqnn__gemm_rows(k, along_k);
-    for (size_t i = 0; small && rows < m && i < m; i += rows)
-        eqnn__cuda_gemm(d, ta, tb, m - i < rows ? m - i : rows, n, k, alpha,
-                        A + i * (ta ? 1 : lda), lda, sa, B, ldb, sb, beta, C + i * ldc, ldc, sc,
-                        batch);
-    for (size_t i = 0; small && rows == m && terms < k && i < k; i += terms)
-        eqnn__cuda_gemm(d, ta, tb, m, n, k - i < terms ? k - i : terms, alpha,
-                        A + i * (ta ? lda : 1), lda, sa, B + i * (tb ? 1 : ldb), ldb, sb,
-                        i ? 1 : beta, C, ldc, sc, batch);
-    if (small && (rows < m || terms < k)) return;
-    if (!small || k == 0 || !eqnn__gemm_distance(&p.lda, ta ? k : m, ta ? m : k) ||
-        !eqnn__gemm_distance(&p.ldb, tb ? n : k, tb ? k : n) ||
-        !eqnn__gemm_distance(&p.ldc, m, n)) {
-        p.lda = lda, p.ldb = ldb, p.ldc = ldc;
-        size_t units = m * n * (sc == 0 ? 1 : batch);
-        EQNN__RUN(d, eqnn__gemm_kernel, eqnn__grid_of(units), EQNN__BLOCK, 0, p);
-    } else if (batch > 1 && sc == 0) {
-        eqnn__gemm_into_one(d, p);
-    } else {
-        for (size_t left = batch; left > 0; left -= p.batch) { /* as many as a grid's third side */
-            p.batch = left < 65535 ? left : 65535;
-            eqnn__gemm_blas(d, &p);
-            p.A += p.batch * sa, p.B += p.batch * sb, p.C += p.batch * sc;
-        }
-    }
+    if (m > 0 && n > 0 && batch > 0) eqnn__gemm_run(d, p);
 }
 
 /* ---- solid harmonics ----

@@ -1040,6 +1040,7 @@ enum cublasStatus_t {
 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
+static size_t emulate_span = 0x7fffffff; /* how far the numbers of a matrix may lie apart */
 typedef struct emulate_blas { cudaStream_t stream; cublasMath_t math; int device; } *cublasHandle_t;
 
 /* Row-major, C = alpha op(A) op(B) + beta C; beta 0: C is not read. */
@@ -1116,6 +1117,15 @@ EMULATE_API cublasStatus_t cublasSetWorkspace(cublasHandle_t h, void *p, size_t 
     return emulate_status();
 }
 
+/* A matrix that cuBLAS may get wrong: too far from its first number to its last. A row that is longer
+   than that cannot be helped. */
+static void emulate_reach(const char *what, int rows, int length, int ld)
+{
+    size_t far = (size_t)ld;
+    if (far <= emulate_span && (size_t)(rows - 1) * far + (size_t)length > emulate_span)
+        emulate_fail("cuBLAS's %s: %d rows, %d apart, reach too far", what, rows, ld);
+}
+
 /* Columns come first: C' = B' A', so the operands change places. */
 template <class T>
 static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
@@ -1129,6 +1139,9 @@ static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cubla
         ldc < m || (batch > 1 && sc == 0))
         return CUBLAS_STATUS_INVALID_VALUE;
     emulate_chosen(h->device, "cuBLAS");
+    emulate_reach("B", p.tb ? p.n : p.k, p.tb ? p.k : p.n, p.ldb);
+    emulate_reach("A", p.ta ? p.k : p.m, p.ta ? p.m : p.k, p.lda);
+    emulate_reach("C", p.m, p.n, p.ldc);
     emulate_check(A, 1, 1, "cuBLAS's A");
     emulate_check(B, 1, 1, "cuBLAS's B");
     emulate_check(C, 1, 1, "cuBLAS's C");
