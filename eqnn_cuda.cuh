@@ -86,7 +86,6 @@ enum {
     EQNN__SCRATCH_GEMM,  /* products that are summed over batches      */
     EQNN__SCRATCH_FORM,  /* a form's tiles                             */
     EQNN__SCRATCH_PART,  /* a form's partial sums                      */
-    EQNN__SCRATCH_INDEX, /* lists of integers                          */
     EQNN__SCRATCH_NEAR,  /* points in cells, from one call to the next */
     EQNN__SCRATCH_EDGES, /* edges that are not sorted yet              */
     EQNN__SCRATCHES
@@ -143,7 +142,7 @@ typedef struct eqnn__again {
 } eqnn__again;
 
 typedef struct eqnn__gpu {
-    int index, processors;              /* which device; how many multiprocessors it has      */
+    int index;                          /* which device                                       */
     size_t shared;                      /* bytes of shared memory that a block may ask for    */
     cudaStream_t stream;
     cublasHandle_t blas;
@@ -195,6 +194,24 @@ static int eqnn__look(eqnn__device *d, cudaError_t e)
     if (e == cudaSuccess) return 1;
     eqnn__gpu_fail(d, cudaGetErrorString(e));
     return 0;
+}
+
+/* The same of a call that waits, and hears what went wrong in work that was begun before it: by whom
+   is not known any more. (CUDA_LAUNCH_BLOCKING=1 in the environment finds out, in a program whose
+   kernels were compiled with -DEQNN__GRAPH_LEAST=65.) */
+static int eqnn__look_back(eqnn__device *d, cudaError_t e)
+{
+    char what[200];
+    if (e == cudaSuccess) return 1;
+    snprintf(what, sizeof what, "%s (of this or of work begun before)", cudaGetErrorString(e));
+    eqnn__gpu_fail(d, what);
+    return 0;
+}
+
+/* Waits for all that is on the stream: 1 when all is well. */
+static int eqnn__gpu_sync(eqnn__device *d)
+{
+    return eqnn__look_back(d, cudaStreamSynchronize(eqnn__gpu_of(d)->stream));
 }
 
 /* CUDA keeps one device for each thread of the host, and this thread may have worked with another
@@ -417,7 +434,7 @@ static eqnn__again *eqnn__again_find(eqnn__device *d, const eqnn__queue *l)
         r->used = g->sent;
         return r;
     }
-    if (oldest->exec && !eqnn__look(d, cudaStreamSynchronize(g->stream))) return NULL;
+    if (oldest->exec && !eqnn__gpu_sync(d)) return NULL; /* it may be at work */
     eqnn__again_drop(oldest);
     oldest->list = (eqnn__queue *)malloc(sizeof *l + l->used);
     if (!oldest->list) return NULL; /* it is not remembered */
@@ -551,33 +568,43 @@ static size_t eqnn__grid_of(size_t n)
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                        \
          i += (size_t)gridDim.x * blockDim.x)
 
-/* At least so many bytes of device memory, until the next call for the same use. Growing waits;
-   NULL: a failure was or is kept. */
+static size_t eqnn__round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* A new piece of `want` bytes, or of `least` where there is no room for so many: 1 when there is. */
+static int eqnn__piece_make(eqnn__device *d, size_t least, size_t want, eqnn__piece *s)
+{
+    char what[128];
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, s->size = want);
+    if (e == cudaErrorMemoryAllocation && least < want) e = cudaMalloc(&p, s->size = least);
+    s->p = (char *)p;
+    if (e == cudaSuccess) return 1;
+    s->p = NULL;
+    s->size = 0;
+    if (e != cudaErrorMemoryAllocation) return eqnn__look_back(d, e);
+    (void)cudaGetLastError(); /* not a failure of the device */
+    snprintf(what, sizeof what, "out of memory: %zu bytes of working memory asked for", least);
+    eqnn__gpu_fail(d, what);
+    return 0;
+}
+
+/* At least so many bytes of device memory, until the next call for the same use. Growing waits, and
+   takes half as much again as there was, so that it is soon over; NULL: a failure was or is kept. */
 static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     eqnn__piece *s = g->scratch + use;
-    void *p = NULL;
+    size_t more = s->size + s->size / 2;
     if (g->failed) return NULL;
     if (bytes <= s->size) return s->p;
-    size_t want = s->size / 2 + s->size > bytes ? s->size / 2 + s->size : bytes;
-    want = (want + 65535) / 65536 * 65536;
     eqnn__cuda_send(d); /* what is on the list may use it */
-    if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaStreamSynchronize(g->stream)) ||
-        !eqnn__look(d, cudaFree(s->p)))
-        return NULL;
-    s->p = NULL;
-    s->size = 0;
-    if (cudaMalloc(&p, want) != cudaSuccess) {
-        char what[128];
-        (void)cudaGetLastError(); /* not a failure of the device */
-        snprintf(what, sizeof what, "out of memory: %zu bytes of working memory asked for", want);
-        eqnn__gpu_fail(d, what);
-        return NULL;
-    }
-    s->p = (char *)p;
-    s->size = want;
-    return p;
+    if (!eqnn__gpu_choose(d) || !eqnn__gpu_sync(d) || !eqnn__look(d, cudaFree(s->p))) return NULL;
+    bytes = eqnn__round_up(bytes, 65536);
+    more = eqnn__round_up(more, 65536);
+    return eqnn__piece_make(d, bytes, more > bytes ? more : bytes, s) ? s->p : NULL;
 }
 
 /* ---- begin and end ---- */
@@ -588,8 +615,6 @@ static int eqnn__gpu_open(eqnn__device *d)
     int shared = 0;
     void *p = NULL;
     if (!eqnn__gpu_choose(d) ||
-        !eqnn__look(d, cudaDeviceGetAttribute(&g->processors, cudaDevAttrMultiProcessorCount,
-                                              g->index)) ||
         !eqnn__look(d, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                               g->index)) ||
         !eqnn__look(d, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking)))
@@ -613,7 +638,7 @@ static int eqnn__gpu_open(eqnn__device *d)
                                                                : CUBLAS_DEFAULT_MATH)) ||
         !eqnn__look_blas(d, cublasSetWorkspace(g->blas, g->workspace, EQNN__WORKSPACE)))
         return 0;
-    return eqnn__look(d, cudaStreamSynchronize(g->stream));
+    return eqnn__gpu_sync(d);
 }
 
 /* A worker's plans go with it: their addresses may come again. */
@@ -651,6 +676,7 @@ static void eqnn__cuda_end(eqnn__device *d)
     free(g->made);
     free(g);
     d->gpu = NULL;
+    (void)cudaGetLastError(); /* the next who asks, another context's cuBLAS, is not to blame */
 }
 
 static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
@@ -659,6 +685,7 @@ static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
     cudaError_t e = cudaGetDeviceCount(&count);
     d->gpu = NULL;
     if (e != cudaSuccess || count == 0) {
+        (void)cudaGetLastError();
         snprintf(why, size, "no GPU can be used here (%s)",
                  e == cudaSuccess ? "none was found" : cudaGetErrorString(e));
         return 0;
@@ -693,7 +720,7 @@ static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
     if (!eqnn__gpu_choose(d)) return NULL;
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
     if (e == cudaSuccess) return p;
-    if (e != cudaErrorMemoryAllocation) eqnn__look(d, e); /* of work that was begun before */
+    if (e != cudaErrorMemoryAllocation) eqnn__look_back(d, e);
     (void)cudaGetLastError(); /* the caller says what there was no room for */
     return NULL;
 }
@@ -702,7 +729,7 @@ static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
 {
     (void)bytes;
     eqnn__cuda_send(d);
-    if (eqnn__gpu_choose(d)) eqnn__look(d, cudaStreamSynchronize(eqnn__gpu_of(d)->stream));
+    if (eqnn__gpu_choose(d)) eqnn__gpu_sync(d);
     eqnn__look(d, cudaFree(p)); /* which need not wait for what works on it */
 }
 
@@ -745,8 +772,9 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
     } else if (way == EQNN__TO_HOST) {
         eqnn__cuda_send(d);
         if (g->failed || !eqnn__gpu_choose(d) ||
-            !eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
-            !eqnn__look(d, cudaStreamSynchronize(g->stream)))
+            !eqnn__look_back(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost,
+                                                g->stream)) ||
+            !eqnn__gpu_sync(d))
             memset(to, 0xff, bytes);
     } else {
         for (size_t n; bytes > 0; bytes -= n, p += n, q += n)
@@ -793,9 +821,9 @@ static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
     if (!g->failed && g->checks > 0 &&
         eqnn__look(d, cudaMemcpyAsync(g->told, g->mark, sizeof *g->told, cudaMemcpyDeviceToHost,
                                       g->stream)) &&
-        eqnn__look(d, cudaStreamSynchronize(g->stream)))
+        eqnn__gpu_sync(d))
         eqnn__gpu_told(d);
-    else if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
+    else if (!g->failed) eqnn__gpu_sync(d);
     if (!g->failed) return 1;
     snprintf(why, size, "%s", g->why);
     (void)cudaGetLastError();
@@ -812,8 +840,7 @@ static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
 static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
-    size_t need = (bytes + 255) / 256 * 256, size = need > (size_t)1 << 20 ? need : (size_t)1 << 20;
-    void *p = NULL;
+    size_t need = eqnn__round_up(bytes, 256), slab = (size_t)1 << 20;
     if (g->failed) return NULL;
     if (g->slabs == 0 || g->slab[g->slabs - 1].size - g->slab_used < need) {
         if (g->slabs == g->slab_room) {
@@ -823,14 +850,14 @@ static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
             g->slab = more;
             g->slab_room = room;
         }
-        if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaMalloc(&p, size))) return NULL;
-        g->slab[g->slabs].p = (char *)p;
-        g->slab[g->slabs++].size = size;
+        if (!eqnn__gpu_choose(d) ||
+            !eqnn__piece_make(d, need, need > slab ? need : slab, g->slab + g->slabs))
+            return NULL;
+        g->slabs++;
         g->slab_used = 0;
     }
-    p = g->slab[g->slabs - 1].p + g->slab_used;
     g->slab_used += need;
-    return p;
+    return g->slab[g->slabs - 1].p + g->slab_used - need;
 }
 
 /* A lasting copy of an array of the host; NULL: a failure is kept. */
@@ -879,7 +906,7 @@ static const void *eqnn__gpu_plan(eqnn__device *d, const void *plan, size_t byte
     if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const void *)NULL;
     make(d, plan, made);
     eqnn__cuda_send(d); /* what lasts has to be there: what comes behind a failure is dropped */
-    if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
+    if (!g->failed) eqnn__gpu_sync(d);
     if (g->failed) {
         free(made);
         return NULL;

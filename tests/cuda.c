@@ -1215,7 +1215,28 @@ TEST(sentences)
     CHECK(!eqnn__cuda()->begin(&d, 0, why, sizeof why) && !d.gpu);
     CHECK(strstr(why, "no GPU"));
     emulate_devices = 1;
-    (void)cudaGetLastError();
+    CHECK(cudaGetLastError() == cudaSuccess); /* another context's cuBLAS might ask for it */
+}
+
+/* What a call hears that only waits may be of work begun before, and the sentence says so. */
+TEST(blame)
+{
+    char why[400];
+    int back = 0, refused = 0;
+    for (int n = 1, told = 1; told; n++) {
+        open_sides();
+        eqnn__device *d = side_device + 1;
+        copies x = reals(100, -1, 1);
+        side_table[1]->fill(d, 100, 2, (eqnn_real *)x.p[1]);
+        emulate_refuse = n;
+        told = !side_table[1]->wait(d, why, sizeof why) && emulate_refuse == 0;
+        emulate_refuse = 0;
+        refused += told;
+        back += told && strstr(why, "test: cuda:0: unknown error (of this or of work begun before)");
+        copies_free(&x);
+        close_sides();
+    }
+    CHECK(refused > 2 && back == 1);
 }
 
 /* Products round what they multiply only where that is asked for. */
@@ -1252,7 +1273,12 @@ TEST(memory_runs_out)
     emulate_device.limit = EMULATE_REGION;
     CHECK(k->wait(d, why, sizeof why));
     k->fold_rows(d, EQNN__SUM, 100, 10, (eqnn_real *)x.p[1], (eqnn_real *)y.p[1]);
-    CHECK(k->wait(d, why, sizeof why));
+    CHECK(eqnn__scratch(d, EQNN__SCRATCH_FOLD, 1 << 20) && k->wait(d, why, sizeof why));
+    size_t had = eqnn__gpu_of(d)->scratch[EQNN__SCRATCH_FOLD].size, more = had + had / 4;
+    emulate_device.limit = emulate_device.used - had + more + 65536; /* half as much again is not */
+    CHECK(eqnn__scratch(d, EQNN__SCRATCH_FOLD, more) && k->wait(d, why, sizeof why));
+    CHECK(eqnn__gpu_of(d)->scratch[EQNN__SCRATCH_FOLD].size < more + 65536);
+    emulate_device.limit = EMULATE_REGION;
     copies_free(&x), copies_free(&y);
     close_sides();
 }
