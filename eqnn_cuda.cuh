@@ -178,6 +178,11 @@ static eqnn__gpu *eqnn__gpu_of(const eqnn__device *d)
     return (eqnn__gpu *)d->gpu;
 }
 
+static constexpr size_t eqnn__round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
 /* Keeps the first failure, with the operation at work. */
 static void eqnn__gpu_fail(eqnn__device *d, const char *what)
 {
@@ -241,6 +246,11 @@ static int eqnn__look_blas(eqnn__device *d, cublasStatus_t s)
    they are changed in the graph, by one call each. Otherwise everything on the list is started by
    itself, as are lists that come once. */
 
+static cudaMemcpyKind eqnn__queued_way(const eqnn__queued *t)
+{
+    return t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice;
+}
+
 /* Runs one thing on the list by itself: 1 when CUDA took it. */
 static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__queued *t)
 {
@@ -252,9 +262,7 @@ static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__q
     if (t->kind != EQNN__KERNEL) {
         memcpy(address, p, sizeof address);
         return eqnn__look(d, cudaMemcpyAsync(address[0], address[1], t->shared,
-                                             t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice
-                                                                          : cudaMemcpyHostToDevice,
-                                             g->stream));
+                                             eqnn__queued_way(t), g->stream));
     }
     for (unsigned i = 0; i < t->args; i++) args[i] = p + t->arg[i];
     return eqnn__look(d, cudaLaunchKernel((const void *)t->what, dim3(t->grid), dim3(t->block),
@@ -312,7 +320,7 @@ static int eqnn__again_add(eqnn__device *d, eqnn__again *r, size_t i)
     memcpy(address, r->list->bytes + t->at, sizeof address);
     return eqnn__look(d, cudaGraphAddMemcpyNode1D(
         &r->node[i], r->graph, after, i > 0, address[0], address[1], t->shared,
-        t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+        eqnn__queued_way(t)));
 }
 
 static void eqnn__again_drop(eqnn__again *r)
@@ -340,7 +348,7 @@ static void eqnn__again_build(eqnn__device *d, eqnn__again *r)
     if (!good) eqnn__again_refused(d, r);
 }
 
-/* Which arguments of thing i are not those of last time? */
+/* Are arguments of thing i others than last time? */
 static int eqnn__again_differs(const eqnn__again *r, const eqnn__queue *l, size_t i)
 {
     const eqnn__queued *t = l->item + i;
@@ -360,8 +368,7 @@ static int eqnn__again_change(eqnn__device *d, eqnn__again *r, const eqnn__queue
     } else {
         memcpy(address, l->bytes + t->at, sizeof address);
         good = eqnn__look(d, cudaGraphExecMemcpyNodeSetParams1D(
-            r->exec, r->node[i], address[0], address[1], t->shared,
-            t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+            r->exec, r->node[i], address[0], address[1], t->shared, eqnn__queued_way(t)));
     }
     if (good) memcpy(r->list->bytes + t->at, l->bytes + t->at, t->bytes);
     return good;
@@ -486,7 +493,7 @@ static eqnn__queued *eqnn__queue_add(eqnn__device *d, int kind, eqnn__any what, 
     t->at = l->used;
     t->bytes = bytes;
     t->op = d->op ? *d->op : NULL;
-    l->used += (bytes + 15) / 16 * 16;
+    l->used += eqnn__round_up(bytes, 16);
     memset(l->bytes + t->at, 0, l->used - t->at);
     return t;
 }
@@ -508,17 +515,12 @@ static void eqnn__queue_call(eqnn__device *d, int (*call)(eqnn__device *, const 
     if (t) memcpy(eqnn__gpu_of(d)->list.bytes + t->at, args, bytes);
 }
 
-static constexpr size_t eqnn__arg_room(size_t bytes)
-{
-    return (bytes + 15) / 16 * 16;
-}
-
 template <class P>
 static void eqnn__queued_arg(eqnn__queue *l, eqnn__queued *t, size_t *at, const P &v)
 {
     memcpy(l->bytes + t->at + *at, &v, sizeof v);
     t->arg[t->args++] = (unsigned short)*at;
-    *at += eqnn__arg_room(sizeof v);
+    *at += eqnn__round_up(sizeof v, 16);
 }
 
 /* Arguments become what the kernel takes, as in a call. */
@@ -527,10 +529,10 @@ static void eqnn__queue_kernel(eqnn__device *d, void (*kernel)(P...), size_t gri
                               size_t shared, const A &...args)
 {
     static_assert(sizeof...(P) == sizeof...(A) && sizeof...(P) <= EQNN__ARGS, "arguments");
-    static_assert((eqnn__arg_room(sizeof(P)) + ...) <= EQNN__QUEUE_BYTES / 8, "large arguments");
+    constexpr size_t bytes = (eqnn__round_up(sizeof(P), 16) + ...);
+    static_assert(bytes <= 4096, "a kernel takes no more than 4 KB of arguments");
     size_t at = 0;
-    eqnn__queued *t = eqnn__queue_add(d, EQNN__KERNEL, (eqnn__any)kernel,
-                                   (eqnn__arg_room(sizeof(P)) + ...));
+    eqnn__queued *t = eqnn__queue_add(d, EQNN__KERNEL, (eqnn__any)kernel, bytes);
     if (!t) return;
     t->grid = (unsigned)grid;
     t->block = (unsigned)block;
@@ -568,11 +570,6 @@ static size_t eqnn__grid_of(size_t n)
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                        \
          i += (size_t)gridDim.x * blockDim.x)
 
-static size_t eqnn__round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 /* A new piece of `want` bytes, or of `least` where there is no room for so many: 1 when there is. */
 static int eqnn__piece_make(eqnn__device *d, size_t least, size_t want, eqnn__piece *s)
 {
@@ -605,6 +602,14 @@ static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
     bytes = eqnn__round_up(bytes, 65536);
     more = eqnn__round_up(more, 65536);
     return eqnn__piece_make(d, bytes, more > bytes ? more : bytes, s) ? s->p : NULL;
+}
+
+/* The next n things in a piece of working memory, of which `used` bytes are taken so far, 256-byte
+   aligned. Without a base it only counts. */
+template <class T> static void eqnn__carve(void *base, size_t *used, size_t n, T **to)
+{
+    *to = base ? (T *)(void *)((char *)base + *used) : NULL;
+    *used += eqnn__round_up(n * sizeof(T), 256);
 }
 
 /* ---- begin and end ---- */
@@ -751,7 +756,7 @@ static size_t eqnn__stage(eqnn__device *d, char *to, const char *from, size_t by
     size_t n = bytes < room ? bytes : room;
     char *p = g->stage + g->at * EQNN__STAGE + g->used;
     memcpy(p, from, n);
-    size_t next = (g->used + n + 63) / 64 * 64;
+    size_t next = eqnn__round_up(g->used + n, 64);
     g->used = next < EQNN__STAGE ? next : EQNN__STAGE;
     eqnn__queue_copy(d, EQNN__COPY_STAGED, to, p, n);
     return g->failed ? 0 : n;
@@ -893,18 +898,19 @@ static int eqnn__made_grow(eqnn__device *d)
     return 1;
 }
 
-/* What make() made of a plan when it was first asked for: a zeroed host struct of so many bytes
-   that make fills with lasting device memory (eqnn__gpu_upload). NULL: a failure is kept. */
-static const void *eqnn__gpu_plan(eqnn__device *d, const void *plan, size_t bytes,
-                                  void (*make)(eqnn__device *d, const void *plan, void *made))
+/* What make() made of a plan when it was first asked for: a zeroed struct of the host that make
+   fills with lasting device memory (eqnn__gpu_upload). NULL: a failure is kept. */
+template <class P, class C>
+static const C *eqnn__gpu_plan(eqnn__device *d, const void *plan,
+                               void (*make)(eqnn__device *d, const P *plan, C *made))
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     if (g->failed || !eqnn__made_grow(d)) return NULL;
     eqnn__made *m = eqnn__made_find(g->made, g->made_room, plan);
-    if (m->plan && m->of) return m->made;
-    void *made = calloc(1, bytes);
-    if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const void *)NULL;
-    make(d, plan, made);
+    if (m->plan && m->of) return (const C *)m->made;
+    C *made = (C *)calloc(1, sizeof *made);
+    if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const C *)NULL;
+    make(d, (const P *)plan, made);
     eqnn__cuda_send(d); /* what lasts has to be there: what comes behind a failure is dropped */
     if (!g->failed) eqnn__gpu_sync(d);
     if (g->failed) {
@@ -1365,26 +1371,17 @@ static void eqnn__cuda_fold_cols(eqnn__device *d, int op, size_t rows, size_t co
     if (rows > 0) eqnn__fold_runs(d, op, rows, cols, 1, x, out);
 }
 
-/* How long segments are is known on the device only: many of them are taken to be short. */
+/* n segments of rows; first NULL: each of n rows is a segment, of numbers. How long given segments
+   are is known on the device only: many of them are taken to be short. */
 static void eqnn__segments(eqnn__fold_args *j, size_t n, const int *first, const int *order,
                            size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     memset(j, 0, sizeof *j);
     j->n = n, j->first = first, j->order = order;
-    j->cols = cols, j->x = x, j->out = out;
-    eqnn__fold_shape(j, n > 65536 ? 4 : 256);
-}
-
-/* Rows are segments, of numbers. */
-static void eqnn__row_segments(eqnn__fold_args *j, size_t n, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
-{
-    memset(j, 0, sizeof *j);
-    j->n = n, j->cols = 1;
-    j->length = j->chunk = cols;
+    j->cols = first ? cols : 1, j->x = x, j->out = out;
+    j->length = j->chunk = first ? 0 : cols;
     j->per = 1;
-    j->x = x, j->out = out;
-    eqnn__fold_shape(j, cols);
+    eqnn__fold_shape(j, !first ? cols : n > 65536 ? 4 : 256);
 }
 
 static void eqnn__cuda_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
@@ -1458,8 +1455,7 @@ static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    if (first) eqnn__segments(&j, n, first, order, cols, x, out);
-    else eqnn__row_segments(&j, n, cols, x, out);
+    eqnn__segments(&j, n, first, order, cols, x, out);
     j.op = EQNN__MAX;
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
@@ -1495,8 +1491,7 @@ static void eqnn__cuda_largest(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    if (first) eqnn__segments(&j, n, first, order, cols, x, NULL);
-    else eqnn__row_segments(&j, n, cols, x, NULL);
+    eqnn__segments(&j, n, first, order, cols, x, NULL);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__largest_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn__peak), j, at,
               mask);
@@ -1536,7 +1531,7 @@ static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int o
     eqnn__fold_args j;
     size_t wide = cols + (size_t)one;
     if (rows == 0 || cols == 0) return;
-    eqnn__row_segments(&j, rows, cols, x, out);
+    eqnn__segments(&j, rows, NULL, NULL, cols, x, out);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__standard_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j, wide,
               g ? cols : wide, (eqnn_real)eps, g);
@@ -2156,13 +2151,11 @@ typedef struct eqnn__frame_args {
     eqnn_real *D;
 } eqnn__frame_args;
 
-static void eqnn__frame_copy(eqnn__device *d, const void *plan, void *made)
+static void eqnn__frame_make(eqnn__device *d, const eqnn__frame_plan *p, eqnn__frame_plan *to)
 {
-    const eqnn__frame_plan *p = (const eqnn__frame_plan *)plan;
     size_t n = (size_t)(p->lmax + 1) * (size_t)(p->lmax + 1);
-    eqnn__frame_plan *q = (eqnn__frame_plan *)made;
-    q->lmax = p->lmax;
-    q->terms = (eqnn__frame_terms *)eqnn__gpu_upload(d, p->terms, n * sizeof *p->terms);
+    to->lmax = p->lmax;
+    to->terms = (eqnn__frame_terms *)eqnn__gpu_upload(d, p->terms, n * sizeof *p->terms);
 }
 
 /* D^l from D^(l-1) by the lanes of a warp: the inner columns, then the outer ones. */
@@ -2214,8 +2207,7 @@ static void eqnn__cuda_frame(eqnn__device *d, const eqnn__frame_plan *plan, int 
                              const eqnn_real *r, const double *given, eqnn_real *D)
 {
     eqnn__frame_args j;
-    const eqnn__frame_plan *there = (const eqnn__frame_plan *)eqnn__gpu_plan(
-        d, plan, sizeof *plan, eqnn__frame_copy);
+    const eqnn__frame_plan *there = eqnn__gpu_plan(d, plan, eqnn__frame_make);
     if (!there || n == 0) return;
     size_t most = 2 * (size_t)plan->lmax + 1, room = (2 * most * most + 9) * sizeof(double);
     memset(&j, 0, sizeof j);
@@ -2474,15 +2466,13 @@ static __global__ void eqnn__rows_kernel(const eqnn__owners o, size_t cols, cons
     }
 }
 
-/* Rows of items become rows of a slot. */
-static void eqnn__form_rows(eqnn__device *d, const eqnn__form *f, int slot, const eqnn_real *from,
-                            eqnn_real *out)
+/* Rows of items (with map ONE: so many rows of whatever) become rows of their owners. */
+static void eqnn__form_rows(eqnn__device *d, const eqnn__owners *o, int rows, size_t cols,
+                            const eqnn_real *from, eqnn_real *out)
 {
-    size_t cols = (size_t)f->cols[slot];
-    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
-    if (o.map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)f->items, cols, from, out);
+    if (o->map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)rows, cols, from, out);
     else
-        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * cols), EQNN__BLOCK, 0, o,
+        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o->owners * cols), EQNN__BLOCK, 0, *o,
                   cols, from, out);
 }
 
@@ -2492,14 +2482,6 @@ static size_t eqnn__form_partials(const eqnn__form *f, int slot)
 {
     eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
     return o.map == EQNN__ONE && o.owners > 1 ? (size_t)o.owners * (size_t)f->cols[slot] : 0;
-}
-
-static void eqnn__form_fold_chunks(eqnn__device *d, const eqnn__form *f, int slot,
-                                   const eqnn_real *from, eqnn_real *out)
-{
-    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
-    if (from != out)
-        eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)o.owners, (size_t)f->cols[slot], from, out);
 }
 
 static void eqnn__form_clear(eqnn__device *d, const eqnn__form *f, int slot, eqnn_real *out)
@@ -2592,7 +2574,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
         if (!a.out) return;
         EQNN__RUN(d, eqnn__plain_kernel<P>, eqnn__grid_of((size_t)a.order.owners * a.cols[s]),
                   EQNN__BLOCK, 0, a, *plan);
-        eqnn__form_fold_chunks(d, f, s, a.out, out[s]);
+        if (part) eqnn__form_rows(d, &a.order, a.order.owners, a.cols[s], a.out, out[s]);
     }
 }
 
@@ -2642,10 +2624,8 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
     return there != NULL;
 }
 
-static void eqnn__poly_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__poly_copy *to)
 {
-    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)plan;
-    eqnn__poly_copy *to = (eqnn__poly_copy *)made;
     size_t S = (size_t)p->slots, n = (size_t)p->records * S;
     int *at = (int *)malloc((n ? n : 1) * sizeof *at);
     if (!at) {
@@ -2665,8 +2645,7 @@ static void eqnn__poly_make(eqnn__device *d, const void *plan, void *made)
 static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
                             const eqnn_real *const t[], eqnn_real *const out[])
 {
-    const eqnn__poly_copy *p = (const eqnn__poly_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__poly_copy), eqnn__poly_make);
+    const eqnn__poly_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__poly_make);
     if (p) eqnn__plain_form(d, f, p, v, t, out);
 }
 
@@ -2689,10 +2668,8 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__copy_copy *p, in
     return sum;
 }
 
-static void eqnn__copy_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__copy_make(eqnn__device *d, const eqnn__copy_plan_t *p, eqnn__copy_copy *to)
 {
-    const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)plan;
-    eqnn__copy_copy *to = (eqnn__copy_copy *)made;
     int n = p->runs ? p->run[p->runs - 1].first + p->run[p->runs - 1].count : 0;
     int *map = (int *)malloc(((size_t)n + 1) * sizeof *map);
     if (!map) {
@@ -2710,8 +2687,7 @@ static void eqnn__copy_make(eqnn__device *d, const void *plan, void *made)
 static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
                               const eqnn_real *const t[], eqnn_real *const out[])
 {
-    const eqnn__copy_copy *p = (const eqnn__copy_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__copy_copy), eqnn__copy_make);
+    const eqnn__copy_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__copy_make);
     if (p) eqnn__plain_form(d, f, p, v, t, out);
 }
 
@@ -2753,10 +2729,8 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__mix_copy *p, int
     return sum;
 }
 
-static void eqnn__mix_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__mix_make(eqnn__device *d, const eqnn__mix_plan_t *p, eqnn__mix_copy *to)
 {
-    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)plan;
-    eqnn__mix_copy *to = (eqnn__mix_copy *)made;
     to->blocks = p->blocks;
     to->block = (const eqnn__mix_block *)eqnn__gpu_upload(
         d, p->block, (size_t)(p->blocks > 0 ? p->blocks : 1) * sizeof *p->block);
@@ -2815,8 +2789,7 @@ static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, const eqnn_real
                 eqnn__mix_slot(d, f, s, v, t, out[s]);
         return;
     }
-    const eqnn__mix_copy *p = (const eqnn__mix_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__mix_copy), eqnn__mix_make);
+    const eqnn__mix_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__mix_make);
     if (p) eqnn__plain_form(d, f, p, v, t, out);
 }
 
@@ -3295,10 +3268,8 @@ static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int
     free(a.in.p);
 }
 
-static void eqnn__couple_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__couple_make(eqnn__device *d, const eqnn__couple_plan_t *p, eqnn__couple_copy *to)
 {
-    const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)plan;
-    eqnn__couple_copy *to = (eqnn__couple_copy *)made;
     eqnn__list record = eqnn__list_of(sizeof(eqnn__summand));
     for (int r = 0; p->entries && r < p->first[p->entries]; r++) {
         eqnn__summand s;
@@ -4168,17 +4139,9 @@ typedef struct eqnn__couple_pass {
     eqnn_real *h, *h1, *dh, *pairs, *pairs0;
 } eqnn__couple_pass;
 
-/* The next piece of working memory: `used` reals are taken so far. Without a base, only counts. */
-static eqnn_real *eqnn__carve(eqnn_real *base, size_t *used, size_t reals)
-{
-    eqnn_real *at = base ? base + *used : NULL;
-    *used += (reals + 63) / 64 * 64;
-    return at;
-}
-
-/* Working memory that lasts over all tiles; returns its reals. A row per item for dy and dh when
+/* Working memory that lasts over all tiles; returns its bytes. A row per item for dy and dh when
    their rows are others', chunks of what all rows share. */
-static size_t eqnn__couple_parts(eqnn__couple_pass *q, eqnn_real *base)
+static size_t eqnn__couple_parts(eqnn__couple_pass *q, void *base)
 {
     const eqnn__form *f = q->f;
     size_t n = 0;
@@ -4188,38 +4151,33 @@ static size_t eqnn__couple_parts(eqnn__couple_pass *q, eqnn_real *base)
         if (s == 2 && q->H && f->map[2] != EQNN__EACH && f->map[2] != EQNN__ONE) rows = !q->whole;
         q->part[s] = q->out[s];
         if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H && f->map[2] == EQNN__ONE)) continue;
-        if (rows) q->part[s] = eqnn__carve(base, &n, (size_t)f->items * cols);
-        else if (part && (s != 2 || !q->H)) q->part[s] = eqnn__carve(base, &n, part);
+        if (rows) eqnn__carve(base, &n, (size_t)f->items * cols, &q->part[s]);
+        else if (part && (s != 2 || !q->H)) eqnn__carve(base, &n, part, &q->part[s]);
     }
     return n;
 }
 
-/* Working memory of a tile; returns its reals. */
-static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, eqnn_real *base)
+/* Working memory of a tile; returns its bytes. */
+static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, void *base)
 {
     const eqnn__form *f = q->f;
-    size_t n = 0;
-    size_t items = q->rows, rows = q->rows, H = q->H, W = q->width;
+    size_t n = 0, rows = q->whole ? (size_t)f->rows[2] : q->rows, H = q->H, W = q->width;
+    size_t items = q->rows; /* rows of dw: those of items, or chunks of what all share */
     int dw = (q->want & 12) != 0;
-    if (q->whole) rows = (size_t)f->rows[2];
     if (!H) return n;
-    q->w = eqnn__carve(base, &n, rows * W);
-    q->w1 = q->has & 12 ? eqnn__carve(base, &n, rows * W) : NULL;
-    if (q->whole && f->map[2] == EQNN__ONE) {
-        size_t part = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners * W;
-        q->dw = dw ? eqnn__carve(base, &n, part) : NULL;
-        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, part) : NULL;
-    } else {
-        q->dw = dw ? eqnn__carve(base, &n, items * W) : NULL;
-        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, items * W) : NULL;
-    }
+    if (q->whole && f->map[2] == EQNN__ONE)
+        items = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners;
+    eqnn__carve(base, &n, rows * W, &q->w);
+    if (q->has & 12) eqnn__carve(base, &n, rows * W, &q->w1);
+    if (dw) eqnn__carve(base, &n, items * W, &q->dw);
+    if (q->dw0) eqnn__carve(base, &n, items * W, &q->dw0_rows);
     if (q->whole && f->map[2] != EQNN__EACH) {
-        q->pairs = dw ? eqnn__carve(base, &n, rows * W) : NULL;
-        q->pairs0 = q->dw0 ? eqnn__carve(base, &n, rows * W) : NULL;
+        if (dw) eqnn__carve(base, &n, rows * W, &q->pairs);
+        if (q->dw0) eqnn__carve(base, &n, rows * W, &q->pairs0);
     } else if (!q->whole) {
-        q->h = eqnn__carve(base, &n, rows * H);
-        q->h1 = q->has & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
-        q->dh = q->want & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
+        eqnn__carve(base, &n, rows * H, &q->h);
+        if (q->has & 4) eqnn__carve(base, &n, rows * H, &q->h1);
+        if (q->want & 4) eqnn__carve(base, &n, rows * H, &q->dh);
     }
     return n;
 }
@@ -4400,14 +4358,9 @@ static void eqnn__couple_whole_back(eqnn__couple_pass *q)
     const eqnn_real *h1 = q->has & 4 ? q->t[2] : NULL;
     eqnn_real *from[2] = { q->dw, q->dw0_rows }, *to[2] = { q->dw, q->dw0_rows };
     for (int i = 0; i < 2 && f->map[2] != EQNN__EACH; i++) {
-        to[i] = i ? q->pairs0 : q->pairs;
-        if (!from[i]) continue;
         eqnn__owners o = eqnn__form_owners(f, 3, f->map[2]);
-        if (o.map == EQNN__ONE)
-            eqnn__cuda_fold_rows(q->d, EQNN__SUM, (size_t)o.owners, W, from[i], to[i]);
-        else
-            EQNN__RUN(q->d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * W), EQNN__BLOCK, 0,
-                      o, W, from[i], to[i]);
+        to[i] = i ? q->pairs0 : q->pairs;
+        if (from[i]) eqnn__form_rows(q->d, &o, o.owners, W, from[i], to[i]);
     }
     eqnn__couple_last_layer(q, rows, q->v[2], h1, to[0], to[1], q->out[2], 0);
 }
@@ -4452,9 +4405,9 @@ static void eqnn__couple_folds(eqnn__couple_pass *q)
     const eqnn__form *f = q->f;
     for (int s = 0; s < 5; s++) {
         if (!(q->want >> s & 1) || q->part[s] == q->out[s]) continue;
-        if (s == 1 || f->map[s] != EQNN__ONE)
-            eqnn__form_rows(q->d, f, s, q->part[s], q->out[s]);
-        else eqnn__form_fold_chunks(q->d, f, s, q->part[s], q->out[s]);
+        eqnn__owners o = eqnn__form_owners(f, s, f->map[s]);
+        eqnn__form_rows(q->d, &o, s == 1 ? f->items : o.owners, (size_t)f->cols[s], q->part[s],
+                        q->out[s]);
     }
 }
 
@@ -4507,8 +4460,7 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_r
     for (int s = 0; s < 5 && f->items == 0; s++)
         if (q.want >> s & 1) eqnn__form_clear(d, f, s, out[s]);
     if (f->items == 0) return;
-    q.plan = (const eqnn__couple_copy *)eqnn__gpu_plan(d, f->plan, sizeof(eqnn__couple_copy),
-                                                       eqnn__couple_make);
+    q.plan = eqnn__gpu_plan(d, f->plan, eqnn__couple_make);
     if (!q.plan) return;
     q.H = f->cols[3] > 0 && f->cols[2] > 0 ? (size_t)f->cols[2] : 0;
     q.width = (size_t)(q.H ? f->cols[3] : f->cols[2] > 0 ? f->cols[2] : 0);
@@ -4518,10 +4470,8 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_r
         q.rows = eqnn__form_tile_rows(matrices * q.width, f->items);
         q.whole = f->map[2] == EQNN__ONE || q.rows >= (size_t)f->items;
     }
-    size_t part = (eqnn__couple_parts(&q, NULL) + 1) * sizeof(eqnn_real);
-    size_t tile = (eqnn__couple_tile_room(&q, NULL) + 1) * sizeof(eqnn_real);
-    eqnn_real *p = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part);
-    eqnn_real *w = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM, tile);
+    void *p = eqnn__scratch(d, EQNN__SCRATCH_PART, eqnn__couple_parts(&q, NULL) + 1);
+    void *w = eqnn__scratch(d, EQNN__SCRATCH_FORM, eqnn__couple_tile_room(&q, NULL) + 1);
     if (!p || !w) return;
     eqnn__couple_parts(&q, p);
     eqnn__couple_tile_room(&q, w);
@@ -4894,27 +4844,19 @@ static __global__ void eqnn__crowd_pair_kernel(eqnn__crowd j)
 
 /* ---- the entry ---- */
 
-/* The next piece of working memory at p; p is NULL while it is measured. */
-static void *eqnn__crowd_piece(char *p, size_t *at, size_t bytes)
-{
-    size_t start = *at;
-    *at += (bytes + 255) / 256 * 256;
-    return p ? p + start : NULL;
-}
-
-static size_t eqnn__crowd_place(eqnn__crowd *j, char *p)
+/* What lasts from one call to the next, at p; returns its bytes. */
+static size_t eqnn__crowd_place(eqnn__crowd *j, void *p)
 {
     size_t at = 0, n = j->n, buckets = (size_t)1 << j->bits;
-    j->told = (unsigned long long *)eqnn__crowd_piece(p, &at, 3 * sizeof *j->told);
-    j->key = (unsigned long long *)eqnn__crowd_piece(p, &at, n * sizeof *j->key);
-    if (j->box)
-        j->box = (eqnn__box *)eqnn__crowd_piece(p, &at, (size_t)j->examples * sizeof *j->box);
-    j->home = (int *)eqnn__crowd_piece(p, &at, 3 * n * sizeof(int));
-    j->bucket = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
-    j->list = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
-    j->count = (int *)eqnn__crowd_piece(p, &at, buckets * sizeof(int));
-    j->start = (int *)eqnn__crowd_piece(p, &at, (buckets + 1) * sizeof(int));
-    j->found = (int *)eqnn__crowd_piece(p, &at, (n * EQNN__SHARES + 1) * sizeof(int));
+    eqnn__carve(p, &at, 3, &j->told);
+    eqnn__carve(p, &at, n, &j->key);
+    if (j->box) eqnn__carve(p, &at, (size_t)j->examples, &j->box);
+    eqnn__carve(p, &at, 3 * n, &j->home);
+    eqnn__carve(p, &at, n, &j->bucket);
+    eqnn__carve(p, &at, n, &j->list);
+    eqnn__carve(p, &at, buckets, &j->count);
+    eqnn__carve(p, &at, buckets + 1, &j->start);
+    eqnn__carve(p, &at, n * EQNN__SHARES + 1, &j->found);
     return at;
 }
 
@@ -4971,7 +4913,7 @@ static void eqnn__cuda_neighbours(eqnn__device *d, eqnn__cloud *q)
     j.r2 = q->r2;
     j.bits = 1;
     while (j.bits < 30 && (size_t)1 << j.bits < j.n) j.bits++;
-    char *p = (char *)eqnn__scratch(d, EQNN__SCRATCH_NEAR, eqnn__crowd_place(&j, NULL));
+    void *p = eqnn__scratch(d, EQNN__SCRATCH_NEAR, eqnn__crowd_place(&j, NULL));
     if (!p) return;
     j.box = q->box;
     eqnn__crowd_place(&j, p);

@@ -1591,11 +1591,10 @@ TEST(steps_without_graphs)
 typedef struct twice { const int *v; int n; } twice;
 static int twice_made;
 
-static void twice_make(eqnn__device *d, const void *plan, void *made)
+static void twice_make(eqnn__device *d, const int *plan, twice *t)
 {
-    twice *t = (twice *)made;
-    t->v = (const int *)eqnn__gpu_upload(d, plan, sizeof(int));
-    t->n = 2 * *(const int *)plan;
+    t->v = (const int *)eqnn__gpu_upload(d, plan, sizeof *plan);
+    t->n = 2 * *plan;
     twice_made++;
 }
 
@@ -1609,7 +1608,7 @@ TEST(plans_are_copied_once)
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < 500; i++) {
             plans[i] = i;
-            const twice *t = (const twice *)eqnn__gpu_plan(d, plans + i, sizeof *t, twice_make);
+            const twice *t = eqnn__gpu_plan(d, plans + i, twice_make);
             CHECK(t && t->n == 2 * i);
             side_table[1]->copy(d, &back, t->v, sizeof back, EQNN__TO_HOST);
             CHECK(back == i);
@@ -1618,11 +1617,11 @@ TEST(plans_are_copied_once)
     eqnn__device worker = *d; /* what a worker made is forgotten with it */
     worker.op = &side_op;
     int mine = 7;
-    CHECK(eqnn__gpu_plan(&worker, &mine, sizeof(twice), twice_make) && twice_made == 501);
+    CHECK(eqnn__gpu_plan(&worker, &mine, twice_make) && twice_made == 501);
     side_table[1]->end(&worker);
     CHECK(!worker.gpu);
     mine = 8;
-    const twice *t = (const twice *)eqnn__gpu_plan(d, &mine, sizeof *t, twice_make);
+    const twice *t = eqnn__gpu_plan(d, &mine, twice_make);
     CHECK(t && t->n == 16 && twice_made == 502);
     close_sides();
 }
