@@ -3284,7 +3284,7 @@ static void eqnn__couple_make(eqnn__device *d, const eqnn__couple_plan_t *p, eqn
     }
 }
 
-/* -- the kernels -- */
+/* -- what the kernel does -- */
 
 /* An item in shared memory: where its rows begin, in reals. The items of its owner that are there
    end before `end`; begin: the owner has none before this one. */
@@ -3707,6 +3707,37 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
     }
 }
 
+/* f(the sizes of a piece): in each of the calls the compiler knows them. */
+template <int D1, int D3, int DIAGONAL> struct eqnn__sizes {
+    static constexpr int d1 = D1, d3 = D3, diagonal = DIAGONAL;
+};
+
+template <class F>
+__device__ __forceinline__ void eqnn__sizes_of(const eqnn__part *p, const F &f)
+{
+    switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
+    case 8: case 9: f(eqnn__sizes<1, 1, 0>()); break;
+    case 11: f(eqnn__sizes<3, 1, 0>()); break;
+    case 13: f(eqnn__sizes<5, 1, 0>()); break;
+    case 15: f(eqnn__sizes<7, 1, 0>()); break;
+    case 24: f(eqnn__sizes<3, 3, 1>()); break;
+    case 25: f(eqnn__sizes<1, 3, 0>()); break;
+    case 27: f(eqnn__sizes<3, 3, 0>()); break;
+    case 29: f(eqnn__sizes<5, 3, 0>()); break;
+    case 31: f(eqnn__sizes<7, 3, 0>()); break;
+    case 40: f(eqnn__sizes<5, 5, 1>()); break;
+    case 41: f(eqnn__sizes<1, 5, 0>()); break;
+    case 43: f(eqnn__sizes<3, 5, 0>()); break;
+    case 45: f(eqnn__sizes<5, 5, 0>()); break;
+    case 47: f(eqnn__sizes<7, 5, 0>()); break;
+    case 56: f(eqnn__sizes<7, 7, 1>()); break;
+    case 57: f(eqnn__sizes<1, 7, 0>()); break;
+    case 59: f(eqnn__sizes<3, 7, 0>()); break;
+    case 61: f(eqnn__sizes<5, 7, 0>()); break;
+    default: f(eqnn__sizes<7, 7, 0>()); break;
+    }
+}
+
 /* The loop for the sizes of a piece: those of the sums are known, D in roles G and X. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
@@ -3719,27 +3750,7 @@ __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
     const eqnn__lane l = eqnn__lane_at(p, b->channel);
     const int G = ROLE == EQNN__ROLE_G;
     if constexpr (ROLE == EQNN__ROLE_W) {
-        switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
-        case 8: case 9: EQNN__SIZED(1, 1, 0); break;
-        case 11: EQNN__SIZED(3, 1, 0); break;
-        case 13: EQNN__SIZED(5, 1, 0); break;
-        case 15: EQNN__SIZED(7, 1, 0); break;
-        case 24: EQNN__SIZED(3, 3, 1); break;
-        case 25: EQNN__SIZED(1, 3, 0); break;
-        case 27: EQNN__SIZED(3, 3, 0); break;
-        case 29: EQNN__SIZED(5, 3, 0); break;
-        case 31: EQNN__SIZED(7, 3, 0); break;
-        case 40: EQNN__SIZED(5, 5, 1); break;
-        case 41: EQNN__SIZED(1, 5, 0); break;
-        case 43: EQNN__SIZED(3, 5, 0); break;
-        case 45: EQNN__SIZED(5, 5, 0); break;
-        case 47: EQNN__SIZED(7, 5, 0); break;
-        case 56: EQNN__SIZED(7, 7, 1); break;
-        case 57: EQNN__SIZED(1, 7, 0); break;
-        case 59: EQNN__SIZED(3, 7, 0); break;
-        case 61: EQNN__SIZED(5, 7, 0); break;
-        default: EQNN__SIZED(7, 7, 0); break;
-        }
+        eqnn__sizes_of(p, [&](auto n) { EQNN__SIZED(n.d1, n.d3, n.diagonal); });
     } else {
         switch (p->diagonal ? 0 : G ? p->d1 : p->d3) {
         case 0: EQNN__SIZED(D, D, 1); break;
@@ -3852,34 +3863,6 @@ __device__ __forceinline__ void eqnn__couple_tasks(const eqnn__couple_args *a,
         const eqnn__task task = a->role.task[phase->task + k / shares];
         int s = k % shares;
         eqnn__couple_lanes<ROLE, T>(a, &task, n * s / shares, n * (s + 1) / shares, items, M);
-    }
-}
-
-/* Roles G, X and W. */
-template <int ROLE, int T>
-static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(ROLE, T))
-    eqnn__couple_kernel(const eqnn__couple_args a)
-{
-    EQNN_SHARED(eqnn__member, items);
-    eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
-    int from, to;
-    eqnn__couple_range(&a, &from, &to);
-    for (int p = from, n; p < to; p += n) {
-        n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
-        eqnn__couple_ahead(&a, ROLE, p + n, to);
-        eqnn__couple_items(&a, p, n, items);
-        __syncthreads();
-        for (int f = 0; f < a.role.phases; f++) {
-            const eqnn__phase phase = a.role.phase[f];
-            eqnn__couple_matrices(&a, &phase, n, items, a.v[1], M);
-            if (T)
-                eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
-                                      M + (size_t)a.edges * (size_t)a.role.size);
-            __syncthreads();
-            eqnn__couple_tasks<ROLE, T>(&a, &phase, n, items, M);
-            __syncthreads();
-        }
     }
 }
 
@@ -3996,30 +3979,9 @@ __device__ __forceinline__ void eqnn__couple_dm_sized(const eqnn__couple_args *a
                                                       const eqnn__bundle *b, int j, int n,
                                                       const eqnn__member *items, eqnn_real *M)
 {
-#define EQNN__SIZED(d1, d3, diagonal) eqnn__couple_dm<T, C, d1, d3, diagonal>(a, b, j, n, items, M)
-    const eqnn__part *p = a->role.part + b->part;
-    switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
-    case 8: case 9: EQNN__SIZED(1, 1, 0); break;
-    case 11: EQNN__SIZED(3, 1, 0); break;
-    case 13: EQNN__SIZED(5, 1, 0); break;
-    case 15: EQNN__SIZED(7, 1, 0); break;
-    case 24: EQNN__SIZED(3, 3, 1); break;
-    case 25: EQNN__SIZED(1, 3, 0); break;
-    case 27: EQNN__SIZED(3, 3, 0); break;
-    case 29: EQNN__SIZED(5, 3, 0); break;
-    case 31: EQNN__SIZED(7, 3, 0); break;
-    case 40: EQNN__SIZED(5, 5, 1); break;
-    case 41: EQNN__SIZED(1, 5, 0); break;
-    case 43: EQNN__SIZED(3, 5, 0); break;
-    case 45: EQNN__SIZED(5, 5, 0); break;
-    case 47: EQNN__SIZED(7, 5, 0); break;
-    case 56: EQNN__SIZED(7, 7, 1); break;
-    case 57: EQNN__SIZED(1, 7, 0); break;
-    case 59: EQNN__SIZED(3, 7, 0); break;
-    case 61: EQNN__SIZED(5, 7, 0); break;
-    default: EQNN__SIZED(7, 7, 0); break;
-    }
-#undef EQNN__SIZED
+    eqnn__sizes_of(a->role.part + b->part, [&](auto size) {
+        eqnn__couple_dm<T, C, size.d1, size.d3, size.diagonal>(a, b, j, n, items, M);
+    });
 }
 
 /* dy of n items: the columns of y that a phase adds to. */
@@ -4056,9 +4018,11 @@ __device__ __forceinline__ void eqnn__couple_all_dm(const eqnn__couple_args *a,
     }
 }
 
-template <int T>
-static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(EQNN__ROLE_Y, T))
-    eqnn__couple_y_kernel(const eqnn__couple_args a)
+/* -- the kernel -- */
+
+template <int ROLE, int T>
+static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(ROLE, T))
+    eqnn__couple_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);
     eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
@@ -4066,15 +4030,24 @@ static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCK
     eqnn__couple_range(&a, &from, &to);
     for (int p = from, n; p < to; p += n) {
         n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, EQNN__ROLE_Y, p, to);
-        eqnn__couple_ahead(&a, EQNN__ROLE_Y, p + n, to);
+        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
+        eqnn__couple_ahead(&a, ROLE, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
             const eqnn__phase phase = a.role.phase[f];
-            eqnn__couple_all_dm<T>(&a, &phase, n, items, M);
-            __syncthreads();
-            eqnn__couple_dy(&a, &phase, n, items, M);
+            if constexpr (ROLE == EQNN__ROLE_Y) {
+                eqnn__couple_all_dm<T>(&a, &phase, n, items, M);
+                __syncthreads();
+                eqnn__couple_dy(&a, &phase, n, items, M);
+            } else {
+                eqnn__couple_matrices(&a, &phase, n, items, a.v[1], M);
+                if (T)
+                    eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
+                                          M + (size_t)a.edges * (size_t)a.role.size);
+                __syncthreads();
+                eqnn__couple_tasks<ROLE, T>(&a, &phase, n, items, M);
+            }
             __syncthreads();
         }
     }
@@ -4097,30 +4070,20 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     if (!n || !a->role.phases) return;
     grid = (n + (size_t)a->span - 1) / (size_t)a->span;
     bytes *= edges;
+#define EQNN__CASE(role, T) \
+    case 2 * role + T: \
+        EQNN__RUN(d, (eqnn__couple_kernel<role, T>), grid, 32 * warps, bytes, *a); break;
     switch (2 * role + (tangents != 0)) {
-    case 2 * EQNN__ROLE_G:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_G + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_X:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_X + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_W:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_W + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_Y:
-        EQNN__RUN(d, eqnn__couple_y_kernel<0>, grid, 32 * warps, bytes, *a);
-        break;
-    default: EQNN__RUN(d, eqnn__couple_y_kernel<1>, grid, 32 * warps, bytes, *a); break;
+    EQNN__CASE(EQNN__ROLE_G, 0)
+    EQNN__CASE(EQNN__ROLE_G, 1)
+    EQNN__CASE(EQNN__ROLE_X, 0)
+    EQNN__CASE(EQNN__ROLE_X, 1)
+    EQNN__CASE(EQNN__ROLE_W, 0)
+    EQNN__CASE(EQNN__ROLE_W, 1)
+    EQNN__CASE(EQNN__ROLE_Y, 0)
+    EQNN__CASE(EQNN__ROLE_Y, 1)
     }
+#undef EQNN__CASE
 }
 
 /* A pass over couple: what it was asked for, and its working memory. */
