@@ -201,9 +201,9 @@ static int eqnn__look(eqnn__device *d, cudaError_t e)
     return 0;
 }
 
-/* The same of a call that waits, and hears what went wrong in work that was begun before it: by whom
-   is not known any more. (CUDA_LAUNCH_BLOCKING=1 in the environment finds out, in a program whose
-   kernels were compiled with -DEQNN__GRAPH_LEAST=65.) */
+/* The same of a call that waits, and hears what went wrong in work begun before it: by whom is not
+   known any more. (CUDA_LAUNCH_BLOCKING=1 in the environment finds out, in a program whose kernels
+   were compiled with -DEQNN__GRAPH_LEAST=65.) */
 static int eqnn__look_back(eqnn__device *d, cudaError_t e)
 {
     char what[200];
@@ -570,7 +570,7 @@ static size_t eqnn__grid_of(size_t n)
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                        \
          i += (size_t)gridDim.x * blockDim.x)
 
-/* A new piece of `want` bytes, or of `least` where there is no room for so many: 1 when there is. */
+/* A new piece of `want` bytes, or of `least` where there is no room for so many: 1 on success. */
 static int eqnn__piece_make(eqnn__device *d, size_t least, size_t want, eqnn__piece *s)
 {
     char what[128];
@@ -588,8 +588,8 @@ static int eqnn__piece_make(eqnn__device *d, size_t least, size_t want, eqnn__pi
     return 0;
 }
 
-/* At least so many bytes of device memory, until the next call for the same use. Growing waits, and
-   takes half as much again as there was, so that it is soon over; NULL: a failure was or is kept. */
+/* At least so many bytes of device memory, until the next call for the same use. Growing waits, so
+   it takes half as much again as there was, that it be seldom; NULL: a failure was or is kept. */
 static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
@@ -2544,16 +2544,16 @@ template <class P> static __global__ void eqnn__plain_kernel(const eqnn__plain_a
         a.out[n] = eqnn__plain_sum(&a, &plan, (int)(n / cols), (int)(n % cols));
 }
 
-/* All wanted slots, one after the other; what all rows share, by way of partial sums. */
+/* The wanted slots, one after the other; what all rows share, by way of partial sums. */
 template <class P>
-static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan,
+static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan, unsigned want,
                              const eqnn_real *const v[], const eqnn_real *const t[],
                              eqnn_real *const out[])
 {
     for (int s = 0; s < f->slots; s++) {
         eqnn__plain_args a;
         size_t part = eqnn__form_partials(f, s);
-        if (!out[s] || f->cols[s] <= 0 || f->rows[s] <= 0) continue;
+        if (!(want >> s & 1)) continue;
         memset(&a, 0, sizeof a);
         a.order = eqnn__form_owners(f, s, f->map[s]);
         a.slots = f->slots;
@@ -2565,7 +2565,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
             a.t[k] = t ? t[k] : NULL;
             if (t && t[k] && f->cols[k] > 0) a.has |= 1u << k;
         }
-        if (f->items == 0 || (t && !(a.has & ~(1u << s)))) {
+        if (t && !(a.has & ~(1u << s))) {
             eqnn__form_clear(d, f, s, out[s]);
             continue;
         }
@@ -2642,11 +2642,12 @@ static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__p
     free(at);
 }
 
-static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                            const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, unsigned want,
+                            const eqnn_real *const v[], const eqnn_real *const t[],
+                            eqnn_real *const out[])
 {
     const eqnn__poly_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__poly_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* copy: g[c] = a[c] b[map[c]]; list[first[b]..] are the columns that read column b */
@@ -2684,11 +2685,12 @@ static void eqnn__copy_make(eqnn__device *d, const eqnn__copy_plan_t *p, eqnn__c
     free(map);
 }
 
-static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
     const eqnn__copy_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__copy_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* mix, slots x w g, where rows are not their items' own: block by block */
@@ -2778,19 +2780,17 @@ static void eqnn__mix_slot(eqnn__device *d, const eqnn__form *f, int slot,
     if (!add) eqnn__form_clear(d, f, slot, out);
 }
 
-static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                           const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, unsigned want,
+                           const eqnn_real *const v[], const eqnn_real *const t[],
+                           eqnn_real *const out[])
 {
     if (eqnn__mix_is_products(f)) {
         for (int s = 0; s < 3; s++)
-            if (out[s] && f->cols[s] > 0 && f->rows[s] > 0 && f->items == 0)
-                eqnn__form_clear(d, f, s, out[s]);
-            else if (out[s] && f->cols[s] > 0 && f->rows[s] > 0)
-                eqnn__mix_slot(d, f, s, v, t, out[s]);
+            if (want >> s & 1) eqnn__mix_slot(d, f, s, v, t, out[s]);
         return;
     }
     const eqnn__mix_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__mix_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* ---- radial: matrices R = h V of a tile of rows, then a small product for each row ----
@@ -2835,15 +2835,14 @@ static void eqnn__radial_rows(eqnn__device *d, const eqnn__form *f, const eqnn_r
                         out[2], UV, 0, 1);
 }
 
-static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
     const eqnn__radial_plan *q = (const eqnn__radial_plan *)f->plan;
     size_t UV = (size_t)q->U * (size_t)q->V, items = (size_t)f->items;
-    unsigned want = 0, made = 0;
-    for (int s = 0; s < 4; s++)
-        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) want |= 1u << s;
-    if (items && UV && q->d > 0) {
+    unsigned made = 0;
+    if (UV && q->d > 0) {
         size_t rows = eqnn__form_tile_rows(UV, f->items);
         eqnn_real *R = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM,
                                                   rows * UV * sizeof(eqnn_real));
@@ -4410,19 +4409,16 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     eqnn__couple_folds(q);
 }
 
-static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
     eqnn__couple_pass q;
     memset(&q, 0, sizeof q);
     q.d = d, q.f = f, q.v = v, q.t = t, q.out = out;
-    for (int s = 0; s < 5; s++) {
-        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) q.want |= 1u << s;
+    q.want = want;
+    for (int s = 0; s < 5; s++)
         if (t && t[s] && f->cols[s] > 0) q.has |= 1u << s;
-    }
-    for (int s = 0; s < 5 && f->items == 0; s++)
-        if (q.want >> s & 1) eqnn__form_clear(d, f, s, out[s]);
-    if (f->items == 0) return;
     q.plan = eqnn__gpu_plan(d, f->plan, eqnn__couple_make);
     if (!q.plan) return;
     q.H = f->cols[3] > 0 && f->cols[2] > 0 ? (size_t)f->cols[2] : 0;
@@ -4444,13 +4440,20 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_r
 static void eqnn__cuda_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
                             const eqnn_real *const t[], eqnn_real *const out[])
 {
+    unsigned want = 0;
     if (eqnn__gpu_of(d)->failed) return;
+    for (int s = 0; s < f->slots; s++) {
+        if (!out[s] || f->cols[s] <= 0 || f->rows[s] <= 0) continue;
+        if (f->items > 0) want |= 1u << s;
+        else eqnn__form_clear(d, f, s, out[s]);
+    }
+    if (!want) return;
     switch (f->kind) {
-    case EQNN__COUPLE: eqnn__cuda_couple(d, f, v, t, out); break;
-    case EQNN__MIX: eqnn__cuda_mix(d, f, v, t, out); break;
-    case EQNN__POLY: eqnn__cuda_poly(d, f, v, t, out); break;
-    case EQNN__COPY: eqnn__cuda_copies(d, f, v, t, out); break;
-    default: eqnn__cuda_radial(d, f, v, t, out); break;
+    case EQNN__COUPLE: eqnn__cuda_couple(d, f, want, v, t, out); break;
+    case EQNN__MIX: eqnn__cuda_mix(d, f, want, v, t, out); break;
+    case EQNN__POLY: eqnn__cuda_poly(d, f, want, v, t, out); break;
+    case EQNN__COPY: eqnn__cuda_copies(d, f, want, v, t, out); break;
+    default: eqnn__cuda_radial(d, f, want, v, t, out); break;
     }
 }
 

@@ -1221,6 +1221,7 @@ TEST(sentences)
 /* What a call hears that only waits may be of work begun before, and the sentence says so. */
 TEST(blame)
 {
+    const char *past = "test: cuda:0: unknown error (of this or of work begun before)";
     char why[400];
     int back = 0, refused = 0;
     for (int n = 1, told = 1; told; n++) {
@@ -1232,7 +1233,7 @@ TEST(blame)
         told = !side_table[1]->wait(d, why, sizeof why) && emulate_refuse == 0;
         emulate_refuse = 0;
         refused += told;
-        back += told && strstr(why, "test: cuda:0: unknown error (of this or of work begun before)");
+        back += told && strstr(why, past);
         copies_free(&x);
         close_sides();
     }

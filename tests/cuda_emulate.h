@@ -521,7 +521,9 @@ enum cudaError_t {
     cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation,
     cudaErrorInvalidConfiguration = 9, cudaErrorNoDevice = 100, cudaErrorUnknown = 999
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice
+};
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming };
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
@@ -1117,8 +1119,8 @@ EMULATE_API cublasStatus_t cublasSetWorkspace(cublasHandle_t h, void *p, size_t 
     return emulate_status();
 }
 
-/* A matrix that cuBLAS may get wrong: too far from its first number to its last. A row that is longer
-   than that cannot be helped. */
+/* A matrix that cuBLAS may get wrong: too far from its first number to its last. A row that is
+   longer than that cannot be helped. */
 static void emulate_reach(const char *what, int rows, int length, int ld)
 {
     size_t far = (size_t)ld;
