@@ -865,11 +865,20 @@ static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
     return g->slab[g->slabs - 1].p + g->slab_used - need;
 }
 
-/* A lasting copy of an array of the host; NULL: a failure is kept. */
-static void *eqnn__gpu_upload(eqnn__device *d, const void *from, size_t bytes)
+/* A lasting copy of n things of the host; of none it is an address all the same. NULL: a failure is
+   kept. */
+template <class T> static T *eqnn__gpu_upload(eqnn__device *d, const T *from, size_t n)
 {
-    void *p = eqnn__gpu_keep(d, bytes);
-    if (p) eqnn__cuda_copy(d, p, from, bytes, EQNN__TO_DEVICE);
+    T *p = (T *)eqnn__gpu_keep(d, n ? n * sizeof(T) : 1);
+    if (p) eqnn__cuda_copy(d, p, from, n * sizeof(T), EQNN__TO_DEVICE);
+    return p;
+}
+
+/* n zeroed things of the host (of none it is an address all the same); NULL: a failure is kept. */
+template <class T> static T *eqnn__host_array(eqnn__device *d, size_t n)
+{
+    T *p = (T *)calloc(n + 1, sizeof(T));
+    if (!p) eqnn__gpu_fail(d, "out of memory on the host");
     return p;
 }
 
@@ -885,11 +894,8 @@ static int eqnn__made_grow(eqnn__device *d)
     eqnn__gpu *g = eqnn__gpu_of(d);
     size_t room = g->made_room ? 2 * g->made_room : 64;
     if (2 * (g->mades + 1) < g->made_room) return 1;
-    eqnn__made *table = (eqnn__made *)calloc(room, sizeof *table);
-    if (!table) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return 0;
-    }
+    eqnn__made *table = eqnn__host_array<eqnn__made>(d, room);
+    if (!table) return 0;
     for (size_t i = 0; i < g->made_room; i++)
         if (g->made[i].plan) *eqnn__made_find(table, room, g->made[i].plan) = g->made[i];
     free(g->made);
@@ -908,8 +914,8 @@ static const C *eqnn__gpu_plan(eqnn__device *d, const void *plan,
     if (g->failed || !eqnn__made_grow(d)) return NULL;
     eqnn__made *m = eqnn__made_find(g->made, g->made_room, plan);
     if (m->plan && m->of) return (const C *)m->made;
-    C *made = (C *)calloc(1, sizeof *made);
-    if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const C *)NULL;
+    C *made = eqnn__host_array<C>(d, 1);
+    if (!made) return NULL;
     make(d, (const P *)plan, made);
     eqnn__cuda_send(d); /* what lasts has to be there: what comes behind a failure is dropped */
     if (!g->failed) eqnn__gpu_sync(d);
@@ -2155,7 +2161,7 @@ static void eqnn__frame_make(eqnn__device *d, const eqnn__frame_plan *p, eqnn__f
 {
     size_t n = (size_t)(p->lmax + 1) * (size_t)(p->lmax + 1);
     to->lmax = p->lmax;
-    to->terms = (eqnn__frame_terms *)eqnn__gpu_upload(d, p->terms, n * sizeof *p->terms);
+    to->terms = eqnn__gpu_upload(d, p->terms, n);
 }
 
 /* D^l from D^(l-1) by the lanes of a warp: the inner columns, then the outer ones. */
@@ -2611,12 +2617,12 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
     for (int i = 0; i < n; i++)
         most = key[(size_t)i * step] >= most ? key[(size_t)i * step] + 1 : most;
     size_t words = (size_t)most + 2 + (size_t)n;
-    int *a = (int *)calloc(words, sizeof *a), *to = a ? a + most + 2 : NULL;
-    if (!a) return eqnn__gpu_fail(d, "out of memory on the host"), 0;
+    int *a = eqnn__host_array<int>(d, words), *to = a ? a + most + 2 : NULL;
+    if (!a) return 0;
     for (int i = 0; i < n; i++) a[key[(size_t)i * step] + 2]++;
     for (int i = 0; i <= most; i++) a[i + 1] += a[i];
     for (int i = 0; i < n; i++) to[a[key[(size_t)i * step] + 1]++] = i;
-    int *there = (int *)eqnn__gpu_upload(d, a, words * sizeof *a);
+    int *there = eqnn__gpu_upload(d, a, words);
     free(a);
     *columns = most;
     *first = there;
@@ -2627,14 +2633,11 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
 static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__poly_copy *to)
 {
     size_t S = (size_t)p->slots, n = (size_t)p->records * S;
-    int *at = (int *)malloc((n ? n : 1) * sizeof *at);
-    if (!at) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return;
-    }
+    int *at = eqnn__host_array<int>(d, n);
+    if (!at) return;
     for (size_t i = 0; i < n; i++) at[i] = p->column[i % S][p->col[i]];
-    to->at = (const int *)eqnn__gpu_upload(d, at, (n ? n : 1) * sizeof *at);
-    to->c = (const eqnn_real *)eqnn__gpu_upload(d, p->c, (size_t)p->records * sizeof *p->c);
+    to->at = eqnn__gpu_upload(d, at, n);
+    to->c = eqnn__gpu_upload(d, p->c, (size_t)p->records);
     for (int s = 0; s < p->slots; s++)
         if (!eqnn__form_inverse(d, p->records, at + s, S, to->columns + s, to->first + s,
                                 to->list + s))
@@ -2672,15 +2675,12 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__copy_copy *p, in
 static void eqnn__copy_make(eqnn__device *d, const eqnn__copy_plan_t *p, eqnn__copy_copy *to)
 {
     int n = p->runs ? p->run[p->runs - 1].first + p->run[p->runs - 1].count : 0;
-    int *map = (int *)malloc(((size_t)n + 1) * sizeof *map);
-    if (!map) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return;
-    }
+    int *map = eqnn__host_array<int>(d, (size_t)n);
+    if (!map) return;
     for (int r = 0; r < p->runs; r++)
         for (int c = 0; c < p->run[r].count; c++)
             map[p->run[r].first + c] = p->run[r].b + c * p->run[r].step;
-    to->map = (const int *)eqnn__gpu_upload(d, map, ((size_t)n + 1) * sizeof *map);
+    to->map = eqnn__gpu_upload(d, map, (size_t)n);
     eqnn__form_inverse(d, n, map, 1, &to->columns, &to->first, &to->list);
     free(map);
 }
@@ -2734,8 +2734,7 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__mix_copy *p, int
 static void eqnn__mix_make(eqnn__device *d, const eqnn__mix_plan_t *p, eqnn__mix_copy *to)
 {
     to->blocks = p->blocks;
-    to->block = (const eqnn__mix_block *)eqnn__gpu_upload(
-        d, p->block, (size_t)(p->blocks > 0 ? p->blocks : 1) * sizeof *p->block);
+    to->block = eqnn__gpu_upload(d, p->block, (size_t)p->blocks);
 }
 
 /* Where rows are their items' own and weights all share, or every row has its own: plain matrix
@@ -2915,20 +2914,28 @@ typedef struct eqnn__couple_copy { eqnn__role role[EQNN__ROLES]; } eqnn__couple_
 
 /* -- the copy of a plan -- */
 
-/* A growing array of the host; n stays 0 when memory runs out. */
-typedef struct eqnn__list { char *p; size_t n, room, size; int bad; } eqnn__list;
+/* A growing array of the host. bad: memory ran out, and nothing is added any more. */
+template <class T> struct eqnn__list { T *p; size_t n, room; int bad; };
 
-static void *eqnn__list_add(eqnn__list *a, const void *item)
+template <class T> static void eqnn__list_add(eqnn__list<T> *a, const T &item)
 {
     if (a->n == a->room && !a->bad) {
         size_t room = a->room ? 2 * a->room : 64;
-        char *p = (char *)realloc(a->p, room * a->size);
+        T *p = (T *)realloc(a->p, room * sizeof *p);
         if (p) a->p = p, a->room = room;
         else a->bad = 1;
     }
-    if (a->bad) return NULL;
-    memcpy(a->p + a->n * a->size, item, a->size);
-    return a->p + a->n++ * a->size;
+    if (!a->bad) a->p[a->n++] = item;
+}
+
+/* Uploads a list and forgets it. */
+template <class T> static const T *eqnn__list_up(eqnn__device *d, eqnn__list<T> *a)
+{
+    const T *there = NULL;
+    if (a->bad) eqnn__gpu_fail(d, "out of memory on the host");
+    else there = eqnn__gpu_upload(d, a->p, a->n);
+    free(a->p);
+    return there;
 }
 
 /* A piece while the copy is made: of which path, from which components on; then where it went. */
@@ -2939,8 +2946,11 @@ typedef struct eqnn__placed { int phase, block, i, k, d1, d3, m, cut; } eqnn__pl
 
 typedef struct eqnn__draft { /* of a role */
     const eqnn__couple_plan_t *plan;
-    int role, phases, *fill, *mark;     /* numbers of each phase; last bundle of a column, + 1 */
-    eqnn__list cut, bundle, placed, in; /* in: the phase of each bundle                        */
+    int role, phases, *fill, *mark; /* numbers of each phase; last bundle of a column, + 1 */
+    eqnn__list<eqnn__cut> cut;
+    eqnn__list<eqnn__placed> placed;
+    eqnn__list<eqnn__bundle> bundle;
+    eqnn__list<int> in;             /* the phase of each bundle                            */
 } eqnn__draft;
 
 static int eqnn__cut_size(int n)
@@ -2949,7 +2959,7 @@ static int eqnn__cut_size(int n)
 }
 
 /* Channels that share a weight are taken one at a time. */
-static void eqnn__cut_path(eqnn__list *cuts, const eqnn__couple_plan_t *p, int step)
+static void eqnn__cut_path(eqnn__list<eqnn__cut> *cuts, const eqnn__couple_plan_t *p, int step)
 {
     const eqnn__step *s = p->path + step;
     int each = s->w >= 0 && s->ws == 0 ? 1 : s->channels;
@@ -2966,7 +2976,7 @@ static void eqnn__cut_path(eqnn__list *cuts, const eqnn__couple_plan_t *p, int s
                 c.part.x = s->x + i * s->xs + u, c.part.xs = s->xs;
                 c.part.g = s->g + k * s->gs + u, c.part.gs = s->gs;
                 c.part.w = s->w, c.part.ws = s->ws;
-                eqnn__list_add(cuts, &c);
+                eqnn__list_add(cuts, c);
             }
         }
 }
@@ -3021,7 +3031,7 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
 {
     eqnn__placed p = { phase, a->plan->path[c->step].block, c->i, c->k, c->part.d1, c->part.d3,
                        a->fill[phase], 0 };
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     int size = eqnn__part_size(&c->part);
     for (size_t n = 0; n < a->placed.n; n++)
         if (all[n].phase == phase && all[n].block == p.block && all[n].i == p.i &&
@@ -3030,8 +3040,8 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
     if (p.m && p.m + size > EQNN__FORM_ENTRIES) return -1;
     if (keep) {
         a->fill[phase] += size;
-        p.cut = (int)(c - (const eqnn__cut *)(void *)a->cut.p);
-        eqnn__list_add(&a->placed, &p);
+        p.cut = (int)(c - a->cut.p);
+        eqnn__list_add(&a->placed, p);
     }
     return p.m;
 }
@@ -3042,7 +3052,7 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
 {
     eqnn__cut *c = cuts + n;
     int to[4], size = 0, phase = 0, join = -1, last = 0, fresh = 0, seen = 0;
-    const int *in = (const int *)(void *)a->in.p;
+    const int *in = a->in.p;
     eqnn__part_target(&c->part, a->role, to);
     if (a->role != EQNN__ROLE_Y) size = to[2] * c->part.channels;
     for (int i = 0; i < size; i++) {
@@ -3058,7 +3068,7 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
         last = cuts[i].bundle == join && eqnn__part_same(a, cuts + i, c) &&
                eqnn__draft_place(a, c, in[join], 0) >= 0;
     if (last) {
-        eqnn__bundle *b = (eqnn__bundle *)(void *)a->bundle.p + join;
+        eqnn__bundle *b = a->bundle.p + join;
         if (b->channels < c->part.channels) b->channels = c->part.channels;
         c->bundle = join;
         eqnn__draft_place(a, c, in[join], 1);
@@ -3069,8 +3079,8 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
     eqnn__bundle b = { 0, 0, c->part.channels, seen > 0, 0 };
     if (seen && fresh) r->covered = -1;
     c->bundle = (int)a->bundle.n;
-    eqnn__list_add(&a->bundle, &b);
-    eqnn__list_add(&a->in, &phase);
+    eqnn__list_add(&a->bundle, b);
+    eqnn__list_add(&a->in, phase);
     for (int i = 0; i < size; i++) {
         int *mark = a->mark + eqnn__part_column(&c->part, to, i);
         if (!*mark && r->covered >= 0) r->covered++;
@@ -3079,14 +3089,22 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
 }
 
 /* Lists that a role uploads. */
-typedef struct eqnn__sheet { eqnn__list part, bundle, task, phase, entry, sum, term; } eqnn__sheet;
+typedef struct eqnn__sheet {
+    eqnn__list<eqnn__part> part;
+    eqnn__list<eqnn__bundle> bundle;
+    eqnn__list<eqnn__task> task;
+    eqnn__list<eqnn__phase> phase;
+    eqnn__list<eqnn__entry> entry;
+    eqnn__list<eqnn__sum> sum;
+    eqnn__list<eqnn__summand> term;
+} eqnn__sheet;
 
 /* Entries of M of a phase, with their records in the plan. */
 static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
 {
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     for (size_t n = 0; n < a->placed.n; n++) {
-        const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + all[n].cut;
+        const eqnn__cut *c = a->cut.p + all[n].cut;
         const eqnn__step *s = a->plan->path + c->step;
         if (all[n].phase != phase) continue;
         for (int i = 0; i < c->part.d1; i++)
@@ -3097,7 +3115,7 @@ static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
                 e.first = a->plan->first[from];
                 e.count = a->plan->first[from + 1] - e.first;
                 e.pad = 0;
-                eqnn__list_add(&o->entry, &e);
+                eqnn__list_add(&o->entry, e);
             }
     }
 }
@@ -3107,7 +3125,7 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
                               int column)
 {
     const eqnn__couple_plan_t *p = a->plan;
-    const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + placed->cut;
+    const eqnn__cut *c = a->cut.p + placed->cut;
     const eqnn__step *s = p->path + c->step;
     const eqnn__span back = p->back[placed->block];
     for (int q = back.first; q < back.first + back.count; q++)
@@ -3121,14 +3139,14 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
                 continue;
             t.at = placed->m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
             t.c = p->back_c[r];
-            eqnn__list_add(&o->term, &t);
+            eqnn__list_add(&o->term, t);
         }
 }
 
 /* Columns of y that a phase adds to. */
 static void eqnn__sheet_sums(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__role *r)
 {
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     for (int c = 0; c < a->plan->columns; c++) {
         eqnn__sum s = { a->plan->column[c], a->mark[c], (int)o->term.n, 0 };
         for (size_t n = 0; n < a->placed.n; n++)
@@ -3137,17 +3155,17 @@ static void eqnn__sheet_sums(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__ro
         if (!s.count) continue;
         if (!a->mark[c]) r->covered++;
         a->mark[c] = 1;
-        eqnn__list_add(&o->sum, &s);
+        eqnn__list_add(&o->sum, s);
     }
 }
 
 /* The bundles of a phase, their pieces and tasks. */
 static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
 {
-    const int *in = (const int *)(void *)a->in.p;
-    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
+    const int *in = a->in.p;
+    eqnn__cut *cuts = a->cut.p;
     for (int b = 0; b < (int)a->bundle.n; b++) {
-        eqnn__bundle q = ((const eqnn__bundle *)(void *)a->bundle.p)[b];
+        eqnn__bundle q = a->bundle.p[b];
         if (in[b] != phase) continue;
         q.part = (int)o->part.n;
         q.packs = 1;
@@ -3155,14 +3173,14 @@ static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
             if (cuts[n].bundle != b) continue;
             cuts[n].part.m = eqnn__draft_place(a, cuts + n, phase, 0);
             q.packs &= eqnn__part_packs(&cuts[n].part);
-            eqnn__list_add(&o->part, &cuts[n].part);
+            eqnn__list_add(&o->part, cuts[n].part);
         }
         q.parts = (int)o->part.n - q.part;
         eqnn__task t = { (int)o->bundle.n, 0 };
         int step = q.packs ? 32 * EQNN__PACK : 32;
         for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += step)
-            eqnn__list_add(&o->task, &t);
-        eqnn__list_add(&o->bundle, &q);
+            eqnn__list_add(&o->task, t);
+        eqnn__list_add(&o->bundle, q);
     }
 }
 
@@ -3178,41 +3196,25 @@ static void eqnn__sheet_phase(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__r
     p.entries = (int)o->entry.n - p.entry, p.sums = (int)o->sum.n - p.sum;
     r->tasks = p.tasks > r->tasks ? p.tasks : r->tasks;
     r->size = a->fill[phase] > r->size ? a->fill[phase] : r->size;
-    eqnn__list_add(&o->phase, &p);
-}
-
-/* Uploads a list and forgets it; an empty one is a number. */
-static const void *eqnn__sheet_up(eqnn__device *d, eqnn__list *a)
-{
-    const void *there = NULL;
-    if (a->bad) eqnn__gpu_fail(d, "out of memory on the host");
-    else there = a->n ? eqnn__gpu_upload(d, a->p, a->n * a->size) : eqnn__gpu_keep(d, 16);
-    free(a->p);
-    return there;
+    eqnn__list_add(&o->phase, p);
 }
 
 static void eqnn__sheet_upload(eqnn__device *d, eqnn__sheet *o, eqnn__role *r)
 {
-    r->part = (const eqnn__part *)eqnn__sheet_up(d, &o->part);
-    r->bundle = (const eqnn__bundle *)eqnn__sheet_up(d, &o->bundle);
-    r->task = (const eqnn__task *)eqnn__sheet_up(d, &o->task);
-    r->phase = (const eqnn__phase *)eqnn__sheet_up(d, &o->phase);
-    r->entry = (const eqnn__entry *)eqnn__sheet_up(d, &o->entry);
-    r->sum = (const eqnn__sum *)eqnn__sheet_up(d, &o->sum);
-    r->term = (const eqnn__summand *)eqnn__sheet_up(d, &o->term);
-}
-
-static eqnn__list eqnn__list_of(size_t size)
-{
-    eqnn__list a = { NULL, 0, 0, size, 0 };
-    return a;
+    r->part = eqnn__list_up(d, &o->part);
+    r->bundle = eqnn__list_up(d, &o->bundle);
+    r->task = eqnn__list_up(d, &o->task);
+    r->phase = eqnn__list_up(d, &o->phase);
+    r->entry = eqnn__list_up(d, &o->entry);
+    r->sum = eqnn__list_up(d, &o->sum);
+    r->term = eqnn__list_up(d, &o->term);
 }
 
 /* Columns that pieces of a role may write, at least those of y. */
 static int eqnn__draft_columns(const eqnn__draft *a)
 {
     int most = a->plan->columns;
-    const eqnn__cut *cuts = (const eqnn__cut *)(void *)a->cut.p;
+    const eqnn__cut *cuts = a->cut.p;
     for (size_t n = 0; n < a->cut.n && a->role != EQNN__ROLE_Y; n++) {
         int to[4], last;
         eqnn__part_target(&cuts[n].part, a->role, to);
@@ -3222,25 +3224,24 @@ static int eqnn__draft_columns(const eqnn__draft *a)
     return most;
 }
 
+static int eqnn__draft_bad(const eqnn__draft *a)
+{
+    return a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
+}
+
 static void eqnn__draft_role(eqnn__device *d, eqnn__draft *a, eqnn__role *r)
 {
     eqnn__sheet o;
-    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
-    for (size_t n = 0; n < a->cut.n; n++) {
-        if (a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad) break;
-        eqnn__draft_put(a, cuts, (int)n, r);
-    }
-    o.part = eqnn__list_of(sizeof(eqnn__part)), o.bundle = eqnn__list_of(sizeof(eqnn__bundle));
-    o.task = eqnn__list_of(sizeof(eqnn__task)), o.phase = eqnn__list_of(sizeof(eqnn__phase));
-    o.entry = eqnn__list_of(sizeof(eqnn__entry)), o.sum = eqnn__list_of(sizeof(eqnn__sum));
-    o.term = eqnn__list_of(sizeof(eqnn__summand));
-    o.part.bad = a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
+    memset(&o, 0, sizeof o);
+    for (size_t n = 0; n < a->cut.n && !eqnn__draft_bad(a); n++)
+        eqnn__draft_put(a, a->cut.p, (int)n, r);
+    o.part.bad = eqnn__draft_bad(a);
     for (int p = 0; p < a->phases && !o.part.bad; p++) eqnn__sheet_phase(&o, a, p, r);
     r->size |= 4; /* the M of neighbouring items begin in different banks */
     r->phases = a->phases;
     r->alone = a->bundle.n == a->cut.n && r->covered >= 0;
     for (size_t n = 0; n < a->bundle.n; n++)
-        r->alone &= !((const eqnn__bundle *)(void *)a->bundle.p)[n].add;
+        r->alone &= !a->bundle.p[n].add;
     eqnn__sheet_upload(d, &o, r);
 }
 
@@ -3251,14 +3252,11 @@ static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int
     memset(&a, 0, sizeof a);
     a.plan = p;
     a.role = role;
-    a.cut = eqnn__list_of(sizeof(eqnn__cut)), a.bundle = eqnn__list_of(sizeof(eqnn__bundle));
-    a.placed = eqnn__list_of(sizeof(eqnn__placed)), a.in = eqnn__list_of(sizeof(int));
     for (int s = 0; s < p->paths; s++)
         if (role != EQNN__ROLE_W || p->path[s].w >= 0) eqnn__cut_path(&a.cut, p, s);
-    a.fill = (int *)calloc(a.cut.n + 2, sizeof *a.fill);
-    a.mark = (int *)calloc((size_t)eqnn__draft_columns(&a) + 1, sizeof *a.mark);
+    a.fill = eqnn__host_array<int>(d, a.cut.n + 1);
+    a.mark = eqnn__host_array<int>(d, (size_t)eqnn__draft_columns(&a));
     if (a.fill && a.mark) eqnn__draft_role(d, &a, r);
-    else eqnn__gpu_fail(d, "out of memory on the host");
     free(a.fill);
     free(a.mark);
     free(a.cut.p);
@@ -3269,14 +3267,15 @@ static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int
 
 static void eqnn__couple_make(eqnn__device *d, const eqnn__couple_plan_t *p, eqnn__couple_copy *to)
 {
-    eqnn__list record = eqnn__list_of(sizeof(eqnn__summand));
+    eqnn__list<eqnn__summand> record;
+    memset(&record, 0, sizeof record);
     for (int r = 0; p->entries && r < p->first[p->entries]; r++) {
         eqnn__summand s;
         memset(&s, 0, sizeof s);
         s.at = p->column[p->j[r]], s.c = p->c[r];
-        eqnn__list_add(&record, &s);
+        eqnn__list_add(&record, s);
     }
-    const eqnn__summand *there = (const eqnn__summand *)eqnn__sheet_up(d, &record);
+    const eqnn__summand *there = eqnn__list_up(d, &record);
     for (int role = 0; role < EQNN__ROLES; role++) {
         eqnn__couple_role(d, p, role, to->role + role);
         to->role[role].record = there;

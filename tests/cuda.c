@@ -1594,7 +1594,7 @@ static int twice_made;
 
 static void twice_make(eqnn__device *d, const int *plan, twice *t)
 {
-    t->v = (const int *)eqnn__gpu_upload(d, plan, sizeof *plan);
+    t->v = eqnn__gpu_upload(d, plan, 1);
     t->n = 2 * *plan;
     twice_made++;
 }
