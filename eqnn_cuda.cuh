@@ -21,15 +21,33 @@
 
    IS / IS NOT   Every entry works on one stream, in order, and returns at once. What waits for the
                  GPU is wait, copies to the host, neighbours (for the number of edges), memory that
-                 grows or is released, a full ring of copies, and forgetting a graph. A step like
-                 the last is replayed as a few CUDA graphs. A sum has one owner and a tree that
-                 depends on sizes alone: the same bits from run to run (to rounding those of a
-                 processor). Contexts of one thread may live on several GPUs: each chooses its own
-                 when it calls CUDA. No CUDA, cuBLAS or C++ header is needed by the program itself.
+                 grows or is released, the first use of a plan, a full ring of copies, and
+                 forgetting a graph. A step like the last is replayed as a few CUDA graphs. A sum
+                 has one owner and a tree that depends on sizes alone, and is never an atomic
+                 addition, whose order is anybody's: the same bits from run to run (to rounding
+                 those of a processor). Contexts of one thread may live on several GPUs: each
+                 chooses its own when it calls CUDA. No CUDA, cuBLAS or C++ header is needed by the
+                 program itself.
 
    CONVENTIONS   Pointers to numbers, indices and graphs are device memory; plans and structs lie on
                  the host. Grids and blocks have one dimension; blocks are multiples of 32 threads;
                  all threads of a block meet every barrier, all lanes of a warp every shuffle.
+
+   A GPU         A kernel is a function that a grid of blocks runs, each of up to 1024 threads; 32
+   IN SHORT      of these, a warp, go step by step together, and where they part at a condition
+                 both ways are gone one after the other (and nothing promises when they meet again:
+                 what a lane reads of another's in shared memory stands behind a barrier, if only
+                 of the warp). The threads of a block have barriers, and some memory in common
+                 (shared memory: 48 KB without asking, in 32 banks, of which each serves one number
+                 at a time); blocks do not know of each other. A number from device memory is some
+                 hundred steps away, behind a cache of the multiprocessor (the first) and one of
+                 the device (the second). What hides that is other warps: a multiprocessor has up
+                 to 64 at hand, as far as its registers (65536) and its shared memory go. Hence
+                 blocks of 256 threads, eight of which fill it where a thread makes do with 32
+                 registers. Memory comes in pieces of 32 bytes: the threads of a warp should read
+                 neighbouring numbers, of which 16 bytes are one instruction (and begin at a
+                 multiple of 16). Most kernels here wait for memory and not for arithmetic, so
+                 comments count the bytes that have to be moved.
 
    CONTENTS      1  >>runtime      State of a device, its memory, its first error; launches.
                  2  >>plans        What lasts on the device: copies of plans, made at first use.
@@ -557,8 +575,8 @@ static int eqnn__shared_allow(eqnn__device *d, const void *kernel)
         eqnn__queue_kernel(d, EQNN_KERNEL(kernel), grid, block, shared, __VA_ARGS__);              \
     } while (0)
 
-/* Blocks for n threads that stride over the rest: enough to fill a large device several times,
-   the same on every device. */
+/* Blocks for n threads that stride over the rest: enough to fill a large device several times (132
+   multiprocessors of 8 blocks are 1056), the same on every device. */
 static size_t eqnn__grid_of(size_t n)
 {
     size_t blocks = (n + EQNN__BLOCK - 1) / EQNN__BLOCK;
@@ -956,7 +974,11 @@ static int eqnn__few(size_t n)
     return n <= 0xffffffffu;
 }
 
-/* ---- functions of one, two and three numbers ---- */
+/* ---- functions of one, two and three numbers ----
+
+   A thread takes 16 bytes at a time, of the operands and of the result, or one number where rows do
+   not lie so. Bytes: every operand and the result once. Which function it is the compiler knows:
+   a switch in the kernel would cost the registers of the most expensive case in all of them. */
 
 typedef struct eqnn__map_args {
     eqnn__in in[3];
@@ -1192,7 +1214,9 @@ static void eqnn__cuda_check(eqnn__device *d, size_t n, const eqnn_real *x)
 
    A block's threads form teams. A team owns `wide` neighbouring columns of one segment and goes
    through its rows `deep` at a time; both are powers of two, chosen by sizes alone. Its threads'
-   results meet by shuffles, then, where a team is more than a warp, in shared memory. */
+   results meet by shuffles, by which the lanes of a warp read each other's registers, then, where a
+   team is more than a warp, in shared memory. Bytes: a sum reads x once; what goes through a
+   segment again (softmax, largest, standard) finds it in a cache unless it is long. */
 
 typedef struct eqnn__fold_args {
     int op, wide, deep;
@@ -1543,7 +1567,10 @@ static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int o
               g ? cols : wide, (eqnn_real)eps, g);
 }
 
-/* ---- moving rows and columns ---- */
+/* ---- moving rows and columns ----
+
+   A thread writes one number or 16 bytes. Bytes: all that is moved is read once and written once;
+   a list of rows is read once for a whole row, a list of columns stays in the caches. */
 
 typedef struct eqnn__move_args {
     size_t n, per, width, ldx, ldo; /* takings in all, in a row; numbers of one */
@@ -1645,8 +1672,9 @@ static void eqnn__cuda_add_cols(eqnn__device *d, size_t rows, size_t n, const in
     eqnn__cuda_move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
 
-/* A block turns a square of 32 by 32 in shared memory; rows of 33 keep its columns in different
-   banks. */
+/* A block turns a square of 32 by 32 in shared memory, so that a warp reads and writes a row of it:
+   otherwise it would need 32 pieces of memory for 32 numbers, on one of the two sides. Rows of 33
+   keep the numbers of a column in different banks. */
 static __global__ void eqnn__transpose_kernel(size_t rows, size_t cols, size_t across,
                                               const eqnn_real *x, eqnn_real *out)
 {
@@ -1868,7 +1896,8 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
 /* ---- solid harmonics ----
 
    A thread makes a point's row in registers (degrees up to 6 are straight code); the block's rows
-   go out through shared memory, so that writes are contiguous. Rows there have an odd length, which
+   go out through shared memory, so that writes are contiguous. Bytes: the points once and the rows
+   once, which is nearly all for (l + 1)^2 numbers a point. Rows there have an odd length, which
    keeps 32 threads that write the same column in 32 banks. */
 
 #define EQNN__SOLID_FACTORS (3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2)
@@ -2255,7 +2284,8 @@ static __device__ __forceinline__ void eqnn__update_one(const eqnn__factors *f, 
                                  : eqnn__sgd_1(f, v[0], g, moments ? v + 2 : NULL);
 }
 
-/* Nothing changes while check's mark is set. */
+/* Nothing changes while check's mark is set. Bytes: weights, gradients and moments are read once,
+   and all but gradients written once. */
 static __global__ void eqnn__update_kernel(const __grid_constant__ eqnn__update_args j)
 {
     double scale = j.squares ? j.clip / (sqrt(*j.squares) + 1e-6) : 1;
@@ -2342,7 +2372,10 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
 #endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
-/* Blocks of couple on a multiprocessor: as many as leave its kernels the registers they need. */
+/* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
+   168 or 255 registers. More hide more of the waiting for memory; in roles G, X and Y of values the
+   sums of the largest pieces do not quite fit then, and some stand in the first cache (spills, says
+   -Xptxas -v). */
 #define EQNN__FORM_BLOCKS(role, T)                                                                 \
     (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_X || (role) == EQNN__ROLE_Y ? 3 : 4)
 #define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
@@ -4491,7 +4524,8 @@ typedef struct eqnn__crowd {
 
 /* ---- running sums ---- */
 
-/* The sum of v over the threads before this one, and over all. */
+/* The sum of v over the threads before this one, and over all: after the step `by` a thread has the
+   sum of the 2 by numbers up to its own (Hillis and Steele 1986, doi:10.1145/7902.7903). */
 static __device__ __forceinline__ unsigned long long eqnn__block_scan(unsigned long long v,
                                                                       unsigned long long *all)
 {
@@ -4527,7 +4561,8 @@ static __global__ void eqnn__scan_sums_kernel(size_t n, const int *x, unsigned l
     if (threadIdx.x == 0) part[blockIdx.x] = all;
 }
 
-/* One block: part becomes the sum of the parts before. */
+/* One block: part becomes the sum of the parts before. It has n / 2048 numbers to read, which is
+   little beside what the other two do. */
 static __global__ void eqnn__scan_parts_kernel(size_t parts, unsigned long long *part,
                                                unsigned long long *total)
 {
