@@ -11,6 +11,8 @@
           emulate_alloc hands out, for eqnn_opts.alloc)
       a touch outside a block's shared memory, which is NaN until it is written
       writing outside a piece of device memory
+      16 bytes (or a number) that do not begin at a multiple of their size, where the compiler
+          can look for that (EMULATE_ALIGNED in the Makefile; clang sees little of it)
       a launch that the device would refuse
 
    Work on a stream is put off until something waits for it, as a busy GPU would: copies that read
@@ -454,6 +456,8 @@ static void emulate_crash(int number, siginfo_t *info, void *context)
 {
     const char *p = (const char *)info->si_addr;
     (void)context;
+    if (number == SIGILL || number == SIGTRAP)
+        emulate_fail("block %u, thread %u touches what is not aligned", blockIdx.x, threadIdx.x);
     if (emulate_within(emulate_device, p, 1) && !emulate_kernel)
         emulate_fail("the host touches device memory");
     if (emulate_within(emulate_host, p, 1) && emulate_kernel)
@@ -491,6 +495,10 @@ static void emulate_prepare(void)
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, NULL);
     sigaction(SIGBUS, &action, NULL);
+#ifdef EMULATE_ALIGNED
+    sigaction(SIGILL, &action, NULL);
+    sigaction(SIGTRAP, &action, NULL);
+#endif
 }
 
 static void emulate_grid(const char *name, size_t grid, size_t block, size_t shared,
