@@ -61,6 +61,10 @@ endif
 # The kernels run on a processor too (tests/cuda_emulate.h), with fibers that the sanitizers do not know.
 CUDA_TEST := $(if $(findstring -fsanitize,$(CFLAGS)),,$(shell echo 'int main() { return 0; }' | \
                $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo $(CXX)))
+# What a GPU would not read for where it begins traps, if the compiler can do that.
+ALIGNED   := -DEMULATE_ALIGNED -fsanitize=alignment -fsanitize-undefined-trap-on-error
+ALIGNED   := $(if $(CUDA_TEST),$(shell echo 'int main() { return 0; }' | \
+               $(CXX) $(ALIGNED) -x c++ - -o /dev/null 2>/dev/null && echo $(ALIGNED)))
 ifeq ($(DOUBLE),1)
 REAL    := f64
 else
@@ -119,7 +123,7 @@ ifeq ($(CUDA_TEST),)
 	@printf '#!/bin/sh\necho "skipped: the kernels of a GPU (no C++ compiler, or a sanitizer)"\necho "0 passed, 0 failed"\n' > $$@
 	@chmod +x $$@
 else
-	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O0 -g0 -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
+	@$(CUDA_TEST) -x c++ -std=c++17 $(WARN) -Wno-unknown-pragmas $(CFLAGS) -O0 -g0 $(ALIGNED) -DEQNN_NO_VECTORS $($(1)) $$< -o $$@ -lm
 endif
 
 $(BUILD)/$(1)/examples/%: examples/%.c examples/ipi.h $(HEADERS) $(BUILD)/flags $(call gpu,$(1))

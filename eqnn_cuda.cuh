@@ -21,15 +21,33 @@
 
    IS / IS NOT   Every entry works on one stream, in order, and returns at once. What waits for the
                  GPU is wait, copies to the host, neighbours (for the number of edges), memory that
-                 grows or is released, a full ring of copies, and forgetting a graph. A step like
-                 the last is replayed as a few CUDA graphs. A sum has one owner and a tree that
-                 depends on sizes alone: the same bits from run to run (to rounding those of a
-                 processor). Contexts of one thread may live on several GPUs: each chooses its own
-                 when it calls CUDA. No CUDA, cuBLAS or C++ header is needed by the program itself.
+                 grows or is released, the first use of a plan, a full ring of copies, and
+                 forgetting a graph. A step like the last is replayed as a few CUDA graphs. A sum
+                 has one owner and a tree that depends on sizes alone, and is never an atomic
+                 addition, whose order is anybody's: the same bits from run to run (to rounding
+                 those of a processor). Contexts of one thread may live on several GPUs: each
+                 chooses its own when it calls CUDA. No CUDA, cuBLAS or C++ header is needed by the
+                 program itself.
 
    CONVENTIONS   Pointers to numbers, indices and graphs are device memory; plans and structs lie on
                  the host. Grids and blocks have one dimension; blocks are multiples of 32 threads;
                  all threads of a block meet every barrier, all lanes of a warp every shuffle.
+
+   A GPU         A kernel is a function that a grid of blocks runs, each of up to 1024 threads; 32
+   IN SHORT      of these, a warp, go step by step together, and where they part at a condition
+                 both ways are gone one after the other (and nothing promises when they meet again:
+                 what a lane reads of another's in shared memory stands behind a barrier, if only
+                 of the warp). The threads of a block have barriers, and some memory in common
+                 (shared memory: 48 KB without asking, in 32 banks, of which each serves one number
+                 at a time); blocks do not know of each other. A number from device memory is some
+                 hundred steps away, behind a cache of the multiprocessor (the first) and one of
+                 the device (the second). What hides that is other warps: a multiprocessor has up
+                 to 64 at hand, as far as its registers (65536) and its shared memory go. Hence
+                 blocks of 256 threads, eight of which fill it where a thread makes do with 32
+                 registers. Memory comes in pieces of 32 bytes: the threads of a warp should read
+                 neighbouring numbers, of which 16 bytes are one instruction (and begin at a
+                 multiple of 16). Most kernels here wait for memory and not for arithmetic, so
+                 comments count the bytes that have to be moved.
 
    CONTENTS      1  >>runtime      State of a device, its memory, its first error; launches.
                  2  >>plans        What lasts on the device: copies of plans, made at first use.
@@ -86,7 +104,6 @@ enum {
     EQNN__SCRATCH_GEMM,  /* products that are summed over batches      */
     EQNN__SCRATCH_FORM,  /* a form's tiles                             */
     EQNN__SCRATCH_PART,  /* a form's partial sums                      */
-    EQNN__SCRATCH_INDEX, /* lists of integers                          */
     EQNN__SCRATCH_NEAR,  /* points in cells, from one call to the next */
     EQNN__SCRATCH_EDGES, /* edges that are not sorted yet              */
     EQNN__SCRATCHES
@@ -143,7 +160,7 @@ typedef struct eqnn__again {
 } eqnn__again;
 
 typedef struct eqnn__gpu {
-    int index, processors;              /* which device; how many multiprocessors it has      */
+    int index;                          /* which device                                       */
     size_t shared;                      /* bytes of shared memory that a block may ask for    */
     cudaStream_t stream;
     cublasHandle_t blas;
@@ -179,6 +196,11 @@ static eqnn__gpu *eqnn__gpu_of(const eqnn__device *d)
     return (eqnn__gpu *)d->gpu;
 }
 
+static constexpr size_t eqnn__round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
 /* Keeps the first failure, with the operation at work. */
 static void eqnn__gpu_fail(eqnn__device *d, const char *what)
 {
@@ -195,6 +217,24 @@ static int eqnn__look(eqnn__device *d, cudaError_t e)
     if (e == cudaSuccess) return 1;
     eqnn__gpu_fail(d, cudaGetErrorString(e));
     return 0;
+}
+
+/* The same of a call that waits, and hears what went wrong in work begun before it: by whom is not
+   known any more. (CUDA_LAUNCH_BLOCKING=1 in the environment finds out, in a program whose kernels
+   were compiled with -DEQNN__GRAPH_LEAST=65.) */
+static int eqnn__look_back(eqnn__device *d, cudaError_t e)
+{
+    char what[200];
+    if (e == cudaSuccess) return 1;
+    snprintf(what, sizeof what, "%s (of this or of work begun before)", cudaGetErrorString(e));
+    eqnn__gpu_fail(d, what);
+    return 0;
+}
+
+/* Waits for all that is on the stream: 1 when all is well. */
+static int eqnn__gpu_sync(eqnn__device *d)
+{
+    return eqnn__look_back(d, cudaStreamSynchronize(eqnn__gpu_of(d)->stream));
 }
 
 /* CUDA keeps one device for each thread of the host, and this thread may have worked with another
@@ -224,6 +264,11 @@ static int eqnn__look_blas(eqnn__device *d, cublasStatus_t s)
    they are changed in the graph, by one call each. Otherwise everything on the list is started by
    itself, as are lists that come once. */
 
+static cudaMemcpyKind eqnn__queued_way(const eqnn__queued *t)
+{
+    return t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice;
+}
+
 /* Runs one thing on the list by itself: 1 when CUDA took it. */
 static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__queued *t)
 {
@@ -235,9 +280,7 @@ static int eqnn__queued_run(eqnn__device *d, const eqnn__queue *l, const eqnn__q
     if (t->kind != EQNN__KERNEL) {
         memcpy(address, p, sizeof address);
         return eqnn__look(d, cudaMemcpyAsync(address[0], address[1], t->shared,
-                                             t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice
-                                                                          : cudaMemcpyHostToDevice,
-                                             g->stream));
+                                             eqnn__queued_way(t), g->stream));
     }
     for (unsigned i = 0; i < t->args; i++) args[i] = p + t->arg[i];
     return eqnn__look(d, cudaLaunchKernel((const void *)t->what, dim3(t->grid), dim3(t->block),
@@ -295,7 +338,7 @@ static int eqnn__again_add(eqnn__device *d, eqnn__again *r, size_t i)
     memcpy(address, r->list->bytes + t->at, sizeof address);
     return eqnn__look(d, cudaGraphAddMemcpyNode1D(
         &r->node[i], r->graph, after, i > 0, address[0], address[1], t->shared,
-        t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+        eqnn__queued_way(t)));
 }
 
 static void eqnn__again_drop(eqnn__again *r)
@@ -323,7 +366,7 @@ static void eqnn__again_build(eqnn__device *d, eqnn__again *r)
     if (!good) eqnn__again_refused(d, r);
 }
 
-/* Which arguments of thing i are not those of last time? */
+/* Are arguments of thing i others than last time? */
 static int eqnn__again_differs(const eqnn__again *r, const eqnn__queue *l, size_t i)
 {
     const eqnn__queued *t = l->item + i;
@@ -343,8 +386,7 @@ static int eqnn__again_change(eqnn__device *d, eqnn__again *r, const eqnn__queue
     } else {
         memcpy(address, l->bytes + t->at, sizeof address);
         good = eqnn__look(d, cudaGraphExecMemcpyNodeSetParams1D(
-            r->exec, r->node[i], address[0], address[1], t->shared,
-            t->kind == EQNN__COPY_WITHIN ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice));
+            r->exec, r->node[i], address[0], address[1], t->shared, eqnn__queued_way(t)));
     }
     if (good) memcpy(r->list->bytes + t->at, l->bytes + t->at, t->bytes);
     return good;
@@ -417,7 +459,7 @@ static eqnn__again *eqnn__again_find(eqnn__device *d, const eqnn__queue *l)
         r->used = g->sent;
         return r;
     }
-    if (oldest->exec && !eqnn__look(d, cudaStreamSynchronize(g->stream))) return NULL;
+    if (oldest->exec && !eqnn__gpu_sync(d)) return NULL; /* it may be at work */
     eqnn__again_drop(oldest);
     oldest->list = (eqnn__queue *)malloc(sizeof *l + l->used);
     if (!oldest->list) return NULL; /* it is not remembered */
@@ -469,7 +511,7 @@ static eqnn__queued *eqnn__queue_add(eqnn__device *d, int kind, eqnn__any what, 
     t->at = l->used;
     t->bytes = bytes;
     t->op = d->op ? *d->op : NULL;
-    l->used += (bytes + 15) / 16 * 16;
+    l->used += eqnn__round_up(bytes, 16);
     memset(l->bytes + t->at, 0, l->used - t->at);
     return t;
 }
@@ -491,17 +533,12 @@ static void eqnn__queue_call(eqnn__device *d, int (*call)(eqnn__device *, const 
     if (t) memcpy(eqnn__gpu_of(d)->list.bytes + t->at, args, bytes);
 }
 
-static constexpr size_t eqnn__arg_room(size_t bytes)
-{
-    return (bytes + 15) / 16 * 16;
-}
-
 template <class P>
 static void eqnn__queued_arg(eqnn__queue *l, eqnn__queued *t, size_t *at, const P &v)
 {
     memcpy(l->bytes + t->at + *at, &v, sizeof v);
     t->arg[t->args++] = (unsigned short)*at;
-    *at += eqnn__arg_room(sizeof v);
+    *at += eqnn__round_up(sizeof v, 16);
 }
 
 /* Arguments become what the kernel takes, as in a call. */
@@ -510,10 +547,10 @@ static void eqnn__queue_kernel(eqnn__device *d, void (*kernel)(P...), size_t gri
                               size_t shared, const A &...args)
 {
     static_assert(sizeof...(P) == sizeof...(A) && sizeof...(P) <= EQNN__ARGS, "arguments");
-    static_assert((eqnn__arg_room(sizeof(P)) + ...) <= EQNN__QUEUE_BYTES / 8, "large arguments");
+    constexpr size_t bytes = (eqnn__round_up(sizeof(P), 16) + ...);
+    static_assert(bytes <= 4096, "a kernel takes no more than 4 KB of arguments");
     size_t at = 0;
-    eqnn__queued *t = eqnn__queue_add(d, EQNN__KERNEL, (eqnn__any)kernel,
-                                   (eqnn__arg_room(sizeof(P)) + ...));
+    eqnn__queued *t = eqnn__queue_add(d, EQNN__KERNEL, (eqnn__any)kernel, bytes);
     if (!t) return;
     t->grid = (unsigned)grid;
     t->block = (unsigned)block;
@@ -538,8 +575,8 @@ static int eqnn__shared_allow(eqnn__device *d, const void *kernel)
         eqnn__queue_kernel(d, EQNN_KERNEL(kernel), grid, block, shared, __VA_ARGS__);              \
     } while (0)
 
-/* Blocks for n threads that stride over the rest: enough to fill a large device several times,
-   the same on every device. */
+/* Blocks for n threads that stride over the rest: enough to fill a large device several times (132
+   multiprocessors of 8 blocks are 1056), the same on every device. */
 static size_t eqnn__grid_of(size_t n)
 {
     size_t blocks = (n + EQNN__BLOCK - 1) / EQNN__BLOCK;
@@ -551,33 +588,46 @@ static size_t eqnn__grid_of(size_t n)
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                        \
          i += (size_t)gridDim.x * blockDim.x)
 
-/* At least so many bytes of device memory, until the next call for the same use. Growing waits;
-   NULL: a failure was or is kept. */
+/* A new piece of `want` bytes, or of `least` where there is no room for so many: 1 on success. */
+static int eqnn__piece_make(eqnn__device *d, size_t least, size_t want, eqnn__piece *s)
+{
+    char what[128];
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, s->size = want);
+    if (e == cudaErrorMemoryAllocation && least < want) e = cudaMalloc(&p, s->size = least);
+    s->p = (char *)p;
+    if (e == cudaSuccess) return 1;
+    s->p = NULL;
+    s->size = 0;
+    if (e != cudaErrorMemoryAllocation) return eqnn__look_back(d, e);
+    (void)cudaGetLastError(); /* not a failure of the device */
+    snprintf(what, sizeof what, "out of memory: %zu bytes of working memory asked for", least);
+    eqnn__gpu_fail(d, what);
+    return 0;
+}
+
+/* At least so many bytes of device memory, until the next call for the same use. Growing waits, so
+   it takes half as much again as there was, that it be seldom; NULL: a failure was or is kept. */
 static void *eqnn__scratch(eqnn__device *d, int use, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     eqnn__piece *s = g->scratch + use;
-    void *p = NULL;
+    size_t more = s->size + s->size / 2;
     if (g->failed) return NULL;
     if (bytes <= s->size) return s->p;
-    size_t want = s->size / 2 + s->size > bytes ? s->size / 2 + s->size : bytes;
-    want = (want + 65535) / 65536 * 65536;
     eqnn__cuda_send(d); /* what is on the list may use it */
-    if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaStreamSynchronize(g->stream)) ||
-        !eqnn__look(d, cudaFree(s->p)))
-        return NULL;
-    s->p = NULL;
-    s->size = 0;
-    if (cudaMalloc(&p, want) != cudaSuccess) {
-        char what[128];
-        (void)cudaGetLastError(); /* not a failure of the device */
-        snprintf(what, sizeof what, "out of memory: %zu bytes of working memory asked for", want);
-        eqnn__gpu_fail(d, what);
-        return NULL;
-    }
-    s->p = (char *)p;
-    s->size = want;
-    return p;
+    if (!eqnn__gpu_choose(d) || !eqnn__gpu_sync(d) || !eqnn__look(d, cudaFree(s->p))) return NULL;
+    bytes = eqnn__round_up(bytes, 65536);
+    more = eqnn__round_up(more, 65536);
+    return eqnn__piece_make(d, bytes, more > bytes ? more : bytes, s) ? s->p : NULL;
+}
+
+/* The next n things in a piece of working memory, of which `used` bytes are taken so far, 256-byte
+   aligned. Without a base it only counts. */
+template <class T> static void eqnn__carve(void *base, size_t *used, size_t n, T **to)
+{
+    *to = base ? (T *)(void *)((char *)base + *used) : NULL;
+    *used += eqnn__round_up(n * sizeof(T), 256);
 }
 
 /* ---- begin and end ---- */
@@ -588,8 +638,6 @@ static int eqnn__gpu_open(eqnn__device *d)
     int shared = 0;
     void *p = NULL;
     if (!eqnn__gpu_choose(d) ||
-        !eqnn__look(d, cudaDeviceGetAttribute(&g->processors, cudaDevAttrMultiProcessorCount,
-                                              g->index)) ||
         !eqnn__look(d, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                               g->index)) ||
         !eqnn__look(d, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking)))
@@ -613,7 +661,7 @@ static int eqnn__gpu_open(eqnn__device *d)
                                                                : CUBLAS_DEFAULT_MATH)) ||
         !eqnn__look_blas(d, cublasSetWorkspace(g->blas, g->workspace, EQNN__WORKSPACE)))
         return 0;
-    return eqnn__look(d, cudaStreamSynchronize(g->stream));
+    return eqnn__gpu_sync(d);
 }
 
 /* A worker's plans go with it: their addresses may come again. */
@@ -651,6 +699,7 @@ static void eqnn__cuda_end(eqnn__device *d)
     free(g->made);
     free(g);
     d->gpu = NULL;
+    (void)cudaGetLastError(); /* the next who asks, another context's cuBLAS, is not to blame */
 }
 
 static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
@@ -659,6 +708,7 @@ static int eqnn__cuda_begin(eqnn__device *d, int index, char *why, size_t size)
     cudaError_t e = cudaGetDeviceCount(&count);
     d->gpu = NULL;
     if (e != cudaSuccess || count == 0) {
+        (void)cudaGetLastError();
         snprintf(why, size, "no GPU can be used here (%s)",
                  e == cudaSuccess ? "none was found" : cudaGetErrorString(e));
         return 0;
@@ -693,7 +743,7 @@ static void *eqnn__cuda_reserve(eqnn__device *d, size_t bytes)
     if (!eqnn__gpu_choose(d)) return NULL;
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
     if (e == cudaSuccess) return p;
-    if (e != cudaErrorMemoryAllocation) eqnn__look(d, e); /* of work that was begun before */
+    if (e != cudaErrorMemoryAllocation) eqnn__look_back(d, e);
     (void)cudaGetLastError(); /* the caller says what there was no room for */
     return NULL;
 }
@@ -702,7 +752,7 @@ static void eqnn__cuda_release(eqnn__device *d, void *p, size_t bytes)
 {
     (void)bytes;
     eqnn__cuda_send(d);
-    if (eqnn__gpu_choose(d)) eqnn__look(d, cudaStreamSynchronize(eqnn__gpu_of(d)->stream));
+    if (eqnn__gpu_choose(d)) eqnn__gpu_sync(d);
     eqnn__look(d, cudaFree(p)); /* which need not wait for what works on it */
 }
 
@@ -724,7 +774,7 @@ static size_t eqnn__stage(eqnn__device *d, char *to, const char *from, size_t by
     size_t n = bytes < room ? bytes : room;
     char *p = g->stage + g->at * EQNN__STAGE + g->used;
     memcpy(p, from, n);
-    size_t next = (g->used + n + 63) / 64 * 64;
+    size_t next = eqnn__round_up(g->used + n, 64);
     g->used = next < EQNN__STAGE ? next : EQNN__STAGE;
     eqnn__queue_copy(d, EQNN__COPY_STAGED, to, p, n);
     return g->failed ? 0 : n;
@@ -745,8 +795,9 @@ static void eqnn__cuda_copy(eqnn__device *d, void *to, const void *from, size_t 
     } else if (way == EQNN__TO_HOST) {
         eqnn__cuda_send(d);
         if (g->failed || !eqnn__gpu_choose(d) ||
-            !eqnn__look(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, g->stream)) ||
-            !eqnn__look(d, cudaStreamSynchronize(g->stream)))
+            !eqnn__look_back(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost,
+                                                g->stream)) ||
+            !eqnn__gpu_sync(d))
             memset(to, 0xff, bytes);
     } else {
         for (size_t n; bytes > 0; bytes -= n, p += n, q += n)
@@ -793,9 +844,9 @@ static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
     if (!g->failed && g->checks > 0 &&
         eqnn__look(d, cudaMemcpyAsync(g->told, g->mark, sizeof *g->told, cudaMemcpyDeviceToHost,
                                       g->stream)) &&
-        eqnn__look(d, cudaStreamSynchronize(g->stream)))
+        eqnn__gpu_sync(d))
         eqnn__gpu_told(d);
-    else if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
+    else if (!g->failed) eqnn__gpu_sync(d);
     if (!g->failed) return 1;
     snprintf(why, size, "%s", g->why);
     (void)cudaGetLastError();
@@ -812,8 +863,7 @@ static int eqnn__cuda_wait(eqnn__device *d, char *why, size_t size)
 static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
-    size_t need = (bytes + 255) / 256 * 256, size = need > (size_t)1 << 20 ? need : (size_t)1 << 20;
-    void *p = NULL;
+    size_t need = eqnn__round_up(bytes, 256), slab = (size_t)1 << 20;
     if (g->failed) return NULL;
     if (g->slabs == 0 || g->slab[g->slabs - 1].size - g->slab_used < need) {
         if (g->slabs == g->slab_room) {
@@ -823,21 +873,30 @@ static void *eqnn__gpu_keep(eqnn__device *d, size_t bytes)
             g->slab = more;
             g->slab_room = room;
         }
-        if (!eqnn__gpu_choose(d) || !eqnn__look(d, cudaMalloc(&p, size))) return NULL;
-        g->slab[g->slabs].p = (char *)p;
-        g->slab[g->slabs++].size = size;
+        if (!eqnn__gpu_choose(d) ||
+            !eqnn__piece_make(d, need, need > slab ? need : slab, g->slab + g->slabs))
+            return NULL;
+        g->slabs++;
         g->slab_used = 0;
     }
-    p = g->slab[g->slabs - 1].p + g->slab_used;
     g->slab_used += need;
+    return g->slab[g->slabs - 1].p + g->slab_used - need;
+}
+
+/* A lasting copy of n things of the host; of none it is an address all the same. NULL: a failure is
+   kept. */
+template <class T> static T *eqnn__gpu_upload(eqnn__device *d, const T *from, size_t n)
+{
+    T *p = (T *)eqnn__gpu_keep(d, n ? n * sizeof(T) : 1);
+    if (p) eqnn__cuda_copy(d, p, from, n * sizeof(T), EQNN__TO_DEVICE);
     return p;
 }
 
-/* A lasting copy of an array of the host; NULL: a failure is kept. */
-static void *eqnn__gpu_upload(eqnn__device *d, const void *from, size_t bytes)
+/* n zeroed things of the host (of none it is an address all the same); NULL: a failure is kept. */
+template <class T> static T *eqnn__host_array(eqnn__device *d, size_t n)
 {
-    void *p = eqnn__gpu_keep(d, bytes);
-    if (p) eqnn__cuda_copy(d, p, from, bytes, EQNN__TO_DEVICE);
+    T *p = (T *)calloc(n + 1, sizeof(T));
+    if (!p) eqnn__gpu_fail(d, "out of memory on the host");
     return p;
 }
 
@@ -853,11 +912,8 @@ static int eqnn__made_grow(eqnn__device *d)
     eqnn__gpu *g = eqnn__gpu_of(d);
     size_t room = g->made_room ? 2 * g->made_room : 64;
     if (2 * (g->mades + 1) < g->made_room) return 1;
-    eqnn__made *table = (eqnn__made *)calloc(room, sizeof *table);
-    if (!table) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return 0;
-    }
+    eqnn__made *table = eqnn__host_array<eqnn__made>(d, room);
+    if (!table) return 0;
     for (size_t i = 0; i < g->made_room; i++)
         if (g->made[i].plan) *eqnn__made_find(table, room, g->made[i].plan) = g->made[i];
     free(g->made);
@@ -866,20 +922,21 @@ static int eqnn__made_grow(eqnn__device *d)
     return 1;
 }
 
-/* What make() made of a plan when it was first asked for: a zeroed host struct of so many bytes
-   that make fills with lasting device memory (eqnn__gpu_upload). NULL: a failure is kept. */
-static const void *eqnn__gpu_plan(eqnn__device *d, const void *plan, size_t bytes,
-                                  void (*make)(eqnn__device *d, const void *plan, void *made))
+/* What make() made of a plan when it was first asked for: a zeroed struct of the host that make
+   fills with lasting device memory (eqnn__gpu_upload). NULL: a failure is kept. */
+template <class P, class C>
+static const C *eqnn__gpu_plan(eqnn__device *d, const void *plan,
+                               void (*make)(eqnn__device *d, const P *plan, C *made))
 {
     eqnn__gpu *g = eqnn__gpu_of(d);
     if (g->failed || !eqnn__made_grow(d)) return NULL;
     eqnn__made *m = eqnn__made_find(g->made, g->made_room, plan);
-    if (m->plan && m->of) return m->made;
-    void *made = calloc(1, bytes);
-    if (!made) return eqnn__gpu_fail(d, "out of memory on the host"), (const void *)NULL;
-    make(d, plan, made);
+    if (m->plan && m->of) return (const C *)m->made;
+    C *made = eqnn__host_array<C>(d, 1);
+    if (!made) return NULL;
+    make(d, (const P *)plan, made);
     eqnn__cuda_send(d); /* what lasts has to be there: what comes behind a failure is dropped */
-    if (!g->failed) eqnn__look(d, cudaStreamSynchronize(g->stream));
+    if (!g->failed) eqnn__gpu_sync(d);
     if (g->failed) {
         free(made);
         return NULL;
@@ -917,7 +974,11 @@ static int eqnn__few(size_t n)
     return n <= 0xffffffffu;
 }
 
-/* ---- functions of one, two and three numbers ---- */
+/* ---- functions of one, two and three numbers ----
+
+   A thread takes 16 bytes at a time, of the operands and of the result, or one number where rows do
+   not lie so. Bytes: every operand and the result once. Which function it is the compiler knows:
+   a switch in the kernel would cost the registers of the most expensive case in all of them. */
 
 typedef struct eqnn__map_args {
     eqnn__in in[3];
@@ -1156,7 +1217,9 @@ static void eqnn__cuda_check(eqnn__device *d, size_t n, const eqnn_real *x)
 
    A block's threads form teams. A team owns `wide` neighbouring columns of one segment and goes
    through its rows `deep` at a time; both are powers of two, chosen by sizes alone. Its threads'
-   results meet by shuffles, then, where a team is more than a warp, in shared memory. */
+   results meet by shuffles, by which the lanes of a warp read each other's registers, then, where a
+   team is more than a warp, in shared memory. Bytes: a sum reads x once; what goes through a
+   segment again (softmax, largest, standard) finds it in a cache unless it is long. */
 
 typedef struct eqnn__fold_args {
     int op, wide, deep;
@@ -1354,26 +1417,17 @@ static void eqnn__cuda_fold_cols(eqnn__device *d, int op, size_t rows, size_t co
     if (rows > 0) eqnn__fold_runs(d, op, rows, cols, 1, x, NULL, out);
 }
 
-/* How long segments are is known on the device only: many of them are taken to be short. */
+/* n segments of rows; first NULL: each of n rows is a segment, of numbers. How long given segments
+   are is known on the device only: many of them are taken to be short. */
 static void eqnn__segments(eqnn__fold_args *j, size_t n, const int *first, const int *order,
                            size_t cols, const eqnn_real *x, eqnn_real *out)
 {
     memset(j, 0, sizeof *j);
     j->n = n, j->first = first, j->order = order;
-    j->cols = cols, j->x = x, j->out = out;
-    eqnn__fold_shape(j, n > 65536 ? 4 : 256);
-}
-
-/* Rows are segments, of numbers. */
-static void eqnn__row_segments(eqnn__fold_args *j, size_t n, size_t cols, const eqnn_real *x,
-                               eqnn_real *out)
-{
-    memset(j, 0, sizeof *j);
-    j->n = n, j->cols = 1;
-    j->length = j->chunk = cols;
+    j->cols = first ? cols : 1, j->x = x, j->out = out;
+    j->length = j->chunk = first ? 0 : cols;
     j->per = 1;
-    j->x = x, j->out = out;
-    eqnn__fold_shape(j, cols);
+    eqnn__fold_shape(j, !first ? cols : n > 65536 ? 4 : 256);
 }
 
 static void eqnn__cuda_fold_segments(eqnn__device *d, int op, size_t n, const int *first,
@@ -1447,8 +1501,7 @@ static void eqnn__cuda_softmax(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    if (first) eqnn__segments(&j, n, first, order, cols, x, out);
-    else eqnn__row_segments(&j, n, cols, x, out);
+    eqnn__segments(&j, n, first, order, cols, x, out);
     j.op = EQNN__MAX;
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__softmax_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j);
@@ -1484,8 +1537,7 @@ static void eqnn__cuda_largest(eqnn__device *d, size_t n, const int *first, cons
 {
     eqnn__fold_args j;
     if (n == 0 || cols == 0) return;
-    if (first) eqnn__segments(&j, n, first, order, cols, x, NULL);
-    else eqnn__row_segments(&j, n, cols, x, NULL);
+    eqnn__segments(&j, n, first, order, cols, x, NULL);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__largest_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn__peak), j, at,
               mask);
@@ -1525,13 +1577,16 @@ static void eqnn__cuda_standard(eqnn__device *d, size_t rows, size_t cols, int o
     eqnn__fold_args j;
     size_t wide = cols + (size_t)one;
     if (rows == 0 || cols == 0) return;
-    eqnn__row_segments(&j, rows, cols, x, out);
+    eqnn__segments(&j, rows, NULL, NULL, cols, x, out);
     size_t grid = eqnn__fold_grid(&j);
     EQNN__RUN(d, eqnn__standard_kernel, grid, EQNN__BLOCK, EQNN__BLOCK * sizeof(eqnn_real), j, wide,
               g ? cols : wide, (eqnn_real)eps, g);
 }
 
-/* ---- moving rows and columns ---- */
+/* ---- moving rows and columns ----
+
+   A thread writes one number or 16 bytes. Bytes: all that is moved is read once and written once;
+   a list of rows is read once for a whole row, a list of columns stays in the caches. */
 
 typedef struct eqnn__move_args {
     size_t n, per, width, ldx, ldo; /* takings in all, in a row; numbers of one */
@@ -1633,8 +1688,9 @@ static void eqnn__cuda_add_cols(eqnn__device *d, size_t rows, size_t n, const in
     eqnn__cuda_move(d, EQNN__MOVE_ADD_COLS, rows, n, first, list, x, ldx, out, n);
 }
 
-/* A block turns a square of 32 by 32 in shared memory; rows of 33 keep its columns in different
-   banks. */
+/* A block turns a square of 32 by 32 in shared memory, so that a warp reads and writes a row of it:
+   otherwise it would need 32 pieces of memory for 32 numbers, on one of the two sides. Rows of 33
+   keep the numbers of a column in different banks. */
 static __global__ void eqnn__transpose_kernel(size_t rows, size_t cols, size_t across,
                                               const eqnn_real *x, eqnn_real *out)
 {
@@ -1736,6 +1792,8 @@ static int eqnn__gemm_distance(size_t *ld, size_t rows, size_t length)
     return *ld <= INT_MAX;
 }
 
+static void eqnn__gemm_run(eqnn__device *d, eqnn__product p);
+
 /* All products as one with a longer sum, where the matrices lie so. */
 static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
 {
@@ -1746,7 +1804,7 @@ static int eqnn__gemm_joined(eqnn__device *d, eqnn__product p)
         return 0;
     p.k = k;
     p.batch = 1;
-    eqnn__gemm_blas(d, &p);
+    eqnn__gemm_run(d, p);
     return 1;
 }
 
@@ -1780,12 +1838,60 @@ static void eqnn__gemm_into_one(eqnn__device *d, eqnn__product p)
 #define EQNN__GEMM_SPAN 0x7fffffff /* tests make it small */
 #endif
 
-/* As many of n rows as cuBLAS takes at a time: some of its kernels fail on matrices whose last
-   number is 2^31 or more behind the first, few as their rows and columns are (NVIDIA/raft issue
-   3097). */
-static size_t eqnn__gemm_rows(size_t n, size_t ld)
+/* As many of n rows, which two matrices have so far apart (0: has not), as cuBLAS takes at a time:
+   some of its kernels fail on matrices whose last number is 2^31 or more behind the first, few as
+   their rows and columns are (NVIDIA/raft issue 3097). */
+static size_t eqnn__gemm_rows(size_t n, size_t ld, size_t other)
 {
-    return ld > 0 && ld <= EQNN__GEMM_SPAN && n > EQNN__GEMM_SPAN / ld ? EQNN__GEMM_SPAN / ld : n;
+    const size_t span = EQNN__GEMM_SPAN;
+    if (ld > 0 && ld <= span && n > span / ld) n = span / ld;
+    if (other > 0 && other <= span && n > span / other) n = span / other;
+    return n;
+}
+
+/* A product whose matrices reach too far, in pieces of its rows, columns or terms (which may be
+   parted again, another way); 0: they do not. */
+static int eqnn__gemm_parted(eqnn__device *d, const eqnn__product *p)
+{
+    size_t m = eqnn__gemm_rows(p->m, p->ldc, p->ta ? 0 : p->lda);
+    size_t n = eqnn__gemm_rows(p->n, p->tb ? p->ldb : 0, 0);
+    size_t k = eqnn__gemm_rows(p->k, p->ta ? p->lda : 0, p->tb ? 0 : p->ldb);
+    size_t step = m < p->m ? m : n < p->n ? n : k, all = m < p->m ? p->m : n < p->n ? p->n : p->k;
+    for (size_t i = 0; step < all && i < all; i += step) {
+        eqnn__product q = *p;
+        size_t now = all - i < step ? all - i : step;
+        if (m < p->m) {
+            q.m = now, q.A += i * (p->ta ? 1 : p->lda), q.C += i * p->ldc;
+        } else if (n < p->n) {
+            q.n = now, q.B += i * (p->tb ? p->ldb : 1), q.C += i;
+        } else {
+            q.k = now, q.A += i * (p->ta ? p->lda : 1), q.B += i * (p->tb ? 1 : p->ldb);
+            q.beta = i ? 1 : p->beta;
+        }
+        eqnn__gemm_run(d, q);
+    }
+    return step < all;
+}
+
+static void eqnn__gemm_run(eqnn__device *d, eqnn__product p)
+{
+    eqnn__product q = p;
+    int small = p.m <= INT_MAX && p.n <= INT_MAX && p.k <= INT_MAX && p.batch <= INT_MAX;
+    if (small && eqnn__gemm_parted(d, &p)) return;
+    if (!small || p.k == 0 || !eqnn__gemm_distance(&q.lda, p.ta ? p.k : p.m, p.ta ? p.m : p.k) ||
+        !eqnn__gemm_distance(&q.ldb, p.tb ? p.n : p.k, p.tb ? p.k : p.n) ||
+        !eqnn__gemm_distance(&q.ldc, p.m, p.n)) {
+        size_t units = p.m * p.n * (p.sc == 0 ? 1 : p.batch);
+        EQNN__RUN(d, eqnn__gemm_kernel, eqnn__grid_of(units), EQNN__BLOCK, 0, p);
+    } else if (p.batch > 1 && p.sc == 0) {
+        eqnn__gemm_into_one(d, q);
+    } else {
+        for (size_t left = p.batch; left > 0; left -= q.batch) { /* a grid's third side: so many */
+            q.batch = left < 65535 ? left : 65535;
+            eqnn__gemm_blas(d, &q);
+            q.A += q.batch * q.sa, q.B += q.batch * q.sb, q.C += q.batch * q.sc;
+        }
+    }
 }
 
 static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n, size_t k,
@@ -1794,47 +1900,20 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
                             size_t ldc, size_t sc, size_t batch)
 {
     eqnn__product p;
-    if (m == 0 || n == 0 || batch == 0) return;
     p.ta = ta, p.tb = tb;
     p.m = m, p.n = n, p.k = k, p.batch = batch;
     p.A = A, p.lda = lda, p.sa = sa;
     p.B = B, p.ldb = ldb, p.sb = sb;
     p.C = C, p.ldc = ldc, p.sc = sc;
     p.alpha = alpha, p.beta = beta;
-    int small = m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && batch <= INT_MAX;
-    size_t along_m = ta || lda < ldc ? ldc : lda, along_k = ta ? lda : 0;
-    if (!tb && ldb > along_k) along_k = ldb;
-    size_t rows = eqnn__gemm_rows(m, along_m), terms = eqnn__gemm_rows(k, along_k);
-    for (size_t i = 0; small && rows < m && i < m; i += rows)
-        eqnn__cuda_gemm(d, ta, tb, m - i < rows ? m - i : rows, n, k, alpha,
-                        A + i * (ta ? 1 : lda), lda, sa, B, ldb, sb, beta, C + i * ldc, ldc, sc,
-                        batch);
-    for (size_t i = 0; small && rows == m && terms < k && i < k; i += terms)
-        eqnn__cuda_gemm(d, ta, tb, m, n, k - i < terms ? k - i : terms, alpha,
-                        A + i * (ta ? lda : 1), lda, sa, B + i * (tb ? 1 : ldb), ldb, sb,
-                        i ? 1 : beta, C, ldc, sc, batch);
-    if (small && (rows < m || terms < k)) return;
-    if (!small || k == 0 || !eqnn__gemm_distance(&p.lda, ta ? k : m, ta ? m : k) ||
-        !eqnn__gemm_distance(&p.ldb, tb ? n : k, tb ? k : n) ||
-        !eqnn__gemm_distance(&p.ldc, m, n)) {
-        p.lda = lda, p.ldb = ldb, p.ldc = ldc;
-        size_t units = m * n * (sc == 0 ? 1 : batch);
-        EQNN__RUN(d, eqnn__gemm_kernel, eqnn__grid_of(units), EQNN__BLOCK, 0, p);
-    } else if (batch > 1 && sc == 0) {
-        eqnn__gemm_into_one(d, p);
-    } else {
-        for (size_t left = batch; left > 0; left -= p.batch) { /* as many as a grid's third side */
-            p.batch = left < 65535 ? left : 65535;
-            eqnn__gemm_blas(d, &p);
-            p.A += p.batch * sa, p.B += p.batch * sb, p.C += p.batch * sc;
-        }
-    }
+    if (m > 0 && n > 0 && batch > 0) eqnn__gemm_run(d, p);
 }
 
 /* ---- solid harmonics ----
 
    A thread makes a point's row in registers (degrees up to 6 are straight code); the block's rows
-   go out through shared memory, so that writes are contiguous. Rows there have an odd length, which
+   go out through shared memory, so that writes are contiguous. Bytes: the points once and the rows
+   once, which is nearly all for (l + 1)^2 numbers a point. Rows there have an odd length, which
    keeps 32 threads that write the same column in 32 banks. */
 
 #define EQNN__SOLID_FACTORS (3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2)
@@ -2123,13 +2202,11 @@ typedef struct eqnn__frame_args {
     eqnn_real *D;
 } eqnn__frame_args;
 
-static void eqnn__frame_copy(eqnn__device *d, const void *plan, void *made)
+static void eqnn__frame_make(eqnn__device *d, const eqnn__frame_plan *p, eqnn__frame_plan *to)
 {
-    const eqnn__frame_plan *p = (const eqnn__frame_plan *)plan;
     size_t n = (size_t)(p->lmax + 1) * (size_t)(p->lmax + 1);
-    eqnn__frame_plan *q = (eqnn__frame_plan *)made;
-    q->lmax = p->lmax;
-    q->terms = (eqnn__frame_terms *)eqnn__gpu_upload(d, p->terms, n * sizeof *p->terms);
+    to->lmax = p->lmax;
+    to->terms = eqnn__gpu_upload(d, p->terms, n);
 }
 
 /* D^l from D^(l-1) by the lanes of a warp: the inner columns, then the outer ones. */
@@ -2181,8 +2258,7 @@ static void eqnn__cuda_frame(eqnn__device *d, const eqnn__frame_plan *plan, int 
                              const eqnn_real *r, const double *given, eqnn_real *D)
 {
     eqnn__frame_args j;
-    const eqnn__frame_plan *there = (const eqnn__frame_plan *)eqnn__gpu_plan(
-        d, plan, sizeof *plan, eqnn__frame_copy);
+    const eqnn__frame_plan *there = eqnn__gpu_plan(d, plan, eqnn__frame_make);
     if (!there || n == 0) return;
     size_t most = 2 * (size_t)plan->lmax + 1, room = (2 * most * most + 9) * sizeof(double);
     memset(&j, 0, sizeof j);
@@ -2224,7 +2300,8 @@ static __device__ __forceinline__ void eqnn__update_one(const eqnn__factors *f, 
                                  : eqnn__sgd_1(f, v[0], g, moments ? v + 2 : NULL);
 }
 
-/* Nothing changes while check's mark is set. */
+/* Nothing changes while check's mark is set. Bytes: weights, gradients and moments are read once,
+   and all but gradients written once. */
 static __global__ void eqnn__update_kernel(const __grid_constant__ eqnn__update_args j)
 {
     double scale = j.squares ? j.clip / (sqrt(*j.squares) + 1e-6) : 1;
@@ -2311,7 +2388,10 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
 #endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
-/* Blocks of couple on a multiprocessor: as many as leave its kernels the registers they need. */
+/* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
+   168 or 255 registers. More hide more of the waiting for memory; in roles G, X and Y of values the
+   sums of the largest pieces do not quite fit then, and some stand in the first cache (spills, says
+   -Xptxas -v). */
 #define EQNN__FORM_BLOCKS(role, T)                                                                 \
     (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_X || (role) == EQNN__ROLE_Y ? 3 : 4)
 #define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
@@ -2441,15 +2521,13 @@ static __global__ void eqnn__rows_kernel(const eqnn__owners o, size_t cols, cons
     }
 }
 
-/* Rows of items become rows of a slot. */
-static void eqnn__form_rows(eqnn__device *d, const eqnn__form *f, int slot, const eqnn_real *from,
-                            eqnn_real *out)
+/* Rows of items (with map ONE: so many rows of whatever) become rows of their owners. */
+static void eqnn__form_rows(eqnn__device *d, const eqnn__owners *o, int rows, size_t cols,
+                            const eqnn_real *from, eqnn_real *out)
 {
-    size_t cols = (size_t)f->cols[slot];
-    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
-    if (o.map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)f->items, cols, from, out);
+    if (o->map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)rows, cols, from, out);
     else
-        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * cols), EQNN__BLOCK, 0, o,
+        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o->owners * cols), EQNN__BLOCK, 0, *o,
                   cols, from, out);
 }
 
@@ -2459,14 +2537,6 @@ static size_t eqnn__form_partials(const eqnn__form *f, int slot)
 {
     eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
     return o.map == EQNN__ONE && o.owners > 1 ? (size_t)o.owners * (size_t)f->cols[slot] : 0;
-}
-
-static void eqnn__form_fold_chunks(eqnn__device *d, const eqnn__form *f, int slot,
-                                   const eqnn_real *from, eqnn_real *out)
-{
-    eqnn__owners o = eqnn__form_owners(f, slot, f->map[slot]);
-    if (from != out)
-        eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)o.owners, (size_t)f->cols[slot], from, out);
 }
 
 static void eqnn__form_clear(eqnn__device *d, const eqnn__form *f, int slot, eqnn_real *out)
@@ -2529,16 +2599,16 @@ template <class P> static __global__ void eqnn__plain_kernel(const eqnn__plain_a
         a.out[n] = eqnn__plain_sum(&a, &plan, (int)(n / cols), (int)(n % cols));
 }
 
-/* All wanted slots, one after the other; what all rows share, by way of partial sums. */
+/* The wanted slots, one after the other; what all rows share, by way of partial sums. */
 template <class P>
-static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan,
+static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan, unsigned want,
                              const eqnn_real *const v[], const eqnn_real *const t[],
                              eqnn_real *const out[])
 {
     for (int s = 0; s < f->slots; s++) {
         eqnn__plain_args a;
         size_t part = eqnn__form_partials(f, s);
-        if (!out[s] || f->cols[s] <= 0 || f->rows[s] <= 0) continue;
+        if (!(want >> s & 1)) continue;
         memset(&a, 0, sizeof a);
         a.order = eqnn__form_owners(f, s, f->map[s]);
         a.slots = f->slots;
@@ -2550,7 +2620,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
             a.t[k] = t ? t[k] : NULL;
             if (t && t[k] && f->cols[k] > 0) a.has |= 1u << k;
         }
-        if (f->items == 0 || (t && !(a.has & ~(1u << s)))) {
+        if (t && !(a.has & ~(1u << s))) {
             eqnn__form_clear(d, f, s, out[s]);
             continue;
         }
@@ -2559,7 +2629,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
         if (!a.out) return;
         EQNN__RUN(d, eqnn__plain_kernel<P>, eqnn__grid_of((size_t)a.order.owners * a.cols[s]),
                   EQNN__BLOCK, 0, a, *plan);
-        eqnn__form_fold_chunks(d, f, s, a.out, out[s]);
+        if (part) eqnn__form_rows(d, &a.order, a.order.owners, a.cols[s], a.out, out[s]);
     }
 }
 
@@ -2596,12 +2666,12 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
     for (int i = 0; i < n; i++)
         most = key[(size_t)i * step] >= most ? key[(size_t)i * step] + 1 : most;
     size_t words = (size_t)most + 2 + (size_t)n;
-    int *a = (int *)calloc(words, sizeof *a), *to = a ? a + most + 2 : NULL;
-    if (!a) return eqnn__gpu_fail(d, "out of memory on the host"), 0;
+    int *a = eqnn__host_array<int>(d, words), *to = a ? a + most + 2 : NULL;
+    if (!a) return 0;
     for (int i = 0; i < n; i++) a[key[(size_t)i * step] + 2]++;
     for (int i = 0; i <= most; i++) a[i + 1] += a[i];
     for (int i = 0; i < n; i++) to[a[key[(size_t)i * step] + 1]++] = i;
-    int *there = (int *)eqnn__gpu_upload(d, a, words * sizeof *a);
+    int *there = eqnn__gpu_upload(d, a, words);
     free(a);
     *columns = most;
     *first = there;
@@ -2609,19 +2679,14 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
     return there != NULL;
 }
 
-static void eqnn__poly_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__poly_copy *to)
 {
-    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)plan;
-    eqnn__poly_copy *to = (eqnn__poly_copy *)made;
     size_t S = (size_t)p->slots, n = (size_t)p->records * S;
-    int *at = (int *)malloc((n ? n : 1) * sizeof *at);
-    if (!at) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return;
-    }
+    int *at = eqnn__host_array<int>(d, n);
+    if (!at) return;
     for (size_t i = 0; i < n; i++) at[i] = p->column[i % S][p->col[i]];
-    to->at = (const int *)eqnn__gpu_upload(d, at, (n ? n : 1) * sizeof *at);
-    to->c = (const eqnn_real *)eqnn__gpu_upload(d, p->c, (size_t)p->records * sizeof *p->c);
+    to->at = eqnn__gpu_upload(d, at, n);
+    to->c = eqnn__gpu_upload(d, p->c, (size_t)p->records);
     for (int s = 0; s < p->slots; s++)
         if (!eqnn__form_inverse(d, p->records, at + s, S, to->columns + s, to->first + s,
                                 to->list + s))
@@ -2629,12 +2694,12 @@ static void eqnn__poly_make(eqnn__device *d, const void *plan, void *made)
     free(at);
 }
 
-static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                            const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, unsigned want,
+                            const eqnn_real *const v[], const eqnn_real *const t[],
+                            eqnn_real *const out[])
 {
-    const eqnn__poly_copy *p = (const eqnn__poly_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__poly_copy), eqnn__poly_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    const eqnn__poly_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__poly_make);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* copy: g[c] = a[c] b[map[c]]; list[first[b]..] are the columns that read column b */
@@ -2656,30 +2721,25 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__copy_copy *p, in
     return sum;
 }
 
-static void eqnn__copy_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__copy_make(eqnn__device *d, const eqnn__copy_plan_t *p, eqnn__copy_copy *to)
 {
-    const eqnn__copy_plan_t *p = (const eqnn__copy_plan_t *)plan;
-    eqnn__copy_copy *to = (eqnn__copy_copy *)made;
     int n = p->runs ? p->run[p->runs - 1].first + p->run[p->runs - 1].count : 0;
-    int *map = (int *)malloc(((size_t)n + 1) * sizeof *map);
-    if (!map) {
-        eqnn__gpu_fail(d, "out of memory on the host");
-        return;
-    }
+    int *map = eqnn__host_array<int>(d, (size_t)n);
+    if (!map) return;
     for (int r = 0; r < p->runs; r++)
         for (int c = 0; c < p->run[r].count; c++)
             map[p->run[r].first + c] = p->run[r].b + c * p->run[r].step;
-    to->map = (const int *)eqnn__gpu_upload(d, map, ((size_t)n + 1) * sizeof *map);
+    to->map = eqnn__gpu_upload(d, map, (size_t)n);
     eqnn__form_inverse(d, n, map, 1, &to->columns, &to->first, &to->list);
     free(map);
 }
 
-static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_copies(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
-    const eqnn__copy_copy *p = (const eqnn__copy_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__copy_copy), eqnn__copy_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    const eqnn__copy_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__copy_make);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* mix, slots x w g, where rows are not their items' own: block by block */
@@ -2720,13 +2780,10 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__mix_copy *p, int
     return sum;
 }
 
-static void eqnn__mix_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__mix_make(eqnn__device *d, const eqnn__mix_plan_t *p, eqnn__mix_copy *to)
 {
-    const eqnn__mix_plan_t *p = (const eqnn__mix_plan_t *)plan;
-    eqnn__mix_copy *to = (eqnn__mix_copy *)made;
     to->blocks = p->blocks;
-    to->block = (const eqnn__mix_block *)eqnn__gpu_upload(
-        d, p->block, (size_t)(p->blocks > 0 ? p->blocks : 1) * sizeof *p->block);
+    to->block = eqnn__gpu_upload(d, p->block, (size_t)p->blocks);
 }
 
 /* Where rows are their items' own and weights all share, or every row has its own: plain matrix
@@ -2771,20 +2828,17 @@ static void eqnn__mix_slot(eqnn__device *d, const eqnn__form *f, int slot,
     if (!add) eqnn__form_clear(d, f, slot, out);
 }
 
-static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                           const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_mix(eqnn__device *d, const eqnn__form *f, unsigned want,
+                           const eqnn_real *const v[], const eqnn_real *const t[],
+                           eqnn_real *const out[])
 {
     if (eqnn__mix_is_products(f)) {
         for (int s = 0; s < 3; s++)
-            if (out[s] && f->cols[s] > 0 && f->rows[s] > 0 && f->items == 0)
-                eqnn__form_clear(d, f, s, out[s]);
-            else if (out[s] && f->cols[s] > 0 && f->rows[s] > 0)
-                eqnn__mix_slot(d, f, s, v, t, out[s]);
+            if (want >> s & 1) eqnn__mix_slot(d, f, s, v, t, out[s]);
         return;
     }
-    const eqnn__mix_copy *p = (const eqnn__mix_copy *)eqnn__gpu_plan(
-        d, f->plan, sizeof(eqnn__mix_copy), eqnn__mix_make);
-    if (p) eqnn__plain_form(d, f, p, v, t, out);
+    const eqnn__mix_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__mix_make);
+    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
 }
 
 /* ---- radial: matrices R = h V of a tile of rows, then a small product for each row ----
@@ -2829,15 +2883,14 @@ static void eqnn__radial_rows(eqnn__device *d, const eqnn__form *f, const eqnn_r
                         out[2], UV, 0, 1);
 }
 
-static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
     const eqnn__radial_plan *q = (const eqnn__radial_plan *)f->plan;
     size_t UV = (size_t)q->U * (size_t)q->V, items = (size_t)f->items;
-    unsigned want = 0, made = 0;
-    for (int s = 0; s < 4; s++)
-        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) want |= 1u << s;
-    if (items && UV && q->d > 0) {
+    unsigned made = 0;
+    if (UV && q->d > 0) {
         size_t rows = eqnn__form_tile_rows(UV, f->items);
         eqnn_real *R = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM,
                                                   rows * UV * sizeof(eqnn_real));
@@ -2910,20 +2963,28 @@ typedef struct eqnn__couple_copy { eqnn__role role[EQNN__ROLES]; } eqnn__couple_
 
 /* -- the copy of a plan -- */
 
-/* A growing array of the host; n stays 0 when memory runs out. */
-typedef struct eqnn__list { char *p; size_t n, room, size; int bad; } eqnn__list;
+/* A growing array of the host. bad: memory ran out, and nothing is added any more. */
+template <class T> struct eqnn__list { T *p; size_t n, room; int bad; };
 
-static void *eqnn__list_add(eqnn__list *a, const void *item)
+template <class T> static void eqnn__list_add(eqnn__list<T> *a, const T &item)
 {
     if (a->n == a->room && !a->bad) {
         size_t room = a->room ? 2 * a->room : 64;
-        char *p = (char *)realloc(a->p, room * a->size);
+        T *p = (T *)realloc(a->p, room * sizeof *p);
         if (p) a->p = p, a->room = room;
         else a->bad = 1;
     }
-    if (a->bad) return NULL;
-    memcpy(a->p + a->n * a->size, item, a->size);
-    return a->p + a->n++ * a->size;
+    if (!a->bad) a->p[a->n++] = item;
+}
+
+/* Uploads a list and forgets it. */
+template <class T> static const T *eqnn__list_up(eqnn__device *d, eqnn__list<T> *a)
+{
+    const T *there = NULL;
+    if (a->bad) eqnn__gpu_fail(d, "out of memory on the host");
+    else there = eqnn__gpu_upload(d, a->p, a->n);
+    free(a->p);
+    return there;
 }
 
 /* A piece while the copy is made: of which path, from which components on; then where it went. */
@@ -2934,8 +2995,11 @@ typedef struct eqnn__placed { int phase, block, i, k, d1, d3, m, cut; } eqnn__pl
 
 typedef struct eqnn__draft { /* of a role */
     const eqnn__couple_plan_t *plan;
-    int role, phases, *fill, *mark;     /* numbers of each phase; last bundle of a column, + 1 */
-    eqnn__list cut, bundle, placed, in; /* in: the phase of each bundle                        */
+    int role, phases, *fill, *mark; /* numbers of each phase; last bundle of a column, + 1 */
+    eqnn__list<eqnn__cut> cut;
+    eqnn__list<eqnn__placed> placed;
+    eqnn__list<eqnn__bundle> bundle;
+    eqnn__list<int> in;             /* the phase of each bundle                            */
 } eqnn__draft;
 
 static int eqnn__cut_size(int n)
@@ -2944,7 +3008,7 @@ static int eqnn__cut_size(int n)
 }
 
 /* Channels that share a weight are taken one at a time. */
-static void eqnn__cut_path(eqnn__list *cuts, const eqnn__couple_plan_t *p, int step)
+static void eqnn__cut_path(eqnn__list<eqnn__cut> *cuts, const eqnn__couple_plan_t *p, int step)
 {
     const eqnn__step *s = p->path + step;
     int each = s->w >= 0 && s->ws == 0 ? 1 : s->channels;
@@ -2961,7 +3025,7 @@ static void eqnn__cut_path(eqnn__list *cuts, const eqnn__couple_plan_t *p, int s
                 c.part.x = s->x + i * s->xs + u, c.part.xs = s->xs;
                 c.part.g = s->g + k * s->gs + u, c.part.gs = s->gs;
                 c.part.w = s->w, c.part.ws = s->ws;
-                eqnn__list_add(cuts, &c);
+                eqnn__list_add(cuts, c);
             }
         }
 }
@@ -3016,7 +3080,7 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
 {
     eqnn__placed p = { phase, a->plan->path[c->step].block, c->i, c->k, c->part.d1, c->part.d3,
                        a->fill[phase], 0 };
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     int size = eqnn__part_size(&c->part);
     for (size_t n = 0; n < a->placed.n; n++)
         if (all[n].phase == phase && all[n].block == p.block && all[n].i == p.i &&
@@ -3025,8 +3089,8 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
     if (p.m && p.m + size > EQNN__FORM_ENTRIES) return -1;
     if (keep) {
         a->fill[phase] += size;
-        p.cut = (int)(c - (const eqnn__cut *)(void *)a->cut.p);
-        eqnn__list_add(&a->placed, &p);
+        p.cut = (int)(c - a->cut.p);
+        eqnn__list_add(&a->placed, p);
     }
     return p.m;
 }
@@ -3037,7 +3101,7 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
 {
     eqnn__cut *c = cuts + n;
     int to[4], size = 0, phase = 0, join = -1, last = 0, fresh = 0, seen = 0;
-    const int *in = (const int *)(void *)a->in.p;
+    const int *in = a->in.p;
     eqnn__part_target(&c->part, a->role, to);
     if (a->role != EQNN__ROLE_Y) size = to[2] * c->part.channels;
     for (int i = 0; i < size; i++) {
@@ -3053,7 +3117,7 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
         last = cuts[i].bundle == join && eqnn__part_same(a, cuts + i, c) &&
                eqnn__draft_place(a, c, in[join], 0) >= 0;
     if (last) {
-        eqnn__bundle *b = (eqnn__bundle *)(void *)a->bundle.p + join;
+        eqnn__bundle *b = a->bundle.p + join;
         if (b->channels < c->part.channels) b->channels = c->part.channels;
         c->bundle = join;
         eqnn__draft_place(a, c, in[join], 1);
@@ -3064,8 +3128,8 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
     eqnn__bundle b = { 0, 0, c->part.channels, seen > 0, 0 };
     if (seen && fresh) r->covered = -1;
     c->bundle = (int)a->bundle.n;
-    eqnn__list_add(&a->bundle, &b);
-    eqnn__list_add(&a->in, &phase);
+    eqnn__list_add(&a->bundle, b);
+    eqnn__list_add(&a->in, phase);
     for (int i = 0; i < size; i++) {
         int *mark = a->mark + eqnn__part_column(&c->part, to, i);
         if (!*mark && r->covered >= 0) r->covered++;
@@ -3074,14 +3138,22 @@ static void eqnn__draft_put(eqnn__draft *a, eqnn__cut *cuts, int n, eqnn__role *
 }
 
 /* Lists that a role uploads. */
-typedef struct eqnn__sheet { eqnn__list part, bundle, task, phase, entry, sum, term; } eqnn__sheet;
+typedef struct eqnn__sheet {
+    eqnn__list<eqnn__part> part;
+    eqnn__list<eqnn__bundle> bundle;
+    eqnn__list<eqnn__task> task;
+    eqnn__list<eqnn__phase> phase;
+    eqnn__list<eqnn__entry> entry;
+    eqnn__list<eqnn__sum> sum;
+    eqnn__list<eqnn__summand> term;
+} eqnn__sheet;
 
 /* Entries of M of a phase, with their records in the plan. */
 static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
 {
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     for (size_t n = 0; n < a->placed.n; n++) {
-        const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + all[n].cut;
+        const eqnn__cut *c = a->cut.p + all[n].cut;
         const eqnn__step *s = a->plan->path + c->step;
         if (all[n].phase != phase) continue;
         for (int i = 0; i < c->part.d1; i++)
@@ -3092,7 +3164,7 @@ static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
                 e.first = a->plan->first[from];
                 e.count = a->plan->first[from + 1] - e.first;
                 e.pad = 0;
-                eqnn__list_add(&o->entry, &e);
+                eqnn__list_add(&o->entry, e);
             }
     }
 }
@@ -3102,7 +3174,7 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
                               int column)
 {
     const eqnn__couple_plan_t *p = a->plan;
-    const eqnn__cut *c = (const eqnn__cut *)(void *)a->cut.p + placed->cut;
+    const eqnn__cut *c = a->cut.p + placed->cut;
     const eqnn__step *s = p->path + c->step;
     const eqnn__span back = p->back[placed->block];
     for (int q = back.first; q < back.first + back.count; q++)
@@ -3116,14 +3188,14 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
                 continue;
             t.at = placed->m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
             t.c = p->back_c[r];
-            eqnn__list_add(&o->term, &t);
+            eqnn__list_add(&o->term, t);
         }
 }
 
 /* Columns of y that a phase adds to. */
 static void eqnn__sheet_sums(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__role *r)
 {
-    const eqnn__placed *all = (const eqnn__placed *)(void *)a->placed.p;
+    const eqnn__placed *all = a->placed.p;
     for (int c = 0; c < a->plan->columns; c++) {
         eqnn__sum s = { a->plan->column[c], a->mark[c], (int)o->term.n, 0 };
         for (size_t n = 0; n < a->placed.n; n++)
@@ -3132,17 +3204,17 @@ static void eqnn__sheet_sums(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__ro
         if (!s.count) continue;
         if (!a->mark[c]) r->covered++;
         a->mark[c] = 1;
-        eqnn__list_add(&o->sum, &s);
+        eqnn__list_add(&o->sum, s);
     }
 }
 
 /* The bundles of a phase, their pieces and tasks. */
 static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
 {
-    const int *in = (const int *)(void *)a->in.p;
-    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
+    const int *in = a->in.p;
+    eqnn__cut *cuts = a->cut.p;
     for (int b = 0; b < (int)a->bundle.n; b++) {
-        eqnn__bundle q = ((const eqnn__bundle *)(void *)a->bundle.p)[b];
+        eqnn__bundle q = a->bundle.p[b];
         if (in[b] != phase) continue;
         q.part = (int)o->part.n;
         q.packs = 1;
@@ -3150,14 +3222,14 @@ static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
             if (cuts[n].bundle != b) continue;
             cuts[n].part.m = eqnn__draft_place(a, cuts + n, phase, 0);
             q.packs &= eqnn__part_packs(&cuts[n].part);
-            eqnn__list_add(&o->part, &cuts[n].part);
+            eqnn__list_add(&o->part, cuts[n].part);
         }
         q.parts = (int)o->part.n - q.part;
         eqnn__task t = { (int)o->bundle.n, 0 };
         int step = q.packs ? 32 * EQNN__PACK : 32;
         for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += step)
-            eqnn__list_add(&o->task, &t);
-        eqnn__list_add(&o->bundle, &q);
+            eqnn__list_add(&o->task, t);
+        eqnn__list_add(&o->bundle, q);
     }
 }
 
@@ -3173,41 +3245,25 @@ static void eqnn__sheet_phase(eqnn__sheet *o, eqnn__draft *a, int phase, eqnn__r
     p.entries = (int)o->entry.n - p.entry, p.sums = (int)o->sum.n - p.sum;
     r->tasks = p.tasks > r->tasks ? p.tasks : r->tasks;
     r->size = a->fill[phase] > r->size ? a->fill[phase] : r->size;
-    eqnn__list_add(&o->phase, &p);
-}
-
-/* Uploads a list and forgets it; an empty one is a number. */
-static const void *eqnn__sheet_up(eqnn__device *d, eqnn__list *a)
-{
-    const void *there = NULL;
-    if (a->bad) eqnn__gpu_fail(d, "out of memory on the host");
-    else there = a->n ? eqnn__gpu_upload(d, a->p, a->n * a->size) : eqnn__gpu_keep(d, 16);
-    free(a->p);
-    return there;
+    eqnn__list_add(&o->phase, p);
 }
 
 static void eqnn__sheet_upload(eqnn__device *d, eqnn__sheet *o, eqnn__role *r)
 {
-    r->part = (const eqnn__part *)eqnn__sheet_up(d, &o->part);
-    r->bundle = (const eqnn__bundle *)eqnn__sheet_up(d, &o->bundle);
-    r->task = (const eqnn__task *)eqnn__sheet_up(d, &o->task);
-    r->phase = (const eqnn__phase *)eqnn__sheet_up(d, &o->phase);
-    r->entry = (const eqnn__entry *)eqnn__sheet_up(d, &o->entry);
-    r->sum = (const eqnn__sum *)eqnn__sheet_up(d, &o->sum);
-    r->term = (const eqnn__summand *)eqnn__sheet_up(d, &o->term);
-}
-
-static eqnn__list eqnn__list_of(size_t size)
-{
-    eqnn__list a = { NULL, 0, 0, size, 0 };
-    return a;
+    r->part = eqnn__list_up(d, &o->part);
+    r->bundle = eqnn__list_up(d, &o->bundle);
+    r->task = eqnn__list_up(d, &o->task);
+    r->phase = eqnn__list_up(d, &o->phase);
+    r->entry = eqnn__list_up(d, &o->entry);
+    r->sum = eqnn__list_up(d, &o->sum);
+    r->term = eqnn__list_up(d, &o->term);
 }
 
 /* Columns that pieces of a role may write, at least those of y. */
 static int eqnn__draft_columns(const eqnn__draft *a)
 {
     int most = a->plan->columns;
-    const eqnn__cut *cuts = (const eqnn__cut *)(void *)a->cut.p;
+    const eqnn__cut *cuts = a->cut.p;
     for (size_t n = 0; n < a->cut.n && a->role != EQNN__ROLE_Y; n++) {
         int to[4], last;
         eqnn__part_target(&cuts[n].part, a->role, to);
@@ -3217,25 +3273,24 @@ static int eqnn__draft_columns(const eqnn__draft *a)
     return most;
 }
 
+static int eqnn__draft_bad(const eqnn__draft *a)
+{
+    return a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
+}
+
 static void eqnn__draft_role(eqnn__device *d, eqnn__draft *a, eqnn__role *r)
 {
     eqnn__sheet o;
-    eqnn__cut *cuts = (eqnn__cut *)(void *)a->cut.p;
-    for (size_t n = 0; n < a->cut.n; n++) {
-        if (a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad) break;
-        eqnn__draft_put(a, cuts, (int)n, r);
-    }
-    o.part = eqnn__list_of(sizeof(eqnn__part)), o.bundle = eqnn__list_of(sizeof(eqnn__bundle));
-    o.task = eqnn__list_of(sizeof(eqnn__task)), o.phase = eqnn__list_of(sizeof(eqnn__phase));
-    o.entry = eqnn__list_of(sizeof(eqnn__entry)), o.sum = eqnn__list_of(sizeof(eqnn__sum));
-    o.term = eqnn__list_of(sizeof(eqnn__summand));
-    o.part.bad = a->cut.bad || a->bundle.bad || a->placed.bad || a->in.bad;
+    memset(&o, 0, sizeof o);
+    for (size_t n = 0; n < a->cut.n && !eqnn__draft_bad(a); n++)
+        eqnn__draft_put(a, a->cut.p, (int)n, r);
+    o.part.bad = eqnn__draft_bad(a);
     for (int p = 0; p < a->phases && !o.part.bad; p++) eqnn__sheet_phase(&o, a, p, r);
     r->size |= 4; /* the M of neighbouring items begin in different banks */
     r->phases = a->phases;
     r->alone = a->bundle.n == a->cut.n && r->covered >= 0;
     for (size_t n = 0; n < a->bundle.n; n++)
-        r->alone &= !((const eqnn__bundle *)(void *)a->bundle.p)[n].add;
+        r->alone &= !a->bundle.p[n].add;
     eqnn__sheet_upload(d, &o, r);
 }
 
@@ -3246,14 +3301,11 @@ static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int
     memset(&a, 0, sizeof a);
     a.plan = p;
     a.role = role;
-    a.cut = eqnn__list_of(sizeof(eqnn__cut)), a.bundle = eqnn__list_of(sizeof(eqnn__bundle));
-    a.placed = eqnn__list_of(sizeof(eqnn__placed)), a.in = eqnn__list_of(sizeof(int));
     for (int s = 0; s < p->paths; s++)
         if (role != EQNN__ROLE_W || p->path[s].w >= 0) eqnn__cut_path(&a.cut, p, s);
-    a.fill = (int *)calloc(a.cut.n + 2, sizeof *a.fill);
-    a.mark = (int *)calloc((size_t)eqnn__draft_columns(&a) + 1, sizeof *a.mark);
+    a.fill = eqnn__host_array<int>(d, a.cut.n + 1);
+    a.mark = eqnn__host_array<int>(d, (size_t)eqnn__draft_columns(&a));
     if (a.fill && a.mark) eqnn__draft_role(d, &a, r);
-    else eqnn__gpu_fail(d, "out of memory on the host");
     free(a.fill);
     free(a.mark);
     free(a.cut.p);
@@ -3262,25 +3314,24 @@ static void eqnn__couple_role(eqnn__device *d, const eqnn__couple_plan_t *p, int
     free(a.in.p);
 }
 
-static void eqnn__couple_make(eqnn__device *d, const void *plan, void *made)
+static void eqnn__couple_make(eqnn__device *d, const eqnn__couple_plan_t *p, eqnn__couple_copy *to)
 {
-    const eqnn__couple_plan_t *p = (const eqnn__couple_plan_t *)plan;
-    eqnn__couple_copy *to = (eqnn__couple_copy *)made;
-    eqnn__list record = eqnn__list_of(sizeof(eqnn__summand));
+    eqnn__list<eqnn__summand> record;
+    memset(&record, 0, sizeof record);
     for (int r = 0; p->entries && r < p->first[p->entries]; r++) {
         eqnn__summand s;
         memset(&s, 0, sizeof s);
         s.at = p->column[p->j[r]], s.c = p->c[r];
-        eqnn__list_add(&record, &s);
+        eqnn__list_add(&record, s);
     }
-    const eqnn__summand *there = (const eqnn__summand *)eqnn__sheet_up(d, &record);
+    const eqnn__summand *there = eqnn__list_up(d, &record);
     for (int role = 0; role < EQNN__ROLES; role++) {
         eqnn__couple_role(d, p, role, to->role + role);
         to->role[role].record = there;
     }
 }
 
-/* -- the kernels -- */
+/* -- what the kernel does -- */
 
 /* An item in shared memory: where its rows begin, in reals. The items of its owner that are there
    end before `end`; begin: the owner has none before this one. */
@@ -3703,6 +3754,37 @@ __device__ __forceinline__ void eqnn__couple_part(const eqnn__couple_args *a,
     }
 }
 
+/* f(the sizes of a piece): in each of the calls the compiler knows them. */
+template <int D1, int D3, int DIAGONAL> struct eqnn__sizes {
+    static constexpr int d1 = D1, d3 = D3, diagonal = DIAGONAL;
+};
+
+template <class F>
+__device__ __forceinline__ void eqnn__sizes_of(const eqnn__part *p, const F &f)
+{
+    switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
+    case 8: case 9: f(eqnn__sizes<1, 1, 0>()); break;
+    case 11: f(eqnn__sizes<3, 1, 0>()); break;
+    case 13: f(eqnn__sizes<5, 1, 0>()); break;
+    case 15: f(eqnn__sizes<7, 1, 0>()); break;
+    case 24: f(eqnn__sizes<3, 3, 1>()); break;
+    case 25: f(eqnn__sizes<1, 3, 0>()); break;
+    case 27: f(eqnn__sizes<3, 3, 0>()); break;
+    case 29: f(eqnn__sizes<5, 3, 0>()); break;
+    case 31: f(eqnn__sizes<7, 3, 0>()); break;
+    case 40: f(eqnn__sizes<5, 5, 1>()); break;
+    case 41: f(eqnn__sizes<1, 5, 0>()); break;
+    case 43: f(eqnn__sizes<3, 5, 0>()); break;
+    case 45: f(eqnn__sizes<5, 5, 0>()); break;
+    case 47: f(eqnn__sizes<7, 5, 0>()); break;
+    case 56: f(eqnn__sizes<7, 7, 1>()); break;
+    case 57: f(eqnn__sizes<1, 7, 0>()); break;
+    case 59: f(eqnn__sizes<3, 7, 0>()); break;
+    case 61: f(eqnn__sizes<5, 7, 0>()); break;
+    default: f(eqnn__sizes<7, 7, 0>()); break;
+    }
+}
+
 /* The loop for the sizes of a piece: those of the sums are known, D in roles G and X. */
 template <int ROLE, int T, int C, int D>
 __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
@@ -3715,27 +3797,7 @@ __device__ __forceinline__ void eqnn__couple_sized(const eqnn__couple_args *a,
     const eqnn__lane l = eqnn__lane_at(p, b->channel);
     const int G = ROLE == EQNN__ROLE_G;
     if constexpr (ROLE == EQNN__ROLE_W) {
-        switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
-        case 8: case 9: EQNN__SIZED(1, 1, 0); break;
-        case 11: EQNN__SIZED(3, 1, 0); break;
-        case 13: EQNN__SIZED(5, 1, 0); break;
-        case 15: EQNN__SIZED(7, 1, 0); break;
-        case 24: EQNN__SIZED(3, 3, 1); break;
-        case 25: EQNN__SIZED(1, 3, 0); break;
-        case 27: EQNN__SIZED(3, 3, 0); break;
-        case 29: EQNN__SIZED(5, 3, 0); break;
-        case 31: EQNN__SIZED(7, 3, 0); break;
-        case 40: EQNN__SIZED(5, 5, 1); break;
-        case 41: EQNN__SIZED(1, 5, 0); break;
-        case 43: EQNN__SIZED(3, 5, 0); break;
-        case 45: EQNN__SIZED(5, 5, 0); break;
-        case 47: EQNN__SIZED(7, 5, 0); break;
-        case 56: EQNN__SIZED(7, 7, 1); break;
-        case 57: EQNN__SIZED(1, 7, 0); break;
-        case 59: EQNN__SIZED(3, 7, 0); break;
-        case 61: EQNN__SIZED(5, 7, 0); break;
-        default: EQNN__SIZED(7, 7, 0); break;
-        }
+        eqnn__sizes_of(p, [&](auto n) { EQNN__SIZED(n.d1, n.d3, n.diagonal); });
     } else {
         switch (p->diagonal ? 0 : G ? p->d1 : p->d3) {
         case 0: EQNN__SIZED(D, D, 1); break;
@@ -3848,34 +3910,6 @@ __device__ __forceinline__ void eqnn__couple_tasks(const eqnn__couple_args *a,
         const eqnn__task task = a->role.task[phase->task + k / shares];
         int s = k % shares;
         eqnn__couple_lanes<ROLE, T>(a, &task, n * s / shares, n * (s + 1) / shares, items, M);
-    }
-}
-
-/* Roles G, X and W. */
-template <int ROLE, int T>
-static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(ROLE, T))
-    eqnn__couple_kernel(const eqnn__couple_args a)
-{
-    EQNN_SHARED(eqnn__member, items);
-    eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
-    int from, to;
-    eqnn__couple_range(&a, &from, &to);
-    for (int p = from, n; p < to; p += n) {
-        n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
-        eqnn__couple_ahead(&a, ROLE, p + n, to);
-        eqnn__couple_items(&a, p, n, items);
-        __syncthreads();
-        for (int f = 0; f < a.role.phases; f++) {
-            const eqnn__phase phase = a.role.phase[f];
-            eqnn__couple_matrices(&a, &phase, n, items, a.v[1], M);
-            if (T)
-                eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
-                                      M + (size_t)a.edges * (size_t)a.role.size);
-            __syncthreads();
-            eqnn__couple_tasks<ROLE, T>(&a, &phase, n, items, M);
-            __syncthreads();
-        }
     }
 }
 
@@ -3992,30 +4026,9 @@ __device__ __forceinline__ void eqnn__couple_dm_sized(const eqnn__couple_args *a
                                                       const eqnn__bundle *b, int j, int n,
                                                       const eqnn__member *items, eqnn_real *M)
 {
-#define EQNN__SIZED(d1, d3, diagonal) eqnn__couple_dm<T, C, d1, d3, diagonal>(a, b, j, n, items, M)
-    const eqnn__part *p = a->role.part + b->part;
-    switch (8 * p->d3 + (p->diagonal ? 0 : p->d1)) {
-    case 8: case 9: EQNN__SIZED(1, 1, 0); break;
-    case 11: EQNN__SIZED(3, 1, 0); break;
-    case 13: EQNN__SIZED(5, 1, 0); break;
-    case 15: EQNN__SIZED(7, 1, 0); break;
-    case 24: EQNN__SIZED(3, 3, 1); break;
-    case 25: EQNN__SIZED(1, 3, 0); break;
-    case 27: EQNN__SIZED(3, 3, 0); break;
-    case 29: EQNN__SIZED(5, 3, 0); break;
-    case 31: EQNN__SIZED(7, 3, 0); break;
-    case 40: EQNN__SIZED(5, 5, 1); break;
-    case 41: EQNN__SIZED(1, 5, 0); break;
-    case 43: EQNN__SIZED(3, 5, 0); break;
-    case 45: EQNN__SIZED(5, 5, 0); break;
-    case 47: EQNN__SIZED(7, 5, 0); break;
-    case 56: EQNN__SIZED(7, 7, 1); break;
-    case 57: EQNN__SIZED(1, 7, 0); break;
-    case 59: EQNN__SIZED(3, 7, 0); break;
-    case 61: EQNN__SIZED(5, 7, 0); break;
-    default: EQNN__SIZED(7, 7, 0); break;
-    }
-#undef EQNN__SIZED
+    eqnn__sizes_of(a->role.part + b->part, [&](auto size) {
+        eqnn__couple_dm<T, C, size.d1, size.d3, size.diagonal>(a, b, j, n, items, M);
+    });
 }
 
 /* dy of n items: the columns of y that a phase adds to. */
@@ -4052,9 +4065,11 @@ __device__ __forceinline__ void eqnn__couple_all_dm(const eqnn__couple_args *a,
     }
 }
 
-template <int T>
-static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(EQNN__ROLE_Y, T))
-    eqnn__couple_y_kernel(const eqnn__couple_args a)
+/* -- the kernel -- */
+
+template <int ROLE, int T>
+static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCKS(ROLE, T))
+    eqnn__couple_kernel(const eqnn__couple_args a)
 {
     EQNN_SHARED(eqnn__member, items);
     eqnn_real *M = (eqnn_real *)(void *)(items + a.edges);
@@ -4062,15 +4077,24 @@ static __global__ void __launch_bounds__(32 * EQNN__FORM_WARPS, EQNN__FORM_BLOCK
     eqnn__couple_range(&a, &from, &to);
     for (int p = from, n; p < to; p += n) {
         n = eqnn__couple_count(&a, p, to);
-        if (p == from) eqnn__couple_ahead(&a, EQNN__ROLE_Y, p, to);
-        eqnn__couple_ahead(&a, EQNN__ROLE_Y, p + n, to);
+        if (p == from) eqnn__couple_ahead(&a, ROLE, p, to);
+        eqnn__couple_ahead(&a, ROLE, p + n, to);
         eqnn__couple_items(&a, p, n, items);
         __syncthreads();
         for (int f = 0; f < a.role.phases; f++) {
             const eqnn__phase phase = a.role.phase[f];
-            eqnn__couple_all_dm<T>(&a, &phase, n, items, M);
-            __syncthreads();
-            eqnn__couple_dy(&a, &phase, n, items, M);
+            if constexpr (ROLE == EQNN__ROLE_Y) {
+                eqnn__couple_all_dm<T>(&a, &phase, n, items, M);
+                __syncthreads();
+                eqnn__couple_dy(&a, &phase, n, items, M);
+            } else {
+                eqnn__couple_matrices(&a, &phase, n, items, a.v[1], M);
+                if (T)
+                    eqnn__couple_matrices(&a, &phase, n, items, a.t[1],
+                                          M + (size_t)a.edges * (size_t)a.role.size);
+                __syncthreads();
+                eqnn__couple_tasks<ROLE, T>(&a, &phase, n, items, M);
+            }
             __syncthreads();
         }
     }
@@ -4093,30 +4117,20 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     if (!n || !a->role.phases) return;
     grid = (n + (size_t)a->span - 1) / (size_t)a->span;
     bytes *= edges;
+#define EQNN__CASE(role, T) \
+    case 2 * role + T: \
+        EQNN__RUN(d, (eqnn__couple_kernel<role, T>), grid, 32 * warps, bytes, *a); break;
     switch (2 * role + (tangents != 0)) {
-    case 2 * EQNN__ROLE_G:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_G + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_G, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_X:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_X + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_X, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_W:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 0>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_W + 1:
-        EQNN__RUN(d, (eqnn__couple_kernel<EQNN__ROLE_W, 1>), grid, 32 * warps, bytes, *a);
-        break;
-    case 2 * EQNN__ROLE_Y:
-        EQNN__RUN(d, eqnn__couple_y_kernel<0>, grid, 32 * warps, bytes, *a);
-        break;
-    default: EQNN__RUN(d, eqnn__couple_y_kernel<1>, grid, 32 * warps, bytes, *a); break;
+    EQNN__CASE(EQNN__ROLE_G, 0)
+    EQNN__CASE(EQNN__ROLE_G, 1)
+    EQNN__CASE(EQNN__ROLE_X, 0)
+    EQNN__CASE(EQNN__ROLE_X, 1)
+    EQNN__CASE(EQNN__ROLE_W, 0)
+    EQNN__CASE(EQNN__ROLE_W, 1)
+    EQNN__CASE(EQNN__ROLE_Y, 0)
+    EQNN__CASE(EQNN__ROLE_Y, 1)
     }
+#undef EQNN__CASE
 }
 
 /* A pass over couple: what it was asked for, and its working memory. */
@@ -4135,17 +4149,9 @@ typedef struct eqnn__couple_pass {
     eqnn_real *h, *h1, *dh, *pairs, *pairs0;
 } eqnn__couple_pass;
 
-/* The next piece of working memory: `used` reals are taken so far. Without a base, only counts. */
-static eqnn_real *eqnn__carve(eqnn_real *base, size_t *used, size_t reals)
-{
-    eqnn_real *at = base ? base + *used : NULL;
-    *used += (reals + 63) / 64 * 64;
-    return at;
-}
-
-/* Working memory that lasts over all tiles; returns its reals. A row per item for dy and dh when
+/* Working memory that lasts over all tiles; returns its bytes. A row per item for dy and dh when
    their rows are others', chunks of what all rows share. */
-static size_t eqnn__couple_parts(eqnn__couple_pass *q, eqnn_real *base)
+static size_t eqnn__couple_parts(eqnn__couple_pass *q, void *base)
 {
     const eqnn__form *f = q->f;
     size_t n = 0;
@@ -4155,38 +4161,33 @@ static size_t eqnn__couple_parts(eqnn__couple_pass *q, eqnn_real *base)
         if (s == 2 && q->H && f->map[2] != EQNN__EACH && f->map[2] != EQNN__ONE) rows = !q->whole;
         q->part[s] = q->out[s];
         if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H && f->map[2] == EQNN__ONE)) continue;
-        if (rows) q->part[s] = eqnn__carve(base, &n, (size_t)f->items * cols);
-        else if (part && (s != 2 || !q->H)) q->part[s] = eqnn__carve(base, &n, part);
+        if (rows) eqnn__carve(base, &n, (size_t)f->items * cols, &q->part[s]);
+        else if (part && (s != 2 || !q->H)) eqnn__carve(base, &n, part, &q->part[s]);
     }
     return n;
 }
 
-/* Working memory of a tile; returns its reals. */
-static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, eqnn_real *base)
+/* Working memory of a tile; returns its bytes. */
+static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, void *base)
 {
     const eqnn__form *f = q->f;
-    size_t n = 0;
-    size_t items = q->rows, rows = q->rows, H = q->H, W = q->width;
+    size_t n = 0, rows = q->whole ? (size_t)f->rows[2] : q->rows, H = q->H, W = q->width;
+    size_t items = q->rows; /* rows of dw: those of items, or chunks of what all share */
     int dw = (q->want & 12) != 0;
-    if (q->whole) rows = (size_t)f->rows[2];
     if (!H) return n;
-    q->w = eqnn__carve(base, &n, rows * W);
-    q->w1 = q->has & 12 ? eqnn__carve(base, &n, rows * W) : NULL;
-    if (q->whole && f->map[2] == EQNN__ONE) {
-        size_t part = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners * W;
-        q->dw = dw ? eqnn__carve(base, &n, part) : NULL;
-        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, part) : NULL;
-    } else {
-        q->dw = dw ? eqnn__carve(base, &n, items * W) : NULL;
-        q->dw0_rows = q->dw0 ? eqnn__carve(base, &n, items * W) : NULL;
-    }
+    if (q->whole && f->map[2] == EQNN__ONE)
+        items = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners;
+    eqnn__carve(base, &n, rows * W, &q->w);
+    if (q->has & 12) eqnn__carve(base, &n, rows * W, &q->w1);
+    if (dw) eqnn__carve(base, &n, items * W, &q->dw);
+    if (q->dw0) eqnn__carve(base, &n, items * W, &q->dw0_rows);
     if (q->whole && f->map[2] != EQNN__EACH) {
-        q->pairs = dw ? eqnn__carve(base, &n, rows * W) : NULL;
-        q->pairs0 = q->dw0 ? eqnn__carve(base, &n, rows * W) : NULL;
+        if (dw) eqnn__carve(base, &n, rows * W, &q->pairs);
+        if (q->dw0) eqnn__carve(base, &n, rows * W, &q->pairs0);
     } else if (!q->whole) {
-        q->h = eqnn__carve(base, &n, rows * H);
-        q->h1 = q->has & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
-        q->dh = q->want & 4 ? eqnn__carve(base, &n, rows * H) : NULL;
+        eqnn__carve(base, &n, rows * H, &q->h);
+        if (q->has & 4) eqnn__carve(base, &n, rows * H, &q->h1);
+        if (q->want & 4) eqnn__carve(base, &n, rows * H, &q->dh);
     }
     return n;
 }
@@ -4367,14 +4368,9 @@ static void eqnn__couple_whole_back(eqnn__couple_pass *q)
     const eqnn_real *h1 = q->has & 4 ? q->t[2] : NULL;
     eqnn_real *from[2] = { q->dw, q->dw0_rows }, *to[2] = { q->dw, q->dw0_rows };
     for (int i = 0; i < 2 && f->map[2] != EQNN__EACH; i++) {
-        to[i] = i ? q->pairs0 : q->pairs;
-        if (!from[i]) continue;
         eqnn__owners o = eqnn__form_owners(f, 3, f->map[2]);
-        if (o.map == EQNN__ONE)
-            eqnn__cuda_fold_rows(q->d, EQNN__SUM, (size_t)o.owners, W, from[i], to[i]);
-        else
-            EQNN__RUN(q->d, eqnn__rows_kernel, eqnn__grid_of((size_t)o.owners * W), EQNN__BLOCK, 0,
-                      o, W, from[i], to[i]);
+        to[i] = i ? q->pairs0 : q->pairs;
+        if (from[i]) eqnn__form_rows(q->d, &o, o.owners, W, from[i], to[i]);
     }
     eqnn__couple_last_layer(q, rows, q->v[2], h1, to[0], to[1], q->out[2], 0);
 }
@@ -4419,9 +4415,9 @@ static void eqnn__couple_folds(eqnn__couple_pass *q)
     const eqnn__form *f = q->f;
     for (int s = 0; s < 5; s++) {
         if (!(q->want >> s & 1) || q->part[s] == q->out[s]) continue;
-        if (s == 1 || f->map[s] != EQNN__ONE)
-            eqnn__form_rows(q->d, f, s, q->part[s], q->out[s]);
-        else eqnn__form_fold_chunks(q->d, f, s, q->part[s], q->out[s]);
+        eqnn__owners o = eqnn__form_owners(f, s, f->map[s]);
+        eqnn__form_rows(q->d, &o, s == 1 ? f->items : o.owners, (size_t)f->cols[s], q->part[s],
+                        q->out[s]);
     }
 }
 
@@ -4461,21 +4457,17 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     eqnn__couple_folds(q);
 }
 
-static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
-                              const eqnn_real *const t[], eqnn_real *const out[])
+static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, unsigned want,
+                              const eqnn_real *const v[], const eqnn_real *const t[],
+                              eqnn_real *const out[])
 {
     eqnn__couple_pass q;
     memset(&q, 0, sizeof q);
     q.d = d, q.f = f, q.v = v, q.t = t, q.out = out;
-    for (int s = 0; s < 5; s++) {
-        if (out[s] && f->cols[s] > 0 && f->rows[s] > 0) q.want |= 1u << s;
+    q.want = want;
+    for (int s = 0; s < 5; s++)
         if (t && t[s] && f->cols[s] > 0) q.has |= 1u << s;
-    }
-    for (int s = 0; s < 5 && f->items == 0; s++)
-        if (q.want >> s & 1) eqnn__form_clear(d, f, s, out[s]);
-    if (f->items == 0) return;
-    q.plan = (const eqnn__couple_copy *)eqnn__gpu_plan(d, f->plan, sizeof(eqnn__couple_copy),
-                                                       eqnn__couple_make);
+    q.plan = eqnn__gpu_plan(d, f->plan, eqnn__couple_make);
     if (!q.plan) return;
     q.H = f->cols[3] > 0 && f->cols[2] > 0 ? (size_t)f->cols[2] : 0;
     q.width = (size_t)(q.H ? f->cols[3] : f->cols[2] > 0 ? f->cols[2] : 0);
@@ -4485,10 +4477,8 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_r
         q.rows = eqnn__form_tile_rows(matrices * q.width, f->items);
         q.whole = f->map[2] == EQNN__ONE || q.rows >= (size_t)f->items;
     }
-    size_t part = (eqnn__couple_parts(&q, NULL) + 1) * sizeof(eqnn_real);
-    size_t tile = (eqnn__couple_tile_room(&q, NULL) + 1) * sizeof(eqnn_real);
-    eqnn_real *p = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part);
-    eqnn_real *w = (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_FORM, tile);
+    void *p = eqnn__scratch(d, EQNN__SCRATCH_PART, eqnn__couple_parts(&q, NULL) + 1);
+    void *w = eqnn__scratch(d, EQNN__SCRATCH_FORM, eqnn__couple_tile_room(&q, NULL) + 1);
     if (!p || !w) return;
     eqnn__couple_parts(&q, p);
     eqnn__couple_tile_room(&q, w);
@@ -4498,13 +4488,20 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, const eqnn_r
 static void eqnn__cuda_form(eqnn__device *d, const eqnn__form *f, const eqnn_real *const v[],
                             const eqnn_real *const t[], eqnn_real *const out[])
 {
+    unsigned want = 0;
     if (eqnn__gpu_of(d)->failed) return;
+    for (int s = 0; s < f->slots; s++) {
+        if (!out[s] || f->cols[s] <= 0 || f->rows[s] <= 0) continue;
+        if (f->items > 0) want |= 1u << s;
+        else eqnn__form_clear(d, f, s, out[s]);
+    }
+    if (!want) return;
     switch (f->kind) {
-    case EQNN__COUPLE: eqnn__cuda_couple(d, f, v, t, out); break;
-    case EQNN__MIX: eqnn__cuda_mix(d, f, v, t, out); break;
-    case EQNN__POLY: eqnn__cuda_poly(d, f, v, t, out); break;
-    case EQNN__COPY: eqnn__cuda_copies(d, f, v, t, out); break;
-    default: eqnn__cuda_radial(d, f, v, t, out); break;
+    case EQNN__COUPLE: eqnn__cuda_couple(d, f, want, v, t, out); break;
+    case EQNN__MIX: eqnn__cuda_mix(d, f, want, v, t, out); break;
+    case EQNN__POLY: eqnn__cuda_poly(d, f, want, v, t, out); break;
+    case EQNN__COPY: eqnn__cuda_copies(d, f, want, v, t, out); break;
+    default: eqnn__cuda_radial(d, f, want, v, t, out); break;
     }
 }
 
@@ -4543,7 +4540,8 @@ typedef struct eqnn__crowd {
 
 /* ---- running sums ---- */
 
-/* The sum of v over the threads before this one, and over all. */
+/* The sum of v over the threads before this one, and over all: after the step `by` a thread has the
+   sum of the 2 by numbers up to its own (Hillis and Steele 1986, doi:10.1145/7902.7903). */
 static __device__ __forceinline__ unsigned long long eqnn__block_scan(unsigned long long v,
                                                                       unsigned long long *all)
 {
@@ -4579,7 +4577,8 @@ static __global__ void eqnn__scan_sums_kernel(size_t n, const int *x, unsigned l
     if (threadIdx.x == 0) part[blockIdx.x] = all;
 }
 
-/* One block: part becomes the sum of the parts before. */
+/* One block: part becomes the sum of the parts before. It has n / 2048 numbers to read, which is
+   little beside what the other two do. */
 static __global__ void eqnn__scan_parts_kernel(size_t parts, unsigned long long *part,
                                                unsigned long long *total)
 {
@@ -4861,27 +4860,19 @@ static __global__ void eqnn__crowd_pair_kernel(eqnn__crowd j)
 
 /* ---- the entry ---- */
 
-/* The next piece of working memory at p; p is NULL while it is measured. */
-static void *eqnn__crowd_piece(char *p, size_t *at, size_t bytes)
-{
-    size_t start = *at;
-    *at += (bytes + 255) / 256 * 256;
-    return p ? p + start : NULL;
-}
-
-static size_t eqnn__crowd_place(eqnn__crowd *j, char *p)
+/* What lasts from one call to the next, at p; returns its bytes. */
+static size_t eqnn__crowd_place(eqnn__crowd *j, void *p)
 {
     size_t at = 0, n = j->n, buckets = (size_t)1 << j->bits;
-    j->told = (unsigned long long *)eqnn__crowd_piece(p, &at, 3 * sizeof *j->told);
-    j->key = (unsigned long long *)eqnn__crowd_piece(p, &at, n * sizeof *j->key);
-    if (j->box)
-        j->box = (eqnn__box *)eqnn__crowd_piece(p, &at, (size_t)j->examples * sizeof *j->box);
-    j->home = (int *)eqnn__crowd_piece(p, &at, 3 * n * sizeof(int));
-    j->bucket = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
-    j->list = (int *)eqnn__crowd_piece(p, &at, n * sizeof(int));
-    j->count = (int *)eqnn__crowd_piece(p, &at, buckets * sizeof(int));
-    j->start = (int *)eqnn__crowd_piece(p, &at, (buckets + 1) * sizeof(int));
-    j->found = (int *)eqnn__crowd_piece(p, &at, (n * EQNN__SHARES + 1) * sizeof(int));
+    eqnn__carve(p, &at, 3, &j->told);
+    eqnn__carve(p, &at, n, &j->key);
+    if (j->box) eqnn__carve(p, &at, (size_t)j->examples, &j->box);
+    eqnn__carve(p, &at, 3 * n, &j->home);
+    eqnn__carve(p, &at, n, &j->bucket);
+    eqnn__carve(p, &at, n, &j->list);
+    eqnn__carve(p, &at, buckets, &j->count);
+    eqnn__carve(p, &at, buckets + 1, &j->start);
+    eqnn__carve(p, &at, n * EQNN__SHARES + 1, &j->found);
     return at;
 }
 
@@ -4938,7 +4929,7 @@ static void eqnn__cuda_neighbours(eqnn__device *d, eqnn__cloud *q)
     j.r2 = q->r2;
     j.bits = 1;
     while (j.bits < 30 && (size_t)1 << j.bits < j.n) j.bits++;
-    char *p = (char *)eqnn__scratch(d, EQNN__SCRATCH_NEAR, eqnn__crowd_place(&j, NULL));
+    void *p = eqnn__scratch(d, EQNN__SCRATCH_NEAR, eqnn__crowd_place(&j, NULL));
     if (!p) return;
     j.box = q->box;
     eqnn__crowd_place(&j, p);

@@ -11,6 +11,8 @@
           emulate_alloc hands out, for eqnn_opts.alloc)
       a touch outside a block's shared memory, which is NaN until it is written
       writing outside a piece of device memory
+      16 bytes (or a number) that do not begin at a multiple of their size, where the compiler
+          can look for that (EMULATE_ALIGNED in the Makefile; clang sees little of it)
       a launch that the device would refuse
 
    Work on a stream is put off until something waits for it, as a busy GPU would: copies that read
@@ -454,6 +456,8 @@ static void emulate_crash(int number, siginfo_t *info, void *context)
 {
     const char *p = (const char *)info->si_addr;
     (void)context;
+    if (number == SIGILL || number == SIGTRAP)
+        emulate_fail("block %u, thread %u touches what is not aligned", blockIdx.x, threadIdx.x);
     if (emulate_within(emulate_device, p, 1) && !emulate_kernel)
         emulate_fail("the host touches device memory");
     if (emulate_within(emulate_host, p, 1) && emulate_kernel)
@@ -491,6 +495,10 @@ static void emulate_prepare(void)
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, NULL);
     sigaction(SIGBUS, &action, NULL);
+#ifdef EMULATE_ALIGNED
+    sigaction(SIGILL, &action, NULL);
+    sigaction(SIGTRAP, &action, NULL);
+#endif
 }
 
 static void emulate_grid(const char *name, size_t grid, size_t block, size_t shared,
@@ -521,7 +529,9 @@ enum cudaError_t {
     cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation,
     cudaErrorInvalidConfiguration = 9, cudaErrorNoDevice = 100, cudaErrorUnknown = 999
 };
-enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice
+};
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming };
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
@@ -1040,6 +1050,7 @@ enum cublasStatus_t {
 };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
+static size_t emulate_span = 0x7fffffff; /* how far the numbers of a matrix may lie apart */
 typedef struct emulate_blas { cudaStream_t stream; cublasMath_t math; int device; } *cublasHandle_t;
 
 /* Row-major, C = alpha op(A) op(B) + beta C; beta 0: C is not read. */
@@ -1116,6 +1127,15 @@ EMULATE_API cublasStatus_t cublasSetWorkspace(cublasHandle_t h, void *p, size_t 
     return emulate_status();
 }
 
+/* A matrix that cuBLAS may get wrong: too far from its first number to its last. A row that is
+   longer than that cannot be helped. */
+static void emulate_reach(const char *what, int rows, int length, int ld)
+{
+    size_t far = (size_t)ld;
+    if (far <= emulate_span && (size_t)(rows - 1) * far + (size_t)length > emulate_span)
+        emulate_fail("cuBLAS's %s: %d rows, %d apart, reach too far", what, rows, ld);
+}
+
 /* Columns come first: C' = B' A', so the operands change places. */
 template <class T>
 static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
@@ -1129,6 +1149,9 @@ static cublasStatus_t emulate_gemm(cublasHandle_t h, cublasOperation_t ta, cubla
         ldc < m || (batch > 1 && sc == 0))
         return CUBLAS_STATUS_INVALID_VALUE;
     emulate_chosen(h->device, "cuBLAS");
+    emulate_reach("B", p.tb ? p.n : p.k, p.tb ? p.k : p.n, p.ldb);
+    emulate_reach("A", p.ta ? p.k : p.m, p.ta ? p.m : p.k, p.lda);
+    emulate_reach("C", p.m, p.n, p.ldc);
     emulate_check(A, 1, 1, "cuBLAS's A");
     emulate_check(B, 1, 1, "cuBLAS's B");
     emulate_check(C, 1, 1, "cuBLAS's C");
