@@ -12385,7 +12385,7 @@ static eqnn_tensor *eqnn__pad_rows(eqnn_tensor *x, int first, int rows)
 /* All rows of x in runs of `rows`, the last one shorter, as views: nothing is copied, and the slope
    by x is made once, where slices would each fill theirs up with zeros. A run of a multiple of 16
    rows is aligned as x is. The list lies in the step's memory; *n gets how many there are. */
-static eqnn_tensor **eqnn__split_rows(eqnn_tensor *x, int rows, int *n)
+static EQNN__MAYBE_UNUSED eqnn_tensor **eqnn__split_rows(eqnn_tensor *x, int rows, int *n)
 {
     if (eqnn__bad(x, "split_rows")) return NULL;
     EQNN_ASSERT(rows > 0 && rows % 16 == 0);
@@ -13698,8 +13698,9 @@ EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix)
     c->op = "open";
     if (prefix && c->owner == c) eqnn__pattern_add(c, EQNN__PATTERN_OPEN, prefix, 1);
     else
-        eqnn__fail(c, "open: %s", prefix ? "a worker makes no weights; ask the context that has them"
-                                         : "the prefix is missing (NULL)");
+        eqnn__fail(c, "open: %s",
+                   prefix ? "a worker makes no weights; ask the context that has them"
+                          : "the prefix is missing (NULL)");
 }
 
 /* --- filed updates --- */
@@ -15618,17 +15619,17 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
     if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
-    eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *y;
-    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones), *w, *b;
+    eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *w, *b;
+    eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
     if (!mean || !var) return NULL;
+    if (!x->ctx->training || x->rows == 0)
+        return eqnn_leave(eqnn__batch_affine(eqnn_sub(x, mean), var, &o));
     if (o.no_affine) w = eqnn_full(x->ctx, 1, x->cols, 1), b = eqnn_zeros(x->ctx, 1, x->cols);
     else {
         w = eqnn__param_from(x->ctx, "weight", 1, x->cols, EQNN_INIT_ONES, 1);
         b = eqnn__param_from(x->ctx, "bias", 1, x->cols, EQNN_INIT_ZEROS, 1);
     }
-    if (x->ctx->training && x->rows > 0) y = eqnn__batch_centre(x, mean, var, w, b, &o);
-    else y = eqnn_affine(eqnn_sub(x, mean), eqnn_mul(eqnn__batch_scale(var, &o), w), b);
-    return eqnn_leave(y);
+    return eqnn_leave(eqnn__batch_centre(x, mean, var, w, b, &o));
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -9727,7 +9727,8 @@ static eqnn_tensor *eqnn__lie_pairs_of(eqnn_tensor *const *x, int n, void *user)
     return eqnn__lie_pair_rows(u->g, to[0], to[1], from[0], from[1]);
 }
 
-/* Of SE(3)'s logarithm the tape holds about a hundred numbers an edge; of many edges it does not. */
+/* Of SE(3)'s logarithm the tape holds about a hundred numbers an edge; of many edges it does
+   not. */
 EQNN_API eqnn_tensor *eqnn_lie_pairs(const eqnn_lie *g, eqnn_tensor *u, eqnn_tensor *q,
                                      const eqnn_graph *graph)
 {
