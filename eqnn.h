@@ -6371,7 +6371,7 @@ static void EQNN__K(move_block)(const void *job, size_t block, int thread)
    enough, goes without. */
 
 #if EQNN__LANES > 1 && !defined(EQNN_STRICT)
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=off")
 #endif
@@ -6470,7 +6470,7 @@ static void EQNN__K(random)(int kind, uint64_t stream, uint64_t i, size_t n, dou
     }
 }
 #undef EQNN__DOUBLES
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC pop_options
 #endif
 #endif
