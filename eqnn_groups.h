@@ -8356,6 +8356,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
+    x = eqnn_enter(x, name);
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
@@ -8367,7 +8368,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
                                                    : eqnn__emlp_hidden(in, out, g, o.channels);
     const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
-    x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
+    x = at ? eqnn_from_rep(x, in) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
     const eqnn_label *first = at;
     x = eqnn__emlp_blocks(x, &o, &at);
@@ -11190,9 +11191,12 @@ EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, con
 static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *word,
                                    const char *const *list)
 {
-    for (int i = 0; list[i]; i++)
+    const char *known = "";
+    for (int i = 0; list[i]; i++) {
         if (!strcmp(list[i], word)) return 1;
-    eqnn__fail(c, "lie_transformer: unknown %s \"%s\"", what, word);
+        known = eqnn_format(c, "%s%s%s", known, !i ? "" : list[i + 1] ? ", " : " and ", list[i]);
+    }
+    eqnn__fail(c, "lie_transformer: unknown %s \"%s\"; there are %s", what, word, known);
     return 0;
 }
 

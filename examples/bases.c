@@ -162,7 +162,7 @@ static int64_t solve(eqnn_ctx *c, const char *const word[3], const char *folder,
     printf("%s: %s (%d) to %s (%d): %" PRId64 " equivariant map%s of %.0f numbers\n", word[0],
            word[1], g.cols, word[2], g.rows, g.dim, g.dim == 1 ? "" : "s",
            (double)g.cols * g.rows);
-    printf("%s; %.3f seconds\n", eqnn_basis_explain(maps), eqnn_clock() - start);
+    printf("%s (%.3f seconds)\n", eqnn_basis_explain(maps), eqnn_clock() - start);
     const eqnn_group *named[16];
     int groups = eqnn_rep_groups(maps, named, 16);
     for (int i = 0, f = g.field = 1; i < groups; i++)
@@ -222,7 +222,8 @@ int main(int argc, char **argv)
     }
     if (words) argv[words] = argv[0];
     eqnn_args_read(&a, argc - words, argv + words,
-                   "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"", options);
+                   "equivariant maps; before all options GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" "
+                   "\"V\"", options);
     eqnn_opts o = eqnn_args_context(&a);
     const char *folder = eqnn_args_text(&a, "out");
     int all = eqnn_args_on(&a, "demo"), good = 1;
