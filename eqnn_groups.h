@@ -10120,7 +10120,8 @@ static int eqnn__lie_copies(const eqnn_lie_cloud *a) { return a->copies > 1 ? a-
 /* 0 and an error where a cloud is none, or not of x's rows (x NULL: any) */
 static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, const char *op)
 {
-    if (!a || !a->graph || !a->pairs) return 0;
+    if (!a || !a->graph || !a->pairs)
+        return x ? eqnn__given(x->ctx, 0, op, "the cloud, or its graph or pairs, is") : 0;
     eqnn_ctx *c = a->pairs->ctx;
     int edges = a->graph->edges;
     if (c->failed) return 0;
@@ -10267,11 +10268,13 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
                                  const char *name, int samples, double alpha,
                                  eqnn_lie_cloud *cloud)
 {
+    const char *op = "lie_cloud_make";
     eqnn_tensor *u = NULL, *q = NULL;
     if (cloud) memset(cloud, 0, sizeof *cloud);
-    if (g && !eqnn__given(g->ctx, cloud != NULL, "lie_cloud_make", "the place for the cloud is"))
+    if (eqnn__bad(points, op) || !eqnn__given(points->ctx, g != NULL, op, "the group is") ||
+        !eqnn__given(points->ctx, graph != NULL, op, "the graph is") ||
+        !eqnn__given(points->ctx, cloud != NULL, op, "the place for the cloud is"))
         return 0;
-    if (!g || !graph || eqnn__bad(points, "lie_cloud_make")) return 0;
     if (graph->sources != points->rows || graph->targets != points->rows)
         eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
                    graph->sources, graph->targets, points->rows);
@@ -10631,7 +10634,9 @@ EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double to
 /* Do z, graph and constants fit? d gets the number of axes. */
 static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const char *op)
 {
-    if (eqnn__bad(z, op) || !a || !a->graph || !a->constants) return 0;
+    if (eqnn__bad(z, op)) return 0;
+    if (!a || !a->graph || !a->constants)
+        return eqnn__given(z->ctx, 0, op, "the particles, or their graph or constants, are");
     if (z->cols < 2 || z->cols % 2 || a->constants->cols < 1)
         eqnn__fail(z->ctx, "%s: positions and momenta of %d columns, constants of %d", op, z->cols,
                    a->constants->cols);
@@ -10643,7 +10648,8 @@ static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const c
 
 EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph)
 {
-    if (eqnn__bad(x, "centred") || !graph) return NULL;
+    if (eqnn__bad(x, "centred") ||
+        !eqnn__given(x->ctx, graph != NULL, "centred", "the graph is")) return NULL;
     if (x->rows == 0) return x;
     eqnn_tensor *mean = eqnn_pool_mean(x, graph);
     return eqnn_sub(x, graph->example ? eqnn_take(mean, graph->example_index) : mean);
@@ -10675,7 +10681,9 @@ EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *part
                                       const char *name, const eqnn_lie_resnet_opts *opts)
 {
     eqnn_lie_cloud cloud;
-    if (!g || !eqnn__particles_good(z, particles, "lie_energy")) return NULL;
+    if (!eqnn__particles_good(z, particles, "lie_energy") ||
+        !eqnn__given(z->ctx, g != NULL, "lie_energy", "the group is"))
+        return NULL;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_cloud_make(g, x, particles->graph, "lift", samples, alpha, &cloud)) return NULL;
     eqnn_tensor *constants = eqnn_repeat(particles->constants, samples);
@@ -10807,7 +10815,9 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
 {
     static const char *const kinds[5] = { "fc", "hfc", "ogn", "hogn", "vogn" };
     int k = 0;
-    if (!kind || !eqnn__particles_good(z, particles, "particle_baseline")) return NULL;
+    if (!eqnn__particles_good(z, particles, "particle_baseline") ||
+        !eqnn__given(z->ctx, kind != NULL, "particle_baseline", "the kind of network is"))
+        return NULL;
     while (k < 5 && strcmp(kind, kinds[k])) k++;
     if (k == 5)
         return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
@@ -11566,7 +11576,9 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
     const char *op = "lie_transformer_energy";
     eqnn_lie_transformer_opts o;
     eqnn_tensor *u = NULL, *q = NULL;
-    if (!g || !eqnn__particles_good(z, particles, op)) return NULL;
+    if (!eqnn__particles_good(z, particles, op) ||
+        !eqnn__given(z->ctx, g != NULL, op, "the group is"))
+        return NULL;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     o.out = 1;
