@@ -359,7 +359,8 @@ static int run_models(const eqnn_opts *o, eqnn_ctx *first, const char *list, int
         model m;
         if (!find_model(word, length, &m)) {
             fprintf(stderr, "equiformer: option --v2: there is no '%.*s'; there are 31M, 83M, "
-                            "153M, and others like L4M2x8: degrees, orders, blocks\n", length, word);
+                            "153M, and others like L4M2x8: degrees, orders, blocks\n",
+                    length, word);
             good = 0;
             continue;
         }
