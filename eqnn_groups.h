@@ -5280,17 +5280,17 @@ static int eqnn__moves_make(const eqnn__part *p, int from, int end, int unit, eq
     return 1;
 }
 
-/* Everything that the generators reach from component `first` belongs to its orbit. The image of a
-   component t = a low + b is the sum of two table entries, one for each half of its multi-index;
-   those generators are tried that move a or b. (The powers of a permutation contain its inverse, so
-   following the generators forwards is enough.) */
-static void eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqnn__moves *tail,
-                              int first, int number, int *orbit, int *stack)
+/* Everything that the generators reach from component `first` belongs to its orbit: how many these
+   are. The image of a component t = a low + b is the sum of two table entries, one for each half of
+   its multi-index; those generators are tried that move a or b. (The powers of a permutation
+   contain its inverse, so following the generators forwards is enough.) */
+static int eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqnn__moves *tail,
+                             int first, int number, int *orbit, int *stack)
 {
-    int left = 1;
+    int left = 1, reached = 0;
     stack[0] = first;
     orbit[first] = number;
-    while (left > 0) {
+    for (; left > 0; reached++) {
         unsigned t = (unsigned)stack[--left], low = (unsigned)tail->size, a = t / low,
                  b = t - a * low;
         const int *x = head->to + (size_t)a * (size_t)generators;
@@ -5307,13 +5307,14 @@ static void eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqn
             stack[left++] = u;
         }
     }
+    return reached;
 }
 
 /* When all matrices are permutations, a vector is fixed if and only if it is constant on every
    orbit of components: no linear algebra. */
 static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
 {
-    int split = 0, orbits = 0, low = 1, n = (int)p->n;
+    int split = 0, orbits = 0, low = 1, n = (int)p->n, reached = 0, told = 0;
     double high = 1;
     eqnn__moves head, tail;
     for (; split < p->factors && high * high < n; split++) high *= p->factor[split]->dim;
@@ -5325,8 +5326,10 @@ static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
     for (int t = 0; t < n; t++) orbit[t] = -1;
     for (int t = 0; t < n; t++) {
         if (orbit[t] >= 0) continue;
-        eqnn__orbit_flood(p->generators, &head, &tail, t, orbits, orbit, stack);
-        if (++orbits % 1024 == 0) eqnn__basis_progress(p->ctx, p->name, (double)t / n);
+        reached += eqnn__orbit_flood(p->generators, &head, &tail, t, orbits++, orbit, stack);
+        if (reached - told < 65536) continue;
+        told = reached;
+        eqnn__basis_progress(p->ctx, p->name, (double)reached / n);
     }
     found->rank = orbits;
     found->orbit = orbit;
