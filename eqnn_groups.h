@@ -5286,17 +5286,17 @@ static int eqnn__moves_make(const eqnn__part *p, int from, int end, int unit, eq
     return 1;
 }
 
-/* Everything that the generators reach from component `first` belongs to its orbit. The image of a
-   component t = a low + b is the sum of two table entries, one for each half of its multi-index;
-   those generators are tried that move a or b. (The powers of a permutation contain its inverse, so
-   following the generators forwards is enough.) */
-static void eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqnn__moves *tail,
-                              int first, int number, int *orbit, int *stack)
+/* Everything that the generators reach from component `first` belongs to its orbit: how many these
+   are. The image of a component t = a low + b is the sum of two table entries, one for each half of
+   its multi-index; those generators are tried that move a or b. (The powers of a permutation
+   contain its inverse, so following the generators forwards is enough.) */
+static int eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqnn__moves *tail,
+                             int first, int number, int *orbit, int *stack)
 {
-    int left = 1;
+    int left = 1, reached = 0;
     stack[0] = first;
     orbit[first] = number;
-    while (left > 0) {
+    for (; left > 0; reached++) {
         unsigned t = (unsigned)stack[--left], low = (unsigned)tail->size, a = t / low,
                  b = t - a * low;
         const int *x = head->to + (size_t)a * (size_t)generators;
@@ -5313,13 +5313,14 @@ static void eqnn__orbit_flood(int generators, const eqnn__moves *head, const eqn
             stack[left++] = u;
         }
     }
+    return reached;
 }
 
 /* When all matrices are permutations, a vector is fixed if and only if it is constant on every
    orbit of components: no linear algebra. */
 static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
 {
-    int split = 0, orbits = 0, low = 1, n = (int)p->n;
+    int split = 0, orbits = 0, low = 1, n = (int)p->n, reached = 0, told = 0;
     double high = 1;
     eqnn__moves head, tail;
     for (; split < p->factors && high * high < n; split++) high *= p->factor[split]->dim;
@@ -5331,8 +5332,10 @@ static int eqnn__orbits(eqnn__part *p, eqnn__found *found)
     for (int t = 0; t < n; t++) orbit[t] = -1;
     for (int t = 0; t < n; t++) {
         if (orbit[t] >= 0) continue;
-        eqnn__orbit_flood(p->generators, &head, &tail, t, orbits, orbit, stack);
-        if (++orbits % 1024 == 0) eqnn__basis_progress(p->ctx, p->name, (double)t / n);
+        reached += eqnn__orbit_flood(p->generators, &head, &tail, t, orbits++, orbit, stack);
+        if (reached - told < 65536) continue;
+        told = reached;
+        eqnn__basis_progress(p->ctx, p->name, (double)reached / n);
     }
     found->rank = orbits;
     found->orbit = orbit;
@@ -8362,6 +8365,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
+    x = eqnn_enter(x, name);
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
@@ -8373,7 +8377,7 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     const eqnn_rep *hidden = o.hidden || o.hiddens ? o.hidden
                                                    : eqnn__emlp_hidden(in, out, g, o.channels);
     const eqnn_label *at = eqnn_rep_label(o.hiddens ? o.hiddens[0] : hidden);
-    x = at ? eqnn_enter(eqnn_from_rep(x, in), name) : NULL;
+    x = at ? eqnn_from_rep(x, in) : NULL;
     if (x && !eqnn__emlp_reaches(c, eqnn_rep_label(in), eqnn_rep_gated(c, at), 0)) return NULL;
     const eqnn_label *first = at;
     x = eqnn__emlp_blocks(x, &o, &at);
@@ -10147,7 +10151,8 @@ static int eqnn__lie_copies(const eqnn_lie_cloud *a) { return a->copies > 1 ? a-
 /* 0 and an error where a cloud is none, or not of x's rows (x NULL: any) */
 static int eqnn__lie_cloud_good(const eqnn_lie_cloud *a, const eqnn_tensor *x, const char *op)
 {
-    if (!a || !a->graph || !a->pairs) return 0;
+    if (!a || !a->graph || !a->pairs)
+        return x ? eqnn__given(x->ctx, 0, op, "the cloud, or its graph or pairs, is") : 0;
     eqnn_ctx *c = a->pairs->ctx;
     int edges = a->graph->edges;
     if (c->failed) return 0;
@@ -10305,11 +10310,13 @@ EQNN_API int eqnn_lie_cloud_make(const eqnn_lie *g, eqnn_tensor *points, const e
                                  const char *name, int samples, double alpha,
                                  eqnn_lie_cloud *cloud)
 {
+    const char *op = "lie_cloud_make";
     eqnn_tensor *u = NULL, *q = NULL;
     if (cloud) memset(cloud, 0, sizeof *cloud);
-    if (g && !eqnn__given(g->ctx, cloud != NULL, "lie_cloud_make", "the place for the cloud is"))
+    if (eqnn__bad(points, op) || !eqnn__given(points->ctx, g != NULL, op, "the group is") ||
+        !eqnn__given(points->ctx, graph != NULL, op, "the graph is") ||
+        !eqnn__given(points->ctx, cloud != NULL, op, "the place for the cloud is"))
         return 0;
-    if (!g || !graph || eqnn__bad(points, "lie_cloud_make")) return 0;
     if (graph->sources != points->rows || graph->targets != points->rows)
         eqnn__fail(g->ctx, "lie_cloud_make: a graph from %d to %d nodes and %d points",
                    graph->sources, graph->targets, points->rows);
@@ -10833,7 +10840,9 @@ EQNN_API void eqnn_lie_image_sizes(int layers, int width, double fill, double to
 /* Do z, graph and constants fit? d gets the number of axes. */
 static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const char *op)
 {
-    if (eqnn__bad(z, op) || !a || !a->graph || !a->constants) return 0;
+    if (eqnn__bad(z, op)) return 0;
+    if (!a || !a->graph || !a->constants)
+        return eqnn__given(z->ctx, 0, op, "the particles, or their graph or constants, are");
     if (z->cols < 2 || z->cols % 2 || a->constants->cols < 1)
         eqnn__fail(z->ctx, "%s: positions and momenta of %d columns, constants of %d", op, z->cols,
                    a->constants->cols);
@@ -10845,7 +10854,8 @@ static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const c
 
 EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph)
 {
-    if (eqnn__bad(x, "centred") || !graph) return NULL;
+    if (eqnn__bad(x, "centred") ||
+        !eqnn__given(x->ctx, graph != NULL, "centred", "the graph is")) return NULL;
     if (x->rows == 0) return x;
     eqnn_tensor *mean = eqnn_pool_mean(x, graph);
     return eqnn_sub(x, graph->example ? eqnn_take(mean, graph->example_index) : mean);
@@ -10877,7 +10887,9 @@ EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *part
                                       const char *name, const eqnn_lie_resnet_opts *opts)
 {
     eqnn_lie_cloud cloud;
-    if (!g || !eqnn__particles_good(z, particles, "lie_energy")) return NULL;
+    if (!eqnn__particles_good(z, particles, "lie_energy") ||
+        !eqnn__given(z->ctx, g != NULL, "lie_energy", "the group is"))
+        return NULL;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_cloud_make(g, x, particles->graph, "lift", samples, alpha, &cloud)) return NULL;
     eqnn_tensor *constants = eqnn_repeat(particles->constants, samples);
@@ -11009,7 +11021,9 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
 {
     static const char *const kinds[5] = { "fc", "hfc", "ogn", "hogn", "vogn" };
     int k = 0;
-    if (!kind || !eqnn__particles_good(z, particles, "particle_baseline")) return NULL;
+    if (!eqnn__particles_good(z, particles, "particle_baseline") ||
+        !eqnn__given(z->ctx, kind != NULL, "particle_baseline", "the kind of network is"))
+        return NULL;
     while (k < 5 && strcmp(kind, kinds[k])) k++;
     if (k == 5)
         return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
@@ -11416,9 +11430,12 @@ EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, con
 static int eqnn__transformer_known(eqnn_ctx *c, const char *what, const char *word,
                                    const char *const *list)
 {
-    for (int i = 0; list[i]; i++)
+    const char *known = "";
+    for (int i = 0; list[i]; i++) {
         if (!strcmp(list[i], word)) return 1;
-    eqnn__fail(c, "lie_transformer: unknown %s \"%s\"", what, word);
+        known = eqnn_format(c, "%s%s%s", known, !i ? "" : list[i + 1] ? ", " : " and ", list[i]);
+    }
+    eqnn__fail(c, "lie_transformer: unknown %s \"%s\"; there are %s", what, word, known);
     return 0;
 }
 
@@ -11788,7 +11805,9 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
     const char *op = "lie_transformer_energy";
     eqnn_lie_transformer_opts o;
     eqnn_tensor *u = NULL, *q = NULL;
-    if (!g || !eqnn__particles_good(z, particles, op)) return NULL;
+    if (!eqnn__particles_good(z, particles, op) ||
+        !eqnn__given(z->ctx, g != NULL, op, "the group is"))
+        return NULL;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     o.out = 1;

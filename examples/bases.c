@@ -150,6 +150,32 @@ static void draw(eqnn_ctx *c, const gallery *g, const char *path, const char *ti
 
 /* --- one problem --- */
 
+/* What takes longer than a second is told while it goes on. */
+typedef struct patience {
+    eqnn_progress bar;
+    double start;
+    int shown;
+} patience;
+
+static void tell(void *user, const char *what, double done)
+{
+    patience *p = (patience *)user;
+    int64_t thousandths = (int64_t)(1000 * done);
+    if (!p->shown && eqnn_clock() - p->start < 1) return;
+    if (!p->shown++) eqnn_progress_start(&p->bar, stderr, "solving", 1000, thousandths);
+    eqnn_progress_show(&p->bar, thousandths, "%s", what);
+}
+
+static int64_t dimension(eqnn_ctx *c, const eqnn_rep *maps)
+{
+    patience p = { .start = eqnn_clock() };
+    eqnn_basis_options(c, &(eqnn_basis_opts){ .progress = tell, .progress_user = &p });
+    int64_t dim = eqnn_basis_dim(maps);
+    if (p.shown) eqnn_progress_end(&p.bar);
+    eqnn_basis_options(c, NULL);
+    return dim;
+}
+
 /* The number of maps, or -1; what is asked for is shown. */
 static int64_t solve(eqnn_ctx *c, const char *const word[3], const char *folder, const char *file)
 {
@@ -157,12 +183,12 @@ static int64_t solve(eqnn_ctx *c, const char *const word[3], const char *folder,
     const eqnn_rep *a = eqnn_rep_make(c, word[1], group), *b = eqnn_rep_make(c, word[2], group);
     const eqnn_rep *maps = eqnn_rep_map(a, b);
     double start = eqnn_clock();
-    gallery g = { .rows = eqnn_rep_size(b), .cols = eqnn_rep_size(a), .dim = eqnn_basis_dim(maps) };
+    gallery g = { .rows = eqnn_rep_size(b), .cols = eqnn_rep_size(a), .dim = dimension(c, maps) };
     if (eqnn_error(c)) return -1;
     printf("%s: %s (%d) to %s (%d): %" PRId64 " equivariant map%s of %.0f numbers\n", word[0],
            word[1], g.cols, word[2], g.rows, g.dim, g.dim == 1 ? "" : "s",
            (double)g.cols * g.rows);
-    printf("%s; %.3f seconds\n", eqnn_basis_explain(maps), eqnn_clock() - start);
+    printf("%s (%.3f seconds)\n", eqnn_basis_explain(maps), eqnn_clock() - start);
     const eqnn_group *named[16];
     int groups = eqnn_rep_groups(maps, named, 16);
     for (int i = 0, f = g.field = 1; i < groups; i++)
@@ -222,7 +248,8 @@ int main(int argc, char **argv)
     }
     if (words) argv[words] = argv[0];
     eqnn_args_read(&a, argc - words, argv + words,
-                   "equivariant maps: GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" \"V\"", options);
+                   "equivariant maps; before all options GROUP INPUT OUTPUT, as \"SO(3)\" \"V**2\" "
+                   "\"V\"", options);
     eqnn_opts o = eqnn_args_context(&a);
     const char *folder = eqnn_args_text(&a, "out");
     int all = eqnn_args_on(&a, "demo"), good = 1;

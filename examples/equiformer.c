@@ -358,8 +358,9 @@ static int run_models(const eqnn_opts *o, eqnn_ctx *first, const char *list, int
     for (int length; (length = eqnn_next_word(&list, &word)) > 0;) {
         model m;
         if (!find_model(word, length, &m)) {
-            fprintf(stderr, "option --v2: there is no '%.*s'; there are 31M, 83M, 153M, and others "
-                            "like L4M2x8: degrees, orders, blocks\n", length, word);
+            fprintf(stderr, "equiformer: option --v2: there is no '%.*s'; there are 31M, 83M, "
+                            "153M, and others like L4M2x8: degrees, orders, blocks\n",
+                    length, word);
             good = 0;
             continue;
         }

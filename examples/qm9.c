@@ -962,7 +962,9 @@ static int list_runs(study *s, run *r)
         const char *groups = s->groups;
         if (length == 14 && !strncmp(word, "MolecLieResNet", 14)) word = "lieconv", length = 7;
         while (net->name && (strncmp(word, net->name, (size_t)length) || net->name[length])) net++;
-        if (!net->name) eqnn_fail(s->c, "--model: there is no '%.*s'", length, word);
+        if (!net->name)
+            eqnn_fail(s->c, "--model: there is no '%.*s'; there are lieconv, lietransformer, "
+                            "equiformer, equiformer_v1, equiformer_v2 and escn", length, word);
         else if (!net->grouped) add_run(s, r, &n, net, "", 0);
         else
             for (int k; (k = eqnn_next_word(&groups, &group)) > 0 && !eqnn_error(s->c);)

@@ -511,6 +511,12 @@ TEST(progress_is_told)
     steps = 0;
     CHECK(dim(c, "SO(3)", "T(4)") == 3);
     CHECK(steps > 0);
+    memset(&o, 0, sizeof o);
+    o.progress = count_steps;
+    CHECK(eqnn_basis_options(c, &o));
+    steps = 0;
+    CHECK(dim(c, "S(8)", "V**6") == 203); /* orbits that all begin in the first 6 % */
+    CHECK(steps >= 2);
 }
 
 /* ---- the file of bases ---- */

@@ -390,9 +390,9 @@ TEST(misuse)
     eqnn_rep_gate(x, eqnn_rep_label(eqnn_rep_make(c, "2*V", g)));
     CHECK_ERROR(c, "rep_gate");
     eqnn_emlp(eqnn_as(x, NULL), "net", v, v, NULL, NULL);
-    CHECK_ERROR(c, "group is missing");
+    CHECK_ERROR(c, "emlp in net: the group is missing");
     eqnn_emlp(eqnn_as(x, NULL), "net", eqnn_rep_make(c, "2*V", g), v, g, NULL);
-    CHECK_ERROR(c, "3");
+    CHECK_ERROR(c, "from_rep in net: [2,3] is no 2*V");
     eqnn_emlp(eqnn_from_double(c, 1, 2, (double[2]){ 1, 2 }), "net", eqnn_rep_vector(u),
               eqnn_rep_vector(u), u, NULL);
     CHECK_ERROR(c, "complex");

@@ -987,19 +987,19 @@ TEST(things_of_another_context)
     CHECK(!eqnn_rep_gated(c, eqnn_rep_label(w)) && !eqnn_rep_gate(y, eqnn_rep_label(w)));
     CHECK_ERROR(c, "another context");
     CHECK(!eqnn_emlp(x, "net", w, v, g, NULL));
-    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK_ERROR(c, "emlp in net: the representation belongs to another context");
     CHECK(!eqnn_emlp(x, "net", v, w, g, NULL));
-    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK_ERROR(c, "emlp in net: the representation belongs to another context");
     CHECK(!eqnn_emlp(x, "net", v, v, h, NULL));
-    CHECK_ERROR(c, "emlp: the group belongs to another context");
+    CHECK_ERROR(c, "emlp in net: the group belongs to another context");
     o.hidden = w;
     CHECK(!eqnn_emlp(x, "net", v, v, NULL, &o));
-    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK_ERROR(c, "emlp in net: the representation belongs to another context");
     o.hidden = NULL;
     o.hiddens = &w;
     o.layers = 1;
     CHECK(!eqnn_emlp(x, "net", v, v, NULL, &o));
-    CHECK_ERROR(c, "emlp: the representation belongs to another context");
+    CHECK_ERROR(c, "emlp in net: the representation belongs to another context");
     CHECK_OK(away);
 }
 

@@ -802,6 +802,15 @@ TEST(bad_particles)
     CHECK(!eqnn_lie_cloud_make(g, eqnn_zeros(c, 4, 2), s.p.graph, "lift", 1, 0.2, &cloud));
     CHECK_ERROR(c, "4 points");
     CHECK(!eqnn_lie_energy(s.z, NULL, g, 1, 0.5, "net", NULL));
+    CHECK_ERROR(c, "lie_energy: the particles, or their graph or constants, are missing");
+    CHECK(!eqnn_lie_energy(s.z, &s.p, NULL, 1, 0.5, "net", NULL));
+    CHECK_ERROR(c, "lie_energy: the group is missing");
+    CHECK(!eqnn_particle_baseline(s.z, &s.p, NULL, "net", NULL));
+    CHECK_ERROR(c, "the kind of network is missing");
+    CHECK(!eqnn_centred(s.z, NULL));
+    CHECK_ERROR(c, "centred: the graph is missing");
+    CHECK(!eqnn_lie_cloud_make(g, eqnn_slice(s.z, 0, 2), NULL, "lift", 1, 0.2, &cloud));
+    CHECK_ERROR(c, "lie_cloud_make: the graph is missing");
     CHECK(!eqnn_hamiltonian_field(NULL, s.z));
     int example[6] = { 0, 0, 1, 1, 1, 1 };
     eqnn_graph_opts o;
@@ -825,6 +834,7 @@ TEST(bad_input)
     eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2), b = a, out;
     CHECK(!eqnn_lie_conv(NULL, &a, "conv", 3, NULL));
     CHECK(!eqnn_lie_conv(s.values, NULL, "conv", 3, NULL));
+    CHECK_ERROR(c, "lie_conv: the cloud, or its graph or pairs, is missing");
     CHECK(!eqnn_lie_conv(s.values, &a, "conv", 0, NULL));
     CHECK_ERROR(c, "0 channels");
     CHECK(!eqnn_lie_conv(s.values, &a, NULL, 3, NULL));

@@ -720,11 +720,12 @@ TEST(bad_input)
     eqnn_lie_transformer_opts t = small_network();
     t.norm = "group";
     CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
-    CHECK_ERROR(c, "unknown norm");
+    CHECK_ERROR(c, "unknown norm \"group\"; there are none, layer_pre, layer_post, batch_pre and "
+                   "batch_post");
     t = small_network();
     t.head = "model_2";
     CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
-    CHECK_ERROR(c, "unknown head");
+    CHECK_ERROR(c, "unknown head \"model_2\"; there are model_1 and lieconv");
     CHECK(!eqnn_lie_transformer(x, pairs, NULL, "t", NULL));
     CHECK_ERROR(c, "sources");
     eqnn_set_opts set = small_set(0);
