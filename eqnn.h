@@ -718,7 +718,8 @@ typedef struct eqnn_adam_opts {
 typedef struct eqnn_sgd_opts {
     double rate;              /* default 1e-2                                        */
     double momentum;          /* default none                                        */
-    int nesterov;             /* the gradient where the momentum leads; default not  */
+    int nesterov;             /* the gradient where the momentum leads, which must be
+                                 there; default not                                  */
     double l2, clip, average; /* as Adam's                                           */
 } eqnn_sgd_opts;
 
@@ -10479,7 +10480,7 @@ EQNN_API int eqnn_vjps(eqnn_tensor *y, eqnn_tensor *g, eqnn_tensor *const *x, in
         !eqnn__given(y->ctx, n <= 0 || (x && dx), "vjps", "x or the place for slopes is"))
         return 0;
     if (g->rows != y->rows || g->cols != y->cols) {
-        eqnn__fail(y->ctx, "grad: the cotangent is [%d,%d], y is [%d,%d]", g->rows, g->cols,
+        eqnn__fail(y->ctx, "vjp: the cotangent is [%d,%d], y is [%d,%d]", g->rows, g->cols,
                    y->rows, y->cols);
         return 0;
     }
@@ -11726,7 +11727,7 @@ EQNN_API eqnn_tensor *eqnn_max(eqnn_tensor *a, eqnn_tensor *b)
 EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)
 {
     double p[2] = {low, high};
-    if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "compare invariants")) return NULL;
+    if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "clamp invariants")) return NULL;
     eqnn_tensor *y = eqnn__map(x, EQNN__CLAMP, p, 0, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
@@ -11895,7 +11896,8 @@ EQNN_API eqnn_tensor *eqnn_sum(eqnn_tensor *x)
 
 EQNN_API eqnn_tensor *eqnn_mean(eqnn_tensor *x)
 {
-    return x ? eqnn_scale(eqnn_sum(x), 1.0 / (double)(eqnn__count(x) ? eqnn__count(x) : 1)) : NULL;
+    if (eqnn__bad(x, "mean") || eqnn__refuse(x, "mean", "use eqnn_mean_rows")) return NULL;
+    return eqnn_scale(eqnn_sum(x), 1.0 / (double)(eqnn__count(x) ? eqnn__count(x) : 1));
 }
 
 EQNN_API eqnn_tensor *eqnn_mean_rows(eqnn_tensor *x)
@@ -11960,11 +11962,17 @@ EQNN_API eqnn_tensor *eqnn_collect(eqnn_tensor *x, eqnn_ints *index)
 
 EQNN_API eqnn_tensor *eqnn_segment_sum(eqnn_tensor *x, eqnn_ints *segment)
 {
+    if (eqnn__bad_index(x, segment, "segment_sum") ||
+        !eqnn__collect_fits(x, segment, "segment_sum"))
+        return NULL;
     return eqnn_collect(x, segment);
 }
 
 EQNN_API eqnn_tensor *eqnn_segment_mean(eqnn_tensor *x, eqnn_ints *segment)
 {
+    if (eqnn__bad_index(x, segment, "segment_mean") ||
+        !eqnn__collect_fits(x, segment, "segment_mean"))
+        return NULL;
     eqnn_tensor *sum = eqnn_collect(x, segment);
     eqnn_tensor *inverse = sum ? eqnn__new(x->ctx, segment->range, 1) : NULL;
     eqnn_real *v = inverse ? eqnn__to_write(x->ctx, inverse->data, (size_t)segment->range) : NULL;
@@ -12483,6 +12491,10 @@ EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double del
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)
 {
+    if (eqnn__bad_index(logits, classes, "cross_entropy")) return NULL;
+    if (classes->count != logits->rows)
+        return eqnn__fail(logits->ctx, "cross_entropy: %d classes for %d rows of logits",
+                          classes->count, logits->rows);
     eqnn_tensor *total = eqnn_logsumexp(logits);
     return eqnn_mean(eqnn_sub(total, eqnn_pick(logits, classes)));
 }
@@ -15504,16 +15516,23 @@ static eqnn_norm_opts eqnn__norm_defaults(const eqnn_norm_opts *opts)
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
-    if (!(o.momentum > 0)) o.momentum = 0.1;
+    if (o.momentum == 0) o.momentum = 0.1;
     return o;
+}
+
+/* Of options that are positive and whose default stands where they are 0. */
+static int eqnn__positive(eqnn_ctx *c, const char *op, const char *option, double value)
+{
+    int good = value > 0 && value < HUGE_VAL;
+    if (!good)
+        eqnn__fail(c, "%s: %s is %g; it must be positive, or 0 for the default", op, option, value);
+    return good;
 }
 
 /* What is added under a root must be positive. */
 static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
 {
-    if (!(eps > 0))
-        eqnn__fail(c, "%s: .eps is %g; it must be positive, or 0 for the default", op, eps);
-    return eps > 0;
+    return eqnn__positive(c, op, ".eps", eps);
 }
 
 /* y "weight" + "bias" */
@@ -15618,7 +15637,9 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
-    if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps)) return NULL;
+    if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps) ||
+        !eqnn__positive(x->ctx, "batch_norm", ".momentum", o.momentum))
+        return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *w, *b;
     eqnn_tensor *var = eqnn_buffer(x->ctx, "running_var", 1, x->cols, &ones);
     if (!mean || !var) return NULL;
@@ -15818,6 +15839,10 @@ EQNN_API eqnn_sgd *eqnn_sgd_make(eqnn_ctx *c, const eqnn_sgd_opts *opts)
         eqnn__fail(
             c, "sgd: an option is out of range: rate %g, momentum %g, l2 %g, clip %g, average %g",
             o.rate, o.momentum, o.l2, o.clip, o.average);
+        return NULL;
+    }
+    if (o.nesterov && o.momentum == 0) {
+        eqnn__fail(c, "sgd: .nesterov looks where the momentum leads: it needs .momentum");
         return NULL;
     }
     eqnn_sgd *sgd = (eqnn_sgd *)eqnn__keep_alloc(c, sizeof *sgd);
@@ -18456,10 +18481,29 @@ static int eqnn__product_merge(eqnn_product *p)
     return 1;
 }
 
+static int eqnn__product_options_good(const eqnn_product *p)
+{
+    static const char *const names[3] = { "in1_var", "in2_var", "out_var" };
+    eqnn_ctx *c = p->ctx;
+    if ((unsigned)p->irrep_kind > EQNN_IRREP_PLAIN || (unsigned)p->path_kind > EQNN_PLAIN)
+        eqnn__fail(c, "product: there is no .irrep_kind %d with .path_kind %d", (int)p->irrep_kind,
+                   (int)p->path_kind);
+    for (int i = 0; i < 3; i++)
+        for (int b = 0; p->var[i] && b < p->var_count[i]; b++)
+            if (!(p->var[i][b] >= 0 && p->var[i][b] < HUGE_VAL))
+                eqnn__fail(c, "product: .%s[%d] is %g, which is no variance", names[i], b,
+                           p->var[i][b]);
+    for (int i = 0; i < p->paths; i++)
+        if (!(p->path[i].path_weight < HUGE_VAL))
+            eqnn__fail(c, "product: path %d has the weight %g", i, p->path[i].path_weight);
+    return !c->failed;
+}
+
 /* Everything that follows from labels, paths and options. */
 static int eqnn__product_fill(eqnn_product *p)
 {
     double weights = 0;
+    if (!eqnn__product_options_good(p)) return 0;
     for (int i = 0; i < p->paths; i++) {
         if (!eqnn__term_fill(p, i)) return 0;
         p->term[i].weight = (int)weights;
@@ -19363,7 +19407,12 @@ static int eqnn__weights_fit(const eqnn_product *p, eqnn_tensor **h, const eqnn_
     }
     if (eqnn__bad(*h, op) || (V && eqnn__bad(V, op))) return 0;
     int cols = V ? V->cols : (*h)->cols;
-    if (!eqnn__invariant((*h)->label) || cols != p->weights || (V && V->rows != (*h)->cols)) {
+    if (V && V->rows != (*h)->cols) {
+        eqnn__fail(c, "%s: weights h V of h [%d,%d] and V [%d,%d]: inner sizes differ", op,
+                   (*h)->rows, (*h)->cols, V->rows, V->cols);
+        return 0;
+    }
+    if (!eqnn__invariant((*h)->label) || cols != p->weights) {
         eqnn__fail(c, "%s: weights %s [%d,%d]%s, the product has %d", op,
                    eqnn__label_text((*h)->label), (*h)->rows, cols, V ? " = h V" : "", p->weights);
         return 0;
@@ -20934,6 +20983,8 @@ static int eqnn__linear_options(eqnn_ctx *c, eqnn__linear_entry *e,
                                 const eqnn_irreps_linear_opts *o)
 {
     e->o = *o;
+    if ((unsigned)o->path_kind > EQNN_PLAIN)
+        return eqnn__fail(c, "irreps_linear: there is no .path_kind %d", (int)o->path_kind) != NULL;
     if (o->paths && o->path_count < 0)
         return eqnn__fail(c, "irreps_linear: .path_count %d is negative", o->path_count) != NULL;
     if (o->bias_blocks) {
@@ -21136,7 +21187,9 @@ static double eqnn__moment_exact(eqnn_ctx *c, eqnn_act act, double p)
     double value = eqnn__moment_integral(act, p);
     if (act == EQNN_POW && !(p > -0.5)) value = 0; /* E[|z|^2p] grows without limit around z = 0 */
     if (!(value > 0) || !(value < HUGE_VAL)) {
-        eqnn__fail(c, "moment: activation %d has no second moment", (int)act);
+        int known = (int)act >= 0 && (int)act < EQNN__ACTS;
+        eqnn__fail(c, "moment: %s (activation %d) has no second moment",
+                   known ? eqnn__act_names[act] : "what is not known", (int)act);
         return NAN;
     }
     double *kept = (double *)eqnn__keep_alloc(c, sizeof *kept);
@@ -21456,8 +21509,8 @@ static eqnn_fc_opts eqnn__fc_defaults(const eqnn_fc_opts *opts)
     if (opts) o = *opts;
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
     if (o.no_act) o.act = EQNN_IDENTITY;
-    if (!(o.variance_in > 0)) o.variance_in = 1;
-    if (!(o.variance_out > 0)) o.variance_out = 1;
+    if (o.variance_in == 0) o.variance_in = 1;
+    if (o.variance_out == 0) o.variance_out = 1;
     return o;
 }
 
@@ -21501,6 +21554,9 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
     if (!eqnn__invariant(x->label))
         return eqnn__fail(x->ctx, "fc: %s is not invariant; use eqnn_irreps_linear",
                           x->label->name);
+    if (!eqnn__positive(x->ctx, "fc", ".variance_in", o.variance_in) ||
+        !eqnn__positive(x->ctx, "fc", ".variance_out", o.variance_out))
+        return NULL;
     x = eqnn_enter(eqnn__bare(x), name);
     x = x ? eqnn__fc_split(x, widths, &o, &V) : NULL;
     x = eqnn_matmul(x, V);
@@ -21762,7 +21818,7 @@ eqnn__norm_activation_defaults(const eqnn_norm_activation_opts *opts)
     eqnn_norm_activation_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (!(o.eps > 0)) o.eps = 1e-8;
+    if (o.eps == 0) o.eps = 1e-8;
     return o;
 }
 
@@ -21772,7 +21828,9 @@ EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqn
                                            const eqnn_norm_activation_opts *opts)
 {
     eqnn_norm_activation_opts o = eqnn__norm_activation_defaults(opts);
-    if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation")) return NULL;
+    if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation") ||
+        !eqnn__eps_good(x->ctx, "norm_activation", o.eps))
+        return NULL;
     x = eqnn_enter(x, name);
     eqnn_tensor *square = eqnn_square_copies(x);
     if (!square) return NULL;
@@ -21958,7 +22016,7 @@ static eqnn_irreps_norm_opts eqnn__irreps_norm_defaults(const eqnn_irreps_norm_o
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (o.eps == 0) o.eps = 1e-5; /* others that are not positive are refused */
-    if (!(o.momentum > 0)) o.momentum = 0.1;
+    if (o.momentum == 0) o.momentum = 0.1;
     return o;
 }
 
@@ -21969,7 +22027,8 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     const char *op = "irreps_batch_norm";
     a.o = eqnn__irreps_norm_defaults(opts);
     if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
-        !eqnn__eps_good(x->ctx, op, a.o.eps))
+        !eqnn__eps_good(x->ctx, op, a.o.eps) ||
+        !eqnn__positive(x->ctx, op, ".momentum", a.o.momentum))
         return NULL;
     a.in = eqnn__irreps_of(x, op);
     a.scalars = a.in ? eqnn__scalar_columns(x->ctx, a.in) : NULL;
@@ -25287,14 +25346,16 @@ static int eqnn__atoms_fit(const eqnn_ints *species, const eqnn_tensor *pos, con
 
 /* --- gate_points_2101: convolution --- */
 
-static void eqnn__conv_defaults(eqnn_conv_opts *o, const eqnn_conv_opts *opts)
+static int eqnn__conv_defaults(eqnn_ctx *c, eqnn_conv_opts *o, const eqnn_conv_opts *opts)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
     if (o->radial_layers == 0) o->radial_layers = 1;
     if (o->radial_layers < 0) o->radial_layers = 0;
-    if (o->radial_neurons <= 0) o->radial_neurons = 64;
-    if (!(o->neighbours > 0)) o->neighbours = 1;
+    if (o->radial_neurons == 0) o->radial_neurons = 64;
+    if (o->neighbours == 0) o->neighbours = 1;
+    return eqnn__positive(c, "conv", ".radial_neurons", o->radial_neurons) &&
+           eqnn__positive(c, "conv", ".neighbours", o->neighbours);
 }
 
 /* A linear map whose weights may depend on the node's attributes z: e3nn's product of x with z,
@@ -25439,11 +25500,11 @@ EQNN_API eqnn_tensor *eqnn_conv(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y, 
                                 const eqnn_conv_opts *opts)
 {
     eqnn_conv_opts o;
-    eqnn__conv_defaults(&o, opts);
     x = eqnn__with_label(x);
     z = eqnn__with_label(z);
     if (!eqnn__conv_check(x, Y, b, g, out)) return NULL;
     eqnn_ctx *c = x->ctx;
+    if (!eqnn__conv_defaults(c, &o, opts)) return NULL;
     const eqnn_irreps *mid = out;
     if (o.mixing) mid = eqnn_irreps_concat(c, out, eqnn_irreps_make(c, "1x0e"));
     const eqnn_product *p = eqnn__may_merge(z, out)
@@ -25552,18 +25613,21 @@ static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_
     if (o->layers < 0) o->layers = 0;
     if (o->lmax == 0) o->lmax = v2106 ? 2 : 3;
     if (o->lmax < 0) o->lmax = 0;
-    if (o->basis <= 0) o->basis = 10;
+    if (o->basis == 0) o->basis = 10;
     if (o->radial_layers == 0) o->radial_layers = 1;
-    if (o->radial_neurons <= 0) o->radial_neurons = v2106 ? 100 : 128;
-    if (!(o->neighbours > 0)) o->neighbours = 1;
-    if (!(o->nodes > 0)) o->nodes = 1;
+    if (o->radial_neurons == 0) o->radial_neurons = v2106 ? 100 : 128;
+    if (o->neighbours == 0) o->neighbours = 1;
+    if (o->nodes == 0) o->nodes = 1;
     if (!o->hidden && v2106) {
         const eqnn_irreps *all = eqnn__every_irrep(c, 50, o->lmax);
         o->hidden = all ? all->name : NULL;
     }
     if (!c->failed && (!o->hidden || !o->out || !(o->radius > 0)))
         eqnn__fail(c, "network: .hidden, .out and .radius must be given");
-    return !c->failed;
+    return !c->failed && eqnn__positive(c, "network", ".basis", o->basis) &&
+           eqnn__positive(c, "network", ".radial_neurons", o->radial_neurons) &&
+           eqnn__positive(c, "network", ".neighbours", o->neighbours) &&
+           eqnn__positive(c, "network", ".nodes", o->nodes);
 }
 
 /* Directions, faded out towards the radius by a cosine envelope. */
@@ -25700,7 +25764,7 @@ static eqnn_polynomial_opts eqnn__polynomial_defaults(const eqnn_polynomial_opts
     if (opts) o = *opts;
     if (o.lmax == 0) o.lmax = 3;
     if (o.lmax < 0) o.lmax = 0;
-    if (!(o.neighbours > 0)) o.neighbours = 1;
+    if (o.neighbours == 0) o.neighbours = 1;
     return o;
 }
 
@@ -25738,6 +25802,7 @@ EQNN_API eqnn_tensor *eqnn_polynomial(eqnn_tensor *pos, const eqnn_graph *g, con
     eqnn_polynomial_opts o = eqnn__polynomial_defaults(opts);
     if (eqnn__bad(pos, "polynomial")) return NULL;
     if (!o.mid || !o.out) return eqnn__fail(pos->ctx, "polynomial: .mid and .out must be given");
+    if (!eqnn__positive(pos->ctx, "polynomial", ".neighbours", o.neighbours)) return NULL;
     double scale = 1 / sqrt(o.neighbours);
     eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o.lmax, NULL);
     eqnn_tensor *h = eqnn_scale(eqnn__polynomial_nodes(o.x, Y, g), scale);
@@ -25761,10 +25826,11 @@ static int eqnn__attention_defaults(eqnn_ctx *c, eqnn_attention_opts *o,
     if (!o->k) o->k = o->q;
     if (o->lmax == 0) o->lmax = 3;
     if (o->lmax < 0) o->lmax = 0;
-    if (o->basis <= 0) o->basis = 10;
-    if (o->hidden <= 0) o->hidden = 16;
+    if (o->basis == 0) o->basis = 10;
+    if (o->hidden == 0) o->hidden = 16;
     if (o->act == EQNN_IDENTITY) o->act = EQNN_SILU;
-    return 1;
+    return eqnn__positive(c, "attention", ".basis", o->basis) &&
+           eqnn__positive(c, "attention", ".hidden", o->hidden);
 }
 
 /* What all heads see of the edges. */
@@ -25901,8 +25967,11 @@ static int eqnn__multi_head_defaults(eqnn_ctx *c, eqnn_multi_head_opts *o,
     if (opts) *o = *opts;
     head = o->head;
     if (!o->out) o->out = "1x1o";
-    if (o->heads <= 0) o->heads = 8;
-    if (o->layers <= 0) o->layers = 4;
+    if (o->heads == 0) o->heads = 8;
+    if (o->layers == 0) o->layers = 4;
+    if (!eqnn__positive(c, "multi_head", ".heads", o->heads) ||
+        !eqnn__positive(c, "multi_head", ".layers", o->layers))
+        return 0;
     if (head.weights) {
         eqnn__fail(c, "multi_head: .weights are those of one head");
         return 0;
@@ -25957,7 +26026,11 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     if (eqnn__bad(pos, "attention_network")) return NULL;
     if (!eqnn__attention_check(pos, pos, g)) return NULL;
     if (!eqnn__multi_head_defaults(pos->ctx, &o, opts)) return NULL;
-    pos = eqnn_as(pos, eqnn_irreps_make(pos->ctx, "1x1o"));
+    const eqnn_irreps *vector = eqnn_irreps_make(pos->ctx, "1x1o");
+    if ((o.layers > 1 || o.moves) && eqnn_irreps_make(pos->ctx, o.out) != vector)
+        return eqnn__fail(pos->ctx, "attention_network: .out is %s; where layers move positions it "
+                                    "must be 1x1o", o.out);
+    pos = eqnn_as(pos, vector);
     pos = eqnn_enter(pos, name ? name : "");
     eqnn_tensor *now = pos, *y = NULL;
     for (int k = 0; now && k < o.layers; k++) {
@@ -27230,7 +27303,7 @@ static void eqnn__gat_defaults(eqnn_gat_opts *o, const eqnn_gat_opts *opts)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (o->heads <= 0) o->heads = 1;
+    if (o->heads == 0) o->heads = 1;
     if (o->slope == 0) o->slope = 0.2;
 }
 
@@ -27488,7 +27561,9 @@ EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, con
     eqnn_gat_opts o;
     eqnn_linear_opts lin;
     eqnn__gat_defaults(&o, opts);
-    if (!eqnn__gat_check(x, attributes, g, channels)) return NULL;
+    if (!eqnn__gat_check(x, attributes, g, channels) ||
+        !eqnn__positive(x->ctx, "gat_conv", ".heads", o.heads))
+        return NULL;
     if (o.heads > INT_MAX / channels)
         return eqnn__fail(x->ctx, "gat_conv: %d heads of %d channels are too many", o.heads,
                           channels);
@@ -27503,17 +27578,22 @@ EQNN_API eqnn_tensor *eqnn_gat_conv(eqnn_tensor *x, eqnn_tensor *attributes, con
     return eqnn_leave(eqnn__gat_end(eqnn__head_sum(h, alpha, head, g), channels, &o));
 }
 
-static void eqnn__gnn_defaults(eqnn_gnn_opts *o, const eqnn_gnn_opts *opts)
+static int eqnn__gnn_defaults(eqnn_ctx *c, eqnn_gnn_opts *o, const eqnn_gnn_opts *opts)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (o->channels <= 0) o->channels = 256;
-    if (o->heads <= 0) o->heads = 4;
-    if (o->hidden <= 0) o->hidden = 256;
-    if (o->out <= 0) o->out = 3;
+    if (o->channels == 0) o->channels = 256;
+    if (o->heads == 0) o->heads = 4;
+    if (o->hidden == 0) o->hidden = 256;
+    if (o->out == 0) o->out = 3;
     if (o->lmax == 0) o->lmax = 3;
     if (o->lmax < 0) o->lmax = 0;
-    if (!(o->neighbours > 0)) o->neighbours = 6;
+    if (o->neighbours == 0) o->neighbours = 6;
+    return eqnn__positive(c, "gnn", ".channels", o->channels) &&
+           eqnn__positive(c, "gnn", ".heads", o->heads) &&
+           eqnn__positive(c, "gnn", ".hidden", o->hidden) &&
+           eqnn__positive(c, "gnn", ".out", o->out) &&
+           eqnn__positive(c, "gnn", ".neighbours", o->neighbours);
 }
 
 EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char *name,
@@ -27522,8 +27602,7 @@ EQNN_API eqnn_tensor *eqnn_gnn(eqnn_tensor *pos, const eqnn_graph *g, const char
     eqnn_gnn_opts o;
     eqnn_gat_opts gat;
     eqnn_mlp_opts mlp;
-    if (eqnn__bad(pos, "gnn")) return NULL;
-    eqnn__gnn_defaults(&o, opts);
+    if (eqnn__bad(pos, "gnn") || !eqnn__gnn_defaults(pos->ctx, &o, opts)) return NULL;
     memset(&gat, 0, sizeof gat);
     memset(&mlp, 0, sizeof mlp);
     gat.heads = o.heads;

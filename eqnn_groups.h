@@ -10855,7 +10855,8 @@ static int eqnn__particles_good(eqnn_tensor *z, const eqnn_particles *a, const c
 EQNN_API eqnn_tensor *eqnn_centred(eqnn_tensor *x, const eqnn_graph *graph)
 {
     if (eqnn__bad(x, "centred") ||
-        !eqnn__given(x->ctx, graph != NULL, "centred", "the graph is")) return NULL;
+        !eqnn__given(x->ctx, graph != NULL, "centred", "the graph is"))
+        return NULL;
     if (x->rows == 0) return x;
     eqnn_tensor *mean = eqnn_pool_mean(x, graph);
     return eqnn_sub(x, graph->example ? eqnn_take(mean, graph->example_index) : mean);

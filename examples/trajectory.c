@@ -799,9 +799,9 @@ static void write_summary(const study *s, const predictor *p, int n)
         eqnn_csv_number(f, p[i].train);
         eqnn_csv_number(f, p[i].test);
         for (int k = 0; k < 4; k++) eqnn_csv_number(f, p[i].correlation[k]);
-        eqnn_csv_number(f, p[i].error);
-        eqnn_csv_number(f, p[i].relative);
-        eqnn_csv_number(f, p[i].seconds);
+        eqnn_csv_number(f, p[i].c ? p[i].error : NAN); /* not measured: an empty cell */
+        eqnn_csv_number(f, p[i].c ? p[i].relative : NAN);
+        eqnn_csv_number(f, learns(&p[i]) ? p[i].seconds : NAN);
         eqnn_csv_end(f);
     }
     eqnn_csv_close(f);

@@ -604,6 +604,101 @@ TEST(sizes_of_equiformers)
     }
 }
 
+/* Each of these options has a default where it is 0; below it is a mistake. */
+TEST(negative_options_of_models)
+{
+    static const char *const part[9] = {
+        "network: .basis is -1; it must be positive", "network: .radial_neurons is -1",
+        "network: .neighbours is -1", "network: .nodes is -1", "attention: .basis is -1",
+        "multi_head: .heads is -1", "gat_conv: .heads is -1", "gnn: .channels is -1",
+        "attention_network: .out is 1x0e; where layers move positions it must be 1x1o" };
+    eqnn_ctx *c = test_context();
+    for (int i = 0; i < 9; i++) {
+        eqnn_tensor *pos = test_features(c, 3, "1x1o"), *y;
+        const eqnn_graph *g = eqnn_complete_graph(c, 3, NULL);
+        eqnn_network_opts o = { .hidden = "2x0e", .out = "1x0e", .radius = 2 };
+        eqnn_multi_head_opts m = { .head = { .q = "1x0e", .out = "1x0e", .radius = 2 } };
+        eqnn_gat_opts gat = { .heads = -1 };
+        eqnn_gnn_opts gnn = { .channels = -1 };
+        if (i == 0) o.basis = -1;
+        if (i == 1) o.radial_neurons = -1;
+        if (i == 2) o.neighbours = -1;
+        if (i == 3) o.nodes = -1;
+        if (i == 4) m.head.basis = -1;
+        if (i == 5) m.heads = -1;
+        if (i == 8) m.out = "1x0e";
+        if (i < 4) y = eqnn_network(NULL, NULL, pos, g, "m", &o);
+        else if (i == 6) y = eqnn_gat_conv(eqnn_as(pos, NULL), NULL, g, "m", 4, &gat);
+        else if (i == 7) y = eqnn_gnn(pos, g, "m", &gnn);
+        else y = eqnn_attention_network(pos, g, "m", &m);
+        CHECK(!y);
+        CHECK_ERROR(c, part[i]);
+    }
+}
+
+TEST(options_of_products)
+{
+    static const double variance[1] = { -1 };
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *a = eqnn_irreps_make(c, "2x0e");
+    eqnn_path path = { 0, 0, 0, EQNN_UUU, 0, 0 };
+    eqnn_product_opts o = { .in2_var = variance }, k = { .path_kind = (eqnn_path_kind)3 };
+    eqnn_irreps_linear_opts l = { .path_kind = (eqnn_path_kind)3 };
+    eqnn_fc_opts f = { .variance_out = -2 };
+    CHECK(!eqnn_product_make(c, a, a, a, &path, 1, &o));
+    CHECK_ERROR(c, "product: .in2_var[0] is -1");
+    CHECK(!eqnn_product_make(c, a, a, a, &path, 1, &k));
+    CHECK_ERROR(c, "product: there is no .irrep_kind 0 with .path_kind 3");
+    path.path_weight = NAN;
+    CHECK(!eqnn_product_make(c, a, a, a, &path, 1, NULL));
+    CHECK_ERROR(c, "product: path 0 has the weight nan");
+    CHECK(!eqnn_irreps_linear(test_features(c, 3, "2x0e"), "l", "2x0e", &l));
+    CHECK_ERROR(c, "irreps_linear in l: there is no .path_kind 3");
+    CHECK(!eqnn_fc(test_normal(c, 3, 2), "f", "4", &f));
+    CHECK_ERROR(c, "fc: .variance_out is -2");
+}
+
+/* What is made of other operations speaks for itself. */
+TEST(sentences_name_what_was_called)
+{
+    static const int of[4] = { 0, 1, 1, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *v = test_features(c, 2, "1x1o"), *x = test_normal(c, 2, 3);
+    eqnn_ints *i = eqnn_ints_make(c, 4, of, 2, 1);
+    eqnn_sgd_opts o = { .nesterov = 1 };
+    eqnn_norm_opts n = { .momentum = -1 };
+    CHECK(!eqnn_clamp(v, 0, 1));
+    CHECK_ERROR(c, "clamp: 1x1o");
+    CHECK(!eqnn_mean(v));
+    CHECK_ERROR(c, "mean: 1x1o");
+    CHECK(!eqnn_segment_mean(x, i));
+    CHECK_ERROR(c, "segment_mean: 4 indices");
+    CHECK(!eqnn_segment_sum(x, i));
+    CHECK_ERROR(c, "segment_sum: 4 indices");
+    CHECK(!eqnn_cross_entropy(x, i));
+    CHECK_ERROR(c, "cross_entropy: 4 classes for 2 rows");
+    CHECK(!eqnn_vjp(x, eqnn_sum(x), x));
+    CHECK_ERROR(c, "vjp: the cotangent is [1,1], y is [2,3]");
+    CHECK(!eqnn_batch_norm(x, "b", &n));
+    CHECK_ERROR(c, "batch_norm in b: .momentum is -1");
+    CHECK(!eqnn_sgd_make(c, &o));
+    CHECK_ERROR(c, "sgd: .nesterov");
+    CHECK(isnan(eqnn_moment(c, EQNN_LOG, 0, 0)));
+    CHECK_ERROR(c, "moment: log");
+}
+
+/* Weights h V of messages: the sentence shows both. */
+TEST(factors_of_weights)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = eqnn_complete_graph(c, 2, NULL);
+    eqnn_tensor *x = test_features(c, 2, "1x0e"), *y = test_features(c, 2, "1x0e+1x1o");
+    const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x),
+                                                     eqnn_label_of(y), NULL, NULL);
+    CHECK(!eqnn_message(x, y, test_normal(c, 2, 7), test_normal(c, 8, 2), p, g));
+    CHECK_ERROR(c, "message: weights h V of h [2,7] and V [8,2]: inner sizes differ");
+}
+
 TEST(advice_names_the_layer)
 {
     static const char *const instead[4] = {
