@@ -14676,7 +14676,7 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
     int problem = errno;
     if (o.file && fclose(o.file) && good) good = 0, problem = errno;
 #if defined(__unix__) || defined(__APPLE__)
-    if (good && mode >= 0) (void)chmod(part, (unsigned)mode);
+    if (good && mode >= 0) (void)chmod(part, (mode_t)mode);
 #endif
     if (good && !eqnn__file_replace(part, target)) good = 0, problem = errno;
     if (!good && o.file) remove(part);
