@@ -10962,29 +10962,39 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
 
 typedef struct eqnn__custom { eqnn_custom_op op; void *user; } eqnn__custom;
 
+/* The name is the caller's and may not last: the context must not go on with it. */
+static int eqnn__custom_bad(eqnn_tensor *const *x, int n, const char *name)
+{
+    int bad = 0;
+    for (int i = 0; i < n && !bad; i++) bad = eqnn__bad2(x[0], x[i], name);
+    if (x[0]) x[0]->ctx->op = "custom";
+    return bad;
+}
+
 EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *x, int n,
                                   const void *user, size_t user_size)
 {
-    if (!x || n < 1 || eqnn__bad(x[0], op && op->name ? op->name : "custom")) return NULL;
+    if (!x || n < 1 || eqnn__custom_bad(x, n, op && op->name ? op->name : "custom")) return NULL;
     eqnn_ctx *c = x[0]->ctx;
     if (!eqnn__given(c, op && op->name, "custom", "the operation or its name is") ||
         !eqnn__given(c, op->value != NULL, op->name, "its value function is") ||
         !eqnn__given(c, op->rule != NULL, op->name, "its rule is"))
         return NULL;
-    for (int i = 1; i < n; i++)
-        if (eqnn__bad2(x[0], x[i], op->name)) return NULL;
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
+    k->op.name = (const char *)eqnn__user_copy(c, op->name, strlen(op->name) + 1);
     k->user = eqnn__user_copy(c, user, user_size);
-    if (!k->user) return NULL;
+    if (!k->op.name || !k->user) return NULL;
     int recording = eqnn__pause(c);
-    eqnn_tensor *y = op->value(x, n, k->user);
+    eqnn_tensor *y = op->value(x, n, k->user), *both[2] = { x[0], y };
     if (y) /* in a header of its own: it may be x[0], which has a node, or a parameter */
-        y = eqnn__bad2(x[0], y, op->name) ? NULL : eqnn__alias(y, y->rows, y->cols, y->label);
+        y = eqnn__custom_bad(both, 2, k->op.name) ? NULL
+                                                  : eqnn__alias(y, y->rows, y->cols, y->label);
     eqnn__resume(c, recording);
     if (!y)
-        return c->failed ? NULL : eqnn__fail(c, "%s: its value function returned NULL", op->name);
+        return c->failed ? NULL
+                         : eqnn__fail(c, "%s: its value function returned NULL", k->op.name);
     eqnn__node *node = eqnn__record(c, EQNN__OP_CUSTOM, x, n, &y, 1);
     if (node) node->aux = k;
     return y;
@@ -28486,6 +28496,9 @@ static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
     double step = n > 1 ? m->o.radius / (n - 1) : m->o.radius, w = m->o.width * step;
     eqnn_tensor *length = eqnn_norm(m->r = eqnn_edge_vectors(pos, g));
     if (!ends || !length) return 0;
+    if (m->o.rotations && m->o.checkpoint) /* blocks read them once more, after the call */
+        m->o.rotations = (const double *)eqnn__user_copy(m->c, m->o.rotations,
+                                                         9 * edges * sizeof *m->o.rotations);
     for (size_t e = 0; e < edges; e++) {
         ends[e] = species->v[g->source[e]];
         ends[edges + e] = species->v[g->target[e]];
