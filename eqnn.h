@@ -77,6 +77,28 @@
                  it may be taken for another. Callbacks return: in C++ catch, and eqnn_fail.
                  In a debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
 
+   LANGUAGES     From Fortran, Rust, Python, .. (README: the shared library) all is as in C:
+
+      symbols    Functions are called as they are declared, but eqnn_make, eqnn_from, eqnn_data,
+                 eqnn_read and eqnn_set_allreduce are macros: eqnn_make_f32, .., or eqnn_make_f64
+                 with EQNN_DOUBLE. Two have "..." here: eqnn_fail, for which eqnn_fail_text stands
+                 in, and eqnn_format, whose work your language does. Two return structs:
+                 eqnn_mark_make and eqnn_memory_use.
+      structs    Options are declared whole, in the header's order, with C's padding, and filled
+                 with zeros; enums are ints that count from 0 (else it says so), flags ints. Of what
+                 is read by pointer (eqnn_graph, eqnn_label) the first fields are enough. Compare
+                 eqnn_version with that of the header you declared them from.
+      memory     Options, texts and arrays are read until the call returns, and copied if need be,
+                 unless their comment says otherwise; functions are called until the step ends,
+                 or what they were given to does.
+                 What is returned is never yours to free, and there while what it was asked of is
+                 (what lasts, the context; what a step makes, to eqnn_reset); the sentence of
+                 eqnn_error to eqnn_clear, cut where it is long, be it within a letter of UTF-8.
+      threads    A context belongs to no thread: any may use it, one at a time (on a GPU always
+                 the same one).
+      arrays     Row-major: a Fortran array x(3,n) is [n,3]. Indices begin with 0.
+      FILE *     That of the C library: its symbol stdout. NULL prints nothing.
+
    COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
                  numbers that stay in the step's memory until the backward pass, the result
                  included. Multiply-adds follow from the formulas; for functions of a number they
@@ -240,6 +262,8 @@ EQNN_API void *eqnn_stream(eqnn_ctx *c);
    has an error that says why. */
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
+/* EQNN_VERSION of the code that runs: structs may grow from one version to the next. */
+EQNN_API const char *eqnn_version(void);
 
 /* The first thing that went wrong, as a sentence, or NULL. Until eqnn_clear every operation returns
    NULL at once, and steps and saves do nothing (a step drops the gradients). eqnn_clear leaves all
@@ -247,8 +271,10 @@ EQNN_API void eqnn_free(eqnn_ctx *c);
    up in its work, an optimizer's last step may be half done: load a checkpoint. */
 EQNN_API const char *eqnn_error(const eqnn_ctx *c);
 EQNN_API void eqnn_clear(eqnn_ctx *c);
-/* Records an error of your own layer (only the first is kept); returns NULL. */
+/* Records an error of your own layer (only the first is kept); returns NULL. The second takes a
+   text as it is: for languages that cannot call what has "...". */
 EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...) EQNN__PRINTF(2, 3);
+EQNN_API eqnn_tensor *eqnn_fail_text(eqnn_ctx *c, const char *text);
 
 /* Ends a step: its tensors are gone, parameters stay, the tick of random numbers advances. */
 EQNN_API void eqnn_reset(eqnn_ctx *c);
@@ -2067,6 +2093,11 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...)
     return NULL;
 }
 
+EQNN_API eqnn_tensor *eqnn_fail_text(eqnn_ctx *c, const char *text)
+{
+    return eqnn_fail(c, "%s", text ? text : "");
+}
+
 /* What another context made may be gone, or at work on another thread, and layers compare types by
    their addresses: 1 when owner is c. */
 static int eqnn__at_home(eqnn_ctx *c, const eqnn_ctx *owner, const char *op, const char *what)
@@ -2597,6 +2628,8 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
     eqnn__device_end(c);
     if (!c->buffer) c->alloc(c->alloc_user, c, sizeof *c, 0);
 }
+
+EQNN_API const char *eqnn_version(void) { return EQNN_VERSION; }
 
 /* What users hold, tensors, integers and graphs, is dead behind these numbers. */
 static void eqnn__handles_cut(eqnn_ctx *c, size_t headers, size_t integers, size_t graphs)

@@ -785,6 +785,21 @@ TEST(error_is_sticky)
     CHECK_ERROR(c, "missing");
 }
 
+/* A text is no format, and what is missing is no crash. */
+TEST(error_as_a_text)
+{
+    eqnn_ctx *c = test_context();
+    CHECK(!eqnn_fail_text(c, "100%s sure"));
+    CHECK(!eqnn_fail_text(c, "another"));
+    CHECK_TEXT(eqnn_error(c), "100%s sure");
+    eqnn_clear(c);
+    CHECK(!eqnn_fail_text(c, NULL));
+    CHECK_TEXT(eqnn_error(c), "");
+    CHECK(!eqnn_fail_text(NULL, "nobody hears"));
+    CHECK_TEXT(eqnn_version(), EQNN_VERSION);
+    eqnn_clear(c);
+}
+
 TEST(one_buffer_only)
 {
     static char buffer[2000000];

@@ -1,0 +1,24 @@
+#!/bin/sh
+# shared.sh folder - the shared library as README builds it, but with all headers and unoptimized, and
+# seen as other languages see it (tests/shared.c): every function that is declared has its symbol.
+# Built in folder by $CC; ends with "N passed, N failed".
+work=$1
+cc=${CC:-cc}
+mkdir -p "$work"
+printf '#include "eqnn_data.h"\n#include "eqnn_groups.h"\n' >"$work/all.c"
+
+$cc tests/shared.c -o "$work/shared" -ldl 2>"$work/log" || $cc tests/shared.c -o "$work/shared" 2>>"$work/log" || {
+    echo "skipped: the shared library (no dlopen)"
+    echo "0 passed, 0 failed"
+    exit 0
+}
+$cc -O0 -fPIC -shared -DEQNN_IMPLEMENTATION -I. "$work/all.c" -o "$work/libeqnn.so" -lm || {
+    echo "0 passed, 1 failed"
+    exit 1
+}
+# What stands before the bracket of a declaration that EQNN_API begins.
+$cc -E -P -DEQNN_API=EQNN_API_HERE -I. "$work/all.c" | tr '\n;' ' \n' |
+    sed -n 's/.*EQNN_API_HERE \([^(]*\)(.*/\1/p' | sed 's/.*[ *]//' >"$work/names"
+version=$(sed -n 's/^#define EQNN_VERSION "\(.*\)"/\1/p' eqnn.h)
+case $work in /*) ;; *) work=./$work ;; esac
+"$work/shared" "$work/libeqnn.so" "$version" $(cat "$work/names")
