@@ -95,7 +95,7 @@
                  (what lasts, the context; what a step makes, to eqnn_reset); the sentence of
                  eqnn_error to eqnn_clear, cut where it is long, be it within a letter of UTF-8.
       threads    A context belongs to no thread: any may use it, one at a time (on a GPU always
-                 the same one).
+                 the same one). 128 KB of stack are enough (gcc -O2; Equiformers with forces).
       arrays     Row-major: a Fortran array x(3,n) is [n,3]. Indices begin with 0.
       FILE *     That of the C library: its symbol stdout. NULL prints nothing.
 
@@ -1389,7 +1389,10 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
        W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
          = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
 
-   r may also be computed elsewhere, as differences in double of positions that are large. */
+   r may also be computed elsewhere, as differences in double of positions that are large. Its rows
+   stand in g's order: eqnn_take(rows, order) brings there what stands as the list did of which g
+   was made, with order = eqnn_ints_make(c, g->edges, g->order, g->edges, 0), and the slope by those
+   rows is in the list's order again. */
 EQNN_API const eqnn_graph *eqnn_graph_vectors(const eqnn_graph *g, eqnn_tensor *r);
 EQNN_API eqnn_tensor *eqnn_gather(eqnn_tensor *x, const eqnn_graph *g); /* x[source[e]] */
 EQNN_API eqnn_tensor *eqnn_gather_target(eqnn_tensor *x, const eqnn_graph *g);
