@@ -16,9 +16,16 @@ $cc -O0 -fPIC -shared -DEQNN_IMPLEMENTATION -I. "$work/all.c" -o "$work/libeqnn.
     echo "0 passed, 1 failed"
     exit 1
 }
-# What stands before the bracket of a declaration that EQNN_API begins.
-$cc -E -P -DEQNN_API=EQNN_API_HERE -I. "$work/all.c" | tr '\n;' ' \n' |
-    sed -n 's/.*EQNN_API_HERE \([^(]*\)(.*/\1/p' | sed 's/.*[ *]//' >"$work/names"
+# The declarations as README gives them to cffi: plain C, where nothing but EQNN_API is left of macros.
+$cc -E -P -U__GNUC__ -U__clang__ -DEQNN_API=EQNN_API_HERE -I. "$work/all.c" |
+    sed -n '/^typedef float eqnn_real/,$p' >"$work/declarations"
+if grep -q '__' "$work/declarations" || ! test -s "$work/declarations"; then
+    echo "    shared: the declarations hold more than C, or nothing: $work/declarations"
+    echo "0 passed, 1 failed"
+    exit 1
+fi
+# What stands before the bracket of each that EQNN_API begins.
+tr '\n;' ' \n' <"$work/declarations" | sed -n 's/.*EQNN_API_HERE \([^(]*\)(.*/\1/p' | sed 's/.*[ *]//' >"$work/names"
 version=$(sed -n 's/^#define EQNN_VERSION "\(.*\)"/\1/p' eqnn.h)
 case $work in /*) ;; *) work=./$work ;; esac
 "$work/shared" "$work/libeqnn.so" "$version" $(cat "$work/names")
