@@ -202,9 +202,10 @@ build-tests: $(EXAMPLES:%=$(BUILD)/f32/quick/%) $(if $(HAVE_MPI),$(BUILD)/f32/qu
 
 test:
 	-@$(MAKE) --no-print-directory -k -j$(JOBS) build-tests
-	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick MPICC='$(MPICC)' MPIRUN='$(MPIRUN)' sh tests/run.sh \
+	@JOBS=$(JOBS) EXAMPLES=$(BUILD)/f32/quick CC='$(CC)' MPICC='$(MPICC)' MPIRUN='$(MPIRUN)' sh tests/run.sh \
 	    $(foreach r,f32 f64,$(call tests,$(r)) "$(BUILD)/$(r)/golden -q tests/golden") \
-	    $(EXAMPLES:%=examples/%.c) "sh tests/ddp.sh $(BUILD)/f32/quick/ddp_mpi"
+	    $(EXAMPLES:%=examples/%.c) "sh tests/ddp.sh $(BUILD)/f32/quick/ddp_mpi" \
+	    "sh tests/shared.sh $(BUILD)/shared"
 
 test-lammps: $(BUILD)/f32/quick/silicon $(BUILD)/f32/quick/lmp_eqnn
 	@MPIRUN='$(MPIRUN)' sh tests/lammps.sh $(BUILD)/f32/quick

@@ -77,6 +77,28 @@
                  it may be taken for another. Callbacks return: in C++ catch, and eqnn_fail.
                  In a debugger: break eqnn__fail; call eqnn_print(x, "x", stdout).
 
+   LANGUAGES     From Fortran, Rust, Python, .. (README: the shared library) all is as in C:
+
+      symbols    Functions are called as they are declared, but eqnn_make, eqnn_from, eqnn_data,
+                 eqnn_read and eqnn_set_allreduce are macros: eqnn_make_f32, .., or eqnn_make_f64
+                 with EQNN_DOUBLE. Two have "..." here: eqnn_fail, for which eqnn_fail_text stands
+                 in, and eqnn_format, whose work your language does. Two return structs:
+                 eqnn_mark_make and eqnn_memory_use.
+      structs    Options are declared whole, in the header's order, with C's padding, and filled
+                 with zeros; enums are ints that count from 0 (else it says so), flags ints. Of what
+                 is read by pointer (eqnn_graph, eqnn_label) the first fields are enough. Compare
+                 eqnn_version with that of the header you declared them from.
+      memory     Options, texts and arrays are read until the call returns, and copied if need be,
+                 unless their comment says otherwise; functions are called until the step ends,
+                 or what they were given to does.
+                 What is returned is never yours to free, and there while what it was asked of is
+                 (what lasts, the context; what a step makes, to eqnn_reset); the sentence of
+                 eqnn_error to eqnn_clear, cut where it is long, be it within a letter of UTF-8.
+      threads    A context belongs to no thread: any may use it, one at a time (on a GPU always
+                 the same one). 128 KB of stack are enough (gcc -O2; Equiformers with forces).
+      arrays     Row-major: a Fortran array x(3,n) is [n,3]. Indices begin with 0.
+      FILE *     That of the C library: its symbol stdout. NULL prints nothing.
+
    COST          Forward, for N rows (nodes) or E edges with C channels; "keeps" was measured: the
                  numbers that stay in the step's memory until the backward pass, the result
                  included. Multiply-adds follow from the formulas; for functions of a number they
@@ -240,6 +262,8 @@ EQNN_API void *eqnn_stream(eqnn_ctx *c);
    has an error that says why. */
 EQNN_API eqnn_ctx *eqnn_make(const eqnn_opts *opts);
 EQNN_API void eqnn_free(eqnn_ctx *c);
+/* EQNN_VERSION of the code that runs: structs may grow from one version to the next. */
+EQNN_API const char *eqnn_version(void);
 
 /* The first thing that went wrong, as a sentence, or NULL. Until eqnn_clear every operation returns
    NULL at once, and steps and saves do nothing (a step drops the gradients). eqnn_clear leaves all
@@ -247,8 +271,10 @@ EQNN_API void eqnn_free(eqnn_ctx *c);
    up in its work, an optimizer's last step may be half done: load a checkpoint. */
 EQNN_API const char *eqnn_error(const eqnn_ctx *c);
 EQNN_API void eqnn_clear(eqnn_ctx *c);
-/* Records an error of your own layer (only the first is kept); returns NULL. */
+/* Records an error of your own layer (only the first is kept); returns NULL. The second takes a
+   text as it is: for languages that cannot call what has "...". */
 EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...) EQNN__PRINTF(2, 3);
+EQNN_API eqnn_tensor *eqnn_fail_text(eqnn_ctx *c, const char *text);
 
 /* Ends a step: its tensors are gone, parameters stay, the tick of random numbers advances. */
 EQNN_API void eqnn_reset(eqnn_ctx *c);
@@ -1363,7 +1389,10 @@ EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
        W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
          = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
 
-   r may also be computed elsewhere, as differences in double of positions that are large. */
+   r may also be computed elsewhere, as differences in double of positions that are large. Its rows
+   stand in g's order: eqnn_take(rows, order) brings there what stands as the list did of which g
+   was made, with order = eqnn_ints_make(c, g->edges, g->order, g->edges, 0), and the slope by those
+   rows is in the list's order again. */
 EQNN_API const eqnn_graph *eqnn_graph_vectors(const eqnn_graph *g, eqnn_tensor *r);
 EQNN_API eqnn_tensor *eqnn_gather(eqnn_tensor *x, const eqnn_graph *g); /* x[source[e]] */
 EQNN_API eqnn_tensor *eqnn_gather_target(eqnn_tensor *x, const eqnn_graph *g);
@@ -2067,6 +2096,11 @@ EQNN_API eqnn_tensor *eqnn_fail(eqnn_ctx *c, const char *format, ...)
     return NULL;
 }
 
+EQNN_API eqnn_tensor *eqnn_fail_text(eqnn_ctx *c, const char *text)
+{
+    return eqnn_fail(c, "%s", text ? text : "");
+}
+
 /* What another context made may be gone, or at work on another thread, and layers compare types by
    their addresses: 1 when owner is c. */
 static int eqnn__at_home(eqnn_ctx *c, const eqnn_ctx *owner, const char *op, const char *what)
@@ -2597,6 +2631,8 @@ EQNN_API void eqnn_free(eqnn_ctx *c)
     eqnn__device_end(c);
     if (!c->buffer) c->alloc(c->alloc_user, c, sizeof *c, 0);
 }
+
+EQNN_API const char *eqnn_version(void) { return EQNN_VERSION; }
 
 /* What users hold, tensors, integers and graphs, is dead behind these numbers. */
 static void eqnn__handles_cut(eqnn_ctx *c, size_t headers, size_t integers, size_t graphs)
@@ -10962,29 +10998,39 @@ EQNN_API eqnn_tensor *eqnn_reversible(eqnn_block_function f, eqnn_block_function
 
 typedef struct eqnn__custom { eqnn_custom_op op; void *user; } eqnn__custom;
 
+/* The name is the caller's and may not last: the context must not go on with it. */
+static int eqnn__custom_bad(eqnn_tensor *const *x, int n, const char *name)
+{
+    int bad = 0;
+    for (int i = 0; i < n && !bad; i++) bad = eqnn__bad2(x[0], x[i], name);
+    if (x[0]) x[0]->ctx->op = "custom";
+    return bad;
+}
+
 EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *x, int n,
                                   const void *user, size_t user_size)
 {
-    if (!x || n < 1 || eqnn__bad(x[0], op && op->name ? op->name : "custom")) return NULL;
+    if (!x || n < 1 || eqnn__custom_bad(x, n, op && op->name ? op->name : "custom")) return NULL;
     eqnn_ctx *c = x[0]->ctx;
     if (!eqnn__given(c, op && op->name, "custom", "the operation or its name is") ||
         !eqnn__given(c, op->value != NULL, op->name, "its value function is") ||
         !eqnn__given(c, op->rule != NULL, op->name, "its rule is"))
         return NULL;
-    for (int i = 1; i < n; i++)
-        if (eqnn__bad2(x[0], x[i], op->name)) return NULL;
     eqnn__custom *k = (eqnn__custom *)eqnn__arena_alloc(c, &c->step, sizeof *k);
     if (!k) return NULL;
     k->op = *op;
+    k->op.name = (const char *)eqnn__user_copy(c, op->name, strlen(op->name) + 1);
     k->user = eqnn__user_copy(c, user, user_size);
-    if (!k->user) return NULL;
+    if (!k->op.name || !k->user) return NULL;
     int recording = eqnn__pause(c);
-    eqnn_tensor *y = op->value(x, n, k->user);
+    eqnn_tensor *y = op->value(x, n, k->user), *both[2] = { x[0], y };
     if (y) /* in a header of its own: it may be x[0], which has a node, or a parameter */
-        y = eqnn__bad2(x[0], y, op->name) ? NULL : eqnn__alias(y, y->rows, y->cols, y->label);
+        y = eqnn__custom_bad(both, 2, k->op.name) ? NULL
+                                                  : eqnn__alias(y, y->rows, y->cols, y->label);
     eqnn__resume(c, recording);
     if (!y)
-        return c->failed ? NULL : eqnn__fail(c, "%s: its value function returned NULL", op->name);
+        return c->failed ? NULL
+                         : eqnn__fail(c, "%s: its value function returned NULL", k->op.name);
     eqnn__node *node = eqnn__record(c, EQNN__OP_CUSTOM, x, n, &y, 1);
     if (node) node->aux = k;
     return y;
@@ -28486,6 +28532,9 @@ static int eqnn__v2_start(eqnn__v2 *m, eqnn_ints *species, eqnn_tensor *pos)
     double step = n > 1 ? m->o.radius / (n - 1) : m->o.radius, w = m->o.width * step;
     eqnn_tensor *length = eqnn_norm(m->r = eqnn_edge_vectors(pos, g));
     if (!ends || !length) return 0;
+    if (m->o.rotations && m->o.checkpoint) /* blocks read them once more, after the call */
+        m->o.rotations = (const double *)eqnn__user_copy(m->c, m->o.rotations,
+                                                         9 * edges * sizeof *m->o.rotations);
     for (size_t e = 0; e < edges; e++) {
         ends[e] = species->v[g->source[e]];
         ends[edges + e] = species->v[g->target[e]];

@@ -106,6 +106,13 @@ TEST(v2_more_inputs)
     check_more_inputs(m, positions(c), "blocks.0.ga.proj.weight", test_eps(1e-12, 2e-4));
 }
 
+TEST(v2_given_frames)
+{
+    eqnn_ctx *c = test_context();
+    check_given_frames(two_molecules(c, EQNN_DEGREE_GATE), positions(c),
+                       "blocks.0.ga.proj.weight", test_eps(1e-12, 2e-4));
+}
+
 /* Forces as derivatives: exact, and so are derivatives of losses on them. */
 TEST(v2_derivatives)
 {

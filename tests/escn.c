@@ -89,6 +89,14 @@ TEST(escn_more_inputs)
                       test_eps(1e-11, 1e-4));
 }
 
+TEST(escn_given_frames)
+{
+    eqnn_ctx *c = test_context();
+    check_given_frames(two_molecules(c, 2, 1), positions(c),
+                       "layer_blocks.0.message_block.so2_block_source.fc1_m0.weight",
+                       test_eps(1e-11, 1e-4));
+}
+
 /* Edges beyond the envelope count for nothing, and none comes with a jump. */
 TEST(escn_fades_edges_out)
 {

@@ -142,6 +142,27 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
     CHECK_ERROR(c, ".x has 1 rows");
 }
 
+/* Rotations that are given are read in the call only, with layers that are computed again too. */
+static void check_given_frames(model m, eqnn_tensor *pos, const char *weight, double eps)
+{
+    eqnn_ctx *c = eqnn_context(pos);
+    double R[9 * EDGES];
+    eqnn_tensor *dw[2];
+    m.o.rotations = R;
+    for (int k = 0; k < 2; k++) {
+        for (int e = 0; e < EDGES; e++)
+            eqnn_rotation_random(c, eqnn_format(c, "given%d", e), 0, R + 9 * e);
+        m.o.checkpoint = k;
+        eqnn_tensor *loss = eqnn_sum(eqnn_square(energy_of(&pos, 1, &m)));
+        memset(R, 0, sizeof R);
+        eqnn_zero_gradients(c);
+        CHECK(eqnn_backward(loss));
+        dw[k] = eqnn_gradient(eqnn_parameter(c, eqnn_format(c, "%s.%s", m.name, weight)));
+    }
+    CHECK(relative(dw[1], dw[0]) <= eps);
+    CHECK_OK(c);
+}
+
 /* How much an energy changes when an atom comes within 3 of another. */
 static double jump(eqnn_ctx *c, const NETWORK_OPTS *o, const char *name)
 {

@@ -632,6 +632,39 @@ static eqnn_tensor *same_value(eqnn_tensor *const *x, int n, void *user)
     return x[0];
 }
 
+static int failing_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
+                        const int *want, eqnn_tensor **dx, void *user)
+{
+    (void)x, (void)n, (void)y, (void)g, (void)want, (void)dx, (void)user;
+    return 0;
+}
+
+/* Neither the operation nor its name need outlast the call: not in errors of its rule, nor in those
+   of what comes after it and names the last operation. */
+TEST(custom_operation_is_copied)
+{
+    static char buffer[200000];
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.buffer = buffer;
+    o.buffer_size = sizeof buffer;
+    o.threads = 1;
+    eqnn_ctx *c = eqnn_make(&o);
+    char name[8] = "mine";
+    eqnn_custom_op op = { NULL, cube_value, failing_rule };
+    op.name = name;
+    eqnn_tensor *x = test_normal(c, 2, 2), *y = eqnn_sum(eqnn_custom(&op, &x, 1, NULL, 0));
+    memcpy(name, "yours", 6);
+    CHECK(!eqnn_grad(y, x));
+    CHECK_ERROR(c, "mine: its rule failed");
+    op.value = same_value;
+    CHECK(eqnn_custom(&op, &x, 1, NULL, 0) != NULL);
+    memcpy(name, "ours", 5);
+    eqnn_format(c, "%300000d", 1);
+    CHECK_ERROR(c, "custom: out of memory");
+    eqnn_free(c);
+}
+
 static eqnn_tensor *old_value(eqnn_tensor *const *x, int n, void *user)
 {
     (void)x;
@@ -750,6 +783,21 @@ TEST(error_is_sticky)
     CHECK(eqnn_add(a, a) != NULL);
     CHECK(eqnn_add(a, NULL) == NULL);
     CHECK_ERROR(c, "missing");
+}
+
+/* A text is no format, and what is missing is no crash. */
+TEST(error_as_a_text)
+{
+    eqnn_ctx *c = test_context();
+    CHECK(!eqnn_fail_text(c, "100%s sure"));
+    CHECK(!eqnn_fail_text(c, "another"));
+    CHECK_TEXT(eqnn_error(c), "100%s sure");
+    eqnn_clear(c);
+    CHECK(!eqnn_fail_text(c, NULL));
+    CHECK_TEXT(eqnn_error(c), "");
+    CHECK(!eqnn_fail_text(NULL, "nobody hears"));
+    CHECK_TEXT(eqnn_version(), EQNN_VERSION);
+    eqnn_clear(c);
 }
 
 TEST(one_buffer_only)
