@@ -77,8 +77,9 @@ EQNN_API const eqnn_group *eqnn_group_make(eqnn_ctx *c, const char *name);
 typedef struct eqnn_group_opts {
     int dim;                      /* d; no default                                               */
     int lie, discrete;            /* how many of each                                            */
-    const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group           */
-    const double *generators;     /* [discrete][d][d], invertible                                */
+    const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group; the largest
+                                     number of each is 0 or from 1e-100 to 1e100                 */
+    const double *generators;     /* [discrete][d][d], invertible, of such sizes too             */
     const int *permutations;      /* [discrete][d] in their place, without Lie generators: (h v)[i]
                                      = v[p[i]]; d may be large                                   */
     const double *scale;          /* [lie] of the random Lie part of samples; default 1          */
@@ -2271,6 +2272,19 @@ static int eqnn__not_finite(const double *x, size_t each, int count)
     return -1;
 }
 
+/* Squares of a generator's numbers must be numbers too, or solvers take it for zero or infinite. */
+static void eqnn__size_check(const eqnn__draft *d, const char *what, const double *x, int count)
+{
+    size_t n = eqnn__square(d->dim, d->field);
+    for (int k = 0; k < count; k++) {
+        double most = 0;
+        for (size_t i = 0; i < n; i++) most = fmax(most, fabs(x[(size_t)k * n + i]));
+        if (most == 0 || (most > 1e-100 && most < 1e100)) continue;
+        eqnn__fail(d->c, "group %s: the largest number of %s %d is %.2g; 1e-100 to 1e100 are "
+                   "possible", d->name, what, k, most);
+    }
+}
+
 /* Does each list hold every place once? */
 static int eqnn__perms_check(const eqnn__draft *d)
 {
@@ -2301,6 +2315,8 @@ static int eqnn__group_check(const eqnn__draft *d)
     if (bad >= 0) eqnn__fail(c, "group %s: the scale of generator %d is not finite", d->name, bad);
     bad = eqnn__not_finite(d->h, n, d->discrete);
     if (bad >= 0) eqnn__fail(c, "group %s: generator %d is not finite", d->name, bad);
+    eqnn__size_check(d, "Lie generator", d->A, d->lie);
+    eqnn__size_check(d, "generator", d->h, d->discrete);
     double *X = c->failed ? NULL : (double *)eqnn__take(c, n, sizeof *X);
     for (int k = 0; X && k < d->discrete && !c->failed; k++) {
         const double *h = d->h + (size_t)k * n;

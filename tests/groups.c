@@ -379,6 +379,9 @@ TEST(own_groups_are_checked)
     memcpy(h + 4, none, sizeof none);
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "generator 1 has no inverse");
+    h[4] = h[7] = 1e-200;
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of generator 1 is 1e-200");
     h[4] = NAN;
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "generator 1 is not finite");
@@ -389,6 +392,12 @@ TEST(own_groups_are_checked)
     o.lie_generators = A;
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "Lie generator 1 is not finite");
+    A[5] = 1e-200; /* its square is 0, as if every map commuted with it */
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of Lie generator 1 is 1e-200");
+    A[5] = 1e200;
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of Lie generator 1 is 1e+200");
     A[5] = 1;
     CHECK(eqnn_group_of(c, "mine", &o) != NULL);
     A[5] = 2;
