@@ -458,7 +458,8 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
 /* Root of the mean squared distance of n points a, b [n][3] in space: as they stand, and after the
    shift and turn that make it smallest (Kabsch 1976; by quaternions, Horn 1987), where rounding
-   hides what is less than 1e-8 of their extent. NaN of nothing, and where a or b is NULL. */
+   hides what is less than 1e-8 of their extent. NaN of nothing, where a or b is NULL, and where
+   numbers are no numbers or, fitted, their squares are too large for a double. */
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b);
 EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b);
 
@@ -833,6 +834,31 @@ static const char *eqnn__file_kind(const void *bytes, size_t size)
 }
 
 /* printf into bytes that grow. */
+/* What stands between the digits of 0.5 in the program's locale, and its length; files hold points,
+   whatever the locale is. */
+static size_t eqnn__decimal_sign(char sign[16])
+{
+    char half[16];
+    int n = snprintf(half, sizeof half, "%.1f", 0.5);
+    snprintf(sign, 16, "%.*s", n > 2 ? n - 2 : 0, half + 1);
+    return strlen(sign);
+}
+
+/* Numbers that printf wrote get points, in place; the new length. */
+static size_t eqnn__pointed(char *text)
+{
+    char sign[16], *to = text;
+    size_t n = eqnn__decimal_sign(sign);
+    for (const char *s = text; *s; s++) {
+        int inside = to > text && isdigit((unsigned char)to[-1]) && !strncmp(s, sign, n) &&
+                     isdigit((unsigned char)s[n]);
+        *to++ = inside ? '.' : *s;
+        if (inside) s += n - 1;
+    }
+    *to = 0;
+    return (size_t)(to - text);
+}
+
 static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *format, ...)
 {
     char text[1024];
@@ -841,7 +867,7 @@ static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *forma
     int n = vsnprintf(text, sizeof text, format, list);
     va_end(list);
     if (n < 0 || n >= (int)sizeof text) b->failed = 1;
-    else eqnn__blob_put(b, text, (size_t)n);
+    else eqnn__blob_put(b, text, eqnn__pointed(text));
 }
 
 /* All of b into a file that appears at path only when it is whole; frees b. */
@@ -1530,6 +1556,7 @@ static size_t eqnn__npy_put(unsigned char *p, const eqnn__npy *h, const double *
     for (size_t i = 0; i < n && h->kind == 'f'; i++) {
         float f = (float)v[i];
         uint32_t word;
+        if (bytes == 4 && isfinite(v[i]) && !isfinite(f)) return i;
         memcpy(&word, &f, 4);
         memcpy(&u, &v[i], 8);
         eqnn__npy_store(p + i * (size_t)bytes, bytes == 8 ? u : word, bytes);
@@ -4554,6 +4581,7 @@ EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
         for (int p = 0; p < 3; p++)
             for (int q = p + 1; q < 4; q++) eqnn__turn4(A, p, q);
     for (int k = 0; k < 4; k++) w = fmax(w, A[k][k]);
+    if (!isfinite(size)) return NAN;
     return n > 0 ? sqrt(fmax(0, size - 2 * w) / n) : NAN;
 }
 
@@ -5171,6 +5199,7 @@ EQNN_API void eqnn_csv_number(eqnn_csv *f, double value)
 {
     char text[40] = "";
     if (isfinite(value)) snprintf(text, sizeof text, "%.9g", value);
+    eqnn__pointed(text);
     eqnn_csv_text(f, text);
 }
 
@@ -5322,15 +5351,21 @@ static void eqnn__run_write(eqnn_run *r, const char *path)
              "%.17g", (long long)r->epoch, (long long)r->steps, r->batch, r->looks, r->looked,
              r->seconds, r->step_seconds, r->loss.weight, r->loss.value, r->score.weight,
              r->score.value, r->value, r->best);
+    eqnn__pointed(text);
     if (eqnn_note(r->ctx, "run", text)) eqnn_save(r->ctx, path);
     r->saved = eqnn_clock();
 }
 
 /* Where the checkpoint says that the run is; 0 when it does not. */
-static int eqnn__run_parse(eqnn_run *r, const char *text)
+static int eqnn__run_parse(eqnn_run *r, const char *note)
 {
+    char text[800] = "", sign[16]; /* as scanf wants it */
     long long epoch, steps;
-    if (!text || sscanf(text, "%lld %lld %d %d %d %lf %lf %lf %lf %lf %lf %lf %lf", &epoch, &steps,
+    eqnn__decimal_sign(sign);
+    for (size_t n = 0; note && *note && n + 16 < sizeof text; note++)
+        n += (size_t)snprintf(text + n, 16, *note == '.' ? "%.15s" : "%.1s",
+                              *note == '.' ? sign : note);
+    if (sscanf(text, "%lld %lld %d %d %d %lf %lf %lf %lf %lf %lf %lf %lf", &epoch, &steps,
                         &r->batch, &r->looks, &r->looked, &r->seconds, &r->step_seconds,
                         &r->loss.weight, &r->loss.value, &r->score.weight, &r->score.value,
                         &r->value, &r->best) != 13)

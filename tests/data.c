@@ -4,6 +4,7 @@
 #include "test.h"
 #include "../eqnn_data.h"
 #include <fcntl.h>
+#include <locale.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -137,6 +138,10 @@ TEST(npz_round_trip)
     CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
     CHECK_ERROR(c, "200 is no number of dtype '|i1'");
     one.dtype = "<f4";
+    whole[0] = 1e39;
+    CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
+    CHECK_ERROR(c, "1e+39 is no number of dtype '<f4'");
+    whole[0] = 200;
     CHECK(eqnn_npy_save(c, "test_data.npy", &one));
     z = eqnn_npz_open(c, "test_data.npy");
     CHECK(eqnn_npz_need(z, "arr", 1) && eqnn_npz_find(z, "arr")->values[0] == 200);
@@ -1162,6 +1167,47 @@ static int course_go(course *k, int resume, int steps, int in_look)
     eqnn_run_free(r);
     CHECK_OK(c);
     return over;
+}
+
+/* Where a number has a comma, files have points; what is written there is read elsewhere. */
+TEST(files_whatever_the_locale)
+{
+    static const char *const commas[] = { "de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8",
+                                          "German_Germany.1252" };
+    static const double x[2] = { 0.25, 1.5 };
+    static char text[40000];
+    eqnn_ctx *c = test_context();
+    course whole, parts;
+    int i = 0;
+    memset(&whole, 0, sizeof whole);
+    memset(&parts, 0, sizeof parts);
+    while (i < 5 && !setlocale(LC_NUMERIC, commas[i])) i++;
+    test_note("locale %s", i < 5 ? commas[i] : "C: there is no other");
+    eqnn_csv *f = eqnn_csv_open(c, "test_data.csv", "a,b", 0);
+    eqnn_csv_row(f, "0,5", 1, x);
+    eqnn_csv_close(f);
+    read_text("test_data.csv", text, sizeof text);
+    CHECK_TEXT(text, "a,b\n\"0,5\",0.25\n");
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    CHECK(eqnn_plot_add(p, "0,5", 2, x, x, NULL) && eqnn_plot_save(p, "test_data.svg"));
+    eqnn_plot_free(p);
+    read_text("test_data.svg", text, sizeof text);
+    char *legend = strstr(text, "0,5");
+    CHECK(legend && strstr(text, "x1=\""));
+    if (legend) legend[1] = ' '; /* the only comma between digits */
+    for (char *s = text; *s && s[1]; s++) CHECK(!(s[1] == ',' && *s >= '0' && *s <= '9'));
+    CHECK(course_go(&whole, 0, 1000, 0) == 1);
+    eqnn_run_forget("test_run.safetensors");
+    CHECK(!course_go(&parts, 1, 3, 0));
+    setlocale(LC_NUMERIC, "C");
+    CHECK(!course_go(&parts, 1, 3, 1));
+    if (i < 5) setlocale(LC_NUMERIC, commas[i]);
+    CHECK(course_go(&parts, 1, 1000, 0) == 1);
+    CHECK(!memcmp(&whole, &parts, sizeof whole));
+    setlocale(LC_NUMERIC, "C");
+    remove("test_data.csv");
+    remove("test_data.svg");
+    eqnn_run_forget("test_run.safetensors");
 }
 
 /* A run that was left again and again, also in the midst of looks, is the run that was not: same
