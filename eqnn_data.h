@@ -674,7 +674,7 @@ typedef struct eqnn_plot_opts {
     int log_x, log_y;                       /* logarithmic axes; what is not positive is left out */
     int equal;                              /* a unit is as long in y as in x                     */
     double x_min, x_max, y_min, y_max;      /* default (both zero) what the data needs            */
-    int width, height;                      /* of the panel; default 560, 400                     */
+    int width, height;                      /* of the panel; default 560, 400, least 160, 120     */
 } eqnn_plot_opts;
 
 typedef struct eqnn_series_opts {
@@ -3221,6 +3221,17 @@ static void eqnn__chain_run(const eqnn_chain_opts *o, double *work, double *pos,
     }
 }
 
+static int eqnn__chain_good(eqnn_ctx *c, const eqnn_chain_opts *o)
+{
+    const char *const names[] = { "temperature", "k", "r0", "ka", "theta0", "epsilon", "sigma" };
+    const double values[] = { o->temperature, o->k, o->r0, o->ka, o->theta0, o->epsilon, o->sigma };
+    for (int i = 0; i < 7 && !eqnn_error(c); i++)
+        if (!(values[i] >= 0 && values[i] < INFINITY))
+            eqnn_fail(c, "chain: %s is %g; it must be positive, or 0 for the default", names[i],
+                      values[i]);
+    return !eqnn_error(c);
+}
+
 EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, double *vel)
 {
     eqnn_chain_opts o = eqnn__chain_defaults(opts, c);
@@ -3230,14 +3241,17 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
                   o.beads, o.frames, o.substeps, pos ? "" : ", and pos is missing");
         return 0;
     }
-    double *work = (double *)malloc(9 * (size_t)o.beads * sizeof *work);
+    double *work = eqnn__chain_good(c, &o) ? (double *)malloc(9 * (size_t)o.beads * sizeof *work)
+                                           : NULL;
     if (!work) {
-        eqnn_fail(c, "chain: no memory for %d beads", o.beads);
+        eqnn_fail(c, "chain: no memory for %d beads", o.beads); /* unless an error came before */
         return 0;
     }
     eqnn__chain_run(&o, work, pos, vel);
     free(work);
-    return 1;
+    if (!isfinite(pos[3 * ((size_t)o.frames * (size_t)o.beads - 1)]))
+        eqnn_fail(c, "chain: the motion blew up; take more .substeps, or less .temperature");
+    return !eqnn_error(c);
 }
 
 /* ---- functions to be found ---- */
@@ -3764,7 +3778,7 @@ EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance
 {
     if (eqnn_error(c) || !s) return 0;
     double fixed = tolerance < 0 ? -tolerance : 0;
-    if (!(fixed <= 1e6) || fixed != floor(fixed)) {
+    if (isnan(tolerance) || !(fixed <= 1e6) || fixed != floor(fixed)) {
         eqnn_fail(c, "%s: a tolerance of %g: positive, or minus a number of steps", s->name,
                   tolerance);
         return 0;
@@ -3792,9 +3806,9 @@ static eqnn_chunk_opts eqnn__chunk_defaults(const eqnn_chunk_opts *opts, const e
     eqnn_chunk_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.length <= 0) o.length = 5;
-    if (o.chunks <= 0) o.chunks = 30;
-    if (!(o.dt > 0)) o.dt = 0.2;
+    if (o.length == 0) o.length = 5;
+    if (o.chunks == 0) o.chunks = 30;
+    if (o.dt == 0) o.dt = 0.2;
     if (!o.seed) o.seed = eqnn_seed(c);
     return o;
 }
@@ -3804,6 +3818,11 @@ EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_ch
 {
     eqnn_chunk_opts o = eqnn__chunk_defaults(opts, c);
     if (eqnn_error(c) || !s) return 0;
+    if (o.length < 0 || o.chunks < 0 || !(o.dt > 0 && o.dt < INFINITY)) {
+        eqnn_fail(c, "%s: %d chunks of %d times, %g apart: each must be positive, or 0 for the "
+                     "default", s->name, o.chunks, o.length, o.dt);
+        return 0;
+    }
     size_t m = (size_t)o.length * (size_t)o.chunks, d = (size_t)s->dim;
     double *times = (double *)malloc((m + m * d) * sizeof *times), *all = times ? times + m : NULL;
     if (!times) eqnn_fail(c, "%s: no memory for %zu times", s->name, m);
@@ -3843,7 +3862,11 @@ static eqnn_constellation_opts eqnn__constellation_defaults(const eqnn_constella
 
 static int eqnn__constellation_bad(eqnn_ctx *c, const eqnn_constellation_opts *o)
 {
-    if (o->copies >= 1 && o->copies <= 8 && o->drop <= 1 && o->upscale > -1) return 0;
+    int finite = isfinite(o->rotation) && isfinite(o->noise) && isfinite(o->upscale);
+    if (!finite)
+        eqnn_fail(c, "constellations: rotation %g, noise %g, upscale %g: each must be a number",
+                  o->rotation, o->noise, o->upscale);
+    if (finite && o->copies >= 1 && o->copies <= 8 && o->drop <= 1 && o->upscale > -1) return 0;
     eqnn_fail(c, "constellations: %d copies (1 to 8), drop %g (at most 1), upscale %g (above -1)",
               o->copies, o->drop, o->upscale);
     return 1;
@@ -4309,6 +4332,10 @@ EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *op
     if (eqnn_error(c)) return NULL;
     if (n < 0 || o.least < 1 || o.most < o.least || o.most > 100000) {
         eqnn_fail(c, "backbones: %d chains of %d to %d residues", n, o.least, o.most);
+        return NULL;
+    }
+    if (!isfinite(o.spread)) {
+        eqnn_fail(c, "backbones: the spread is %g degrees", o.spread);
         return NULL;
     }
     for (int i = 0; i < n; i++) {
@@ -5630,7 +5657,7 @@ EQNN_API int eqnn_run_look(eqnn_run *r, double value)
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn__plot_series {
-    char label[64], colour[24];
+    char label[64], colour[48];
     int n, points, dashed;
     double size, opacity, *x, *y;
 } eqnn__plot_series;
@@ -5657,21 +5684,27 @@ static eqnn_plot_opts eqnn__plot_defaults(const eqnn_plot_opts *opts)
     eqnn_plot_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.width < 160) o.width = o.width ? 160 : 560;
-    if (o.height < 120) o.height = o.height ? 120 : 400;
+    if (o.width >= 0 && o.width < 160) o.width = o.width ? 160 : 560;
+    if (o.height >= 0 && o.height < 120) o.height = o.height ? 120 : 400;
     return o;
 }
 
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
 {
     if (eqnn_error(c)) return NULL;
+    eqnn_plot_opts o = eqnn__plot_defaults(opts);
+    if (o.width < 0 || o.height < 0 || !isfinite(o.x_max - o.x_min + o.y_max - o.y_min)) {
+        eqnn_fail(c, "plot_make: x from %g to %g, y from %g to %g, on %d x %d points", o.x_min,
+                  o.x_max, o.y_min, o.y_max, o.width, o.height);
+        return NULL;
+    }
     eqnn_plot *p = (eqnn_plot *)calloc(1, sizeof *p);
     if (!p) {
         eqnn_fail(c, "plot_make: no memory");
         return NULL;
     }
     p->ctx = c;
-    p->o = eqnn__plot_defaults(opts);
+    p->o = o;
     snprintf(p->title, sizeof p->title, "%s", p->o.title ? p->o.title : "");
     snprintf(p->x_label, sizeof p->x_label, "%s", p->o.x_label ? p->o.x_label : "");
     snprintf(p->y_label, sizeof p->y_label, "%s", p->o.y_label ? p->o.y_label : "");
@@ -5709,7 +5742,17 @@ static int eqnn__plot_colour_good(const char *s)
     size_t n = strlen(s);
     for (size_t i = 0; i < n; i++)
         if (!isalnum((unsigned char)s[i]) && !strchr("#(),.% -", s[i])) return 0;
-    return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour;
+    return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour / 2;
+}
+
+/* A space behind each comma, so that it is no decimal sign of any locale. */
+static void eqnn__plot_colour_copy(char *to, const char *from)
+{
+    for (; *from; from++) {
+        *to++ = *from;
+        if (*from == ',') *to++ = ' ';
+    }
+    *to = 0;
 }
 
 /* Of the series that is next in the plot: once the palette has begun again, lines are dashed. */
@@ -5720,8 +5763,8 @@ static eqnn_series_opts eqnn__series_defaults(const eqnn_series_opts *opts, int 
     if (opts) o = *opts;
     if (!o.colour && next >= EQNN__COLOURS) o.dashed = 1;
     if (!o.colour) o.colour = eqnn__plot_palette(next);
-    if (!(o.size > 0)) o.size = o.points ? 2.2 : 1.8;
-    if (!(o.opacity > 0)) o.opacity = 1;
+    if (o.size == 0) o.size = o.points ? 2.2 : 1.8;
+    if (o.opacity == 0) o.opacity = 1;
     return o;
 }
 
@@ -5733,6 +5776,11 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     if (n < 0 || (n > 0 && (!x || !y))) {
         eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
                   n);
+        return 0;
+    }
+    if (!(o.size > 0 && o.size < 1e6) || !(o.opacity > 0 && o.opacity <= 1)) {
+        eqnn_fail(p->ctx, "plot_add: size %g, opacity %g: positive, the opacity at most 1", o.size,
+                  o.opacity);
         return 0;
     }
     if (!eqnn__plot_colour_good(o.colour)) {
@@ -5759,7 +5807,7 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     s->size = o.size;
     s->opacity = o.opacity;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");
-    snprintf(s->colour, sizeof s->colour, "%s", o.colour);
+    eqnn__plot_colour_copy(s->colour, o.colour);
     p->count++;
     return 1;
 }

@@ -3,6 +3,7 @@
 #define _XOPEN_SOURCE 700 /* terminals */
 #include "test.h"
 #include "../eqnn_data.h"
+#include <ctype.h>
 #include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
@@ -530,6 +531,57 @@ TEST(splits)
 }
 
 /* NULL where something is needed is an answer or a sentence, and never read. */
+/* What is negative or no number is neither the default nor what was meant. */
+TEST(bad_options_of_data)
+{
+    static double pos[9 * 12 * 3], z[40];
+    static int present[40], counts[4];
+    eqnn_ctx *c = test_context();
+    const eqnn_chain_opts chain[] = { { .temperature = -1 }, { .k = -1 }, { .r0 = -1 },
+                                      { .ka = NAN }, { .theta0 = INFINITY }, { .sigma = -1 },
+                                      { .epsilon = NAN } };
+    for (int i = 0; i < 7; i++) {
+        eqnn_chain_opts o = chain[i];
+        o.frames = 2;
+        CHECK(!eqnn_chain(c, &o, pos, NULL));
+        CHECK_ERROR(c, "it must be positive, or 0 for the default");
+    }
+    const eqnn_chain_opts hot = { .frames = 9, .settle = -1, .temperature = 1e300 };
+    CHECK(!eqnn_chain(c, &hot, pos, NULL));
+    CHECK_ERROR(c, "the motion blew up");
+    const eqnn_constellation_opts stars[] = { { .rotation = NAN }, { .noise = NAN },
+                                              { .upscale = INFINITY } };
+    for (int i = 0; i < 3; i++) {
+        eqnn_constellation_opts o = stars[i];
+        o.copies = 1;
+        CHECK(!eqnn_constellations(c, &o, 0, 1, pos, present, counts));
+        CHECK_ERROR(c, "each must be a number");
+    }
+    const eqnn_backbone_opts wild = { .spread = NAN };
+    CHECK(!eqnn_backbones(c, &wild, 0, 1));
+    CHECK_ERROR(c, "the spread is nan");
+    const eqnn_chunk_opts chunks[] = { { .length = -1 }, { .chunks = -1 }, { .dt = -1 },
+                                       { .dt = NAN }, { .tolerance = NAN } };
+    for (int i = 0; i < 5; i++) {
+        CHECK(!eqnn_system_chunks(c, eqnn_system_find(c, "oscillator"), &chunks[i], 0, 1, z));
+        CHECK_ERROR(c, i < 4 ? "each must be positive" : "a tolerance of nan");
+    }
+    const eqnn_plot_opts plots[] = { { .width = -1 }, { .height = -1 }, { .x_min = NAN },
+                                     { .y_max = INFINITY } };
+    for (int i = 0; i < 4; i++) {
+        CHECK(!eqnn_plot_make(c, &plots[i]));
+        CHECK_ERROR(c, "plot_make: x from");
+    }
+    const eqnn_series_opts lines[] = { { .size = -1 }, { .size = NAN }, { .opacity = -1 },
+                                       { .opacity = 2 } };
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    for (int i = 0; i < 4; i++) {
+        CHECK(!eqnn_plot_add(p, NULL, 1, z, z, &lines[i]));
+        CHECK_ERROR(c, "plot_add: size");
+    }
+    eqnn_plot_free(p);
+}
+
 TEST(nothing_given)
 {
     eqnn_ctx *c = test_context();
@@ -1189,13 +1241,16 @@ TEST(files_whatever_the_locale)
     read_text("test_data.csv", text, sizeof text);
     CHECK_TEXT(text, "a,b\n\"0,5\",0.25\n");
     eqnn_plot *p = eqnn_plot_make(c, NULL);
-    CHECK(eqnn_plot_add(p, "0,5", 2, x, x, NULL) && eqnn_plot_save(p, "test_data.svg"));
+    const eqnn_series_opts blue = { .colour = "rgb(0,114,178)" };
+    CHECK(eqnn_plot_add(p, "0,5", 2, x, x, &blue) && eqnn_plot_save(p, "test_data.svg"));
     eqnn_plot_free(p);
     read_text("test_data.svg", text, sizeof text);
+    CHECK(strstr(text, "rgb(0, 114, 178)") != NULL);
     char *legend = strstr(text, "0,5");
     CHECK(legend && strstr(text, "x1=\""));
     if (legend) legend[1] = ' '; /* the only comma between digits */
-    for (char *s = text; *s && s[1]; s++) CHECK(!(s[1] == ',' && *s >= '0' && *s <= '9'));
+    for (char *s = text; *s && s[1]; s++)
+        CHECK(!(isdigit((unsigned char)*s) && s[1] == ',' && isdigit((unsigned char)s[2])));
     CHECK(course_go(&whole, 0, 1000, 0) == 1);
     eqnn_run_forget("test_run.safetensors");
     CHECK(!course_go(&parts, 1, 3, 0));
