@@ -2118,10 +2118,12 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
     if (!good) eqnn_fail(c, "qm9: the shapes of index, n_atoms, z, pos and targets disagree");
     for (int64_t i = 0; good && i < count; i++) {
         double own = n->values[i];
-        good = own >= 0 && own <= (double)most && own == floor(own) && fabs(index->values[i]) < 1e9;
+        good = own >= 0 && own <= (double)most && own == floor(own) &&
+               fabs(index->values[i]) < 1e9 && index->values[i] == floor(index->values[i]);
         for (int64_t k = 0; good && k < (int64_t)own; k++) {
             const double *at = pos->values + 3 * (i * most + k), q = charge->values[i * most + k];
-            good = q >= 0 && q < 200 && isfinite(at[0]) && isfinite(at[1]) && isfinite(at[2]);
+            good = q >= 1 && q <= 118 && q == floor(q) && isfinite(at[0]) && isfinite(at[1]) &&
+                   isfinite(at[2]);
         }
         if (good) atoms += (int64_t)own;
         if (!good || atoms > 1000000000)
@@ -4990,17 +4992,24 @@ EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c)
 
 /* ---- progress ---- */
 
+/* So many of the given parts of the whole are done. */
+static int eqnn__progress_parts(const eqnn_progress *p, int64_t done, int parts)
+{
+    double n = (double)parts * (double)done / (double)p->total;
+    return n < 0 ? 0 : n < parts ? (int)n : parts;
+}
+
 EQNN_API void eqnn_progress_start(eqnn_progress *p, FILE *file, const char *title, int64_t total,
                                   int64_t done)
 {
     memset(p, 0, sizeof *p);
     p->file = file;
-    p->title = title;
+    p->title = title ? title : "";
     p->total = total > 0 ? total : 1;
     p->first = done;
     p->start = eqnn_clock();
     p->terminal = eqnn_is_terminal(file);
-    p->tenth = (int)(10 * done / p->total);
+    p->tenth = eqnn__progress_parts(p, done, 10);
 }
 
 /* "1:02:03" or "02:03" */
@@ -5013,17 +5022,18 @@ static void eqnn__progress_time(double seconds, char *text, size_t size)
 
 static void eqnn__progress_bar(const eqnn_progress *p, int64_t done, const char *left)
 {
-    int full = (int)(24 * done / p->total), colour = eqnn_colour(p->file);
+    int full = eqnn__progress_parts(p, done, 24), colour = eqnn_colour(p->file);
     fprintf(p->file, "\r%-10s %s", p->title, colour ? "\033[36m" : "");
     for (int i = 0; i < 24; i++) fputc(i < full ? '#' : '.', p->file);
-    fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", (int)(100 * done / p->total), left);
+    fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", eqnn__progress_parts(p, done, 100),
+            left);
 }
 
 static void eqnn__progress_show(eqnn_progress *p, int64_t done, const char *format, va_list list)
 {
     char left[48], text[32];
     double now = eqnn_clock(), used = now - p->start;
-    int tenth = (int)(10 * done / p->total);
+    int tenth = eqnn__progress_parts(p, done, 10);
     if (p->terminal ? now - p->shown < 0.1 && done < p->total : tenth <= p->tenth) return;
     p->shown = now;
     p->tenth = tenth;
@@ -5032,7 +5042,7 @@ static void eqnn__progress_show(eqnn_progress *p, int64_t done, const char *form
     if (done >= p->total) eqnn__progress_time(used, text, sizeof text);
     snprintf(left, sizeof left, done < p->total ? "%s left" : "in %s", text);
     if (p->terminal) eqnn__progress_bar(p, done, left);
-    else fprintf(p->file, "%s: %3d%%, %s  ", p->title, (int)(100 * done / p->total), left);
+    else fprintf(p->file, "%s: %3d%%, %s  ", p->title, eqnn__progress_parts(p, done, 100), left);
     if (format) vfprintf(p->file, format, list);
     fputs(p->terminal ? "\033[K" : "\n", p->file);
     fflush(p->file);

@@ -715,6 +715,31 @@ TEST(terminals)
 }
 #endif
 
+/* Of nothing, beyond the end, and of numbers whose hundredfold is none. */
+TEST(progress_of_any_size)
+{
+    static const struct { int64_t total, first, done; } cases[] = {
+        { 0, 0, 0 }, { 0, 0, 1 }, { 3, 0, 9 }, { 3, 5, 6 }, { 3, 0, -4 }, { -2, 0, 1 },
+        { INT64_MAX, 0, INT64_MAX / 2 }
+    };
+    char text[400];
+    FILE *file = fopen("test_data.txt", "wb");
+    for (int i = 0; i < 7 && file; i++) {
+        eqnn_progress p;
+        eqnn_progress_start(&p, file, i ? "some" : NULL, cases[i].total, cases[i].first);
+        eqnn_progress_show(&p, cases[i].done, "%d", i);
+        eqnn_progress_end(&p);
+    }
+    if (file) fclose(file);
+    read_text("test_data.txt", text, sizeof text);
+    for (char *s = text; (s = strchr(s, ',')) != NULL; s++) /* how long it took is not looked at */
+        for (char *d = s; *d != '\n' && *d; d++)
+            if (d[0] == ':' && d > s + 2) memcpy(d - 2, "--:--", 5);
+    CHECK_TEXT(text, "some: 100%, in --:--  1\nsome: 100%, in --:--  2\n"
+                     "some: 100%, in --:--  5\nsome:  50%, --:-- left  6\n");
+    remove("test_data.txt");
+}
+
 static int read_args(eqnn_args *a, const char *words)
 {
     static char text[256];
