@@ -335,6 +335,8 @@ TEST(all_forms_of_the_network)
             eqnn_tensor *pos = test_normal(c, 12, 2), *y = network(c, G, pos, NULL, 4, &o);
             CHECK(test_finite(y));
             CHECK(eqnn_rows(y) == 3 && eqnn_cols(y) == 3);
+            CHECK((eqnn_parameter(c, "m.net.4.0.weight") != NULL) == (h == 1 || h == 2));
+            CHECK((eqnn_parameter(c, "m.net.4.6.running_mean") != NULL) == (h == 2));
             CHECK_SAME(y, network(c, G, pos, NULL, 4, &o), 0);
             CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
             for (int i = 0; i < eqnn_parameter_count(c); i++)
