@@ -458,7 +458,8 @@ EQNN_API double eqnn_score_pearson(const eqnn_score *s);
 
 /* Root of the mean squared distance of n points a, b [n][3] in space: as they stand, and after the
    shift and turn that make it smallest (Kabsch 1976; by quaternions, Horn 1987), where rounding
-   hides what is less than 1e-8 of their extent. NaN of nothing, and where a or b is NULL. */
+   hides what is less than 1e-8 of their extent. NaN of nothing, where a or b is NULL, and where
+   numbers are no numbers or, fitted, their squares are too large for a double. */
 EQNN_API double eqnn_rmsd(int n, const double *a, const double *b);
 EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b);
 
@@ -673,7 +674,7 @@ typedef struct eqnn_plot_opts {
     int log_x, log_y;                       /* logarithmic axes; what is not positive is left out */
     int equal;                              /* a unit is as long in y as in x                     */
     double x_min, x_max, y_min, y_max;      /* default (both zero) what the data needs            */
-    int width, height;                      /* of the panel; default 560, 400                     */
+    int width, height;                      /* of the panel; default 560, 400, least 160, 120     */
 } eqnn_plot_opts;
 
 typedef struct eqnn_series_opts {
@@ -833,6 +834,31 @@ static const char *eqnn__file_kind(const void *bytes, size_t size)
 }
 
 /* printf into bytes that grow. */
+/* What stands between the digits of 0.5 in the program's locale, and its length; files hold points,
+   whatever the locale is. */
+static size_t eqnn__decimal_sign(char sign[16])
+{
+    char half[16];
+    int n = snprintf(half, sizeof half, "%.1f", 0.5);
+    snprintf(sign, 16, "%.*s", n > 2 ? n - 2 : 0, half + 1);
+    return strlen(sign);
+}
+
+/* Numbers that printf wrote get points, in place; the new length. */
+static size_t eqnn__pointed(char *text)
+{
+    char sign[16], *to = text;
+    size_t n = eqnn__decimal_sign(sign);
+    for (const char *s = text; *s; s++) {
+        int inside = to > text && isdigit((unsigned char)to[-1]) && !strncmp(s, sign, n) &&
+                     isdigit((unsigned char)s[n]);
+        *to++ = inside ? '.' : *s;
+        if (inside) s += n - 1;
+    }
+    *to = 0;
+    return (size_t)(to - text);
+}
+
 static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *format, ...)
 {
     char text[1024];
@@ -841,7 +867,7 @@ static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *forma
     int n = vsnprintf(text, sizeof text, format, list);
     va_end(list);
     if (n < 0 || n >= (int)sizeof text) b->failed = 1;
-    else eqnn__blob_put(b, text, (size_t)n);
+    else eqnn__blob_put(b, text, eqnn__pointed(text));
 }
 
 /* All of b into a file that appears at path only when it is whole; frees b. */
@@ -1530,6 +1556,7 @@ static size_t eqnn__npy_put(unsigned char *p, const eqnn__npy *h, const double *
     for (size_t i = 0; i < n && h->kind == 'f'; i++) {
         float f = (float)v[i];
         uint32_t word;
+        if (bytes == 4 && isfinite(v[i]) && !isfinite(f)) return i;
         memcpy(&word, &f, 4);
         memcpy(&u, &v[i], 8);
         eqnn__npy_store(p + i * (size_t)bytes, bytes == 8 ? u : word, bytes);
@@ -2091,10 +2118,12 @@ static eqnn_molecules *eqnn__qm9_from(eqnn_ctx *c, const eqnn_npz *z)
     if (!good) eqnn_fail(c, "qm9: the shapes of index, n_atoms, z, pos and targets disagree");
     for (int64_t i = 0; good && i < count; i++) {
         double own = n->values[i];
-        good = own >= 0 && own <= (double)most && own == floor(own) && fabs(index->values[i]) < 1e9;
+        good = own >= 0 && own <= (double)most && own == floor(own) &&
+               fabs(index->values[i]) < 1e9 && index->values[i] == floor(index->values[i]);
         for (int64_t k = 0; good && k < (int64_t)own; k++) {
             const double *at = pos->values + 3 * (i * most + k), q = charge->values[i * most + k];
-            good = q >= 0 && q < 200 && isfinite(at[0]) && isfinite(at[1]) && isfinite(at[2]);
+            good = q >= 1 && q <= 118 && q == floor(q) && isfinite(at[0]) && isfinite(at[1]) &&
+                   isfinite(at[2]);
         }
         if (good) atoms += (int64_t)own;
         if (!good || atoms > 1000000000)
@@ -3194,6 +3223,17 @@ static void eqnn__chain_run(const eqnn_chain_opts *o, double *work, double *pos,
     }
 }
 
+static int eqnn__chain_good(eqnn_ctx *c, const eqnn_chain_opts *o)
+{
+    const char *const names[] = { "temperature", "k", "r0", "ka", "theta0", "epsilon", "sigma" };
+    const double values[] = { o->temperature, o->k, o->r0, o->ka, o->theta0, o->epsilon, o->sigma };
+    for (int i = 0; i < 7 && !eqnn_error(c); i++)
+        if (!(values[i] >= 0 && values[i] < INFINITY))
+            eqnn_fail(c, "chain: %s is %g; it must be positive, or 0 for the default", names[i],
+                      values[i]);
+    return !eqnn_error(c);
+}
+
 EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, double *vel)
 {
     eqnn_chain_opts o = eqnn__chain_defaults(opts, c);
@@ -3203,14 +3243,17 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
                   o.beads, o.frames, o.substeps, pos ? "" : ", and pos is missing");
         return 0;
     }
-    double *work = (double *)malloc(9 * (size_t)o.beads * sizeof *work);
+    double *work = eqnn__chain_good(c, &o) ? (double *)malloc(9 * (size_t)o.beads * sizeof *work)
+                                           : NULL;
     if (!work) {
-        eqnn_fail(c, "chain: no memory for %d beads", o.beads);
+        eqnn_fail(c, "chain: no memory for %d beads", o.beads); /* unless an error came before */
         return 0;
     }
     eqnn__chain_run(&o, work, pos, vel);
     free(work);
-    return 1;
+    if (!isfinite(pos[3 * ((size_t)o.frames * (size_t)o.beads - 1)]))
+        eqnn_fail(c, "chain: the motion blew up; take more .substeps, or less .temperature");
+    return !eqnn_error(c);
 }
 
 /* ---- functions to be found ---- */
@@ -3737,7 +3780,7 @@ EQNN_API int eqnn_system_run(eqnn_ctx *c, const eqnn_system *s, double tolerance
 {
     if (eqnn_error(c) || !s) return 0;
     double fixed = tolerance < 0 ? -tolerance : 0;
-    if (!(fixed <= 1e6) || fixed != floor(fixed)) {
+    if (isnan(tolerance) || !(fixed <= 1e6) || fixed != floor(fixed)) {
         eqnn_fail(c, "%s: a tolerance of %g: positive, or minus a number of steps", s->name,
                   tolerance);
         return 0;
@@ -3765,9 +3808,9 @@ static eqnn_chunk_opts eqnn__chunk_defaults(const eqnn_chunk_opts *opts, const e
     eqnn_chunk_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.length <= 0) o.length = 5;
-    if (o.chunks <= 0) o.chunks = 30;
-    if (!(o.dt > 0)) o.dt = 0.2;
+    if (o.length == 0) o.length = 5;
+    if (o.chunks == 0) o.chunks = 30;
+    if (o.dt == 0) o.dt = 0.2;
     if (!o.seed) o.seed = eqnn_seed(c);
     return o;
 }
@@ -3777,6 +3820,11 @@ EQNN_API int eqnn_system_chunks(eqnn_ctx *c, const eqnn_system *s, const eqnn_ch
 {
     eqnn_chunk_opts o = eqnn__chunk_defaults(opts, c);
     if (eqnn_error(c) || !s) return 0;
+    if (o.length < 0 || o.chunks < 0 || !(o.dt > 0 && o.dt < INFINITY)) {
+        eqnn_fail(c, "%s: %d chunks of %d times, %g apart: each must be positive, or 0 for the "
+                     "default", s->name, o.chunks, o.length, o.dt);
+        return 0;
+    }
     size_t m = (size_t)o.length * (size_t)o.chunks, d = (size_t)s->dim;
     double *times = (double *)malloc((m + m * d) * sizeof *times), *all = times ? times + m : NULL;
     if (!times) eqnn_fail(c, "%s: no memory for %zu times", s->name, m);
@@ -3816,7 +3864,11 @@ static eqnn_constellation_opts eqnn__constellation_defaults(const eqnn_constella
 
 static int eqnn__constellation_bad(eqnn_ctx *c, const eqnn_constellation_opts *o)
 {
-    if (o->copies >= 1 && o->copies <= 8 && o->drop <= 1 && o->upscale > -1) return 0;
+    int finite = isfinite(o->rotation) && isfinite(o->noise) && isfinite(o->upscale);
+    if (!finite)
+        eqnn_fail(c, "constellations: rotation %g, noise %g, upscale %g: each must be a number",
+                  o->rotation, o->noise, o->upscale);
+    if (finite && o->copies >= 1 && o->copies <= 8 && o->drop <= 1 && o->upscale > -1) return 0;
     eqnn_fail(c, "constellations: %d copies (1 to 8), drop %g (at most 1), upscale %g (above -1)",
               o->copies, o->drop, o->upscale);
     return 1;
@@ -4284,6 +4336,10 @@ EQNN_API eqnn_proteins *eqnn_backbones(eqnn_ctx *c, const eqnn_backbone_opts *op
         eqnn_fail(c, "backbones: %d chains of %d to %d residues", n, o.least, o.most);
         return NULL;
     }
+    if (!isfinite(o.spread)) {
+        eqnn_fail(c, "backbones: the spread is %g degrees", o.spread);
+        return NULL;
+    }
     for (int i = 0; i < n; i++) {
         eqnn__backbone_start(&g, &o, first + (uint64_t)i);
         all += g.length;
@@ -4554,6 +4610,7 @@ EQNN_API double eqnn_rmsd_fitted(int n, const double *a, const double *b)
         for (int p = 0; p < 3; p++)
             for (int q = p + 1; q < 4; q++) eqnn__turn4(A, p, q);
     for (int k = 0; k < 4; k++) w = fmax(w, A[k][k]);
+    if (!isfinite(size)) return NAN;
     return n > 0 ? sqrt(fmax(0, size - 2 * w) / n) : NAN;
 }
 
@@ -4935,17 +4992,24 @@ EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c)
 
 /* ---- progress ---- */
 
+/* So many of the given parts of the whole are done. */
+static int eqnn__progress_parts(const eqnn_progress *p, int64_t done, int parts)
+{
+    double n = (double)parts * (double)done / (double)p->total;
+    return n < 0 ? 0 : n < parts ? (int)n : parts;
+}
+
 EQNN_API void eqnn_progress_start(eqnn_progress *p, FILE *file, const char *title, int64_t total,
                                   int64_t done)
 {
     memset(p, 0, sizeof *p);
     p->file = file;
-    p->title = title;
+    p->title = title ? title : "";
     p->total = total > 0 ? total : 1;
     p->first = done;
     p->start = eqnn_clock();
     p->terminal = eqnn_is_terminal(file);
-    p->tenth = (int)(10 * done / p->total);
+    p->tenth = eqnn__progress_parts(p, done, 10);
 }
 
 /* "1:02:03" or "02:03" */
@@ -4958,17 +5022,18 @@ static void eqnn__progress_time(double seconds, char *text, size_t size)
 
 static void eqnn__progress_bar(const eqnn_progress *p, int64_t done, const char *left)
 {
-    int full = (int)(24 * done / p->total), colour = eqnn_colour(p->file);
+    int full = eqnn__progress_parts(p, done, 24), colour = eqnn_colour(p->file);
     fprintf(p->file, "\r%-10s %s", p->title, colour ? "\033[36m" : "");
     for (int i = 0; i < 24; i++) fputc(i < full ? '#' : '.', p->file);
-    fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", (int)(100 * done / p->total), left);
+    fprintf(p->file, "%s %3d%%  %s  ", colour ? "\033[0m" : "", eqnn__progress_parts(p, done, 100),
+            left);
 }
 
 static void eqnn__progress_show(eqnn_progress *p, int64_t done, const char *format, va_list list)
 {
     char left[48], text[32];
     double now = eqnn_clock(), used = now - p->start;
-    int tenth = (int)(10 * done / p->total);
+    int tenth = eqnn__progress_parts(p, done, 10);
     if (p->terminal ? now - p->shown < 0.1 && done < p->total : tenth <= p->tenth) return;
     p->shown = now;
     p->tenth = tenth;
@@ -4977,7 +5042,7 @@ static void eqnn__progress_show(eqnn_progress *p, int64_t done, const char *form
     if (done >= p->total) eqnn__progress_time(used, text, sizeof text);
     snprintf(left, sizeof left, done < p->total ? "%s left" : "in %s", text);
     if (p->terminal) eqnn__progress_bar(p, done, left);
-    else fprintf(p->file, "%s: %3d%%, %s  ", p->title, (int)(100 * done / p->total), left);
+    else fprintf(p->file, "%s: %3d%%, %s  ", p->title, eqnn__progress_parts(p, done, 100), left);
     if (format) vfprintf(p->file, format, list);
     fputs(p->terminal ? "\033[K" : "\n", p->file);
     fflush(p->file);
@@ -5171,6 +5236,7 @@ EQNN_API void eqnn_csv_number(eqnn_csv *f, double value)
 {
     char text[40] = "";
     if (isfinite(value)) snprintf(text, sizeof text, "%.9g", value);
+    eqnn__pointed(text);
     eqnn_csv_text(f, text);
 }
 
@@ -5322,15 +5388,21 @@ static void eqnn__run_write(eqnn_run *r, const char *path)
              "%.17g", (long long)r->epoch, (long long)r->steps, r->batch, r->looks, r->looked,
              r->seconds, r->step_seconds, r->loss.weight, r->loss.value, r->score.weight,
              r->score.value, r->value, r->best);
+    eqnn__pointed(text);
     if (eqnn_note(r->ctx, "run", text)) eqnn_save(r->ctx, path);
     r->saved = eqnn_clock();
 }
 
 /* Where the checkpoint says that the run is; 0 when it does not. */
-static int eqnn__run_parse(eqnn_run *r, const char *text)
+static int eqnn__run_parse(eqnn_run *r, const char *note)
 {
+    char text[800] = "", sign[16]; /* as scanf wants it */
     long long epoch, steps;
-    if (!text || sscanf(text, "%lld %lld %d %d %d %lf %lf %lf %lf %lf %lf %lf %lf", &epoch, &steps,
+    eqnn__decimal_sign(sign);
+    for (size_t n = 0; note && *note && n + 16 < sizeof text; note++)
+        n += (size_t)snprintf(text + n, 16, *note == '.' ? "%.15s" : "%.1s",
+                              *note == '.' ? sign : note);
+    if (sscanf(text, "%lld %lld %d %d %d %lf %lf %lf %lf %lf %lf %lf %lf", &epoch, &steps,
                         &r->batch, &r->looks, &r->looked, &r->seconds, &r->step_seconds,
                         &r->loss.weight, &r->loss.value, &r->score.weight, &r->score.value,
                         &r->value, &r->best) != 13)
@@ -5595,7 +5667,7 @@ EQNN_API int eqnn_run_look(eqnn_run *r, double value)
    ---------------------------------------------------------------------------------------------- */
 
 typedef struct eqnn__plot_series {
-    char label[64], colour[24];
+    char label[64], colour[48];
     int n, points, dashed;
     double size, opacity, *x, *y;
 } eqnn__plot_series;
@@ -5622,21 +5694,27 @@ static eqnn_plot_opts eqnn__plot_defaults(const eqnn_plot_opts *opts)
     eqnn_plot_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.width < 160) o.width = o.width ? 160 : 560;
-    if (o.height < 120) o.height = o.height ? 120 : 400;
+    if (o.width >= 0 && o.width < 160) o.width = o.width ? 160 : 560;
+    if (o.height >= 0 && o.height < 120) o.height = o.height ? 120 : 400;
     return o;
 }
 
 EQNN_API eqnn_plot *eqnn_plot_make(eqnn_ctx *c, const eqnn_plot_opts *opts)
 {
     if (eqnn_error(c)) return NULL;
+    eqnn_plot_opts o = eqnn__plot_defaults(opts);
+    if (o.width < 0 || o.height < 0 || !isfinite(o.x_max - o.x_min + o.y_max - o.y_min)) {
+        eqnn_fail(c, "plot_make: x from %g to %g, y from %g to %g, on %d x %d points", o.x_min,
+                  o.x_max, o.y_min, o.y_max, o.width, o.height);
+        return NULL;
+    }
     eqnn_plot *p = (eqnn_plot *)calloc(1, sizeof *p);
     if (!p) {
         eqnn_fail(c, "plot_make: no memory");
         return NULL;
     }
     p->ctx = c;
-    p->o = eqnn__plot_defaults(opts);
+    p->o = o;
     snprintf(p->title, sizeof p->title, "%s", p->o.title ? p->o.title : "");
     snprintf(p->x_label, sizeof p->x_label, "%s", p->o.x_label ? p->o.x_label : "");
     snprintf(p->y_label, sizeof p->y_label, "%s", p->o.y_label ? p->o.y_label : "");
@@ -5674,7 +5752,17 @@ static int eqnn__plot_colour_good(const char *s)
     size_t n = strlen(s);
     for (size_t i = 0; i < n; i++)
         if (!isalnum((unsigned char)s[i]) && !strchr("#(),.% -", s[i])) return 0;
-    return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour;
+    return n > 0 && n < sizeof ((eqnn__plot_series *)0)->colour / 2;
+}
+
+/* A space behind each comma, so that it is no decimal sign of any locale. */
+static void eqnn__plot_colour_copy(char *to, const char *from)
+{
+    for (; *from; from++) {
+        *to++ = *from;
+        if (*from == ',') *to++ = ' ';
+    }
+    *to = 0;
 }
 
 /* Of the series that is next in the plot: once the palette has begun again, lines are dashed. */
@@ -5685,8 +5773,8 @@ static eqnn_series_opts eqnn__series_defaults(const eqnn_series_opts *opts, int 
     if (opts) o = *opts;
     if (!o.colour && next >= EQNN__COLOURS) o.dashed = 1;
     if (!o.colour) o.colour = eqnn__plot_palette(next);
-    if (!(o.size > 0)) o.size = o.points ? 2.2 : 1.8;
-    if (!(o.opacity > 0)) o.opacity = 1;
+    if (o.size == 0) o.size = o.points ? 2.2 : 1.8;
+    if (o.opacity == 0) o.opacity = 1;
     return o;
 }
 
@@ -5698,6 +5786,11 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     if (n < 0 || (n > 0 && (!x || !y))) {
         eqnn_fail(p->ctx, n < 0 ? "plot_add: %d points" : "plot_add: %d points, but x or y is NULL",
                   n);
+        return 0;
+    }
+    if (!(o.size > 0 && o.size < 1e6) || !(o.opacity > 0 && o.opacity <= 1)) {
+        eqnn_fail(p->ctx, "plot_add: size %g, opacity %g: positive, the opacity at most 1", o.size,
+                  o.opacity);
         return 0;
     }
     if (!eqnn__plot_colour_good(o.colour)) {
@@ -5724,7 +5817,7 @@ EQNN_API int eqnn_plot_add(eqnn_plot *p, const char *label, int n, const double 
     s->size = o.size;
     s->opacity = o.opacity;
     snprintf(s->label, sizeof s->label, "%s", label ? label : "");
-    snprintf(s->colour, sizeof s->colour, "%s", o.colour);
+    eqnn__plot_colour_copy(s->colour, o.colour);
     p->count++;
     return 1;
 }

@@ -77,8 +77,9 @@ EQNN_API const eqnn_group *eqnn_group_make(eqnn_ctx *c, const char *name);
 typedef struct eqnn_group_opts {
     int dim;                      /* d; no default                                               */
     int lie, discrete;            /* how many of each                                            */
-    const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group           */
-    const double *generators;     /* [discrete][d][d], invertible                                */
+    const double *lie_generators; /* [lie][d][d], or pairs (re, im) of a complex group; the largest
+                                     number of each is 0 or from 1e-100 to 1e100                 */
+    const double *generators;     /* [discrete][d][d], invertible, of such sizes too             */
     const int *permutations;      /* [discrete][d] in their place, without Lie generators: (h v)[i]
                                      = v[p[i]]; d may be large                                   */
     const double *scale;          /* [lie] of the random Lie part of samples; default 1          */
@@ -2271,6 +2272,19 @@ static int eqnn__not_finite(const double *x, size_t each, int count)
     return -1;
 }
 
+/* Squares of a generator's numbers must be numbers too, or solvers take it for zero or infinite. */
+static void eqnn__size_check(const eqnn__draft *d, const char *what, const double *x, int count)
+{
+    size_t n = eqnn__square(d->dim, d->field);
+    for (int k = 0; k < count; k++) {
+        double most = 0;
+        for (size_t i = 0; i < n; i++) most = fmax(most, fabs(x[(size_t)k * n + i]));
+        if (most == 0 || (most > 1e-100 && most < 1e100)) continue;
+        eqnn__fail(d->c, "group %s: the largest number of %s %d is %.2g; 1e-100 to 1e100 are "
+                   "possible", d->name, what, k, most);
+    }
+}
+
 /* Does each list hold every place once? */
 static int eqnn__perms_check(const eqnn__draft *d)
 {
@@ -2301,6 +2315,8 @@ static int eqnn__group_check(const eqnn__draft *d)
     if (bad >= 0) eqnn__fail(c, "group %s: the scale of generator %d is not finite", d->name, bad);
     bad = eqnn__not_finite(d->h, n, d->discrete);
     if (bad >= 0) eqnn__fail(c, "group %s: generator %d is not finite", d->name, bad);
+    eqnn__size_check(d, "Lie generator", d->A, d->lie);
+    eqnn__size_check(d, "generator", d->h, d->discrete);
     double *X = c->failed ? NULL : (double *)eqnn__take(c, n, sizeof *X);
     for (int k = 0; X && k < d->discrete && !c->failed; k++) {
         const double *h = d->h + (size_t)k * n;
@@ -8192,8 +8208,8 @@ static eqnn_emlp_opts eqnn__emlp_defaults(const eqnn_emlp_opts *opts)
     eqnn_emlp_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.channels <= 0) o.channels = 384;
-    if (o.layers <= 0) o.layers = 3;
+    if (o.channels == 0) o.channels = 384;
+    if (o.layers == 0) o.layers = 3;
     return o;
 }
 
@@ -8366,6 +8382,9 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     if (eqnn__bad(x, "emlp")) return NULL;
     eqnn_ctx *c = x->ctx;
     x = eqnn_enter(x, name);
+    if (!eqnn__positive(c, "emlp", ".channels", o.channels) ||
+        !eqnn__positive(c, "emlp", ".layers", o.layers))
+        return NULL;
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
                           in && out ? "the group is" : "a representation is");
@@ -9808,7 +9827,8 @@ static int *eqnn__lie_examples(eqnn_ctx *c, int nodes, const int *example, int *
 {
     int last = example && nodes > 0 ? example[nodes - 1] : example ? -1 : 0;
     if (last < INT_MAX) last++;
-    if (*examples <= 0) *examples = last;
+    if (*examples < 0) return (int *)eqnn__fail(c, "%s: .examples is %d", op, *examples);
+    if (*examples == 0) *examples = last;
     int *first = (int *)eqnn__take(c, (size_t)*examples + 1, sizeof *first);
     int sorted = first && *examples >= last;
     for (int i = 0; sorted && i < nodes; i++) {
@@ -10089,7 +10109,8 @@ EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_
     if (opts) o = *opts;
     if (!c || c->failed || !eqnn__given(c, f != NULL, "farthest", "the distances are")) return NULL;
     c->op = "farthest";
-    if (nodes < 0 || o.count < 0 || (!o.count && !(fraction >= 0 && fraction <= 1))) {
+    if (o.count < 0) return (eqnn_ints *)eqnn__fail(c, "farthest: .count is %d", o.count);
+    if (nodes < 0 || (!o.count && !(fraction >= 0 && fraction <= 1))) {
         eqnn__fail(c, "farthest: %g of %d nodes makes no sense", fraction, nodes);
         return NULL;
     }
@@ -10669,6 +10690,8 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
     if (eqnn__bad(x, "lie_conv")) return NULL;
     if (!eqnn__lie_cloud_good(cloud, x, "lie_conv")) return NULL;
     if (out <= 0) return eqnn__fail(x->ctx, "lie_conv in %s: %d channels out", name, out);
+    if (!(fabs(o.gain) < INFINITY))
+        return eqnn__fail(x->ctx, "lie_conv in %s: the gain is %g", name, o.gain);
     if (!(o.fill > 0 && o.fill <= 1) || !(o.radius > 0) || o.most < 0)
         return eqnn__fail(x->ctx,
                           "lie_conv in %s: fill %g, radius %g, most %d: nothing may be negative, "
@@ -11011,8 +11034,8 @@ static eqnn_baseline_opts eqnn__baseline_defaults(const eqnn_baseline_opts *opts
     eqnn_baseline_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.width <= 0) o.width = 256;
-    if (o.layers <= 0) o.layers = layers;
+    if (o.width == 0) o.width = 256;
+    if (o.layers == 0) o.layers = layers;
     return o;
 }
 
@@ -11030,6 +11053,9 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
         return eqnn__fail(z->ctx, "particle_baseline: no network \"%.40s\"; there are fc, hfc, "
                                   "ogn, hogn and vogn", kind);
     eqnn_baseline_opts o = eqnn__baseline_defaults(opts, k < 2 ? 4 : 1);
+    if (!eqnn__positive(z->ctx, "particle_baseline", ".width", o.width) ||
+        !eqnn__positive(z->ctx, "particle_baseline", ".layers", o.layers))
+        return NULL;
     eqnn_tensor *T = k == 1 || k == 4 ? eqnn_kinetic(z, particles) : NULL;
     z = eqnn_enter(z, name);
     if (!z) return NULL;
@@ -11365,10 +11391,11 @@ static eqnn_lie_attention_opts eqnn__lie_attention_defaults(const eqnn_lie_atten
     if (opts) o = *opts;
     if (!o.kernel) o.kernel = "mlp";
     if (!o.attention) o.attention = "softmax";
-    if (o.heads <= 0) o.heads = 8;
-    if (o.kernel_dim <= 0) o.kernel_dim = 16;
+    if (o.heads == 0) o.heads = 8;
+    if (o.kernel_dim == 0) o.kernel_dim = 16;
     if (o.act == EQNN_IDENTITY) o.act = EQNN_SILU;
-    int few = cols / (4 * o.heads), even = strlen(o.kernel) == 4 && o.kernel[2] == '2';
+    const char *kernel = o.kernel;
+    int few = o.heads > 0 ? cols / 4 / o.heads : 0, even = strlen(kernel) == 4 && kernel[2] == '2';
     if (!o.feature_dim) o.feature_dim = few < 2 ? 2 : even ? few - few % 2 : few;
     return o;
 }
@@ -11376,8 +11403,10 @@ static eqnn_lie_attention_opts eqnn__lie_attention_defaults(const eqnn_lie_atten
 /* Can x be listened to that way? The first digit of a code says what .attention is. */
 static int eqnn__listen_good(eqnn_tensor *x, eqnn_lie_attention_opts *o)
 {
-    if (!eqnn__listen_known(x->ctx, o)) return 0;
-    if (o->heads > 64 || x->cols == 0 || x->cols % o->heads)
+    if (!eqnn__listen_known(x->ctx, o) ||
+        !eqnn__positive(x->ctx, "lie_attention", ".kernel_dim", o->kernel_dim))
+        return 0;
+    if (o->heads < 1 || o->heads > 64 || x->cols == 0 || x->cols % o->heads)
         eqnn__fail(x->ctx, "lie_attention: %d columns for %d heads (1 to 64, of equal width)",
                    x->cols, o->heads);
     int code = o->kernel[0] == '1' || o->kernel[0] == '2';
@@ -11454,9 +11483,13 @@ static int eqnn__lie_transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts
     if (!o->head) o->head = "model_1";
     if (!o->head_norm) o->head_norm = "none";
     if (cols > 0) o->cols = cols;
-    if (o->cols <= 0) o->cols = 160;
-    if (o->layers <= 0) o->layers = 5;
-    if (o->out <= 0) o->out = 1;
+    if (o->cols == 0) o->cols = 160;
+    if (o->layers == 0) o->layers = 5;
+    if (o->out == 0) o->out = 1;
+    if (!eqnn__positive(c, "lie_transformer", ".cols", o->cols) ||
+        !eqnn__positive(c, "lie_transformer", ".layers", o->layers) ||
+        !eqnn__positive(c, "lie_transformer", ".out", o->out))
+        return 0;
     o->attention = eqnn__lie_attention_defaults(&o->attention, o->cols);
     return eqnn__transformer_known(c, "norm", o->norm, norms) &&
            eqnn__transformer_known(c, "head", o->head, heads) &&
@@ -11578,12 +11611,18 @@ static int eqnn__set_defaults(eqnn_ctx *c, eqnn_set_opts *o, const eqnn_set_opts
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
-    if (o->cols <= 0) o->cols = 128;
-    if (o->heads <= 0) o->heads = 4;
-    if (o->encoders <= 0) o->encoders = 4;
+    if (o->cols == 0) o->cols = 128;
+    if (o->heads == 0) o->heads = 4;
+    if (o->encoders == 0) o->encoders = 4;
     if (o->decoders == 0) o->decoders = 4;
-    if (o->seeds <= 0) o->seeds = 1;
-    if (o->out <= 0) o->out = 1;
+    if (o->seeds == 0) o->seeds = 1;
+    if (o->out == 0) o->out = 1;
+    if (!eqnn__positive(c, "set_transformer", ".cols", o->cols) ||
+        !eqnn__positive(c, "set_transformer", ".heads", o->heads) ||
+        !eqnn__positive(c, "set_transformer", ".encoders", o->encoders) ||
+        !eqnn__positive(c, "set_transformer", ".seeds", o->seeds) ||
+        !eqnn__positive(c, "set_transformer", ".out", o->out))
+        return 0;
     if (o->cols % o->heads)
         eqnn__fail(c, "set_transformer: %d columns for %d heads", o->cols, o->heads);
     if (o->inducing < 0)
@@ -11749,6 +11788,12 @@ static int eqnn__finite_good(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
         return 0;
     if (g->sources != g->targets)
         eqnn__fail(g->ctx, "%s: %d sources and %d targets", op, g->sources, g->targets);
+    if (!eqnn__positive(g->ctx, op, ".cols", o->cols) ||
+        !eqnn__positive(g->ctx, op, ".heads", o->heads) ||
+        !eqnn__positive(g->ctx, op, ".layers", o->layers) ||
+        !eqnn__positive(g->ctx, op, ".out", o->out) ||
+        (o->slots && !eqnn__positive(g->ctx, op, ".slots", o->slots)))
+        return 0;
     if (o->heads > 64 || o->cols % o->heads)
         eqnn__fail(g->ctx, "%s: %d columns for %d heads (1 to 64, of equal width)", op, o->cols,
                    o->heads);
@@ -11774,10 +11819,10 @@ static eqnn_finite_opts eqnn__finite_defaults(const eqnn_finite_opts *opts)
     eqnn_finite_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.cols <= 0) o.cols = 128;
-    if (o.heads <= 0) o.heads = 4;
-    if (o.layers <= 0) o.layers = 4;
-    if (o.out <= 0) o.out = 1;
+    if (o.cols == 0) o.cols = 128;
+    if (o.heads == 0) o.heads = 4;
+    if (o.layers == 0) o.layers = 4;
+    if (o.out == 0) o.out = 1;
     return o;
 }
 

@@ -473,6 +473,18 @@ static void settle_frames(run *r)
         snprintf(r->group + length, sizeof r->group - length, "(%d)", r->samples);
 }
 
+/* SQ and RxSQ turn the quarter of the plane where both coordinates are positive. */
+static void check_group(eqnn_ctx *c, const char *group)
+{
+    double alpha;
+    const eqnn_lie *g = eqnn_lie_weighed(c, group, &alpha);
+    if (g && eqnn_lie_point_dim(g) != 2)
+        eqnn_fail(c, "--group %s does not act on the plane", group);
+    if (g && strstr(eqnn_lie_name(g), "SQ"))
+        eqnn_fail(c, "--group %s acts on points of positive coordinates only, and constellations "
+                  "lie around the origin", group);
+}
+
 static void add_run(study *s, run *r, int *n, const char *group, int length, int n_train)
 {
     if (*n == MOST_RUNS || length + 5 > (int)sizeof r->group) {
@@ -483,6 +495,7 @@ static void add_run(study *s, run *r, int *n, const char *group, int length, int
     q->s = s, q->n_train = n_train;
     memcpy(q->group, group, (size_t)length);
     settle_frames(q);
+    if (length) check_group(s->c, q->group);
     snprintf(q->name, sizeof q->name, "%s-%d", length ? q->group : "SetTransformer", n_train);
     if (n_train > s->count[TRAIN]) s->count[TRAIN] = n_train;
 }

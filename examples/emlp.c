@@ -652,7 +652,7 @@ static void understand(settings *s, eqnn_args *a)
     s->projected = eqnn_args_on(a, "projected");
     s->resume = eqnn_args_on(a, "resume");
     s->test = eqnn_args_int(a, "test", 100, 1000000);
-    s->rate = eqnn_args_number(a, "rate");
+    s->rate = eqnn_args_within(a, "rate", 1e-12, 1e3);
     s->average = eqnn_args_number(a, "average");
     s->seed = o.seed;
     s->threads = o.threads;

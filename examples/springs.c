@@ -940,6 +940,19 @@ static void settle(const study *s, model *m)
                  m->samples);
 }
 
+/* SQ and RxSQ turn the quarter of the plane where both coordinates are positive. */
+static void check_group(const study *s, const char *group)
+{
+    double alpha;
+    const eqnn_lie *g = eqnn_lie_weighed(s->c, group, &alpha);
+    if (g && eqnn_lie_point_dim(g) != s->axes)
+        eqnn_fail(s->c, "--group %s acts on %d axes; particles have %d", group,
+                  eqnn_lie_point_dim(g), s->axes);
+    if (g && strstr(eqnn_lie_name(g), "SQ"))
+        eqnn_fail(s->c, "--group %s acts on points of positive coordinates only, and particles go "
+                  "anywhere", group);
+}
+
 static void add_model(study *s, model *m, int *n, const network *net, const char *group, int size)
 {
     model *to = &m[*n];
@@ -956,6 +969,7 @@ static void add_model(study *s, model *m, int *n, const network *net, const char
     snprintf(to->name, sizeof to->name, "%s%s%s %d", net->name, net->lie ? " " : "", to->group,
              size);
     settle(s, to);
+    if (net->lie) check_group(s, to->group);
     if (!to->c) eqnn_fail(s->c, "no memory for a context");
     for (int i = 0, k = 0; to->name[i]; i++)
         if (isalnum((unsigned char)to->name[i]) || to->name[i] == ' ')
@@ -1150,6 +1164,7 @@ static void understand_networks(study *s, eqnn_args *a)
 
 static void understand(study *s, eqnn_args *a)
 {
+    eqnn_args_choice(a, "system", "springs,nbody,moons");
     s->name = eqnn_args_text(a, "system");
     s->particles = eqnn_args_int(a, "num-particles", 2, 16);
     s->test_particles = eqnn_args_int(a, "test-particles", 0, 16);

@@ -3,7 +3,9 @@
 #define _XOPEN_SOURCE 700 /* terminals */
 #include "test.h"
 #include "../eqnn_data.h"
+#include <ctype.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -137,6 +139,10 @@ TEST(npz_round_trip)
     CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
     CHECK_ERROR(c, "200 is no number of dtype '|i1'");
     one.dtype = "<f4";
+    whole[0] = 1e39;
+    CHECK(!eqnn_npy_save(c, "test_data.npy", &one));
+    CHECK_ERROR(c, "1e+39 is no number of dtype '<f4'");
+    whole[0] = 200;
     CHECK(eqnn_npy_save(c, "test_data.npy", &one));
     z = eqnn_npz_open(c, "test_data.npy");
     CHECK(eqnn_npz_need(z, "arr", 1) && eqnn_npz_find(z, "arr")->values[0] == 200);
@@ -525,6 +531,57 @@ TEST(splits)
 }
 
 /* NULL where something is needed is an answer or a sentence, and never read. */
+/* What is negative or no number is neither the default nor what was meant. */
+TEST(bad_options_of_data)
+{
+    static double pos[9 * 12 * 3], z[40];
+    static int present[40], counts[4];
+    eqnn_ctx *c = test_context();
+    const eqnn_chain_opts chain[] = { { .temperature = -1 }, { .k = -1 }, { .r0 = -1 },
+                                      { .ka = NAN }, { .theta0 = INFINITY }, { .sigma = -1 },
+                                      { .epsilon = NAN } };
+    for (int i = 0; i < 7; i++) {
+        eqnn_chain_opts o = chain[i];
+        o.frames = 2;
+        CHECK(!eqnn_chain(c, &o, pos, NULL));
+        CHECK_ERROR(c, "it must be positive, or 0 for the default");
+    }
+    const eqnn_chain_opts hot = { .frames = 9, .settle = -1, .temperature = 1e300 };
+    CHECK(!eqnn_chain(c, &hot, pos, NULL));
+    CHECK_ERROR(c, "the motion blew up");
+    const eqnn_constellation_opts stars[] = { { .rotation = NAN }, { .noise = NAN },
+                                              { .upscale = INFINITY } };
+    for (int i = 0; i < 3; i++) {
+        eqnn_constellation_opts o = stars[i];
+        o.copies = 1;
+        CHECK(!eqnn_constellations(c, &o, 0, 1, pos, present, counts));
+        CHECK_ERROR(c, "each must be a number");
+    }
+    const eqnn_backbone_opts wild = { .spread = NAN };
+    CHECK(!eqnn_backbones(c, &wild, 0, 1));
+    CHECK_ERROR(c, "the spread is nan");
+    const eqnn_chunk_opts chunks[] = { { .length = -1 }, { .chunks = -1 }, { .dt = -1 },
+                                       { .dt = NAN }, { .tolerance = NAN } };
+    for (int i = 0; i < 5; i++) {
+        CHECK(!eqnn_system_chunks(c, eqnn_system_find(c, "oscillator"), &chunks[i], 0, 1, z));
+        CHECK_ERROR(c, i < 4 ? "each must be positive" : "a tolerance of nan");
+    }
+    const eqnn_plot_opts plots[] = { { .width = -1 }, { .height = -1 }, { .x_min = NAN },
+                                     { .y_max = INFINITY } };
+    for (int i = 0; i < 4; i++) {
+        CHECK(!eqnn_plot_make(c, &plots[i]));
+        CHECK_ERROR(c, "plot_make: x from");
+    }
+    const eqnn_series_opts lines[] = { { .size = -1 }, { .size = NAN }, { .opacity = -1 },
+                                       { .opacity = 2 } };
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    for (int i = 0; i < 4; i++) {
+        CHECK(!eqnn_plot_add(p, NULL, 1, z, z, &lines[i]));
+        CHECK_ERROR(c, "plot_add: size");
+    }
+    eqnn_plot_free(p);
+}
+
 TEST(nothing_given)
 {
     eqnn_ctx *c = test_context();
@@ -657,6 +714,31 @@ TEST(terminals)
     close(both);
 }
 #endif
+
+/* Of nothing, beyond the end, and of numbers whose hundredfold is none. */
+TEST(progress_of_any_size)
+{
+    static const struct { int64_t total, first, done; } cases[] = {
+        { 0, 0, 0 }, { 0, 0, 1 }, { 3, 0, 9 }, { 3, 5, 6 }, { 3, 0, -4 }, { -2, 0, 1 },
+        { INT64_MAX, 0, INT64_MAX / 2 }
+    };
+    char text[400];
+    FILE *file = fopen("test_data.txt", "wb");
+    for (int i = 0; i < 7 && file; i++) {
+        eqnn_progress p;
+        eqnn_progress_start(&p, file, i ? "some" : NULL, cases[i].total, cases[i].first);
+        eqnn_progress_show(&p, cases[i].done, "%d", i);
+        eqnn_progress_end(&p);
+    }
+    if (file) fclose(file);
+    read_text("test_data.txt", text, sizeof text);
+    for (char *s = text; (s = strchr(s, ',')) != NULL; s++) /* how long it took is not looked at */
+        for (char *d = s; *d != '\n' && *d; d++)
+            if (d[0] == ':' && d > s + 2) memcpy(d - 2, "--:--", 5);
+    CHECK_TEXT(text, "some: 100%, in --:--  1\nsome: 100%, in --:--  2\n"
+                     "some: 100%, in --:--  5\nsome:  50%, --:-- left  6\n");
+    remove("test_data.txt");
+}
 
 static int read_args(eqnn_args *a, const char *words)
 {
@@ -1162,6 +1244,50 @@ static int course_go(course *k, int resume, int steps, int in_look)
     eqnn_run_free(r);
     CHECK_OK(c);
     return over;
+}
+
+/* Where a number has a comma, files have points; what is written there is read elsewhere. */
+TEST(files_whatever_the_locale)
+{
+    static const char *const commas[] = { "de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8",
+                                          "German_Germany.1252" };
+    static const double x[2] = { 0.25, 1.5 };
+    static char text[40000];
+    eqnn_ctx *c = test_context();
+    course whole, parts;
+    int i = 0;
+    memset(&whole, 0, sizeof whole);
+    memset(&parts, 0, sizeof parts);
+    while (i < 5 && !setlocale(LC_NUMERIC, commas[i])) i++;
+    test_note("locale %s", i < 5 ? commas[i] : "C: there is no other");
+    eqnn_csv *f = eqnn_csv_open(c, "test_data.csv", "a,b", 0);
+    eqnn_csv_row(f, "0,5", 1, x);
+    eqnn_csv_close(f);
+    read_text("test_data.csv", text, sizeof text);
+    CHECK_TEXT(text, "a,b\n\"0,5\",0.25\n");
+    eqnn_plot *p = eqnn_plot_make(c, NULL);
+    const eqnn_series_opts blue = { .colour = "rgb(0,114,178)" };
+    CHECK(eqnn_plot_add(p, "0,5", 2, x, x, &blue) && eqnn_plot_save(p, "test_data.svg"));
+    eqnn_plot_free(p);
+    read_text("test_data.svg", text, sizeof text);
+    CHECK(strstr(text, "rgb(0, 114, 178)") != NULL);
+    char *legend = strstr(text, "0,5");
+    CHECK(legend && strstr(text, "x1=\""));
+    if (legend) legend[1] = ' '; /* the only comma between digits */
+    for (char *s = text; *s && s[1]; s++)
+        CHECK(!(isdigit((unsigned char)*s) && s[1] == ',' && isdigit((unsigned char)s[2])));
+    CHECK(course_go(&whole, 0, 1000, 0) == 1);
+    eqnn_run_forget("test_run.safetensors");
+    CHECK(!course_go(&parts, 1, 3, 0));
+    setlocale(LC_NUMERIC, "C");
+    CHECK(!course_go(&parts, 1, 3, 1));
+    if (i < 5) setlocale(LC_NUMERIC, commas[i]);
+    CHECK(course_go(&parts, 1, 1000, 0) == 1);
+    CHECK(!memcmp(&whole, &parts, sizeof whole));
+    setlocale(LC_NUMERIC, "C");
+    remove("test_data.csv");
+    remove("test_data.svg");
+    eqnn_run_forget("test_run.safetensors");
 }
 
 /* A run that was left again and again, also in the midst of looks, is the run that was not: same

@@ -397,6 +397,11 @@ TEST(misuse)
               eqnn_rep_vector(u), u, NULL);
     CHECK_ERROR(c, "complex");
     CHECK(eqnn_rep_linear(NULL, "l", eqnn_rep_label(v), NULL) == NULL);
+    const eqnn_emlp_opts none[2] = { { .channels = -1 }, { .layers = -1 } };
+    for (int i = 0; i < 2; i++) {
+        eqnn_emlp(eqnn_as(x, NULL), "net", v, v, g, &none[i]);
+        CHECK_ERROR(c, "is -1; it must be positive, or 0 for the default");
+    }
 }
 
 /* ---- memory -------------------------------------------------------------------------------- */

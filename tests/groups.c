@@ -300,6 +300,22 @@ TEST(samples_as_published)
     CHECK(eqnn_group_sample_published(eqnn_group_make(c, "SO11p"), "p", N, x));
     for (int s = 0; s < N; s++) mean += x[4 * s] / N;
     CHECK_NEAR(mean, exp(0.5), 0.1);
+    /* exp(z A) with z a number N(0,1) times the scale of the generator */
+    static const double A[4] = { 0, -1, 1, 0 }, quarter[1] = { 0.25 };
+    double angle[2], g[4];
+    for (int k = 0; k < 2; k++) {
+        const eqnn_group_opts o = { .dim = 2, .lie = 1, .lie_generators = A,
+                                    .scale = k ? quarter : NULL };
+        eqnn_ctx *own = test_context();
+        CHECK(eqnn_group_sample_published(eqnn_group_of(own, "turns", &o), "p", 1, g));
+        angle[k] = atan2(g[2], g[0]);
+    }
+    CHECK(fabs(angle[0]) > 1e-3 && fabs(angle[0]) < 3);
+    CHECK_NEAR(angle[1], 0.25 * angle[0], 1e-14);
+    CHECK(eqnn_group_sample_published(eqnn_group_make(c, "SO13p"), "p", N / 4, x));
+    double boosts = 0; /* three generators of scale 0.3 each: cosh grows by half the square */
+    for (int s = 0; s < N / 4; s++) boosts += x[16 * s] / (N / 4);
+    CHECK_NEAR(boosts, 1 + 0.135, 0.03);
     free(x);
 }
 
@@ -379,6 +395,9 @@ TEST(own_groups_are_checked)
     memcpy(h + 4, none, sizeof none);
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "generator 1 has no inverse");
+    h[4] = h[7] = 1e-200;
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of generator 1 is 1e-200");
     h[4] = NAN;
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "generator 1 is not finite");
@@ -389,6 +408,12 @@ TEST(own_groups_are_checked)
     o.lie_generators = A;
     CHECK(!eqnn_group_of(c, "mine", &o));
     CHECK_ERROR(c, "Lie generator 1 is not finite");
+    A[5] = 1e-200; /* its square is 0, as if every map commuted with it */
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of Lie generator 1 is 1e-200");
+    A[5] = 1e200;
+    CHECK(!eqnn_group_of(c, "mine", &o));
+    CHECK_ERROR(c, "the largest number of Lie generator 1 is 1e+200");
     A[5] = 1;
     CHECK(eqnn_group_of(c, "mine", &o) != NULL);
     A[5] = 2;

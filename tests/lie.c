@@ -927,6 +927,14 @@ TEST(bad_neighbours)
         CHECK(!eqnn_lie_graph(g, u, NULL, 0.5, &bad[i]));
         CHECK_ERROR(c, "lie_graph: radius");
     }
+    const eqnn_lie_graph_opts none = { .examples = -1 };
+    CHECK(!eqnn_lie_graph(g, u, NULL, 0.5, &none));
+    CHECK_ERROR(c, "lie_graph: .examples is -1");
+    const eqnn_farthest_opts few[2] = { { .count = -1 }, { .examples = -1 } };
+    for (int i = 0; i < 2; i++) {
+        CHECK(!eqnn_lie_farthest(g, u, NULL, 0.5, 0.5, &few[i]));
+        CHECK_ERROR(c, i ? "farthest: .examples is -1" : "farthest: .count is -1");
+    }
     CHECK(eqnn_lie_graph(g, u, NULL, 0.5, NULL)->edges == 9);
 }
 

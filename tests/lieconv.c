@@ -807,6 +807,11 @@ TEST(bad_particles)
     CHECK_ERROR(c, "lie_energy: the group is missing");
     CHECK(!eqnn_particle_baseline(s.z, &s.p, NULL, "net", NULL));
     CHECK_ERROR(c, "the kind of network is missing");
+    const eqnn_baseline_opts none[2] = { { .width = -1 }, { .layers = -1 } };
+    for (int i = 0; i < 2; i++) {
+        CHECK(!eqnn_particle_baseline(s.z, &s.p, "fc", "net", &none[i]));
+        CHECK_ERROR(c, "is -1; it must be positive, or 0 for the default");
+    }
     CHECK(!eqnn_centred(s.z, NULL));
     CHECK_ERROR(c, "centred: the graph is missing");
     CHECK(!eqnn_lie_cloud_make(g, eqnn_slice(s.z, 0, 2), NULL, "lift", 1, 0.2, &cloud));
@@ -867,6 +872,9 @@ TEST(bad_input)
         CHECK(!eqnn_lie_resnet(s.values, &a, "net", 1, &o));
         CHECK_ERROR(c, "nothing may be negative");
     }
+    const eqnn_lie_conv_opts drift = { .gain = NAN };
+    CHECK(!eqnn_lie_conv(s.values, &a, "conv", 3, &drift));
+    CHECK_ERROR(c, "the gain is nan");
     o = small();
     CHECK(eqnn_rows(eqnn_lie_resnet(s.values, &a, "good", 1, &o)) == 2);
     CHECK_OK(c);

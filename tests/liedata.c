@@ -616,6 +616,13 @@ TEST(qm9_npz)
     CHECK(!npz_molecules(c, own, charge, 15, NULL));
     CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position is out of range");
     own[1] = 3;
+    static const double none[3] = { 0, 1.5, 119 };
+    for (int k = 0; k < 3; k++) {
+        charge[4] = none[k];
+        CHECK(!npz_molecules(c, own, charge, 15, NULL));
+        CHECK_ERROR(c, "molecule 1: its number, its n_atoms, a charge or a position");
+    }
+    charge[4] = 1;
     for (int k = 0; k < 2; k++) { /* of a molecule, or where there is no atom */
         memset(pos, 0, sizeof pos);
         pos[k ? 5 : 9] = NAN;

@@ -335,6 +335,8 @@ TEST(all_forms_of_the_network)
             eqnn_tensor *pos = test_normal(c, 12, 2), *y = network(c, G, pos, NULL, 4, &o);
             CHECK(test_finite(y));
             CHECK(eqnn_rows(y) == 3 && eqnn_cols(y) == 3);
+            CHECK((eqnn_parameter(c, "m.net.4.0.weight") != NULL) == (h == 1 || h == 2));
+            CHECK((eqnn_parameter(c, "m.net.4.6.running_mean") != NULL) == (h == 2));
             CHECK_SAME(y, network(c, G, pos, NULL, 4, &o), 0);
             CHECK(eqnn_backward(eqnn_sum(eqnn_square(y))));
             for (int i = 0; i < eqnn_parameter_count(c); i++)
@@ -738,6 +740,37 @@ TEST(bad_input)
     set.inducing = -1;
     CHECK(!eqnn_set_transformer(x, g, "s", &set));
     CHECK_ERROR(c, "-1 inducing rows");
+}
+
+/* What is negative is not the default. */
+TEST(negative_options)
+{
+    static const char *const wrong = "is -1; it must be positive, or 0 for the default";
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = eqnn_zeros(c, 3, 4), *pairs = eqnn_zeros(c, 9, 2);
+    const eqnn_lie_attention_opts a[2] = { { .kernel_dim = -1 }, { .heads = -1 } };
+    for (int i = 0; i < 2; i++) {
+        CHECK(!eqnn_lie_attention(eqnn_zeros(c, 3, 8), pairs, g, "a", &a[i]));
+        CHECK_ERROR(c, i ? "8 columns for -1 heads" : wrong);
+    }
+    const eqnn_lie_transformer_opts t[3] = { { .cols = -1 }, { .layers = -1 }, { .out = -1 } };
+    for (int i = 0; i < 3; i++) {
+        CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t[i]));
+        CHECK_ERROR(c, wrong);
+    }
+    const eqnn_set_opts s[5] = { { .cols = -1 }, { .heads = -1 }, { .encoders = -1 },
+                                 { .seeds = -1 }, { .out = -1 } };
+    for (int i = 0; i < 5; i++) {
+        CHECK(!eqnn_set_transformer(x, g, "s", &s[i]));
+        CHECK_ERROR(c, wrong);
+    }
+    const eqnn_finite_opts f[5] = { { .cols = -1 }, { .heads = -1 }, { .layers = -1 },
+                                    { .out = -1 }, { .slots = -1 } };
+    for (int i = 0; i < 5; i++) {
+        CHECK(!eqnn_finite_transformer(x, pairs, g, "f", &f[i]));
+        CHECK_ERROR(c, wrong);
+    }
 }
 
 TEST_MAIN

@@ -434,6 +434,8 @@ TEST(rmsd)
     /* two points: half the difference of their distances each; and what no turn can better */
     double p[6] = { 0, 0, 0, 3, 0, 0 }, q[6] = { 1, 1, 1, 1, 1, 2 };
     CHECK_NEAR(eqnn_rmsd_fitted(2, p, q), 1, 1e-7);
+    p[4] = NAN;
+    CHECK(isnan(eqnn_rmsd(2, p, q)) && isnan(eqnn_rmsd_fitted(2, p, q)));
     eqnn_random(c, "wild", 1, 300, wild);
     for (int i = 0; i < 300; i++) b[i] = a[i] + 0.1 * wild[i];
     double least = eqnn_rmsd_fitted(100, a, b);
