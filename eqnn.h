@@ -11532,6 +11532,9 @@ EQNN_API eqnn_tensor *eqnn_leaky_relu(eqnn_tensor *x, double slope)
 }
 EQNN_API eqnn_tensor *eqnn_smooth_leaky_relu(eqnn_tensor *x, double slope)
 {
+    if (eqnn__bad(x, "smooth_leaky_relu") ||
+        eqnn__refuse(x, "smooth_leaky_relu", "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
+        return NULL;
     eqnn_tensor *smooth = eqnn_scale(eqnn_silu(x), 1 - slope);
     return eqnn_add(smooth, eqnn_scale(x, slope));
 }
@@ -11728,6 +11731,8 @@ EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)
 {
     double p[2] = {low, high};
     if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "clamp invariants")) return NULL;
+    if (!(low <= high))
+        return eqnn__fail(x->ctx, "clamp: from %g to %g; the first must not be larger", low, high);
     eqnn_tensor *y = eqnn__map(x, EQNN__CLAMP, p, 0, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
@@ -11907,7 +11912,10 @@ EQNN_API eqnn_tensor *eqnn_mean_rows(eqnn_tensor *x)
 
 EQNN_API eqnn_tensor *eqnn_mean_cols(eqnn_tensor *x)
 {
-    return x ? eqnn_scale(eqnn_sum_cols(x), 1.0 / (x->cols ? x->cols : 1)) : NULL;
+    if (eqnn__bad(x, "mean_cols") ||
+        eqnn__refuse(x, "mean_cols", "use eqnn_square_copies or eqnn_irreps_linear"))
+        return NULL;
+    return eqnn_scale(eqnn_sum_cols(x), 1.0 / (x->cols ? x->cols : 1));
 }
 
 /* --- rows and columns by index --- */
@@ -12491,7 +12499,9 @@ EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double del
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)
 {
-    if (eqnn__bad_index(logits, classes, "cross_entropy")) return NULL;
+    if (eqnn__bad_index(logits, classes, "cross_entropy") ||
+        eqnn__refuse(logits, "cross_entropy", "take invariants first"))
+        return NULL;
     if (classes->count != logits->rows)
         return eqnn__fail(logits->ctx, "cross_entropy: %d classes for %d rows of logits",
                           classes->count, logits->rows);
@@ -19437,7 +19447,7 @@ static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
 {
     eqnn__call a;
     const char *op = "tensor_product";
-    if (eqnn__bad2(x, y, op) || !p) return NULL;
+    if (eqnn__bad2(x, y, op) || !eqnn__given(x->ctx, p != NULL, op, "the product is")) return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
     if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &w, V, op))
@@ -19480,7 +19490,9 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
 {
     eqnn__call a;
     const char *op = "message";
-    if (eqnn__bad2(x, y, op) || !p || !g || eqnn__bad_graph(g, op)) return NULL;
+    if (eqnn__bad2(x, y, op) || !eqnn__given(x->ctx, p != NULL, op, "the product is") ||
+        !eqnn__given(x->ctx, g != NULL, op, "the graph is") || eqnn__bad_graph(g, op))
+        return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
     if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &h, V, op))
@@ -20318,6 +20330,8 @@ EQNN_API eqnn_tensor *eqnn_reduced_product(eqnn_tensor *const *x, const eqnn_red
 {
     eqnn_tensor *v[EQNN__SLOTS] = { NULL };
     eqnn__form f;
+    if (!r && x && !eqnn__bad(x[0], "reduced_product"))
+        eqnn__given(x[0]->ctx, 0, "reduced_product", "the product is");
     if (!r || r->ctx->failed) return NULL;
     int n = r->symmetry.n, rows = eqnn__reduced_factors(x, r, v);
     if (rows < 0 || !eqnn__reduced_records(r)) return NULL;
@@ -22892,7 +22906,9 @@ static int eqnn__frame_rows(const eqnn_frame *f, eqnn_ends ends, const char *op)
 
 EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_ends of)
 {
-    if (!f || eqnn__bad2(x, f->r, "to_frame")) return NULL;
+    if (eqnn__bad(x, "to_frame") || !eqnn__given(x->ctx, f != NULL, "to_frame", "the frame is") ||
+        eqnn__bad2(x, f->r, "to_frame"))
+        return NULL;
     eqnn_ctx *c = x->ctx;
     const eqnn_irreps *a = eqnn__irreps_of(x, "to_frame");
     int rows = eqnn__frame_rows(f, of, "to_frame");
@@ -22907,7 +22923,10 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
 EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
                                       eqnn_ends to, int rescale)
 {
-    if (!f || eqnn__bad2(y, f->r, "from_frame")) return NULL;
+    if (eqnn__bad(y, "from_frame") ||
+        !eqnn__given(y->ctx, f != NULL, "from_frame", "the frame is") ||
+        eqnn__bad2(y, f->r, "from_frame"))
+        return NULL;
     eqnn_ctx *c = y->ctx;
     if (!out) return eqnn__fail(c, "from_frame: the irreps are missing (NULL)");
     int most = eqnn__order_copies(out, 0, out->blocks) == y->cols ? 0 : f->mmax;
@@ -24977,6 +24996,7 @@ EQNN_API eqnn_tensor *eqnn_scatter(eqnn_tensor *x, const eqnn_graph *g)
 
 EQNN_API eqnn_tensor *eqnn_scatter_mean(eqnn_tensor *x, const eqnn_graph *g)
 {
+    if (eqnn__graph_bad(x, g, "scatter_mean", "edges")) return NULL;
     return eqnn_mul(eqnn_scatter(x, g), eqnn_inverse_degree(g));
 }
 
@@ -24996,7 +25016,9 @@ EQNN_API eqnn_tensor *eqnn_inverse_degree(const eqnn_graph *g)
 /* softmax over the edges that enter a node, column by column */
 EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g)
 {
-    if (eqnn__graph_bad(x, g, "edge_softmax", "edges")) return NULL;
+    if (eqnn__graph_bad(x, g, "edge_softmax", "edges") ||
+        eqnn__refuse(x, "edge_softmax", "take invariants first"))
+        return NULL;
     return eqnn_segment_softmax(x, g->target_index);
 }
 
