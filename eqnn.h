@@ -1357,8 +1357,9 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
 /* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then
-   on, whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the
-   slope of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
+   on, whatever the positions: every model then works on r (but an attention network of several
+   layers, which move positions: an error). With r = eqnn_edge_vectors(pos, g) the slope of an energy
+   by pos is as it was, and that by r gives the virial and the stress of a cell,
 
        W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
          = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
@@ -26052,6 +26053,9 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     if ((o.layers > 1 || o.moves) && eqnn_irreps_make(pos->ctx, o.out) != vector)
         return eqnn__fail(pos->ctx, "attention_network: .out is %s; where layers move positions it "
                                     "must be 1x1o", o.out);
+    if (o.layers > 1 && g->vectors)
+        return eqnn__fail(pos->ctx, "attention_network: one layer only on a graph with vectors of "
+                                    "its own; the others see positions that have moved");
     pos = eqnn_as(pos, vector);
     pos = eqnn_enter(pos, name ? name : "");
     eqnn_tensor *now = pos, *y = NULL;

@@ -517,6 +517,10 @@ TEST(attention_refuses)
     many.head.weights = &alpha;
     CHECK(!eqnn_multi_head(pos, pos, g, "b", &many));
     CHECK_ERROR(c, "those of one head");
+    many.head.weights = NULL;
+    CHECK(!eqnn_attention_network(pos, eqnn_graph_vectors(g, eqnn_edge_vectors(pos, g)), "n",
+                                  &many));
+    CHECK_ERROR(c, "attention_network: one layer only on a graph with vectors of its own");
     CHECK(!eqnn_gat_conv(x, NULL, g, "c", 3, NULL));
     CHECK_ERROR(c, "4 rows of features");
     CHECK(!eqnn_gat_conv(eqnn_slice_rows(test_normal(c, 5, 2), 0, 5), x, g, "c", 3, NULL));
