@@ -1358,8 +1358,8 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
 /* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then
    on, whatever the positions: every model then works on r (but an attention network of several
-   layers, which move positions: an error). With r = eqnn_edge_vectors(pos, g) the slope of an energy
-   by pos is as it was, and that by r gives the virial and the stress of a cell,
+   layers, which move positions: an error). With r = eqnn_edge_vectors(pos, g) the slope of an
+   energy by pos is as it was, and that by r gives the virial and the stress of a cell,
 
        W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
          = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
