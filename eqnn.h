@@ -23758,9 +23758,21 @@ static int eqnn__example_check(eqnn_ctx *c, const char *op, eqnn_graph_opts *o)
     return 1;
 }
 
+/* There are no examples of sources but where they are other points than the targets. */
+static int eqnn__one_example_list(eqnn_ctx *c, const char *op, const eqnn_graph_opts *o)
+{
+    if (o->source_example) eqnn__fail(c, "%s: .source_example is for eqnn_knn_between", op);
+    return !o->source_example;
+}
+
 static int eqnn__edge_check(eqnn_ctx *c, int edges, const int *source, const int *target,
                             const eqnn_graph_opts *o)
 {
+    if (o->cell || o->loops || o->max_edges) {
+        eqnn__fail(c, "graph_make: the edges are given; cells are for eqnn_radius_graph, .loops "
+                      "and .max_edges for graphs made of points");
+        return 0;
+    }
     if (edges < 0 || o->sources < 0 || o->targets < 0 || (edges && (!source || !target))) {
         eqnn__fail(c, "graph_make: %d edges, %d sources, %d targets: not a graph", edges,
                    o->sources, o->targets);
@@ -23795,8 +23807,10 @@ EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *so
     if (opts) o = *opts;
     if (!o.targets) o.targets = o.sources;
     if (!o.sources) o.sources = o.targets;
-    if (!eqnn__edge_check(c, edges, source, target, &o)) return NULL;
-    if (!eqnn__example_check(c, "graph_make", &o)) return NULL;
+    if (!eqnn__one_example_list(c, "graph_make", &o) ||
+        !eqnn__edge_check(c, edges, source, target, &o) ||
+        !eqnn__example_check(c, "graph_make", &o))
+        return NULL;
     return eqnn__graph_build(c, edges, source, target, &o);
 }
 
@@ -24492,7 +24506,8 @@ static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *
         return 0;
     }
     o->sources = o->targets = n;
-    return eqnn__example_check(c, "radius_graph", o) && eqnn__cells_open(c, o, radius);
+    return eqnn__one_example_list(c, "radius_graph", o) &&
+           eqnn__example_check(c, "radius_graph", o) && eqnn__cells_open(c, o, radius);
 }
 
 EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
@@ -24883,7 +24898,7 @@ EQNN_API const eqnn_graph *eqnn_knn_graph(eqnn_tensor *pos, int k, const eqnn_gr
     eqnn_ctx *c = pos->ctx;
     if (!eqnn__k_fits(c, op, k, eqnn_cols(pos)) ||
         !eqnn__graph_start(c, op, eqnn_rows(pos), eqnn_rows(pos), opts, &o) ||
-        !eqnn__example_check(c, op, &o))
+        !eqnn__one_example_list(c, op, &o) || !eqnn__example_check(c, op, &o))
         return NULL;
     memset(&s, 0, sizeof s);
     s.k = k;
@@ -24936,7 +24951,8 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
     double edges = 0;
     if (!c || c->failed || !eqnn__graph_start(c, op, nodes, nodes, opts, &o)) return NULL;
     if (nodes < 0) eqnn__fail(c, "%s: %d nodes", op, nodes);
-    if (c->failed || !eqnn__example_check(c, op, &o)) return NULL;
+    if (c->failed || !eqnn__one_example_list(c, op, &o) || !eqnn__example_check(c, op, &o))
+        return NULL;
     int *start = eqnn__example_runs(c, nodes, o.example, o.examples);
     int runs = o.example ? o.examples : 1, n = 0;
     for (int e = 0; start && e < runs; e++) {
@@ -25144,6 +25160,11 @@ static int eqnn__neighbour_check(eqnn_tensor *pos, const eqnn_neighbour_opts *o)
 {
     const eqnn_graph *b = o->bonds;
     eqnn_ctx *c = pos->ctx;
+    if (!(o->radius >= 0) || o->bond_degrees < 0 || o->max_bonds < 0) {
+        eqnn__fail(c, "neighbour_graph: .radius %g, .bond_degrees %d, .max_bonds %d: none may be "
+                      "negative", o->radius, o->bond_degrees, o->max_bonds);
+        return 0;
+    }
     if (b && (b->sources != pos->rows || b->targets != pos->rows)) {
         eqnn__fail(c, "neighbour_graph: bonds between %d and %d nodes for %d positions", b->sources,
                    b->targets, pos->rows);
@@ -25235,7 +25256,7 @@ static eqnn_neighbour_opts eqnn__neighbour_defaults(const eqnn_neighbour_opts *o
     eqnn_neighbour_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.bond_degrees <= 0) o.bond_degrees = 1;
+    if (o.bond_degrees == 0) o.bond_degrees = 1;
     if (!o.name) o.name = "neighbours";
     return o;
 }

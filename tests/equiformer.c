@@ -661,6 +661,12 @@ TEST(sentences)
     CHECK_ERROR(c, "[5,2]");
     CHECK(!eqnn_equiformer(NULL, NULL, NULL, g, "m", &o));
     CHECK_OK(c);
+    for (int k = 0; k < 3; k++) {
+        eqnn_neighbour_opts n = { .radius = k == 0 ? -1 : 0, .bond_degrees = k == 1 ? -1 : 0,
+                                  .max_bonds = k == 2 ? -1 : 0 };
+        CHECK(!eqnn_neighbour_graph(pos, &n));
+        CHECK_ERROR(c, "neighbour_graph: .radius");
+    }
 }
 
 static eqnn_tensor *standard_net(eqnn_tensor *x) { return eqnn_layer_norm(x, "n", NULL); }
