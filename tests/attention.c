@@ -355,6 +355,61 @@ TEST(names_of_a_head)
     for (int i = 0; i < 6; i++) CHECK_TEXT(eqnn_parameter_name(c, i) + 4, names[i]);
 }
 
+/* k or v: products of x[source] and the harmonics, weights by a network of the length. */
+static eqnn_tensor *answer(eqnn_tensor *x, eqnn_tensor *Y, eqnn_tensor *b, const eqnn_graph *g,
+                           const char *name, const char *irreps, const eqnn_attention_opts *o)
+{
+    eqnn_ctx *c = eqnn_context(x);
+    const eqnn_product *p = eqnn_product_full(c, eqnn_label_of(x), eqnn_label_of(Y),
+                                              eqnn_irreps_make(c, irreps), NULL);
+    eqnn_fc_opts f = { .act = o->act, .exact = o->exact };
+    const char *widths = eqnn_format(c, "%d,%d", o->hidden, eqnn_product_weights(p));
+    return eqnn_tensor_product(eqnn_gather(x, g), Y, eqnn_fc(b, name, widths, &f), p);
+}
+
+static eqnn_tensor *head_by_hand(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                 const char *name, const eqnn_attention_opts *o)
+{
+    eqnn_ctx *c = eqnn_context(pos);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *d = eqnn_norm(r);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, o->lmax, &(eqnn_harmonics_opts){ .normalize = 1 });
+    eqnn_tensor *b = eqnn_radial_basis(d, o->basis, o->radius, &(eqnn_radial_opts){
+                                           .basis = EQNN_SMOOTH_FINITE, .cutoff = 1 });
+    eqnn_tensor *cut = eqnn_map(eqnn_shift(eqnn_scale(d, -10 / o->radius), 10), EQNN_SUS, 0, 0);
+    x = eqnn_enter(x, name);
+    const eqnn_irreps *asks = eqnn_irreps_make(c, o->q);
+    eqnn_tensor *q = eqnn_irreps_map(x, eqnn_param(c, "to_q.weight", 1,
+                                                   eqnn_irreps_map_weights(eqnn_label_of(x), asks,
+                                                                           NULL), NULL),
+                                     NULL, asks, NULL);
+    eqnn_tensor *k = answer(x, Y, b, g, "fc_k", o->k, o);
+    eqnn_tensor *v = answer(x, Y, b, g, "fc_v", o->out, o);
+    eqnn_tensor *s = eqnn_leave(eqnn_fully_connected(eqnn_gather_target(q, g), k, "dot_product",
+                                                     "1x0e", NULL));
+    eqnn_tensor *a = eqnn_mul(cut, eqnn_exp(eqnn_as(s, NULL)));
+    if (o->clamp) a = eqnn_clamp(a, 0, 1);
+    a = eqnn_div(a, eqnn_gather_target(eqnn_scatter(a, g), g));
+    eqnn_tensor *y = eqnn_scatter(eqnn_mul(v, eqnn_sqrt(a)), g);
+    return o->mean ? eqnn_mul(y, eqnn_inverse_degree(g)) : y;
+}
+
+TEST(head_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, small_head.radius, NULL);
+    for (int way = 0; way < 8; way++) {
+        eqnn_attention_opts o = small_head;
+        o.act = way & 1 ? EQNN_GELU : EQNN_SILU;
+        o.exact = way & 1;
+        o.clamp = way >> 1 & 1;
+        o.mean = way >> 2;
+        eqnn_tensor *y = eqnn_attention(x, pos, g, "a", &o);
+        CHECK_SAME(y, head_by_hand(x, pos, g, "a", &o), test_eps(1e-12, 1e-4));
+    }
+    CHECK(eqnn_parameter_count(c) == 6);
+}
+
 /* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them
    ours; its graph network: 1,369,091. */
 TEST(sizes_of_known_models)

@@ -836,6 +836,8 @@ TEST(schedules)
     eqnn_schedule d = { .kind = EQNN_STEPS, .rate = 1, .every = 3 };
     CHECK_NEAR(eqnn_schedule_rate(&d, 2), 1, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);
+    d.factor = 0.5;
+    CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.25, 1e-15);
     eqnn_schedule e = { .kind = EQNN_EXPONENTIAL, .rate = 1, .factor = 0.5 };
     CHECK_NEAR(eqnn_schedule_rate(&e, 3), 0.125, 1e-15);
     eqnn_schedule r = { .kind = EQNN_INVERSE_ROOT, .rate = 3, .every = 5, .warmup = 8 };
