@@ -22643,6 +22643,26 @@ static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
     return p;
 }
 
+/* Are they rotations? Whether they turn the edges to y is not asked: those may be on a GPU. */
+static int eqnn__rotations_good(eqnn_ctx *c, const double *given, int n)
+{
+    for (int e = 0; given && e < n; e++) {
+        const double *R = given + 9 * (size_t)e;
+        double worst = 0;
+        for (int k = 0; k < 3; k++) { /* each row is the product of the next two, of length 1 */
+            const double *a = R + 3 * k, *b = R + 3 * ((k + 1) % 3), *d = R + 3 * ((k + 2) % 3);
+            double off[4] = { b[1] * d[2] - b[2] * d[1] - a[0], b[2] * d[0] - b[0] * d[2] - a[1],
+                              b[0] * d[1] - b[1] * d[0] - a[2],
+                              a[0] * a[0] + a[1] * a[1] + a[2] * a[2] - 1 };
+            for (int i = 0; i < 4; i++)
+                if (!(fabs(off[i]) <= worst)) worst = fabs(off[i]);
+        }
+        if (!(worst < 1e-3))
+            return eqnn__fail(c, "frame_make: what is given for edge %d is no rotation", e) != NULL;
+    }
+    return 1;
+}
+
 /* All degrees of all edges; given: rotations instead of the shortest ones. */
 static int eqnn__frame_fill(eqnn_frame *f, const double *given)
 {
@@ -22675,6 +22695,7 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
                    g ? " with the edges of the graph" : "", EQNN__LMAX);
         return NULL;
     }
+    if (opts && !eqnn__rotations_good(c, opts->rotations, r->rows)) return NULL;
     eqnn_frame *f = (eqnn_frame *)eqnn__step_alloc(c, sizeof *f);
     if (!f) return NULL;
     f->ctx = c;
