@@ -410,6 +410,51 @@ TEST(head_is_its_formula)
     CHECK(eqnn_parameter_count(c) == 6);
 }
 
+/* Heads side by side; then twice a product with the harmonics, and the mean over edges. */
+static eqnn_tensor *heads_by_hand(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                  const char *name, const eqnn_multi_head_opts *o)
+{
+    eqnn_harmonics_opts unit = { .normalize = 1 };
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o->head.lmax, &unit);
+    eqnn_tensor *h = NULL;
+    x = eqnn_enter(x, name);
+    for (int k = 0; k < o->heads; k++) {
+        const char *head = eqnn_format(eqnn_context(pos), "heads.%d", k);
+        eqnn_tensor *y = eqnn_attention(x, pos, g, head, &o->head);
+        h = h ? eqnn_concat(h, y) : y;
+    }
+    h = eqnn_fully_connected(eqnn_gather(h, g), Y, "tp1", o->head.out, NULL);
+    h = eqnn_scatter_mean(h, g);
+    h = eqnn_fully_connected(eqnn_gather(h, g), Y, "tp2", o->out ? o->out : "1x1o", NULL);
+    return eqnn_leave(eqnn_scatter_mean(h, g));
+}
+
+/* Layers that move the beads, or replace them; which hear who is near then. */
+TEST(attention_network_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 6), *more = labelled(test_normal(c, 6, 4), "1x0e+1x1e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, small_head.radius, NULL);
+    for (int way = 0; way < 4; way++) {
+        eqnn_multi_head_opts o = { .head = small_head, .heads = 3, .layers = 2 };
+        o.centred = way & 1;
+        o.moves = way >> 1;
+        o.x = way == 2 ? more : NULL;
+        const char *name = way == 2 ? "more" : "net";
+        eqnn_tensor *y = eqnn_attention_network(pos, g, name, &o), *now = eqnn_enter(pos, name);
+        for (int k = 0; k < 2; k++) {
+            const eqnn_graph *near = k ? eqnn_radius_graph(now, small_head.radius, NULL) : g;
+            eqnn_tensor *x = o.centred ? eqnn_sub(now, eqnn_mean_rows(now)) : now;
+            if (o.x) x = eqnn_concat(x, o.x);
+            x = heads_by_hand(x, now, near, eqnn_format(c, "layers.%d", k), &o);
+            now = o.moves ? eqnn_add(now, x) : x;
+        }
+        now = eqnn_leave(o.moves ? eqnn_sub(now, pos) : now);
+        CHECK_SAME(y, now, test_eps(1e-12, 1e-4));
+    }
+    CHECK(eqnn_parameter_count(c) == 2 * 2 * (3 * 6 + 2));
+}
+
 /* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them
    ours; its graph network: 1,369,091. */
 TEST(sizes_of_known_models)
@@ -503,7 +548,7 @@ TEST(gat_conv_is_its_formula)
     enum { n = 4, heads = 2, channels = 3, cols = heads * channels };
     int source[] = { 1, 2, 0, 1, 2 }, target[] = { 0, 0, 1, 1, 1 }; /* 1 -> 1 is left out */
     eqnn_graph_opts o = { .targets = n };
-    eqnn_gat_opts gat = { .heads = heads };
+    eqnn_gat_opts gat = { .heads = heads, .slope = 0.3 };
     const eqnn_graph *g = eqnn_graph_make(c, 5, source, target, &o);
     eqnn_tensor *x = test_normal(c, n, 5),
                 *a = test_normal(c, 5, 2); /* rows sorted as the edges are */
@@ -524,7 +569,7 @@ TEST(gat_conv_is_its_formula)
                                  channels) +
                            edge;
                 s += score(H + i * cols, eqnn_parameter(c, "gat.att_dst"), k / channels, channels);
-                s = exp(s > 0 ? s : 0.2 * s);
+                s = exp(s > 0 ? s : 0.3 * s);
                 top += s * (double)H[from * cols + k];
                 bottom += s;
                 mean += edge;
