@@ -580,6 +580,50 @@ TEST(gat_conv_is_its_formula)
     CHECK_NEAR(eqnn_at(y, 3, 2), (double)H[3 * cols + 2], test_eps(1e-14, 1e-6));
 }
 
+/* The graph as it is given: its loops count, and none are put in. */
+TEST(gat_conv_of_given_edges)
+{
+    eqnn_ctx *c = test_context();
+    int source[] = { 1, 0, 2 }, target[] = { 0, 0, 1 };
+    eqnn_graph_opts o = { .targets = 4 };
+    eqnn_gat_opts gat = { .heads = 2, .given_edges = 1 };
+    const eqnn_graph *g = eqnn_graph_make(c, 3, source, target, &o);
+    eqnn_tensor *x = test_normal(c, 4, 5), *alpha = NULL;
+    gat.weights = &alpha;
+    eqnn_tensor *y = eqnn_gat_conv(x, NULL, g, "gat", 3, &gat);
+    eqnn_tensor *h = eqnn_matmul_t(x, eqnn_parameter(c, "gat.lin.weight"), 0, 1);
+    CHECK(eqnn_rows(alpha) == 3);
+    CHECK_NEAR(eqnn_at(alpha, 0, 1) + eqnn_at(alpha, 1, 1), 1, test_eps(1e-14, 1e-6));
+    for (int k = 0; k < 6; k++) {
+        double a = eqnn_at(alpha, 0, k / 3), b = eqnn_at(alpha, 1, k / 3);
+        CHECK_NEAR(eqnn_at(y, 0, k), a * eqnn_at(h, 0, k) + b * eqnn_at(h, 1, k),
+                   test_eps(1e-13, 1e-5));
+        CHECK_NEAR(eqnn_at(y, 1, k), eqnn_at(h, 2, k), test_eps(1e-14, 1e-6));
+        CHECK_NEAR(eqnn_at(y, 2, k), 0, 0);
+    }
+}
+
+TEST(gnn_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 6), *more = test_normal(c, 6, 2);
+    const eqnn_graph *g = eqnn_radius_graph(pos, 1.7, NULL);
+    eqnn_gnn_opts o = { .channels = 5, .heads = 3, .hidden = 6, .out = 2, .lmax = 2,
+                        .neighbours = 4, .x = more, .edge_scalars = two_scalars(pos, g) };
+    eqnn_tensor *y = eqnn_gnn(pos, g, "net", &o);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), 2, NULL);
+    Y = eqnn_as(Y, NULL);
+    eqnn_tensor *h = eqnn_concat(eqnn_scale(eqnn_scatter(Y, g), 0.5), more);
+    Y = eqnn_concat(Y, o.edge_scalars);
+    h = eqnn_enter(h, "net");
+    for (int k = 1; k <= 2; k++)
+        h = eqnn_gat_conv(h, Y, g, eqnn_format(c, "conv%d", k), 5, &(eqnn_gat_opts){ .heads = 3 });
+    h = eqnn_gelu(eqnn_linear(h, "head.0", 6, NULL));
+    h = eqnn_leave(eqnn_linear(h, "head.1", 2, NULL));
+    CHECK_SAME(y, h, test_eps(1e-13, 1e-5));
+    CHECK(eqnn_parameter_count(c) == 2 * 6 + 4);
+}
+
 typedef struct gat_case { const eqnn_graph *g; eqnn_gat_opts o; } gat_case;
 
 static eqnn_tensor *run_gat(eqnn_tensor *const *x, int n, void *user)

@@ -376,6 +376,10 @@ TEST(frame_of_given_rotations)
         y[k] = eqnn_from_frame(y[k], f, eqnn_label_of(x), EQNN_EDGES, 0);
     }
     CHECK_SAME(y[1], y[0], test_eps(1e-13, 1e-5));
+    eqnn_so2_opts bare = { .no_bias = 1 };
+    CHECK(eqnn_so2_linear(eqnn_to_frame(x, eqnn_frame_make(r, 2, 2, &o), EQNN_EDGES), "bare",
+                          eqnn_label_of(x), &bare) != NULL);
+    CHECK(eqnn_parameter(c, "so2.fc_m0.bias") && !eqnn_parameter(c, "bare.fc_m0.bias"));
     for (int way = 0; way < 3; way++) {
         memcpy(kept, R + 9, sizeof kept);
         for (int k = 0; k < 9; k++) R[9 + k] = way == 0 ? -kept[k] : way == 1 ? 2 * kept[k] : NAN;
