@@ -12052,11 +12052,16 @@ static eqnn_ints *eqnn__places(eqnn_tensor *x, const eqnn_ints *index, int cols,
     return at ? eqnn_ints_make(c, index->count, at, x->rows * cols, 0) : NULL;
 }
 
+static eqnn_tensor *eqnn__pick(eqnn_tensor *x, eqnn_ints *index, const char *op)
+{
+    eqnn_ints *at = eqnn__places(x, index, x->cols, op);
+    return at ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), at) : NULL;
+}
+
 EQNN_API eqnn_tensor *eqnn_pick(eqnn_tensor *x, eqnn_ints *index)
 {
     if (eqnn__bad_index(x, index, "pick") || eqnn__refuse(x, "pick", "use eqnn_slice")) return NULL;
-    eqnn_ints *at = eqnn__places(x, index, x->cols, "pick");
-    return at ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), at) : NULL;
+    return eqnn__pick(x, index, "pick");
 }
 
 EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols)
@@ -12507,7 +12512,7 @@ EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes
         return eqnn__fail(logits->ctx, "cross_entropy: %d classes for %d rows of logits",
                           classes->count, logits->rows);
     eqnn_tensor *total = eqnn_logsumexp(logits);
-    return eqnn_mean(eqnn_sub(total, eqnn_pick(logits, classes)));
+    return total ? eqnn_mean(eqnn_sub(total, eqnn__pick(logits, classes, "cross_entropy"))) : NULL;
 }
 
 /* --- random numbers for callers --- */

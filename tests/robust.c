@@ -688,6 +688,8 @@ TEST(sentences_name_what_was_called)
     CHECK_ERROR(c, "segment_sum: 4 indices");
     CHECK(!eqnn_cross_entropy(x, i));
     CHECK_ERROR(c, "cross_entropy: 4 classes for 2 rows");
+    CHECK(!eqnn_cross_entropy(x, eqnn_ints_make(c, 2, (int[]){ 0, 3 }, 4, 0)));
+    CHECK_ERROR(c, "cross_entropy: index 3 of row 1 lies outside 0..2");
     CHECK(!eqnn_vjp(x, eqnn_sum(x), x));
     CHECK_ERROR(c, "vjp: the cotangent is [1,1], y is [2,3]");
     CHECK(!eqnn_batch_norm(x, "b", &n));
