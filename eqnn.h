@@ -1383,8 +1383,9 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
 /* The same edges, for this step, with vectors r [edges,3] that eqnn_edge_vectors gives from then
-   on, whatever the positions: every model then works on r. With r = eqnn_edge_vectors(pos, g) the
-   slope of an energy by pos is as it was, and that by r gives the virial and the stress of a cell,
+   on, whatever the positions: every model then works on r (but an attention network of several
+   layers, which move positions: an error). With r = eqnn_edge_vectors(pos, g) the slope of an
+   energy by pos is as it was, and that by r gives the virial and the stress of a cell,
 
        W = sum over edges of r (dE/dr)^T = dE/dstrain   [3,3]
          = eqnn_matmul_t(eqnn_as(r, NULL), eqnn_as(dE/dr, NULL), 1, 0)
@@ -11578,6 +11579,9 @@ EQNN_API eqnn_tensor *eqnn_leaky_relu(eqnn_tensor *x, double slope)
 }
 EQNN_API eqnn_tensor *eqnn_smooth_leaky_relu(eqnn_tensor *x, double slope)
 {
+    if (eqnn__bad(x, "smooth_leaky_relu") ||
+        eqnn__refuse(x, "smooth_leaky_relu", "use eqnn_gate, or eqnn_as(x, NULL) knowingly"))
+        return NULL;
     eqnn_tensor *smooth = eqnn_scale(eqnn_silu(x), 1 - slope);
     return eqnn_add(smooth, eqnn_scale(x, slope));
 }
@@ -11774,6 +11778,8 @@ EQNN_API eqnn_tensor *eqnn_clamp(eqnn_tensor *x, double low, double high)
 {
     double p[2] = {low, high};
     if (eqnn__bad(x, "clamp") || eqnn__refuse(x, "clamp", "clamp invariants")) return NULL;
+    if (!(low <= high))
+        return eqnn__fail(x->ctx, "clamp: from %g to %g; the first must not be larger", low, high);
     eqnn_tensor *y = eqnn__map(x, EQNN__CLAMP, p, 0, NULL);
     if (y && !x->ctx->in_rule) y->label = x->label;
     return y;
@@ -11953,7 +11959,10 @@ EQNN_API eqnn_tensor *eqnn_mean_rows(eqnn_tensor *x)
 
 EQNN_API eqnn_tensor *eqnn_mean_cols(eqnn_tensor *x)
 {
-    return x ? eqnn_scale(eqnn_sum_cols(x), 1.0 / (x->cols ? x->cols : 1)) : NULL;
+    if (eqnn__bad(x, "mean_cols") ||
+        eqnn__refuse(x, "mean_cols", "use eqnn_square_copies or eqnn_irreps_linear"))
+        return NULL;
+    return eqnn_scale(eqnn_sum_cols(x), 1.0 / (x->cols ? x->cols : 1));
 }
 
 /* --- rows and columns by index --- */
@@ -12089,11 +12098,16 @@ static eqnn_ints *eqnn__places(eqnn_tensor *x, const eqnn_ints *index, int cols,
     return at ? eqnn_ints_make(c, index->count, at, x->rows * cols, 0) : NULL;
 }
 
+static eqnn_tensor *eqnn__pick(eqnn_tensor *x, eqnn_ints *index, const char *op)
+{
+    eqnn_ints *at = eqnn__places(x, index, x->cols, op);
+    return at ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), at) : NULL;
+}
+
 EQNN_API eqnn_tensor *eqnn_pick(eqnn_tensor *x, eqnn_ints *index)
 {
     if (eqnn__bad_index(x, index, "pick") || eqnn__refuse(x, "pick", "use eqnn_slice")) return NULL;
-    eqnn_ints *at = eqnn__places(x, index, x->cols, "pick");
-    return at ? eqnn_take(eqnn_reshape(x, x->rows * x->cols, 1), at) : NULL;
+    return eqnn__pick(x, index, "pick");
 }
 
 EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols)
@@ -12537,12 +12551,14 @@ EQNN_API eqnn_tensor *eqnn_huber(eqnn_tensor *x, eqnn_tensor *target, double del
 
 EQNN_API eqnn_tensor *eqnn_cross_entropy(eqnn_tensor *logits, eqnn_ints *classes)
 {
-    if (eqnn__bad_index(logits, classes, "cross_entropy")) return NULL;
+    if (eqnn__bad_index(logits, classes, "cross_entropy") ||
+        eqnn__refuse(logits, "cross_entropy", "take invariants first"))
+        return NULL;
     if (classes->count != logits->rows)
         return eqnn__fail(logits->ctx, "cross_entropy: %d classes for %d rows of logits",
                           classes->count, logits->rows);
     eqnn_tensor *total = eqnn_logsumexp(logits);
-    return eqnn_mean(eqnn_sub(total, eqnn_pick(logits, classes)));
+    return total ? eqnn_mean(eqnn_sub(total, eqnn__pick(logits, classes, "cross_entropy"))) : NULL;
 }
 
 /* --- random numbers for callers --- */
@@ -19483,7 +19499,7 @@ static eqnn_tensor *eqnn__product_of_rows(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
 {
     eqnn__call a;
     const char *op = "tensor_product";
-    if (eqnn__bad2(x, y, op) || !p) return NULL;
+    if (eqnn__bad2(x, y, op) || !eqnn__given(x->ctx, p != NULL, op, "the product is")) return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
     if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &w, V, op))
@@ -19526,7 +19542,9 @@ EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *
 {
     eqnn__call a;
     const char *op = "message";
-    if (eqnn__bad2(x, y, op) || !p || !g || eqnn__bad_graph(g, op)) return NULL;
+    if (eqnn__bad2(x, y, op) || !eqnn__given(x->ctx, p != NULL, op, "the product is") ||
+        !eqnn__given(x->ctx, g != NULL, op, "the graph is") || eqnn__bad_graph(g, op))
+        return NULL;
     x = eqnn__recut(x, p->in1);
     y = eqnn__recut(y, p->in2);
     if (!x || !y || !eqnn__factors_fit(p, x, y, op) || !eqnn__weights_fit(p, &h, V, op))
@@ -20364,6 +20382,8 @@ EQNN_API eqnn_tensor *eqnn_reduced_product(eqnn_tensor *const *x, const eqnn_red
 {
     eqnn_tensor *v[EQNN__SLOTS] = { NULL };
     eqnn__form f;
+    if (!r && x && !eqnn__bad(x[0], "reduced_product"))
+        eqnn__given(x[0]->ctx, 0, "reduced_product", "the product is");
     if (!r || r->ctx->failed) return NULL;
     int n = r->symmetry.n, rows = eqnn__reduced_factors(x, r, v);
     if (rows < 0 || !eqnn__reduced_records(r)) return NULL;
@@ -22674,6 +22694,26 @@ static const eqnn__frame_plan *eqnn__frame_plan_of(eqnn_ctx *c, int lmax)
     return p;
 }
 
+/* Are they rotations? Whether they turn the edges to y is not asked: those may be on a GPU. */
+static int eqnn__rotations_good(eqnn_ctx *c, const double *given, int n)
+{
+    for (int e = 0; given && e < n; e++) {
+        const double *R = given + 9 * (size_t)e;
+        double worst = 0;
+        for (int k = 0; k < 3; k++) { /* each row is the product of the next two, of length 1 */
+            const double *a = R + 3 * k, *b = R + 3 * ((k + 1) % 3), *d = R + 3 * ((k + 2) % 3);
+            double off[4] = { b[1] * d[2] - b[2] * d[1] - a[0], b[2] * d[0] - b[0] * d[2] - a[1],
+                              b[0] * d[1] - b[1] * d[0] - a[2],
+                              a[0] * a[0] + a[1] * a[1] + a[2] * a[2] - 1 };
+            for (int i = 0; i < 4; i++)
+                if (!(fabs(off[i]) <= worst)) worst = fabs(off[i]);
+        }
+        if (!(worst < 1e-3))
+            return eqnn__fail(c, "frame_make: what is given for edge %d is no rotation", e) != NULL;
+    }
+    return 1;
+}
+
 /* All degrees of all edges; given: rotations instead of the shortest ones. */
 static int eqnn__frame_fill(eqnn_frame *f, const double *given)
 {
@@ -22706,6 +22746,7 @@ EQNN_API eqnn_frame *eqnn_frame_make(eqnn_tensor *r, int lmax, int mmax,
                    g ? " with the edges of the graph" : "", EQNN__LMAX);
         return NULL;
     }
+    if (opts && !eqnn__rotations_good(c, opts->rotations, r->rows)) return NULL;
     eqnn_frame *f = (eqnn_frame *)eqnn__step_alloc(c, sizeof *f);
     if (!f) return NULL;
     f->ctx = c;
@@ -22938,7 +22979,9 @@ static int eqnn__frame_rows(const eqnn_frame *f, eqnn_ends ends, const char *op)
 
 EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_ends of)
 {
-    if (!f || eqnn__bad2(x, f->r, "to_frame")) return NULL;
+    if (eqnn__bad(x, "to_frame") || !eqnn__given(x->ctx, f != NULL, "to_frame", "the frame is") ||
+        eqnn__bad2(x, f->r, "to_frame"))
+        return NULL;
     eqnn_ctx *c = x->ctx;
     const eqnn_irreps *a = eqnn__irreps_of(x, "to_frame");
     int rows = eqnn__frame_rows(f, of, "to_frame");
@@ -22953,7 +22996,10 @@ EQNN_API eqnn_tensor *eqnn_to_frame(eqnn_tensor *x, const eqnn_frame *f, eqnn_en
 EQNN_API eqnn_tensor *eqnn_from_frame(eqnn_tensor *y, const eqnn_frame *f, const eqnn_irreps *out,
                                       eqnn_ends to, int rescale)
 {
-    if (!f || eqnn__bad2(y, f->r, "from_frame")) return NULL;
+    if (eqnn__bad(y, "from_frame") ||
+        !eqnn__given(y->ctx, f != NULL, "from_frame", "the frame is") ||
+        eqnn__bad2(y, f->r, "from_frame"))
+        return NULL;
     eqnn_ctx *c = y->ctx;
     if (!out) return eqnn__fail(c, "from_frame: the irreps are missing (NULL)");
     int most = eqnn__order_copies(out, 0, out->blocks) == y->cols ? 0 : f->mmax;
@@ -23784,9 +23830,21 @@ static int eqnn__example_check(eqnn_ctx *c, const char *op, eqnn_graph_opts *o)
     return 1;
 }
 
+/* There are no examples of sources but where they are other points than the targets. */
+static int eqnn__one_example_list(eqnn_ctx *c, const char *op, const eqnn_graph_opts *o)
+{
+    if (o->source_example) eqnn__fail(c, "%s: .source_example is for eqnn_knn_between", op);
+    return !o->source_example;
+}
+
 static int eqnn__edge_check(eqnn_ctx *c, int edges, const int *source, const int *target,
                             const eqnn_graph_opts *o)
 {
+    if (o->cell || o->loops || o->max_edges) {
+        eqnn__fail(c, "graph_make: the edges are given; cells are for eqnn_radius_graph, .loops "
+                      "and .max_edges for graphs made of points");
+        return 0;
+    }
     if (edges < 0 || o->sources < 0 || o->targets < 0 || (edges && (!source || !target))) {
         eqnn__fail(c, "graph_make: %d edges, %d sources, %d targets: not a graph", edges,
                    o->sources, o->targets);
@@ -23821,8 +23879,10 @@ EQNN_API const eqnn_graph *eqnn_graph_make(eqnn_ctx *c, int edges, const int *so
     if (opts) o = *opts;
     if (!o.targets) o.targets = o.sources;
     if (!o.sources) o.sources = o.targets;
-    if (!eqnn__edge_check(c, edges, source, target, &o)) return NULL;
-    if (!eqnn__example_check(c, "graph_make", &o)) return NULL;
+    if (!eqnn__one_example_list(c, "graph_make", &o) ||
+        !eqnn__edge_check(c, edges, source, target, &o) ||
+        !eqnn__example_check(c, "graph_make", &o))
+        return NULL;
     return eqnn__graph_build(c, edges, source, target, &o);
 }
 
@@ -24518,7 +24578,8 @@ static int eqnn__radius_check(eqnn_tensor *pos, double radius, eqnn_graph_opts *
         return 0;
     }
     o->sources = o->targets = n;
-    return eqnn__example_check(c, "radius_graph", o) && eqnn__cells_open(c, o, radius);
+    return eqnn__one_example_list(c, "radius_graph", o) &&
+           eqnn__example_check(c, "radius_graph", o) && eqnn__cells_open(c, o, radius);
 }
 
 EQNN_API const eqnn_graph *eqnn_radius_graph(eqnn_tensor *pos, double radius,
@@ -24909,7 +24970,7 @@ EQNN_API const eqnn_graph *eqnn_knn_graph(eqnn_tensor *pos, int k, const eqnn_gr
     eqnn_ctx *c = pos->ctx;
     if (!eqnn__k_fits(c, op, k, eqnn_cols(pos)) ||
         !eqnn__graph_start(c, op, eqnn_rows(pos), eqnn_rows(pos), opts, &o) ||
-        !eqnn__example_check(c, op, &o))
+        !eqnn__one_example_list(c, op, &o) || !eqnn__example_check(c, op, &o))
         return NULL;
     memset(&s, 0, sizeof s);
     s.k = k;
@@ -24962,7 +25023,8 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
     double edges = 0;
     if (!c || c->failed || !eqnn__graph_start(c, op, nodes, nodes, opts, &o)) return NULL;
     if (nodes < 0) eqnn__fail(c, "%s: %d nodes", op, nodes);
-    if (c->failed || !eqnn__example_check(c, op, &o)) return NULL;
+    if (c->failed || !eqnn__one_example_list(c, op, &o) || !eqnn__example_check(c, op, &o))
+        return NULL;
     int *start = eqnn__example_runs(c, nodes, o.example, o.examples);
     int runs = o.example ? o.examples : 1, n = 0;
     for (int e = 0; start && e < runs; e++) {
@@ -25023,6 +25085,7 @@ EQNN_API eqnn_tensor *eqnn_scatter(eqnn_tensor *x, const eqnn_graph *g)
 
 EQNN_API eqnn_tensor *eqnn_scatter_mean(eqnn_tensor *x, const eqnn_graph *g)
 {
+    if (eqnn__graph_bad(x, g, "scatter_mean", "edges")) return NULL;
     return eqnn_mul(eqnn_scatter(x, g), eqnn_inverse_degree(g));
 }
 
@@ -25042,7 +25105,9 @@ EQNN_API eqnn_tensor *eqnn_inverse_degree(const eqnn_graph *g)
 /* softmax over the edges that enter a node, column by column */
 EQNN_API eqnn_tensor *eqnn_edge_softmax(eqnn_tensor *x, const eqnn_graph *g)
 {
-    if (eqnn__graph_bad(x, g, "edge_softmax", "edges")) return NULL;
+    if (eqnn__graph_bad(x, g, "edge_softmax", "edges") ||
+        eqnn__refuse(x, "edge_softmax", "take invariants first"))
+        return NULL;
     return eqnn_segment_softmax(x, g->target_index);
 }
 
@@ -25167,6 +25232,11 @@ static int eqnn__neighbour_check(eqnn_tensor *pos, const eqnn_neighbour_opts *o)
 {
     const eqnn_graph *b = o->bonds;
     eqnn_ctx *c = pos->ctx;
+    if (!(o->radius >= 0) || o->bond_degrees < 0 || o->max_bonds < 0) {
+        eqnn__fail(c, "neighbour_graph: .radius %g, .bond_degrees %d, .max_bonds %d: none may be "
+                      "negative", o->radius, o->bond_degrees, o->max_bonds);
+        return 0;
+    }
     if (b && (b->sources != pos->rows || b->targets != pos->rows)) {
         eqnn__fail(c, "neighbour_graph: bonds between %d and %d nodes for %d positions", b->sources,
                    b->targets, pos->rows);
@@ -25258,7 +25328,7 @@ static eqnn_neighbour_opts eqnn__neighbour_defaults(const eqnn_neighbour_opts *o
     eqnn_neighbour_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    if (o.bond_degrees <= 0) o.bond_degrees = 1;
+    if (o.bond_degrees == 0) o.bond_degrees = 1;
     if (!o.name) o.name = "neighbours";
     return o;
 }
@@ -26076,6 +26146,9 @@ EQNN_API eqnn_tensor *eqnn_attention_network(eqnn_tensor *pos, const eqnn_graph 
     if ((o.layers > 1 || o.moves) && eqnn_irreps_make(pos->ctx, o.out) != vector)
         return eqnn__fail(pos->ctx, "attention_network: .out is %s; where layers move positions it "
                                     "must be 1x1o", o.out);
+    if (o.layers > 1 && g->vectors)
+        return eqnn__fail(pos->ctx, "attention_network: one layer only on a graph with vectors of "
+                                    "its own; the others see positions that have moved");
     pos = eqnn_as(pos, vector);
     pos = eqnn_enter(pos, name ? name : "");
     eqnn_tensor *now = pos, *y = NULL;

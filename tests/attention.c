@@ -355,6 +355,106 @@ TEST(names_of_a_head)
     for (int i = 0; i < 6; i++) CHECK_TEXT(eqnn_parameter_name(c, i) + 4, names[i]);
 }
 
+/* k or v: products of x[source] and the harmonics, weights by a network of the length. */
+static eqnn_tensor *answer(eqnn_tensor *x, eqnn_tensor *Y, eqnn_tensor *b, const eqnn_graph *g,
+                           const char *name, const char *irreps, const eqnn_attention_opts *o)
+{
+    eqnn_ctx *c = eqnn_context(x);
+    const eqnn_product *p = eqnn_product_full(c, eqnn_label_of(x), eqnn_label_of(Y),
+                                              eqnn_irreps_make(c, irreps), NULL);
+    eqnn_fc_opts f = { .act = o->act, .exact = o->exact };
+    const char *widths = eqnn_format(c, "%d,%d", o->hidden, eqnn_product_weights(p));
+    return eqnn_tensor_product(eqnn_gather(x, g), Y, eqnn_fc(b, name, widths, &f), p);
+}
+
+static eqnn_tensor *head_by_hand(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                 const char *name, const eqnn_attention_opts *o)
+{
+    eqnn_ctx *c = eqnn_context(pos);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *d = eqnn_norm(r);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, o->lmax, &(eqnn_harmonics_opts){ .normalize = 1 });
+    eqnn_tensor *b = eqnn_radial_basis(d, o->basis, o->radius, &(eqnn_radial_opts){
+                                           .basis = EQNN_SMOOTH_FINITE, .cutoff = 1 });
+    eqnn_tensor *cut = eqnn_map(eqnn_shift(eqnn_scale(d, -10 / o->radius), 10), EQNN_SUS, 0, 0);
+    x = eqnn_enter(x, name);
+    const eqnn_irreps *asks = eqnn_irreps_make(c, o->q);
+    eqnn_tensor *q = eqnn_irreps_map(x, eqnn_param(c, "to_q.weight", 1,
+                                                   eqnn_irreps_map_weights(eqnn_label_of(x), asks,
+                                                                           NULL), NULL),
+                                     NULL, asks, NULL);
+    eqnn_tensor *k = answer(x, Y, b, g, "fc_k", o->k, o);
+    eqnn_tensor *v = answer(x, Y, b, g, "fc_v", o->out, o);
+    eqnn_tensor *s = eqnn_leave(eqnn_fully_connected(eqnn_gather_target(q, g), k, "dot_product",
+                                                     "1x0e", NULL));
+    eqnn_tensor *a = eqnn_mul(cut, eqnn_exp(eqnn_as(s, NULL)));
+    if (o->clamp) a = eqnn_clamp(a, 0, 1);
+    a = eqnn_div(a, eqnn_gather_target(eqnn_scatter(a, g), g));
+    eqnn_tensor *y = eqnn_scatter(eqnn_mul(v, eqnn_sqrt(a)), g);
+    return o->mean ? eqnn_mul(y, eqnn_inverse_degree(g)) : y;
+}
+
+TEST(head_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, small_head.radius, NULL);
+    for (int way = 0; way < 8; way++) {
+        eqnn_attention_opts o = small_head;
+        o.act = way & 1 ? EQNN_GELU : EQNN_SILU;
+        o.exact = way & 1;
+        o.clamp = way >> 1 & 1;
+        o.mean = way >> 2;
+        eqnn_tensor *y = eqnn_attention(x, pos, g, "a", &o);
+        CHECK_SAME(y, head_by_hand(x, pos, g, "a", &o), test_eps(1e-12, 1e-4));
+    }
+    CHECK(eqnn_parameter_count(c) == 6);
+}
+
+/* Heads side by side; then twice a product with the harmonics, and the mean over edges. */
+static eqnn_tensor *heads_by_hand(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_graph *g,
+                                  const char *name, const eqnn_multi_head_opts *o)
+{
+    eqnn_harmonics_opts unit = { .normalize = 1 };
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), o->head.lmax, &unit);
+    eqnn_tensor *h = NULL;
+    x = eqnn_enter(x, name);
+    for (int k = 0; k < o->heads; k++) {
+        const char *head = eqnn_format(eqnn_context(pos), "heads.%d", k);
+        eqnn_tensor *y = eqnn_attention(x, pos, g, head, &o->head);
+        h = h ? eqnn_concat(h, y) : y;
+    }
+    h = eqnn_fully_connected(eqnn_gather(h, g), Y, "tp1", o->head.out, NULL);
+    h = eqnn_scatter_mean(h, g);
+    h = eqnn_fully_connected(eqnn_gather(h, g), Y, "tp2", o->out ? o->out : "1x1o", NULL);
+    return eqnn_leave(eqnn_scatter_mean(h, g));
+}
+
+/* Layers that move the beads, or replace them; which hear who is near then. */
+TEST(attention_network_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 6), *more = labelled(test_normal(c, 6, 4), "1x0e+1x1e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, small_head.radius, NULL);
+    for (int way = 0; way < 4; way++) {
+        eqnn_multi_head_opts o = { .head = small_head, .heads = 3, .layers = 2 };
+        o.centred = way & 1;
+        o.moves = way >> 1;
+        o.x = way == 2 ? more : NULL;
+        const char *name = way == 2 ? "more" : "net";
+        eqnn_tensor *y = eqnn_attention_network(pos, g, name, &o), *now = eqnn_enter(pos, name);
+        for (int k = 0; k < 2; k++) {
+            const eqnn_graph *near = k ? eqnn_radius_graph(now, small_head.radius, NULL) : g;
+            eqnn_tensor *x = o.centred ? eqnn_sub(now, eqnn_mean_rows(now)) : now;
+            if (o.x) x = eqnn_concat(x, o.x);
+            x = heads_by_hand(x, now, near, eqnn_format(c, "layers.%d", k), &o);
+            now = o.moves ? eqnn_add(now, x) : x;
+        }
+        now = eqnn_leave(o.moves ? eqnn_sub(now, pos) : now);
+        CHECK_SAME(y, now, test_eps(1e-12, 1e-4));
+    }
+    CHECK(eqnn_parameter_count(c) == 2 * 2 * (3 * 6 + 2));
+}
+
 /* The study's network: 147,776 weights that were trained and 185,088 that were not, all of them
    ours; its graph network: 1,369,091. */
 TEST(sizes_of_known_models)
@@ -448,7 +548,7 @@ TEST(gat_conv_is_its_formula)
     enum { n = 4, heads = 2, channels = 3, cols = heads * channels };
     int source[] = { 1, 2, 0, 1, 2 }, target[] = { 0, 0, 1, 1, 1 }; /* 1 -> 1 is left out */
     eqnn_graph_opts o = { .targets = n };
-    eqnn_gat_opts gat = { .heads = heads };
+    eqnn_gat_opts gat = { .heads = heads, .slope = 0.3 };
     const eqnn_graph *g = eqnn_graph_make(c, 5, source, target, &o);
     eqnn_tensor *x = test_normal(c, n, 5),
                 *a = test_normal(c, 5, 2); /* rows sorted as the edges are */
@@ -469,7 +569,7 @@ TEST(gat_conv_is_its_formula)
                                  channels) +
                            edge;
                 s += score(H + i * cols, eqnn_parameter(c, "gat.att_dst"), k / channels, channels);
-                s = exp(s > 0 ? s : 0.2 * s);
+                s = exp(s > 0 ? s : 0.3 * s);
                 top += s * (double)H[from * cols + k];
                 bottom += s;
                 mean += edge;
@@ -478,6 +578,50 @@ TEST(gat_conv_is_its_formula)
             CHECK_NEAR(eqnn_at(y, i, k), top / bottom, test_eps(1e-13, 1e-5));
         }
     CHECK_NEAR(eqnn_at(y, 3, 2), (double)H[3 * cols + 2], test_eps(1e-14, 1e-6));
+}
+
+/* The graph as it is given: its loops count, and none are put in. */
+TEST(gat_conv_of_given_edges)
+{
+    eqnn_ctx *c = test_context();
+    int source[] = { 1, 0, 2 }, target[] = { 0, 0, 1 };
+    eqnn_graph_opts o = { .targets = 4 };
+    eqnn_gat_opts gat = { .heads = 2, .given_edges = 1 };
+    const eqnn_graph *g = eqnn_graph_make(c, 3, source, target, &o);
+    eqnn_tensor *x = test_normal(c, 4, 5), *alpha = NULL;
+    gat.weights = &alpha;
+    eqnn_tensor *y = eqnn_gat_conv(x, NULL, g, "gat", 3, &gat);
+    eqnn_tensor *h = eqnn_matmul_t(x, eqnn_parameter(c, "gat.lin.weight"), 0, 1);
+    CHECK(eqnn_rows(alpha) == 3);
+    CHECK_NEAR(eqnn_at(alpha, 0, 1) + eqnn_at(alpha, 1, 1), 1, test_eps(1e-14, 1e-6));
+    for (int k = 0; k < 6; k++) {
+        double a = eqnn_at(alpha, 0, k / 3), b = eqnn_at(alpha, 1, k / 3);
+        CHECK_NEAR(eqnn_at(y, 0, k), a * eqnn_at(h, 0, k) + b * eqnn_at(h, 1, k),
+                   test_eps(1e-13, 1e-5));
+        CHECK_NEAR(eqnn_at(y, 1, k), eqnn_at(h, 2, k), test_eps(1e-14, 1e-6));
+        CHECK_NEAR(eqnn_at(y, 2, k), 0, 0);
+    }
+}
+
+TEST(gnn_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 6), *more = test_normal(c, 6, 2);
+    const eqnn_graph *g = eqnn_radius_graph(pos, 1.7, NULL);
+    eqnn_gnn_opts o = { .channels = 5, .heads = 3, .hidden = 6, .out = 2, .lmax = 2,
+                        .neighbours = 4, .x = more, .edge_scalars = two_scalars(pos, g) };
+    eqnn_tensor *y = eqnn_gnn(pos, g, "net", &o);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), 2, NULL);
+    Y = eqnn_as(Y, NULL);
+    eqnn_tensor *h = eqnn_concat(eqnn_scale(eqnn_scatter(Y, g), 0.5), more);
+    Y = eqnn_concat(Y, o.edge_scalars);
+    h = eqnn_enter(h, "net");
+    for (int k = 1; k <= 2; k++)
+        h = eqnn_gat_conv(h, Y, g, eqnn_format(c, "conv%d", k), 5, &(eqnn_gat_opts){ .heads = 3 });
+    h = eqnn_gelu(eqnn_linear(h, "head.0", 6, NULL));
+    h = eqnn_leave(eqnn_linear(h, "head.1", 2, NULL));
+    CHECK_SAME(y, h, test_eps(1e-13, 1e-5));
+    CHECK(eqnn_parameter_count(c) == 2 * 6 + 4);
 }
 
 typedef struct gat_case { const eqnn_graph *g; eqnn_gat_opts o; } gat_case;
@@ -517,6 +661,10 @@ TEST(attention_refuses)
     many.head.weights = &alpha;
     CHECK(!eqnn_multi_head(pos, pos, g, "b", &many));
     CHECK_ERROR(c, "those of one head");
+    many.head.weights = NULL;
+    CHECK(!eqnn_attention_network(pos, eqnn_graph_vectors(g, eqnn_edge_vectors(pos, g)), "n",
+                                  &many));
+    CHECK_ERROR(c, "attention_network: one layer only on a graph with vectors of its own");
     CHECK(!eqnn_gat_conv(x, NULL, g, "c", 3, NULL));
     CHECK_ERROR(c, "4 rows of features");
     CHECK(!eqnn_gat_conv(eqnn_slice_rows(test_normal(c, 5, 2), 0, 5), x, g, "c", 3, NULL));

@@ -511,20 +511,24 @@ TEST(random_bonds)
     eqnn_tensor *pos = test_normal(c, N, 3);
     eqnn_neighbour_opts o = { .bonds = eqnn_complete_graph(c, N, NULL), .neighbours = -1,
                               .max_bonds = 3 };
-    const eqnn_graph *g[4];
-    int same[2] = { 1, 1 };
-    for (int k = 0; k < 4; k++) {
+    const eqnn_graph *g[5];
+    int same[3] = { 1, 1, 1 };
+    for (int k = 0; k < 5; k++) {
         if (k == 1) eqnn_training(c, 1);
-        if (k == 3) eqnn_tick(c);
+        o.name = k == 3 ? "others" : NULL;
+        if (k == 4) eqnn_tick(c);
         g[k] = eqnn_neighbour_graph(pos, &o);
         CHECK(g[k]->edges == 3 * N);
     }
-    for (int e = 0; e < 3 * N; e++) {
-        same[0] = same[0] && g[1]->source[e] == g[2]->source[e];
-        same[1] = same[1] && g[1]->source[e] == g[3]->source[e];
-    }
-    CHECK(same[0] && !same[1]);
+    for (int e = 0; e < 3 * N; e++)
+        for (int k = 0; k < 3; k++) same[k] &= g[1]->source[e] == g[k + 2]->source[e];
+    CHECK(same[0] && !same[1] && !same[2]);
     eqnn_training(c, 0);
+    const int example[N] = { 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1 };
+    eqnn_neighbour_opts apart = { .neighbours = 2, .example = example, .examples = 3 };
+    const eqnn_graph *a = eqnn_neighbour_graph(pos, &apart); /* the last example is empty */
+    CHECK(a->examples == 3 && a->edges == 2 * N);
+    for (int e = 0; e < a->edges; e++) CHECK(example[a->source[e]] == example[a->target[e]]);
 }
 
 /* ---- embeddings, sizes, sentences ----------------------------------------------------------- */
@@ -661,6 +665,12 @@ TEST(sentences)
     CHECK_ERROR(c, "[5,2]");
     CHECK(!eqnn_equiformer(NULL, NULL, NULL, g, "m", &o));
     CHECK_OK(c);
+    for (int k = 0; k < 3; k++) {
+        eqnn_neighbour_opts n = { .radius = k == 0 ? -1 : 0, .bond_degrees = k == 1 ? -1 : 0,
+                                  .max_bonds = k == 2 ? -1 : 0 };
+        CHECK(!eqnn_neighbour_graph(pos, &n));
+        CHECK_ERROR(c, "neighbour_graph: .radius");
+    }
 }
 
 static eqnn_tensor *standard_net(eqnn_tensor *x) { return eqnn_layer_norm(x, "n", NULL); }

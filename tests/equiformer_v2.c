@@ -225,6 +225,30 @@ TEST(sphere_in_parts)
     CHECK_OK(c);
 }
 
+/* To a grid of the size that is asked for, silu, and back; degree 0 from scalars, or gates. */
+TEST(sphere_by_definition)
+{
+    eqnn_ctx *c = test_context();
+    enum { C = 3 };
+    eqnn_grid_opts grid = { .beta = 8, .alpha = 7 };
+    eqnn_sphere_opts o = { .act = EQNN_S2, .beta = 8, .alpha = 7 };
+    const eqnn_irreps *a = eqnn_irreps_uniform(c, C, 2);
+    eqnn_tensor *x = eqnn_as(test_normal(c, 5, 9 * C), a), *bare = eqnn_as(x, NULL);
+    eqnn_tensor *s = test_normal(c, 5, 2 * C), *s0 = eqnn_slice(s, 0, C);
+    eqnn_tensor *y = eqnn_from_s2grid(eqnn_silu(eqnn_to_s2grid(x, &grid)), a, &grid);
+    CHECK_SAME(eqnn_sphere_activation(x, 2, NULL, &o), y, test_eps(1e-13, 1e-5));
+    o.act = EQNN_SEPARABLE_S2;
+    eqnn_tensor *rest = eqnn_slice(eqnn_as(y, NULL), C, 8 * C);
+    CHECK_SAME(eqnn_sphere_activation(x, 2, s0, &o), eqnn_concat(eqnn_silu(s0), rest),
+               test_eps(1e-13, 1e-5));
+    o.act = EQNN_DEGREE_GATE;
+    eqnn_tensor *gate = eqnn_sigmoid(s), *part[9];
+    part[0] = eqnn_silu(eqnn_slice(bare, 0, C));
+    for (int k = 1; k < 9; k++)
+        part[k] = eqnn_mul(eqnn_slice(bare, k * C, C), eqnn_slice(gate, k < 4 ? 0 : C, C));
+    CHECK_SAME(eqnn_sphere_activation(x, 2, s, &o), eqnn_concat_n(part, 9), test_eps(1e-14, 1e-6));
+}
+
 static double mean_error(eqnn_tensor *a, eqnn_tensor *b)
 {
     a = eqnn_as(a, NULL), b = eqnn_as(b, NULL);

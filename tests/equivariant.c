@@ -460,6 +460,19 @@ TEST(channelwise)
     eqnn_tensor *x[3] = { test_features(c, 3, "4x0e+3x1o"), test_features(c, 3, "1x0e+1x1o"),
                           test_normal(c, 3, eqnn_product_weights(p)) };
     CHECK_SYMMETRY(product, x, 3, (void *)p);
+    for (int by_output = 0; by_output < 2; by_output++) { /* whose order the weights are in */
+        eqnn_product_opts o = { .by_output = by_output };
+        int at[8] = { 0 }, rising = 1;
+        p = eqnn_product_channelwise(c, in, Y, NULL, &o);
+        for (int i = 0; i < eqnn_product_paths(p); i++) {
+            eqnn_path path;
+            int first;
+            CHECK(eqnn_product_path(p, i, &path, &first, NULL));
+            at[path.io] = first;
+        }
+        for (int k = 1; k < 6; k++) rising &= at[k] > at[k - 1];
+        CHECK(rising == by_output);
+    }
 }
 
 /* --- messages --- */
@@ -693,7 +706,9 @@ TEST(gates_of_parts)
     s.scalars = eqnn_irreps_make(c, "2x0e");
     s.act_scalars = &act;
     x = test_features(c, 3, "2x0e");
-    CHECK_SAME(eqnn_as(eqnn_gate(x, &s), NULL), eqnn_as(eqnn_activation(x, &act, 0), NULL), 0);
+    for (s.exact = 0; s.exact < 2; s.exact++)
+        CHECK_SAME(eqnn_as(eqnn_gate(x, &s), NULL),
+                   eqnn_as(eqnn_activation(x, &act, s.exact), NULL), 0);
     CHECK(!eqnn_gate(x, NULL) && !eqnn_gate_in(c, NULL));
     CHECK_ERROR(c, "gate: the spec is missing");
 }

@@ -357,6 +357,38 @@ TEST(frame_labels)
     CHECK_OK(c);
 }
 
+/* Given frames: any rotation that turns the edge to y will do, and nothing but a rotation. */
+TEST(frame_of_given_rotations)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 3, "2x0e+2x1e+1x2e");
+    double R[27], kept[9], along[9];
+    for (int e = 0; e < 3; e++) { /* R r = |r| y of an edge along R's second row */
+        eqnn_rotation_random(c, eqnn_format(c, "R%d", e), 0, R + 9 * e);
+        for (int k = 0; k < 3; k++) along[3 * e + k] = 2 * R[9 * e + 3 + k];
+    }
+    eqnn_tensor *r = eqnn_from_double(c, 3, 3, along);
+    eqnn_frame_opts o = { .rotations = R };
+    eqnn_tensor *y[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_frame *f = eqnn_frame_make(r, 2, 2, k ? &o : NULL);
+        y[k] = eqnn_so2_linear(eqnn_to_frame(x, f, EQNN_EDGES), "so2", eqnn_label_of(x), NULL);
+        y[k] = eqnn_from_frame(y[k], f, eqnn_label_of(x), EQNN_EDGES, 0);
+    }
+    CHECK_SAME(y[1], y[0], test_eps(1e-13, 1e-5));
+    eqnn_so2_opts bare = { .no_bias = 1 };
+    CHECK(eqnn_so2_linear(eqnn_to_frame(x, eqnn_frame_make(r, 2, 2, &o), EQNN_EDGES), "bare",
+                          eqnn_label_of(x), &bare) != NULL);
+    CHECK(eqnn_parameter(c, "so2.fc_m0.bias") && !eqnn_parameter(c, "bare.fc_m0.bias"));
+    for (int way = 0; way < 3; way++) {
+        memcpy(kept, R + 9, sizeof kept);
+        for (int k = 0; k < 9; k++) R[9 + k] = way == 0 ? -kept[k] : way == 1 ? 2 * kept[k] : NAN;
+        CHECK(!eqnn_frame_make(r, 2, 2, &o));
+        CHECK_ERROR(c, "frame_make: what is given for edge 1 is no rotation");
+        memcpy(R + 9, kept, sizeof kept);
+    }
+}
+
 TEST(frame_of_no_edges)
 {
     eqnn_ctx *c = test_context();

@@ -133,6 +133,36 @@ TEST(lists_that_are_no_graph)
     CHECK_ERROR(c, "shift of edge 0");
 }
 
+/* What a kind of graph has no use for is refused: a cell that is not looked at would be missed. */
+TEST(options_of_other_graphs)
+{
+    static const double cell[9] = { 3, 0, 0, 0, 3, 0, 0, 0, 3 };
+    static const int example[3] = { 0, 0, 1 };
+    eqnn_ctx *c = test_context();
+    int s[] = { 0, 1 }, t[] = { 1, 0 };
+    eqnn_tensor *pos = test_normal(c, 3, 3);
+    for (int k = 0; k < 3; k++) {
+        eqnn_graph_opts o = { .targets = 3, .cell = k == 0 ? cell : NULL, .loops = k == 1,
+                              .max_edges = k == 2 ? 1 : 0 };
+        CHECK(!eqnn_graph_make(c, 2, s, t, &o));
+        CHECK_ERROR(c, "graph_make: the edges are given");
+    }
+    eqnn_graph_opts o = { .cell = cell };
+    CHECK(!eqnn_knn_graph(pos, 1, &o));
+    CHECK_ERROR(c, "knn_graph: cells are for eqnn_radius_graph");
+    o.cell = NULL;
+    o.source_example = example;
+    CHECK(!eqnn_knn_graph(pos, 1, &o));
+    CHECK_ERROR(c, "knn_graph: .source_example is for eqnn_knn_between");
+    CHECK(!eqnn_radius_graph(pos, 1, &o));
+    CHECK_ERROR(c, "radius_graph: .source_example");
+    CHECK(!eqnn_complete_graph(c, 3, &o));
+    CHECK_ERROR(c, "complete_graph: .source_example");
+    o.targets = 3;
+    CHECK(!eqnn_graph_make(c, 2, s, t, &o));
+    CHECK_ERROR(c, "graph_make: .source_example");
+}
+
 TEST(kept_graphs_last)
 {
     eqnn_ctx *c = test_context();

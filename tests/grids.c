@@ -93,25 +93,35 @@ TEST(values_by_definition)
 {
     eqnn_ctx *c = test_context();
     int lmax = 3, beta = 8, alpha = 9, C = 5, K = 16;
-    double xyz[3 * 72], Y[16], worst = 0;
-    eqnn_grid_opts o = { .beta = beta, .alpha = alpha };
-    eqnn_tensor *x = random_of(c, 3, function_of(c, 0, C, lmax, -1, -1));
-    eqnn_tensor *f = eqnn_to_s2grid(x, &o);
+    static const double scale[] = { 2, 0.5, 1, 1.5 };
+    double xyz[3 * 72], Y[16], four_pi = 4 * acos(-1.0);
     eqnn_s2grid_points(beta, alpha, xyz, NULL);
-    CHECK(eqnn_rows(f) == 3 && eqnn_cols(f) == 72 * C);
-    for (int p = 0; p < 72; p++) {
-        eqnn_solid_harmonics(lmax, xyz + 3 * p, Y);
-        for (int r = 0; r < 3; r++)
-            for (int u = 0; u < C; u++) {
-                double sum = 0;
-                for (int l = 0; l <= lmax; l++)
-                    for (int k = l * l; k < (l + 1) * (l + 1); k++)
-                        sum += Y[k] * eqnn_at(x, r, k * C + u) / sqrt((2 * l + 1) * (lmax + 1.0));
-                worst = fmax(worst, fabs(sum - eqnn_at(f, r, p * C + u)));
-            }
+    for (int way = 0; way < 4; way++) {
+        eqnn_grid_opts o = { .beta = beta, .alpha = alpha, .scale = way == 3 ? scale : NULL,
+                             .kind = way < 3 ? (eqnn_harmonics_kind)way : EQNN_COMPONENT };
+        eqnn_tensor *x = random_of(c, 3, function_of(c, 0, C, lmax, -1, -1));
+        eqnn_tensor *f = eqnn_to_s2grid(x, &o);
+        double n[4], worst = 0;
+        for (int l = 0; l <= lmax; l++) {
+            n[l] = 1 / sqrt((2 * l + 1) * (lmax + 1.0));
+            if (way == EQNN_INTEGRAL) n[l] = 1 / sqrt(four_pi);
+            if (way == EQNN_NORM) n[l] = 1 / sqrt(lmax + 1.0);
+            if (way == 3) n[l] = scale[l] / sqrt(four_pi);
+        }
+        CHECK(eqnn_rows(f) == 3 && eqnn_cols(f) == 72 * C && K * C == eqnn_cols(x));
+        for (int p = 0; p < 72; p++) {
+            eqnn_solid_harmonics(lmax, xyz + 3 * p, Y);
+            for (int r = 0; r < 3; r++)
+                for (int u = 0; u < C; u++) {
+                    double sum = 0;
+                    for (int l = 0; l <= lmax; l++)
+                        for (int k = l * l; k < (l + 1) * (l + 1); k++)
+                            sum += n[l] * Y[k] * eqnn_at(x, r, k * C + u);
+                    worst = fmax(worst, fabs(sum - eqnn_at(f, r, p * C + u)));
+                }
+        }
+        CHECK_NEAR(worst, 0, test_eps(1e-13, 1e-5));
     }
-    CHECK(K * C == eqnn_cols(x));
-    CHECK_NEAR(worst, 0, test_eps(1e-13, 1e-5));
 }
 
 /* The same numbers of SO(3): f(g) = sum F_ij sqrt(2l+1) D_ij(g) / N, a point at angles of its
@@ -191,6 +201,20 @@ TEST(activation_by_channel)
 }
 
 /* Degrees above those of x: up to the result's own, the same numbers whatever lmax_out is. */
+/* To the grid, the function times its moment, and back. */
+TEST(activation_by_definition)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = random_of(c, 3, function_of(c, 0, 2, 2, 1, -1));
+    for (int exact = 0; exact < 2; exact++) {
+        eqnn_grid_opts o = { .beta = 10, .exact = exact };
+        eqnn_tensor *f = eqnn_silu(eqnn_to_s2grid(x, &o));
+        f = eqnn_scale(f, eqnn_moment(c, EQNN_SILU, 0, exact));
+        CHECK_SAME(eqnn_s2_activation(x, EQNN_SILU, &o),
+                   eqnn_from_s2grid(f, eqnn_label_of(x), &o), test_eps(1e-13, 1e-5));
+    }
+}
+
 TEST(activation_to_other_degrees)
 {
     eqnn_ctx *c = test_context();

@@ -175,6 +175,50 @@ TEST(polynomial_is_equivariant)
     check_symmetric(&m, y, 2, "polynomial with features");
 }
 
+/* The sum over neighbours of the product of h[source] and Y with these weights. */
+static eqnn_tensor *summed(eqnn_tensor *h, eqnn_tensor *Y, const eqnn_graph *g,
+                           const eqnn_product *p, eqnn_tensor *w)
+{
+    return eqnn_scatter(eqnn_tensor_product(eqnn_gather(h, g), Y, w, p), g);
+}
+
+TEST(polynomial_is_its_formula)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, 1.5, NULL);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), 2, NULL);
+    const char *irreps[2] = { "3x0e+2x1o+1x2e", "1x1o+2x0e" };
+    for (int sum = 0; sum < 2; sum++) {
+        eqnn_polynomial_opts o = { .mid = irreps[0], .out = irreps[1], .lmax = 2, .neighbours = 4,
+                                   .x = x, .sum_last = sum };
+        eqnn_tensor *y = eqnn_polynomial(pos, g, "p", &o);
+        const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x), eqnn_label_of(Y),
+                                                         NULL, NULL);
+        eqnn_tensor *h = summed(x, Y, g, p, eqnn_full(c, 1, eqnn_product_weights(p), 1));
+        for (int k = 0; k < 2; k++) {
+            h = eqnn_scale(h, 0.5);
+            p = eqnn_product_full(c, eqnn_label_of(h), eqnn_label_of(Y),
+                                  eqnn_irreps_make(c, irreps[k]), NULL);
+            h = summed(h, Y, g, p, eqnn_parameter(c, k ? "p.tp2.weight" : "p.tp1.weight"));
+        }
+        h = sum ? eqnn_scale(h, 0.5) : eqnn_mul(h, eqnn_inverse_degree(g));
+        CHECK_SAME(y, h, test_eps(1e-13, 1e-5));
+    }
+}
+
+/* .exact changes activations, and these by a thousandth. */
+TEST(network_with_exact_moments)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 8);
+    model m = { .network = small };
+    eqnn_tensor *y = run(&pos, 1, &m);
+    m.network.exact = 1;
+    double change = test_difference(run(&pos, 1, &m), y);
+    CHECK(change > 1e-4 && change < 0.05);
+}
+
 /* Features of one number, 1, are no features. */
 TEST(polynomial_of_ones)
 {

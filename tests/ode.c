@@ -123,6 +123,24 @@ TEST(methods_that_are_none)
     CHECK_ERROR(c, "ode: there is no method 4");
 }
 
+/* Looser tolerances take less work: .atol where y is small, .solve within an implicit step. */
+TEST(tolerances)
+{
+    eqnn_ctx *c = test_context();
+    const double times[2] = { 0, 5 };
+    eqnn_tensor *y[2];
+    eqnn_ode_stats s[4];
+    for (int k = 0; k < 4; k++) {
+        eqnn_ode_opts o = method(k < 2 ? EQNN_DOPRI5 : EQNN_MIDPOINT, k < 2 ? 0 : 0.5);
+        if (k < 2) o.rtol = 1e-6, o.atol = k ? 1 : 1e-9;
+        o.solve = k == 3 ? 0.01 : 0;
+        o.stats = &s[k];
+        CHECK(eqnn_ode(pendulum, eqnn_full(c, 1, 2, 1e-3), times, 2, y, NULL, &o));
+    }
+    CHECK(s[1].steps < s[0].steps && s[2].steps == s[3].steps);
+    CHECK(s[3].evaluations < s[2].evaluations);
+}
+
 TEST(exact_solutions)
 {
     eqnn_ctx *c = test_context();

@@ -665,18 +665,31 @@ TEST(sentences_name_what_was_called)
     eqnn_ctx *c = test_context();
     eqnn_tensor *v = test_features(c, 2, "1x1o"), *x = test_normal(c, 2, 3);
     eqnn_ints *i = eqnn_ints_make(c, 4, of, 2, 1);
+    const eqnn_graph *g = eqnn_complete_graph(c, 3, NULL);
     eqnn_sgd_opts o = { .nesterov = 1 };
     eqnn_norm_opts n = { .momentum = -1 };
     CHECK(!eqnn_clamp(v, 0, 1));
     CHECK_ERROR(c, "clamp: 1x1o");
     CHECK(!eqnn_mean(v));
     CHECK_ERROR(c, "mean: 1x1o");
+    CHECK(!eqnn_mean_cols(v));
+    CHECK_ERROR(c, "mean_cols: 1x1o");
+    CHECK(!eqnn_smooth_leaky_relu(v, 0.2));
+    CHECK_ERROR(c, "smooth_leaky_relu: 1x1o");
+    CHECK(!eqnn_cross_entropy(v, eqnn_ints_make(c, 2, of, 3, 0)));
+    CHECK_ERROR(c, "cross_entropy: 1x1o");
+    CHECK(!eqnn_scatter_mean(x, g));
+    CHECK_ERROR(c, "scatter_mean: [2,3] for a graph of 6 edges");
+    CHECK(!eqnn_edge_softmax(test_features(c, 6, "1x1o"), g));
+    CHECK_ERROR(c, "edge_softmax: 1x1o");
     CHECK(!eqnn_segment_mean(x, i));
     CHECK_ERROR(c, "segment_mean: 4 indices");
     CHECK(!eqnn_segment_sum(x, i));
     CHECK_ERROR(c, "segment_sum: 4 indices");
     CHECK(!eqnn_cross_entropy(x, i));
     CHECK_ERROR(c, "cross_entropy: 4 classes for 2 rows");
+    CHECK(!eqnn_cross_entropy(x, eqnn_ints_make(c, 2, (int[]){ 0, 3 }, 4, 0)));
+    CHECK_ERROR(c, "cross_entropy: index 3 of row 1 lies outside 0..2");
     CHECK(!eqnn_vjp(x, eqnn_sum(x), x));
     CHECK_ERROR(c, "vjp: the cotangent is [1,1], y is [2,3]");
     CHECK(!eqnn_batch_norm(x, "b", &n));
@@ -685,6 +698,29 @@ TEST(sentences_name_what_was_called)
     CHECK_ERROR(c, "sgd: .nesterov");
     CHECK(isnan(eqnn_moment(c, EQNN_LOG, 0, 0)));
     CHECK_ERROR(c, "moment: log");
+}
+
+/* What an operation is about is not an option: a missing one is said, as a failed one is. */
+TEST(missing_products_graphs_frames)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_features(c, 2, "1x1o"), *w = test_normal(c, 1, 1);
+    const eqnn_product *p = eqnn_product_full(c, eqnn_label_of(x), eqnn_label_of(x),
+                                              eqnn_irreps_make(c, "1x0e"), NULL);
+    CHECK(!eqnn_tensor_product(x, x, w, NULL));
+    CHECK_ERROR(c, "tensor_product: the product is missing");
+    CHECK(!eqnn_message(x, x, w, NULL, NULL, eqnn_complete_graph(c, 2, NULL)));
+    CHECK_ERROR(c, "message: the product is missing");
+    CHECK(!eqnn_message(x, x, w, NULL, p, NULL));
+    CHECK_ERROR(c, "message: the graph is missing");
+    CHECK(!eqnn_reduced_product(&x, NULL));
+    CHECK_ERROR(c, "reduced_product: the product is missing");
+    CHECK(!eqnn_to_frame(x, NULL, EQNN_EDGES));
+    CHECK_ERROR(c, "to_frame: the frame is missing");
+    CHECK(!eqnn_from_frame(x, NULL, eqnn_label_of(x), EQNN_EDGES, 0));
+    CHECK_ERROR(c, "from_frame: the frame is missing");
+    CHECK(!eqnn_clamp(test_normal(c, 2, 2), 1, -1));
+    CHECK_ERROR(c, "clamp: from 1 to -1");
 }
 
 /* Weights h V of messages: the sentence shows both. */

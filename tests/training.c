@@ -217,6 +217,35 @@ TEST(linear_layer)
     CHECK(eqnn_linear(s, "l3", 3, NULL) && !eqnn_label_of(eqnn_linear(s, "l3", 3, NULL)));
 }
 
+TEST(linear_options)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_linear_opts o = { .weight = { .kind = EQNN_INIT_ONES, .scale = 2 },
+                           .bias = { .kind = EQNN_INIT_ONES, .scale = 3 } };
+    eqnn_tensor *x = test_normal(c, 4, 5);
+    eqnn_tensor *sums = eqnn_matmul(x, eqnn_full(c, 5, 2, 2));
+    CHECK_SAME(eqnn_linear(x, "l", 2, &o), eqnn_shift(sums, 3), test_eps(1e-14, 1e-6));
+    o.no_bias = 1;
+    eqnn_mlp_opts m = { .linear = 1, .layer = o };
+    CHECK_SAME(eqnn_mlp(x, "m", "2,1", &m), eqnn_scale(eqnn_sum_cols(sums), 2),
+               test_eps(1e-14, 1e-6));
+    CHECK(eqnn_parameter_count(c) == 2 + 2);
+    int species[3] = { 0, 1, 0 };
+    CHECK_SAME(eqnn_embedding(c, eqnn_ints_make(c, 3, species, 2, 0), "e", 2, 4, &o.weight),
+               eqnn_full(c, 3, 4, 2), 0);
+}
+
+/* Norms without weight and bias have no parameters. */
+TEST(norms_without_weights)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_norm_opts o = { .no_affine = 1 };
+    eqnn_tensor *x = test_normal(c, 4, 5), *v = test_features(c, 4, "3x0e+3x1o");
+    CHECK(eqnn_layer_norm(x, "layer", &o) && eqnn_batch_norm(x, "batch", &o));
+    CHECK(eqnn_irreps_layer_norm(v, "irreps", &o) && eqnn_separable_layer_norm(v, "apart", &o));
+    CHECK(eqnn_parameter_count(c) == 0);
+}
+
 static eqnn_tensor *a_mlp(eqnn_tensor *x) { return eqnn_mlp(x, "m", "4, 3,2", NULL); }
 
 TEST(mlp)
@@ -402,7 +431,8 @@ TEST(adam_formula)
 {
     eqnn_ctx *c = test_context();
     eqnn_adam_opts o = {
-        .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .decay = 0.1, .l2 = 0.05
+        .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-2, .decay = 0.1, .l2 = 0.05,
+        .clip = 8
     };
     eqnn_adam *adam = eqnn_adam_make(c, &o);
     eqnn_tensor *start = eqnn_param(c, "w", 1, 37, NULL);
@@ -410,11 +440,14 @@ TEST(adam_formula)
     for (int i = 0; i < 37; i++) w[i] = eqnn_at(start, 0, i);
     for (int t = 1; t <= 20; t++) {
         if (t == 11) eqnn_adam_rate(adam, o.rate = 0.005);
+        double norm = 0;
         pull(c, "w", 3, 0.5, 37);
+        for (int i = 0; i < 37; i++) norm += pow(3 * (w[i] - 0.5), 2);
         CHECK(eqnn_adam_step(adam));
         eqnn_reset(c);
         for (int i = 0; i < 37; i++) {
-            double g = 3 * (w[i] - 0.5) + o.l2 * w[i];
+            double clip = fmin(1, o.clip / (sqrt(norm) + 1e-6));
+            double g = 3 * (w[i] - 0.5) * clip + o.l2 * w[i];
             w[i] -= o.rate * o.decay * w[i];
             m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
             v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
@@ -803,6 +836,8 @@ TEST(schedules)
     eqnn_schedule d = { .kind = EQNN_STEPS, .rate = 1, .every = 3 };
     CHECK_NEAR(eqnn_schedule_rate(&d, 2), 1, 1e-15);
     CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.01, 1e-15);
+    d.factor = 0.5;
+    CHECK_NEAR(eqnn_schedule_rate(&d, 6), 0.25, 1e-15);
     eqnn_schedule e = { .kind = EQNN_EXPONENTIAL, .rate = 1, .factor = 0.5 };
     CHECK_NEAR(eqnn_schedule_rate(&e, 3), 0.125, 1e-15);
     eqnn_schedule r = { .kind = EQNN_INVERSE_ROOT, .rate = 3, .every = 5, .warmup = 8 };
