@@ -833,7 +833,6 @@ static const char *eqnn__file_kind(const void *bytes, size_t size)
     return NULL;
 }
 
-/* printf into bytes that grow. */
 /* What stands between the digits of 0.5 in the program's locale, and its length; files hold points,
    whatever the locale is. */
 static size_t eqnn__decimal_sign(char sign[16])
@@ -859,6 +858,7 @@ static size_t eqnn__pointed(char *text)
     return (size_t)(to - text);
 }
 
+/* printf into bytes that grow. */
 static EQNN__PRINTF(2, 3) void eqnn__blob_print(eqnn__blob *b, const char *format, ...)
 {
     char text[1024];
