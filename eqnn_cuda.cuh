@@ -1913,8 +1913,9 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
 
    A thread makes a point's row in registers (degrees up to 6 are straight code); the block's rows
    go out through shared memory, so that writes are contiguous. Bytes: the points once and the rows
-   once, which is nearly all for (l + 1)^2 numbers a point. Rows there have an odd length, which
-   keeps 32 threads that write the same column in 32 banks. */
+   once, which is nearly all for (l + 1)^2 numbers a point. Rows there are an odd number of pieces
+   apart, which keeps threads that write the same column in different banks: pieces of 16 bytes,
+   moved by one instruction, where these divide a row (odd degrees), else numbers. */
 
 #define EQNN__SOLID_FACTORS (3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2)
 typedef struct eqnn__solid_args {
@@ -1932,42 +1933,57 @@ static constexpr int eqnn__solid_points(int numbers)
          : numbers * 64 * (int)sizeof(eqnn_real) <= 40960 ? 64 : 32;
 }
 
-/* count contiguous numbers at out from rows of ROW numbers, odd distance apart, and back. */
+/* How far apart rows of so many numbers lie in shared memory. */
+EQNN__HD static constexpr int eqnn__solid_pitch(int row)
+{
+    return row % EQNN__PACK ? row | 1 : (row / EQNN__PACK | 1) * EQNN__PACK;
+}
+
+/* Where number i of rows of ROW numbers lies there. */
+template <int ROW> static __device__ __forceinline__ unsigned eqnn__solid_at(unsigned i)
+{
+    constexpr unsigned row = ROW, pitch = (unsigned)eqnn__solid_pitch(ROW);
+    return i / row * pitch + i % row;
+}
+
+/* count contiguous numbers at out from rows in shared memory, and back. */
 template <int ROW>
 static __device__ __forceinline__ void eqnn__rows_out(const eqnn_real *tile, size_t count,
                                                       eqnn_real *out)
 {
-    const unsigned odd = ROW | 1, row = ROW;
-    unsigned n = (unsigned)count, packs = (uintptr_t)out % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    const unsigned pack = EQNN__PACK;
+    unsigned n = (unsigned)count, packs = (uintptr_t)out % 16 ? 0 : n / pack;
     for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
         eqnn__pack v;
+        if constexpr (ROW % EQNN__PACK == 0) {
+            v = *(const eqnn__pack *)(const void *)(tile + eqnn__solid_at<ROW>(q * pack));
+        } else {
 #pragma unroll
-        for (int k = 0; k < EQNN__PACK; k++) {
-            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
-            v.v[k] = tile[i / row * odd + i % row];
+            for (unsigned k = 0; k < pack; k++) v.v[k] = tile[eqnn__solid_at<ROW>(q * pack + k)];
         }
-        *(eqnn__pack *)(void *)(out + (size_t)q * EQNN__PACK) = v;
+        *(eqnn__pack *)(void *)(out + (size_t)q * pack) = v;
     }
-    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
-        out[i] = tile[i / row * odd + i % row];
+    for (unsigned i = packs * pack + threadIdx.x; i < n; i += blockDim.x)
+        out[i] = tile[eqnn__solid_at<ROW>(i)];
 }
 
 template <int ROW>
 static __device__ __forceinline__ void eqnn__rows_in(const eqnn_real *in, size_t count,
                                                      eqnn_real *tile)
 {
-    const unsigned odd = ROW | 1, row = ROW;
-    unsigned n = (unsigned)count, packs = (uintptr_t)in % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    const unsigned pack = EQNN__PACK;
+    unsigned n = (unsigned)count, packs = (uintptr_t)in % 16 ? 0 : n / pack;
     for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
-        eqnn__pack v = *(const eqnn__pack *)(const void *)(in + (size_t)q * EQNN__PACK);
+        eqnn__pack v = *(const eqnn__pack *)(const void *)(in + (size_t)q * pack);
+        if constexpr (ROW % EQNN__PACK == 0) {
+            *(eqnn__pack *)(void *)(tile + eqnn__solid_at<ROW>(q * pack)) = v;
+        } else {
 #pragma unroll
-        for (int k = 0; k < EQNN__PACK; k++) {
-            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
-            tile[i / row * odd + i % row] = v.v[k];
+            for (unsigned k = 0; k < pack; k++) tile[eqnn__solid_at<ROW>(q * pack + k)] = v.v[k];
         }
     }
-    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
-        tile[i / row * odd + i % row] = in[i];
+    for (unsigned i = packs * pack + threadIdx.x; i < n; i += blockDim.x)
+        tile[eqnn__solid_at<ROW>(i)] = in[i];
 }
 
 /* The block's points from `first` on through the tile to r; returns how many there are. All threads
@@ -1987,7 +2003,7 @@ static __device__ __forceinline__ size_t eqnn__points_in(const eqnn__solid_args 
 template <int L>
 static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    constexpr int cols = (L + 1) * (L + 1), pitch = eqnn__solid_pitch(cols);
     EQNN_SHARED(eqnn_real, tile);
     eqnn_real P[cols], r[3];
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
@@ -1995,7 +2011,7 @@ static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_ar
         size_t points = eqnn__points_in(j, first, tile, r);
         eqnn__solid_low_1(L, L, r, P);
 #pragma unroll
-        for (int c = 0; c < cols; c++) tile[(int)threadIdx.x * odd + c] = P[c];
+        for (int c = 0; c < cols; c++) tile[(int)threadIdx.x * pitch + c] = P[c];
         __syncthreads();
         eqnn__rows_out<cols>(tile, points * cols, j.Y + first * cols);
         __syncthreads();
@@ -2010,9 +2026,9 @@ static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_ar
 template <int L>
 static __global__ void eqnn__jacobian_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), row = 3 * cols, odd = row | 1;
+    constexpr int cols = (L + 1) * (L + 1), row = 3 * cols, pitch = eqnn__solid_pitch(row);
     EQNN_SHARED(eqnn_real, tile);
-    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3], *mine = tile + (int)threadIdx.x * odd;
+    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3], *mine = tile + (int)threadIdx.x * pitch;
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
          first += (size_t)gridDim.x * blockDim.x) {
         size_t points = eqnn__points_in(j, first, tile, r);
@@ -2033,7 +2049,7 @@ static __global__ void eqnn__jacobian_kernel(const __grid_constant__ eqnn__solid
 template <int L>
 static __global__ void eqnn__solid_vjp_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    constexpr int cols = (L + 1) * (L + 1), pitch = eqnn__solid_pitch(cols);
     EQNN_SHARED(eqnn_real, tile);
     eqnn_real P[cols], G[3 * (2 * L + 1)], r[3];
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
@@ -2043,7 +2059,7 @@ static __global__ void eqnn__solid_vjp_kernel(const __grid_constant__ eqnn__soli
         eqnn__rows_in<cols>(j.g + first * cols, points * cols, tile);
         __syncthreads();
         eqnn__solid_low_1(L - 1, L - 1, r, P);
-        const eqnn_real *g = tile + (int)threadIdx.x * odd;
+        const eqnn_real *g = tile + (int)threadIdx.x * pitch;
 #pragma unroll
         for (int l = 1; l <= L; l++) {
             EQNN__GRADIENT(l, P, G);
@@ -2124,8 +2140,8 @@ enum { EQNN__SOLID_VALUES, EQNN__SOLID_JACOBIAN, EQNN__SOLID_VJP };
 template <int L>
 static void eqnn__solid_low_run(eqnn__device *d, const eqnn__solid_args *j, int what)
 {
-    const int row = ((L + 1) * (L + 1)) | 1, rows3 = (3 * (L + 1) * (L + 1)) | 1;
-    int numbers = what == EQNN__SOLID_JACOBIAN ? rows3 : row > 3 ? row : 3;
+    const int cols = (L + 1) * (L + 1), row = eqnn__solid_pitch(cols);
+    int numbers = what == EQNN__SOLID_JACOBIAN ? eqnn__solid_pitch(3 * cols) : row > 3 ? row : 3;
     size_t threads = (size_t)eqnn__solid_points(numbers), most = (size_t)1 << 20;
     size_t shared = threads * (size_t)numbers * sizeof(eqnn_real);
     size_t grid = (j->n + threads - 1) / threads < most ? (j->n + threads - 1) / threads : most;
