@@ -2943,7 +2943,8 @@ static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, unsigned wan
 enum { EQNN__ROLE_G, EQNN__ROLE_X, EQNN__ROLE_W, EQNN__ROLE_Y, EQNN__ROLES };
 
 /* A piece of a path, at most 7 by 7 components, both odd, so that sixteen loops do for all sizes.
-   M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8; diagonal: M[k][k] at m + k. */
+   M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8 (role Y: d3); diagonal: M[k][k]
+   at m + k. */
 typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m; } eqnn__part;
 
 /* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them; packs:
@@ -3046,15 +3047,16 @@ static void eqnn__cut_path(eqnn__list<eqnn__cut> *cuts, const eqnn__couple_plan_
         }
 }
 
-static int eqnn__part_row(const eqnn__part *p)
+/* How far apart rows of its M are: role Y writes them, the others read them 16 bytes at a time. */
+static int eqnn__part_row(const eqnn__part *p, int role)
 {
-    return p->d3 == 1 ? 1 : p->d3 == 3 ? 4 : 8;
+    return p->d3 == 1 || role == EQNN__ROLE_Y ? p->d3 : p->d3 == 3 ? 4 : 8;
 }
 
 /* Numbers of its M in shared memory, whole quadruples. */
-static int eqnn__part_size(const eqnn__part *p)
+static int eqnn__part_size(const eqnn__part *p, int role)
 {
-    int n = p->diagonal ? p->d3 : (p->d1 - 1) * eqnn__part_row(p) + p->d3;
+    int n = p->diagonal ? p->d3 : (p->d1 - 1) * eqnn__part_row(p, role) + p->d3;
     return (n + 3) / 4 * 4;
 }
 
@@ -3097,7 +3099,7 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
     eqnn__placed p = { phase, a->plan->path[c->step].block, c->i, c->k, c->part.d1, c->part.d3,
                        a->fill[phase], 0 };
     const eqnn__placed *all = a->placed.p;
-    int size = eqnn__part_size(&c->part);
+    int size = eqnn__part_size(&c->part, a->role);
     for (size_t n = 0; n < a->placed.n; n++)
         if (all[n].phase == phase && all[n].block == p.block && all[n].i == p.i &&
             all[n].k == p.k && all[n].d1 == p.d1 && all[n].d3 == p.d3)
@@ -3176,7 +3178,7 @@ static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
             for (int k = 0; k < (c->part.diagonal ? 1 : c->part.d3); k++) {
                 int from = s->m + (s->diagonal ? c->i + i : (c->i + i) * s->d3 + c->k + k);
                 eqnn__entry e;
-                e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+                e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part, a->role) + k);
                 e.first = a->plan->first[from];
                 e.count = a->plan->first[from + 1] - e.first;
                 e.pad = 0;
@@ -3202,7 +3204,7 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
             if (p->group[q].column != column || i < 0 || k < 0 || i >= c->part.d1 ||
                 k >= c->part.d3)
                 continue;
-            t.at = placed->m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+            t.at = placed->m + (s->diagonal ? i : i * c->part.d3 + k);
             t.c = p->back_c[r];
             eqnn__list_add(&o->term, t);
         }
@@ -3949,31 +3951,23 @@ __device__ __forceinline__ void eqnn__halve(eqnn_real *t, int *index, int *left)
     if constexpr (FAR > 1) eqnn__halve<M, FAR / 2>(t, index, left);
 }
 
-/* The sums over the lanes of an item, to their places in shared memory; D3 1: of a column or a
-   diagonal. */
-template <int N, int D3, int FAR>
-__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int store, eqnn_real *to)
+/* The sums over the lanes of an item, `wide` of at most MOST, to their places in shared memory. */
+template <int N, int MOST>
+__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide, int store,
+                                                    eqnn_real *to)
 {
-    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8, most = (N + 2 * FAR - 1) / (2 * FAR);
+    const int most = (N + MOST - 1) / MOST;
     int index = 0, left = N;
-    eqnn__halve<N, FAR>(t, &index, &left);
+    if constexpr (MOST > 1) {
+        if (wide < MOST) {
+            eqnn__couple_gather<N, MOST / 2>(t, wide, store, to);
+            return;
+        }
+        eqnn__halve<N, MOST / 2>(t, &index, &left);
+    }
 #pragma unroll
     for (int n = 0; n < most; n++)
-        if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
-}
-
-/* The same for any number of lanes, shuffle by shuffle. */
-template <int N, int D3>
-__device__ __forceinline__ void eqnn__couple_gather_few(eqnn_real (&t)[N], int wide, int store,
-                                                        eqnn_real *to)
-{
-    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8;
-    int leads = store && ((int)threadIdx.x & (wide - 1)) == 0;
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-        for (int far = wide / 2; far > 0; far /= 2) t[n] += __shfl_xor_sync(EQNN__ALL, t[n], far);
-        if (leads) to[n / D3 * ld + n % D3] = t[n];
-    }
+        if (n < left && store) to[index + n] = t[n];
 }
 
 /* Adds C channels of a piece, from u on; with tangents of x, g and w. */
@@ -4011,15 +4005,25 @@ __device__ __forceinline__ void eqnn__couple_products(const eqnn__couple_args *a
     }
 }
 
+/* Lanes of an item: few, which go through its channels in turns. For then a warp adds up the sums
+   of many items at once, and lanes still read 32 or 64 bytes that lie together. */
+template <int C> static constexpr int eqnn__few_lanes = C > 1 ? 4 : 8;
+
+template <int C> __device__ __forceinline__ int eqnn__dm_lanes(const eqnn__bundle *b)
+{
+    int wide = eqnn__lanes_for<C>(b->channels);
+    return wide < eqnn__few_lanes<C> ? wide : eqnn__few_lanes<C>;
+}
+
 /* T of one M and of the items from the j-th on that a warp takes at a time. */
 template <int T, int C, int D1, int D3, int DIAGONAL>
 __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
                                                 const eqnn__bundle *b, int j, int n,
                                                 const eqnn__member *items, eqnn_real *M)
 {
-    const int N = DIAGONAL ? D3 : D1 * D3, LD = DIAGONAL ? 1 : D3;
+    const int N = DIAGONAL ? D3 : D1 * D3;
     eqnn_real t[N];
-    int wide = eqnn__lanes_for<C>(b->channels), lane = (int)threadIdx.x % 32;
+    int wide = eqnn__dm_lanes<C>(b), lane = (int)threadIdx.x % 32;
     j += lane / wide;
     int store = j < n;
     if (!store) j = n - 1;
@@ -4032,9 +4036,7 @@ __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
         for (int u = lane % wide * C; u < p->channels; u += wide * C)
             eqnn__couple_products<T, C, D1, D3, DIAGONAL>(a, p, items + j, u, t);
     }
-    if (wide == 32) eqnn__couple_gather<N, LD, 16>(t, store, to);
-    else if (C > 1 && wide == 8) eqnn__couple_gather<N, LD, 4>(t, store, to);
-    else eqnn__couple_gather_few<N, LD>(t, wide, store, to);
+    eqnn__couple_gather<N, eqnn__few_lanes<C>>(t, wide, store, to);
 }
 
 template <int T, int C>
@@ -4072,8 +4074,7 @@ __device__ __forceinline__ void eqnn__couple_all_dm(const eqnn__couple_args *a,
     for (int k = 0; k < phase->bundles; k++) {
         const eqnn__bundle b = a->role.bundle[phase->bundle + k];
         int packs = !T && b.packs && a->packs;
-        int step = 32 / (packs ? eqnn__lanes_for<EQNN__PACK>(b.channels)
-                               : eqnn__lanes_for<1>(b.channels));
+        int step = 32 / (packs ? eqnn__dm_lanes<EQNN__PACK>(&b) : eqnn__dm_lanes<1>(&b));
         for (; at * step < n; at += warps)
             if (packs) eqnn__couple_dm_sized<T, T ? 1 : EQNN__PACK>(a, &b, at * step, n, items, M);
             else eqnn__couple_dm_sized<T, 1>(a, &b, at * step, n, items, M);
