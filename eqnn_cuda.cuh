@@ -3428,7 +3428,7 @@ static __device__ inline void eqnn__couple_matrices(const eqnn__couple_args *a,
                                                     const eqnn__member *items, const eqnn_real *y,
                                                     eqnn_real *M)
 {
-    const int few = 4;
+    const int few = 8;
     int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32, groups = (n + few - 1) / few;
     const eqnn__entry *entry = a->role.entry + phase->entry;
     for (int k = (int)threadIdx.x / 32; k < (phase->entries + 31) / 32 * groups; k += warps) {
