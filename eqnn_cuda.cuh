@@ -2405,11 +2405,11 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
-   168 or 255 registers. More hide more of the waiting for memory; in roles G, X and Y of values the
-   sums of the largest pieces do not quite fit then, and some stand in the first cache (spills, says
-   -Xptxas -v). */
-#define EQNN__FORM_BLOCKS(role, T)                                                                 \
-    (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_X || (role) == EQNN__ROLE_Y ? 3 : 4)
+   168 or 255 registers. More hide more of the waiting for memory, unless registers are so few that
+   an item's loads have to wait for each other: in role G of values, 3 blocks that ask for all of an
+   item at once have more bytes on their way than 4 that ask for half of it twice. */
+#define EQNN__FORM_BLOCKS(role, T) \
+    (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_W ? 4 : 3)
 #define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
 #define EQNN__FORM_CHUNKS 512                /* most partial sums of what all rows share     */
 #define EQNN__FORM_PARTIAL ((size_t)1 << 23) /* and their numbers altogether                 */
@@ -3551,6 +3551,14 @@ __device__ __forceinline__ void eqnn__channels(const eqnn_real *row, int at, eqn
     if (!T || row) eqnn__channels_in<C>(row + at, x);
 }
 
+/* From a component's row to the next one's. Rows reckoned from the first would be the same distances
+   for every item, which the compiler keeps: more registers than there are, and loads that wait for
+   each other. */
+template <int T> __device__ __forceinline__ void eqnn__next(const eqnn_real *&row, int by)
+{
+    if (!T || row) row += by;
+}
+
 /* What a lane needs of a piece: where its C channels begin in the rows of x, g and w; how far apart
    components are, where its M stands, whether it has weights. Copies: what a kernel writes might
    lie in the plan for all the compiler knows, which would read that again for each item. */
@@ -3583,16 +3591,18 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
                                                 const eqnn_real *m1, eqnn_real (&sum)[D3][C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3];
-    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x);
-    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x + (size_t)l->x);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x + (size_t)l->x) : NULL;
     eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
-        eqnn__channels<T, C>(px, l->x + i * l->xs, x);
-        if (T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
+        eqnn__channels<T, C>(px, 0, x);
+        if (T) eqnn__channels<T, C>(px1, 0, x1);
+        eqnn__next<T>(px, l->xs);
+        eqnn__next<1>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3617,24 +3627,29 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
                                                 eqnn_real (&dw)[C], eqnn_real (&dw0)[C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3], g[D3][C], g1[D3][C];
-    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x), *pg = eqnn__operand<T>(a->v[4], t->g);
-    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
-    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], t->g) : NULL;
+    const size_t at = t->x + (size_t)l->x, to = t->g + (size_t)l->g;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], at), *pg = eqnn__operand<T>(a->v[4], to);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], at) : NULL;
+    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], to) : NULL;
     if (X) eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        eqnn__channels<T, C>(pg, l->g + k * l->gs, g[k]);
-        if (T) eqnn__channels<T, C>(pg1, l->g + k * l->gs, g1[k]);
+        eqnn__channels<T, C>(pg, 0, g[k]);
+        if (T) eqnn__channels<T, C>(pg1, 0, g1[k]);
+        eqnn__next<T>(pg, l->gs);
+        eqnn__next<1>(pg1, l->gs);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
 #pragma unroll
         for (int c = 0; c < C; c++) x[c] = x1[c] = 0;
-        if (with_dw) eqnn__channels<T, C>(px, l->x + i * l->xs, x);
-        if (with_dw && T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
+        if (with_dw) eqnn__channels<T, C>(px, 0, x);
+        if (with_dw && T) eqnn__channels<T, C>(px1, 0, x1);
+        eqnn__next<T>(px, l->xs);
+        eqnn__next<1>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
