@@ -3551,9 +3551,9 @@ __device__ __forceinline__ void eqnn__channels(const eqnn_real *row, int at, eqn
     if (!T || row) eqnn__channels_in<C>(row + at, x);
 }
 
-/* From a component's row to the next one's. Rows reckoned from the first would be the same distances
-   for every item, which the compiler keeps: more registers than there are, and loads that wait for
-   each other. */
+/* From a component's row to the next one's. Reckoned from the first, rows are the same distances
+   apart for every item, which the compiler keeps: then registers run out and loads wait for each
+   other. */
 template <int T> __device__ __forceinline__ void eqnn__next(const eqnn_real *&row, int by)
 {
     if (!T || row) row += by;
@@ -4142,9 +4142,10 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     bytes += sizeof(eqnn__member);
     edges = EQNN__FORM_SHARED / bytes;
     edges = edges < 1 ? 1 : edges < EQNN__FORM_EDGES ? edges : EQNN__FORM_EDGES;
+    if (edges > 8) edges -= edges % 8; /* are what a warp takes at a time, of M and dy */
     a->edges = (int)edges;
     a->span = (int)((n + EQNN__FORM_GRID - 1) / EQNN__FORM_GRID);
-    a->span = a->span < 2 * a->edges ? a->span : 2 * a->edges;
+    if (a->span > 2 * a->edges || (a->each && a->span > a->edges)) a->span = 2 * a->edges;
     warps = a->each || a->role.tasks > EQNN__FORM_WARPS ? EQNN__FORM_WARPS : (size_t)a->role.tasks;
     if (!n || !a->role.phases) return;
     grid = (n + (size_t)a->span - 1) / (size_t)a->span;
