@@ -2950,7 +2950,14 @@ typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws,
 /* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them; packs:
    16 bytes of neighbouring channels lie together in all rows, if rows begin at such a border. */
 typedef struct eqnn__bundle { int part, parts, channels, add, packs; } eqnn__bundle;
-typedef struct eqnn__task { int bundle, first; } eqnn__task; /* 32 lanes' channels, from which on */
+typedef struct eqnn__task { int bundle, first; } eqnn__task; /* some channels, from which on */
+
+/* Channels of a task: those of 32 lanes; in role X, where tasks are few and some much longer than
+   others, 32, of several items at a time, for there to be enough that warps get equal shares. */
+EQNN__HD static constexpr int eqnn__task_channels(int role, int packs)
+{
+    return packs && role != EQNN__ROLE_X ? 32 * EQNN__PACK : 32;
+}
 
 /* An entry of M and its records; a column of y and what adds to it. Aligned so that each is read
    at once. */
@@ -3244,7 +3251,7 @@ static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
         }
         q.parts = (int)o->part.n - q.part;
         eqnn__task t = { (int)o->bundle.n, 0 };
-        int step = q.packs ? 32 * EQNN__PACK : 32;
+        int step = eqnn__task_channels(a->role, q.packs);
         for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += step)
             eqnn__list_add(&o->task, t);
         eqnn__list_add(&o->bundle, q);
@@ -3709,15 +3716,16 @@ template <int C> __device__ __forceinline__ int eqnn__lanes_for(int channels)
     return wide;
 }
 
-template <int C>
+template <int ROLE, int C>
 __device__ __forceinline__ eqnn__warp eqnn__warp_at(const eqnn__couple_args *a,
                                                     const eqnn__task *task,
                                                     const eqnn__member *items, const eqnn_real *M)
 {
+    const int most = eqnn__task_channels(ROLE, C > 1);
     eqnn__warp b;
     int lane = (int)threadIdx.x % 32;
     b.bundle = a->role.bundle[task->bundle];
-    b.wide = eqnn__lanes_for<C>(b.bundle.channels);
+    b.wide = eqnn__lanes_for<C>(b.bundle.channels < most ? b.bundle.channels : most);
     b.step = 32 / b.wide;
     b.sub = lane / b.wide;
     b.channel = task->first + lane % b.wide * C;
@@ -3866,7 +3874,7 @@ __device__ __forceinline__ void eqnn__couple_task(const eqnn__couple_args *a,
                                                   const eqnn__task *task, int s, int n,
                                                   const eqnn__member *items, const eqnn_real *M)
 {
-    const eqnn__warp b = eqnn__warp_at<C>(a, task, items, M);
+    const eqnn__warp b = eqnn__warp_at<ROLE, C>(a, task, items, M);
     const eqnn__part *p = a->role.part + b.bundle.part;
     if constexpr (ROLE == EQNN__ROLE_W) {
         eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, s, n);
@@ -3889,7 +3897,7 @@ __device__ __forceinline__ void eqnn__couple_lanes(const eqnn__couple_args *a,
 {
     const eqnn__bundle bundle = a->role.bundle[task->bundle];
     eqnn__task some = *task;
-    int end = some.first + (bundle.packs ? 32 * EQNN__PACK : 32);
+    int end = some.first + eqnn__task_channels(ROLE, bundle.packs);
     if constexpr (!T) {
         if (bundle.packs && a->packs) {
             eqnn__couple_task<ROLE, T, EQNN__PACK>(a, task, s, n, items, M);
