@@ -1913,8 +1913,9 @@ static void eqnn__cuda_gemm(eqnn__device *d, int ta, int tb, size_t m, size_t n,
 
    A thread makes a point's row in registers (degrees up to 6 are straight code); the block's rows
    go out through shared memory, so that writes are contiguous. Bytes: the points once and the rows
-   once, which is nearly all for (l + 1)^2 numbers a point. Rows there have an odd length, which
-   keeps 32 threads that write the same column in 32 banks. */
+   once, which is nearly all for (l + 1)^2 numbers a point. Rows there are an odd number of pieces
+   apart, which keeps threads that write the same column in different banks: pieces of 16 bytes,
+   moved by one instruction, where these divide a row (odd degrees), else numbers. */
 
 #define EQNN__SOLID_FACTORS (3 * (EQNN__SOLID_LMAX + 1) * (EQNN__SOLID_LMAX + 2) / 2)
 typedef struct eqnn__solid_args {
@@ -1932,42 +1933,57 @@ static constexpr int eqnn__solid_points(int numbers)
          : numbers * 64 * (int)sizeof(eqnn_real) <= 40960 ? 64 : 32;
 }
 
-/* count contiguous numbers at out from rows of ROW numbers, odd distance apart, and back. */
+/* How far apart rows of so many numbers lie in shared memory. */
+EQNN__HD static constexpr int eqnn__solid_pitch(int row)
+{
+    return row % EQNN__PACK ? row | 1 : (row / EQNN__PACK | 1) * EQNN__PACK;
+}
+
+/* Where number i of rows of ROW numbers lies there. */
+template <int ROW> static __device__ __forceinline__ unsigned eqnn__solid_at(unsigned i)
+{
+    constexpr unsigned row = ROW, pitch = (unsigned)eqnn__solid_pitch(ROW);
+    return i / row * pitch + i % row;
+}
+
+/* count contiguous numbers at out from rows in shared memory, and back. */
 template <int ROW>
 static __device__ __forceinline__ void eqnn__rows_out(const eqnn_real *tile, size_t count,
                                                       eqnn_real *out)
 {
-    const unsigned odd = ROW | 1, row = ROW;
-    unsigned n = (unsigned)count, packs = (uintptr_t)out % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    const unsigned pack = EQNN__PACK;
+    unsigned n = (unsigned)count, packs = (uintptr_t)out % 16 ? 0 : n / pack;
     for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
         eqnn__pack v;
+        if constexpr (ROW % EQNN__PACK == 0) {
+            v = *(const eqnn__pack *)(const void *)(tile + eqnn__solid_at<ROW>(q * pack));
+        } else {
 #pragma unroll
-        for (int k = 0; k < EQNN__PACK; k++) {
-            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
-            v.v[k] = tile[i / row * odd + i % row];
+            for (unsigned k = 0; k < pack; k++) v.v[k] = tile[eqnn__solid_at<ROW>(q * pack + k)];
         }
-        *(eqnn__pack *)(void *)(out + (size_t)q * EQNN__PACK) = v;
+        *(eqnn__pack *)(void *)(out + (size_t)q * pack) = v;
     }
-    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
-        out[i] = tile[i / row * odd + i % row];
+    for (unsigned i = packs * pack + threadIdx.x; i < n; i += blockDim.x)
+        out[i] = tile[eqnn__solid_at<ROW>(i)];
 }
 
 template <int ROW>
 static __device__ __forceinline__ void eqnn__rows_in(const eqnn_real *in, size_t count,
                                                      eqnn_real *tile)
 {
-    const unsigned odd = ROW | 1, row = ROW;
-    unsigned n = (unsigned)count, packs = (uintptr_t)in % 16 ? 0 : n / (unsigned)EQNN__PACK;
+    const unsigned pack = EQNN__PACK;
+    unsigned n = (unsigned)count, packs = (uintptr_t)in % 16 ? 0 : n / pack;
     for (unsigned q = threadIdx.x; q < packs; q += blockDim.x) {
-        eqnn__pack v = *(const eqnn__pack *)(const void *)(in + (size_t)q * EQNN__PACK);
+        eqnn__pack v = *(const eqnn__pack *)(const void *)(in + (size_t)q * pack);
+        if constexpr (ROW % EQNN__PACK == 0) {
+            *(eqnn__pack *)(void *)(tile + eqnn__solid_at<ROW>(q * pack)) = v;
+        } else {
 #pragma unroll
-        for (int k = 0; k < EQNN__PACK; k++) {
-            unsigned i = q * (unsigned)EQNN__PACK + (unsigned)k;
-            tile[i / row * odd + i % row] = v.v[k];
+            for (unsigned k = 0; k < pack; k++) tile[eqnn__solid_at<ROW>(q * pack + k)] = v.v[k];
         }
     }
-    for (unsigned i = packs * (unsigned)EQNN__PACK + threadIdx.x; i < n; i += blockDim.x)
-        tile[i / row * odd + i % row] = in[i];
+    for (unsigned i = packs * pack + threadIdx.x; i < n; i += blockDim.x)
+        tile[eqnn__solid_at<ROW>(i)] = in[i];
 }
 
 /* The block's points from `first` on through the tile to r; returns how many there are. All threads
@@ -1987,7 +2003,7 @@ static __device__ __forceinline__ size_t eqnn__points_in(const eqnn__solid_args 
 template <int L>
 static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    constexpr int cols = (L + 1) * (L + 1), pitch = eqnn__solid_pitch(cols);
     EQNN_SHARED(eqnn_real, tile);
     eqnn_real P[cols], r[3];
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
@@ -1995,7 +2011,7 @@ static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_ar
         size_t points = eqnn__points_in(j, first, tile, r);
         eqnn__solid_low_1(L, L, r, P);
 #pragma unroll
-        for (int c = 0; c < cols; c++) tile[(int)threadIdx.x * odd + c] = P[c];
+        for (int c = 0; c < cols; c++) tile[(int)threadIdx.x * pitch + c] = P[c];
         __syncthreads();
         eqnn__rows_out<cols>(tile, points * cols, j.Y + first * cols);
         __syncthreads();
@@ -2010,9 +2026,9 @@ static __global__ void eqnn__solid_kernel(const __grid_constant__ eqnn__solid_ar
 template <int L>
 static __global__ void eqnn__jacobian_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), row = 3 * cols, odd = row | 1;
+    constexpr int cols = (L + 1) * (L + 1), row = 3 * cols, pitch = eqnn__solid_pitch(row);
     EQNN_SHARED(eqnn_real, tile);
-    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3], *mine = tile + (int)threadIdx.x * odd;
+    eqnn_real P[cols], G[3 * (2 * L + 1)], r[3], *mine = tile + (int)threadIdx.x * pitch;
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
          first += (size_t)gridDim.x * blockDim.x) {
         size_t points = eqnn__points_in(j, first, tile, r);
@@ -2033,7 +2049,7 @@ static __global__ void eqnn__jacobian_kernel(const __grid_constant__ eqnn__solid
 template <int L>
 static __global__ void eqnn__solid_vjp_kernel(const __grid_constant__ eqnn__solid_args j)
 {
-    constexpr int cols = (L + 1) * (L + 1), odd = cols | 1;
+    constexpr int cols = (L + 1) * (L + 1), pitch = eqnn__solid_pitch(cols);
     EQNN_SHARED(eqnn_real, tile);
     eqnn_real P[cols], G[3 * (2 * L + 1)], r[3];
     for (size_t first = (size_t)blockIdx.x * blockDim.x; first < j.n;
@@ -2043,7 +2059,7 @@ static __global__ void eqnn__solid_vjp_kernel(const __grid_constant__ eqnn__soli
         eqnn__rows_in<cols>(j.g + first * cols, points * cols, tile);
         __syncthreads();
         eqnn__solid_low_1(L - 1, L - 1, r, P);
-        const eqnn_real *g = tile + (int)threadIdx.x * odd;
+        const eqnn_real *g = tile + (int)threadIdx.x * pitch;
 #pragma unroll
         for (int l = 1; l <= L; l++) {
             EQNN__GRADIENT(l, P, G);
@@ -2124,8 +2140,8 @@ enum { EQNN__SOLID_VALUES, EQNN__SOLID_JACOBIAN, EQNN__SOLID_VJP };
 template <int L>
 static void eqnn__solid_low_run(eqnn__device *d, const eqnn__solid_args *j, int what)
 {
-    const int row = ((L + 1) * (L + 1)) | 1, rows3 = (3 * (L + 1) * (L + 1)) | 1;
-    int numbers = what == EQNN__SOLID_JACOBIAN ? rows3 : row > 3 ? row : 3;
+    const int cols = (L + 1) * (L + 1), row = eqnn__solid_pitch(cols);
+    int numbers = what == EQNN__SOLID_JACOBIAN ? eqnn__solid_pitch(3 * cols) : row > 3 ? row : 3;
     size_t threads = (size_t)eqnn__solid_points(numbers), most = (size_t)1 << 20;
     size_t shared = threads * (size_t)numbers * sizeof(eqnn_real);
     size_t grid = (j->n + threads - 1) / threads < most ? (j->n + threads - 1) / threads : most;
@@ -2389,11 +2405,11 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
-   168 or 255 registers. More hide more of the waiting for memory; in roles G, X and Y of values the
-   sums of the largest pieces do not quite fit then, and some stand in the first cache (spills, says
-   -Xptxas -v). */
-#define EQNN__FORM_BLOCKS(role, T)                                                                 \
-    (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_X || (role) == EQNN__ROLE_Y ? 3 : 4)
+   168 or 255 registers. More hide more of the waiting for memory, unless registers are so few that
+   an item's loads have to wait for each other: in role G of values, 3 blocks that ask for all of an
+   item at once have more bytes on their way than 4 that ask for half of it twice. */
+#define EQNN__FORM_BLOCKS(role, T) \
+    (sizeof(eqnn_real) == 8 || (T) ? 2 : (role) == EQNN__ROLE_W ? 4 : 3)
 #define EQNN__FORM_SHARED ((size_t)32 << 10) /* bytes of shared memory a block asks for      */
 #define EQNN__FORM_CHUNKS 512                /* most partial sums of what all rows share     */
 #define EQNN__FORM_PARTIAL ((size_t)1 << 23) /* and their numbers altogether                 */
@@ -2927,13 +2943,21 @@ static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, unsigned wan
 enum { EQNN__ROLE_G, EQNN__ROLE_X, EQNN__ROLE_W, EQNN__ROLE_Y, EQNN__ROLES };
 
 /* A piece of a path, at most 7 by 7 components, both odd, so that sixteen loops do for all sizes.
-   M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8; diagonal: M[k][k] at m + k. */
+   M[i][k] stands at m + i ld + k of a phase's numbers, ld 1, 4 or 8 (role Y: d3); diagonal: M[k][k]
+   at m + k. */
 typedef struct eqnn__part { int d1, d3, diagonal, channels, x, xs, g, gs, w, ws, m; } eqnn__part;
 
 /* Pieces that write the same numbers. add: a bundle of an earlier phase wrote some of them; packs:
    16 bytes of neighbouring channels lie together in all rows, if rows begin at such a border. */
 typedef struct eqnn__bundle { int part, parts, channels, add, packs; } eqnn__bundle;
-typedef struct eqnn__task { int bundle, first; } eqnn__task; /* 32 lanes' channels, from which on */
+typedef struct eqnn__task { int bundle, first; } eqnn__task; /* some channels, from which on */
+
+/* Channels of a task: those of 32 lanes; in role X, where tasks are few and some much longer than
+   others, 32, of several items at a time, for there to be enough that warps get equal shares. */
+EQNN__HD static constexpr int eqnn__task_channels(int role, int packs)
+{
+    return packs && role != EQNN__ROLE_X ? 32 * EQNN__PACK : 32;
+}
 
 /* An entry of M and its records; a column of y and what adds to it. Aligned so that each is read
    at once. */
@@ -3030,15 +3054,16 @@ static void eqnn__cut_path(eqnn__list<eqnn__cut> *cuts, const eqnn__couple_plan_
         }
 }
 
-static int eqnn__part_row(const eqnn__part *p)
+/* How far apart rows of its M are: role Y writes them, the others read them 16 bytes at a time. */
+static int eqnn__part_row(const eqnn__part *p, int role)
 {
-    return p->d3 == 1 ? 1 : p->d3 == 3 ? 4 : 8;
+    return p->d3 == 1 || role == EQNN__ROLE_Y ? p->d3 : p->d3 == 3 ? 4 : 8;
 }
 
 /* Numbers of its M in shared memory, whole quadruples. */
-static int eqnn__part_size(const eqnn__part *p)
+static int eqnn__part_size(const eqnn__part *p, int role)
 {
-    int n = p->diagonal ? p->d3 : (p->d1 - 1) * eqnn__part_row(p) + p->d3;
+    int n = p->diagonal ? p->d3 : (p->d1 - 1) * eqnn__part_row(p, role) + p->d3;
     return (n + 3) / 4 * 4;
 }
 
@@ -3081,7 +3106,7 @@ static int eqnn__draft_place(eqnn__draft *a, const eqnn__cut *c, int phase, int 
     eqnn__placed p = { phase, a->plan->path[c->step].block, c->i, c->k, c->part.d1, c->part.d3,
                        a->fill[phase], 0 };
     const eqnn__placed *all = a->placed.p;
-    int size = eqnn__part_size(&c->part);
+    int size = eqnn__part_size(&c->part, a->role);
     for (size_t n = 0; n < a->placed.n; n++)
         if (all[n].phase == phase && all[n].block == p.block && all[n].i == p.i &&
             all[n].k == p.k && all[n].d1 == p.d1 && all[n].d3 == p.d3)
@@ -3160,7 +3185,7 @@ static void eqnn__sheet_entries(eqnn__sheet *o, const eqnn__draft *a, int phase)
             for (int k = 0; k < (c->part.diagonal ? 1 : c->part.d3); k++) {
                 int from = s->m + (s->diagonal ? c->i + i : (c->i + i) * s->d3 + c->k + k);
                 eqnn__entry e;
-                e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+                e.to = all[n].m + (s->diagonal ? i : i * eqnn__part_row(&c->part, a->role) + k);
                 e.first = a->plan->first[from];
                 e.count = a->plan->first[from + 1] - e.first;
                 e.pad = 0;
@@ -3186,7 +3211,7 @@ static void eqnn__sheet_terms(eqnn__sheet *o, const eqnn__draft *a, const eqnn__
             if (p->group[q].column != column || i < 0 || k < 0 || i >= c->part.d1 ||
                 k >= c->part.d3)
                 continue;
-            t.at = placed->m + (s->diagonal ? i : i * eqnn__part_row(&c->part) + k);
+            t.at = placed->m + (s->diagonal ? i : i * c->part.d3 + k);
             t.c = p->back_c[r];
             eqnn__list_add(&o->term, t);
         }
@@ -3226,7 +3251,7 @@ static void eqnn__sheet_bundles(eqnn__sheet *o, eqnn__draft *a, int phase)
         }
         q.parts = (int)o->part.n - q.part;
         eqnn__task t = { (int)o->bundle.n, 0 };
-        int step = q.packs ? 32 * EQNN__PACK : 32;
+        int step = eqnn__task_channels(a->role, q.packs);
         for (; t.first < q.channels && a->role != EQNN__ROLE_Y; t.first += step)
             eqnn__list_add(&o->task, t);
         eqnn__list_add(&o->bundle, q);
@@ -3410,7 +3435,7 @@ static __device__ inline void eqnn__couple_matrices(const eqnn__couple_args *a,
                                                     const eqnn__member *items, const eqnn_real *y,
                                                     eqnn_real *M)
 {
-    const int few = 4;
+    const int few = 8;
     int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32, groups = (n + few - 1) / few;
     const eqnn__entry *entry = a->role.entry + phase->entry;
     for (int k = (int)threadIdx.x / 32; k < (phase->entries + 31) / 32 * groups; k += warps) {
@@ -3533,6 +3558,14 @@ __device__ __forceinline__ void eqnn__channels(const eqnn_real *row, int at, eqn
     if (!T || row) eqnn__channels_in<C>(row + at, x);
 }
 
+/* From a component's row to the next one's. Reckoned from the first, rows are the same distances
+   apart for every item, which the compiler keeps: then registers run out and loads wait for each
+   other. */
+template <int T> __device__ __forceinline__ void eqnn__next(const eqnn_real *&row, int by)
+{
+    if (!T || row) row += by;
+}
+
 /* What a lane needs of a piece: where its C channels begin in the rows of x, g and w; how far apart
    components are, where its M stands, whether it has weights. Copies: what a kernel writes might
    lie in the plan for all the compiler knows, which would read that again for each item. */
@@ -3565,16 +3598,18 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
                                                 const eqnn_real *m1, eqnn_real (&sum)[D3][C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3];
-    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x);
-    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x + (size_t)l->x);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x + (size_t)l->x) : NULL;
     eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
-        eqnn__channels<T, C>(px, l->x + i * l->xs, x);
-        if (T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
+        eqnn__channels<T, C>(px, 0, x);
+        if (T) eqnn__channels<T, C>(px1, 0, x1);
+        eqnn__next<T>(px, l->xs);
+        eqnn__next<1>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3599,24 +3634,29 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
                                                 eqnn_real (&dw)[C], eqnn_real (&dw0)[C])
 {
     eqnn_real w[C], w1[C], row[D3], row1[D3], g[D3][C], g1[D3][C];
-    const eqnn_real *px = eqnn__operand<T>(a->v[0], t->x), *pg = eqnn__operand<T>(a->v[4], t->g);
-    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], t->x) : NULL;
-    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], t->g) : NULL;
+    const size_t at = t->x + (size_t)l->x, to = t->g + (size_t)l->g;
+    const eqnn_real *px = eqnn__operand<T>(a->v[0], at), *pg = eqnn__operand<T>(a->v[4], to);
+    const eqnn_real *px1 = T ? eqnn__operand<T>(a->t[0], at) : NULL;
+    const eqnn_real *pg1 = T ? eqnn__operand<T>(a->t[4], to) : NULL;
     if (X) eqnn__lane_weights<T, C>(a, l, t, w, w1);
     if (DIAGONAL) eqnn__row<D3>(m, row);
     if (DIAGONAL && T) eqnn__row<D3>(m1, row1);
 #pragma unroll
     for (int k = 0; k < D3; k++) {
-        eqnn__channels<T, C>(pg, l->g + k * l->gs, g[k]);
-        if (T) eqnn__channels<T, C>(pg1, l->g + k * l->gs, g1[k]);
+        eqnn__channels<T, C>(pg, 0, g[k]);
+        if (T) eqnn__channels<T, C>(pg1, 0, g1[k]);
+        eqnn__next<T>(pg, l->gs);
+        eqnn__next<1>(pg1, l->gs);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
         eqnn_real x[C], x1[C];
 #pragma unroll
         for (int c = 0; c < C; c++) x[c] = x1[c] = 0;
-        if (with_dw) eqnn__channels<T, C>(px, l->x + i * l->xs, x);
-        if (with_dw && T) eqnn__channels<T, C>(px1, l->x + i * l->xs, x1);
+        if (with_dw) eqnn__channels<T, C>(px, 0, x);
+        if (with_dw && T) eqnn__channels<T, C>(px1, 0, x1);
+        eqnn__next<T>(px, l->xs);
+        eqnn__next<1>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3676,15 +3716,16 @@ template <int C> __device__ __forceinline__ int eqnn__lanes_for(int channels)
     return wide;
 }
 
-template <int C>
+template <int ROLE, int C>
 __device__ __forceinline__ eqnn__warp eqnn__warp_at(const eqnn__couple_args *a,
                                                     const eqnn__task *task,
                                                     const eqnn__member *items, const eqnn_real *M)
 {
+    const int most = eqnn__task_channels(ROLE, C > 1);
     eqnn__warp b;
     int lane = (int)threadIdx.x % 32;
     b.bundle = a->role.bundle[task->bundle];
-    b.wide = eqnn__lanes_for<C>(b.bundle.channels);
+    b.wide = eqnn__lanes_for<C>(b.bundle.channels < most ? b.bundle.channels : most);
     b.step = 32 / b.wide;
     b.sub = lane / b.wide;
     b.channel = task->first + lane % b.wide * C;
@@ -3833,7 +3874,7 @@ __device__ __forceinline__ void eqnn__couple_task(const eqnn__couple_args *a,
                                                   const eqnn__task *task, int s, int n,
                                                   const eqnn__member *items, const eqnn_real *M)
 {
-    const eqnn__warp b = eqnn__warp_at<C>(a, task, items, M);
+    const eqnn__warp b = eqnn__warp_at<ROLE, C>(a, task, items, M);
     const eqnn__part *p = a->role.part + b.bundle.part;
     if constexpr (ROLE == EQNN__ROLE_W) {
         eqnn__couple_bundle<ROLE, T, C, T ? 2 : 1>(a, &b, s, n);
@@ -3856,7 +3897,7 @@ __device__ __forceinline__ void eqnn__couple_lanes(const eqnn__couple_args *a,
 {
     const eqnn__bundle bundle = a->role.bundle[task->bundle];
     eqnn__task some = *task;
-    int end = some.first + (bundle.packs ? 32 * EQNN__PACK : 32);
+    int end = some.first + eqnn__task_channels(ROLE, bundle.packs);
     if constexpr (!T) {
         if (bundle.packs && a->packs) {
             eqnn__couple_task<ROLE, T, EQNN__PACK>(a, task, s, n, items, M);
@@ -3933,31 +3974,23 @@ __device__ __forceinline__ void eqnn__halve(eqnn_real *t, int *index, int *left)
     if constexpr (FAR > 1) eqnn__halve<M, FAR / 2>(t, index, left);
 }
 
-/* The sums over the lanes of an item, to their places in shared memory; D3 1: of a column or a
-   diagonal. */
-template <int N, int D3, int FAR>
-__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int store, eqnn_real *to)
+/* The sums over the lanes of an item, `wide` of at most MOST, to their places in shared memory. */
+template <int N, int MOST>
+__device__ __forceinline__ void eqnn__couple_gather(eqnn_real (&t)[N], int wide, int store,
+                                                    eqnn_real *to)
 {
-    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8, most = (N + 2 * FAR - 1) / (2 * FAR);
+    const int most = (N + MOST - 1) / MOST;
     int index = 0, left = N;
-    eqnn__halve<N, FAR>(t, &index, &left);
+    if constexpr (MOST > 1) {
+        if (wide < MOST) {
+            eqnn__couple_gather<N, MOST / 2>(t, wide, store, to);
+            return;
+        }
+        eqnn__halve<N, MOST / 2>(t, &index, &left);
+    }
 #pragma unroll
     for (int n = 0; n < most; n++)
-        if (n < left && store) to[(index + n) / D3 * ld + (index + n) % D3] = t[n];
-}
-
-/* The same for any number of lanes, shuffle by shuffle. */
-template <int N, int D3>
-__device__ __forceinline__ void eqnn__couple_gather_few(eqnn_real (&t)[N], int wide, int store,
-                                                        eqnn_real *to)
-{
-    const int ld = D3 == 1 ? 1 : D3 == 3 ? 4 : 8;
-    int leads = store && ((int)threadIdx.x & (wide - 1)) == 0;
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-        for (int far = wide / 2; far > 0; far /= 2) t[n] += __shfl_xor_sync(EQNN__ALL, t[n], far);
-        if (leads) to[n / D3 * ld + n % D3] = t[n];
-    }
+        if (n < left && store) to[index + n] = t[n];
 }
 
 /* Adds C channels of a piece, from u on; with tangents of x, g and w. */
@@ -3995,15 +4028,25 @@ __device__ __forceinline__ void eqnn__couple_products(const eqnn__couple_args *a
     }
 }
 
+/* Lanes of an item: few, which go through its channels in turns. For then a warp adds up the sums
+   of many items at once, and lanes still read 32 or 64 bytes that lie together. */
+template <int C> static constexpr int eqnn__few_lanes = C > 1 ? 4 : 8;
+
+template <int C> __device__ __forceinline__ int eqnn__dm_lanes(const eqnn__bundle *b)
+{
+    int wide = eqnn__lanes_for<C>(b->channels);
+    return wide < eqnn__few_lanes<C> ? wide : eqnn__few_lanes<C>;
+}
+
 /* T of one M and of the items from the j-th on that a warp takes at a time. */
 template <int T, int C, int D1, int D3, int DIAGONAL>
 __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
                                                 const eqnn__bundle *b, int j, int n,
                                                 const eqnn__member *items, eqnn_real *M)
 {
-    const int N = DIAGONAL ? D3 : D1 * D3, LD = DIAGONAL ? 1 : D3;
+    const int N = DIAGONAL ? D3 : D1 * D3;
     eqnn_real t[N];
-    int wide = eqnn__lanes_for<C>(b->channels), lane = (int)threadIdx.x % 32;
+    int wide = eqnn__dm_lanes<C>(b), lane = (int)threadIdx.x % 32;
     j += lane / wide;
     int store = j < n;
     if (!store) j = n - 1;
@@ -4016,9 +4059,7 @@ __device__ __forceinline__ void eqnn__couple_dm(const eqnn__couple_args *a,
         for (int u = lane % wide * C; u < p->channels; u += wide * C)
             eqnn__couple_products<T, C, D1, D3, DIAGONAL>(a, p, items + j, u, t);
     }
-    if (wide == 32) eqnn__couple_gather<N, LD, 16>(t, store, to);
-    else if (C > 1 && wide == 8) eqnn__couple_gather<N, LD, 4>(t, store, to);
-    else eqnn__couple_gather_few<N, LD>(t, wide, store, to);
+    eqnn__couple_gather<N, eqnn__few_lanes<C>>(t, wide, store, to);
 }
 
 template <int T, int C>
@@ -4056,8 +4097,7 @@ __device__ __forceinline__ void eqnn__couple_all_dm(const eqnn__couple_args *a,
     for (int k = 0; k < phase->bundles; k++) {
         const eqnn__bundle b = a->role.bundle[phase->bundle + k];
         int packs = !T && b.packs && a->packs;
-        int step = 32 / (packs ? eqnn__lanes_for<EQNN__PACK>(b.channels)
-                               : eqnn__lanes_for<1>(b.channels));
+        int step = 32 / (packs ? eqnn__dm_lanes<EQNN__PACK>(&b) : eqnn__dm_lanes<1>(&b));
         for (; at * step < n; at += warps)
             if (packs) eqnn__couple_dm_sized<T, T ? 1 : EQNN__PACK>(a, &b, at * step, n, items, M);
             else eqnn__couple_dm_sized<T, 1>(a, &b, at * step, n, items, M);
@@ -4110,9 +4150,10 @@ static void eqnn__couple_launch(eqnn__device *d, eqnn__couple_args *a, int role,
     bytes += sizeof(eqnn__member);
     edges = EQNN__FORM_SHARED / bytes;
     edges = edges < 1 ? 1 : edges < EQNN__FORM_EDGES ? edges : EQNN__FORM_EDGES;
+    if (edges > 8) edges -= edges % 8; /* are what a warp takes at a time, of M and dy */
     a->edges = (int)edges;
     a->span = (int)((n + EQNN__FORM_GRID - 1) / EQNN__FORM_GRID);
-    a->span = a->span < 2 * a->edges ? a->span : 2 * a->edges;
+    if (a->span > 2 * a->edges || (a->each && a->span > a->edges)) a->span = 2 * a->edges;
     warps = a->each || a->role.tasks > EQNN__FORM_WARPS ? EQNN__FORM_WARPS : (size_t)a->role.tasks;
     if (!n || !a->role.phases) return;
     grid = (n + (size_t)a->span - 1) / (size_t)a->span;
