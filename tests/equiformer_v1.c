@@ -256,19 +256,23 @@ TEST(equiformer_v1_computes_blocks_again)
 {
     eqnn_ctx *c = test_context();
     eqnn_tensor *x = atoms(c, 6, 0), *y[2], *force[2], *second[2], *dw[2];
+    size_t nodes[2];
     for (int k = 0; k < 2; k++) {
+        size_t before = eqnn_memory_use(c).tape_nodes;
         model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
         m.o.alpha_drop = m.o.drop = m.o.drop_path = 0.3;
         m.o.envelope = 4; /* beyond the graph's 3 */
         m.o.checkpoint = k;
         eqnn_training(c, 1);
         y[k] = run(&x, 1, &m);
+        nodes[k] = eqnn_memory_use(c).tape_nodes - before;
         force[k] = eqnn_grad(eqnn_sum(y[k]), x);
         second[k] = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(force[k], NULL))), x);
         eqnn_zero_gradients(c);
         eqnn_backward(eqnn_sum(eqnn_square(eqnn_as(force[k], NULL))));
         dw[k] = eqnn_gradient(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight"));
     }
+    CHECK(nodes[1] < nodes[0] / 2);
     double eps = test_eps(1e-12, 1e-4);
     CHECK_NEAR(test_difference(y[1], y[0]), 0, eps);
     CHECK_NEAR(test_difference(force[1], force[0]), 0, eps);

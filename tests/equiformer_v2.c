@@ -160,6 +160,24 @@ TEST(v2_awkward_input)
     CHECK_ERROR(c, "even in number");
 }
 
+/* What a network is made of, by the names of its weights. */
+TEST(v2_parts)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    model m = two_molecules(c, EQNN_SEPARABLE_S2);
+    for (int k = 0; k < 3; k++) {
+        m.name = eqnn_format(c, "net%d", k);
+        m.o.no_renorm = k == 1;
+        m.o.no_grid_mlp = k == 2;
+        CHECK(energy_of(&pos, 1, &m) != NULL);
+        const char *norm = eqnn_format(c, "%s.blocks.0.ga.alpha_norm.weight", m.name);
+        const char *grid = eqnn_format(c, "%s.blocks.0.ffn.grid_mlp.0.weight", m.name);
+        CHECK((eqnn_parameter(c, norm) != NULL) == (k != 1));
+        CHECK((eqnn_parameter(c, grid) != NULL) == (k != 2));
+    }
+}
+
 /* Noise of training: other results, the same ones for the same tick, and none without training. */
 TEST(v2_training)
 {

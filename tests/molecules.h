@@ -113,13 +113,16 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
 {
     eqnn_ctx *c = eqnn_context(pos);
     eqnn_tensor *features = NULL, *y[2], *force[2], *second[2], *dw[2];
+    size_t nodes[2];
     m.o.x = eqnn_as(test_normal(c, ATOMS, 5), eqnn_irreps_make(c, "2x0e+1x1o"));
     m.o.edges = test_normal(c, EDGES, 2);
     m.o.features = &features;
     m.o.envelope = 8;
     for (int k = 0; k < 2; k++) {
+        size_t before = eqnn_memory_use(c).tape_nodes;
         m.o.checkpoint = k;
         y[k] = energy_of(&pos, 1, &m);
+        nodes[k] = eqnn_memory_use(c).tape_nodes - before;
         force[k] = eqnn_grad(eqnn_sum(y[k]), pos);
         eqnn_tensor *loss = eqnn_sum(eqnn_square(force[k]));
         second[k] = eqnn_grad(loss, pos);
@@ -129,6 +132,7 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
     }
     CHECK(relative(y[1], y[0]) <= eps && relative(force[1], force[0]) <= eps);
     CHECK(relative(second[1], second[0]) <= eps && relative(dw[1], dw[0]) <= eps);
+    CHECK(nodes[1] < nodes[0] / 2); /* blocks are not remembered */
     CHECK(features && eqnn_rows(features) == ATOMS && eqnn_cols(features) == 4 * 9);
     for (int i = 0; i < eqnn_parameter_count(c); i++)
         CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
@@ -136,6 +140,8 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
     eqnn_tensor *rows = energy_of(&pos, 1, &m);
     CHECK(eqnn_rows(rows) == ATOMS);
     CHECK(relative(eqnn_pool_sum(rows, m.g), y[1]) <= eps);
+    m.o.edges = eqnn_scale(m.o.edges, -1); /* and what edges say is heard */
+    CHECK(relative(energy_of(&pos, 1, &m), rows) > 0);
     CHECK(eqnn_parameter(c, eqnn_format(c, "%s.x_embed.weight", m.name)) != NULL);
     m.o.x = test_normal(c, 1, 1);
     CHECK(!energy_of(&pos, 1, &m) && !features);
