@@ -389,6 +389,25 @@ TEST(equiformer_v1_weights_are_drawn_by_fan_in)
 /* --- training --- */
 
 /* What is dropped is dropped as a whole: symmetry holds in training, too; and only there. */
+/* Harmonics of fewer degrees have fewer paths, and radial networks fewer weights to make. */
+TEST(equiformer_v1_degrees_of_harmonics)
+{
+    for (int lmax = 1; lmax <= 3; lmax++) {
+        eqnn_ctx *c = test_context();
+        model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+        eqnn_tensor *x = atoms(c, 5, 0);
+        m.o.lmax = lmax == 2 ? 0 : lmax; /* 2 is node's own */
+        CHECK(run(&x, 1, &m) != NULL);
+        const eqnn_irreps *node = eqnn_irreps_make(c, small.node);
+        const eqnn_irreps *Y = eqnn_irreps_make(c, lmax == 1   ? "1x0e+1x1e"
+                                                   : lmax == 2 ? "1x0e+1x1e+1x2e"
+                                                               : "1x0e+1x1e+1x2e+1x3e");
+        const eqnn_product *p = eqnn_product_channelwise(c, node, Y, node, NULL);
+        CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) ==
+              eqnn_product_weights(p));
+    }
+}
+
 TEST(equiformer_v1_drops_whole_things)
 {
     for (int k = 0; k < 4; k++) {

@@ -131,6 +131,15 @@ TEST(escn_awkward_input)
     CHECK_ERROR(c, "a spiral of -3 points");
 }
 
+TEST(escn_rolls)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    model m = two_molecules(c, 2, 2);
+    louder(&m, pos);
+    check_rolls(m, pos, 1e-4);
+}
+
 /* Options of which there is no other test: each gives other energies of the same weights. */
 TEST(escn_sizes_of_grids_and_gaussians)
 {

@@ -89,6 +89,35 @@ static double symmetry_error(model *m, eqnn_tensor *pos)
     return worst;
 }
 
+/* Frames of the edges that roll at random about them: rows across, along, and across both. */
+static void rolls(eqnn_tensor *pos, const eqnn_graph *g, double R[9 * EDGES])
+{
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *t = test_normal(eqnn_context(pos), EDGES, 3);
+    for (int e = 0; e < EDGES; e++) {
+        double *a = R + 9 * e, *u = a + 3, *b = a + 6, dot = 0, length[2] = { 0, 0 };
+        for (int k = 0; k < 3; k++) length[0] += pow(u[k] = eqnn_at(r, e, k), 2);
+        for (int k = 0; k < 3; k++) dot += (u[k] /= sqrt(length[0])) * eqnn_at(t, e, k);
+        for (int k = 0; k < 3; k++) length[1] += pow(a[k] = eqnn_at(t, e, k) - dot * u[k], 2);
+        for (int k = 0; k < 3; k++) a[k] /= sqrt(length[1]);
+        for (int k = 0; k < 3; k++)
+            b[k] = a[(k + 1) % 3] * u[(k + 2) % 3] - a[(k + 2) % 3] * u[(k + 1) % 3];
+    }
+}
+
+/* Rolls change nothing but what a grid is too coarse for. */
+static void check_rolls(model m, eqnn_tensor *pos, double eps)
+{
+    double R[9 * EDGES];
+    eqnn_tensor *e = energy_of(&pos, 1, &m);
+    rolls(pos, m.g, R);
+    m.o.rotations = R;
+    CHECK(relative(energy_of(&pos, 1, &m), e) < eps);
+    m.o.beta = 6, m.o.points = 5;
+    eqnn_tensor *coarse = energy_of(&pos, 1, &m);
+    m.o.rotations = NULL;
+    CHECK(relative(energy_of(&pos, 1, &m), coarse) > 0);
+}
+
 /* Molecules do not see each other; the order of atoms does not matter: the second one alone, its
    atoms in another order. */
 static void check_apart(model m, eqnn_tensor *pos)
