@@ -397,7 +397,9 @@ TEST(equiformer_v1_degrees_of_harmonics)
         model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
         eqnn_tensor *x = atoms(c, 5, 0);
         m.o.lmax = lmax == 2 ? 0 : lmax; /* 2 is node's own */
-        CHECK(run(&x, 1, &m) != NULL);
+        eqnn_tensor *y = run(&x, 1, &m);
+        m.o.nodes *= 4; /* the sum over nodes is divided by its root */
+        CHECK_SAME(run(&x, 1, &m), eqnn_scale(y, 0.5), test_eps(1e-14, 1e-6));
         const eqnn_irreps *node = eqnn_irreps_make(c, small.node);
         const eqnn_irreps *Y = eqnn_irreps_make(c, lmax == 1   ? "1x0e+1x1e"
                                                    : lmax == 2 ? "1x0e+1x1e+1x2e"
