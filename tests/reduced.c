@@ -366,6 +366,7 @@ TEST(reduced_product_edges)
     CHECK(!eqnn_reduced_product(missing, r));
     CHECK_ERROR(c, "missing");
     CHECK(!eqnn_reduced_product(empty, NULL));
+    CHECK_ERROR(c, "reduced_product: the product is missing");
     eqnn_tensor *foreign[2] = { labelled(other, 2, "1o"), labelled(other, 2, "1o") };
     CHECK(!eqnn_reduced_product(foreign, r));
     CHECK_ERROR(other, "the product belongs to another context");
