@@ -410,6 +410,28 @@ TEST(equiformer_v1_degrees_of_harmonics)
     }
 }
 
+/* Methane: what its symmetry makes vanish stays small with a floor of the norms; and what nodes
+   give adds up to the energy. */
+TEST(equiformer_v1_of_methane)
+{
+    static const double at[15] = { 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, 1, -1, -1, -1, 1 };
+    static const int species[5] = { 0, 1, 1, 1, 1 };
+    eqnn_ctx *c = test_context();
+    model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+    eqnn_tensor *x = labelled(eqnn_from_double(c, 5, 3, at), "1x1e"), *y[2];
+    m.species = species;
+    for (int k = 0; k < 2; k++) {
+        m.o.norm_floor = k;
+        y[k] = run(&x, 1, &m);
+    }
+    CHECK(test_difference(y[1], y[0]) > 1e-4);
+    CHECK_NEAR(eqnn_check_equivariance(run, &x, 1, &m, 3, NULL), 0, test_eps(1e-12, 1e-4));
+    m.o.each_node = 1;
+    eqnn_tensor *rows = run(&x, 1, &m);
+    CHECK(eqnn_rows(rows) == 5);
+    CHECK_SAME(eqnn_scale(eqnn_sum_rows(rows), 1 / sqrt(m.o.nodes)), y[1], test_eps(1e-13, 1e-5));
+}
+
 TEST(equiformer_v1_drops_whole_things)
 {
     for (int k = 0; k < 4; k++) {
