@@ -571,6 +571,28 @@ TEST(embeddings)
     CHECK_ERROR(c, "more than 3 nodes");
 }
 
+/* What a network goes without, by the names of its weights. */
+TEST(parts_left_out)
+{
+    static const char *const part[3] = { "layers.blocks.0.0.to_kv.self_interact.weights.1",
+                                         "layers.blocks.0.0.to_kv.to_xi.weights.1",
+                                         "tp_in.to_out.weights.1" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = test_normal(c, 4, 3), *x = test_normal(c, 4, 2);
+    const eqnn_graph *g = eqnn_complete_graph(c, 4, NULL);
+    for (int k = 0; k < 4; k++) {
+        eqnn_equiformer_opts o = small;
+        o.no_self = k == 1;
+        o.no_project = k == 2;
+        o.no_out = k == 3;
+        CHECK(eqnn_equiformer(x, NULL, pos, g, eqnn_format(c, "m%d", k), &o) != NULL);
+        for (int p = 0; p < 3; p++) {
+            const char *name = eqnn_format(c, "m%d.%s", k, part[p]);
+            CHECK((eqnn_parameter(c, name) != NULL) == (k != p + 1));
+        }
+    }
+}
+
 /* Numbers of weights of the original (its README's programs and others). */
 typedef struct count {
     eqnn_equiformer_opts o;
