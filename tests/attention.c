@@ -396,7 +396,7 @@ static eqnn_tensor *head_by_hand(eqnn_tensor *x, eqnn_tensor *pos, const eqnn_gr
 TEST(head_is_its_formula)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1e");
+    eqnn_tensor *pos = atoms(c, 7), *x = labelled(test_normal(c, 7, 5), "2x0e+1x1o");
     const eqnn_graph *g = eqnn_radius_graph(pos, small_head.radius, NULL);
     for (int way = 0; way < 8; way++) {
         eqnn_attention_opts o = small_head;

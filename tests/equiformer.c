@@ -555,11 +555,12 @@ TEST(embeddings)
     CHECK(eqnn_rows(y) == 6);
     eqnn_tensor *W = eqnn_parameter(c, "m.tp_in.kernel_unary.(0,1).rp.0.weight");
     CHECK(eqnn_cols(W) == 3 + 2 + 2 + 1); /* kinds, numbers, bonds, length */
-    CHECK(eqnn_rows(eqnn_parameter(c, "m.adj_emb.weight")) == 3);
     eqnn_backward(eqnn_sum(eqnn_square(eqnn_as(y, NULL))));
     const char *tables[4] = { "token_emb", "pos_emb", "edge_emb", "adj_emb" };
+    const int entries[4] = { 7, 4, 5, 3 };
     for (int k = 0; k < 4; k++) {
         eqnn_tensor *w = eqnn_parameter(c, eqnn_format(c, "m.%s.weight", tables[k]));
+        CHECK(eqnn_rows(w) == entries[k]);
         CHECK(eqnn_value(eqnn_sum(eqnn_abs(eqnn_gradient(w)))) > 0);
     }
     o.dim_in = 3;
@@ -568,6 +569,28 @@ TEST(embeddings)
     o.positions = 3;
     CHECK(!eqnn_equiformer(NULL, eqnn_ints_make(c, 6, token, 3, 0), pos, g, "n", &o));
     CHECK_ERROR(c, "more than 3 nodes");
+}
+
+/* What a network goes without, by the names of its weights. */
+TEST(parts_left_out)
+{
+    static const char *const part[3] = { "layers.blocks.0.0.to_kv.self_interact.weights.1",
+                                         "layers.blocks.0.0.to_kv.to_xi.weights.1",
+                                         "tp_in.to_out.weights.1" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = test_normal(c, 4, 3), *x = test_normal(c, 4, 2);
+    const eqnn_graph *g = eqnn_complete_graph(c, 4, NULL);
+    for (int k = 0; k < 4; k++) {
+        eqnn_equiformer_opts o = small;
+        o.no_self = k == 1;
+        o.no_project = k == 2;
+        o.no_out = k == 3;
+        CHECK(eqnn_equiformer(x, NULL, pos, g, eqnn_format(c, "m%d", k), &o) != NULL);
+        for (int p = 0; p < 3; p++) {
+            const char *name = eqnn_format(c, "m%d.%s", k, part[p]);
+            CHECK((eqnn_parameter(c, name) != NULL) == (k != p + 1));
+        }
+    }
 }
 
 /* Numbers of weights of the original (its README's programs and others). */

@@ -256,19 +256,23 @@ TEST(equiformer_v1_computes_blocks_again)
 {
     eqnn_ctx *c = test_context();
     eqnn_tensor *x = atoms(c, 6, 0), *y[2], *force[2], *second[2], *dw[2];
+    size_t nodes[2];
     for (int k = 0; k < 2; k++) {
+        size_t before = eqnn_memory_use(c).tape_nodes;
         model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
         m.o.alpha_drop = m.o.drop = m.o.drop_path = 0.3;
         m.o.envelope = 4; /* beyond the graph's 3 */
         m.o.checkpoint = k;
         eqnn_training(c, 1);
         y[k] = run(&x, 1, &m);
+        nodes[k] = eqnn_memory_use(c).tape_nodes - before;
         force[k] = eqnn_grad(eqnn_sum(y[k]), x);
         second[k] = eqnn_grad(eqnn_sum(eqnn_square(eqnn_as(force[k], NULL))), x);
         eqnn_zero_gradients(c);
         eqnn_backward(eqnn_sum(eqnn_square(eqnn_as(force[k], NULL))));
         dw[k] = eqnn_gradient(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight"));
     }
+    CHECK(nodes[1] < nodes[0] / 2);
     double eps = test_eps(1e-12, 1e-4);
     CHECK_NEAR(test_difference(y[1], y[0]), 0, eps);
     CHECK_NEAR(test_difference(force[1], force[0]), 0, eps);
@@ -385,6 +389,49 @@ TEST(equiformer_v1_weights_are_drawn_by_fan_in)
 /* --- training --- */
 
 /* What is dropped is dropped as a whole: symmetry holds in training, too; and only there. */
+/* Harmonics of fewer degrees have fewer paths, and radial networks fewer weights to make. */
+TEST(equiformer_v1_degrees_of_harmonics)
+{
+    for (int lmax = 1; lmax <= 3; lmax++) {
+        eqnn_ctx *c = test_context();
+        model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+        eqnn_tensor *x = atoms(c, 5, 0);
+        m.o.lmax = lmax == 2 ? 0 : lmax; /* 2 is node's own */
+        eqnn_tensor *y = run(&x, 1, &m);
+        m.o.nodes *= 4; /* the sum over nodes is divided by its root */
+        CHECK_SAME(run(&x, 1, &m), eqnn_scale(y, 0.5), test_eps(1e-14, 1e-6));
+        const eqnn_irreps *node = eqnn_irreps_make(c, small.node);
+        const eqnn_irreps *Y = eqnn_irreps_make(c, lmax == 1   ? "1x0e+1x1e"
+                                                   : lmax == 2 ? "1x0e+1x1e+1x2e"
+                                                               : "1x0e+1x1e+1x2e+1x3e");
+        const eqnn_product *p = eqnn_product_channelwise(c, node, Y, node, NULL);
+        CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) ==
+              eqnn_product_weights(p));
+    }
+}
+
+/* Methane: what its symmetry makes vanish stays small with a floor of the norms; and what nodes
+   give adds up to the energy. */
+TEST(equiformer_v1_of_methane)
+{
+    static const double at[15] = { 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, 1, -1, -1, -1, 1 };
+    static const int species[5] = { 0, 1, 1, 1, 1 };
+    eqnn_ctx *c = test_context();
+    model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+    eqnn_tensor *x = labelled(eqnn_from_double(c, 5, 3, at), "1x1e"), *y[2];
+    m.species = species;
+    for (int k = 0; k < 2; k++) {
+        m.o.norm_floor = k;
+        y[k] = run(&x, 1, &m);
+    }
+    CHECK(test_difference(y[1], y[0]) > 1e-4);
+    CHECK_NEAR(eqnn_check_equivariance(run, &x, 1, &m, 3, NULL), 0, test_eps(1e-12, 1e-4));
+    m.o.each_node = 1;
+    eqnn_tensor *rows = run(&x, 1, &m);
+    CHECK(eqnn_rows(rows) == 5);
+    CHECK_SAME(eqnn_scale(eqnn_sum_rows(rows), 1 / sqrt(m.o.nodes)), y[1], test_eps(1e-13, 1e-5));
+}
+
 TEST(equiformer_v1_drops_whole_things)
 {
     for (int k = 0; k < 4; k++) {

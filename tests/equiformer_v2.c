@@ -167,6 +167,30 @@ TEST(v2_awkward_input)
     CHECK_ERROR(c, "even in number");
 }
 
+TEST(v2_rolls)
+{
+    eqnn_ctx *c = test_context();
+    check_rolls(two_molecules(c, EQNN_SEPARABLE_S2), positions(c), 1e-4);
+}
+
+/* What a network is made of, by the names of its weights. */
+TEST(v2_parts)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    model m = two_molecules(c, EQNN_SEPARABLE_S2);
+    for (int k = 0; k < 3; k++) {
+        m.name = eqnn_format(c, "net%d", k);
+        m.o.no_renorm = k == 1;
+        m.o.no_grid_mlp = k == 2;
+        CHECK(energy_of(&pos, 1, &m) != NULL);
+        const char *norm = eqnn_format(c, "%s.blocks.0.ga.alpha_norm.weight", m.name);
+        const char *grid = eqnn_format(c, "%s.blocks.0.ffn.grid_mlp.0.weight", m.name);
+        CHECK((eqnn_parameter(c, norm) != NULL) == (k != 1));
+        CHECK((eqnn_parameter(c, grid) != NULL) == (k != 2));
+    }
+}
+
 /* Noise of training: other results, the same ones for the same tick, and none without training. */
 TEST(v2_training)
 {
@@ -174,16 +198,20 @@ TEST(v2_training)
     model m = two_molecules(c, EQNN_SEPARABLE_S2);
     eqnn_tensor *pos = positions(c), *e[4];
     e[0] = energy_of(&pos, 1, &m);
-    m.o.alpha_drop = 0.3, m.o.drop_path = 0.3, m.o.proj_drop = 0.2;
-    e[1] = energy_of(&pos, 1, &m);
-    eqnn_training(c, 1);
-    e[2] = energy_of(&pos, 1, &m);
-    e[3] = energy_of(&pos, 1, &m);
-    eqnn_training(c, 0);
-    CHECK_SAME(e[1], e[0], 0);
-    CHECK_SAME(e[3], e[2], 0);
-    CHECK(test_difference(e[2], e[0]) > 1e-8);
-    CHECK(eqnn_backward(eqnn_sum(eqnn_square(e[2]))));
+    for (int k = 0; k < 3; k++) {
+        m.o.alpha_drop = k == 0 ? 0.3 : 0;
+        m.o.drop_path = k == 1 ? 0.3 : 0;
+        m.o.proj_drop = k == 2 ? 0.2 : 0;
+        e[1] = energy_of(&pos, 1, &m);
+        eqnn_training(c, 1);
+        e[2] = energy_of(&pos, 1, &m);
+        e[3] = energy_of(&pos, 1, &m);
+        eqnn_training(c, 0);
+        CHECK_SAME(e[1], e[0], 0);
+        CHECK_SAME(e[3], e[2], 0);
+        CHECK(test_difference(e[2], e[0]) > 1e-8);
+        CHECK(eqnn_backward(eqnn_sum(eqnn_square(e[2]))));
+    }
     for (int i = 0; i < eqnn_parameter_count(c); i++)
         CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
     CHECK_OK(c);

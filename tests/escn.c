@@ -139,6 +139,37 @@ TEST(escn_awkward_input)
     CHECK_ERROR(c, "a spiral of -3 points");
 }
 
+TEST(escn_rolls)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    model m = two_molecules(c, 2, 2);
+    louder(&m, pos);
+    check_rolls(m, pos, 1e-4);
+}
+
+/* Options of which there is no other test: each gives other energies of the same weights. */
+TEST(escn_sizes_of_grids_and_gaussians)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, 2, 1);
+    eqnn_tensor *pos = positions(c);
+    louder(&m, pos);
+    eqnn_tensor *e = energy_of(&pos, 1, &m);
+    m.o.width = 3;
+    CHECK(test_difference(energy_of(&pos, 1, &m), e) > 1e-3);
+    m.o.width = 1;
+    CHECK_SAME(energy_of(&pos, 1, &m), e, 0);
+    m.o.scale = 2;
+    CHECK_SAME(energy_of(&pos, 1, &m), eqnn_scale(e, 2), test_eps(1e-14, 1e-6));
+    m.o.scale = 1;
+    m.o.beta = 6;
+    eqnn_tensor *coarse = energy_of(&pos, 1, &m);
+    m.o.points = 5;
+    CHECK(test_difference(energy_of(&pos, 1, &m), coarse) > 1e-8);
+    CHECK(test_difference(coarse, e) > 1e-8);
+}
+
 static model steady(eqnn_ctx *c, int which)
 {
     model m = two_molecules(c, 2, which + 1);

@@ -89,6 +89,35 @@ static double symmetry_error(model *m, eqnn_tensor *pos)
     return worst;
 }
 
+/* Frames of the edges that roll at random about them: rows across, along, and across both. */
+static void rolls(eqnn_tensor *pos, const eqnn_graph *g, double R[9 * EDGES])
+{
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *t = test_normal(eqnn_context(pos), EDGES, 3);
+    for (int e = 0; e < EDGES; e++) {
+        double *a = R + 9 * e, *u = a + 3, *b = a + 6, dot = 0, length[2] = { 0, 0 };
+        for (int k = 0; k < 3; k++) length[0] += pow(u[k] = eqnn_at(r, e, k), 2);
+        for (int k = 0; k < 3; k++) dot += (u[k] /= sqrt(length[0])) * eqnn_at(t, e, k);
+        for (int k = 0; k < 3; k++) length[1] += pow(a[k] = eqnn_at(t, e, k) - dot * u[k], 2);
+        for (int k = 0; k < 3; k++) a[k] /= sqrt(length[1]);
+        for (int k = 0; k < 3; k++)
+            b[k] = a[(k + 1) % 3] * u[(k + 2) % 3] - a[(k + 2) % 3] * u[(k + 1) % 3];
+    }
+}
+
+/* Rolls change nothing but what a grid is too coarse for. */
+static void check_rolls(model m, eqnn_tensor *pos, double eps)
+{
+    double R[9 * EDGES];
+    eqnn_tensor *e = energy_of(&pos, 1, &m);
+    rolls(pos, m.g, R);
+    m.o.rotations = R;
+    CHECK(relative(energy_of(&pos, 1, &m), e) < eps);
+    m.o.beta = 6, m.o.points = 5;
+    eqnn_tensor *coarse = energy_of(&pos, 1, &m);
+    m.o.rotations = NULL;
+    CHECK(relative(energy_of(&pos, 1, &m), coarse) > 0);
+}
+
 /* Molecules do not see each other; the order of atoms does not matter: the second one alone, its
    atoms in another order. */
 static void check_apart(model m, eqnn_tensor *pos)
@@ -113,13 +142,16 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
 {
     eqnn_ctx *c = eqnn_context(pos);
     eqnn_tensor *features = NULL, *y[2], *force[2], *second[2], *dw[2];
+    size_t nodes[2];
     m.o.x = eqnn_as(test_normal(c, ATOMS, 5), eqnn_irreps_make(c, "2x0e+1x1o"));
     m.o.edges = test_normal(c, EDGES, 2);
     m.o.features = &features;
     m.o.envelope = 8;
     for (int k = 0; k < 2; k++) {
+        size_t before = eqnn_memory_use(c).tape_nodes;
         m.o.checkpoint = k;
         y[k] = energy_of(&pos, 1, &m);
+        nodes[k] = eqnn_memory_use(c).tape_nodes - before;
         force[k] = eqnn_grad(eqnn_sum(y[k]), pos);
         eqnn_tensor *loss = eqnn_sum(eqnn_square(force[k]));
         second[k] = eqnn_grad(loss, pos);
@@ -129,6 +161,7 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
     }
     CHECK(relative(y[1], y[0]) <= eps && relative(force[1], force[0]) <= eps);
     CHECK(relative(second[1], second[0]) <= eps && relative(dw[1], dw[0]) <= eps);
+    CHECK(nodes[1] < nodes[0] / 2); /* blocks are not remembered */
     CHECK(features && eqnn_rows(features) == ATOMS && eqnn_cols(features) == 4 * 9);
     for (int i = 0; i < eqnn_parameter_count(c); i++)
         CHECK(test_finite(eqnn_gradient(eqnn_parameter_at(c, i))));
@@ -136,6 +169,8 @@ static void check_more_inputs(model m, eqnn_tensor *pos, const char *weight, dou
     eqnn_tensor *rows = energy_of(&pos, 1, &m);
     CHECK(eqnn_rows(rows) == ATOMS);
     CHECK(relative(eqnn_pool_sum(rows, m.g), y[1]) <= eps);
+    m.o.edges = eqnn_scale(m.o.edges, -1); /* and what edges say is heard */
+    CHECK(relative(energy_of(&pos, 1, &m), rows) > 0);
     CHECK(eqnn_parameter(c, eqnn_format(c, "%s.x_embed.weight", m.name)) != NULL);
     m.o.x = test_normal(c, 1, 1);
     CHECK(!energy_of(&pos, 1, &m) && !features);
