@@ -1025,6 +1025,18 @@ TEST(plots)
     CHECK(!eqnn_plot_save(p, "/nowhere/x.svg"));
     CHECK_ERROR(c, "/nowhere/x.svg");
     eqnn_plot_free(p);
+    for (int equal = 0; equal < 2; equal++) { /* a diagonal of 45 degrees, or of the panel's */
+        double line[2] = { 0, 1 }, at[4] = { 0 };
+        memset(&o, 0, sizeof o);
+        o.equal = equal;
+        p = eqnn_plot_make(c, &o);
+        CHECK(eqnn_plot_add(p, NULL, 2, line, line, NULL) && eqnn_plot_save(p, "test_data.svg"));
+        eqnn_plot_free(p);
+        read_text("test_data.svg", text, sizeof text);
+        const char *path = strstr(text, "d=\"M");
+        CHECK(path && sscanf(path, "d=\"M%lf %lfL%lf %lf", at, at + 1, at + 2, at + 3) == 4);
+        CHECK((fabs((at[2] - at[0]) - (at[1] - at[3])) < 1) == equal);
+    }
     remove("test_data.svg");
 }
 

@@ -375,6 +375,33 @@ TEST(no_rows_and_no_columns)
     CHECK_OK(c);
 }
 
+/* A block's W(a) starts as a layer of its own would, in numbers three times as large; projected, as
+   published, all are N(0,1). */
+TEST(bilinear_of_a_block)
+{
+    static const char *const name = "b.bilinear.theta.0.1";
+    double size[3];
+    for (int k = 0; k < 3; k++) {
+        eqnn_ctx *c = test_context();
+        const eqnn_group *g = eqnn_group_make(c, "SO(3)");
+        const eqnn_label *v = eqnn_rep_label(eqnn_rep_make(c, "4*V", g));
+        const eqnn_emlp_opts o = { .linear.projected = k == 2 };
+        eqnn_tensor *x = eqnn_as(test_normal(c, 2, 12), v);
+        if (k) {
+            eqnn_emlp_block(x, "b", v, &o);
+        } else {
+            const eqnn_label *gated = eqnn_rep_gated(c, v);
+            x = eqnn_enter(eqnn_as(test_normal(c, 2, 16), gated), "b");
+            eqnn_leave(eqnn_rep_bilinear(x, "bilinear", gated, NULL));
+        }
+        CHECK(eqnn_parameter(c, name) != NULL);
+        size[k] = (double)eqnn_at(eqnn_parameter(c, name), 0, 0);
+        CHECK_OK(c);
+    }
+    CHECK_NEAR(size[1], 3 * size[0], test_eps(1e-14, 1e-6));
+    CHECK(fabs(size[2]) > 1.01 * fabs(size[0]));
+}
+
 TEST(misuse)
 {
     eqnn_ctx *c = test_context();

@@ -951,6 +951,8 @@ TEST(some_neighbours)
     const eqnn_graph *other = eqnn_lie_graph(g, x, NULL, 1, &o);
     int differ = 0, rows = 0;
     CHECK(a->edges == 150 && other->edges == 150);
+    const eqnn_lie_graph_opts share = { .fill = 0.35 }; /* 10.5 of 30: 11 are a third */
+    CHECK(eqnn_lie_graph(g, x, NULL, 1, &share)->edges == 330);
     for (int e = 0; e < 150; e++) {
         CHECK(a->source[e] == b->source[e]);
         differ += a->source[e] != other->source[e];

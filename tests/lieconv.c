@@ -425,6 +425,29 @@ TEST(radius_learns_the_share_that_is_wanted)
 
 /* With one neighbour drawn, the layer is the mean over several ticks of what it is with all (as
    sums: the mean over i's n neighbours times n). */
+/* Each block wants the share of its own; without the pool there is a row for every node. */
+TEST(fills_and_no_pool)
+{
+    static const double fills[2] = { 0.3, 0.8 };
+    eqnn_ctx *c = test_context();
+    eqnn_lie_resnet_opts o = small();
+    set s = some(c, 8, 4, 2, 3);
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 1);
+    o.fills = fills, o.conv.radius = 1e3, o.no_pool = 1;
+    eqnn_training(c, 1);
+    eqnn_tensor *rows = eqnn_lie_resnet(s.values, &a, "net", 3, &o);
+    eqnn_commit(c);
+    for (int b = 0; b < 2; b++) {
+        double r = eqnn_value(eqnn_parameter(c, b ? "net.net.2.net.5.r" : "net.net.1.net.5.r"));
+        CHECK_NEAR(r - 1e3, 0.5 * (fills[b] - 1), test_eps(1e-9, 1e-4));
+    }
+    o.no_pool = 0;
+    CHECK(eqnn_rows(rows) == 8);
+    CHECK_SAME(eqnn_pool_mean(rows, a.graph), eqnn_lie_resnet(s.values, &a, "net", 3, &o),
+               test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
 TEST(neighbours_are_drawn_evenly)
 {
     eqnn_ctx *c = test_context();

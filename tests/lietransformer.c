@@ -742,6 +742,22 @@ TEST(bad_input)
     CHECK_ERROR(c, "-1 inducing rows");
 }
 
+/* A negative number of decoders, for which 0 is the default, is none. */
+TEST(sets_without_decoders)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_set_opts o = small_set(0);
+    for (int k = 0; k < 3; k++) {
+        o.decoders = k == 0 ? -1 : k == 1 ? 0 : 1;
+        const char *name = eqnn_format(c, "s%d", k);
+        eqnn_tensor *y = eqnn_set_transformer(test_normal(c, 6, 4), complete(c, 6, 3), name, &o);
+        CHECK(eqnn_rows(y) == 4 && eqnn_cols(y) == 3);
+        int last = k == 0 ? 0 : k == 1 ? 4 : 1;
+        CHECK(eqnn_parameter(c, eqnn_format(c, "%s.dec_layers.%d.module.weight", name, last)));
+    }
+    CHECK_OK(c);
+}
+
 /* What is negative is not the default. */
 TEST(negative_options)
 {
