@@ -3609,7 +3609,7 @@ __device__ __forceinline__ void eqnn__couple_dg(const eqnn__couple_args *a, cons
         eqnn__channels<T, C>(px, 0, x);
         if (T) eqnn__channels<T, C>(px1, 0, x1);
         eqnn__next<T>(px, l->xs);
-        eqnn__next<1>(px1, l->xs);
+        if (T) eqnn__next<T>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
@@ -3646,7 +3646,7 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
         eqnn__channels<T, C>(pg, 0, g[k]);
         if (T) eqnn__channels<T, C>(pg1, 0, g1[k]);
         eqnn__next<T>(pg, l->gs);
-        eqnn__next<1>(pg1, l->gs);
+        if (T) eqnn__next<T>(pg1, l->gs);
     }
 #pragma unroll
     for (int i = 0; i < D1; i++) {
@@ -3656,7 +3656,7 @@ __device__ __forceinline__ void eqnn__couple_dx(const eqnn__couple_args *a, cons
         if (with_dw) eqnn__channels<T, C>(px, 0, x);
         if (with_dw && T) eqnn__channels<T, C>(px1, 0, x1);
         eqnn__next<T>(px, l->xs);
-        eqnn__next<1>(px1, l->xs);
+        if (T) eqnn__next<T>(px1, l->xs);
         if (!DIAGONAL) eqnn__part_entries<D3>(m, i, row);
         if (!DIAGONAL && T) eqnn__part_entries<D3>(m1, i, row1);
 #pragma unroll
