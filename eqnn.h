@@ -567,7 +567,8 @@ typedef struct eqnn_init {
 EQNN_API eqnn_tensor *eqnn_enter(eqnn_tensor *x, const char *name);
 EQNN_API eqnn_tensor *eqnn_leave(eqnn_tensor *y);
 /* The parameter of that name in the present scope, made at the first call; its first numbers depend
-   on the seed and the full name only. One row is saved as a vector. init NULL: N(0,1). */
+   on the seed and the full name only. init NULL: N(0,1). One row is saved as a vector, but for
+   weights of linear, mlp, embedding and fc, which PyTorch has as matrices. */
 EQNN_API eqnn_tensor *eqnn_param(eqnn_ctx *c, const char *name, int rows, int cols,
                                  const eqnn_init *init);
 /* The same for numbers that are not trained (running statistics): saved, no gradient; first 0. */
@@ -12859,6 +12860,7 @@ struct eqnn__weight {
     struct eqnn__weight *master;  /* in a worker: the owner's                                 */
     eqnn_tensor *tensor;
     int rows, cols, buffer;
+    int matrix;                   /* to PyTorch, also of one row; others are vectors then      */
     int slab;
     size_t offset;                /* numbers from the slab's start                            */
     int frozen;
@@ -13512,6 +13514,15 @@ EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int c
                                   const eqnn_init *init)
 {
     return eqnn__param(c, name, rows, cols, init, 1);
+}
+
+/* A weight that PyTorch has as a matrix, also of one row: files say [1,cols], not [cols]. */
+static eqnn_tensor *eqnn__param_matrix(eqnn_ctx *c, const char *name, int rows, int cols,
+                                       const eqnn_init *init)
+{
+    eqnn_tensor *w = eqnn_param(c, name, rows, cols, init);
+    if (w && !w->weight->master) w->weight->matrix = 1;
+    return w;
 }
 
 static eqnn_init eqnn__init_of(eqnn_init_kind kind, double scale)
@@ -14716,7 +14727,7 @@ EQNN_API int eqnn_write_file(eqnn_ctx *c, const char *path, const void *bytes, s
 /* One array of a file; its name is in two parts: "eqnn.adam.m." and "conv1.weight". */
 typedef struct eqnn__item {
     const char *prefix, *name;
-    int rows, cols;
+    int rows, cols, matrix;
     const eqnn_real *data; /* where numbers of ctx live */
     eqnn_ctx *ctx;
 } eqnn__item;
@@ -14736,7 +14747,7 @@ static void eqnn__emit_entry(eqnn__out *o, const eqnn__item *x, size_t begin, si
     snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[",
              sizeof(eqnn_real) == 8 ? "F64" : "F32");
     eqnn__emit_text(o, text);
-    if (x->rows != 1) snprintf(text, sizeof text, "%d,", x->rows);
+    if (x->rows != 1 || x->matrix) snprintf(text, sizeof text, "%d,", x->rows);
     else text[0] = 0;
     eqnn__emit_text(o, text);
     snprintf(text, sizeof text, "%d],\"data_offsets\":[%llu,%llu]}", x->cols,
@@ -14843,6 +14854,7 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         item[i].name = names[i];
         item[i].rows = tensors[i]->rows;
         item[i].cols = tensors[i]->cols;
+        item[i].matrix = 0;
         item[i].data = tensors[i]->data;
         item[i].ctx = tensors[i]->ctx;
     }
@@ -14995,6 +15007,7 @@ static int eqnn__save_items(eqnn_ctx *c, eqnn__item *x)
             x[n].name = w->name;
             x[n].rows = w->rows;
             x[n].cols = w->cols;
+            x[n].matrix = w->matrix;
             x[n].data = k < 0 ? w->tensor->data : state + w->offset;
             x[n].ctx = c;
             n++;
@@ -15418,7 +15431,7 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     eqnn_init bias = eqnn__linear_init(&o.bias, x->cols, out);
     x = eqnn_enter(x, name);
     if (!x) return NULL;
-    eqnn_tensor *W = eqnn_param(x->ctx, "weight", out, x->cols, &weight);
+    eqnn_tensor *W = eqnn__param_matrix(x->ctx, "weight", out, x->cols, &weight);
     eqnn_tensor *b = o.no_bias ? NULL : eqnn_param(x->ctx, "bias", 1, out, &bias);
     eqnn_tensor *y = eqnn_matmul_t(x, W, 0, 1);
     return eqnn_leave(o.no_bias ? y : eqnn__add_here(y, b));
@@ -15505,7 +15518,7 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     if (index->range < entries) /* entries that no index names */
         index = eqnn_ints_make(c, index->count, eqnn_ints_data(index), entries, 0);
     if (!eqnn__scope_push(c, name)) return NULL;
-    return eqnn_leave(eqnn_take(eqnn_param(c, "weight", entries, cols, init), index));
+    return eqnn_leave(eqnn_take(eqnn__param_matrix(c, "weight", entries, cols, init), index));
 }
 
 /* --- normalisation --- */
@@ -21525,8 +21538,8 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
     double variance = o->variance_in, constant = 1;
     int width = 0, more = eqnn__next_width(&text, &width);
     for (int layer = 0; more > 0; layer++) {
-        eqnn_tensor *w =
-            eqnn_param(c, eqnn_format(c, "layer%d.weight", layer), x->cols, width, NULL);
+        const char *name = eqnn_format(c, "layer%d.weight", layer);
+        eqnn_tensor *w = eqnn__param_matrix(c, name, x->cols, width, NULL);
         more = eqnn__next_width(&text, &width);
         double scale = constant / sqrt(variance * (x->cols > 0 ? x->cols : 1));
         if (!more && !o->out_act) scale *= sqrt(o->variance_out);
