@@ -1129,6 +1129,8 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
 EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a);
 /* The squared norm of each copy [rows, copies]. */
 EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x);
+/* x . y of each copy of the same irreps, summed over components [rows, copies]. */
+EQNN_API eqnn_tensor *eqnn_dot_copies(eqnn_tensor *x, eqnn_tensor *y);
 /* The length of each copy [rows, copies]; gradient 0 at a copy that is zero. */
 EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x);
 
@@ -18013,6 +18015,20 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x)
     if (x->label->copies == x->cols) return eqnn_square(eqnn__bare(x));
     const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
     return k ? eqnn__copy_form(k->copies, x, NULL, x, x->label->copies, 1) : NULL;
+}
+
+EQNN_API eqnn_tensor *eqnn_dot_copies(eqnn_tensor *x, eqnn_tensor *y)
+{
+    if (eqnn__bad2(x, y, "dot_copies")) return NULL;
+    if (x->label != y->label || x->cols != y->cols || x->rows != y->rows)
+        return eqnn__fail(x->ctx, "dot_copies: %s [%d,%d] and %s [%d,%d] are not of the same kind "
+                          "and size", eqnn__label_text(x->label), x->rows, x->cols,
+                          eqnn__label_text(y->label), y->rows, y->cols);
+    if (!x->label) return eqnn_mul(x, y);
+    if (!eqnn__irreps_of(x, "dot_copies")) return NULL;
+    if (x->label->copies == x->cols) return eqnn_mul(eqnn__bare(x), eqnn__bare(y));
+    const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
+    return k ? eqnn__copy_form(k->copies, x, NULL, y, x->label->copies, 1) : NULL;
 }
 
 /* --- harmonics --- */

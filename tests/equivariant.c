@@ -55,6 +55,39 @@ TEST(copies)
     CHECK_ERROR(c, "6 copies");
 }
 
+static eqnn_tensor *dots(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_dot_copies(x[0], x[1]);
+}
+
+TEST(dot_copies)
+{
+    eqnn_ctx *c = test_context();
+    const char *of[2] = { "2x1o+1x0o+3x2e", "2x0e+1x0o" };
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *x[2] = { test_features(c, 3, of[k]), NULL };
+        x[1] = eqnn_as(test_normal(c, 3, eqnn_cols(x[0])), eqnn_label_of(x[0]));
+        eqnn_tensor *d = dots(x, 2, NULL);
+        double dot = 0;
+        for (int m = 0; m < 5; m++)
+            dot += k ? 0 : eqnn_at(x[0], 2, 7 + 3 * m) * eqnn_at(x[1], 2, 7 + 3 * m);
+        if (k) dot = eqnn_at(x[0], 2, 2) * eqnn_at(x[1], 2, 2);
+        CHECK(eqnn_cols(d) == (k ? 3 : 6) && eqnn_label_of(d) == NULL);
+        CHECK_NEAR(eqnn_at(d, 2, k ? 2 : 3), dot, eps());
+        CHECK_SAME(eqnn_dot_copies(x[0], x[0]), eqnn_square_copies(x[0]), eps());
+        CHECK_DERIVATIVES_OF(dots, x, 2, NULL, 2);
+        CHECK_SYMMETRY(dots, x, 2, NULL);
+    }
+    eqnn_tensor *plain = test_normal(c, 2, 3);
+    CHECK_SAME(eqnn_dot_copies(plain, plain), eqnn_square(plain), eps());
+    CHECK(eqnn_rows(eqnn_dot_copies(eqnn_zeros(c, 0, 3), eqnn_zeros(c, 0, 3))) == 0);
+    eqnn_dot_copies(test_features(c, 2, "1x1o"), test_features(c, 2, "1x1e"));
+    CHECK_ERROR(c, "dot_copies: 1x1o [2,3] and 1x1e [2,3] are not of the same kind and size");
+    eqnn_dot_copies(test_features(c, 2, "1x1o"), test_features(c, 1, "1x1o"));
+    CHECK_ERROR(c, "dot_copies");
+}
+
 /* --- harmonics --- */
 
 static const double sqrt15 = 3.8729833462074170;
