@@ -975,6 +975,8 @@ typedef struct eqnn_product_opts {
     const double *in1_var, *in2_var, *out_var; /* per block; default 1 */
     int by_output; /* channelwise: weights in the order of the output's blocks, as MACE has them;
                       default in that of in1, in2 and the degree, as e3nn's convolutions have    */
+    int together;  /* channelwise: copy u of one times copy u of the other (uuu), as Allegro has it;
+                      default times every copy of the other (uvu)                                */
 } eqnn_product_opts;
 /* A product of two labels: made once (the same arguments give the same product), the context's. */
 typedef struct eqnn_product eqnn_product;
@@ -987,7 +989,7 @@ EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *i
                                                const eqnn_irreps *in2, const eqnn_irreps *out,
                                                const eqnn_product_opts *opts);
 /* All uvu paths into the irreps of filter (NULL: all), output sorted, weights not (.by_output): as
-   convolutions use it. */
+   convolutions use it; with .together all uuu paths, of inputs with blocks of as many copies. */
 EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
                                                       const eqnn_irreps *in2,
                                                       const eqnn_irreps *filter,
@@ -995,8 +997,9 @@ EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_ir
 /* Products without weights; equal neighbours in the inputs are merged first, variances are not
    used, filter (NULL: none) keeps some irreps of the output. outer: every copy of one times every
    copy of the other, output sorted (FullTensorProduct). elementwise: copy u of one times copy u of
-   the other (ElementwiseTensorProduct). square: of one input with itself, each pair of copies
-   once, output sorted (TensorSquare); call eqnn_tensor_product(x, x, NULL, p). */
+   the other, counted through all blocks (ElementwiseTensorProduct): of equal irreps a block meets
+   its like only; with eqnn_product_opts.together all meet. square: of one input with itself, each
+   pair of copies once, output sorted (TensorSquare); call eqnn_tensor_product(x, x, NULL, p). */
 EQNN_API const eqnn_product *eqnn_product_outer(eqnn_ctx *c, const eqnn_irreps *in1,
                                                 const eqnn_irreps *in2, const eqnn_irreps *filter,
                                                 const eqnn_product_opts *opts);
@@ -18344,7 +18347,7 @@ struct eqnn_product {
     int *reached;                       /* per block of out                                 */
     eqnn_irrep_kind irrep_kind;
     eqnn_path_kind path_kind;
-    int by_output;                      /* the order of channelwise weights                 */
+    int by_output, together;            /* of channelwise: the order of weights; uuu        */
     double *var[3];                     /* per block; NULL: 1                               */
     int var_count[3];
     int members[EQNN__GROUPS];
@@ -18566,6 +18569,7 @@ static void eqnn__product_options(eqnn_product *key, const eqnn_product_opts *o)
     key->irrep_kind = o ? o->irrep_kind : EQNN_IRREP_COMPONENT;
     key->path_kind = o ? o->path_kind : EQNN_ELEMENT;
     key->by_output = o && o->by_output;
+    key->together = o && o->together;
     for (int i = 0; i < 3; i++) key->var[i] = (double *)var[i];
 }
 
@@ -18574,7 +18578,7 @@ static int eqnn__product_same(const eqnn_product *p, const eqnn_product *key,
 {
     if (p->kind != key->kind || p->in1 != key->in1 || p->in2 != key->in2 || p->wish != key->wish ||
         p->irrep_kind != key->irrep_kind || p->path_kind != key->path_kind ||
-        p->by_output != key->by_output)
+        p->by_output != key->by_output || p->together != key->together)
         return 0;
     for (int i = 0; i < 3; i++) {
         if (!p->var[i] != !key->var[i]) return 0;
@@ -18715,7 +18719,7 @@ static int eqnn__channelwise_paths(const eqnn_product *key, eqnn_path *path, int
                 if (block) {
                     block[n][0] = x->copies, block[n][1] = l, block[n][2] = parity;
                     path[n].i1 = i, path[n].i2 = j, path[n].io = n;
-                    path[n].mode = EQNN_UVU;
+                    path[n].mode = key->together ? EQNN_UUU : EQNN_UVU;
                 }
                 n++;
             }

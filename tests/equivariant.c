@@ -904,6 +904,45 @@ TEST(messages_recut)
     CHECK_OK(c);
 }
 
+/* Copy u with copy u, of every block with every block: weights by in1, in2 and the degree. */
+static eqnn_tensor *copies_together(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    return eqnn_tensor_product(x[0], x[1], x[2], (const eqnn_product *)user);
+}
+
+TEST(channelwise_together)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *in = eqnn_irreps_make(c, "2x0e+2x1o");
+    eqnn_product_opts o;
+    memset(&o, 0, sizeof o);
+    o.together = 1;
+    const eqnn_product *p = eqnn_product_channelwise(c, in, in, in, &o);
+    CHECK(p && p != eqnn_product_channelwise(c, in, in, in, NULL) &&
+          p == eqnn_product_channelwise(c, in, in, in, &o));
+    CHECK_TEXT(eqnn_product_out(p)->name, "2x0e+2x0e+2x1o+2x1o");
+    CHECK(eqnn_product_weights(p) == 8);
+    eqnn_tensor *x[3] = { test_features(c, 3, in->name), test_features(c, 3, in->name), NULL };
+    x[1] = eqnn_as(test_normal(c, 3, 8), in);
+    x[2] = test_normal(c, 1, 8);
+    eqnn_tensor *z = eqnn_tensor_product(x[0], x[1], x[2], p);
+    eqnn_tensor *dot = eqnn_dot_copies(x[0], x[1]);
+    for (int u = 0; u < 2; u++) { /* 0e 0e, 1o 1o to 0e; 0e 1o, 1o 0e to 1o, of which z */
+        double s = eqnn_at(x[0], 1, u), t = eqnn_at(x[1], 1, u);
+        double v = eqnn_at(x[0], 1, 6 + u), w = eqnn_at(x[1], 1, 6 + u);
+        CHECK_NEAR(eqnn_at(z, 1, u), eqnn_at(x[2], 0, u) * s * t, eps());
+        CHECK_NEAR(eqnn_at(z, 1, 2 + u),
+                   eqnn_at(x[2], 0, 6 + u) * eqnn_at(dot, 1, 2 + u) / sqrt(3), eps());
+        CHECK_NEAR(eqnn_at(z, 1, 8 + u), eqnn_at(x[2], 0, 2 + u) * s * w, eps());
+        CHECK_NEAR(eqnn_at(z, 1, 14 + u), eqnn_at(x[2], 0, 4 + u) * v * t, eps());
+    }
+    CHECK_DERIVATIVES_OF(copies_together, x, 3, (void *)p, 2);
+    CHECK_SYMMETRY(copies_together, x, 3, (void *)p);
+    CHECK(!eqnn_product_channelwise(c, in, eqnn_irreps_make(c, "1x1o"), NULL, &o));
+    CHECK_ERROR(c, "uuu");
+}
+
 /* The gradient of plain numbers is plain, whatever labels their views have. */
 TEST(gradient_has_the_label_of_x)
 {
