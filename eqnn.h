@@ -429,11 +429,13 @@ typedef enum eqnn_act {
     EQNN_SINC_ROOT,                  /* sin(sqrt x)/sqrt x: of rotations, smooth at 0           */
     EQNN_COSINE_CUTOFF,              /* 1 below 1/2, (1 - cos(2 pi (x-1)))/2 to 1, then 0       */
     EQNN_POLY_CUTOFF,                /* p = order; Gasteiger et al. 2020, eq. 8; 0 from 1 on    */
-    EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0                         */
+    EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0 [2]                     */
     EQNN_ARC                         /* acos(x)/sqrt(1 - x^2) for 0 <= x <= 1, smooth at 1       */
 } eqnn_act;
 /* [1] so that a norm has a value and a gradient (zero) at the zero vector. EQNN_LOG is -infinity at
-   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0. */
+   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0.
+   [2] its square is the cosine cutoff of Behler, SchNet and PaiNN, (1 + cos(pi x))/2, which
+   EQNN_COSINE_CUTOFF is not. */
 
 /* the order-th derivative of f */
 EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order);
@@ -505,7 +507,8 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment);  /* 
 /* Columns by index: y[:,c] = x[:,index[c]] (no labels), and its adjoint. */
 EQNN_API eqnn_tensor *eqnn_columns(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_collect_columns(eqnn_tensor *x, eqnn_ints *index);
-/* One entry per row: y[r] = x[r, index[r]]; and its adjoint into cols columns. */
+/* One entry per row: y[r] = x[r, index[r]]; and its adjoint into cols columns (of a column of ones:
+   one-hot rows). */
 EQNN_API eqnn_tensor *eqnn_pick(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols);
 
@@ -899,7 +902,7 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
 EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                         int trials, double *absolute);
 /* The same for f(x + t) = f(x): the inputs i with points[i] set, columns of vectors 1x1o, are moved
-   by one random t, N(0,1) along each axis. */
+   by one random t, N(0,1) along each axis. (Positions that come out move along: give f(x) - x.) */
 EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                        const int *points, int trials, double *absolute);
 
@@ -939,8 +942,8 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
 /* Radial functions that learn, of lengths x [n,1]: [n,number]; of other bases than these an error.
    EQNN_GAUSSIAN: densities of normal distributions of "weight" x/end + "bias", with "mean" and
    |"std"| + 1e-5 (Shi et al. 2022, arXiv:2203.04810). EQNN_BESSEL: sqrt(2/end) sin(f x/end)/x of
-   "frequencies" f, at first pi, 2 pi, .., fading out at the end (Gasteiger et al. 2020,
-   arXiv:2003.03123). */
+   "frequencies" f, at first pi, 2 pi, .., times EQNN_POLY_CUTOFF of x/end with p = 5 (Gasteiger et
+   al. 2020, arXiv:2003.03123; NequIP's p is 6). */
 EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
                                          double end, eqnn_basis basis);
 
@@ -1034,7 +1037,8 @@ EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
 typedef struct eqnn_graph eqnn_graph; /* section 12 */
 /* The message form: z[target] = sum over edges of product(x[source], y[edge]; w[edge]), where the
    weights of an edge are h[edge] V (V [hidden, weights]); V NULL: h has them, [edges, weights] or
-   one row. h may also have a row per undirected pair. Nothing of size edges x weights is stored. */
+   one row. h may also have a row per undirected pair. Nothing of size edges x weights is stored. A
+   bias is one more row of V, for which h has a column of ones; a cutoff multiplies all of h. */
 EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *h, eqnn_tensor *V,
                                    const eqnn_product *p, const eqnn_graph *g);
 

@@ -943,6 +943,40 @@ TEST(channelwise_together)
     CHECK_ERROR(c, "uuu");
 }
 
+/* What the manual tells of operations that serve other ends too. */
+TEST(cosine_cutoff_and_one_hot)
+{
+    eqnn_ctx *c = test_context();
+    const double at[4] = { 0, 0.3, 0.99, 1.2 };
+    const int kind[3] = { 2, 0, 2 };
+    eqnn_tensor *u = eqnn_from_double(c, 4, 1, at);
+    u = eqnn_square(eqnn_map(u, EQNN_COSINE_BUMP, 0, 0));
+    for (int k = 0; k < 4; k++)
+        CHECK_NEAR(eqnn_at(u, k, 0), k < 3 ? (1 + cos(3.14159265358979 * at[k])) / 2 : 0, eps());
+    eqnn_tensor *one = eqnn_put(eqnn_full(c, 3, 1, 1), eqnn_ints_make(c, 3, kind, 3, 0), 3);
+    for (int k = 0; k < 9; k++) CHECK_NEAR(eqnn_at(one, k / 3, k % 3), kind[k / 3] == k % 3, 0);
+    CHECK_OK(c);
+}
+
+/* A bias of the radial functions' last layer: one more row of V, a column of ones in h. */
+TEST(message_with_bias)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = test_normal(c, 5, 3);
+    const eqnn_graph *g = eqnn_complete_graph(c, 5, NULL);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), 1, NULL);
+    eqnn_tensor *x = test_features(c, 5, "2x0e+3x1o");
+    const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x), eqnn_label_of(Y), NULL,
+                                                     NULL);
+    eqnn_tensor *h = eqnn_normal(c, "h", g->edges, 4), *one = eqnn_full(c, g->edges, 1, 1);
+    eqnn_tensor *V[2] = { eqnn_normal(c, "V", 4, eqnn_product_weights(p)),
+                          eqnn_normal(c, "bias", 1, eqnn_product_weights(p)) };
+    eqnn_tensor *w = eqnn_add(eqnn_matmul(h, V[0]), V[1]);
+    eqnn_tensor *z = eqnn_message(x, Y, eqnn_concat(h, one), eqnn_stack(V, 2), p, g);
+    CHECK_SAME(z, eqnn_message(x, Y, w, NULL, p, g), test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
 /* The gradient of plain numbers is plain, whatever labels their views have. */
 TEST(gradient_has_the_label_of_x)
 {
