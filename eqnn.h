@@ -455,11 +455,13 @@ typedef enum eqnn_act {
     EQNN_SINC_ROOT,                  /* sin(sqrt x)/sqrt x: of rotations, smooth at 0           */
     EQNN_COSINE_CUTOFF,              /* 1 below 1/2, (1 - cos(2 pi (x-1)))/2 to 1, then 0       */
     EQNN_POLY_CUTOFF,                /* p = order; Gasteiger et al. 2020, eq. 8; 0 from 1 on    */
-    EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0                         */
+    EQNN_COSINE_BUMP,                /* cos(pi x/2) for |x| < 1, else 0 [2]                     */
     EQNN_ARC                         /* acos(x)/sqrt(1 - x^2) for 0 <= x <= 1, smooth at 1       */
 } eqnn_act;
 /* [1] so that a norm has a value and a gradient (zero) at the zero vector. EQNN_LOG is -infinity at
-   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0. */
+   0 and not a number below; its derivatives are those of the exponents -1, -2, ..: 0 at 0.
+   [2] its square is the cosine cutoff of Behler, SchNet and PaiNN, (1 + cos(pi x))/2, which
+   EQNN_COSINE_CUTOFF is not. */
 
 /* the order-th derivative of f */
 EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order);
@@ -531,7 +533,8 @@ EQNN_API eqnn_tensor *eqnn_segment_max(eqnn_tensor *x, eqnn_ints *segment);  /* 
 /* Columns by index: y[:,c] = x[:,index[c]] (no labels), and its adjoint. */
 EQNN_API eqnn_tensor *eqnn_columns(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_collect_columns(eqnn_tensor *x, eqnn_ints *index);
-/* One entry per row: y[r] = x[r, index[r]]; and its adjoint into cols columns. */
+/* One entry per row: y[r] = x[r, index[r]]; and its adjoint into cols columns (of a column of ones:
+   one-hot rows). */
 EQNN_API eqnn_tensor *eqnn_pick(eqnn_tensor *x, eqnn_ints *index);
 EQNN_API eqnn_tensor *eqnn_put(eqnn_tensor *x, eqnn_ints *index, int cols);
 
@@ -593,7 +596,8 @@ typedef struct eqnn_init {
 EQNN_API eqnn_tensor *eqnn_enter(eqnn_tensor *x, const char *name);
 EQNN_API eqnn_tensor *eqnn_leave(eqnn_tensor *y);
 /* The parameter of that name in the present scope, made at the first call; its first numbers depend
-   on the seed and the full name only. One row is saved as a vector. init NULL: N(0,1). */
+   on the seed and the full name only. init NULL: N(0,1). One row is saved as a vector, but for
+   weights of linear, mlp, embedding and fc, which PyTorch has as matrices. */
 EQNN_API eqnn_tensor *eqnn_param(eqnn_ctx *c, const char *name, int rows, int cols,
                                  const eqnn_init *init);
 /* The same for numbers that are not trained (running statistics): saved, no gradient; first 0. */
@@ -924,7 +928,7 @@ EQNN_API void eqnn_solid_harmonics(int lmax, const double r[3], double *Y);
 EQNN_API double eqnn_check_equivariance(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                         int trials, double *absolute);
 /* The same for f(x + t) = f(x): the inputs i with points[i] set, columns of vectors 1x1o, are moved
-   by one random t, N(0,1) along each axis. */
+   by one random t, N(0,1) along each axis. (Positions that come out move along: give f(x) - x.) */
 EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                        const int *points, int trials, double *absolute);
 
@@ -964,8 +968,8 @@ EQNN_API eqnn_tensor *eqnn_radial_basis(eqnn_tensor *x, int number, double end,
 /* Radial functions that learn, of lengths x [n,1]: [n,number]; of other bases than these an error.
    EQNN_GAUSSIAN: densities of normal distributions of "weight" x/end + "bias", with "mean" and
    |"std"| + 1e-5 (Shi et al. 2022, arXiv:2203.04810). EQNN_BESSEL: sqrt(2/end) sin(f x/end)/x of
-   "frequencies" f, at first pi, 2 pi, .., fading out at the end (Gasteiger et al. 2020,
-   arXiv:2003.03123). */
+   "frequencies" f, at first pi, 2 pi, .., times EQNN_POLY_CUTOFF of x/end with p = 5 (Gasteiger et
+   al. 2020, arXiv:2003.03123; NequIP's p is 6). */
 EQNN_API eqnn_tensor *eqnn_trained_basis(eqnn_tensor *x, const char *name, int number,
                                          double end, eqnn_basis basis);
 
@@ -1000,6 +1004,8 @@ typedef struct eqnn_product_opts {
     const double *in1_var, *in2_var, *out_var; /* per block; default 1 */
     int by_output; /* channelwise: weights in the order of the output's blocks, as MACE has them;
                       default in that of in1, in2 and the degree, as e3nn's convolutions have    */
+    int together;  /* channelwise: copy u of one times copy u of the other (uuu), as Allegro has it;
+                      default times every copy of the other (uvu)                                */
 } eqnn_product_opts;
 /* A product of two labels: made once (the same arguments give the same product), the context's. */
 typedef struct eqnn_product eqnn_product;
@@ -1012,7 +1018,7 @@ EQNN_API const eqnn_product *eqnn_product_full(eqnn_ctx *c, const eqnn_irreps *i
                                                const eqnn_irreps *in2, const eqnn_irreps *out,
                                                const eqnn_product_opts *opts);
 /* All uvu paths into the irreps of filter (NULL: all), output sorted, weights not (.by_output): as
-   convolutions use it. */
+   convolutions use it; with .together all uuu paths, of inputs with blocks of as many copies. */
 EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_irreps *in1,
                                                       const eqnn_irreps *in2,
                                                       const eqnn_irreps *filter,
@@ -1020,8 +1026,9 @@ EQNN_API const eqnn_product *eqnn_product_channelwise(eqnn_ctx *c, const eqnn_ir
 /* Products without weights; equal neighbours in the inputs are merged first, variances are not
    used, filter (NULL: none) keeps some irreps of the output. outer: every copy of one times every
    copy of the other, output sorted (FullTensorProduct). elementwise: copy u of one times copy u of
-   the other (ElementwiseTensorProduct). square: of one input with itself, each pair of copies
-   once, output sorted (TensorSquare); call eqnn_tensor_product(x, x, NULL, p). */
+   the other, counted through all blocks (ElementwiseTensorProduct): of equal irreps a block meets
+   its like only; with eqnn_product_opts.together all meet. square: of one input with itself, each
+   pair of copies once, output sorted (TensorSquare); call eqnn_tensor_product(x, x, NULL, p). */
 EQNN_API const eqnn_product *eqnn_product_outer(eqnn_ctx *c, const eqnn_irreps *in1,
                                                 const eqnn_irreps *in2, const eqnn_irreps *filter,
                                                 const eqnn_product_opts *opts);
@@ -1056,7 +1063,8 @@ EQNN_API eqnn_tensor *eqnn_tensor_product(eqnn_tensor *x, eqnn_tensor *y, eqnn_t
 typedef struct eqnn_graph eqnn_graph; /* section 12 */
 /* The message form: z[target] = sum over edges of product(x[source], y[edge]; w[edge]), where the
    weights of an edge are h[edge] V (V [hidden, weights]); V NULL: h has them, [edges, weights] or
-   one row. h may also have a row per undirected pair. Nothing of size edges x weights is stored. */
+   one row. h may also have a row per undirected pair. Nothing of size edges x weights is stored. A
+   bias is one more row of V, for which h has a column of ones; a cutoff multiplies all of h. */
 EQNN_API eqnn_tensor *eqnn_message(eqnn_tensor *x, eqnn_tensor *y, eqnn_tensor *h, eqnn_tensor *V,
                                    const eqnn_product *p, const eqnn_graph *g);
 
@@ -1154,6 +1162,8 @@ EQNN_API eqnn_tensor *eqnn_fc(eqnn_tensor *x, const char *name, const char *widt
 EQNN_API eqnn_tensor *eqnn_scale_copies(eqnn_tensor *x, eqnn_tensor *a);
 /* The squared norm of each copy [rows, copies]. */
 EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x);
+/* x . y of each copy of the same irreps, summed over components [rows, copies]. */
+EQNN_API eqnn_tensor *eqnn_dot_copies(eqnn_tensor *x, eqnn_tensor *y);
 /* The length of each copy [rows, copies]; gradient 0 at a copy that is zero. */
 EQNN_API eqnn_tensor *eqnn_norm_copies(eqnn_tensor *x);
 
@@ -12921,6 +12931,7 @@ struct eqnn__weight {
     struct eqnn__weight *master;  /* in a worker: the owner's                                 */
     eqnn_tensor *tensor;
     int rows, cols, buffer;
+    int matrix;                   /* to PyTorch, also of one row; others are vectors then      */
     int slab;
     size_t offset;                /* numbers from the slab's start                            */
     int frozen;
@@ -13574,6 +13585,15 @@ EQNN_API eqnn_tensor *eqnn_buffer(eqnn_ctx *c, const char *name, int rows, int c
                                   const eqnn_init *init)
 {
     return eqnn__param(c, name, rows, cols, init, 1);
+}
+
+/* A weight that PyTorch has as a matrix, also of one row: files say [1,cols], not [cols]. */
+static eqnn_tensor *eqnn__param_matrix(eqnn_ctx *c, const char *name, int rows, int cols,
+                                       const eqnn_init *init)
+{
+    eqnn_tensor *w = eqnn_param(c, name, rows, cols, init);
+    if (w && !w->weight->master) w->weight->matrix = 1;
+    return w;
 }
 
 static eqnn_init eqnn__init_of(eqnn_init_kind kind, double scale)
@@ -14778,7 +14798,7 @@ EQNN_API int eqnn_write_file(eqnn_ctx *c, const char *path, const void *bytes, s
 /* One array of a file; its name is in two parts: "eqnn.adam.m." and "conv1.weight". */
 typedef struct eqnn__item {
     const char *prefix, *name;
-    int rows, cols;
+    int rows, cols, matrix;
     const eqnn_real *data; /* where numbers of ctx live */
     eqnn_ctx *ctx;
 } eqnn__item;
@@ -14798,7 +14818,7 @@ static void eqnn__emit_entry(eqnn__out *o, const eqnn__item *x, size_t begin, si
     snprintf(text, sizeof text, "\":{\"dtype\":\"%s\",\"shape\":[",
              sizeof(eqnn_real) == 8 ? "F64" : "F32");
     eqnn__emit_text(o, text);
-    if (x->rows != 1) snprintf(text, sizeof text, "%d,", x->rows);
+    if (x->rows != 1 || x->matrix) snprintf(text, sizeof text, "%d,", x->rows);
     else text[0] = 0;
     eqnn__emit_text(o, text);
     snprintf(text, sizeof text, "%d],\"data_offsets\":[%llu,%llu]}", x->cols,
@@ -14905,6 +14925,7 @@ static int eqnn__file_write(eqnn_ctx *c, const char *path, const char *const *na
         item[i].name = names[i];
         item[i].rows = tensors[i]->rows;
         item[i].cols = tensors[i]->cols;
+        item[i].matrix = 0;
         item[i].data = tensors[i]->data;
         item[i].ctx = tensors[i]->ctx;
     }
@@ -15057,6 +15078,7 @@ static int eqnn__save_items(eqnn_ctx *c, eqnn__item *x)
             x[n].name = w->name;
             x[n].rows = w->rows;
             x[n].cols = w->cols;
+            x[n].matrix = w->matrix;
             x[n].data = k < 0 ? w->tensor->data : state + w->offset;
             x[n].ctx = c;
             n++;
@@ -15480,7 +15502,7 @@ EQNN_API eqnn_tensor *eqnn_linear(eqnn_tensor *x, const char *name, int out,
     eqnn_init bias = eqnn__linear_init(&o.bias, x->cols, out);
     x = eqnn_enter(x, name);
     if (!x) return NULL;
-    eqnn_tensor *W = eqnn_param(x->ctx, "weight", out, x->cols, &weight);
+    eqnn_tensor *W = eqnn__param_matrix(x->ctx, "weight", out, x->cols, &weight);
     eqnn_tensor *b = o.no_bias ? NULL : eqnn_param(x->ctx, "bias", 1, out, &bias);
     eqnn_tensor *y = eqnn_matmul_t(x, W, 0, 1);
     return eqnn_leave(o.no_bias ? y : eqnn__add_here(y, b));
@@ -15567,7 +15589,7 @@ EQNN_API eqnn_tensor *eqnn_embedding(eqnn_ctx *c, eqnn_ints *index, const char *
     if (index->range < entries) /* entries that no index names */
         index = eqnn_ints_make(c, index->count, eqnn_ints_data(index), entries, 0);
     if (!eqnn__scope_push(c, name)) return NULL;
-    return eqnn_leave(eqnn_take(eqnn_param(c, "weight", entries, cols, init), index));
+    return eqnn_leave(eqnn_take(eqnn__param_matrix(c, "weight", entries, cols, init), index));
 }
 
 /* --- normalisation --- */
@@ -18064,6 +18086,20 @@ EQNN_API eqnn_tensor *eqnn_square_copies(eqnn_tensor *x)
     return k ? eqnn__copy_form(k->copies, x, NULL, x, x->label->copies, 1) : NULL;
 }
 
+EQNN_API eqnn_tensor *eqnn_dot_copies(eqnn_tensor *x, eqnn_tensor *y)
+{
+    if (eqnn__bad2(x, y, "dot_copies")) return NULL;
+    if (x->label != y->label || x->cols != y->cols || x->rows != y->rows)
+        return eqnn__fail(x->ctx, "dot_copies: %s [%d,%d] and %s [%d,%d] are not of the same kind "
+                          "and size", eqnn__label_text(x->label), x->rows, x->cols,
+                          eqnn__label_text(y->label), y->rows, y->cols);
+    if (!x->label) return eqnn_mul(x, y);
+    if (!eqnn__irreps_of(x, "dot_copies")) return NULL;
+    if (x->label->copies == x->cols) return eqnn_mul(eqnn__bare(x), eqnn__bare(y));
+    const eqnn__layout *k = eqnn__layout_of(x->ctx, x->label);
+    return k ? eqnn__copy_form(k->copies, x, NULL, y, x->label->copies, 1) : NULL;
+}
+
 /* --- harmonics --- */
 
 /* The gradient of solid harmonics is a constant combination of those one degree lower,
@@ -18377,7 +18413,7 @@ struct eqnn_product {
     int *reached;                       /* per block of out                                 */
     eqnn_irrep_kind irrep_kind;
     eqnn_path_kind path_kind;
-    int by_output;                      /* the order of channelwise weights                 */
+    int by_output, together;            /* of channelwise: the order of weights; uuu        */
     double *var[3];                     /* per block; NULL: 1                               */
     int var_count[3];
     int members[EQNN__GROUPS];
@@ -18599,6 +18635,7 @@ static void eqnn__product_options(eqnn_product *key, const eqnn_product_opts *o)
     key->irrep_kind = o ? o->irrep_kind : EQNN_IRREP_COMPONENT;
     key->path_kind = o ? o->path_kind : EQNN_ELEMENT;
     key->by_output = o && o->by_output;
+    key->together = o && o->together;
     for (int i = 0; i < 3; i++) key->var[i] = (double *)var[i];
 }
 
@@ -18607,7 +18644,7 @@ static int eqnn__product_same(const eqnn_product *p, const eqnn_product *key,
 {
     if (p->kind != key->kind || p->in1 != key->in1 || p->in2 != key->in2 || p->wish != key->wish ||
         p->irrep_kind != key->irrep_kind || p->path_kind != key->path_kind ||
-        p->by_output != key->by_output)
+        p->by_output != key->by_output || p->together != key->together)
         return 0;
     for (int i = 0; i < 3; i++) {
         if (!p->var[i] != !key->var[i]) return 0;
@@ -18748,7 +18785,7 @@ static int eqnn__channelwise_paths(const eqnn_product *key, eqnn_path *path, int
                 if (block) {
                     block[n][0] = x->copies, block[n][1] = l, block[n][2] = parity;
                     path[n].i1 = i, path[n].i2 = j, path[n].io = n;
-                    path[n].mode = EQNN_UVU;
+                    path[n].mode = key->together ? EQNN_UUU : EQNN_UVU;
                 }
                 n++;
             }
@@ -21591,8 +21628,8 @@ static eqnn_tensor *eqnn__fc_split(eqnn_tensor *x, const char *widths, const eqn
     double variance = o->variance_in, constant = 1;
     int width = 0, more = eqnn__next_width(&text, &width);
     for (int layer = 0; more > 0; layer++) {
-        eqnn_tensor *w =
-            eqnn_param(c, eqnn_format(c, "layer%d.weight", layer), x->cols, width, NULL);
+        const char *name = eqnn_format(c, "layer%d.weight", layer);
+        eqnn_tensor *w = eqnn__param_matrix(c, name, x->cols, width, NULL);
         more = eqnn__next_width(&text, &width);
         double scale = constant / sqrt(variance * (x->cols > 0 ? x->cols : 1));
         if (!more && !o->out_act) scale *= sqrt(o->variance_out);

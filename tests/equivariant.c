@@ -55,6 +55,39 @@ TEST(copies)
     CHECK_ERROR(c, "6 copies");
 }
 
+static eqnn_tensor *dots(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_dot_copies(x[0], x[1]);
+}
+
+TEST(dot_copies)
+{
+    eqnn_ctx *c = test_context();
+    const char *of[2] = { "2x1o+1x0o+3x2e", "2x0e+1x0o" };
+    for (int k = 0; k < 2; k++) {
+        eqnn_tensor *x[2] = { test_features(c, 3, of[k]), NULL };
+        x[1] = eqnn_as(test_normal(c, 3, eqnn_cols(x[0])), eqnn_label_of(x[0]));
+        eqnn_tensor *d = dots(x, 2, NULL);
+        double dot = 0;
+        for (int m = 0; m < 5; m++)
+            dot += k ? 0 : eqnn_at(x[0], 2, 7 + 3 * m) * eqnn_at(x[1], 2, 7 + 3 * m);
+        if (k) dot = eqnn_at(x[0], 2, 2) * eqnn_at(x[1], 2, 2);
+        CHECK(eqnn_cols(d) == (k ? 3 : 6) && eqnn_label_of(d) == NULL);
+        CHECK_NEAR(eqnn_at(d, 2, k ? 2 : 3), dot, eps());
+        CHECK_SAME(eqnn_dot_copies(x[0], x[0]), eqnn_square_copies(x[0]), eps());
+        CHECK_DERIVATIVES_OF(dots, x, 2, NULL, 2);
+        CHECK_SYMMETRY(dots, x, 2, NULL);
+    }
+    eqnn_tensor *plain = test_normal(c, 2, 3);
+    CHECK_SAME(eqnn_dot_copies(plain, plain), eqnn_square(plain), eps());
+    CHECK(eqnn_rows(eqnn_dot_copies(eqnn_zeros(c, 0, 3), eqnn_zeros(c, 0, 3))) == 0);
+    eqnn_dot_copies(test_features(c, 2, "1x1o"), test_features(c, 2, "1x1e"));
+    CHECK_ERROR(c, "dot_copies: 1x1o [2,3] and 1x1e [2,3] are not of the same kind and size");
+    eqnn_dot_copies(test_features(c, 2, "1x1o"), test_features(c, 1, "1x1o"));
+    CHECK_ERROR(c, "dot_copies");
+}
+
 /* --- harmonics --- */
 
 static const double sqrt15 = 3.8729833462074170;
@@ -883,6 +916,79 @@ TEST(messages_recut)
     eqnn_tensor *z = eqnn_tensor_product(eqnn_gather(x, g), y, NULL, p);
     CHECK(g->edges > 3);
     CHECK_SAME(eqnn_message(x, y, NULL, NULL, p, g), eqnn_scatter(z, g), test_eps(1e-13, 1e-5));
+    CHECK_OK(c);
+}
+
+/* Copy u with copy u, of every block with every block: weights by in1, in2 and the degree. */
+static eqnn_tensor *copies_together(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n;
+    return eqnn_tensor_product(x[0], x[1], x[2], (const eqnn_product *)user);
+}
+
+TEST(channelwise_together)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_irreps *in = eqnn_irreps_make(c, "2x0e+2x1o");
+    eqnn_product_opts o;
+    memset(&o, 0, sizeof o);
+    o.together = 1;
+    const eqnn_product *p = eqnn_product_channelwise(c, in, in, in, &o);
+    CHECK(p && p != eqnn_product_channelwise(c, in, in, in, NULL) &&
+          p == eqnn_product_channelwise(c, in, in, in, &o));
+    CHECK_TEXT(eqnn_product_out(p)->name, "2x0e+2x0e+2x1o+2x1o");
+    CHECK(eqnn_product_weights(p) == 8);
+    eqnn_tensor *x[3] = { test_features(c, 3, in->name), test_features(c, 3, in->name), NULL };
+    x[1] = eqnn_as(test_normal(c, 3, 8), in);
+    x[2] = test_normal(c, 1, 8);
+    eqnn_tensor *z = eqnn_tensor_product(x[0], x[1], x[2], p);
+    eqnn_tensor *dot = eqnn_dot_copies(x[0], x[1]);
+    for (int u = 0; u < 2; u++) { /* 0e 0e, 1o 1o to 0e; 0e 1o, 1o 0e to 1o, of which z */
+        double s = eqnn_at(x[0], 1, u), t = eqnn_at(x[1], 1, u);
+        double v = eqnn_at(x[0], 1, 6 + u), w = eqnn_at(x[1], 1, 6 + u);
+        CHECK_NEAR(eqnn_at(z, 1, u), eqnn_at(x[2], 0, u) * s * t, eps());
+        CHECK_NEAR(eqnn_at(z, 1, 2 + u),
+                   eqnn_at(x[2], 0, 6 + u) * eqnn_at(dot, 1, 2 + u) / sqrt(3), eps());
+        CHECK_NEAR(eqnn_at(z, 1, 8 + u), eqnn_at(x[2], 0, 2 + u) * s * w, eps());
+        CHECK_NEAR(eqnn_at(z, 1, 14 + u), eqnn_at(x[2], 0, 4 + u) * v * t, eps());
+    }
+    CHECK_DERIVATIVES_OF(copies_together, x, 3, (void *)p, 2);
+    CHECK_SYMMETRY(copies_together, x, 3, (void *)p);
+    CHECK(!eqnn_product_channelwise(c, in, eqnn_irreps_make(c, "1x1o"), NULL, &o));
+    CHECK_ERROR(c, "uuu");
+}
+
+/* What the manual tells of operations that serve other ends too. */
+TEST(cosine_cutoff_and_one_hot)
+{
+    eqnn_ctx *c = test_context();
+    const double at[4] = { 0, 0.3, 0.99, 1.2 };
+    const int kind[3] = { 2, 0, 2 };
+    eqnn_tensor *u = eqnn_from_double(c, 4, 1, at);
+    u = eqnn_square(eqnn_map(u, EQNN_COSINE_BUMP, 0, 0));
+    for (int k = 0; k < 4; k++)
+        CHECK_NEAR(eqnn_at(u, k, 0), k < 3 ? (1 + cos(3.14159265358979 * at[k])) / 2 : 0, eps());
+    eqnn_tensor *one = eqnn_put(eqnn_full(c, 3, 1, 1), eqnn_ints_make(c, 3, kind, 3, 0), 3);
+    for (int k = 0; k < 9; k++) CHECK_NEAR(eqnn_at(one, k / 3, k % 3), kind[k / 3] == k % 3, 0);
+    CHECK_OK(c);
+}
+
+/* A bias of the radial functions' last layer: one more row of V, a column of ones in h. */
+TEST(message_with_bias)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = test_normal(c, 5, 3);
+    const eqnn_graph *g = eqnn_complete_graph(c, 5, NULL);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(eqnn_edge_vectors(pos, g), 1, NULL);
+    eqnn_tensor *x = test_features(c, 5, "2x0e+3x1o");
+    const eqnn_product *p = eqnn_product_channelwise(c, eqnn_label_of(x), eqnn_label_of(Y), NULL,
+                                                     NULL);
+    eqnn_tensor *h = eqnn_normal(c, "h", g->edges, 4), *one = eqnn_full(c, g->edges, 1, 1);
+    eqnn_tensor *V[2] = { eqnn_normal(c, "V", 4, eqnn_product_weights(p)),
+                          eqnn_normal(c, "bias", 1, eqnn_product_weights(p)) };
+    eqnn_tensor *w = eqnn_add(eqnn_matmul(h, V[0]), V[1]);
+    eqnn_tensor *z = eqnn_message(x, Y, eqnn_concat(h, one), eqnn_stack(V, 2), p, g);
+    CHECK_SAME(z, eqnn_message(x, Y, w, NULL, p, g), test_eps(1e-13, 1e-5));
     CHECK_OK(c);
 }
 

@@ -440,11 +440,11 @@ TEST(load_refuses)
     eqnn_ctx *c = test_context(); /* another size, before and after the first call */
     CHECK(eqnn_load(c, path, NULL));
     CHECK(!eqnn_linear(eqnn_full(c, 1, 9, 1), "head", 1, NULL));
-    CHECK_ERROR(c, "load: head.weight is [1,9], in the file [8]");
+    CHECK_ERROR(c, "load: head.weight is [1,9], in the file [1,8]");
     c = test_context();
     eqnn_linear(eqnn_full(c, 1, 9, 1), "head", 1, NULL);
     CHECK(!eqnn_load(c, path, NULL));
-    CHECK_ERROR(c, "load: head.weight is [1,9], in the file [8]");
+    CHECK_ERROR(c, "load: head.weight is [1,9], in the file [1,8]");
 
     c = test_context(); /* left over */
     CHECK(eqnn_load(c, path, NULL));
@@ -643,6 +643,57 @@ TEST(load_foreign)
     CHECK(eqnn_loaded(c));
     CHECK_NEAR(eqnn_at(eqnn_parameter(c, "a.weight"), 1, 0), 11, 0);
     CHECK_NEAR(eqnn_at(eqnn_parameter(c, "a.bias"), 0, 1), 14, 0);
+    remove(path);
+}
+
+/* The sizes of an entry as PyTorch's state_dict has them, as a text. */
+static const char *sizes_of(eqnn_ctx *c, const eqnn_file *f, const char *name)
+{
+    const eqnn_entry *e = eqnn_file_find(f, name);
+    const char *text = e ? "" : "missing";
+    for (int i = 0; e && i < e->dims; i++)
+        text = eqnn_format(c, "%s%s%d", text, i ? "," : "", (int)e->shape[i]);
+    return text;
+}
+
+static eqnn_tensor *one_row(eqnn_ctx *c)
+{
+    eqnn_tensor *x = eqnn_linear(eqnn_full(c, 2, 4, 1), "linear", 1, NULL);
+    const int first[2] = { 0, 0 };
+    x = eqnn_concat(x, eqnn_fc(x, "fc", "3,2", NULL));
+    x = eqnn_concat(x, eqnn_embedding(c, eqnn_ints_make(c, 2, first, 1, 0), "embedding", 1, 3,
+                                      NULL));
+    return eqnn_mul(x, eqnn_param(c, "own", 1, 6, NULL));
+}
+
+/* A matrix of one row stays a matrix in the file; read is what has the numbers. */
+TEST(matrix_of_one_row)
+{
+    const char *path = temporary(0, "row");
+    eqnn_ctx *c = test_context(), *d = eqnn_make(NULL);
+    eqnn_tensor *y = eqnn_keep(one_row(c));
+    eqnn_reset(c);
+    CHECK(eqnn_save(c, path));
+    eqnn_file *f = eqnn_file_open(c, path);
+    CHECK_TEXT(sizes_of(c, f, "linear.weight"), "1,4");
+    CHECK_TEXT(sizes_of(c, f, "linear.bias"), "1");
+    CHECK_TEXT(sizes_of(c, f, "fc.layer0.weight"), "1,3");
+    CHECK_TEXT(sizes_of(c, f, "fc.layer1.weight"), "3,2");
+    CHECK_TEXT(sizes_of(c, f, "embedding.weight"), "1,3");
+    CHECK_TEXT(sizes_of(c, f, "own"), "6");
+    eqnn_file_close(f);
+    CHECK(eqnn_load(d, path, NULL));
+    eqnn_tensor *z = one_row(d);
+    for (int k = 0; k < 6; k++) CHECK_NEAR(eqnn_at(z, 1, k), eqnn_at(y, 1, k), 0);
+    CHECK(eqnn_loaded(d));
+    const char *names[1] = { "linear.weight" }; /* as a vector it is read too */
+    eqnn_tensor *row = eqnn_full(c, 1, 4, 3);
+    eqnn_load_opts o;
+    memset(&o, 0, sizeof o);
+    o.partial = 1;
+    CHECK(eqnn_file_write(c, path, names, &row, 1, NULL, NULL, 0) && eqnn_load(d, path, &o));
+    CHECK_NEAR(eqnn_at(eqnn_parameter(d, "linear.weight"), 0, 3), 3, 0);
+    eqnn_free(d);
     remove(path);
 }
 
