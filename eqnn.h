@@ -8602,7 +8602,7 @@ static size_t eqnn__form_work(const eqnn__form *f)
         n += gemm;
     } else if (f->kind == EQNN__POLY) {
         const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)f->plan;
-        n += (2 * EQNN__SLOTS + 1) * 16 * (size_t)p->widest * sizeof(eqnn_real);
+        n += (2 * EQNN__SLOTS + 2) * 16 * ((size_t)p->widest + 16) * sizeof(eqnn_real);
     } else if (f->kind == EQNN__RADIAL) {
         n += eqnn__radial_layout(f, at) * sizeof(eqnn_real);
     }
@@ -9093,16 +9093,57 @@ static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__t
 
 /* ---- poly: 16 items in the lanes ---- */
 
-/* in [used][16] = columns of the rows of items e.. of a slot; missing items are zeros */
-static void eqnn__poly_pack(const eqnn__poly_plan_t *p, int slot, const eqnn__tile *t, int e,
-                            const eqnn_real *v, eqnn_real *in)
+/* to[c][e] = x[e][c] for n rows x of k columns, N numbers a column; the last ones 0 */
+static void eqnn__lanes_load(const eqnn__loops *loops, size_t k, int n, size_t N,
+                             const eqnn_real *x, size_t ld, eqnn_real *to)
+{
+    int W = loops->lanes * 4 / (int)sizeof *x;
+    if (W < 1 || loops->lanes == 1) W = 1;
+    if ((size_t)n < N) memset(to, 0, k * N * sizeof *to);
+    for (int e = 0; e < n; e += W)
+        loops->turn(k, (size_t)(n - e < W ? n - e : W), x + (size_t)e * ld, ld, to + e, N);
+}
+
+/* Are the columns that records name neighbours? */
+static int eqnn__poly_run(const eqnn__poly_plan_t *p, int slot)
+{
+    int n = p->used[slot];
+    return n > 0 && p->column[slot][n - 1] - p->column[slot][0] == n - 1;
+}
+
+/* in [used][16] = columns of the rows of items e.. of a slot; lanes of missing items hold numbers
+   that are not read. A block of equally distant rows is turned as a whole. */
+static void eqnn__poly_pack(const eqnn__loops *loops, const eqnn__poly_plan_t *p, int slot,
+                            const eqnn__tile *t, int e, const eqnn_real *v, eqnn_real *in)
 {
     const int *column = p->column[slot];
-    int n = t->n - e < 16 ? t->n - e : 16;
-    if (n < 16) memset(in, 0, (size_t)p->used[slot] * 16 * sizeof *in);
-    for (int l = 0; l < n; l++) {
+    int n = t->n - e < 16 ? t->n - e : 16, l = 1;
+    size_t used = (size_t)p->used[slot], first = t->at[slot][e];
+    size_t ld = n > 1 ? t->at[slot][e + 1] - first : 0;
+    while (l < n && t->at[slot][e + l] == first + (size_t)l * ld) l++;
+    if (l == n && eqnn__poly_run(p, slot)) {
+        eqnn__lanes_load(loops, used, n, 16, v + first + column[0], ld, in);
+        return;
+    }
+    if (n < 16) memset(in, 0, used * 16 * sizeof *in);
+    for (l = 0; l < n; l++) {
         const eqnn_real *row = v + t->at[slot][e + l];
-        for (int c = 0; c < p->used[slot]; c++) in[c * 16 + l] = row[column[c]];
+        for (size_t c = 0; c < used; c++) in[c * 16 + (size_t)l] = row[column[c]];
+    }
+}
+
+/* Adds out [used][16] to the rows of items e..; turned: room for it as rows. */
+static void eqnn__poly_unpack(const eqnn__loops *loops, const eqnn__poly_plan_t *p, int slot,
+                              const eqnn__tile *t, int e, const eqnn_real *out, eqnn_real *turned)
+{
+    size_t used = (size_t)p->used[slot], wide = (used + 15) / 16 * 16;
+    int run = eqnn__poly_run(p, slot);
+    if (run) eqnn__lanes_load(loops, 16, p->used[slot], wide, out, 16, turned);
+    for (int l = 0; l < 16 && e + l < t->n; l++) {
+        eqnn_real *row = t->sink[slot] + t->to[slot][e + l];
+        if (run) loops->add(turned + (size_t)l * wide, row + p->column[slot][0], used);
+        for (size_t c = 0; !run && c < used; c++)
+            row[p->column[slot][c]] += out[c * 16 + (size_t)l];
     }
 }
 
@@ -9119,11 +9160,11 @@ static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
         for (int s = 0; s < p->slots; s++) {
             in[s] = NULL;
             if (j->f->cols[s] > 0 && j->v[s]) {
-                eqnn__poly_pack(p, s, t, e, j->v[s], value + (size_t)s * piece);
+                eqnn__poly_pack(j->loops, p, s, t, e, j->v[s], value + (size_t)s * piece);
                 in[s] = value + (size_t)s * piece;
             }
             if (j->t && j->f->cols[s] > 0 && j->t[s])
-                eqnn__poly_pack(p, s, t, e, j->t[s], tangent + (size_t)s * piece);
+                eqnn__poly_pack(j->loops, p, s, t, e, j->t[s], tangent + (size_t)s * piece);
         }
         for (int s = 0; s < p->slots; s++) {
             if (!(j->want >> s & 1)) continue;
@@ -9136,10 +9177,7 @@ static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
                 j->loops->poly(p, s, in, out);
                 in[a] = kept;
             }
-            for (int l = 0; l < 16 && e + l < t->n; l++) {
-                eqnn_real *row = t->sink[s] + t->to[s][e + l];
-                for (int c = 0; c < p->used[s]; c++) row[p->column[s][c]] += out[c * 16 + l];
-            }
+            eqnn__poly_unpack(j->loops, p, s, t, e, out, out + piece);
         }
     }
 }
@@ -9175,17 +9213,6 @@ static void eqnn__triple_tile(const eqnn__job *j, eqnn__tile *t)
 }
 
 /* ---- radial: a tile ---- */
-
-/* to[c][e] = x[e][c] for n rows x of k columns, N numbers a column; the last ones 0 */
-static void eqnn__lanes_load(const eqnn__loops *loops, size_t k, int n, size_t N,
-                             const eqnn_real *x, size_t ld, eqnn_real *to)
-{
-    int W = loops->lanes * 4 / (int)sizeof *x;
-    if (W < 1 || loops->lanes == 1) W = 1;
-    if ((size_t)n < N) memset(to, 0, k * N * sizeof *to);
-    for (int e = 0; e < n; e += W)
-        loops->turn(k, (size_t)(n - e < W ? n - e : W), x + (size_t)e * ld, ld, to + e, N);
-}
 
 /* rows[e][c] += from[c][e] */
 static void eqnn__lanes_add(int k, int n, size_t N, const eqnn_real *from, eqnn_real *rows)
@@ -10082,7 +10109,7 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
     return p;
 }
 
-/* Records with columns renumbered by first use, so that only these are packed. */
+/* Records with columns renumbered in their order, so that only those in use are packed. */
 static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_record *records, int n)
 {
     size_t N = (size_t)(n > 0 ? n : 1), S = (size_t)slots;
@@ -10098,14 +10125,11 @@ static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_reco
             column ? (int *)eqnn__heap(c, NULL, 0, ((size_t)most + 1) * sizeof *place) : NULL;
         if (!place) return NULL;
         for (int i = 0; i <= most; i++) place[i] = -1;
-        for (int r = 0; r < n; r++) {
-            int at = records[r].col[s] < 0 ? 0 : records[r].col[s];
-            if (place[at] < 0) {
-                place[at] = p->used[s];
-                column[p->used[s]++] = at;
-            }
-            col[(size_t)r * S + (size_t)s] = place[at];
-        }
+        for (int r = 0; r < n; r++) place[records[r].col[s] < 0 ? 0 : records[r].col[s]] = 0;
+        for (int i = 0; i <= most; i++)
+            if (place[i] == 0) column[p->used[s]] = i, place[i] = p->used[s]++;
+        for (int r = 0; r < n; r++)
+            col[(size_t)r * S + (size_t)s] = place[records[r].col[s] < 0 ? 0 : records[r].col[s]];
         eqnn__heap_free(c, place, ((size_t)most + 1) * sizeof *place);
         p->column[s] = column;
         p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;

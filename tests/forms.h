@@ -168,13 +168,16 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
         f.map[1] = test_pick(3) ? EQNN__ONE : EQNN__EACH;
         f.plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (kind == EQNN__POLY) {
+        int wide = !test_pick(3); /* neighbouring columns, which are packed as a whole */
         d->paths = 1 + test_pick(40);
         for (int s = 0; s < f.slots; s++)
-            f.cols[s] = s && s < f.slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(6);
+            f.cols[s] = s && s < f.slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(wide ? 40 : 6);
         for (int r = 0; r < d->paths; r++) {
             d->record[r].c = test_number();
             for (int s = 0; s < f.slots; s++)
-                d->record[r].col[s] = f.cols[s] ? test_pick(f.cols[s]) : 0;
+                d->record[r].col[s] = !f.cols[s] ? 0
+                                      : wide     ? (r + d->paths) % f.cols[s]
+                                                 : test_pick(f.cols[s]);
         }
         f.plan = eqnn__poly_plan(c, f.slots, d->record, d->paths);
     } else {
