@@ -15637,18 +15637,23 @@ static int eqnn__positive(eqnn_ctx *c, const char *op, const char *option, doubl
     return good;
 }
 
-/* What is added under a root must be positive. */
-static int eqnn__eps_good(eqnn_ctx *c, const char *op, double eps)
+/* "weight", at first 1, and "bias", at first 0, for each column; where there are none these stay
+   the numbers that they are at first. */
+static void eqnn__norm_weights(eqnn_ctx *c, int cols, const eqnn_norm_opts *o, eqnn_tensor **weight,
+                               eqnn_tensor **bias)
 {
-    return eqnn__positive(c, op, ".eps", eps);
+    *weight = o->no_affine ? eqnn_full(c, 1, cols, 1)
+                           : eqnn__param_from(c, "weight", 1, cols, EQNN_INIT_ONES, 1);
+    *bias = o->no_affine ? eqnn_zeros(c, 1, cols)
+                         : eqnn__param_from(c, "bias", 1, cols, EQNN_INIT_ZEROS, 1);
 }
 
 /* y "weight" + "bias" */
 static eqnn_tensor *eqnn__norm_affine(eqnn_tensor *y, const eqnn_norm_opts *o)
 {
+    eqnn_tensor *weight, *bias;
     if (!y || o->no_affine) return y;
-    eqnn_tensor *weight = eqnn__param_from(y->ctx, "weight", 1, y->cols, EQNN_INIT_ONES, 1);
-    eqnn_tensor *bias = eqnn__param_from(y->ctx, "bias", 1, y->cols, EQNN_INIT_ZEROS, 1);
+    eqnn__norm_weights(y->ctx, y->cols, o, &weight, &bias);
     return eqnn__add_here(eqnn_mul(y, weight), bias);
 }
 
@@ -15657,7 +15662,7 @@ EQNN_API eqnn_tensor *eqnn_layer_norm(eqnn_tensor *x, const char *name, const eq
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     x = eqnn_enter(eqnn__plain(x, "layer_norm", name, "eqnn_irreps_layer_norm"), name);
-    if (!x || !eqnn__eps_good(x->ctx, "layer_norm", o.eps)) return NULL;
+    if (!x || !eqnn__positive(x->ctx, "layer_norm", ".eps", o.eps)) return NULL;
     return eqnn_leave(eqnn__norm_affine(eqnn__standard(x, o.eps, 0), &o));
 }
 
@@ -15684,10 +15689,9 @@ static void eqnn__batch_file(eqnn_tensor *running_mean, eqnn_tensor *running_var
 static eqnn_tensor *eqnn__batch_affine(eqnn_tensor *centred, eqnn_tensor *var,
                                        const eqnn_norm_opts *o)
 {
-    eqnn_tensor *scale = eqnn__batch_scale(var, o);
+    eqnn_tensor *scale = eqnn__batch_scale(var, o), *weight, *bias;
     if (!scale || o->no_affine) return eqnn_mul(centred, scale);
-    eqnn_tensor *weight = eqnn__param_from(var->ctx, "weight", 1, var->cols, EQNN_INIT_ONES, 1);
-    eqnn_tensor *bias = eqnn__param_from(var->ctx, "bias", 1, var->cols, EQNN_INIT_ZEROS, 1);
+    eqnn__norm_weights(var->ctx, var->cols, o, &weight, &bias);
     return eqnn__add_here(eqnn_mul(centred, eqnn_mul(scale, weight)), bias);
 }
 
@@ -15745,7 +15749,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     eqnn_init ones = eqnn__init_of(EQNN_INIT_ONES, 1);
     x = eqnn_enter(eqnn__plain(x, "batch_norm", name, "eqnn_irreps_batch_norm"), name);
-    if (!x || !eqnn__eps_good(x->ctx, "batch_norm", o.eps) ||
+    if (!x || !eqnn__positive(x->ctx, "batch_norm", ".eps", o.eps) ||
         !eqnn__positive(x->ctx, "batch_norm", ".momentum", o.momentum))
         return NULL;
     eqnn_tensor *mean = eqnn_buffer(x->ctx, "running_mean", 1, x->cols, NULL), *w, *b;
@@ -15753,11 +15757,7 @@ EQNN_API eqnn_tensor *eqnn_batch_norm(eqnn_tensor *x, const char *name, const eq
     if (!mean || !var) return NULL;
     if (!x->ctx->training || x->rows == 0)
         return eqnn_leave(eqnn__batch_affine(eqnn_sub(x, mean), var, &o));
-    if (o.no_affine) w = eqnn_full(x->ctx, 1, x->cols, 1), b = eqnn_zeros(x->ctx, 1, x->cols);
-    else {
-        w = eqnn__param_from(x->ctx, "weight", 1, x->cols, EQNN_INIT_ONES, 1);
-        b = eqnn__param_from(x->ctx, "bias", 1, x->cols, EQNN_INIT_ZEROS, 1);
-    }
+    eqnn__norm_weights(x->ctx, x->cols, &o, &w, &b);
     return eqnn_leave(eqnn__batch_centre(x, mean, var, w, b, &o));
 }
 
@@ -21956,7 +21956,7 @@ EQNN_API eqnn_tensor *eqnn_norm_activation(eqnn_tensor *x, const char *name, eqn
 {
     eqnn_norm_activation_opts o = eqnn__norm_activation_defaults(opts);
     if (eqnn__bad(x, "norm_activation") || !eqnn__irreps_of(x, "norm_activation") ||
-        !eqnn__eps_good(x->ctx, "norm_activation", o.eps))
+        !eqnn__positive(x->ctx, "norm_activation", ".eps", o.eps))
         return NULL;
     x = eqnn_enter(x, name);
     eqnn_tensor *square = eqnn_square_copies(x);
@@ -22154,7 +22154,7 @@ EQNN_API eqnn_tensor *eqnn_irreps_batch_norm(eqnn_tensor *x, const char *name,
     const char *op = "irreps_batch_norm";
     a.o = eqnn__irreps_norm_defaults(opts);
     if (eqnn__bad(x, op) || !eqnn__examples_fit(x, a.o.example, op) ||
-        !eqnn__eps_good(x->ctx, op, a.o.eps) ||
+        !eqnn__positive(x->ctx, op, ".eps", a.o.eps) ||
         !eqnn__positive(x->ctx, op, ".momentum", a.o.momentum))
         return NULL;
     a.in = eqnn__irreps_of(x, op);
@@ -22221,7 +22221,7 @@ static eqnn_tensor *eqnn__irreps_layer_norm(eqnn_tensor *x, const char *name,
     eqnn__norm_call a;
     const char *op = "irreps_layer_norm";
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
-    if (eqnn__bad(x, op) || !eqnn__eps_good(x->ctx, op, o.eps)) return NULL;
+    if (eqnn__bad(x, op) || !eqnn__positive(x->ctx, op, ".eps", o.eps)) return NULL;
     memset(&a, 0, sizeof a);
     a.o.eps = o.eps;
     a.o.no_affine = o.no_affine;
@@ -22262,7 +22262,7 @@ EQNN_API eqnn_tensor *eqnn_separable_layer_norm(eqnn_tensor *x, const char *name
 {
     eqnn_norm_opts o = eqnn__norm_defaults(opts);
     if (eqnn__bad(x, "separable_layer_norm") ||
-        !eqnn__eps_good(x->ctx, "separable_layer_norm", o.eps))
+        !eqnn__positive(x->ctx, "separable_layer_norm", ".eps", o.eps))
         return NULL;
     const eqnn_irreps *a = eqnn__irreps_of(x, "separable_layer_norm");
     if (!a) return NULL;

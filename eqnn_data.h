@@ -718,6 +718,7 @@ EQNN_API void eqnn_plot_colour(double t, char *text);
 
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -833,21 +834,14 @@ static const char *eqnn__file_kind(const void *bytes, size_t size)
     return NULL;
 }
 
-/* What stands between the digits of 0.5 in the program's locale, and its length; files hold points,
-   whatever the locale is. */
-static size_t eqnn__decimal_sign(char sign[16])
-{
-    char half[16];
-    int n = snprintf(half, sizeof half, "%.1f", 0.5);
-    snprintf(sign, 16, "%.*s", n > 2 ? n - 2 : 0, half + 1);
-    return strlen(sign);
-}
-
-/* Numbers that printf wrote get points, in place; the new length. */
+/* Numbers that printf wrote in the program's locale get points, as files have, in place; the new
+   length. */
 static size_t eqnn__pointed(char *text)
 {
-    char sign[16], *to = text;
-    size_t n = eqnn__decimal_sign(sign);
+    const char *sign = localeconv()->decimal_point;
+    char *to = text;
+    size_t n = strlen(sign);
+    if (!strcmp(sign, ".")) return strlen(text);
     for (const char *s = text; *s; s++) {
         int inside = to > text && isdigit((unsigned char)to[-1]) && !strncmp(s, sign, n) &&
                      isdigit((unsigned char)s[n]);
@@ -3227,11 +3221,9 @@ static int eqnn__chain_good(eqnn_ctx *c, const eqnn_chain_opts *o)
 {
     const char *const names[] = { "temperature", "k", "r0", "ka", "theta0", "epsilon", "sigma" };
     const double values[] = { o->temperature, o->k, o->r0, o->ka, o->theta0, o->epsilon, o->sigma };
-    for (int i = 0; i < 7 && !eqnn_error(c); i++)
-        if (!(values[i] >= 0 && values[i] < INFINITY))
-            eqnn_fail(c, "chain: %s is %g; it must be positive, or 0 for the default", names[i],
-                      values[i]);
-    return !eqnn_error(c);
+    for (int i = 0; i < 7; i++) /* epsilon may be 0 here */
+        if (values[i] != 0 && !eqnn__positive(c, "chain", names[i], values[i])) return 0;
+    return 1;
 }
 
 EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, double *vel)
@@ -3243,10 +3235,10 @@ EQNN_API int eqnn_chain(eqnn_ctx *c, const eqnn_chain_opts *opts, double *pos, d
                   o.beads, o.frames, o.substeps, pos ? "" : ", and pos is missing");
         return 0;
     }
-    double *work = eqnn__chain_good(c, &o) ? (double *)malloc(9 * (size_t)o.beads * sizeof *work)
-                                           : NULL;
+    if (!eqnn__chain_good(c, &o)) return 0;
+    double *work = (double *)malloc(9 * (size_t)o.beads * sizeof *work);
     if (!work) {
-        eqnn_fail(c, "chain: no memory for %d beads", o.beads); /* unless an error came before */
+        eqnn_fail(c, "chain: no memory for %d beads", o.beads);
         return 0;
     }
     eqnn__chain_run(&o, work, pos, vel);
@@ -5396,9 +5388,9 @@ static void eqnn__run_write(eqnn_run *r, const char *path)
 /* Where the checkpoint says that the run is; 0 when it does not. */
 static int eqnn__run_parse(eqnn_run *r, const char *note)
 {
-    char text[800] = "", sign[16]; /* as scanf wants it */
+    const char *sign = localeconv()->decimal_point;
+    char text[800] = ""; /* as scanf wants it */
     long long epoch, steps;
-    eqnn__decimal_sign(sign);
     for (size_t n = 0; note && *note && n + 16 < sizeof text; note++)
         n += (size_t)snprintf(text + n, 16, *note == '.' ? "%.15s" : "%.1s",
                               *note == '.' ? sign : note);

@@ -639,17 +639,23 @@ static int failing_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tenso
     return 0;
 }
 
+/* A context that has no memory but the caller's */
+static eqnn_ctx *context_in(void *buffer, size_t size)
+{
+    eqnn_opts o;
+    memset(&o, 0, sizeof o);
+    o.buffer = buffer;
+    o.buffer_size = size;
+    o.threads = 1;
+    return eqnn_make(&o);
+}
+
 /* Neither the operation nor its name need outlast the call: not in errors of its rule, nor in those
    of what comes after it and names the last operation. */
 TEST(custom_operation_is_copied)
 {
     static char buffer[200000];
-    eqnn_opts o;
-    memset(&o, 0, sizeof o);
-    o.buffer = buffer;
-    o.buffer_size = sizeof buffer;
-    o.threads = 1;
-    eqnn_ctx *c = eqnn_make(&o);
+    eqnn_ctx *c = context_in(buffer, sizeof buffer);
     char name[8] = "mine";
     eqnn_custom_op op = { NULL, cube_value, failing_rule };
     op.name = name;
@@ -803,12 +809,7 @@ TEST(error_as_a_text)
 TEST(one_buffer_only)
 {
     static char buffer[2000000];
-    eqnn_opts o;
-    memset(&o, 0, sizeof o);
-    o.buffer = buffer;
-    o.buffer_size = sizeof buffer;
-    o.threads = 1;
-    eqnn_ctx *c = eqnn_make(&o);
+    eqnn_ctx *c = context_in(buffer, sizeof buffer);
     eqnn_tensor *x = eqnn_normal(c, "x", 20, 20);
     CHECK(eqnn_value(eqnn_sum(eqnn_square(x))) > 0);
     CHECK(eqnn_normal(c, "x", 2000, 2000) == NULL);
