@@ -974,6 +974,59 @@ static int eqnn__few(size_t n)
     return n <= 0xffffffffu;
 }
 
+/* 16 bytes that no kernel writes while this one reads them. */
+static __device__ __forceinline__ eqnn__pack eqnn__pack_at(const eqnn_real *p)
+{
+#ifndef __CUDA_ARCH__
+    return *(const eqnn__pack *)(const void *)p;
+#elif defined(EQNN_DOUBLE)
+    double2 v = __ldg((const double2 *)(const void *)p);
+    return {{v.x, v.y}};
+#else
+    float4 v = __ldg((const float4 *)(const void *)p);
+    return {{v.x, v.y, v.z, v.w}};
+#endif
+}
+
+/* C neighbouring numbers: one, or 16 bytes at once. */
+template <int C>
+__device__ __forceinline__ void eqnn__channels_in(const eqnn_real *from, eqnn_real (&x)[C])
+{
+    if constexpr (C == 1) {
+        x[0] = __ldg(from);
+    } else {
+        eqnn__pack v = eqnn__pack_at(from);
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] = v.v[c];
+    }
+}
+
+template <int C>
+__device__ __forceinline__ void eqnn__channels_out(const eqnn_real (&x)[C], eqnn_real *to)
+{
+    if constexpr (C == 1) {
+        to[0] = x[0];
+    } else {
+        eqnn__pack v;
+#pragma unroll
+        for (int c = 0; c < C; c++) v.v[c] = x[c];
+        *(eqnn__pack *)(void *)to = v;
+    }
+}
+
+/* Adds what stands at `from`, which this kernel may have written. */
+template <int C>
+__device__ __forceinline__ void eqnn__channels_add(const eqnn_real *from, eqnn_real (&x)[C])
+{
+    if constexpr (C == 1) {
+        x[0] += from[0];
+    } else {
+        eqnn__pack v = *(const eqnn__pack *)(const void *)from;
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] += v.v[c];
+    }
+}
+
 /* ---- functions of one, two and three numbers ----
 
    A thread takes 16 bytes at a time, of the operands and of the result, or one number where rows do
@@ -2403,6 +2456,12 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #ifndef EQNN__FORM_GRID
 #define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
 #endif
+#ifndef EQNN__FORM_LONG
+#define EQNN__FORM_LONG ((size_t)4) /* so many times as long as rows of x: long rows of g      */
+#endif
+#ifndef EQNN__FORM_APART
+#define EQNN__FORM_APART ((size_t)512 << 20) /* bytes of dx of items, for owners to add up     */
+#endif
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
    168 or 255 registers. More hide more of the waiting for memory, unless registers are so few that
@@ -2520,21 +2579,80 @@ static __device__ inline int eqnn__order_border(const eqnn__owners *o, int p, in
     return end < to ? end : to;
 }
 
-/* out[owner] = sum of the rows of its items, in the order of its positions; a row of `from` per
-   item. Reads every row once and writes the sums. */
-static __global__ void eqnn__rows_kernel(const eqnn__owners o, size_t cols, const eqnn_real *from,
-                                         eqnn_real *out)
+/* The first position of an owner whose item is not below `item`. Items of a source ascend, and so
+   do those of all maps but PAIR, which is not asked. */
+static __device__ inline int eqnn__order_from(const eqnn__owners *o, int owner, int item)
 {
-    EQNN__STRIDE(n, (size_t)o.owners * cols) {
-        int owner = (int)(n / cols), end = eqnn__order_first(&o, owner + 1);
-        size_t c = n % cols;
-        eqnn_real sum = 0;
-        for (int p = eqnn__order_first(&o, owner); p < end; p++) {
-            int item = eqnn__order_item(&o, p);
-            if (item >= 0) sum += from[(size_t)item * cols + c];
-        }
-        out[n] = sum;
+    int from = eqnn__order_first(o, owner), to = eqnn__order_first(o, owner + 1);
+    while (from < to) {
+        int middle = from + (to - from) / 2;
+        if (eqnn__order_item(o, middle) < item) from = middle + 1;
+        else to = middle;
     }
+    return from;
+}
+
+/* A row for each of the items from..to-1, which their owners add up. */
+typedef struct eqnn__rows_args {
+    eqnn__owners order;
+    int from, to, whole; /* whole: these are all items, else owners have added up those before    */
+    size_t cols, units;  /* units of a row: numbers, or 16 bytes of them                          */
+    const eqnn_real *rows;
+    eqnn_real *out;
+} eqnn__rows_args;
+
+/* out[owner] = sum of the rows of its items, in the order of its positions, after what earlier
+   items gave. Asks for four rows at once; reads every row once and writes the sums. */
+template <int C>
+static __global__ void eqnn__rows_kernel(const __grid_constant__ eqnn__rows_args j)
+{
+    const int few = 4;
+    EQNN__STRIDE(n, (size_t)j.order.owners * j.units) {
+        int owner = (int)(n / j.units), p = eqnn__order_first(&j.order, owner);
+        int end = eqnn__order_first(&j.order, owner + 1);
+        size_t at = n % j.units * C;
+        eqnn_real sum[C], row[few][C];
+        eqnn_real *out = j.out + (size_t)owner * j.cols + at;
+#pragma unroll
+        for (int c = 0; c < C; c++) sum[c] = 0;
+        if (j.from > 0) eqnn__channels_add<C>(out, sum);
+        if (!j.whole) {
+            p = eqnn__order_from(&j.order, owner, j.from);
+            end = eqnn__order_from(&j.order, owner, j.to);
+        }
+        for (; p < end; p += few) {
+#pragma unroll
+            for (int q = 0; q < few; q++) {
+                int item = p + q < end ? eqnn__order_item(&j.order, p + q) : -1;
+#pragma unroll
+                for (int c = 0; c < C; c++) row[q][c] = 0;
+                if (item >= 0)
+                    eqnn__channels_in<C>(j.rows + (size_t)(item - j.from) * j.cols + at, row[q]);
+            }
+#pragma unroll
+            for (int q = 0; q < few; q++)
+#pragma unroll
+                for (int c = 0; c < C; c++) sum[c] += row[q][c];
+        }
+        eqnn__channels_out<C>(sum, out);
+    }
+}
+
+/* Rows of the items from..to-1 are added to what their owners had of the items before. */
+static void eqnn__form_rows_of(eqnn__device *d, const eqnn__owners *o, int from, int to,
+                               size_t cols, const eqnn_real *rows, eqnn_real *out)
+{
+    eqnn__rows_args j;
+    memset(&j, 0, sizeof j);
+    int packs = eqnn__packs(rows, cols) && eqnn__packs(out, cols);
+    j.order = *o;
+    j.from = from, j.to = to;
+    j.whole = from == 0 && to == o->items;
+    j.cols = cols, j.units = packs ? cols / EQNN__PACK : cols;
+    j.rows = rows, j.out = out;
+    size_t grid = eqnn__grid_of((size_t)o->owners * j.units);
+    if (packs) EQNN__RUN(d, eqnn__rows_kernel<EQNN__PACK>, grid, EQNN__BLOCK, 0, j);
+    else EQNN__RUN(d, eqnn__rows_kernel<1>, grid, EQNN__BLOCK, 0, j);
 }
 
 /* Rows of items (with map ONE: so many rows of whatever) become rows of their owners. */
@@ -2542,9 +2660,7 @@ static void eqnn__form_rows(eqnn__device *d, const eqnn__owners *o, int rows, si
                             const eqnn_real *from, eqnn_real *out)
 {
     if (o->map == EQNN__ONE) eqnn__cuda_fold_rows(d, EQNN__SUM, (size_t)rows, cols, from, out);
-    else
-        EQNN__RUN(d, eqnn__rows_kernel, eqnn__grid_of((size_t)o->owners * cols), EQNN__BLOCK, 0, *o,
-                  cols, from, out);
+    else eqnn__form_rows_of(d, o, 0, o->items, cols, from, out);
 }
 
 /* Where the owners of a slot put their sums: its own rows, or a row per chunk, which is folded
@@ -2937,8 +3053,9 @@ static void eqnn__cuda_radial(eqnn__device *d, const eqnn__form *f, unsigned wan
        X   dx[i] = sum w M[i][k] g[k]            Y   dy[j] = sum C[i][j][k] (sum_u w x[i] g[k])
 
    Bytes a pass must move: x (or g) gathered, and dg (dx) once for every owner; y, and w or dw, once
-   for every item. When w = h V is made here, h is what is read for every item instead: w and dw are
-   made a tile at a time, in working memory that stays in the second cache. */
+   for every item; where dx is summed apart (eqnn__couple_apart), dx written and read once for every
+   item instead of g gathered. When w = h V is made here, h is what is read for every item instead:
+   w and dw are made a tile at a time, in working memory that stays in the second cache. */
 
 enum { EQNN__ROLE_G, EQNN__ROLE_X, EQNN__ROLE_W, EQNN__ROLE_Y, EQNN__ROLES };
 
@@ -3494,59 +3611,6 @@ __device__ __forceinline__ const eqnn_real *eqnn__operand(const eqnn_real *p, si
     asm("" : "+l"(row));
 #endif
     return row;
-}
-
-/* 16 bytes that no kernel writes while this one reads them. */
-static __device__ __forceinline__ eqnn__pack eqnn__pack_at(const eqnn_real *p)
-{
-#ifndef __CUDA_ARCH__
-    return *(const eqnn__pack *)(const void *)p;
-#elif defined(EQNN_DOUBLE)
-    double2 v = __ldg((const double2 *)(const void *)p);
-    return {{v.x, v.y}};
-#else
-    float4 v = __ldg((const float4 *)(const void *)p);
-    return {{v.x, v.y, v.z, v.w}};
-#endif
-}
-
-/* The lane's C channels: one, or 16 bytes at once. */
-template <int C>
-__device__ __forceinline__ void eqnn__channels_in(const eqnn_real *from, eqnn_real (&x)[C])
-{
-    if constexpr (C == 1) {
-        x[0] = __ldg(from);
-    } else {
-        eqnn__pack v = eqnn__pack_at(from);
-#pragma unroll
-        for (int c = 0; c < C; c++) x[c] = v.v[c];
-    }
-}
-
-template <int C>
-__device__ __forceinline__ void eqnn__channels_out(const eqnn_real (&x)[C], eqnn_real *to)
-{
-    if constexpr (C == 1) {
-        to[0] = x[0];
-    } else {
-        eqnn__pack v;
-#pragma unroll
-        for (int c = 0; c < C; c++) v.v[c] = x[c];
-        *(eqnn__pack *)(void *)to = v;
-    }
-}
-
-/* Adds what stands at `from`, which this kernel may have written. */
-template <int C>
-__device__ __forceinline__ void eqnn__channels_add(const eqnn_real *from, eqnn_real (&x)[C])
-{
-    if constexpr (C == 1) {
-        x[0] += from[0];
-    } else {
-        eqnn__pack v = *(const eqnn__pack *)(const void *)from;
-#pragma unroll
-        for (int c = 0; c < C; c++) x[c] += v.v[c];
-    }
 }
 
 /* The lane's channels of a row, or zeros where with tangents there is no row. */
@@ -4184,11 +4248,27 @@ typedef struct eqnn__couple_pass {
     unsigned want, has;                   /* outputs; tangents that are there                  */
     size_t H, width, rows;                /* V: rows of h; numbers of a row of w; of a tile    */
     int whole;                            /* one tile is all there is: w has the rows of h     */
+    int apart;                            /* so many items have a row of dx each; 0: owners do */
     int dw0;                              /* dw of the values is asked for as well             */
     eqnn_real *part[5];                   /* sums that are folded afterwards; else the output  */
     eqnn_real *w, *w1, *dw, *dw0_rows;    /* of a tile                                         */
-    eqnn_real *h, *h1, *dh, *pairs, *pairs0;
+    eqnn_real *h, *h1, *dh, *pairs, *pairs0, *dx;
 } eqnn__couple_pass;
+
+/* dx sums over the items of a source, dg over those of a target. In the order of sources, rows of g
+   are gathered: one for each item, from the second cache. When these are far longer than rows of x,
+   as where every path has a block of its own, it is better to go by targets, read a row of g once
+   for all its items, and write dx item by item, for its owners to add up afterwards. So many items
+   then have a row of dx at a time. */
+static int eqnn__couple_apart(const eqnn__couple_pass *q)
+{
+    const eqnn__form *f = q->f;
+    if (!(q->want & 1) || f->map[0] != EQNN__SOURCE || f->map[4] != EQNN__TARGET ||
+        (size_t)f->cols[4] < EQNN__FORM_LONG * (size_t)f->cols[0])
+        return 0;
+    size_t rows = EQNN__FORM_APART / ((size_t)f->cols[0] * sizeof(eqnn_real));
+    return rows < 1 ? 1 : rows < (size_t)f->items ? (int)rows : f->items;
+}
 
 /* Working memory that lasts over all tiles; returns its bytes. A row per item for dy and dh when
    their rows are others', chunks of what all rows share. */
@@ -4215,6 +4295,7 @@ static size_t eqnn__couple_tile_room(eqnn__couple_pass *q, void *base)
     size_t n = 0, rows = q->whole ? (size_t)f->rows[2] : q->rows, H = q->H, W = q->width;
     size_t items = q->rows; /* rows of dw: those of items, or chunks of what all share */
     int dw = (q->want & 12) != 0;
+    if (q->apart) eqnn__carve(base, &n, (size_t)q->apart * (size_t)f->cols[0], &q->dx);
     if (!H) return n;
     if (q->whole && f->map[2] == EQNN__ONE)
         items = (size_t)eqnn__form_owners(f, 3, EQNN__ONE).owners;
@@ -4260,7 +4341,7 @@ static void eqnn__couple_role_run(eqnn__couple_pass *q, int role, const eqnn__ow
     a.from = from, a.to = to;
     a.each = each;
     a.tile = q->H && !q->whole;
-    a.tile_out = a.tile && role == EQNN__ROLE_W;
+    a.tile_out = role == EQNN__ROLE_X ? q->apart > 0 : a.tile && role == EQNN__ROLE_W;
     a.weighted = f->weighted, a.weights = f->cols[2] > 0;
     for (int s = 0; s < 5; s++) {
         a.map[s] = f->map[s];
@@ -4416,6 +4497,23 @@ static void eqnn__couple_whole_back(eqnn__couple_pass *q)
     eqnn__couple_last_layer(q, rows, q->v[2], h1, to[0], to[1], q->out[2], 0);
 }
 
+/* Role X over a tile. Rows of dx that items have for themselves are added up when there is no room
+   for more of them, and at the end. */
+static void eqnn__couple_role_x(eqnn__couple_pass *q, const eqnn__owners *o, int from, int to)
+{
+    size_t cols = (size_t)q->f->cols[0];
+    int at = q->apart ? from % q->apart : 0;
+    if (!q->apart) {
+        eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, o->map == EQNN__EACH, q->part[0]);
+        return;
+    }
+    if (at == 0) eqnn__couple_clear(q, EQNN__ROLE_X, -1, (size_t)q->apart, cols, q->dx);
+    eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, 1, q->dx + (size_t)at * cols);
+    if (to % q->apart && to < o->positions) return;
+    eqnn__owners sources = eqnn__form_owners(q->f, 0, EQNN__SOURCE);
+    eqnn__form_rows_of(q->d, &sources, from - at, to, cols, q->dx, q->part[0]);
+}
+
 /* The roles that an order serves, over a tile: X and what has a row per item; or G. */
 static void eqnn__couple_tile_roles(eqnn__couple_pass *q, const eqnn__owners *o, int from, int to,
                                     unsigned want)
@@ -4423,10 +4521,10 @@ static void eqnn__couple_tile_roles(eqnn__couple_pass *q, const eqnn__owners *o,
     const eqnn__form *f = q->f;
     int with = (q->want & 1) && q->plan->role[EQNN__ROLE_W].alone, each = o->map == EQNN__EACH;
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
-    size_t n = (size_t)(to - from);
+    size_t n = (size_t)(q->whole ? f->items : to - from);
     if (want & 16) eqnn__couple_role_run(q, EQNN__ROLE_G, o, from, to, each, q->part[4]);
-    if (!one && q->H && (want & 12)) eqnn__couple_clear_dw(q, n);
-    if (want & 1) eqnn__couple_role_run(q, EQNN__ROLE_X, o, from, to, each, q->part[0]);
+    if (!one && q->H && (want & 12) && (!q->whole || from == 0)) eqnn__couple_clear_dw(q, n);
+    if (want & 1) eqnn__couple_role_x(q, o, from, to);
     if (!one && !with && (want & (q->H ? 12 : 4)))
         eqnn__couple_role_run(q, EQNN__ROLE_W, o, from, to, 1, q->H ? q->dw : q->out[2]);
     if (want & 2) eqnn__couple_role_run(q, EQNN__ROLE_Y, o, from, to, 1, q->part[1]);
@@ -4440,6 +4538,8 @@ static void eqnn__couple_tiles(eqnn__couple_pass *q, const eqnn__owners *o, unsi
     for (int from = 0, to; from < n && want; from = to) {
         const eqnn_real *h = NULL, *t = NULL;
         to = n - from < step ? n : from + step;
+        if (q->apart && to - from > q->apart - from % q->apart)
+            to = from + q->apart - from % q->apart;
         if (q->H && !q->whole) {
             h = eqnn__couple_take(q, o, from, to - from, q->v[2], q->h);
             t = eqnn__couple_take(q, o, from, to - from, h1, q->h1);
@@ -4471,10 +4571,11 @@ static void eqnn__couple_passes(eqnn__couple_pass *q)
     static const int role[5] = { EQNN__ROLE_X, EQNN__ROLE_Y, EQNN__ROLE_W, 0, EQNN__ROLE_G };
     int one = q->H ? f->map[2] == EQNN__ONE : f->map[2] != EQNN__EACH;
     eqnn__owners g = eqnn__form_owners(f, 4, eqnn__couple_map(f, 4));
-    eqnn__owners x = eqnn__form_owners(f, 0, q->want & 1 ? eqnn__couple_map(f, 0) : EQNN__EACH);
+    int map = q->apart ? EQNN__TARGET : q->want & 1 ? eqnn__couple_map(f, 0) : EQNN__EACH;
+    eqnn__owners x = eqnn__form_owners(f, 0, map);
     unsigned first = q->want & 16, rest = q->want & 15;
     for (int s = 0; s < 5; s++) {
-        if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H)) continue;
+        if (!(q->want >> s & 1) || s == 3 || (s == 2 && q->H) || (s == 0 && q->apart)) continue;
         eqnn__couple_clear(q, role[s], s, eqnn__couple_rows_of(q, s), (size_t)f->cols[s],
                            q->part[s]);
     }
@@ -4518,6 +4619,7 @@ static void eqnn__cuda_couple(eqnn__device *d, const eqnn__form *f, unsigned wan
         q.rows = eqnn__form_tile_rows(matrices * q.width, f->items);
         q.whole = f->map[2] == EQNN__ONE || q.rows >= (size_t)f->items;
     }
+    q.apart = eqnn__couple_apart(&q);
     void *p = eqnn__scratch(d, EQNN__SCRATCH_PART, eqnn__couple_parts(&q, NULL) + 1);
     void *w = eqnn__scratch(d, EQNN__SCRATCH_FORM, eqnn__couple_tile_room(&q, NULL) + 1);
     if (!p || !w) return;

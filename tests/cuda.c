@@ -4,8 +4,12 @@
 #define EQNN__FORM_TILE 50 /* small forms take several tiles */
 #define EQNN__GEMM_SPAN emulate_span
 #define EQNN__FORM_GRID form_grid
+#define EQNN__FORM_LONG form_long
+#define EQNN__FORM_APART form_apart
 #include "cuda_emulate.h"
-static size_t form_grid = 2048; /* blocks that positions are parted into */
+static size_t form_grid = 2048;    /* blocks that positions are parted into */
+static size_t form_long = 4;       /* from which ratio on dx is summed apart */
+static size_t form_apart = 100000; /* with so many bytes at a time           */
 #include "../eqnn_cuda.cuh"
 #include "test.h"
 #include <sys/wait.h>

@@ -4,7 +4,9 @@
    several examples, bipartite) and compares its value, its derivatives, and both with tangents, for
    a random choice of slots; each on the GPU in both orders of threads, which must give the same
    bits. EQNN__FORM_TILE is small there, so that small forms take several tiles, and so is form_grid
-   in most trials, so that blocks have many items. More trials: -DCUDA_TRIALS=60. */
+   in most trials, so that blocks have many items. In half of the trials x is gathered and g summed,
+   as in messages; dx is then summed apart whether rows of g are long or not. More trials:
+   -DCUDA_TRIALS=60. */
 #ifndef EQNN_TEST_CUDA_FORMS_H
 #define EQNN_TEST_CUDA_FORMS_H
 
@@ -158,6 +160,7 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
               : kind == EQNN__POLY   ? 2 + test_pick(4)
                                      : 3;
     for (int s = 0; s < f.slots; s++) f.map[s] = random_map(s, g);
+    if (kind == EQNN__COUPLE && g && test_pick(2)) f.map[0] = EQNN__SOURCE, f.map[4] = EQNN__TARGET;
     random_kind(c, d, &f);
     for (int s = 0; s < f.slots; s++) {
         int m = f.map[s];
@@ -328,18 +331,21 @@ static void compare_kind(int kind, int trials)
     char why[256] = "";
     eqnn_ctx *c = test_context();
     eqnn__device d;
-    int good = 1, pairs = 0;
+    int good = 1, pairs = 0, messages = 0;
     memset(&d, 0, sizeof d);
     if (!CHECK(eqnn__cuda_begin(&d, 0, why, sizeof why))) return;
     for (int trial = 0; trial < trials && good; trial++) {
         definition *def = (definition *)calloc(1, sizeof *def);
         test_choices = (uint64_t)trial * 17 + 1;
         form_grid = trial % 3 ? 2 : 2048;
+        form_long = trial % 4 ? 0 : 4;
+        form_apart = trial % 7 ? 2000 : 100000;
         const eqnn_graph *g = random_graph(c, trial % 5, 2 + test_pick(trial % 7 ? 10 : 40));
         int items = trial < 10 ? trial / 5 : 1 + test_pick(150);
         eqnn__form f = random_form(c, def, kind, g, items);
         unsigned all = (1u << f.slots) - 1;
         for (int s = 0; s < f.slots; s++) pairs += f.map[s] == EQNN__PAIR && f.cols[s] > 0;
+        messages += f.map[0] == EQNN__SOURCE && f.map[4] == EQNN__TARGET && !form_long && f.cols[0];
         good &= compare(&d, c, &f, 1u << (f.slots - 1), 0);
         good &= compare(&d, c, &f, all >> 1, 0);
         good &= compare(&d, c, &f, all, all);
@@ -356,15 +362,16 @@ static void compare_kind(int kind, int trials)
         free(def);
         eqnn_reset(c);
     }
-    form_grid = 2048;
+    form_grid = 2048, form_long = 4, form_apart = 100000;
     CHECK_OK(c);
-    CHECK(pairs > 0 || kind == EQNN__RADIAL); /* the hardest map did occur */
+    CHECK(pairs > 0 || kind == EQNN__RADIAL); /* the hardest maps did occur */
+    CHECK(messages > 0 || kind != EQNN__COUPLE);
     CHECK(eqnn__cuda_wait(&d, why, sizeof why));
     if (why[0]) printf("    %s\n", why);
     eqnn__cuda_end(&d);
 }
 
-TEST(couple_forms) { compare_kind(EQNN__COUPLE, CUDA_TRIALS); }
+TEST(couple_forms) { compare_kind(EQNN__COUPLE, 3 * CUDA_TRIALS); }
 TEST(mix_forms) { compare_kind(EQNN__MIX, CUDA_TRIALS); }
 TEST(poly_forms) { compare_kind(EQNN__POLY, CUDA_TRIALS); }
 TEST(copy_forms) { compare_kind(EQNN__COPY, CUDA_TRIALS); }
