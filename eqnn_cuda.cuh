@@ -2462,6 +2462,7 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #ifndef EQNN__FORM_APART
 #define EQNN__FORM_APART ((size_t)512 << 20) /* bytes of dx of items, for owners to add up     */
 #endif
+#define EQNN__POLY_LEAST 4                   /* items whose rows fit a block's shared memory   */
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
    168 or 255 registers. More hide more of the waiting for memory, unless registers are so few that
@@ -2685,9 +2686,10 @@ typedef struct eqnn__plain_args {
     eqnn__owners order;
     int slots, slot, map[EQNN__SLOTS];
     unsigned has;                         /* tangents that are there, 0: values */
-    size_t cols[EQNN__SLOTS];
+    size_t cols[EQNN__SLOTS], numbers;    /* of the result                      */
     const eqnn_real *v[EQNN__SLOTS], *t[EQNN__SLOTS];
     eqnn_real *out;
+    int few;                              /* 32 bits are enough for them        */
 } eqnn__plain_args;
 
 /* Rows of an item; with tangents, t_a in the place of v_a. */
@@ -2727,11 +2729,47 @@ __device__ inline eqnn_real eqnn__plain_sum(const eqnn__plain_args *a, const P *
 template <class P> static __global__ void eqnn__plain_kernel(const eqnn__plain_args a, const P plan)
 {
     size_t cols = a.cols[a.slot];
-    EQNN__STRIDE(n, (size_t)a.order.owners * cols)
-        a.out[n] = eqnn__plain_sum(&a, &plan, (int)(n / cols), (int)(n % cols));
+    EQNN__STRIDE(n, a.numbers) {
+        size_t owner = eqnn__over(n, cols, a.few);
+        a.out[n] = eqnn__plain_sum(&a, &plan, (int)owner, (int)(n - owner * cols));
+    }
 }
 
-/* The wanted slots, one after the other; what all rows share, by way of partial sums. */
+/* One slot; what all rows share, by way of partial sums. */
+template <class P>
+static void eqnn__plain_run(eqnn__device *d, const eqnn__form *f, const P *plan,
+                            eqnn__plain_args a, eqnn_real *out)
+{
+    int s = a.slot;
+    size_t part = eqnn__form_partials(f, s);
+    a.numbers = (size_t)a.order.owners * a.cols[s];
+    a.few = eqnn__few(a.numbers);
+    a.out = part ? (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part * sizeof(eqnn_real))
+                 : out;
+    if (!a.out) return;
+    EQNN__RUN(d, eqnn__plain_kernel<P>, eqnn__grid_of(a.numbers), EQNN__BLOCK, 0, a, *plan);
+    if (part) eqnn__form_rows(d, &a.order, a.order.owners, a.cols[s], a.out, out);
+}
+
+/* What slot s is made of; 0: of no tangent at all, and it is zero. */
+static int eqnn__plain_of(const eqnn__form *f, int s, const eqnn_real *const v[],
+                          const eqnn_real *const t[], eqnn__plain_args *a)
+{
+    memset(a, 0, sizeof *a);
+    a->order = eqnn__form_owners(f, s, f->map[s]);
+    a->slots = f->slots;
+    a->slot = s;
+    for (int k = 0; k < f->slots; k++) {
+        a->map[k] = f->map[k];
+        a->cols[k] = f->cols[k] > 0 ? (size_t)f->cols[k] : 0;
+        a->v[k] = v[k];
+        a->t[k] = t ? t[k] : NULL;
+        if (t && t[k] && f->cols[k] > 0) a->has |= 1u << k;
+    }
+    return !t || (a->has & ~(1u << s));
+}
+
+/* The wanted slots, one after the other. */
 template <class P>
 static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan, unsigned want,
                              const eqnn_real *const v[], const eqnn_real *const t[],
@@ -2739,38 +2777,34 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
 {
     for (int s = 0; s < f->slots; s++) {
         eqnn__plain_args a;
-        size_t part = eqnn__form_partials(f, s);
         if (!(want >> s & 1)) continue;
-        memset(&a, 0, sizeof a);
-        a.order = eqnn__form_owners(f, s, f->map[s]);
-        a.slots = f->slots;
-        a.slot = s;
-        for (int k = 0; k < f->slots; k++) {
-            a.map[k] = f->map[k];
-            a.cols[k] = f->cols[k] > 0 ? (size_t)f->cols[k] : 0;
-            a.v[k] = v[k];
-            a.t[k] = t ? t[k] : NULL;
-            if (t && t[k] && f->cols[k] > 0) a.has |= 1u << k;
-        }
-        if (t && !(a.has & ~(1u << s))) {
-            eqnn__form_clear(d, f, s, out[s]);
-            continue;
-        }
-        a.out = part ? (eqnn_real *)eqnn__scratch(d, EQNN__SCRATCH_PART, part * sizeof(eqnn_real))
-                     : out[s];
-        if (!a.out) return;
-        EQNN__RUN(d, eqnn__plain_kernel<P>, eqnn__grid_of((size_t)a.order.owners * a.cols[s]),
-                  EQNN__BLOCK, 0, a, *plan);
-        if (part) eqnn__form_rows(d, &a.order, a.order.owners, a.cols[s], a.out, out[s]);
+        if (eqnn__plain_of(f, s, v, t, &a)) eqnn__plain_run(d, f, plan, a, out[s]);
+        else eqnn__form_clear(d, f, s, out[s]);
     }
 }
 
-/* poly: the records of a column of slot s are list[s][first[s][column]..]; record r reads column
-   at[r slots + s] of slot s. */
+/* ---- poly ----
+
+   Where rows of the wanted slot are items' own, a block has the rows of up to 32 items in shared
+   memory, the columns that are used, number n of all items side by side. A lane has an item and
+   takes columns of the result in turn, so that the lanes of a warp read one and the same record.
+   Bytes: every row once, and the records once for each block, from the first cache. Where rows are
+   too long for that, or an owner has several items, the plain loops do it. */
+
+/* A record of a column of the result: the places of the N other slots' factors in shared memory. */
+template <int N> struct alignas(16) eqnn__factors_of { eqnn_real c; int at[N]; };
+
+/* Plans of up to 4 slots have short terms. */
+enum { EQNN__TERM_SHORT = 3, EQNN__TERM_LONG = EQNN__SLOTS - 1 };
+
+/* The records of a column of slot s are list[s][first[s][column]..]; record r reads column
+   at[r slots + s] of slot s. Their terms, in this order, are term[s][..]; column[s]: the columns of
+   slot s that are used. */
 typedef struct eqnn__poly_copy {
-    int columns[EQNN__SLOTS];
-    const int *first[EQNN__SLOTS], *list[EQNN__SLOTS], *at;
+    int columns[EQNN__SLOTS], used[EQNN__SLOTS];
+    const int *first[EQNN__SLOTS], *list[EQNN__SLOTS], *column[EQNN__SLOTS], *at;
     const eqnn_real *c;
+    const void *term[EQNN__SLOTS]; /* NULL: rows are too long */
 } eqnn__poly_copy;
 
 static __device__ inline eqnn_real eqnn__plain_term(const eqnn__poly_copy *p, int slot, int slots,
@@ -2811,9 +2845,34 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
     return there != NULL;
 }
 
+/* The terms of slot s, in the order of its list, which is by columns. */
+template <int N>
+static const void *eqnn__poly_terms(eqnn__device *d, const eqnn__poly_plan_t *p, int s)
+{
+    int R = p->records, *next = eqnn__host_array<int>(d, (size_t)p->used[s] + 1);
+    eqnn__factors_of<N> *term = next ? eqnn__host_array<eqnn__factors_of<N>>(d, (size_t)R) : NULL;
+    const void *there = NULL;
+    for (int r = 0; r < R && term; r++) next[p->col[r * p->slots + s] + 1]++;
+    for (int i = 0; i < p->used[s] && term; i++) next[i + 1] += next[i];
+    for (int r = 0; r < R && term; r++) {
+        eqnn__factors_of<N> *t = &term[next[p->col[r * p->slots + s]]++];
+        int place = 0;
+        t->c = p->c[r];
+        for (int k = 0, n = 0; k < p->slots; k++) {
+            if (k == s) continue;
+            t->at[n++] = place + p->col[r * p->slots + k];
+            place += p->used[k];
+        }
+    }
+    if (term) there = eqnn__gpu_upload(d, term, (size_t)R);
+    free(term);
+    free(next);
+    return there;
+}
+
 static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__poly_copy *to)
 {
-    size_t S = (size_t)p->slots, n = (size_t)p->records * S;
+    size_t S = (size_t)p->slots, n = (size_t)p->records * S, places = 0;
     int *at = eqnn__host_array<int>(d, n);
     if (!at) return;
     for (size_t i = 0; i < n; i++) at[i] = p->column[i % S][p->col[i]];
@@ -2824,6 +2883,160 @@ static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__p
                                 to->list + s))
             break;
     free(at);
+    for (int s = 0; s < p->slots; s++) places += (size_t)p->used[s];
+    for (int s = 0; s < p->slots; s++) {
+        to->used[s] = p->used[s];
+        to->column[s] = eqnn__gpu_upload(d, p->column[s], (size_t)p->used[s]);
+        if (places * EQNN__POLY_LEAST * sizeof(eqnn_real) <= eqnn__gpu_of(d)->shared)
+            to->term[s] = p->slots - 1 > EQNN__TERM_SHORT
+                              ? eqnn__poly_terms<EQNN__TERM_LONG>(d, p, s)
+                              : eqnn__poly_terms<EQNN__TERM_SHORT>(d, p, s);
+    }
+}
+
+typedef struct eqnn__poly_args {
+    eqnn__arcs g;
+    int items, wide, places, cols;    /* items, and those of a block; numbers of an item          */
+    int columns, others;              /* the columns with records; slots beside the wanted one    */
+    unsigned has;                     /* tangents that are there, of the others                   */
+    int map[EQNN__SLOTS], used[EQNN__SLOTS];
+    size_t ld[EQNN__SLOTS];
+    const eqnn_real *v[EQNN__SLOTS], *t[EQNN__SLOTS]; /* v NULL: ones; t NULL: zeros              */
+    const int *column[EQNN__SLOTS], *first;
+    const void *term;
+    eqnn_real *out;
+} eqnn__poly_args;
+
+/* The columns in use of n items' rows, place by place; behind them those of their tangents. */
+static __device__ __forceinline__ void eqnn__poly_rows(const eqnn__poly_args &j, int from, int n,
+                                                       eqnn_real *row)
+{
+    const int pitch = j.wide + 1;
+    for (int k = 0; k < j.others; k++) {
+        const int used = j.used[k];
+        for (int i = (int)threadIdx.x; i < n * used; i += (int)blockDim.x) {
+            int item = i / used, p = i - item * used;
+            size_t at = (size_t)eqnn__arc_row(&j.g, j.map[k], from + item) * j.ld[k];
+            at += (size_t)j.column[k][p];
+            row[p * pitch + item] = j.v[k] ? __ldg(j.v[k] + at) : (eqnn_real)1;
+            if (j.has) row[(j.places + p) * pitch + item] = j.t[k] ? __ldg(j.t[k] + at) : 0;
+        }
+        row += used * pitch;
+    }
+}
+
+/* A number of the result: the sum of the products, or of those with one factor's tangent. */
+template <int N, int T>
+__device__ __forceinline__ eqnn_real eqnn__poly_number(const eqnn__poly_args &j, int column,
+                                                       const eqnn_real *row)
+{
+    const eqnn__factors_of<N> *term = (const eqnn__factors_of<N> *)j.term;
+    const int pitch = j.wide + 1, far = j.places * pitch;
+    eqnn_real sum = 0;
+    if (column >= j.columns) return 0;
+#pragma unroll 4
+    for (int r = j.first[column]; r < j.first[column + 1]; r++) {
+        const eqnn__factors_of<N> t = term[r];
+        eqnn_real f[N], product = t.c;
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            if (k < j.others) f[k] = row[t.at[k] * pitch];
+#pragma unroll
+        for (int k = 0; k < N && !T; k++)
+            if (k < j.others) product *= f[k];
+        if (!T) sum += product;
+#pragma unroll
+        for (int a = 0; a < N && T; a++) {
+            if (!(j.has >> a & 1)) continue;
+            product = t.c * row[far + t.at[a] * pitch];
+#pragma unroll
+            for (int k = 0; k < N; k++)
+                if (k < j.others && k != a) product *= f[k];
+            sum += product;
+        }
+    }
+    return sum;
+}
+
+template <int N, int T>
+static __global__ void eqnn__poly_kernel(const __grid_constant__ eqnn__poly_args j)
+{
+    EQNN_SHARED(eqnn_real, row);
+    const int pitch = j.wide + 1, item = (int)threadIdx.x % j.wide;
+    const int team = (int)threadIdx.x / j.wide, teams = (int)blockDim.x / j.wide;
+    eqnn_real *sums = row + (T ? 2 : 1) * j.places * pitch;
+    for (int64_t from = (int64_t)blockIdx.x * j.wide; from < j.items;
+         from += (int64_t)gridDim.x * j.wide) {
+        int n = j.items - from < j.wide ? (int)(j.items - from) : j.wide;
+        eqnn__poly_rows(j, (int)from, n, row);
+        __syncthreads();
+        for (int c = team; c < j.cols && item < n; c += teams)
+            sums[c * pitch + item] = eqnn__poly_number<N, T>(j, c, row + item);
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < n * j.cols; i += (int)blockDim.x) {
+            int q = i / j.cols;
+            j.out[(size_t)from * (size_t)j.cols + (size_t)i] = sums[(i - q * j.cols) * pitch + q];
+        }
+    }
+}
+
+/* Items of a block, for which so many numbers each fit into shared memory: 32, or fewer, whose
+   lanes then are on several columns at a time; 0 when not even few do. */
+static int eqnn__poly_wide(eqnn__device *d, size_t numbers)
+{
+    for (size_t wide = 32; wide >= EQNN__POLY_LEAST; wide /= 2) {
+        size_t room = wide > EQNN__POLY_LEAST ? 49152 : eqnn__gpu_of(d)->shared;
+        if (numbers * (wide + 1) * sizeof(eqnn_real) <= room) return (int)wide;
+    }
+    return 0;
+}
+
+static void eqnn__poly_run(eqnn__device *d, const eqnn__poly_args &j, int slots, size_t bytes)
+{
+    int warps = (j.cols * j.wide + 31) / 32, tangents = j.has != 0;
+    size_t block = 32 * (size_t)(warps < 4 ? 4 : warps < 8 ? warps : 8);
+    size_t grid = eqnn__grid_of(((size_t)j.items + (size_t)j.wide - 1) / (size_t)j.wide *
+                                EQNN__BLOCK);
+    if (slots - 1 > EQNN__TERM_SHORT) {
+        if (tangents) EQNN__RUN(d, (eqnn__poly_kernel<EQNN__TERM_LONG, 1>), grid, block, bytes, j);
+        else EQNN__RUN(d, (eqnn__poly_kernel<EQNN__TERM_LONG, 0>), grid, block, bytes, j);
+    } else {
+        if (tangents) EQNN__RUN(d, (eqnn__poly_kernel<EQNN__TERM_SHORT, 1>), grid, block, bytes, j);
+        else EQNN__RUN(d, (eqnn__poly_kernel<EQNN__TERM_SHORT, 0>), grid, block, bytes, j);
+    }
+}
+
+/* One slot, whose rows are items' own: 1 when it is done, 0 when rows are too long. */
+static int eqnn__poly_slot(eqnn__device *d, const eqnn__form *f, const eqnn__poly_copy *p,
+                           const eqnn__plain_args *a, eqnn_real *out)
+{
+    eqnn__poly_args j;
+    int s = a->slot;
+    if (!p->term[s]) return 0;
+    memset(&j, 0, sizeof j);
+    for (int k = 0; k < a->slots; k++) {
+        int n = j.others;
+        if (k == s) continue;
+        j.map[n] = a->map[k], j.used[n] = p->used[k], j.ld[n] = a->cols[k];
+        j.v[n] = a->cols[k] ? a->v[k] : NULL;
+        j.t[n] = a->has >> k & 1 ? a->t[k] : NULL;
+        j.column[n] = p->column[k];
+        j.has |= (a->has >> k & 1) << n;
+        j.places += p->used[k];
+        j.others++;
+    }
+    j.cols = (int)a->cols[s];
+    size_t numbers = (size_t)j.places * (j.has ? 2 : 1) + (size_t)j.cols;
+    j.wide = eqnn__poly_wide(d, numbers);
+    if (!j.wide) return 0;
+    j.g = a->order.g;
+    j.items = f->items;
+    j.columns = p->columns[s];
+    j.first = p->first[s];
+    j.term = p->term[s];
+    j.out = out;
+    eqnn__poly_run(d, j, a->slots, numbers * (size_t)(j.wide + 1) * sizeof(eqnn_real));
+    return 1;
 }
 
 static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, unsigned want,
@@ -2831,7 +3044,14 @@ static void eqnn__cuda_poly(eqnn__device *d, const eqnn__form *f, unsigned want,
                             eqnn_real *const out[])
 {
     const eqnn__poly_copy *p = eqnn__gpu_plan(d, f->plan, eqnn__poly_make);
-    if (p) eqnn__plain_form(d, f, p, want, v, t, out);
+    for (int s = 0; s < f->slots && p; s++) {
+        eqnn__plain_args a;
+        if (!(want >> s & 1)) continue;
+        if (f->map[s] == EQNN__EACH && eqnn__plain_of(f, s, v, t, &a) &&
+            eqnn__poly_slot(d, f, p, &a, out[s]))
+            continue;
+        eqnn__plain_form(d, f, p, 1u << s, v, t, out);
+    }
 }
 
 /* copy: g[c] = a[c] b[map[c]]; list[first[b]..] are the columns that read column b */
