@@ -2462,6 +2462,9 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #ifndef EQNN__FORM_APART
 #define EQNN__FORM_APART ((size_t)512 << 20) /* bytes of dx of items, for owners to add up     */
 #endif
+#ifndef EQNN__POLY_BLOCKS
+#define EQNN__POLY_BLOCKS 64 /* fewer, of poly's long rows, would leave most of a device idle  */
+#endif
 #define EQNN__POLY_LEAST 4                   /* items whose rows fit a block's shared memory   */
 #define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
@@ -2789,7 +2792,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
    memory, the columns that are used, number n of all items side by side. A lane has an item and
    takes columns of the result in turn, so that the lanes of a warp read one and the same record.
    Bytes: every row once, and the records once for each block, from the first cache. Where rows are
-   too long for that, or an owner has several items, the plain loops do it. */
+   too long for that, or few and long, or an owner has several items, the plain loops do it. */
 
 /* A record of a column of the result: the places of the N other slots' factors in shared memory. */
 template <int N> struct alignas(16) eqnn__factors_of { eqnn_real c; int at[N]; };
@@ -3006,7 +3009,7 @@ static void eqnn__poly_run(eqnn__device *d, const eqnn__poly_args &j, int slots,
     }
 }
 
-/* One slot, whose rows are items' own: 1 when it is done, 0 when rows are too long. */
+/* One slot, whose rows are items' own: 1 when it is done, 0 when rows are too long or too few. */
 static int eqnn__poly_slot(eqnn__device *d, const eqnn__form *f, const eqnn__poly_copy *p,
                            const eqnn__plain_args *a, eqnn_real *out)
 {
@@ -3028,7 +3031,7 @@ static int eqnn__poly_slot(eqnn__device *d, const eqnn__form *f, const eqnn__pol
     j.cols = (int)a->cols[s];
     size_t numbers = (size_t)j.places * (j.has ? 2 : 1) + (size_t)j.cols;
     j.wide = eqnn__poly_wide(d, numbers);
-    if (!j.wide) return 0;
+    if (!j.wide || (j.cols > EQNN__BLOCK && f->items / j.wide < EQNN__POLY_BLOCKS)) return 0;
     j.g = a->order.g;
     j.items = f->items;
     j.columns = p->columns[s];

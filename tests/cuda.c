@@ -6,6 +6,7 @@
 #define EQNN__FORM_GRID form_grid
 #define EQNN__FORM_LONG form_long
 #define EQNN__FORM_APART form_apart
+#define EQNN__POLY_BLOCKS 0
 #include "cuda_emulate.h"
 static size_t form_grid = 2048;    /* blocks that positions are parted into */
 static size_t form_long = 4;       /* from which ratio on dx is summed apart */
