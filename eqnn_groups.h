@@ -7059,14 +7059,17 @@ static int eqnn__monomial_found(const eqnn__monomial *m, eqnn__space *w, eqnn__s
     *field = 1;
     for (int first = 0; first < m->factors;) {
         eqnn__part p;
-        eqnn__found one, both;
+        eqnn__found one;
         eqnn__part_of(m, first, w, out, &p);
         int good = eqnn__part_solve(&p, &one) > 0;
         eqnn__space_back(w, NULL);
-        if (good && first && !eqnn__found_product(out, all, n, *field, &one, p.n, p.field, &both))
-            good = 0;
+        if (good && first) {
+            eqnn__found both;
+            good = eqnn__found_product(out, all, n, *field, &one, p.n, p.field, &both);
+            if (good) one = both;
+        }
         if (!good) return 0;
-        *all = first ? both : one;
+        *all = one;
         if (p.field > *field) *field = p.field;
         n *= p.n;
         first += p.factors;
