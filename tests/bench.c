@@ -551,6 +551,69 @@ static void linears(void)
     }
 }
 
+/* ---- symmetric contractions, on nodes ---- */
+
+typedef struct contraction_job {
+    eqnn_ctx *c;
+    eqnn_tensor *x, *g;
+    eqnn_ints *species;
+} contraction_job;
+
+static eqnn_tensor *contraction_of(contraction_job *j)
+{
+    eqnn_contraction_opts o = { .species = j->species };
+    return eqnn_symmetric_contraction(j->x, "contraction", "128x0e+128x1o", &o);
+}
+
+static void contraction_forward(void *user)
+{
+    contraction_job *j = (contraction_job *)user;
+    eqnn_recording(j->c, 0);
+    contraction_of(j);
+    eqnn_recording(j->c, 1);
+    eqnn_reset(j->c);
+}
+
+static void contraction_both(void *user)
+{
+    contraction_job *j = (contraction_job *)user;
+    eqnn_tensor *d[8], *by[8] = { j->x }, *z = contraction_of(j);
+    int n = eqnn_parameter_count(j->c);
+    for (int i = 0; i < n && i < 7; i++) by[1 + i] = eqnn_parameter_at(j->c, i);
+    eqnn_vjps(z, j->g, by, 1 + n, d);
+    eqnn_reset(j->c);
+}
+
+/* Three factors; a term is a product by x and one by a weight or not, and both sums. */
+static void contractions(void)
+{
+    const char *name = "contraction_mace_medium";
+    if (!wanted(name)) return;
+    eqnn_ctx *c = context();
+    const eqnn_irreps *in = eqnn_irreps_make(c, "128x0e+128x1o+128x2e+128x3o");
+    const eqnn_irreps *out = eqnn_irreps_make(c, "128x0e+128x1o");
+    int *kind = calloc((size_t)node_count, sizeof *kind);
+    for (int i = 0; kind && i < node_count; i++) kind[i] = i % 4;
+    contraction_job j = { c, kept(c, "x", node_count, in, 0), kept(c, "g", node_count, out, 0),
+                          eqnn_ints_make(c, node_count, kind, 4, 1) };
+    eqnn_reset(c);
+    const eqnn__contraction *k = eqnn__contraction_find(c, in, out, 3);
+    double flops = 0, bytes = (double)sizeof(eqnn_real) * node_count * (in->cols + out->cols);
+    for (int nu = 1; k && nu <= 3; nu++) {
+        const eqnn__poly_plan_t *couple = k->order[nu].couple, *finish = k->order[nu].finish;
+        flops += 128.0 * node_count * ((couple ? 3 * couple->records : 0) + 4 * finish->records);
+    }
+    row r = { name, "fwd", REAL, "eqnn", node_count, flops, bytes, "", 0 };
+    measure(r, contraction_forward, &j);
+    r.pass = "fwd_bwd";
+    r.flops *= 3;
+    r.bytes *= 2;
+    measure(r, contraction_both, &j);
+    report(c, name);
+    free(kind);
+    end_of(c);
+}
+
 /* ---- training steps: batches of 32 examples of 12 bodies ----
    net_energy is the large network with one scalar an example; net_force trains on its gradient too,
    which takes derivatives of derivatives. */
@@ -1134,6 +1197,7 @@ int main(void)
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         if (wanted(products[i].name)) product_problem(&products[i]);
     linears();
+    contractions();
     nets();
     small_things();
     bases();
