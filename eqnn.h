@@ -3382,7 +3382,7 @@ typedef struct eqnn__mix_block { int d, U, V, x, xs, w, g, gs; double scale; } e
    EACH but for Vw (slot V), which all share. */
 typedef struct eqnn__radial_plan { int d, U, V; } eqnn__radial_plan;
 
-/* poly, any slots: L += c product over s of v_s[col[s]] */
+/* poly, any slots: L += c sum over u < copies of product over s of v_s[col[s] copies + u] */
 typedef struct eqnn__poly_record { double c; int col[EQNN__SLOTS]; } eqnn__poly_record;
 
 /* frame, which is no form: in matrices of edge frames degree l follows from degree l - 1 by the
@@ -3516,7 +3516,8 @@ typedef struct eqnn__kernels {
    g[r, c] = a[r, c] b[r, map[c]] for c < cols, b has cols_b columns. */
 static const void *eqnn__couple_plan(eqnn_ctx *c, const eqnn__couple_path *paths, int n);
 static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, int n);
-static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_record *records, int n);
+static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, int copies,
+                                   const eqnn__poly_record *records, int n);
 static const void *eqnn__copy_plan(eqnn_ctx *c, const int *map, int cols);
 
 /* What all instruction sets share: names, threads, elementary functions of one double, and the
@@ -4396,10 +4397,12 @@ typedef struct eqnn__mix_plan_t {
     const char *fresh;      /* [blocks][3]: the first to touch its columns */
 } eqnn__mix_plan_t;
 
-/* col[r * slots + s]: place in the list of columns of slot s that are used at all */
+/* col[r * slots + s]: place in the list of columns of slot s that are used at all; with several
+   copies, of runs of so many columns, all of which are listed. Records of place i of slot s are
+   order[s][first[s][i]..]. */
 typedef struct eqnn__poly_plan_t {
-    int slots, records, used[EQNN__SLOTS], widest;
-    const int *column[EQNN__SLOTS], *col;
+    int slots, copies, records, used[EQNN__SLOTS], widest;
+    const int *column[EQNN__SLOTS], *first[EQNN__SLOTS], *order[EQNN__SLOTS], *col;
     const eqnn_real *c;
 } eqnn__poly_plan_t;
 
@@ -4657,7 +4660,9 @@ typedef struct eqnn__loops {
                 eqnn_real *dy);
     void (*matrix)(const eqnn__matrix *m);
     void (*fold)(const eqnn__couple_plan_t *p, int n, const eqnn_real *dy, eqnn_real *out);
-    void (*poly)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[], eqnn_real *out);
+    /* poly: of `lanes` items side by side, 16 or 64, whose places are so many numbers apart */
+    void (*poly)(const eqnn__poly_plan_t *p, int slot, int lanes, size_t apart,
+                 const eqnn_real *const in[], eqnn_real *out);
     void (*mix)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
     void (*copy)(const eqnn__form *f, const eqnn_real *const v[], eqnn_real *const d[]);
     void (*lanes_product)(const eqnn__lanes *j);
@@ -7339,21 +7344,64 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
     if (dy) EQNN__K(few_matrix)(m, x, q, dM, dy);
 }
 
-/* ---- poly: 16 items in the lanes ---- */
+/* ---- poly: items, or copies, in the lanes ---- */
 
-/* out[col of slot s] += c product over other slots a of in[a][col of a], over all records */
-static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int slot, const eqnn_real *const in[],
-                                  eqnn_real *out)
+/* out[i apart + l] += sum over records r of place i of c_r times the product over n slots s of
+   in[s][col_r,s apart + l], for the lanes l of V vectors; s: slot[0..n-1]. */
+EQNN__INLINE void EQNN__K(poly_lanes)(const eqnn__poly_plan_t *p, int of, int n, const int *slot,
+                                      const eqnn_real *const in[], size_t apart, int V,
+                                      eqnn_real *out)
 {
-    for (int l = 0; l < 16; l += EQNN__W)
-        for (int r = 0; r < p->records; r++) {
-            const int *col = p->col + (size_t)r * (size_t)p->slots;
-            EQNN__VEC product = EQNN__K(splat)(p->c[r]);
-            for (int a = 0; a < p->slots; a++)
-                if (a != slot && in[a]) product *= EQNN__K(load)(in[a] + col[a] * 16 + l);
-            eqnn_real *to = out + col[slot] * 16 + l;
-            EQNN__K(store)(to, EQNN__K(load)(to) + product);
+    const int *order = p->order[of], *first = p->first[of];
+    for (int i = 0; i < p->used[of]; i++, out += apart) {
+        EQNN__VEC sum[4];
+        EQNN__UNROLL(4)
+        for (int v = 0; v < V; v++) sum[v] = EQNN__K(load)(out + v * EQNN__W);
+        for (int k = first[i]; k < first[i + 1]; k++) {
+            const int *col = p->col + (size_t)order[k] * (size_t)p->slots;
+            EQNN__VEC product[4];
+            EQNN__UNROLL(4)
+            for (int v = 0; v < V; v++) product[v] = EQNN__K(splat)(p->c[order[k]]);
+            EQNN__UNROLL(3)
+            for (int a = 0; a < n; a++) {
+                const eqnn_real *x = in[a] + (size_t)col[slot[a]] * apart;
+                EQNN__UNROLL(4)
+                for (int v = 0; v < V; v++) product[v] *= EQNN__K(load)(x + v * EQNN__W);
+            }
+            EQNN__UNROLL(4)
+            for (int v = 0; v < V; v++) sum[v] += product[v];
         }
+        EQNN__UNROLL(4)
+        for (int v = 0; v < V; v++) EQNN__K(store)(out + v * EQNN__W, sum[v]);
+    }
+}
+
+/* The compiler knows how many factors there are, up to three. */
+EQNN__INLINE void EQNN__K(poly_vectors)(const eqnn__poly_plan_t *p, int of, int n, const int *slot,
+                                        const eqnn_real *const in[], size_t apart, int V,
+                                        eqnn_real *out)
+{
+    if (n == 1) EQNN__K(poly_lanes)(p, of, 1, slot, in, apart, V, out);
+    else if (n == 2) EQNN__K(poly_lanes)(p, of, 2, slot, in, apart, V, out);
+    else if (n == 3) EQNN__K(poly_lanes)(p, of, 3, slot, in, apart, V, out);
+    else EQNN__K(poly_lanes)(p, of, n, slot, in, apart, V, out);
+}
+
+static void EQNN__K(poly_records)(const eqnn__poly_plan_t *p, int of, int lanes, size_t apart,
+                                  const eqnn_real *const in[], eqnn_real *out)
+{
+    const eqnn_real *x[EQNN__SLOTS];
+    int slot[EQNN__SLOTS], n = 0, l = 0;
+    for (int s = 0; s < p->slots; s++)
+        if (s != of && in[s]) slot[n] = s, x[n++] = in[s];
+    while (l < lanes) {
+        int V = lanes - l >= 4 * EQNN__W ? 4 : lanes - l >= 2 * EQNN__W ? 2 : 1;
+        if (V == 4) EQNN__K(poly_vectors)(p, of, n, slot, x, apart, 4, out + l);
+        else if (V == 2) EQNN__K(poly_vectors)(p, of, n, slot, x, apart, 2, out + l);
+        else EQNN__K(poly_vectors)(p, of, n, slot, x, apart, 1, out + l);
+        for (int a = 0; a < n; a++) x[a] += V * EQNN__W;
+        l += V * EQNN__W;
+    }
 }
 
 /* ---- solid harmonics ----
@@ -9091,7 +9139,7 @@ static void eqnn__couple_begin(eqnn__couple_work *k, const eqnn__job *j, eqnn__t
     for (int c = 0; c < k->plan->channels; c++) k->at[EQNN__AT_ONE][c] = 1;
 }
 
-/* ---- poly: 16 items in the lanes ---- */
+/* ---- poly: 16 items in the lanes, or copies of one ---- */
 
 /* to[c][e] = x[e][c] for n rows x of k columns, N numbers a column; the last ones 0 */
 static void eqnn__lanes_load(const eqnn__loops *loops, size_t k, int n, size_t N,
@@ -9147,36 +9195,93 @@ static void eqnn__poly_unpack(const eqnn__loops *loops, const eqnn__poly_plan_t 
     }
 }
 
-/* Sixteen items at a time: the columns that records name are packed into lanes, then one pass over
-   the records for every output, with tangents one for every slot that has a direction. */
+/* One pass over the records for a slot, with tangents one for every slot that has a direction. */
+static void eqnn__poly_pass(const eqnn__job *j, const eqnn__poly_plan_t *p, int slot, int lanes,
+                            size_t apart, const eqnn_real *in[],
+                            const eqnn_real *const tangent[], eqnn_real *out)
+{
+    if (!j->t) j->loops->poly(p, slot, lanes, apart, in, out);
+    for (int a = 0; a < p->slots && j->t; a++) {
+        const eqnn_real *kept = in[a];
+        if (a == slot || !tangent[a]) continue;
+        in[a] = tangent[a];
+        j->loops->poly(p, slot, lanes, apart, in, out);
+        in[a] = kept;
+    }
+}
+
+/* Copies u..u+n-1 of the runs of a row, n < 16, into lanes, and back. */
+static void eqnn__poly_few(size_t runs, size_t copies, size_t n, const eqnn_real *row,
+                           eqnn_real *to)
+{
+    memset(to, 0, runs * 16 * sizeof *to);
+    for (size_t i = 0; i < runs; i++) memcpy(to + i * 16, row + i * copies, n * sizeof *to);
+}
+
+static void eqnn__poly_few_back(size_t runs, size_t copies, size_t n, const eqnn_real *from,
+                                eqnn_real *row)
+{
+    for (size_t i = 0; i < runs; i++)
+        for (size_t u = 0; u < n; u++) row[i * copies + u] += from[i * 16 + u];
+}
+
+/* Copies of an item, from u on: 64 or 16 where they are, the last ones in working memory. Returns
+   how many were done. */
+static int eqnn__poly_strip(const eqnn__job *j, const eqnn__tile *t, int e, int u,
+                            eqnn_real *memory)
+{
+    const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)j->f->plan;
+    const eqnn_real *in[EQNN__SLOTS], *tangent[EQNN__SLOTS];
+    int left = p->copies - u, lanes = left >= 64 ? 64 : 16, few = left < 16;
+    size_t piece = (size_t)p->widest * 16, C = (size_t)p->copies, apart = few ? 16 : C;
+    for (int s = 0; s < p->slots; s++) {
+        size_t at = t->at[s][e] + (size_t)u;
+        int some = j->f->cols[s] > 0;
+        in[s] = some && j->v[s] ? j->v[s] + at : NULL;
+        tangent[s] = some && j->t && j->t[s] ? j->t[s] + at : NULL;
+        for (int k = 0; k < 2 && few; k++) {
+            const eqnn_real **row = k ? &tangent[s] : &in[s];
+            eqnn_real *to = memory + (size_t)(2 * s + k) * piece;
+            if (*row) eqnn__poly_few((size_t)p->used[s], C, (size_t)left, *row, to), *row = to;
+        }
+    }
+    for (int s = 0; s < p->slots; s++) {
+        eqnn_real *out = memory + 2 * EQNN__SLOTS * piece;
+        if (!(j->want >> s & 1)) continue;
+        eqnn_real *row = t->sink[s] + t->to[s][e] + (size_t)u;
+        if (few) memset(out, 0, (size_t)p->used[s] * 16 * sizeof *out);
+        eqnn__poly_pass(j, p, s, lanes, apart, in, tangent, few ? out : row);
+        if (few) eqnn__poly_few_back((size_t)p->used[s], C, (size_t)left, out, row);
+    }
+    return few ? left : lanes;
+}
+
+/* Sixteen items at a time: the columns that records name are packed into lanes. */
 static void eqnn__poly_tile(const eqnn__job *j, eqnn__tile *t, char *memory)
 {
     const eqnn__poly_plan_t *p = (const eqnn__poly_plan_t *)j->f->plan;
     size_t piece = (size_t)p->widest * 16;
     eqnn_real *value = (eqnn_real *)(void *)memory, *tangent = value + EQNN__SLOTS * piece;
     eqnn_real *out = tangent + EQNN__SLOTS * piece;
-    const eqnn_real *in[EQNN__SLOTS];
-    for (int e = 0; e < t->n; e += 16) {
+    const eqnn_real *in[EQNN__SLOTS], *in1[EQNN__SLOTS];
+    for (int e = 0; e < t->n && p->copies > 1; e++)
+        for (int u = 0; u < p->copies;) u += eqnn__poly_strip(j, t, e, u, value);
+    for (int e = 0; e < t->n && p->copies == 1; e += 16) {
         for (int s = 0; s < p->slots; s++) {
-            in[s] = NULL;
+            in[s] = in1[s] = NULL;
             if (j->f->cols[s] > 0 && j->v[s]) {
                 eqnn__poly_pack(j->loops, p, s, t, e, j->v[s], value + (size_t)s * piece);
                 in[s] = value + (size_t)s * piece;
             }
-            if (j->t && j->f->cols[s] > 0 && j->t[s])
+            if (j->t && j->f->cols[s] > 0 && j->t[s]) {
                 eqnn__poly_pack(j->loops, p, s, t, e, j->t[s], tangent + (size_t)s * piece);
+                in1[s] = tangent + (size_t)s * piece;
+            }
         }
         for (int s = 0; s < p->slots; s++) {
             if (!(j->want >> s & 1)) continue;
             memset(out, 0, (size_t)p->used[s] * 16 * sizeof(eqnn_real));
-            if (!j->t) j->loops->poly(p, s, in, out);
-            for (int a = 0; a < p->slots && j->t; a++) {
-                if (a == s || !j->t[a] || j->f->cols[a] <= 0) continue;
-                const eqnn_real *kept = in[a];
-                in[a] = tangent + (size_t)a * piece;
-                j->loops->poly(p, s, in, out);
-                in[a] = kept;
-            }
+            eqnn__poly_pass(j, p, s, 16, 16, in, in1, out);
             eqnn__poly_unpack(j->loops, p, s, t, e, out, out + piece);
         }
     }
@@ -10109,33 +10214,53 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
     return p;
 }
 
-/* Records with columns renumbered in their order, so that only those in use are packed. */
-static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, const eqnn__poly_record *records, int n)
+/* Records by the places of slot s, those of one in their order. */
+static int eqnn__poly_order(eqnn_ctx *c, eqnn__poly_plan_t *p, int s)
+{
+    int *first = (int *)eqnn__keep_alloc(c, ((size_t)p->used[s] + 2) * sizeof *first);
+    int *order = (int *)eqnn__keep_alloc(c, ((size_t)p->records + 1) * sizeof *order);
+    if (!first || !order) return 0;
+    for (int r = 0; r < p->records; r++) first[p->col[r * p->slots + s] + 2]++;
+    for (int i = 0; i < p->used[s]; i++) first[i + 2] += first[i + 1];
+    for (int r = 0; r < p->records; r++) order[first[p->col[r * p->slots + s] + 1]++] = r;
+    p->first[s] = first, p->order[s] = order;
+    return 1;
+}
+
+/* Columns renumbered in their order, so that only those in use are packed; copies are not. */
+static int eqnn__poly_places(eqnn_ctx *c, eqnn__poly_plan_t *p, int s,
+                             const eqnn__poly_record *records, int *col)
+{
+    int most = 0, n = p->records;
+    for (int r = 0; r < n; r++) most = records[r].col[s] > most ? records[r].col[s] : most;
+    size_t size = ((size_t)most + 1) * sizeof(int);
+    int *column = (int *)eqnn__keep_alloc(c, size);
+    int *place = column ? (int *)eqnn__heap(c, NULL, 0, size) : NULL;
+    if (!place) return 0;
+    for (int i = 0; i <= most; i++) place[i] = p->copies > 1 ? 0 : -1;
+    for (int r = 0; r < n; r++) place[records[r].col[s] < 0 ? 0 : records[r].col[s]] = 0;
+    for (int i = 0; i <= most; i++)
+        if (place[i] == 0) column[p->used[s]] = i, place[i] = p->used[s]++;
+    for (int r = 0; r < n; r++)
+        col[r * p->slots + s] = place[records[r].col[s] < 0 ? 0 : records[r].col[s]];
+    eqnn__heap_free(c, place, size);
+    p->column[s] = column;
+    p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;
+    return 1;
+}
+
+static const void *eqnn__poly_plan(eqnn_ctx *c, int slots, int copies,
+                                   const eqnn__poly_record *records, int n)
 {
     size_t N = (size_t)(n > 0 ? n : 1), S = (size_t)slots;
     eqnn__poly_plan_t *p = (eqnn__poly_plan_t *)eqnn__keep_alloc(c, sizeof *p);
     int *col = (int *)eqnn__keep_alloc(c, N * S * sizeof *col);
     eqnn_real *k = (eqnn_real *)eqnn__keep_alloc(c, N * sizeof *k);
     if (!p || !col || !k) return NULL;
-    for (int s = 0; s < slots; s++) {
-        int most = 0;
-        for (int r = 0; r < n; r++) most = records[r].col[s] > most ? records[r].col[s] : most;
-        int *column = (int *)eqnn__keep_alloc(c, ((size_t)most + 1) * sizeof *column);
-        int *place =
-            column ? (int *)eqnn__heap(c, NULL, 0, ((size_t)most + 1) * sizeof *place) : NULL;
-        if (!place) return NULL;
-        for (int i = 0; i <= most; i++) place[i] = -1;
-        for (int r = 0; r < n; r++) place[records[r].col[s] < 0 ? 0 : records[r].col[s]] = 0;
-        for (int i = 0; i <= most; i++)
-            if (place[i] == 0) column[p->used[s]] = i, place[i] = p->used[s]++;
-        for (int r = 0; r < n; r++)
-            col[(size_t)r * S + (size_t)s] = place[records[r].col[s] < 0 ? 0 : records[r].col[s]];
-        eqnn__heap_free(c, place, ((size_t)most + 1) * sizeof *place);
-        p->column[s] = column;
-        p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;
-    }
+    p->slots = slots, p->copies = copies, p->records = n, p->col = col, p->c = k;
     for (int r = 0; r < n; r++) k[r] = (eqnn_real)records[r].c;
-    p->slots = slots, p->records = n, p->col = col, p->c = k;
+    for (int s = 0; s < slots; s++)
+        if (!eqnn__poly_places(c, p, s, records, col) || !eqnn__poly_order(c, p, s)) return NULL;
     return p;
 }
 
@@ -18152,7 +18277,7 @@ static const void *eqnn__solid_plan(eqnn_ctx *c, int lmax)
                 record[n].col[2] = term[k].axis;
             }
         }
-    return *plan = record ? eqnn__poly_plan(c, 3, record, n) : NULL;
+    return *plan = record ? eqnn__poly_plan(c, 3, 1, record, n) : NULL;
 }
 
 static void eqnn__solid_rule(eqnn__sweep *s, const struct eqnn__node *n)
@@ -19080,7 +19205,7 @@ static const void *eqnn__product_poly_plan(const eqnn_product *p, int group)
             eqnn__records_term(&a, t);
         }
     }
-    return eqnn__poly_plan(p->ctx, group == EQNN__POLY_FREE ? 3 : 4, a.record, (int)a.n);
+    return eqnn__poly_plan(p->ctx, group == EQNN__POLY_FREE ? 3 : 4, 1, a.record, (int)a.n);
 }
 
 /* Most terms of a contraction of outer products. */
@@ -19294,7 +19419,7 @@ static int eqnn__full_outer(eqnn__full *full, const eqnn_product *p, const eqnn_
     eqnn__outer_records(a, X, r);
     full->outer_cols = X * Y;
     full->outer = eqnn__outer_plan(p->ctx, X, Y);
-    full->contract = eqnn__poly_plan(p->ctx, 2, r, n);
+    full->contract = eqnn__poly_plan(p->ctx, 2, 1, r, n);
     return full->outer && full->contract;
 }
 
@@ -20450,7 +20575,7 @@ EQNN_API eqnn_tensor *eqnn_reduced_product(eqnn_tensor *const *x, const eqnn_red
     if (rows < 0 || !eqnn__reduced_records(r)) return NULL;
     if (r->out->cols == 0) return eqnn__tag(eqnn_zeros(r->ctx, rows, 0), r->out);
     if (!r->plan)
-        ((eqnn_reduced *)r)->plan = eqnn__poly_plan(r->ctx, n + 1, r->record, (int)r->records);
+        ((eqnn_reduced *)r)->plan = eqnn__poly_plan(r->ctx, n + 1, 1, r->record, (int)r->records);
     eqnn__form_start(&f, EQNN__POLY, n + 1, rows, r->plan);
     for (int s = 0; s < n; s++)
         eqnn__slot(&f, s, eqnn__row_map(v[s]->rows, rows), v[s]->rows, v[s]->cols);
@@ -20471,7 +20596,7 @@ static eqnn_tensor *eqnn__cartesian(eqnn_tensor *x, const eqnn_reduced *r, int n
             a[k].col[0] = (int)eqnn__reduced_flat(r, &r->record[k]);
             a[k].col[1] = r->record[k].col[r->symmetry.n];
         }
-        ((eqnn_reduced *)r)->flat = a ? eqnn__poly_plan(r->ctx, 2, a, (int)r->records) : NULL;
+        ((eqnn_reduced *)r)->flat = a ? eqnn__poly_plan(r->ctx, 2, 1, a, (int)r->records) : NULL;
     }
     eqnn__form_start(&f, EQNN__POLY, 2, x->rows, r->flat);
     eqnn__slot(&f, 0, EQNN__EACH, x->rows, numbers);
@@ -20542,13 +20667,12 @@ typedef struct eqnn__prefix { int parent, leaf, l, order, column; } eqnn__prefix
 typedef struct eqnn__order {
     int cols, weights;            /* columns of T_nu; trees that end here                    */
     const void *couple, *finish;  /* T_(nu-1), x -> T_nu; T_(nu-1), w', x -> z (1: x, w -> z) */
-    const void *turn;             /* w of all blocks of the output -> w' [channel][tree]     */
+    const void *turn;             /* w of all blocks of the output, [path], -> w' [tree]     */
 } eqnn__order;
 
 typedef struct eqnn__contraction {
     const eqnn_irreps *in, *out, *leaf;      /* leaf: one copy of each block of in            */
     int correlation, channels, cols;         /* columns of z for one channel                  */
-    eqnn_ints *gather, *scatter;             /* columns to [channel][component], and back     */
     eqnn__order *order;                      /* [correlation + 1]                             */
     const eqnn_reduced **basis;              /* [correlation + 1]                             */
 } eqnn__contraction;
@@ -20629,7 +20753,7 @@ static void eqnn__reduce_rows(double *Y, int n, int m, int trees, int *pivot)
 static int eqnn__contraction_family(eqnn__contraction_lists *a, const eqnn__family *f, int nu,
                                     int out, int paths_before)
 {
-    int n = f->rank, m = f->trees + n, C = a->k->channels;
+    int n = f->rank, m = f->trees + n;
     double *Y = (double *)eqnn__temp(a->ctx, (size_t)n * (size_t)m, sizeof *Y);
     int *pivot = (int *)eqnn__temp(a->ctx, (size_t)n, sizeof *pivot);
     if (!Y || !pivot) return 0;
@@ -20648,12 +20772,11 @@ static int eqnn__contraction_family(eqnn__contraction_lists *a, const eqnn__fami
         b->weight = a->k->order[nu].weights++;
         b->scale = sqrt((double)f->cosets);
         for (int p = 0; p < n; p++)
-            for (int u = 0; u < C && fabs(Y[j * m + f->trees + p]) > 1e-14; u++) {
+            if (fabs(Y[j * m + f->trees + p]) > 1e-14) {
                 eqnn__poly_record *r = &a->turn[a->turns++];
                 r->c = Y[j * m + f->trees + p];
-                r->col[0] = (paths_before + f->copy + p) * C + u;
-                r->col[1] = b->weight; /* + u * all of them, when their number is known */
-                r->col[2] = u;
+                r->col[0] = paths_before + f->copy + p;
+                r->col[1] = b->weight;
             }
     }
     return 1;
@@ -20717,7 +20840,7 @@ static int eqnn__contraction_room(eqnn__contraction_lists *a)
         }
     }
     trees *= (size_t)k->out->blocks;
-    squares *= (size_t)k->out->blocks * (size_t)k->channels;
+    squares *= (size_t)k->out->blocks;
     a->prefix = (eqnn__prefix *)eqnn__temp(a->ctx, trees, sizeof *a->prefix);
     a->branch = (eqnn__branch *)eqnn__temp(a->ctx, trees, sizeof *a->branch);
     a->turn = (eqnn__poly_record *)eqnn__temp(a->ctx, squares, sizeof *a->turn);
@@ -20739,7 +20862,6 @@ static int eqnn__contraction_order(eqnn__contraction_lists *a, int nu)
                 return 0;
         before += eqnn__contraction_paths(k, nu, b);
     }
-    for (int i = 0; i < a->turns; i++) a->turn[i].col[1] += a->turn[i].col[2] * o->weights;
     for (int i = 0; i < a->branches; i++) {
         const eqnn__branch *b = &a->branch[i];
         int l = b->prefix < 0 ? 0 : a->prefix[b->prefix].l;
@@ -20751,8 +20873,8 @@ static int eqnn__contraction_order(eqnn__contraction_lists *a, int nu)
     for (int i = 0; record && i < a->branches; i++)
         n += eqnn__branch_records(a, &a->branch[i], record + n);
     if (!record || a->ctx->failed) return 0;
-    o->turn = eqnn__poly_plan(a->ctx, 2, a->turn, a->turns);
-    o->finish = eqnn__poly_plan(a->ctx, nu > 1 ? 4 : 3, record, n);
+    o->turn = eqnn__poly_plan(a->ctx, 2, k->channels, a->turn, a->turns);
+    o->finish = eqnn__poly_plan(a->ctx, nu > 1 ? 4 : 3, k->channels, record, n);
     return o->turn && o->finish;
 }
 
@@ -20772,24 +20894,8 @@ static int eqnn__contraction_couple(eqnn__contraction_lists *a, int nu)
         if (a->prefix[i].order == nu)
             n += eqnn__prefix_records(a, &a->prefix[i], record + n);
     if (!record || a->ctx->failed) return 0;
-    a->k->order[nu].couple = eqnn__poly_plan(a->ctx, 3, record, n);
+    a->k->order[nu].couple = eqnn__poly_plan(a->ctx, 3, a->k->channels, record, n);
     return a->k->order[nu].couple != NULL;
-}
-
-/* From component-major blocks to channel-major rows: where a channel's numbers stand. */
-static eqnn_ints *eqnn__contraction_columns(eqnn_ctx *c, const eqnn_irreps *label, int channels,
-                                            int back)
-{
-    int cols = channels > 0 ? label->cols / channels : 0, component = 0;
-    int *at = (int *)eqnn__temp(c, (size_t)label->cols, sizeof *at);
-    for (int b = 0; at && b < label->blocks; b++)
-        for (int m = 0; m < label->block[b].type->dim; m++, component++)
-            for (int u = 0; u < channels; u++) {
-                int ours = label->block[b].start + m * channels + u, theirs = u * cols + component;
-                if (back) at[ours] = theirs;
-                else at[theirs] = ours;
-            }
-    return at ? eqnn_ints_make(c, label->cols, at, label->cols, 1) : NULL;
 }
 
 /* The fully symmetric product of nu equal indices: "abc=bac=acb". */
@@ -20826,11 +20932,9 @@ static int eqnn__contraction_fill(eqnn_ctx *c, eqnn__contraction *k)
     }
     k->leaf = one ? eqnn_irreps_blocks(c, (const int(*)[3])one, k->in->blocks) : NULL;
     k->cols = eqnn__contraction_column(k, k->out->blocks);
-    k->gather = k->leaf ? eqnn__contraction_columns(c, k->in, k->channels, 0) : NULL;
-    k->scatter = k->gather ? eqnn__contraction_columns(c, k->out, k->channels, 1) : NULL;
     k->order = (eqnn__order *)eqnn__keep_alloc(c, orders * sizeof *k->order);
     k->basis = (const eqnn_reduced **)eqnn__keep_alloc(c, orders * sizeof *k->basis);
-    if (!k->scatter || !k->order || !k->basis) return 0;
+    if (!k->leaf || !k->order || !k->basis) return 0;
     for (int nu = 1; nu <= k->correlation; nu++)
         if (!(k->basis[nu] = eqnn__symmetric_power(c, k->leaf, k->out, nu))) return 0;
     if (!eqnn__contraction_room(&a)) return 0;
@@ -20881,7 +20985,7 @@ static const eqnn__contraction *eqnn__contraction_find(eqnn_ctx *c, const eqnn_i
     return k;
 }
 
-/* A form on rows that are channels of nodes, or species. */
+/* A form on rows of nodes, or of species: all channels of a number stand side by side. */
 static eqnn_tensor *eqnn__contraction_form(const void *plan, int rows, eqnn_tensor *const *x, int n,
                                            int cols)
 {
@@ -20918,7 +21022,7 @@ static eqnn_tensor *eqnn__contraction_params(eqnn_ctx *c, const eqnn__contractio
     return !w ? NULL : n == 1 ? w[0] : eqnn_concat_n(w, n);
 }
 
-/* w' of every channel of every row of x: [rows x channels, trees] */
+/* w' of every row of x: [rows, trees x channels] */
 static eqnn_tensor *eqnn__contraction_weights(eqnn_ctx *c, const eqnn__contraction *k, int nu,
                                               int rows, eqnn_ints *species)
 {
@@ -20926,30 +21030,28 @@ static eqnn_tensor *eqnn__contraction_weights(eqnn_ctx *c, const eqnn__contracti
     eqnn_tensor *w = eqnn__contraction_params(c, k, nu, kinds);
     if (!w) return NULL;
     w = eqnn__contraction_form(k->order[nu].turn, kinds, &w, 1, trees * k->channels);
-    w = species ? eqnn_take(w, species) : eqnn_stretch(w, rows, trees * k->channels);
-    return eqnn_reshape(w, rows * k->channels, trees);
+    return species ? eqnn_take(w, species) : eqnn_stretch(w, rows, trees * k->channels);
 }
 
-/* The sum over all orders, [rows x channels, columns of one channel] */
+/* The sum over all orders, [rows, columns of one channel x channels] */
 static eqnn_tensor *eqnn__contraction_sum(eqnn_tensor *x, const eqnn__contraction *k,
                                           eqnn_ints *species)
 {
-    int rows = x->rows / k->channels;
+    int rows = x->rows, C = k->channels;
     eqnn_tensor *z = NULL, *T = x;
     for (int nu = 1; nu <= k->correlation; nu++) {
         const eqnn__order *o = &k->order[nu], *below = &k->order[nu - 1];
         eqnn_tensor *both[2] = { T, x };
         if (nu > 2 && !below->cols) break;
-        if (nu > 2) T = eqnn__contraction_form(below->couple, x->rows, both, 2, below->cols);
+        if (nu > 2) T = eqnn__contraction_form(below->couple, rows, both, 2, below->cols * C);
         if (!T) return NULL;
         if (!o->weights) continue;
         eqnn_tensor *v[3] = { x, eqnn__contraction_weights(x->ctx, k, nu, rows, species), T };
-        eqnn_tensor *part =
-            eqnn__contraction_form(o->finish, x->rows, v, nu > 1 ? 3 : 2, k->cols);
+        eqnn_tensor *part = eqnn__contraction_form(o->finish, rows, v, nu > 1 ? 3 : 2, k->cols * C);
         z = z ? eqnn_add(z, part) : part;
         if (!z) return NULL;
     }
-    return z ? z : eqnn_zeros(x->ctx, x->rows, k->cols);
+    return z ? z : eqnn_zeros(x->ctx, rows, k->cols * C);
 }
 
 static eqnn_contraction_opts eqnn__contraction_defaults(const eqnn_contraction_opts *opts)
@@ -20978,12 +21080,8 @@ EQNN_API eqnn_tensor *eqnn_symmetric_contraction(eqnn_tensor *x, const char *nam
     const eqnn__contraction *k = eqnn__contraction_find(c, in, out, o.correlation);
     if (!k) return NULL;
     if (out->cols == 0) return eqnn_leave(eqnn__tag(eqnn_zeros(c, x->rows, 0), out));
-    int rows = x->rows;
-    x = eqnn_columns(eqnn__bare(x), k->gather);
-    x = eqnn_reshape(x, rows * k->channels, k->leaf->cols);
-    eqnn_tensor *z = x ? eqnn__contraction_sum(x, k, species) : NULL;
-    z = eqnn_reshape(z, rows, k->channels * k->cols);
-    return eqnn_leave(eqnn__tag(eqnn_columns(z, k->scatter), out));
+    x = eqnn__bare(x);
+    return eqnn_leave(eqnn__tag(x ? eqnn__contraction_sum(x, k, species) : NULL, out));
 }
 
 /* --- linear maps of irreps --- */

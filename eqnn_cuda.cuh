@@ -2791,6 +2791,7 @@ static void eqnn__plain_form(eqnn__device *d, const eqnn__form *f, const P *plan
    Where rows of the wanted slot are items' own, a block has the rows of up to 32 items in shared
    memory, the columns that are used, number n of all items side by side. A lane has an item and
    takes columns of the result in turn, so that the lanes of a warp read one and the same record.
+   Copies count as items, whose numbers lie side by side in global memory too.
    Bytes: every row once, and the records once for each block, from the first cache. Where rows are
    too long for that, or few and long, or an owner has several items, the plain loops do it. */
 
@@ -2802,9 +2803,9 @@ enum { EQNN__TERM_SHORT = 3, EQNN__TERM_LONG = EQNN__SLOTS - 1 };
 
 /* The records of a column of slot s are list[s][first[s][column]..]; record r reads column
    at[r slots + s] of slot s. Their terms, in this order, are term[s][..]; column[s]: the columns of
-   slot s that are used. */
+   slot s that are used. With several copies a column is a run of so many. */
 typedef struct eqnn__poly_copy {
-    int columns[EQNN__SLOTS], used[EQNN__SLOTS];
+    int copies, columns[EQNN__SLOTS], used[EQNN__SLOTS];
     const int *first[EQNN__SLOTS], *list[EQNN__SLOTS], *column[EQNN__SLOTS], *at;
     const eqnn_real *c;
     const void *term[EQNN__SLOTS]; /* NULL: rows are too long */
@@ -2814,14 +2815,15 @@ static __device__ inline eqnn_real eqnn__plain_term(const eqnn__poly_copy *p, in
                                                     int column, const eqnn_real *const row[])
 {
     eqnn_real sum = 0;
-    if (column >= p->columns[slot]) return 0;
-    for (int n = p->first[slot][column]; n < p->first[slot][column + 1]; n++) {
+    int run = column / p->copies, u = column - run * p->copies;
+    if (run >= p->columns[slot]) return 0;
+    for (int n = p->first[slot][run]; n < p->first[slot][run + 1]; n++) {
         int r = p->list[slot][n];
         const int *at = p->at + (size_t)r * (size_t)slots;
         eqnn_real product = p->c[r];
 #pragma unroll
         for (int s = 0; s < EQNN__SLOTS; s++)
-            if (s < slots && s != slot && row[s]) product *= row[s][at[s]];
+            if (s < slots && s != slot && row[s]) product *= row[s][at[s] * p->copies + u];
         sum += product;
     }
     return sum;
@@ -2879,6 +2881,7 @@ static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__p
     int *at = eqnn__host_array<int>(d, n);
     if (!at) return;
     for (size_t i = 0; i < n; i++) at[i] = p->column[i % S][p->col[i]];
+    to->copies = p->copies;
     to->at = eqnn__gpu_upload(d, at, n);
     to->c = eqnn__gpu_upload(d, p->c, (size_t)p->records);
     for (int s = 0; s < p->slots; s++)
@@ -2899,8 +2902,10 @@ static void eqnn__poly_make(eqnn__device *d, const eqnn__poly_plan_t *p, eqnn__p
 
 typedef struct eqnn__poly_args {
     eqnn__arcs g;
-    int items, wide, places, cols;    /* items, and those of a block; numbers of an item          */
+    int64_t items;                    /* copies of them                                           */
+    int copies, wide, places, cols;   /* wide: copies of a block; numbers of one; of its result   */
     int columns, others;              /* the columns with records; slots beside the wanted one    */
+    int few;                          /* 32 bits are enough for the items                         */
     unsigned has;                     /* tangents that are there, of the others                   */
     int map[EQNN__SLOTS], used[EQNN__SLOTS];
     size_t ld[EQNN__SLOTS];
@@ -2910,17 +2915,37 @@ typedef struct eqnn__poly_args {
     eqnn_real *out;
 } eqnn__poly_args;
 
+/* Where number `column` of a copy of an item stands in rows of ld numbers. */
+static __device__ __forceinline__ size_t eqnn__poly_at(const eqnn__poly_args &j, int map,
+                                                       size_t ld, int64_t i, int column)
+{
+    int item = (int)(j.copies == 1 ? (size_t)i : eqnn__over((size_t)i, (size_t)j.copies, j.few));
+    int u = (int)(i - (int64_t)item * j.copies);
+    size_t row = (size_t)eqnn__arc_row(&j.g, map, item);
+    return row * ld + (size_t)column * (size_t)j.copies + (size_t)u;
+}
+
+/* Which of n items and which of their numbers a thread takes i-th: numbers of an item, or of several
+   copies, lie side by side. */
+static __device__ __forceinline__ void eqnn__poly_pick(const eqnn__poly_args &j, int i, int n,
+                                                       int numbers, int *item, int *number)
+{
+    int across = j.copies == 1 ? numbers : n, far = i / across, near = i - far * across;
+    *item = j.copies == 1 ? far : near;
+    *number = j.copies == 1 ? near : far;
+}
+
 /* The columns in use of n items' rows, place by place; behind them those of their tangents. */
-static __device__ __forceinline__ void eqnn__poly_rows(const eqnn__poly_args &j, int from, int n,
-                                                       eqnn_real *row)
+static __device__ __forceinline__ void eqnn__poly_rows(const eqnn__poly_args &j, int64_t from,
+                                                       int n, eqnn_real *row)
 {
     const int pitch = j.wide + 1;
     for (int k = 0; k < j.others; k++) {
         const int used = j.used[k];
         for (int i = (int)threadIdx.x; i < n * used; i += (int)blockDim.x) {
-            int item = i / used, p = i - item * used;
-            size_t at = (size_t)eqnn__arc_row(&j.g, j.map[k], from + item) * j.ld[k];
-            at += (size_t)j.column[k][p];
+            int item, p;
+            eqnn__poly_pick(j, i, n, used, &item, &p);
+            size_t at = eqnn__poly_at(j, j.map[k], j.ld[k], from + item, j.column[k][p]);
             row[p * pitch + item] = j.v[k] ? __ldg(j.v[k] + at) : (eqnn_real)1;
             if (j.has) row[(j.places + p) * pitch + item] = j.t[k] ? __ldg(j.t[k] + at) : 0;
         }
@@ -2971,14 +2996,16 @@ static __global__ void eqnn__poly_kernel(const __grid_constant__ eqnn__poly_args
     for (int64_t from = (int64_t)blockIdx.x * j.wide; from < j.items;
          from += (int64_t)gridDim.x * j.wide) {
         int n = j.items - from < j.wide ? (int)(j.items - from) : j.wide;
-        eqnn__poly_rows(j, (int)from, n, row);
+        eqnn__poly_rows(j, from, n, row);
         __syncthreads();
         for (int c = team; c < j.cols && item < n; c += teams)
             sums[c * pitch + item] = eqnn__poly_number<N, T>(j, c, row + item);
         __syncthreads();
         for (int i = (int)threadIdx.x; i < n * j.cols; i += (int)blockDim.x) {
-            int q = i / j.cols;
-            j.out[(size_t)from * (size_t)j.cols + (size_t)i] = sums[(i - q * j.cols) * pitch + q];
+            int q, c;
+            eqnn__poly_pick(j, i, n, j.cols, &q, &c);
+            size_t ld = (size_t)j.cols * (size_t)j.copies;
+            j.out[eqnn__poly_at(j, EQNN__EACH, ld, from + q, c)] = sums[c * pitch + q];
         }
     }
 }
@@ -3028,12 +3055,14 @@ static int eqnn__poly_slot(eqnn__device *d, const eqnn__form *f, const eqnn__pol
         j.places += p->used[k];
         j.others++;
     }
-    j.cols = (int)a->cols[s];
+    j.copies = p->copies;
+    j.cols = (int)a->cols[s] / j.copies;
     size_t numbers = (size_t)j.places * (j.has ? 2 : 1) + (size_t)j.cols;
     j.wide = eqnn__poly_wide(d, numbers);
-    if (!j.wide || (j.cols > EQNN__BLOCK && f->items / j.wide < EQNN__POLY_BLOCKS)) return 0;
+    j.items = (int64_t)f->items * j.copies;
+    j.few = eqnn__few((size_t)j.items);
+    if (!j.wide || (j.cols > EQNN__BLOCK && j.items / j.wide < EQNN__POLY_BLOCKS)) return 0;
     j.g = a->order.g;
-    j.items = f->items;
     j.columns = p->columns[s];
     j.first = p->first[s];
     j.term = p->term[s];

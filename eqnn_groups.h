@@ -8522,7 +8522,7 @@ static const void *eqnn__matrix_plan(eqnn_ctx *c, int d, int width)
                 r[n].col[1] = k * width + j;
                 r[n++].col[2] = i * width + j;
             }
-    *plan = eqnn__poly_plan(c, 3, r, n);
+    *plan = eqnn__poly_plan(c, 3, 1, r, n);
     eqnn__drop(c, r, room, sizeof *r);
     return *plan;
 }
@@ -8556,7 +8556,7 @@ static eqnn_tensor *eqnn__lie_times(int which, eqnn_tensor *a, eqnn_tensor *b)
     if (!*plan) {
         int n = turn ? eqnn__rotation_records(which == EQNN__ROTATE_BACK, r)
                      : eqnn__product_records(which, r);
-        *plan = eqnn__poly_plan(a->ctx, turn ? 4 : 3, r, n);
+        *plan = eqnn__poly_plan(a->ctx, turn ? 4 : 3, 1, r, n);
     }
     return eqnn__lie_form(a->ctx, *plan, x + !turn, 2 + turn, b->cols);
 }

@@ -17,7 +17,7 @@
 /* ---- random forms ---- */
 
 typedef struct definition {
-    int paths, map[256];
+    int paths, copies, map[256];
     eqnn__couple_path path[8];
     eqnn__mix_block block[4];
     eqnn__poly_record record[40];
@@ -124,7 +124,9 @@ static void random_kind(eqnn_ctx *c, definition *d, eqnn__form *f)
         f->plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (f->kind == EQNN__POLY) {
         static const int most[] = { 6, 6, 400, 1500, 6000 }; /* the last not for shared memory */
+        static const int copies[] = { 1, 1, 1, 2, 7, 40 };
         int widest = most[test_pick(5)];
+        d->copies = copies[test_pick(6)];
         d->paths = 1 + test_pick(40);
         for (int s = 0; s < f->slots; s++)
             f->cols[s] = s && s < f->slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(widest);
@@ -133,7 +135,8 @@ static void random_kind(eqnn_ctx *c, definition *d, eqnn__form *f)
             for (int s = 0; s < f->slots; s++)
                 d->record[r].col[s] = f->cols[s] ? test_pick(f->cols[s]) : 0;
         }
-        f->plan = eqnn__poly_plan(c, f->slots, d->record, d->paths);
+        f->plan = eqnn__poly_plan(c, f->slots, d->copies, d->record, d->paths);
+        for (int s = 0; s < f->slots; s++) f->cols[s] *= d->copies;
     } else if (f->kind == EQNN__COPY) {
         d->paths = 1 + test_pick(200);
         f->cols[0] = f->cols[2] = d->paths, f->cols[1] = 1 + test_pick(9);

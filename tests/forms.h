@@ -6,7 +6,7 @@
    --- */
 
 typedef struct definition {
-    int paths, map[64];
+    int paths, copies, map[64];
     eqnn__couple_path path[8];
     eqnn__mix_block block[4];
     eqnn__poly_record record[40];
@@ -77,10 +77,11 @@ static void all_terms(expected *x, const definition *d)
         for (int p = 0; p < d->paths && f->kind == EQNN__COUPLE; p++)
             couple_terms(x, d->path + p, row);
         for (int p = 0; p < d->paths && f->kind == EQNN__MIX; p++) mix_terms(x, d->block + p, row);
-        for (int p = 0; p < d->paths && f->kind == EQNN__POLY; p++) {
+        for (int p = 0; p < d->paths * d->copies && f->kind == EQNN__POLY; p++) {
+            const eqnn__poly_record *r = &d->record[p / d->copies];
             for (int s = 0; s < f->slots; s++)
-                at[s] = f->cols[s] ? row[s] + d->record[p].col[s] : -1;
-            add_term(x, d->record[p].c, at);
+                at[s] = f->cols[s] ? row[s] + r->col[s] * d->copies + p % d->copies : -1;
+            add_term(x, r->c, at);
         }
         for (int k = 0; k < d->paths && f->kind == EQNN__COPY; k++) {
             at[0] = row[0] + k, at[1] = row[1] + d->map[k], at[2] = row[2] + k;
@@ -169,6 +170,8 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
         f.plan = eqnn__mix_plan(c, d->block, d->paths);
     } else if (kind == EQNN__POLY) {
         int wide = !test_pick(3); /* neighbouring columns, which are packed as a whole */
+        static const int copies[] = { 1, 1, 1, 2, 15, 16, 64, 90 };
+        d->copies = copies[test_pick(8)];
         d->paths = 1 + test_pick(40);
         for (int s = 0; s < f.slots; s++)
             f.cols[s] = s && s < f.slots - 1 && !test_pick(4) ? 0 : 1 + test_pick(wide ? 40 : 6);
@@ -179,7 +182,8 @@ static eqnn__form random_form(eqnn_ctx *c, definition *d, int kind, const eqnn_g
                                       : wide     ? (r + d->paths) % f.cols[s]
                                                  : test_pick(f.cols[s]);
         }
-        f.plan = eqnn__poly_plan(c, f.slots, d->record, d->paths);
+        f.plan = eqnn__poly_plan(c, f.slots, d->copies, d->record, d->paths);
+        for (int s = 0; s < f.slots; s++) f.cols[s] *= d->copies;
     } else {
         d->paths = 1 + test_pick(small ? 6 : 64);
         f.cols[0] = f.cols[2] = d->paths, f.cols[1] = 1 + test_pick(9);

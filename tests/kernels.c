@@ -793,18 +793,19 @@ TEST(harmonics_threads)
 TEST(infinite_items)
 {
     static eqnn_real x[16], y[16], z[16];
-    int col[6] = { 0 }, column = 0;
+    int col[6] = { 0 }, column = 0, both[2] = { 0, 2 }, list[2] = { 0, 1 };
     eqnn_real one[2] = { 1, 1 };
     eqnn__poly_plan_t p;
     memset(&p, 0, sizeof p);
-    p.slots = 3, p.records = 2, p.widest = 1, p.col = col, p.c = one;
-    for (int s = 0; s < 3; s++) p.used[s] = 1, p.column[s] = &column;
+    p.slots = 3, p.copies = 1, p.records = 2, p.widest = 1, p.col = col, p.c = one;
+    for (int s = 0; s < 3; s++)
+        p.used[s] = 1, p.column[s] = &column, p.first[s] = both, p.order[s] = list;
     for (int i = 0; i < 16; i++) x[i] = (eqnn_real)(i + 1), y[i] = 2;
     x[0] = (eqnn_real)INFINITY;
     EACH_LANES(k) {
         const eqnn_real *in[3] = { x, y, NULL };
         memset(z, 0, sizeof z);
-        k->poly(&p, 2, in, z);
+        k->poly(&p, 2, 16, 16, in, z);
         for (int i = 1; i < 16; i++) CHECK_NEAR(z[i], 4 * (i + 1), 0);
     }
 }
