@@ -19125,12 +19125,29 @@ static const void *eqnn__product_couple_plan(const eqnn_product *p, int group)
     return p->ctx->failed ? NULL : eqnn__couple_plan(p->ctx, a.path, a.n);
 }
 
-/* Records under construction; record NULL: they are only counted. */
+/* Records under construction, of so many copies each; record NULL: they are only counted. */
 typedef struct eqnn__records {
     eqnn__poly_record *record;
     const double *C;
     int64_t n;
+    int copies;
 } eqnn__records;
+
+/* How many copies are alike: in uuu a record may stand for all that lie side by side, from a column
+   on that is a multiple of their number. What is left of few would not fill the lanes. */
+static int eqnn__records_copies(const eqnn_product *p, int group)
+{
+    int n = 0;
+    for (int i = 0; i < p->paths; i++) {
+        const eqnn__term *t = &p->term[i];
+        int all[6] = { t->u, t->x, t->y, t->z, t->zs, t->weighted ? t->weight : 0 };
+        if (eqnn__term_group(t) != group) continue;
+        if (t->mode != EQNN_UUU) return 1;
+        for (int k = 0; k < 6; k++)
+            for (int m = all[k], rest; m; m = rest) rest = n % m, n = m; /* Euclid */
+    }
+    return n > 64 || (n > 0 && n % 16 == 0) ? n : 1;
+}
 
 /* z[w] += C x[u] y[v] (weight) for one choice of copies */
 static void eqnn__records_add(eqnn__records *a, const eqnn__term *t, int u, int v, int w,
@@ -19145,10 +19162,10 @@ static void eqnn__records_add(eqnn__records *a, const eqnn__term *t, int u, int 
                 if (a->record) {
                     eqnn__poly_record *r = &a->record[a->n];
                     r->c = t->scale * value;
-                    r->col[0] = t->x + i * t->u + u;
-                    r->col[1] = t->y + j * t->v + v;
-                    if (t->weighted) r->col[2] = t->weight + weight;
-                    r->col[t->weighted ? 3 : 2] = t->z + k * t->zs + w;
+                    r->col[0] = (t->x + i * t->u + u) / a->copies;
+                    r->col[1] = (t->y + j * t->v + v) / a->copies;
+                    if (t->weighted) r->col[2] = (t->weight + weight) / a->copies;
+                    r->col[t->weighted ? 3 : 2] = (t->z + k * t->zs + w) / a->copies;
                 }
                 a->n++;
             }
@@ -19173,7 +19190,7 @@ static void eqnn__records_term(eqnn__records *a, const eqnn__term *t)
                     eqnn__records_add(a, t, u, v, w, u * t->w + w);
                 break;
             case EQNN_UUU:
-                if (diagonal) eqnn__records_add(a, t, u, v, u, u);
+                if (diagonal && u % a->copies == 0) eqnn__records_add(a, t, u, v, u, u);
                 break;
             case EQNN_UVUV: eqnn__records_add(a, t, u, v, u * t->v + v, u * t->v + v); break;
             case EQNN_UVU_LESS:
@@ -19192,6 +19209,7 @@ static const void *eqnn__product_poly_plan(const eqnn_product *p, int group)
 {
     eqnn__records a;
     memset(&a, 0, sizeof a);
+    a.copies = eqnn__records_copies(p, group);
     for (int pass = 0; pass < 2; pass++) {
         if (a.n > INT_MAX) return eqnn__fail(p->ctx, "product: too many terms for copy-wise paths");
         if (pass &&
@@ -19205,7 +19223,8 @@ static const void *eqnn__product_poly_plan(const eqnn_product *p, int group)
             eqnn__records_term(&a, t);
         }
     }
-    return eqnn__poly_plan(p->ctx, group == EQNN__POLY_FREE ? 3 : 4, 1, a.record, (int)a.n);
+    return eqnn__poly_plan(p->ctx, group == EQNN__POLY_FREE ? 3 : 4, a.copies, a.record,
+                           (int)a.n);
 }
 
 /* Most terms of a contraction of outer products. */
