@@ -544,6 +544,95 @@ TEST(freeze_and_rates)
     CHECK_NEAR(entry(c, "enc", 0), before[2] - 0.01, 1e-6);
 }
 
+/* ---- the checker of gradients ---- */
+
+static eqnn_tensor *half_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_scale(x[0], 0.5);
+}
+
+/* user 0: right; 1: a wrong factor; 2: the first column is forgotten; 3: not a number */
+static int half_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want,
+                     eqnn_tensor **dx, void *user)
+{
+    const double mask[3] = { 0, 0.5, 0.5 };
+    int way = *(const int *)user;
+    (void)x, (void)n, (void)y;
+    if (want[0])
+        dx[0] = way == 2 ? eqnn_mul(g, eqnn_from_double(eqnn_context(g), 1, 3, mask))
+                         : eqnn_scale(g, way == 3 ? (double)NAN : way ? 0.4 : 0.5);
+    return 1;
+}
+
+/* Energies with forces and batch statistics; what lies before the custom operation has the slopes
+   that its rule gives. */
+static eqnn_tensor *with_half(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_custom_op op = { "half", half_value, half_rule };
+    (void)n;
+    eqnn_tensor *y = eqnn_linear(x[0], "first", 3, NULL);
+    y = eqnn_tanh(eqnn_custom(&op, &y, 1, user, sizeof(int)));
+    y = batched(eqnn_linear(y, "second", 4, NULL));
+    eqnn_tensor *E = eqnn_linear(eqnn_silu(y), "third", 1, NULL);
+    return eqnn_add(eqnn_mean(eqnn_square(E)),
+                    eqnn_mean(eqnn_square(eqnn_grad(eqnn_sum(E), x[0]))));
+}
+
+TEST(checked_gradients)
+{
+    for (int way = 0; way < 4; way++) {
+        eqnn_ctx *c = test_context();
+        const char *name = NULL;
+        eqnn_training(c, 1);
+        eqnn_tensor *x = eqnn_mul(eqnn_normal(c, "x", 7, 5), eqnn_param(c, "x", 1, 5, NULL));
+        with_half(&x, 1, &way);
+        eqnn_backward(with_half(&x, 1, &way)); /* these are not what is checked */
+        double mean = entry(c, "bn.running_mean", 0);
+        size_t mark = eqnn_memory_use(c).step;
+        uint64_t before = test_hash(c);
+        double error = eqnn_check_gradients(with_half, &x, 1, &way, 0, &name);
+        test_note("gradients of weights, rule %d: %.2e, %s", way, error, name ? name : "-");
+        if (way == 0) CHECK_NEAR(error, 0, test_eps(1e-6, 1e-2));
+        if (way == 1) CHECK(error > 0.1 && error < 1);
+        if (way == 2) CHECK(error > test_eps(1e-2, 1e-2));
+        if (way == 3) CHECK(isnan(error));
+        CHECK(way == 3 ? !name : name && (way == 0 || !strncmp(name, "first.", 6)));
+        CHECK(before == test_hash(c) && eqnn_memory_use(c).step == mark);
+        CHECK_NEAR(eqnn_gradient_norm(c), 0, 0);
+        eqnn_commit(c);
+        CHECK(way || entry(c, "bn.running_mean", 0) != mean); /* filed before, and still there */
+        eqnn_freeze(c, "first.*", 1);
+        error = eqnn_check_gradients(with_half, &x, 1, &way, 0, NULL);
+        if (way < 3) CHECK_NEAR(error, 0, test_eps(1e-6, 1e-2)); /* of the others all are right */
+    }
+}
+
+static eqnn_tensor *no_weights(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_square(x[0]);
+}
+
+TEST(checked_gradients_refuse)
+{
+    eqnn_ctx *c = test_context(), *worker = context_with(c, 1, 0);
+    int way = 0;
+    eqnn_tensor *x = test_normal(c, 4, 5), *other = test_normal(worker, 4, 5);
+    CHECK(isnan(eqnn_check_gradients(no_weights, NULL, 1, NULL, 0, NULL)));
+    CHECK(isnan(eqnn_check_gradients(no_weights, &x, 0, NULL, 0, NULL)));
+    CHECK(isnan(eqnn_check_gradients(NULL, &x, 1, NULL, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients: the function is missing");
+    CHECK(isnan(eqnn_check_gradients(no_weights, &x, 1, NULL, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients");
+    with_half(&x, 1, &way);
+    CHECK(isnan(eqnn_check_gradients(with_half, &other, 1, &way, 0, NULL)));
+    CHECK_ERROR(worker, "check_gradients: a worker only reads the weights");
+    eqnn_freeze(c, "*", 1);
+    CHECK(isnan(eqnn_check_gradients(with_half, &x, 1, &way, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients");
+}
+
 TEST(not_finite)
 {
     eqnn_ctx *c = test_context();
