@@ -642,7 +642,9 @@ EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale);
 EQNN_API int eqnn_decay_scale(eqnn_ctx *c, const char *pattern, double scale);
 /* Names close at the first optimizer step: then a new one is an error, except under this prefix. */
 EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix);
-EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file); /* a table of the weights and their use */
+/* A table of the weights and their use. Once there was a backward pass, "no gradient" marks those
+   that none has reached: the loss does not depend on them, or they were not called. */
+EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file);
 
 /* safetensors. What is saved: parameters, buffers, optimizers ("eqnn.adam.m.NAME", ...), steps,
    tick and notes. Written beside the old file and renamed over it (behind a link; never over what
@@ -12972,6 +12974,7 @@ struct eqnn__weight {
     int frozen;
     double rate, decay;             /* factors on the optimizer's          */
     int used, used_before;          /* calls in this step; in the last     */
+    int reached;                    /* by some backward pass               */
     int loaded;                     /* filled from a file                  */
     int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came */
     eqnn_real *here;                /* of a buffer on a GPU: a copy for the host */
@@ -13746,6 +13749,7 @@ static void eqnn__weight_gradient_add(eqnn_tensor *x, eqnn_tensor *g)
     eqnn_ctx *c = x->ctx;
     size_t cols = eqnn__count(x);
     eqnn_real *sum = eqnn__slab_gradient(c, x->weight->slab);
+    x->weight->reached = 1;
     if (sum && cols)
         c->k->copy2d(&c->device, 1, cols, g->data, cols, sum + x->weight->offset, cols, 1);
 }
@@ -14038,6 +14042,8 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker)
         eqnn_real *g = p->slab[i].gradient, *sum = g ? eqnn__slab_gradient(to, i) : NULL;
         if (sum && n) to->k->copy2d(&to->device, 1, n, g, n, sum, n, 1);
     }
+    for (int i = 0; i < p->count; i++)
+        if (p->all[i]->reached) p->all[i]->master->reached = 1;
     for (int i = 0; i < p->updates && !to->failed; i++)
         eqnn__file(to, p->filed[i].buffer->master, p->pending + p->filed[i].offset,
                    p->filed[i].momentum);
@@ -14089,7 +14095,8 @@ static double eqnn__weight_rms(eqnn_ctx *c, const eqnn__weight *w)
     return sqrt(eqnn__sum_read(c) / (double)n);
 }
 
-static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, int width)
+/* swept: there was a backward pass */
+static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, int width, int swept)
 {
     char size[40], note[60] = "";
     if (w->rows == 1) snprintf(size, sizeof size, "[%d]", w->cols);
@@ -14097,22 +14104,25 @@ static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, i
     if (w->buffer) snprintf(note, sizeof note, "  buffer");
     else if (w->frozen) snprintf(note, sizeof note, "  frozen");
     else if (w->rate < 1 || w->rate > 1) snprintf(note, sizeof note, "  rate x %g", w->rate);
-    fprintf(file, "%-*s  %13s %11lu %5d %11.4g%s\n", width, w->name, size,
+    int missed = swept && !w->reached && !w->buffer && !w->frozen;
+    fprintf(file, "%-*s  %13s %11lu %5d %11.4g%s%s\n", width, w->name, size,
             (unsigned long)eqnn__weight_count(w), w->used ? w->used : w->used_before,
-            eqnn__weight_rms(c, w), note);
+            eqnn__weight_rms(c, w), note, missed ? "  no gradient" : "");
 }
 
 EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file)
 {
-    int width = 4;
+    int width = 4, swept = 0;
     if (!c || !file) return;
     const struct eqnn__params *p = c->owner->params;
     for (int i = 0; p && i < p->count; i++) {
         int n = (int)strlen(p->all[i]->name);
         if (n > width) width = n;
+        swept |= p->all[i]->reached;
     }
     fprintf(file, "%-*s  %13s %11s %5s %11s\n", width, "name", "size", "numbers", "used", "rms");
-    for (int i = 0; p && i < p->count; i++) eqnn__summary_line(c->owner, file, p->all[i], width);
+    for (int i = 0; p && i < p->count; i++)
+        eqnn__summary_line(c->owner, file, p->all[i], width, swept);
     fprintf(file, "%d parameters, %lu numbers, %.1f KB\n", eqnn_parameter_count(c),
             (unsigned long)eqnn_parameter_size(c),
             (double)eqnn_parameter_size(c) * sizeof(eqnn_real) / 1024);

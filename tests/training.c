@@ -943,6 +943,18 @@ TEST(schedules)
     for (int i = 0; i < 10; i++) CHECK_NEAR(eqnn_plateau_rate(&p, loss[i]), rate[i], 1e-15);
 }
 
+/* The line of a table that begins with a name, up to its end; "" when there is none. */
+static const char *summary_line(eqnn_ctx *c, const char *name)
+{
+    static char line[400];
+    FILE *f = tmpfile();
+    int found = 0;
+    if (f) eqnn_summary(c, f), rewind(f);
+    while (f && !found && fgets(line, sizeof line, f)) found = !strncmp(line, name, strlen(name));
+    if (f) fclose(f);
+    return found ? line : "";
+}
+
 TEST(summary)
 {
     eqnn_ctx *c = test_context();
@@ -961,6 +973,37 @@ TEST(summary)
     CHECK(strstr(text, "[3,5]") && strstr(text, "  frozen") && strstr(text, "  rate x 0.5") &&
           strstr(text, "  buffer"));
     CHECK(strstr(text, "5 parameters, 28 numbers"));
+}
+
+/* A branch that is computed, but is no part of the loss; of a worker too. */
+TEST(summary_of_what_has_no_gradient)
+{
+    for (int way = 0; way < 2; way++) {
+        eqnn_ctx *c = test_context(), *d = way ? context_with(c, 1, 0) : c;
+        eqnn_sgd *sgd = eqnn_sgd_make(c, NULL);
+        two_layers(test_normal(c, 2, 5), "dead"), two_layers(test_normal(c, 2, 5), "net");
+        two_layers(test_normal(c, 2, 5), "late"), batched(test_normal(c, 4, 2));
+        eqnn_freeze(c, "net.second*", 1);
+        eqnn_rate_scale(c, "dead.second*", 0.5);
+        CHECK(*summary_line(c, "dead.first.weight"));
+        CHECK(!strstr(summary_line(c, "dead.first.weight"), "gradient"));
+        for (int step = 0; step < 3; step++) {
+            two_layers(test_normal(d, 4, 5), "dead");
+            eqnn_tensor *y = two_layers(test_normal(d, 4, 5), "net");
+            if (step == 0) y = eqnn_add(y, batched(two_layers(test_normal(d, 4, 5), "late")));
+            eqnn_backward(eqnn_sum(y));
+            if (way) eqnn_add_gradients(c, d);
+            if (step) CHECK(eqnn_sgd_step(sgd));
+            if (step) eqnn_reset(c);
+            CHECK(strstr(summary_line(c, "dead.first.weight"), "  no gradient\n"));
+            CHECK(strstr(summary_line(c, "dead.second.weight"), "  rate x 0.5  no gradient\n"));
+            CHECK(*summary_line(c, "net.first.bias") && *summary_line(c, "bn.running_mean"));
+            CHECK(!strstr(summary_line(c, "net."), "gradient"));
+            CHECK(!strstr(summary_line(c, "late."), "gradient"));
+            CHECK(!strstr(summary_line(c, "net.second.weight"), "gradient"));
+            CHECK(!strstr(summary_line(c, "bn.running_mean"), "gradient"));
+        }
+    }
 }
 
 TEST_MAIN
