@@ -755,6 +755,8 @@ typedef struct eqnn_adam_opts {
     double l2;           /* weight decay added to the gradient (Adam); default none  */
     double clip;         /* largest norm of the whole gradient; default no limit     */
     double average;      /* decay of the moving average of the weights; default none */
+    int amsgrad;         /* divides by the largest mean square so far (Reddi et al. 2018,
+                            arXiv:1904.09237; MACE trains so); default the present one */
 } eqnn_adam_opts;
 typedef struct eqnn_sgd_opts {
     double rate;              /* default 1e-2                                        */
@@ -3341,7 +3343,8 @@ enum { EQNN__SUM, EQNN__MAX };
 enum { EQNN__UNIFORM, EQNN__NORMAL, EQNN__MASK /* 1/(1-p) with probability 1-p, else 0 */ };
 enum { EQNN__SGD, EQNN__ADAM, EQNN__EMA };
 
-/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment.
+/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment;
+   s3: the largest second moment so far, or NULL where the second itself divides.
    The gradient is multiplied by min(1, clip / (sqrt(squares) + 1e-6)), as torch's clip_grad_norm_
    does; squares lies where numbers live, so that the host need not wait for it. */
 typedef struct eqnn__update {
@@ -3519,7 +3522,7 @@ typedef struct eqnn__kernels {
        positions are read and eqnn_radius_graph searches on the host. */
     void (*neighbours)(eqnn__device *d, eqnn__cloud *q);
     void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g,
-                   eqnn_real *s1, eqnn_real *s2);
+                   eqnn_real *s1, eqnn_real *s2, eqnn_real *s3);
     int own_scratch; /* entries have their own working memory: d->scratch is not theirs */
 } eqnn__kernels;
 
@@ -4518,7 +4521,7 @@ typedef struct eqnn__factors {
 typedef struct eqnn__update_job {
     eqnn__factors f;
     size_t n;
-    eqnn_real *w, *g, *s1, *s2;
+    eqnn_real *w, *g, *s1, *s2, *s3;
 } eqnn__update_job;
 
 typedef struct eqnn__gemm_job {
@@ -6538,14 +6541,21 @@ static void EQNN__K(random)(int kind, uint64_t stream, uint64_t i, size_t n, dou
 
 /* Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019 (decay apart from the gradient):
        g = grad_scale g + l2 w      m = beta1 m + (1-beta1) g      v = beta2 v + (1-beta2) g^2
-       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps)) */
+       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps))
+   With s3 (AMSGrad: Reddi et al. 2018, arXiv:1904.09237, as in torch) the largest v so far is
+   divided by in the place of v. */
 EQNN__INLINE EQNN__VEC EQNN__K(adam)(const eqnn__factors *f, EQNN__VEC w, EQNN__VEC g,
-                                     eqnn_real *s1, eqnn_real *s2)
+                                     eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     EQNN__VEC m = EQNN__K(load)(s1) * f->b1 + g * f->c1;
     EQNN__VEC v = EQNN__K(load)(s2) * f->b2 + g * g * f->c2;
     EQNN__K(store)(s1, m);
     EQNN__K(store)(s2, v);
+    if (s3) {
+        EQNN__VEC most = EQNN__K(load)(s3);
+        v = EQNN__K(select)(EQNN__K(less)(most, v), v, most);
+        EQNN__K(store)(s3, v);
+    }
     w = w - w * (f->rate * f->decay);
     return w - m * f->k1 / (EQNN__K(sqrt)(v) * f->k2 + f->eps);
 }
@@ -6567,7 +6577,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(sgd)(const eqnn__factors *f, EQNN__VEC w, EQNN__V
 /* n numbers, a multiple of EQNN__W. EMA: s1 = beta1 s1 + (1-beta1) w. The factors come as a copy
    that no store can change, so that they stay in registers. */
 static void EQNN__K(update_vectors)(eqnn__factors f, size_t n, eqnn_real *w, const eqnn_real *g,
-                                    eqnn_real *s1, eqnn_real *s2)
+                                    eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     for (size_t i = 0; i < n; i += EQNN__W) {
         EQNN__VEC x = EQNN__K(load)(w + i), dx;
@@ -6576,8 +6586,9 @@ static void EQNN__K(update_vectors)(eqnn__factors f, size_t n, eqnn_real *w, con
             continue;
         }
         dx = EQNN__K(load)(g + i) * f.grad_scale + x * f.l2;
-        if (f.kind == EQNN__ADAM) EQNN__K(store)(w + i, EQNN__K(adam)(&f, x, dx, s1 + i, s2 + i));
-        else EQNN__K(store)(w + i, EQNN__K(sgd)(&f, x, dx, s1 ? s1 + i : NULL));
+        if (f.kind == EQNN__ADAM) x = EQNN__K(adam)(&f, x, dx, s1 + i, s2 + i, s3 ? s3 + i : NULL);
+        else x = EQNN__K(sgd)(&f, x, dx, s1 ? s1 + i : NULL);
+        EQNN__K(store)(w + i, x);
     }
 }
 
@@ -6585,17 +6596,18 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
 {
     const eqnn__update_job *j = (const eqnn__update_job *)job;
     size_t i = block * 8192, n = j->n - i < 8192 ? j->n - i : 8192, rest = n % EQNN__W;
-    eqnn_real *p[4], t[4][EQNN__W];
+    eqnn_real *p[5], t[5][EQNN__W];
     (void)thread;
-    p[0] = j->w, p[1] = j->g, p[2] = j->s1, p[3] = j->s2;
-    for (int s = 0; s < 4; s++)
+    p[0] = j->w, p[1] = j->g, p[2] = j->s1, p[3] = j->s2, p[4] = j->s3;
+    for (int s = 0; s < 5; s++)
         if (p[s]) p[s] += i;
-    EQNN__K(update_vectors)(j->f, n - rest, p[0], p[1], p[2], p[3]);
+    EQNN__K(update_vectors)(j->f, n - rest, p[0], p[1], p[2], p[3], p[4]);
     if (rest == 0) return;
-    for (int s = 0; s < 4; s++) /* the last few by way of t */
+    for (int s = 0; s < 5; s++) /* the last few by way of t */
         if (p[s]) EQNN__K(store)(t[s], EQNN__K(load_part)(p[s] + n - rest, rest));
-    EQNN__K(update_vectors)(j->f, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3]);
-    for (int s = 0; s < 4; s++)
+    EQNN__K(update_vectors)(j->f, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3],
+                            p[4] ? t[4] : NULL);
+    for (int s = 0; s < 5; s++)
         if (p[s] && s != 1) EQNN__K(store_part)(p[s] + n - rest, EQNN__K(load)(t[s]), rest);
 }
 
@@ -8261,7 +8273,7 @@ static eqnn__factors eqnn__update_factors(const eqnn__update *u)
 }
 
 static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                             eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+                             eqnn_real *g, eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     eqnn__update_job j;
     j.f = eqnn__update_factors(u);
@@ -8270,6 +8282,7 @@ static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, e
     j.g = g;
     j.s1 = s1;
     j.s2 = s2;
+    j.s3 = s3;
     eqnn__parallel(d, (n + 8191) / 8192, d->loops->update, &j);
 }
 
@@ -12945,13 +12958,13 @@ extern int madvise(void *start, size_t bytes, int advice); /* what -std=c99 hide
 
        value     | weight .. | bias .. | weight ..        | free |
        gradient  |  same places                                  |
-       state[k]  |  same places: Adam's m and v, SGD's velocity, the moving average  |
+       state[k]  |  same places: Adam's m, v and largest v, SGD's velocity, the average  |
 
    Every parameter starts on a multiple of 16 numbers; the gaps are zero and stay zero. */
-enum { EQNN__MEAN, EQNN__SQUARE, EQNN__VELOCITY, EQNN__AVERAGE, EQNN__STATES };
+enum { EQNN__MEAN, EQNN__SQUARE, EQNN__VELOCITY, EQNN__AVERAGE, EQNN__LARGEST, EQNN__STATES };
 static const char *const eqnn__state_names[EQNN__STATES] = { "eqnn.adam.m.", "eqnn.adam.v.",
                                                              "eqnn.sgd.momentum.",
-                                                             "eqnn.average." };
+                                                             "eqnn.average.", "eqnn.adam.vmax." };
 enum { EQNN__BY_ADAM, EQNN__BY_SGD, EQNN__OPTIMIZERS };
 static const char *const eqnn__optimizer_names[EQNN__OPTIMIZERS] = { "adam", "sgd" };
 
@@ -14022,7 +14035,8 @@ EQNN_API void eqnn_commit(eqnn_ctx *c)
         u.kind = EQNN__EMA;
         u.beta1 = 1 - p->filed[i].momentum;
         p->filed[i].buffer->changes++;
-        c->k->update(&c->device, &u, eqnn__weight_count(p->filed[i].buffer), v, NULL, x, NULL);
+        c->k->update(&c->device, &u, eqnn__weight_count(p->filed[i].buffer), v, NULL, x, NULL,
+                     NULL);
     }
     eqnn__params_rewind(c, 0);
 }
@@ -15355,7 +15369,8 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
 static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
 {
     struct eqnn__params *p = c->params;
-    int seen[EQNN__STATES] = { 0, 0, 0, 0 };
+    int seen[EQNN__STATES];
+    memset(seen, 0, sizeof seen);
     for (int k = 0; k < EQNN__STATES; k++) {
         const eqnn_entry *e = eqnn__load_find(l, eqnn__state_names[k], w->name);
         if (!e) continue;
@@ -15902,6 +15917,7 @@ typedef struct eqnn__optimizer {
     int kind;            /* EQNN__BY_ADAM or EQNN__BY_SGD */
     eqnn__update u;
     double clip, average;
+    int amsgrad;
 } eqnn__optimizer;
 struct eqnn_adam { eqnn__optimizer o; };
 struct eqnn_sgd { eqnn__optimizer o; };
@@ -15987,12 +16003,13 @@ static eqnn_adam_opts eqnn__adam_defaults(const eqnn_adam_opts *opts)
     return o;
 }
 
-static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[3])
+static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[EQNN__STATES])
 {
     int n = 0;
     if (o->kind == EQNN__BY_ADAM) {
         states[n++] = EQNN__MEAN;
         states[n++] = EQNN__SQUARE;
+        if (o->amsgrad) states[n++] = EQNN__LARGEST;
     } else if (o->u.momentum > 0) {
         states[n++] = EQNN__VELOCITY;
     }
@@ -16004,7 +16021,7 @@ static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[3])
 static void eqnn__optimizer_start(eqnn_ctx *c, eqnn__optimizer *o)
 {
     struct eqnn__params *p = c->params;
-    int states[3], n = eqnn__optimizer_states(o, states);
+    int states[EQNN__STATES], n = eqnn__optimizer_states(o, states);
     int fresh = !p->resumed[o->kind];
     for (int i = 0; fresh && i < p->slabs; i++)
         for (int k = 0; k < n; k++) {
@@ -16049,6 +16066,7 @@ EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts)
     adam->o.kind = EQNN__BY_ADAM;
     adam->o.clip = o.clip;
     adam->o.average = o.average;
+    adam->o.amsgrad = o.amsgrad;
     adam->o.u.kind = EQNN__ADAM;
     adam->o.u.rate = o.rate;
     adam->o.u.beta1 = o.beta1;
@@ -16230,13 +16248,13 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
     u.correct1 = 1 - eqnn__power(u.beta1, t);
     u.correct2 = 1 - eqnn__power(u.beta2, t);
     eqnn_real *s1 = s->state[o->kind == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY];
-    eqnn_real *s2 = s->state[EQNN__SQUARE];
+    eqnn_real *s2 = s->state[EQNN__SQUARE], *s3 = o->amsgrad ? s->state[EQNN__LARGEST] : NULL;
     if (o->kind == EQNN__BY_SGD) {
         s2 = NULL;
         if (!(u.momentum > 0)) s1 = NULL;
     }
     if (n) c->k->update(&c->device, &u, n, s->value + at, s->gradient + at, s1 ? s1 + at : NULL,
-                        s2 ? s2 + at : NULL);
+                        s2 ? s2 + at : NULL, s3 ? s3 + at : NULL);
 }
 
 static void eqnn__update_all(eqnn__optimizer *o, const double *squares)
@@ -16260,7 +16278,8 @@ static void eqnn__update_average(eqnn__optimizer *o)
     for (int i = 0; i < c->params->slabs; i++) {
         const eqnn__slab *s = &c->params->slab[i];
         if (s->state[EQNN__AVERAGE] && s->used)
-            c->k->update(&c->device, &u, s->used, s->value, NULL, s->state[EQNN__AVERAGE], NULL);
+            c->k->update(&c->device, &u, s->used, s->value, NULL, s->state[EQNN__AVERAGE], NULL,
+                         NULL);
     }
 }
 
@@ -16268,7 +16287,7 @@ static void eqnn__update_average(eqnn__optimizer *o)
 static int eqnn__step_ready(eqnn__optimizer *o)
 {
     eqnn_ctx *c = o->ctx;
-    int states[3], n = eqnn__optimizer_states(o, states);
+    int states[EQNN__STATES], n = eqnn__optimizer_states(o, states);
     if (!eqnn__optimizer_ready(c, eqnn__optimizer_names[o->kind])) return 0;
     if (c->params->optimizer[o->kind] != o)
         eqnn__fail(c, "%s: a later optimizer of this context has replaced this one", c->op);

@@ -427,32 +427,34 @@ static void pull(eqnn_ctx *c, const char *name, double weight, double target, in
     eqnn_backward(eqnn_scale(eqnn_sum(eqnn_square(eqnn_shift(w, -target))), weight / 2));
 }
 
-TEST(adam_formula)
+/* The pull is weak after a while, so that AMSGrad's largest squares are those of before. */
+static void check_adam(int amsgrad)
 {
     eqnn_ctx *c = test_context();
     eqnn_adam_opts o = {
         .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-2, .decay = 0.1, .l2 = 0.05,
-        .clip = 8
+        .clip = 8, .amsgrad = amsgrad
     };
     eqnn_adam *adam = eqnn_adam_make(c, &o);
     eqnn_tensor *start = eqnn_param(c, "w", 1, 37, NULL);
-    double w[37], m[37] = { 0 }, v[37] = { 0 };
+    double w[37], m[37] = { 0 }, v[37] = { 0 }, most[37] = { 0 };
     for (int i = 0; i < 37; i++) w[i] = eqnn_at(start, 0, i);
     for (int t = 1; t <= 20; t++) {
         if (t == 11) eqnn_adam_rate(adam, o.rate = 0.005);
-        double norm = 0;
-        pull(c, "w", 3, 0.5, 37);
-        for (int i = 0; i < 37; i++) norm += pow(3 * (w[i] - 0.5), 2);
+        double norm = 0, weight = t < 8 ? 3 : 0.3;
+        pull(c, "w", weight, 0.5, 37);
+        for (int i = 0; i < 37; i++) norm += pow(weight * (w[i] - 0.5), 2);
         CHECK(eqnn_adam_step(adam));
         eqnn_reset(c);
         for (int i = 0; i < 37; i++) {
             double clip = fmin(1, o.clip / (sqrt(norm) + 1e-6));
-            double g = 3 * (w[i] - 0.5) * clip + o.l2 * w[i];
+            double g = weight * (w[i] - 0.5) * clip + o.l2 * w[i];
             w[i] -= o.rate * o.decay * w[i];
             m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
             v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+            most[i] = amsgrad ? fmax(most[i], v[i]) : v[i];
             w[i] -= o.rate * m[i] / (1 - pow(o.beta1, t)) /
-                    (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
+                    (sqrt(most[i] / (1 - pow(o.beta2, t))) + o.eps);
         }
     }
     for (int i = 0; i < 37; i++) CHECK_NEAR(entry(c, "w", i), w[i], test_eps(1e-13, 1e-5));
@@ -460,6 +462,32 @@ TEST(adam_formula)
     o.beta1 = 1.5;
     CHECK(!eqnn_adam_make(c, &o));
     CHECK_ERROR(c, "out of range");
+}
+
+TEST(adam_formula) { check_adam(0); }
+TEST(amsgrad_formula) { check_adam(1); }
+
+/* An Adam that replaces another starts anew, with its largest squares too. */
+TEST(amsgrad_replaced)
+{
+    double last[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_adam_opts o = { .rate = 0.1, .amsgrad = 1 };
+        eqnn_adam *adam = eqnn_adam_make(c, &o);
+        const double zero[3] = { 0 };
+        eqnn_set(eqnn_param(c, "w", 1, 3, NULL), zero);
+        pull(c, "w", 100, 1, 3);
+        if (k == 0) CHECK(eqnn_adam_step(adam)), adam = eqnn_adam_make(c, &o);
+        eqnn_zero_gradients(c);
+        eqnn_set(eqnn_parameter(c, "w"), zero);
+        for (int t = 0; t < 4; t++) {
+            pull(c, "w", t < 2 ? 1 : 0.1, 1, 3);
+            CHECK(eqnn_adam_step(adam));
+        }
+        last[k] = entry(c, "w", 1);
+    }
+    CHECK_NEAR(last[0], last[1], 0);
 }
 
 TEST(sgd_formula)
