@@ -621,9 +621,9 @@ TEST(checked_gradients)
         uint64_t before = test_hash(c);
         double error = eqnn_check_gradients(with_half, &x, 1, &way, 0, &name);
         test_note("gradients of weights, rule %d: %.2e, %s", way, error, name ? name : "-");
-        if (way == 0) CHECK_NEAR(error, 0, test_eps(1e-6, 1e-2));
+        if (way == 0) CHECK_NEAR(error, 0, test_eps(1e-6, 3e-2));
         if (way == 1) CHECK(error > 0.1 && error < 1);
-        if (way == 2) CHECK(error > test_eps(1e-2, 1e-2));
+        if (way == 2) CHECK(error > 0.03);
         if (way == 3) CHECK(isnan(error));
         CHECK(way == 3 ? !name : name && (way == 0 || !strncmp(name, "first.", 6)));
         CHECK(before == test_hash(c) && eqnn_memory_use(c).step == mark);
@@ -632,7 +632,7 @@ TEST(checked_gradients)
         CHECK(way || entry(c, "bn.running_mean", 0) != mean); /* filed before, and still there */
         eqnn_freeze(c, "first.*", 1);
         error = eqnn_check_gradients(with_half, &x, 1, &way, 0, NULL);
-        if (way < 3) CHECK_NEAR(error, 0, test_eps(1e-6, 1e-2)); /* of the others all are right */
+        if (way < 3) CHECK_NEAR(error, 0, test_eps(1e-6, 3e-2)); /* of the others all are right */
     }
 }
 
