@@ -636,6 +636,38 @@ TEST(checked_gradients)
     }
 }
 
+/* Of a weight of many numbers and of one; with two x[] of the inputs alone. */
+static eqnn_tensor *wide_half(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_custom_op op = { "half", half_value, half_rule };
+    eqnn_ctx *c = eqnn_context(x[0]);
+    eqnn_tensor *y = n > 1 ? x[0] : eqnn_matmul(x[0], eqnn_param(c, "wide", 5, 300, NULL));
+    eqnn_tensor *shift = n > 1 ? x[1] : eqnn_param(c, "shift", 1, 1, NULL);
+    y = eqnn_custom(&op, &y, 1, user, sizeof(int));
+    return eqnn_mean(eqnn_square(eqnn_add(y, shift)));
+}
+
+/* A wrong factor is seen however many numbers a weight has, and what is no number is not covered
+   by what comes after it. */
+TEST(checked_gradients_of_many)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { test_normal(c, 7, 5), test_normal(c, 1, 5) };
+    const char *name = NULL;
+    int way = 1;
+    double error = eqnn_check_gradients(wide_half, x, 1, &way, 0, &name);
+    test_note("a wrong factor of %d numbers: %.2e", 1500, error);
+    CHECK(error > 0.1 && error < 0.5);
+    CHECK_TEXT(name, "wide");
+    way = 3;
+    CHECK(isnan(eqnn_check_gradients(wide_half, x, 1, &way, 0, &name)));
+    CHECK_TEXT(name, "wide");
+    CHECK(isnan(eqnn_check_derivatives(wide_half, x, 2, &way, 1, 0)));
+    way = 0;
+    CHECK_NEAR(eqnn_check_gradients(wide_half, x, 1, &way, 0, NULL), 0, test_eps(1e-6, 3e-2));
+    CHECK_DERIVATIVES_OF(wide_half, x, 2, &way, 1);
+}
+
 static eqnn_tensor *no_weights(eqnn_tensor *const *x, int n, void *user)
 {
     (void)n, (void)user;
