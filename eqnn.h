@@ -1402,6 +1402,9 @@ EQNN_API const eqnn_graph *eqnn_knn_between(eqnn_tensor *source_pos, eqnn_tensor
                                             const eqnn_graph_opts *opts);
 /* All ordered pairs of one example. */
 EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqnn_graph_opts *opts);
+/* g's .order [edges], for languages that declare no eqnn_graph: edge e is the order[e]-th of the
+   list that was given. NULL when g is. */
+EQNN_API const int *eqnn_graph_order(const eqnn_graph *g);
 
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
@@ -25254,6 +25257,11 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
                 target[n++] = t;
             }
     return eqnn__graph_build(c, n, source, target, &o);
+}
+
+EQNN_API const int *eqnn_graph_order(const eqnn_graph *g)
+{
+    return g && !eqnn__bad_graph(g, "graph_order") ? g->order : NULL;
 }
 
 /* --- messages --- */
