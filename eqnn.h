@@ -2255,9 +2255,11 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     if (!p && want > need) p = eqnn__chunk_get(c, a, want = need);
     if (!p && a->away && !eqnn__wait(c)) return 0; /* refused for what failed before */
     if (!p) {
+        const eqnn__arena *step = a->away ? &c->far_step : &c->step;
+        const eqnn__arena *lasting = a->away ? &c->far_lasting : &c->lasting;
         eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
                    c->op, a->away ? " on the device" : "", bytes,
-                   a->below + a->used);
+                   step->below + step->used + lasting->below + lasting->used);
         return 0;
     }
     a->chunk[a->chunks] = p;
@@ -11600,11 +11602,9 @@ static const char *eqnn__map_name(eqnn_act f, double p)
                                                                                  : "pow";
 }
 
-EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
+static eqnn_tensor *eqnn__map_named(eqnn_tensor *x, eqnn_act f, double p, int order,
+                                    const char *name)
 {
-    if ((int)f < 0 || (int)f >= EQNN__ACTS)
-        return x ? eqnn__fail(x->ctx, "map: function %d is not known", (int)f) : NULL;
-    const char *name = eqnn__map_name(f, p);
     if (eqnn__bad(x, name)) return NULL;
     if (order < 0 || order > EQNN__ORDERS)
         return eqnn__fail(x->ctx, "%s: derivative of order %d; 0 to %d are known", name, order,
@@ -11618,6 +11618,13 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
     return y;
 }
 
+EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
+{
+    if ((int)f < 0 || (int)f >= EQNN__ACTS)
+        return x ? eqnn__fail(x->ctx, "map: function %d is not known", (int)f) : NULL;
+    return eqnn__map_named(x, f, p, order, eqnn__map_name(f, p));
+}
+
 EQNN_API eqnn_tensor *eqnn_exp(eqnn_tensor *x) { return eqnn_map(x, EQNN_EXP, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_log(eqnn_tensor *x) { return eqnn_map(x, EQNN_LOG, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x) { return eqnn_map(x, EQNN_POW, 0.5, 0); }
@@ -11626,7 +11633,7 @@ EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x) { return eqnn_map(x, EQNN_
 EQNN_API eqnn_tensor *eqnn_square(eqnn_tensor *x) { return eqnn_map(x, EQNN_POW, 2, 0); }
 EQNN_API eqnn_tensor *eqnn_pow(eqnn_tensor *x, double exponent)
 {
-    return eqnn_map(x, EQNN_POW, exponent, 0);
+    return eqnn__map_named(x, EQNN_POW, exponent, 0, "pow");
 }
 EQNN_API eqnn_tensor *eqnn_sin(eqnn_tensor *x) { return eqnn_map(x, EQNN_SIN, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_cos(eqnn_tensor *x) { return eqnn_map(x, EQNN_COS, 0, 0); }
@@ -11710,13 +11717,17 @@ EQNN_API eqnn_tensor *eqnn_sub(eqnn_tensor *a, eqnn_tensor *b)
     return eqnn__sum_of(a, b, "sub", EQNN__SUB, -1);
 }
 
-EQNN_API eqnn_tensor *eqnn_mul(eqnn_tensor *a, eqnn_tensor *b)
+static eqnn_tensor *eqnn__product_of(eqnn_tensor *a, eqnn_tensor *b, const char *op)
 {
     const eqnn_label *label;
-    if (eqnn__bad2(a, b, "mul") || !eqnn__fit(a, b, "mul") ||
-        !eqnn__label_product(a, b, "mul", &label))
+    if (eqnn__bad2(a, b, op) || !eqnn__fit(a, b, op) || !eqnn__label_product(a, b, op, &label))
         return NULL;
     return eqnn__two(a, b, EQNN__MUL, EQNN__OP_MUL, 0, 0, label);
+}
+
+EQNN_API eqnn_tensor *eqnn_mul(eqnn_tensor *a, eqnn_tensor *b)
+{
+    return eqnn__product_of(a, b, "mul");
 }
 
 EQNN_API eqnn_tensor *eqnn_div(eqnn_tensor *a, eqnn_tensor *b)
@@ -11758,9 +11769,10 @@ EQNN_API eqnn_tensor *eqnn_affine(eqnn_tensor *x, eqnn_tensor *a, eqnn_tensor *b
 {
     eqnn_tensor *in[3];
     if (eqnn__bad2(a, x, "affine") || eqnn__bad2(a, b, "affine")) return NULL;
-    if (x->label || a->label || b->label || !eqnn__fit(a, x, "affine") ||
-        !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
-        return eqnn_add(eqnn_mul(a, x), b);
+    if (!eqnn__fit(a, x, "affine") || !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
+        return NULL;
+    if (x->label || a->label || b->label)
+        return eqnn__sum_of(eqnn__product_of(a, x, "affine"), b, "affine", EQNN__ADD, 1);
     eqnn_tensor *y = eqnn__pointwise(EQNN__FMA, 0, a, x, b, 0, 0);
     in[0] = x, in[1] = a, in[2] = b;
     if (y) eqnn__record(x->ctx, EQNN__OP_AFFINE, in, 3, &y, 1);
@@ -25940,7 +25952,7 @@ static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
 }
 
 static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts,
-                                  int v2106)
+                                  int v2106, const char *op)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
@@ -25958,11 +25970,11 @@ static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_
         o->hidden = all ? all->name : NULL;
     }
     if (!c->failed && (!o->hidden || !o->out || !(o->radius > 0)))
-        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
-    return !c->failed && eqnn__positive(c, "network", ".basis", o->basis) &&
-           eqnn__positive(c, "network", ".radial_neurons", o->radial_neurons) &&
-           eqnn__positive(c, "network", ".neighbours", o->neighbours) &&
-           eqnn__positive(c, "network", ".nodes", o->nodes);
+        eqnn__fail(c, "%s: %s.out and .radius must be given", op, v2106 ? "" : ".hidden, ");
+    return !c->failed && eqnn__positive(c, op, ".basis", o->basis) &&
+           eqnn__positive(c, op, ".radial_neurons", o->radial_neurons) &&
+           eqnn__positive(c, op, ".neighbours", o->neighbours) &&
+           eqnn__positive(c, op, ".nodes", o->nodes);
 }
 
 /* Directions, faded out towards the radius by a cosine envelope. */
@@ -25990,22 +26002,23 @@ static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, int 
    these are the same for an edge and its reverse, and the graph knows pairs, a row a pair will do.
  */
 static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
-                                       const eqnn_network_opts *o, const eqnn_radial_opts *radial)
+                                       const eqnn_network_opts *o, const eqnn_radial_opts *radial,
+                                       const char *op)
 {
     eqnn_tensor *s = o->edge_scalars;
-    if (s && !(s = eqnn__edge_scalars(s, g, 1, "network"))) return NULL;
+    if (s && !(s = eqnn__edge_scalars(s, g, 1, op))) return NULL;
     if (g->pairs && (!s || s->rows == g->pairs)) length = eqnn_take(length, g->pair_edge_index);
     eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, radial);
     return s ? eqnn_concat(b, s) : b;
 }
 
 /* The caller's attributes of edges in front of the harmonics. */
-static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
+static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y, const char *op)
 {
     if (!a || !Y) return Y;
-    if (eqnn__bad(a, "network")) return NULL;
+    if (eqnn__bad(a, op)) return NULL;
     if (a->rows != Y->rows)
-        return eqnn__fail(Y->ctx, "network: edge_attributes [%d,%d] for %d edges", a->rows, a->cols,
+        return eqnn__fail(Y->ctx, "%s: edge_attributes [%d,%d] for %d edges", op, a->rows, a->cols,
                           Y->rows);
     return eqnn_concat(eqnn__with_label(a), Y);
 }
@@ -26013,7 +26026,7 @@ static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
 /* Is there anything in out that the last layer can give? What nothing leads to stays 0, as in e3nn;
    a network of zeros is a mistake. Attributes z that turn may lead anywhere. */
 static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
-                                 const eqnn_irreps *out)
+                                 const eqnn_irreps *out, const char *op)
 {
     const eqnn_irreps *a = x->label, *b = Y ? Y->label : NULL;
     if (!b || !out || !out->cols || !eqnn__invariant(z ? z->label : NULL)) return 1;
@@ -26023,14 +26036,14 @@ static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
             (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
             return 1;
     }
-    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives "
-                       "any of .out %s, which would always be 0", a->name, b->name, out->name);
+    eqnn__fail(x->ctx, "%s: no product of the hidden %s with the edges' %s gives "
+                       "any of .out %s, which would always be 0", op, a->name, b->name, out->name);
     return 0;
 }
 
 static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
                                          eqnn_tensor *b, const eqnn_graph *g,
-                                         const eqnn_network_opts *o, int mixing)
+                                         const eqnn_network_opts *o, int mixing, const char *op)
 {
     char name[64];
     eqnn_conv_opts conv;
@@ -26044,7 +26057,7 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
         x = eqnn_gated_conv(x, z, Y, b, g, name, o->hidden, &conv);
     }
     const eqnn_irreps *out = x ? eqnn_irreps_make(x->ctx, o->out) : NULL;
-    if (!out || !eqnn__network_reaches(x, z, Y, out)) return NULL;
+    if (!out || !eqnn__network_reaches(x, z, Y, out, op)) return NULL;
     snprintf(name, sizeof name, "layers.%d", o->layers);
     return eqnn_conv(x, z, Y, b, g, name, out, &conv);
 }
@@ -26058,20 +26071,21 @@ static eqnn_tensor *eqnn__network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *p
 {
     eqnn_network_opts o;
     eqnn_radial_opts radial;
-    if (eqnn__bad(pos, "network")) return NULL;
-    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
+    const char *op = v2106 ? "network_2106" : "network";
+    if (eqnn__bad(pos, op)) return NULL;
+    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106, op)) return NULL;
+    if (!g) return eqnn__fail(pos->ctx, "%s: there is no graph", op);
     memset(&radial, 0, sizeof radial);
     radial.basis = EQNN_SMOOTH_FINITE;
     radial.cutoff = 1;
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     eqnn_tensor *Y = v2106 ? eqnn__directions(r, o.lmax, EQNN_COMPONENT)
                            : eqnn__edge_harmonics(r, length, o.lmax, o.radius);
-    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL);
-    Y = eqnn__edge_attributes(o.edge_attributes, Y);
+    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL, op);
+    Y = eqnn__edge_attributes(o.edge_attributes, Y, op);
     x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
     x = eqnn_enter(eqnn_enter(x, name ? name : ""), v2106 ? "mp" : "");
-    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106);
+    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106, op);
     if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
     return eqnn_leave(eqnn_leave(x));
 }
@@ -28874,7 +28888,8 @@ static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o, c
     else if (o->act < EQNN_SEPARABLE_S2 || o->act > EQNN_DEGREE_GATE)
         eqnn__fail(c, "%s: there is no act %d", op, (int)o->act);
     else if (o->lmax == 0 && (o->forces || o->act == EQNN_DEGREE_GATE))
-        eqnn__fail(c, "%s: lmax 0 has no degree 1: no forces, and no gates of degrees", op);
+        eqnn__fail(c, "%s: lmax 0 has no degree 1: %s", op,
+                   o->forces ? "no forces" : "no gates of degrees");
     return !c->failed;
 }
 
