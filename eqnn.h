@@ -429,10 +429,10 @@ typedef struct eqnn_custom_op {
 EQNN_API eqnn_tensor *eqnn_custom(const eqnn_custom_op *op, eqnn_tensor *const *x, int n,
                                   const void *user, size_t user_size);
 
-/* Checkers, for your own layers too. f maps x[] to one tensor; each derivative along random
-   directions is compared with central differences of step h (0: chosen by the type and order).
-   Returns the largest relative error over the inputs; order 1: of first derivatives, 2: of first
-   and second. */
+/* A checker, for your own layers too (of weights: eqnn_check_gradients). f maps x[] to one tensor;
+   each derivative along random directions is compared with central differences of step h (0: chosen
+   by the type and order). Returns the largest relative error over the inputs; order 1: of first
+   derivatives, 2: of first and second. */
 EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
                                        int order, double h);
 
@@ -622,6 +622,15 @@ EQNN_API const char *eqnn_parameter_name(const eqnn_ctx *c, int i);
 EQNN_API int eqnn_set(eqnn_tensor *parameter, const double *values); /* rows*cols numbers */
 EQNN_API eqnn_tensor *eqnn_gradient(eqnn_tensor *parameter); /* a constant copy */
 EQNN_API void eqnn_zero_gradients(eqnn_ctx *c);
+/* Is right what eqnn_backward sums? f maps x[] to a loss (or any tensor) by way of weights. Each of
+   them that is not frozen is moved to and fro by h (0: chosen by the type), along its gradient and
+   a random direction at once, and the difference of f is compared with the slope. Returns the
+   largest error, relative to its weight's gradient (to 0.01 |f| if that is more); *name gets that
+   weight's name, unless name is NULL. Expect 1e-6 or less in double, 1e-3 to 2e-2 in float, more
+   at kinks (relu). f runs twice for each weight; weights and buffers stay, gradients are zero
+   afterwards. */
+EQNN_API double eqnn_check_gradients(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                     double h, const char **name);
 /* Adds a worker's gradients and filed updates to those of the context whose weights it uses, and
    zeroes the worker's. Called in a fixed order it gives the same bits for any number of threads. */
 EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker);
@@ -633,7 +642,9 @@ EQNN_API int eqnn_rate_scale(eqnn_ctx *c, const char *pattern, double scale);
 EQNN_API int eqnn_decay_scale(eqnn_ctx *c, const char *pattern, double scale);
 /* Names close at the first optimizer step: then a new one is an error, except under this prefix. */
 EQNN_API void eqnn_open(eqnn_ctx *c, const char *prefix);
-EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file); /* a table of the weights and their use */
+/* A table of the weights and their use. Once there was a backward pass, "no gradient" marks those
+   that none has reached: the loss does not depend on them, or they were not called. */
+EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file);
 
 /* safetensors. What is saved: parameters, buffers, optimizers ("eqnn.adam.m.NAME", ...), steps,
    tick and notes. Written beside the old file and renamed over it (behind a link; never over what
@@ -744,6 +755,8 @@ typedef struct eqnn_adam_opts {
     double l2;           /* weight decay added to the gradient (Adam); default none  */
     double clip;         /* largest norm of the whole gradient; default no limit     */
     double average;      /* decay of the moving average of the weights; default none */
+    int amsgrad;         /* divides by the largest mean square so far (Reddi et al. 2018,
+                            arXiv:1904.09237; MACE trains so); default the present one */
 } eqnn_adam_opts;
 typedef struct eqnn_sgd_opts {
     double rate;              /* default 1e-2                                        */
@@ -1389,6 +1402,9 @@ EQNN_API const eqnn_graph *eqnn_knn_between(eqnn_tensor *source_pos, eqnn_tensor
                                             const eqnn_graph_opts *opts);
 /* All ordered pairs of one example. */
 EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqnn_graph_opts *opts);
+/* g's .order [edges], for languages that declare no eqnn_graph: edge e is the order[e]-th of the
+   list that was given. NULL when g is. */
+EQNN_API const int *eqnn_graph_order(const eqnn_graph *g);
 
 /* pos[source] + shift - pos[target], label 1x1o */
 EQNN_API eqnn_tensor *eqnn_edge_vectors(eqnn_tensor *pos, const eqnn_graph *g);
@@ -2239,9 +2255,11 @@ static int eqnn__arena_grow(eqnn_ctx *c, eqnn__arena *a, size_t bytes)
     if (!p && want > need) p = eqnn__chunk_get(c, a, want = need);
     if (!p && a->away && !eqnn__wait(c)) return 0; /* refused for what failed before */
     if (!p) {
+        const eqnn__arena *step = a->away ? &c->far_step : &c->step;
+        const eqnn__arena *lasting = a->away ? &c->far_lasting : &c->lasting;
         eqnn__fail(c, "%s: out of memory%s: %zu bytes asked for, %zu in use",
                    c->op, a->away ? " on the device" : "", bytes,
-                   a->below + a->used);
+                   step->below + step->used + lasting->below + lasting->used);
         return 0;
     }
     a->chunk[a->chunks] = p;
@@ -3330,7 +3348,8 @@ enum { EQNN__SUM, EQNN__MAX };
 enum { EQNN__UNIFORM, EQNN__NORMAL, EQNN__MASK /* 1/(1-p) with probability 1-p, else 0 */ };
 enum { EQNN__SGD, EQNN__ADAM, EQNN__EMA };
 
-/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment.
+/* What a training step's kernel needs. w, g, s1, s2: weights, gradient, first and second moment;
+   s3: the largest second moment so far, or NULL where the second itself divides.
    The gradient is multiplied by min(1, clip / (sqrt(squares) + 1e-6)), as torch's clip_grad_norm_
    does; squares lies where numbers live, so that the host need not wait for it. */
 typedef struct eqnn__update {
@@ -3508,7 +3527,7 @@ typedef struct eqnn__kernels {
        positions are read and eqnn_radius_graph searches on the host. */
     void (*neighbours)(eqnn__device *d, eqnn__cloud *q);
     void (*update)(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w, eqnn_real *g,
-                   eqnn_real *s1, eqnn_real *s2);
+                   eqnn_real *s1, eqnn_real *s2, eqnn_real *s3);
     int own_scratch; /* entries have their own working memory: d->scratch is not theirs */
 } eqnn__kernels;
 
@@ -4510,7 +4529,7 @@ typedef struct eqnn__factors {
 typedef struct eqnn__update_job {
     eqnn__factors f;
     size_t n;
-    eqnn_real *w, *g, *s1, *s2;
+    eqnn_real *w, *g, *s1, *s2, *s3;
 } eqnn__update_job;
 
 typedef struct eqnn__gemm_job {
@@ -6532,14 +6551,21 @@ static void EQNN__K(random)(int kind, uint64_t stream, uint64_t i, size_t n, dou
 
 /* Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019 (decay apart from the gradient):
        g = grad_scale g + l2 w      m = beta1 m + (1-beta1) g      v = beta2 v + (1-beta2) g^2
-       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps)) */
+       w = w - rate (decay w + (m / correct1) / (sqrt(v) / sqrt(correct2) + eps))
+   With s3 (AMSGrad: Reddi et al. 2018, arXiv:1904.09237, as in torch) the largest v so far is
+   divided by in the place of v. */
 EQNN__INLINE EQNN__VEC EQNN__K(adam)(const eqnn__factors *f, EQNN__VEC w, EQNN__VEC g,
-                                     eqnn_real *s1, eqnn_real *s2)
+                                     eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     EQNN__VEC m = EQNN__K(load)(s1) * f->b1 + g * f->c1;
     EQNN__VEC v = EQNN__K(load)(s2) * f->b2 + g * g * f->c2;
     EQNN__K(store)(s1, m);
     EQNN__K(store)(s2, v);
+    if (s3) {
+        EQNN__VEC most = EQNN__K(load)(s3);
+        v = EQNN__K(select)(EQNN__K(less)(most, v), v, most);
+        EQNN__K(store)(s3, v);
+    }
     w = w - w * (f->rate * f->decay);
     return w - m * f->k1 / (EQNN__K(sqrt)(v) * f->k2 + f->eps);
 }
@@ -6561,7 +6587,7 @@ EQNN__INLINE EQNN__VEC EQNN__K(sgd)(const eqnn__factors *f, EQNN__VEC w, EQNN__V
 /* n numbers, a multiple of EQNN__W. EMA: s1 = beta1 s1 + (1-beta1) w. The factors come as a copy
    that no store can change, so that they stay in registers. */
 static void EQNN__K(update_vectors)(eqnn__factors f, size_t n, eqnn_real *w, const eqnn_real *g,
-                                    eqnn_real *s1, eqnn_real *s2)
+                                    eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     for (size_t i = 0; i < n; i += EQNN__W) {
         EQNN__VEC x = EQNN__K(load)(w + i), dx;
@@ -6570,8 +6596,9 @@ static void EQNN__K(update_vectors)(eqnn__factors f, size_t n, eqnn_real *w, con
             continue;
         }
         dx = EQNN__K(load)(g + i) * f.grad_scale + x * f.l2;
-        if (f.kind == EQNN__ADAM) EQNN__K(store)(w + i, EQNN__K(adam)(&f, x, dx, s1 + i, s2 + i));
-        else EQNN__K(store)(w + i, EQNN__K(sgd)(&f, x, dx, s1 ? s1 + i : NULL));
+        if (f.kind == EQNN__ADAM) x = EQNN__K(adam)(&f, x, dx, s1 + i, s2 + i, s3 ? s3 + i : NULL);
+        else x = EQNN__K(sgd)(&f, x, dx, s1 ? s1 + i : NULL);
+        EQNN__K(store)(w + i, x);
     }
 }
 
@@ -6579,17 +6606,18 @@ static void EQNN__K(update_block)(const void *job, size_t block, int thread)
 {
     const eqnn__update_job *j = (const eqnn__update_job *)job;
     size_t i = block * 8192, n = j->n - i < 8192 ? j->n - i : 8192, rest = n % EQNN__W;
-    eqnn_real *p[4], t[4][EQNN__W];
+    eqnn_real *p[5], t[5][EQNN__W];
     (void)thread;
-    p[0] = j->w, p[1] = j->g, p[2] = j->s1, p[3] = j->s2;
-    for (int s = 0; s < 4; s++)
+    p[0] = j->w, p[1] = j->g, p[2] = j->s1, p[3] = j->s2, p[4] = j->s3;
+    for (int s = 0; s < 5; s++)
         if (p[s]) p[s] += i;
-    EQNN__K(update_vectors)(j->f, n - rest, p[0], p[1], p[2], p[3]);
+    EQNN__K(update_vectors)(j->f, n - rest, p[0], p[1], p[2], p[3], p[4]);
     if (rest == 0) return;
-    for (int s = 0; s < 4; s++) /* the last few by way of t */
+    for (int s = 0; s < 5; s++) /* the last few by way of t */
         if (p[s]) EQNN__K(store)(t[s], EQNN__K(load_part)(p[s] + n - rest, rest));
-    EQNN__K(update_vectors)(j->f, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3]);
-    for (int s = 0; s < 4; s++)
+    EQNN__K(update_vectors)(j->f, EQNN__W, t[0], t[1], p[2] ? t[2] : NULL, t[3],
+                            p[4] ? t[4] : NULL);
+    for (int s = 0; s < 5; s++)
         if (p[s] && s != 1) EQNN__K(store_part)(p[s] + n - rest, EQNN__K(load)(t[s]), rest);
 }
 
@@ -8298,7 +8326,7 @@ static eqnn__factors eqnn__update_factors(const eqnn__update *u)
 }
 
 static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                             eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+                             eqnn_real *g, eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     eqnn__update_job j;
     j.f = eqnn__update_factors(u);
@@ -8307,6 +8335,7 @@ static void eqnn__cpu_update(eqnn__device *d, const eqnn__update *u, size_t n, e
     j.g = g;
     j.s1 = s1;
     j.s2 = s2;
+    j.s3 = s3;
     eqnn__parallel(d, (n + 8191) / 8192, d->loops->update, &j);
 }
 
@@ -11698,11 +11727,9 @@ static const char *eqnn__map_name(eqnn_act f, double p)
                                                                                  : "pow";
 }
 
-EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
+static eqnn_tensor *eqnn__map_named(eqnn_tensor *x, eqnn_act f, double p, int order,
+                                    const char *name)
 {
-    if ((int)f < 0 || (int)f >= EQNN__ACTS)
-        return x ? eqnn__fail(x->ctx, "map: function %d is not known", (int)f) : NULL;
-    const char *name = eqnn__map_name(f, p);
     if (eqnn__bad(x, name)) return NULL;
     if (order < 0 || order > EQNN__ORDERS)
         return eqnn__fail(x->ctx, "%s: derivative of order %d; 0 to %d are known", name, order,
@@ -11716,6 +11743,13 @@ EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
     return y;
 }
 
+EQNN_API eqnn_tensor *eqnn_map(eqnn_tensor *x, eqnn_act f, double p, int order)
+{
+    if ((int)f < 0 || (int)f >= EQNN__ACTS)
+        return x ? eqnn__fail(x->ctx, "map: function %d is not known", (int)f) : NULL;
+    return eqnn__map_named(x, f, p, order, eqnn__map_name(f, p));
+}
+
 EQNN_API eqnn_tensor *eqnn_exp(eqnn_tensor *x) { return eqnn_map(x, EQNN_EXP, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_log(eqnn_tensor *x) { return eqnn_map(x, EQNN_LOG, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_sqrt(eqnn_tensor *x) { return eqnn_map(x, EQNN_POW, 0.5, 0); }
@@ -11724,7 +11758,7 @@ EQNN_API eqnn_tensor *eqnn_reciprocal(eqnn_tensor *x) { return eqnn_map(x, EQNN_
 EQNN_API eqnn_tensor *eqnn_square(eqnn_tensor *x) { return eqnn_map(x, EQNN_POW, 2, 0); }
 EQNN_API eqnn_tensor *eqnn_pow(eqnn_tensor *x, double exponent)
 {
-    return eqnn_map(x, EQNN_POW, exponent, 0);
+    return eqnn__map_named(x, EQNN_POW, exponent, 0, "pow");
 }
 EQNN_API eqnn_tensor *eqnn_sin(eqnn_tensor *x) { return eqnn_map(x, EQNN_SIN, 0, 0); }
 EQNN_API eqnn_tensor *eqnn_cos(eqnn_tensor *x) { return eqnn_map(x, EQNN_COS, 0, 0); }
@@ -11808,13 +11842,17 @@ EQNN_API eqnn_tensor *eqnn_sub(eqnn_tensor *a, eqnn_tensor *b)
     return eqnn__sum_of(a, b, "sub", EQNN__SUB, -1);
 }
 
-EQNN_API eqnn_tensor *eqnn_mul(eqnn_tensor *a, eqnn_tensor *b)
+static eqnn_tensor *eqnn__product_of(eqnn_tensor *a, eqnn_tensor *b, const char *op)
 {
     const eqnn_label *label;
-    if (eqnn__bad2(a, b, "mul") || !eqnn__fit(a, b, "mul") ||
-        !eqnn__label_product(a, b, "mul", &label))
+    if (eqnn__bad2(a, b, op) || !eqnn__fit(a, b, op) || !eqnn__label_product(a, b, op, &label))
         return NULL;
     return eqnn__two(a, b, EQNN__MUL, EQNN__OP_MUL, 0, 0, label);
+}
+
+EQNN_API eqnn_tensor *eqnn_mul(eqnn_tensor *a, eqnn_tensor *b)
+{
+    return eqnn__product_of(a, b, "mul");
 }
 
 EQNN_API eqnn_tensor *eqnn_div(eqnn_tensor *a, eqnn_tensor *b)
@@ -11856,9 +11894,10 @@ EQNN_API eqnn_tensor *eqnn_affine(eqnn_tensor *x, eqnn_tensor *a, eqnn_tensor *b
 {
     eqnn_tensor *in[3];
     if (eqnn__bad2(a, x, "affine") || eqnn__bad2(a, b, "affine")) return NULL;
-    if (x->label || a->label || b->label || !eqnn__fit(a, x, "affine") ||
-        !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
-        return eqnn_add(eqnn_mul(a, x), b);
+    if (!eqnn__fit(a, x, "affine") || !eqnn__fit(a, b, "affine") || !eqnn__fit(x, b, "affine"))
+        return NULL;
+    if (x->label || a->label || b->label)
+        return eqnn__sum_of(eqnn__product_of(a, x, "affine"), b, "affine", EQNN__ADD, 1);
     eqnn_tensor *y = eqnn__pointwise(EQNN__FMA, 0, a, x, b, 0, 0);
     in[0] = x, in[1] = a, in[2] = b;
     if (y) eqnn__record(x->ctx, EQNN__OP_AFFINE, in, 3, &y, 1);
@@ -12818,6 +12857,7 @@ static double eqnn__check_order(eqnn_function f, eqnn_tensor *const *x, int n, v
         double error = fabs(slope - eqnn__difference(f, x, n, user, order, i, d, h)) /
                        (scale > 1e-30 ? scale : 1);
         if (!(error <= worst)) worst = error;
+        if (error != error) break;
     }
     return c->failed ? NAN : worst;
 }
@@ -12839,6 +12879,7 @@ EQNN_API double eqnn_check_derivatives(eqnn_function f, eqnn_tensor *const *x, i
     for (int k = 1; k <= order; k++) {
         double e = eqnn__check_order(f, x, n, user, k, h);
         if (!(e <= worst)) worst = e;
+        if (e != e) break;
     }
     return worst;
 }
@@ -13057,13 +13098,13 @@ extern int madvise(void *start, size_t bytes, int advice); /* what -std=c99 hide
 
        value     | weight .. | bias .. | weight ..        | free |
        gradient  |  same places                                  |
-       state[k]  |  same places: Adam's m and v, SGD's velocity, the moving average  |
+       state[k]  |  same places: Adam's m, v and largest v, SGD's velocity, the average  |
 
    Every parameter starts on a multiple of 16 numbers; the gaps are zero and stay zero. */
-enum { EQNN__MEAN, EQNN__SQUARE, EQNN__VELOCITY, EQNN__AVERAGE, EQNN__STATES };
+enum { EQNN__MEAN, EQNN__SQUARE, EQNN__VELOCITY, EQNN__AVERAGE, EQNN__LARGEST, EQNN__STATES };
 static const char *const eqnn__state_names[EQNN__STATES] = { "eqnn.adam.m.", "eqnn.adam.v.",
                                                              "eqnn.sgd.momentum.",
-                                                             "eqnn.average." };
+                                                             "eqnn.average.", "eqnn.adam.vmax." };
 enum { EQNN__BY_ADAM, EQNN__BY_SGD, EQNN__OPTIMIZERS };
 static const char *const eqnn__optimizer_names[EQNN__OPTIMIZERS] = { "adam", "sgd" };
 
@@ -13086,6 +13127,7 @@ struct eqnn__weight {
     int frozen;
     double rate, decay;             /* factors on the optimizer's          */
     int used, used_before;          /* calls in this step; in the last     */
+    int reached;                    /* by some backward pass               */
     int loaded;                     /* filled from a file                  */
     int64_t born[EQNN__OPTIMIZERS]; /* optimizer steps done before it came */
     eqnn_real *here;                /* of a buffer on a GPU: a copy for the host */
@@ -13860,6 +13902,7 @@ static void eqnn__weight_gradient_add(eqnn_tensor *x, eqnn_tensor *g)
     eqnn_ctx *c = x->ctx;
     size_t cols = eqnn__count(x);
     eqnn_real *sum = eqnn__slab_gradient(c, x->weight->slab);
+    x->weight->reached = 1;
     if (sum && cols)
         c->k->copy2d(&c->device, 1, cols, g->data, cols, sum + x->weight->offset, cols, 1);
 }
@@ -13883,6 +13926,116 @@ EQNN_API void eqnn_zero_gradients(eqnn_ctx *c)
         eqnn__slab *s = &c->params->slab[i];
         if (s->gradient) eqnn__fill(c, s->size, 0, s->gradient);
     }
+}
+
+/* --- a checker --- */
+
+static double eqnn__inner(const eqnn_tensor *a, const eqnn_tensor *b)
+{
+    const eqnn_real *u = eqnn_data(a), *v = eqnn_data(b);
+    double s = 0;
+    for (size_t i = 0; u && v && i < eqnn__count(a); i++) s += (double)u[i] * (double)v[i];
+    return u && v ? s : NAN;
+}
+
+/* A unit vector: one along g, which sees a wrong factor, and a random one, which sees what is
+   missing in g, added. */
+static eqnn_tensor *eqnn__check_direction(eqnn_tensor *g)
+{
+    eqnn_tensor *d = eqnn_normal(g->ctx, "check.direction", g->rows, g->cols);
+    double size = eqnn__length(g), sign = eqnn__inner(g, d) < 0 ? -1 : 1;
+    d = eqnn_scale(d, sign / eqnn__length(d));
+    if (size > 1e-30) d = eqnn_add(d, eqnn_scale(g, 1 / size));
+    return eqnn_scale(d, 1 / eqnn__length(d));
+}
+
+typedef struct eqnn__slopes {
+    eqnn_function f;
+    eqnn_tensor **x;
+    int n;
+    void *user;
+    double h, size; /* of the step; of the value */
+} eqnn__slopes;
+
+/* f, probed, with w at start + h d */
+static double eqnn__check_moved(const eqnn__slopes *s, eqnn__weight *w, const eqnn_tensor *start,
+                                const eqnn_tensor *d, double h)
+{
+    eqnn_ctx *c = start->ctx;
+    size_t count = eqnn__count(start);
+    const eqnn_real *a = eqnn_data(start), *b = eqnn_data(d);
+    eqnn_real *v = a && b ? eqnn__to_write(c, w->tensor->data, count) : NULL;
+    if (!v) return NAN;
+    for (size_t i = 0; i < count; i++) v[i] = (eqnn_real)((double)a[i] + h * (double)b[i]);
+    eqnn__written(c, w->tensor->data, v, count);
+    c->params->version++;
+    eqnn_mark m = eqnn_mark_make(c);
+    double y = eqnn_value(eqnn__probed(s->f, s->x, s->n, s->user, 1));
+    eqnn_rewind(m, NULL);
+    return y;
+}
+
+/* The error of one weight's gradient. */
+static double eqnn__check_weight(const eqnn__slopes *s, eqnn__weight *w)
+{
+    eqnn_ctx *c = w->tensor->ctx;
+    eqnn_tensor *g = eqnn_gradient(w->tensor), *d = g ? eqnn__check_direction(g) : NULL;
+    eqnn_tensor *start = d ? eqnn__new(c, w->rows, w->cols) : NULL;
+    if (!start) return NAN;
+    double scale = eqnn__length(g), slope = eqnn__inner(g, d);
+    if (!(scale > 0.01 * s->size)) scale = 0.01 * s->size;
+    eqnn__numbers_copy(c, start->data, w->tensor->data, eqnn__count(start));
+    double after = eqnn__check_moved(s, w, start, d, s->h);
+    double before = eqnn__check_moved(s, w, start, d, -s->h);
+    eqnn__numbers_copy(c, w->tensor->data, start->data, eqnn__count(start));
+    c->params->version++;
+    return fabs(slope - (after - before) / (2 * s->h)) / (scale > 1e-30 ? scale : 1);
+}
+
+static double eqnn__check_weights(eqnn_ctx *c, eqnn__slopes *s, const char **name)
+{
+    double worst = 0;
+    int checked = 0;
+    eqnn_tensor *F = eqnn__probed(s->f, s->x, s->n, s->user, 1);
+    s->size = fabs(eqnn_value(F));
+    if (s->size != s->size || !eqnn_backward(F)) return NAN;
+    for (int i = 0; c->params && i < c->params->trained_count; i++) {
+        eqnn__weight *w = c->params->trained[i];
+        if (w->frozen || !eqnn__weight_count(w)) continue;
+        eqnn_mark m = eqnn_mark_make(c);
+        double error = eqnn__check_weight(s, w);
+        eqnn_rewind(m, NULL);
+        if (checked++ && error <= worst) continue;
+        worst = error;
+        if (name) *name = w->name;
+        if (error != error) break;
+    }
+    if (!checked) eqnn__fail(c, "check_gradients: there is no weight that is not frozen");
+    return worst;
+}
+
+EQNN_API double eqnn_check_gradients(eqnn_function f, eqnn_tensor *const *x, int n, void *user,
+                                     double h, const char **name)
+{
+    if (name) *name = NULL;
+    if (!x || n < 1 || eqnn__bad(x[0], "check_gradients") ||
+        !eqnn__given(x[0]->ctx, f != NULL, "check_gradients", "the function is"))
+        return NAN;
+    for (int i = 1; i < n; i++)
+        if (eqnn__bad2(x[0], x[i], "check_gradients")) return NAN;
+    eqnn_ctx *c = x[0]->ctx;
+    if (c->owner != c) {
+        eqnn__fail(c, "check_gradients: a worker only reads the weights");
+        return NAN;
+    }
+    eqnn_mark m = eqnn_mark_make(c);
+    eqnn__slopes s = {f, NULL, n, user, h > 0 ? h : sizeof(eqnn_real) == 8 ? 1e-5 : 5e-3, 0};
+    s.x = (eqnn_tensor **)eqnn__arena_alloc(c, &c->step, (size_t)n * sizeof *s.x);
+    eqnn_zero_gradients(c);
+    double worst = s.x && eqnn__leaves(c, x, n, s.x) ? eqnn__check_weights(c, &s, name) : NAN;
+    eqnn_zero_gradients(c);
+    eqnn_rewind(m, NULL);
+    return c->failed ? NAN : worst;
 }
 
 /* Says something of the parameters that fit, now and later; how many do now. What is frozen has no
@@ -14022,7 +14175,8 @@ EQNN_API void eqnn_commit(eqnn_ctx *c)
         u.kind = EQNN__EMA;
         u.beta1 = 1 - p->filed[i].momentum;
         p->filed[i].buffer->changes++;
-        c->k->update(&c->device, &u, eqnn__weight_count(p->filed[i].buffer), v, NULL, x, NULL);
+        c->k->update(&c->device, &u, eqnn__weight_count(p->filed[i].buffer), v, NULL, x, NULL,
+                     NULL);
     }
     eqnn__params_rewind(c, 0);
 }
@@ -14042,6 +14196,8 @@ EQNN_API void eqnn_add_gradients(eqnn_ctx *to, eqnn_ctx *worker)
         eqnn_real *g = p->slab[i].gradient, *sum = g ? eqnn__slab_gradient(to, i) : NULL;
         if (sum && n) to->k->copy2d(&to->device, 1, n, g, n, sum, n, 1);
     }
+    for (int i = 0; i < p->count; i++)
+        if (p->all[i]->reached) p->all[i]->master->reached = 1;
     for (int i = 0; i < p->updates && !to->failed; i++)
         eqnn__file(to, p->filed[i].buffer->master, p->pending + p->filed[i].offset,
                    p->filed[i].momentum);
@@ -14093,7 +14249,8 @@ static double eqnn__weight_rms(eqnn_ctx *c, const eqnn__weight *w)
     return sqrt(eqnn__sum_read(c) / (double)n);
 }
 
-static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, int width)
+/* swept: there was a backward pass */
+static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, int width, int swept)
 {
     char size[40], note[60] = "";
     if (w->rows == 1) snprintf(size, sizeof size, "[%d]", w->cols);
@@ -14101,22 +14258,25 @@ static void eqnn__summary_line(eqnn_ctx *c, FILE *file, const eqnn__weight *w, i
     if (w->buffer) snprintf(note, sizeof note, "  buffer");
     else if (w->frozen) snprintf(note, sizeof note, "  frozen");
     else if (w->rate < 1 || w->rate > 1) snprintf(note, sizeof note, "  rate x %g", w->rate);
-    fprintf(file, "%-*s  %13s %11lu %5d %11.4g%s\n", width, w->name, size,
+    int missed = swept && !w->reached && !w->buffer && !w->frozen;
+    fprintf(file, "%-*s  %13s %11lu %5d %11.4g%s%s\n", width, w->name, size,
             (unsigned long)eqnn__weight_count(w), w->used ? w->used : w->used_before,
-            eqnn__weight_rms(c, w), note);
+            eqnn__weight_rms(c, w), note, missed ? "  no gradient" : "");
 }
 
 EQNN_API void eqnn_summary(eqnn_ctx *c, FILE *file)
 {
-    int width = 4;
+    int width = 4, swept = 0;
     if (!c || !file) return;
     const struct eqnn__params *p = c->owner->params;
     for (int i = 0; p && i < p->count; i++) {
         int n = (int)strlen(p->all[i]->name);
         if (n > width) width = n;
+        swept |= p->all[i]->reached;
     }
     fprintf(file, "%-*s  %13s %11s %5s %11s\n", width, "name", "size", "numbers", "used", "rms");
-    for (int i = 0; p && i < p->count; i++) eqnn__summary_line(c->owner, file, p->all[i], width);
+    for (int i = 0; p && i < p->count; i++)
+        eqnn__summary_line(c->owner, file, p->all[i], width, swept);
     fprintf(file, "%d parameters, %lu numbers, %.1f KB\n", eqnn_parameter_count(c),
             (unsigned long)eqnn_parameter_size(c),
             (double)eqnn_parameter_size(c) * sizeof(eqnn_real) / 1024);
@@ -15349,7 +15509,8 @@ static int eqnn__entry_fill(eqnn_ctx *c, const eqnn_file *f, const eqnn_entry *e
 static int eqnn__claim_states(eqnn_ctx *c, eqnn__weight *w, const eqnn__load *l)
 {
     struct eqnn__params *p = c->params;
-    int seen[EQNN__STATES] = { 0, 0, 0, 0 };
+    int seen[EQNN__STATES];
+    memset(seen, 0, sizeof seen);
     for (int k = 0; k < EQNN__STATES; k++) {
         const eqnn_entry *e = eqnn__load_find(l, eqnn__state_names[k], w->name);
         if (!e) continue;
@@ -15896,6 +16057,7 @@ typedef struct eqnn__optimizer {
     int kind;            /* EQNN__BY_ADAM or EQNN__BY_SGD */
     eqnn__update u;
     double clip, average;
+    int amsgrad;
 } eqnn__optimizer;
 struct eqnn_adam { eqnn__optimizer o; };
 struct eqnn_sgd { eqnn__optimizer o; };
@@ -15981,12 +16143,13 @@ static eqnn_adam_opts eqnn__adam_defaults(const eqnn_adam_opts *opts)
     return o;
 }
 
-static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[3])
+static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[EQNN__STATES])
 {
     int n = 0;
     if (o->kind == EQNN__BY_ADAM) {
         states[n++] = EQNN__MEAN;
         states[n++] = EQNN__SQUARE;
+        if (o->amsgrad) states[n++] = EQNN__LARGEST;
     } else if (o->u.momentum > 0) {
         states[n++] = EQNN__VELOCITY;
     }
@@ -15998,7 +16161,7 @@ static int eqnn__optimizer_states(const eqnn__optimizer *o, int states[3])
 static void eqnn__optimizer_start(eqnn_ctx *c, eqnn__optimizer *o)
 {
     struct eqnn__params *p = c->params;
-    int states[3], n = eqnn__optimizer_states(o, states);
+    int states[EQNN__STATES], n = eqnn__optimizer_states(o, states);
     int fresh = !p->resumed[o->kind];
     for (int i = 0; fresh && i < p->slabs; i++)
         for (int k = 0; k < n; k++) {
@@ -16043,6 +16206,7 @@ EQNN_API eqnn_adam *eqnn_adam_make(eqnn_ctx *c, const eqnn_adam_opts *opts)
     adam->o.kind = EQNN__BY_ADAM;
     adam->o.clip = o.clip;
     adam->o.average = o.average;
+    adam->o.amsgrad = o.amsgrad;
     adam->o.u.kind = EQNN__ADAM;
     adam->o.u.rate = o.rate;
     adam->o.u.beta1 = o.beta1;
@@ -16224,13 +16388,13 @@ static void eqnn__update_run(eqnn__optimizer *o, const eqnn__weight *first,
     u.correct1 = 1 - eqnn__power(u.beta1, t);
     u.correct2 = 1 - eqnn__power(u.beta2, t);
     eqnn_real *s1 = s->state[o->kind == EQNN__BY_ADAM ? EQNN__MEAN : EQNN__VELOCITY];
-    eqnn_real *s2 = s->state[EQNN__SQUARE];
+    eqnn_real *s2 = s->state[EQNN__SQUARE], *s3 = o->amsgrad ? s->state[EQNN__LARGEST] : NULL;
     if (o->kind == EQNN__BY_SGD) {
         s2 = NULL;
         if (!(u.momentum > 0)) s1 = NULL;
     }
     if (n) c->k->update(&c->device, &u, n, s->value + at, s->gradient + at, s1 ? s1 + at : NULL,
-                        s2 ? s2 + at : NULL);
+                        s2 ? s2 + at : NULL, s3 ? s3 + at : NULL);
 }
 
 static void eqnn__update_all(eqnn__optimizer *o, const double *squares)
@@ -16254,7 +16418,8 @@ static void eqnn__update_average(eqnn__optimizer *o)
     for (int i = 0; i < c->params->slabs; i++) {
         const eqnn__slab *s = &c->params->slab[i];
         if (s->state[EQNN__AVERAGE] && s->used)
-            c->k->update(&c->device, &u, s->used, s->value, NULL, s->state[EQNN__AVERAGE], NULL);
+            c->k->update(&c->device, &u, s->used, s->value, NULL, s->state[EQNN__AVERAGE], NULL,
+                         NULL);
     }
 }
 
@@ -16262,7 +16427,7 @@ static void eqnn__update_average(eqnn__optimizer *o)
 static int eqnn__step_ready(eqnn__optimizer *o)
 {
     eqnn_ctx *c = o->ctx;
-    int states[3], n = eqnn__optimizer_states(o, states);
+    int states[EQNN__STATES], n = eqnn__optimizer_states(o, states);
     if (!eqnn__optimizer_ready(c, eqnn__optimizer_names[o->kind])) return 0;
     if (c->params->optimizer[o->kind] != o)
         eqnn__fail(c, "%s: a later optimizer of this context has replaced this one", c->op);
@@ -25223,6 +25388,11 @@ EQNN_API const eqnn_graph *eqnn_complete_graph(eqnn_ctx *c, int nodes, const eqn
     return eqnn__graph_build(c, n, source, target, &o);
 }
 
+EQNN_API const int *eqnn_graph_order(const eqnn_graph *g)
+{
+    return g && !eqnn__bad_graph(g, "graph_order") ? g->order : NULL;
+}
+
 /* --- messages --- */
 
 /* Is x a tensor with a row for each of what: n of them in the graph? */
@@ -25899,7 +26069,7 @@ static const eqnn_irreps *eqnn__every_irrep(eqnn_ctx *c, int copies, int lmax)
 }
 
 static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_network_opts *opts,
-                                  int v2106)
+                                  int v2106, const char *op)
 {
     memset(o, 0, sizeof *o);
     if (opts) *o = *opts;
@@ -25917,11 +26087,11 @@ static int eqnn__network_defaults(eqnn_ctx *c, eqnn_network_opts *o, const eqnn_
         o->hidden = all ? all->name : NULL;
     }
     if (!c->failed && (!o->hidden || !o->out || !(o->radius > 0)))
-        eqnn__fail(c, "network: .hidden, .out and .radius must be given");
-    return !c->failed && eqnn__positive(c, "network", ".basis", o->basis) &&
-           eqnn__positive(c, "network", ".radial_neurons", o->radial_neurons) &&
-           eqnn__positive(c, "network", ".neighbours", o->neighbours) &&
-           eqnn__positive(c, "network", ".nodes", o->nodes);
+        eqnn__fail(c, "%s: %s.out and .radius must be given", op, v2106 ? "" : ".hidden, ");
+    return !c->failed && eqnn__positive(c, op, ".basis", o->basis) &&
+           eqnn__positive(c, op, ".radial_neurons", o->radial_neurons) &&
+           eqnn__positive(c, op, ".neighbours", o->neighbours) &&
+           eqnn__positive(c, op, ".nodes", o->nodes);
 }
 
 /* Directions, faded out towards the radius by a cosine envelope. */
@@ -25949,22 +26119,23 @@ static eqnn_tensor *eqnn__edge_scalars(eqnn_tensor *s, const eqnn_graph *g, int 
    these are the same for an edge and its reverse, and the graph knows pairs, a row a pair will do.
  */
 static eqnn_tensor *eqnn__radial_input(eqnn_tensor *length, const eqnn_graph *g,
-                                       const eqnn_network_opts *o, const eqnn_radial_opts *radial)
+                                       const eqnn_network_opts *o, const eqnn_radial_opts *radial,
+                                       const char *op)
 {
     eqnn_tensor *s = o->edge_scalars;
-    if (s && !(s = eqnn__edge_scalars(s, g, 1, "network"))) return NULL;
+    if (s && !(s = eqnn__edge_scalars(s, g, 1, op))) return NULL;
     if (g->pairs && (!s || s->rows == g->pairs)) length = eqnn_take(length, g->pair_edge_index);
     eqnn_tensor *b = eqnn_radial_basis(length, o->basis, o->radius, radial);
     return s ? eqnn_concat(b, s) : b;
 }
 
 /* The caller's attributes of edges in front of the harmonics. */
-static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
+static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y, const char *op)
 {
     if (!a || !Y) return Y;
-    if (eqnn__bad(a, "network")) return NULL;
+    if (eqnn__bad(a, op)) return NULL;
     if (a->rows != Y->rows)
-        return eqnn__fail(Y->ctx, "network: edge_attributes [%d,%d] for %d edges", a->rows, a->cols,
+        return eqnn__fail(Y->ctx, "%s: edge_attributes [%d,%d] for %d edges", op, a->rows, a->cols,
                           Y->rows);
     return eqnn_concat(eqnn__with_label(a), Y);
 }
@@ -25972,7 +26143,7 @@ static eqnn_tensor *eqnn__edge_attributes(eqnn_tensor *a, eqnn_tensor *Y)
 /* Is there anything in out that the last layer can give? What nothing leads to stays 0, as in e3nn;
    a network of zeros is a mistake. Attributes z that turn may lead anywhere. */
 static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
-                                 const eqnn_irreps *out)
+                                 const eqnn_irreps *out, const char *op)
 {
     const eqnn_irreps *a = x->label, *b = Y ? Y->label : NULL;
     if (!b || !out || !out->cols || !eqnn__invariant(z ? z->label : NULL)) return 1;
@@ -25982,14 +26153,14 @@ static int eqnn__network_reaches(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
             (eqnn_irreps_count(a, t->l, t->p) || eqnn__reach(a, b, t->l, t->p)))
             return 1;
     }
-    eqnn__fail(x->ctx, "network: no product of the hidden %s with the edges' %s gives "
-                       "any of .out %s, which would always be 0", a->name, b->name, out->name);
+    eqnn__fail(x->ctx, "%s: no product of the hidden %s with the edges' %s gives "
+                       "any of .out %s, which would always be 0", op, a->name, b->name, out->name);
     return 0;
 }
 
 static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *Y,
                                          eqnn_tensor *b, const eqnn_graph *g,
-                                         const eqnn_network_opts *o, int mixing)
+                                         const eqnn_network_opts *o, int mixing, const char *op)
 {
     char name[64];
     eqnn_conv_opts conv;
@@ -26003,7 +26174,7 @@ static eqnn_tensor *eqnn__network_layers(eqnn_tensor *x, eqnn_tensor *z, eqnn_te
         x = eqnn_gated_conv(x, z, Y, b, g, name, o->hidden, &conv);
     }
     const eqnn_irreps *out = x ? eqnn_irreps_make(x->ctx, o->out) : NULL;
-    if (!out || !eqnn__network_reaches(x, z, Y, out)) return NULL;
+    if (!out || !eqnn__network_reaches(x, z, Y, out, op)) return NULL;
     snprintf(name, sizeof name, "layers.%d", o->layers);
     return eqnn_conv(x, z, Y, b, g, name, out, &conv);
 }
@@ -26017,20 +26188,21 @@ static eqnn_tensor *eqnn__network(eqnn_tensor *x, eqnn_tensor *z, eqnn_tensor *p
 {
     eqnn_network_opts o;
     eqnn_radial_opts radial;
-    if (eqnn__bad(pos, "network")) return NULL;
-    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106)) return NULL;
-    if (!g) return eqnn__fail(pos->ctx, "network: there is no graph");
+    const char *op = v2106 ? "network_2106" : "network";
+    if (eqnn__bad(pos, op)) return NULL;
+    if (!eqnn__network_defaults(pos->ctx, &o, opts, v2106, op)) return NULL;
+    if (!g) return eqnn__fail(pos->ctx, "%s: there is no graph", op);
     memset(&radial, 0, sizeof radial);
     radial.basis = EQNN_SMOOTH_FINITE;
     radial.cutoff = 1;
     eqnn_tensor *r = eqnn_edge_vectors(pos, g), *length = eqnn_norm(r);
     eqnn_tensor *Y = v2106 ? eqnn__directions(r, o.lmax, EQNN_COMPONENT)
                            : eqnn__edge_harmonics(r, length, o.lmax, o.radius);
-    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL);
-    Y = eqnn__edge_attributes(o.edge_attributes, Y);
+    eqnn_tensor *b = eqnn__radial_input(length, g, &o, v2106 ? &radial : NULL, op);
+    Y = eqnn__edge_attributes(o.edge_attributes, Y, op);
     x = eqnn__with_label(x ? x : eqnn_full(pos->ctx, g->sources, 1, 1));
     x = eqnn_enter(eqnn_enter(x, name ? name : ""), v2106 ? "mp" : "");
-    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106);
+    x = eqnn__network_layers(x, z, Y, b, g, &o, v2106, op);
     if (o.reduce) x = eqnn_scale(eqnn_pool_sum(x, g), 1 / sqrt(o.nodes));
     return eqnn_leave(eqnn_leave(x));
 }
@@ -28833,7 +29005,8 @@ static int eqnn__v2_check_kinds(eqnn_ctx *c, const eqnn_equiformer_v2_opts *o, c
     else if (o->act < EQNN_SEPARABLE_S2 || o->act > EQNN_DEGREE_GATE)
         eqnn__fail(c, "%s: there is no act %d", op, (int)o->act);
     else if (o->lmax == 0 && (o->forces || o->act == EQNN_DEGREE_GATE))
-        eqnn__fail(c, "%s: lmax 0 has no degree 1: no forces, and no gates of degrees", op);
+        eqnn__fail(c, "%s: lmax 0 has no degree 1: %s", op,
+                   o->forces ? "no forces" : "no gates of degrees");
     return !c->failed;
 }
 

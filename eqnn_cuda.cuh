@@ -2353,20 +2353,20 @@ typedef struct eqnn__update_args {
     const double *squares;
     const unsigned long long *mark;
     size_t n, width, units;
-    eqnn_real *p[4]; /* weights, gradient, moments */
+    eqnn_real *p[5]; /* weights, gradient, moments, largest second one */
 } eqnn__update_args;
 
-/* One number: v holds weight, gradient and moments. */
+/* One number: v holds weight, gradient, moments and largest second one, if there are such. */
 static __device__ __forceinline__ void eqnn__update_one(const eqnn__factors *f, eqnn_real scale,
-                                                        int moments, eqnn_real v[4])
+                                                        const int has[5], eqnn_real v[5])
 {
     if (f->kind == EQNN__EMA) {
         v[2] = v[2] * f->b1 + v[0] * f->c1;
         return;
     }
     eqnn_real g = v[1] * scale + v[0] * f->l2;
-    v[0] = f->kind == EQNN__ADAM ? eqnn__adam_1(f, v[0], g, v + 2, v + 3)
-                                 : eqnn__sgd_1(f, v[0], g, moments ? v + 2 : NULL);
+    v[0] = f->kind == EQNN__ADAM ? eqnn__adam_1(f, v[0], g, v + 2, v + 3, has[4] ? v + 4 : NULL)
+                                 : eqnn__sgd_1(f, v[0], g, has[2] ? v + 2 : NULL);
 }
 
 /* Nothing changes while check's mark is set. Bytes: weights, gradients and moments are read once,
@@ -2375,41 +2375,41 @@ static __global__ void eqnn__update_kernel(const __grid_constant__ eqnn__update_
 {
     double scale = j.squares ? j.clip / (sqrt(*j.squares) + 1e-6) : 1;
     eqnn_real factor = (eqnn_real)(scale > 1 ? 1 : scale);
-    int has[4], writes[4];
-    for (int s = 0; s < 4; s++) has[s] = writes[s] = j.p[s] != NULL;
+    int has[5], writes[5];
+    for (int s = 0; s < 5; s++) has[s] = writes[s] = j.p[s] != NULL;
     writes[1] = 0;
     if (j.f.kind == EQNN__EMA) has[1] = has[3] = writes[0] = writes[3] = 0;
     if (*j.mark != EQNN__UNMARKED) return;
     EQNN__STRIDE(q, j.units) {
         size_t i = q * j.width;
-        eqnn__pack v[4];
+        eqnn__pack v[5];
         if (j.width == 1) {
-            eqnn_real one[4];
-            for (int s = 0; s < 4; s++) one[s] = has[s] ? j.p[s][i] : 0;
-            eqnn__update_one(&j.f, factor, has[2], one);
-            for (int s = 0; s < 4; s++)
+            eqnn_real one[5];
+            for (int s = 0; s < 5; s++) one[s] = has[s] ? j.p[s][i] : 0;
+            eqnn__update_one(&j.f, factor, has, one);
+            for (int s = 0; s < 5; s++)
                 if (writes[s]) j.p[s][i] = one[s];
             continue;
         }
 #pragma unroll
-        for (int s = 0; s < 4; s++)
+        for (int s = 0; s < 5; s++)
             if (has[s]) v[s] = *(const eqnn__pack *)(const void *)(j.p[s] + i);
             else
                 for (int k = 0; k < EQNN__PACK; k++) v[s].v[k] = 0;
 #pragma unroll
         for (int k = 0; k < EQNN__PACK; k++) {
-            eqnn_real one[4] = {v[0].v[k], v[1].v[k], v[2].v[k], v[3].v[k]};
-            eqnn__update_one(&j.f, factor, has[2], one);
-            for (int s = 0; s < 4; s++) v[s].v[k] = one[s];
+            eqnn_real one[5] = {v[0].v[k], v[1].v[k], v[2].v[k], v[3].v[k], v[4].v[k]};
+            eqnn__update_one(&j.f, factor, has, one);
+            for (int s = 0; s < 5; s++) v[s].v[k] = one[s];
         }
 #pragma unroll
-        for (int s = 0; s < 4; s++)
+        for (int s = 0; s < 5; s++)
             if (writes[s]) *(eqnn__pack *)(void *)(j.p[s] + i) = v[s];
     }
 }
 
 static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                              eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+                              eqnn_real *g, eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     eqnn__update_args j;
     eqnn__update host = *u;
@@ -2419,16 +2419,16 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
     j.clip = u->clip;
     j.squares = u->squares;
     j.mark = eqnn__gpu_of(d)->mark;
-    j.p[0] = w, j.p[1] = g, j.p[2] = s1, j.p[3] = s2;
+    j.p[0] = w, j.p[1] = g, j.p[2] = s1, j.p[3] = s2, j.p[4] = s3;
     j.width = (size_t)EQNN__PACK;
-    for (int s = 0; s < 4; s++)
+    for (int s = 0; s < 5; s++)
         if (!eqnn__packs(j.p[s], 0)) j.width = 1;
     size_t rest = n % j.width;
     j.n = n - rest;
     j.units = j.n / j.width;
     EQNN__RUN(d, eqnn__update_kernel, eqnn__grid_of(j.units), EQNN__BLOCK, 0, j);
     if (rest == 0) return;
-    for (int s = 0; s < 4; s++)
+    for (int s = 0; s < 5; s++)
         if (j.p[s]) j.p[s] += j.n;
     j.width = 1;
     j.n = j.units = rest;

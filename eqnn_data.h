@@ -536,7 +536,8 @@ EQNN_API int eqnn_next_word(const char **list, const char **word);
 EQNN_API eqnn_ctx *eqnn_program_start(eqnn_args *a, const eqnn_opts *opts);
 EQNN_API int eqnn_program_end(const eqnn_args *a, eqnn_ctx *c);
 
-/* A bar with the time left on a terminal; elsewhere a plain line for each tenth of the work. */
+/* A bar with the time left on a terminal; elsewhere a plain line for each tenth of the work. The
+   title is not copied: it stays until eqnn_progress_end. */
 typedef struct eqnn_progress {
     FILE *file;
     const char *title;

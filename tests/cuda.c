@@ -655,7 +655,8 @@ static void check_update(const eqnn__update &u, size_t n, int moments, double sq
 {
     char what[200];
     copies w = reals(n + skip, -1, 1), g = reals(n + skip, -1, 1), s1 = reals(n + skip, 0, 1);
-    copies s2 = reals(n + skip, 0, 1), norm = copies_make(&squares, sizeof squares);
+    copies s2 = reals(n + skip, 0, 1), s3 = reals(n + skip, 0, 1);
+    copies norm = copies_make(&squares, sizeof squares);
     eqnn__update mine = u;
     WHAT("update %d of %zu, moments %d, squares %g", u.kind, n, moments, squares);
     for (side = 0; side < SIDES; side++) {
@@ -664,15 +665,18 @@ static void check_update(const eqnn__update &u, size_t n, int moments, double sq
         side_table[side]->update(side_device + side, &mine, n, p(w) + skip,
                                  u.kind == EQNN__EMA ? NULL : p(g) + skip,
                                  moments > 0 ? p(s1) + skip : NULL,
-                                 moments > 1 ? p(s2) + skip : NULL);
+                                 moments > 1 ? p(s2) + skip : NULL,
+                                 moments > 2 ? p(s3) + skip : NULL);
         wait_sides();
     }
     side = emulate_backwards = 0;
     CHECK_REALS(w, near_bits(1e-13, 1e-5));
     CHECK_REALS(s1, near_bits(1e-13, 1e-5));
     CHECK_REALS(s2, near_bits(1e-13, 1e-5));
+    CHECK_REALS(s3, near_bits(1e-13, 1e-5));
     CHECK_REALS(g, 0);
-    copies_free(&w), copies_free(&g), copies_free(&s1), copies_free(&s2), copies_free(&norm);
+    copies_free(&w), copies_free(&g), copies_free(&s1), copies_free(&s2), copies_free(&s3);
+    copies_free(&norm);
 }
 
 static eqnn__update some_update(int kind)
@@ -774,6 +778,7 @@ TEST(updates)
         double squares = way == 0 ? -1 : way == 1 ? 100 : way == 2 ? 0 : 1e-3;
         size_t skip = way == 3 ? 1 : 0;
         check_update(u, n, 2, squares, skip);
+        check_update(u, n, 3, squares, skip);
         u.kind = EQNN__EMA;
         check_update(u, n, 1, -1, skip);
         u.kind = EQNN__SGD;
@@ -796,12 +801,12 @@ TEST(updates_stop)
     const eqnn__kernels *k = side_table[1];
     eqnn_real *before = (eqnn_real *)w.p[0], after[100];
     k->check(d, 100, (eqnn_real *)g.p[1]);
-    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)g.p[1], NULL, NULL);
-    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)h.p[1], NULL, NULL);
+    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)g.p[1], NULL, NULL, NULL);
+    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)h.p[1], NULL, NULL, NULL);
     k->copy(d, after, w.p[1], sizeof after, EQNN__TO_HOST);
     CHECK(!memcmp(before, after, sizeof after));
     CHECK(k->wait(d, why, sizeof why) && d->flag == 1);
-    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)h.p[1], NULL, NULL);
+    k->update(d, &u, 100, (eqnn_real *)w.p[1], (eqnn_real *)h.p[1], NULL, NULL, NULL);
     k->copy(d, after, w.p[1], sizeof after, EQNN__TO_HOST);
     CHECK(memcmp(before, after, sizeof after));
     copies_free(&w), copies_free(&g), copies_free(&h);
@@ -1383,7 +1388,7 @@ static void small_step(small *s, size_t rows, int reads)
     small_next(s, "adam");
     u.correct1 = 1 - pow(0.9, s->step), u.correct2 = 1 - pow(0.99, s->step);
     u.squares = s->squares;
-    k->update(&s->d, &u, SMALL_WEIGHTS, s->w, s->g, s->s1, s->s2);
+    k->update(&s->d, &u, SMALL_WEIGHTS, s->w, s->g, s->s1, s->s2, NULL);
     s->op = "reset";
     k->send(&s->d);
 }

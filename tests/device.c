@@ -228,7 +228,7 @@ enum { FAMILIES = sizeof families / sizeof *families };
 
 static eqnn_adam *optimizer(eqnn_ctx *c)
 {
-    eqnn_adam_opts o = { .rate = 0.02, .clip = 0.5, .average = 0.9, .decay = 0.01 };
+    eqnn_adam_opts o = { .rate = 0.02, .clip = 0.5, .average = 0.9, .decay = 0.01, .amsgrad = 1 };
     return eqnn_adam_make(c, &o);
 }
 
@@ -403,10 +403,21 @@ static eqnn_tensor *straight(eqnn_tensor *const *x, int n, void *user)
     return eqnn_mul(x[0], eqnn_norm(x[0]));
 }
 
+static eqnn_tensor *weighted(eqnn_tensor *const *x, int n, void *user)
+{
+    return eqnn_linear(curved(x, n, user), "weighted", 3, NULL);
+}
+
 TEST(checkers)
 {
     eqnn_ctx *c = far_context();
     eqnn_tensor *x = points(c, 4);
+    CHECK_NEAR(eqnn_check_gradients(weighted, &x, 1, NULL, 0, NULL), 0, test_eps(1e-6, 1e-2));
+    double w = eqnn_at(eqnn_parameter(c, "weighted.weight"), 1, 2);
+    eqnn_reset(c);
+    x = points(c, 4);
+    CHECK_NEAR(eqnn_check_gradients(weighted, &x, 1, NULL, 0, NULL), 0, test_eps(1e-6, 1e-2));
+    CHECK_NEAR(eqnn_at(eqnn_parameter(c, "weighted.weight"), 1, 2), w, 0);
     CHECK_DERIVATIVES_OF(curved, &x, 1, NULL, 2);
     CHECK_SYMMETRY(straight, &x, 1, NULL);
     check_places(c);

@@ -443,7 +443,7 @@ static void device_frame(eqnn__device *d, const eqnn__frame_plan *plan, int mmax
 }
 
 static void device_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn_real *w,
-                          eqnn_real *g, eqnn_real *s1, eqnn_real *s2)
+                          eqnn_real *g, eqnn_real *s1, eqnn_real *s2, eqnn_real *s3)
 {
     if (device_of(d)->flag) return;
     device_array(d, "update", u->squares);
@@ -451,8 +451,9 @@ static void device_update(eqnn__device *d, const eqnn__update *u, size_t n, eqnn
     device_array(d, "update", g);
     device_array(d, "update", s1);
     device_array(d, "update", s2);
+    device_array(d, "update", s3);
     device_open(d);
-    eqnn__cpu.update(d, u, n, w, g, s1, s2);
+    eqnn__cpu.update(d, u, n, w, g, s1, s2, s3);
     device_close(d);
 }
 

@@ -154,7 +154,11 @@ TEST(v2_awkward_input)
     bad.o.lmax = -1;
     bad.o.forces = &f;
     CHECK(!energy_of(&pos, 1, &bad));
-    CHECK_ERROR(c, "lmax 0 has no degree 1");
+    CHECK_ERROR(c, "lmax 0 has no degree 1: no forces");
+    bad.o.forces = NULL;
+    bad.o.act = EQNN_DEGREE_GATE;
+    CHECK(!energy_of(&pos, 1, &bad));
+    CHECK_ERROR(c, "lmax 0 has no degree 1: no gates of degrees");
     bad = two_molecules(c, EQNN_SEPARABLE_S2);
     bad.o.lmax = -1;
     bad.name = "scalars";

@@ -350,30 +350,33 @@ static void train(eqnn_ctx *c, eqnn_adam *adam, eqnn_sgd *sgd, int steps)
     eqnn_training(c, 0);
 }
 
-static eqnn_adam *adam_of(eqnn_ctx *c)
+static eqnn_adam *adam_with(eqnn_ctx *c, int amsgrad)
 {
-    return eqnn_adam_make(
-        c, &(eqnn_adam_opts){ .rate = 1e-2, .decay = 0.01, .clip = 1, .average = 0.9 });
+    eqnn_adam_opts o = { .rate = 1e-2, .decay = 0.01, .clip = 1, .average = 0.9 };
+    o.amsgrad = amsgrad;
+    return eqnn_adam_make(c, &o);
 }
+
+static eqnn_adam *adam_of(eqnn_ctx *c) { return adam_with(c, 0); }
 
 /* Ten steps, or five, a file, and five more in a new context: the same bytes. */
 TEST(resume_bit_for_bit)
 {
     const char *whole = temporary(0, "whole"), *half = temporary(1, "half"),
                *rest = temporary(2, "rest");
-    for (int order = 0; order < 3;
-         order++) { /* load before, after the optimizer, after the first call */
+    for (int way = 0; way < 6; way++) {
+        int amsgrad = way / 3, order = way % 3; /* load before, after the optimizer, a first call */
         eqnn_ctx *a = test_context(), *b = test_context(), *d = test_context();
-        train(a, adam_of(a), NULL, 10);
+        train(a, adam_with(a, amsgrad), NULL, 10);
         eqnn_note(a, "epoch", "seven");
         CHECK(eqnn_save(a, whole));
-        train(b, adam_of(b), NULL, 5);
+        train(b, adam_with(b, amsgrad), NULL, 5);
         eqnn_note(b, "epoch", "six");
         CHECK(eqnn_save(b, half));
-        eqnn_adam *adam = order == 1 ? adam_of(d) : NULL;
+        eqnn_adam *adam = order == 1 ? adam_with(d, amsgrad) : NULL;
         if (order == 2) net(eqnn_normal(d, "other", 2, 3));
         CHECK(eqnn_load(d, half, NULL));
-        if (!adam) adam = adam_of(d);
+        if (!adam) adam = adam_with(d, amsgrad);
         CHECK(eqnn_adam_steps(adam) == 5);
         CHECK_TEXT(eqnn_noted(d, "epoch"), "six");
         if (order == 2)

@@ -72,6 +72,7 @@ TEST(list_is_sorted_and_remembered)
     CHECK(g && is_sorted(g));
     CHECK(g->sources == 17 && g->targets == 11 && g->examples == 1 && !g->example);
     CHECK(g->pairs == 0 && g->blocks == 0); /* sources are other things than targets */
+    CHECK(g->order == eqnn_graph_order(g) && !eqnn_graph_order(NULL));
     int *seen = (int *)calloc((size_t)edges, sizeof *seen), good = 1;
     for (int e = 0; e < edges; e++) {
         seen[g->order[e]]++;
@@ -80,6 +81,9 @@ TEST(list_is_sorted_and_remembered)
     for (int e = 0; e < edges; e++) good &= seen[e] == 1;
     CHECK(good);
     free(seen);
+    eqnn_reset(c);
+    CHECK(!eqnn_graph_order(g));
+    CHECK_ERROR(c, "graph_order");
 }
 
 TEST(pairs_of_lists)

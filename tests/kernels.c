@@ -586,9 +586,9 @@ TEST(training_step)
 {
     EACH_LANES(k)
         for (int kind = EQNN__SGD; kind <= EQNN__EMA; kind++)
-            for (int nesterov = 0; nesterov < 2; nesterov++) {
+            for (int nesterov = 0; nesterov < 2; nesterov++) { /* of Adam: AMSGrad */
                 enum { n = 43 };
-                eqnn_real w[n], g[n], m[n], v[n], w0[n];
+                eqnn_real w[n], g[n], m[n], v[n], most[n], w0[n];
                 eqnn__device d = device(k, 1);
                 double squares = 4;
                 eqnn__update u;
@@ -600,11 +600,14 @@ TEST(training_step)
                 u.squares = &squares, u.clip = 1; /* the gradient times 1/2 */
                 fill(w, n, 1), fill(g, n, 2), fill(m, n, 3), fill(v, n, 4);
                 for (int i = 0; i < n; i++) v[i] = (eqnn_real)fabs((double)v[i]);
+                for (int i = 0; i < n; i++) most[i] = v[i] * (i % 2 ? 2 : 0.5f);
+                memcpy(C, most, sizeof most);
                 memcpy(w0, w, sizeof w);
                 memcpy(A, m, sizeof m);
                 memcpy(B, v, sizeof v);
                 cpu->update(&d, &u, n, w, kind == EQNN__EMA ? NULL : g, m,
-                          kind == EQNN__ADAM ? v : NULL);
+                            kind == EQNN__ADAM ? v : NULL,
+                            kind == EQNN__ADAM && nesterov ? most : NULL);
                 for (int i = 0; i < n; i++) {
                     double x = (double)w0[i], dx = 0.5 * (double)g[i] + 0.01 * x, s = (double)A[i],
                            y;
@@ -614,6 +617,9 @@ TEST(training_step)
                     }
                     s = kind == EQNN__ADAM ? 0.9 * s + 0.1 * dx : 0.8 * s + dx;
                     y = 0.99 * (double)B[i] + 0.01 * dx * dx;
+                    if (kind == EQNN__ADAM) CHECK_NEAR((double)v[i], y, 1e-6);
+                    if (kind == EQNN__ADAM && nesterov) y = fmax(y, (double)C[i]);
+                    if (kind == EQNN__ADAM && nesterov) CHECK_NEAR((double)most[i], y, 1e-6);
                     y = kind == EQNN__ADAM ? s / 0.1 / (sqrt(y) / sqrt(0.01) + 1e-8)
                         : nesterov         ? dx + 0.8 * s
                                            : s;

@@ -443,9 +443,13 @@ TEST(models_refuse)
     eqnn_network_opts o = small;
     o.out = NULL;
     CHECK(!eqnn_network(NULL, NULL, pos, g, "", &o));
-    CHECK_ERROR(c, "must be given");
+    CHECK_ERROR(c, "network: .hidden, .out and .radius must be given");
+    CHECK(!eqnn_network_2106(NULL, NULL, pos, g, "", &o));
+    CHECK_ERROR(c, "network_2106: .out and .radius must be given");
     CHECK(!eqnn_network(NULL, NULL, pos, NULL, "", &small));
-    CHECK_ERROR(c, "no graph");
+    CHECK_ERROR(c, "network: there is no graph");
+    CHECK(!eqnn_network_2106(NULL, NULL, pos, NULL, "", &small));
+    CHECK_ERROR(c, "network_2106: there is no graph");
     CHECK(!eqnn_network(eqnn_full(c, 1, 2, 1), NULL, pos, g, "", &small));
     CHECK_ERROR(c, "1 rows of features for 5 sources");
     o = small;
@@ -454,7 +458,9 @@ TEST(models_refuse)
     CHECK_ERROR(c, "1x1o are not invariant");
     o.edge_scalars = eqnn_full(c, 1, 1, 1);
     CHECK(!eqnn_network(NULL, NULL, pos, g, "", &o));
-    CHECK_ERROR(c, "edge_scalars [1,1]");
+    CHECK_ERROR(c, "network: edge_scalars [1,1]");
+    CHECK(!eqnn_network_2106(NULL, NULL, pos, g, "", &o));
+    CHECK_ERROR(c, "network_2106: edge_scalars [1,1]");
     o = small;
     o.hidden = "4x0o";
     CHECK(!eqnn_network(NULL, NULL, pos, g, "", &o));

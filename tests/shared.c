@@ -54,6 +54,27 @@ static int call(const char *wanted)
     return good;
 }
 
+/* What begins as eqnn_graph_opts does, and is no smaller. */
+typedef struct graph_opts { int sources, targets; void *rest[16]; } graph_opts;
+
+/* The edges 0 to 1 and 1 to 0 stand in a graph by their targets. */
+static int call_graph(void)
+{
+    void *(*make)(const void *), *(*graph)(void *, int, const int *, const int *, const void *);
+    const int *(*order)(const void *);
+    void (*end)(void *);
+    if (!find(&make, "eqnn_make_f32") || !find(&graph, "eqnn_graph_make") ||
+        !find(&order, "eqnn_graph_order") || !find(&end, "eqnn_free"))
+        return 0;
+    const int source[2] = { 0, 1 }, target[2] = { 1, 0 };
+    graph_opts o = { 2, 2, { NULL } };
+    void *c = make(NULL);
+    const int *at = order(graph(c, 2, source, target, &o));
+    int good = check(at && at[0] == 1 && at[1] == 0, "edges are not in the order of their targets");
+    end(c);
+    return good;
+}
+
 int main(int argc, char **argv)
 {
     int missing = argc < 4;
@@ -67,7 +88,7 @@ int main(int argc, char **argv)
         missing += !find(&p, argv[i]);
     }
     missing += !check(argc > 400, "hardly any function is declared");
-    int good = call(argv[2]);
+    int good = call(argv[2]) && call_graph();
     dlclose(library);
     printf("%d passed, %d failed\n", !missing + good, !!missing + !good);
     return missing || !good ? EXIT_FAILURE : EXIT_SUCCESS;

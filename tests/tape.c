@@ -812,8 +812,15 @@ TEST(one_buffer_only)
     eqnn_ctx *c = context_in(buffer, sizeof buffer);
     eqnn_tensor *x = eqnn_normal(c, "x", 20, 20);
     CHECK(eqnn_value(eqnn_sum(eqnn_square(x))) > 0);
+    CHECK(eqnn_keep(x) != NULL);
     CHECK(eqnn_normal(c, "x", 2000, 2000) == NULL);
-    CHECK_ERROR(c, "out of memory");
+    eqnn_memory m = eqnn_memory_use(c);
+    char use[60];
+    snprintf(use, sizeof use, "bytes asked for, %lu in use", (unsigned long)(m.step + m.lasting));
+    CHECK(m.step > 0 && m.lasting > 0);
+    CHECK_ERROR(c, "random: out of memory: ");
+    CHECK(eqnn_normal(c, "x", 2000, 2000) == NULL);
+    CHECK_ERROR(c, use);
     eqnn_free(c);
 }
 
@@ -882,7 +889,18 @@ TEST(labels_are_kept_and_refused)
     CHECK(!eqnn_add(x, eqnn_as(x, s)));
     CHECK_ERROR(c, "do not turn alike");
     CHECK(!eqnn_mul(x, eqnn_as(x, NULL)));
-    CHECK_ERROR(c, "eqnn_scale_copies");
+    CHECK_ERROR(c, "mul: 2x0e+2x1o times");
+    CHECK(!eqnn_affine(x, eqnn_as(x, NULL), y));
+    CHECK_ERROR(c, "affine: no label times 2x0e+2x1o");
+    CHECK(!eqnn_affine(x, y, eqnn_as(x, s)));
+    CHECK_ERROR(c, "affine: ");
+    CHECK(!eqnn_affine(x, y, eqnn_zeros(c, 2, 8)));
+    CHECK_ERROR(c, "affine: [3,1] and [2,8] do not fit");
+    CHECK(eqnn_label_of(eqnn_affine(x, y, x)) == v);
+    CHECK(!eqnn_pow(x, 2));
+    CHECK_ERROR(c, "pow: 2x0e+2x1o is not invariant");
+    CHECK(!eqnn_square(x));
+    CHECK_ERROR(c, "square: 2x0e+2x1o is not invariant");
     CHECK(!eqnn_slice(x, 3, 4));
     CHECK_ERROR(c, "cut through");
     CHECK(!eqnn_as(x, eqnn_irreps_make(c, "1x1o")));

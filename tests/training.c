@@ -427,32 +427,34 @@ static void pull(eqnn_ctx *c, const char *name, double weight, double target, in
     eqnn_backward(eqnn_scale(eqnn_sum(eqnn_square(eqnn_shift(w, -target))), weight / 2));
 }
 
-TEST(adam_formula)
+/* The pull is weak after a while, so that AMSGrad's largest squares are those of before. */
+static void check_adam(int amsgrad)
 {
     eqnn_ctx *c = test_context();
     eqnn_adam_opts o = {
         .rate = 0.02, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-2, .decay = 0.1, .l2 = 0.05,
-        .clip = 8
+        .clip = 8, .amsgrad = amsgrad
     };
     eqnn_adam *adam = eqnn_adam_make(c, &o);
     eqnn_tensor *start = eqnn_param(c, "w", 1, 37, NULL);
-    double w[37], m[37] = { 0 }, v[37] = { 0 };
+    double w[37], m[37] = { 0 }, v[37] = { 0 }, most[37] = { 0 };
     for (int i = 0; i < 37; i++) w[i] = eqnn_at(start, 0, i);
     for (int t = 1; t <= 20; t++) {
         if (t == 11) eqnn_adam_rate(adam, o.rate = 0.005);
-        double norm = 0;
-        pull(c, "w", 3, 0.5, 37);
-        for (int i = 0; i < 37; i++) norm += pow(3 * (w[i] - 0.5), 2);
+        double norm = 0, weight = t < 8 ? 3 : 0.3;
+        pull(c, "w", weight, 0.5, 37);
+        for (int i = 0; i < 37; i++) norm += pow(weight * (w[i] - 0.5), 2);
         CHECK(eqnn_adam_step(adam));
         eqnn_reset(c);
         for (int i = 0; i < 37; i++) {
             double clip = fmin(1, o.clip / (sqrt(norm) + 1e-6));
-            double g = 3 * (w[i] - 0.5) * clip + o.l2 * w[i];
+            double g = weight * (w[i] - 0.5) * clip + o.l2 * w[i];
             w[i] -= o.rate * o.decay * w[i];
             m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
             v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+            most[i] = amsgrad ? fmax(most[i], v[i]) : v[i];
             w[i] -= o.rate * m[i] / (1 - pow(o.beta1, t)) /
-                    (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
+                    (sqrt(most[i] / (1 - pow(o.beta2, t))) + o.eps);
         }
     }
     for (int i = 0; i < 37; i++) CHECK_NEAR(entry(c, "w", i), w[i], test_eps(1e-13, 1e-5));
@@ -460,6 +462,32 @@ TEST(adam_formula)
     o.beta1 = 1.5;
     CHECK(!eqnn_adam_make(c, &o));
     CHECK_ERROR(c, "out of range");
+}
+
+TEST(adam_formula) { check_adam(0); }
+TEST(amsgrad_formula) { check_adam(1); }
+
+/* An Adam that replaces another starts anew, with its largest squares too. */
+TEST(amsgrad_replaced)
+{
+    double last[2];
+    for (int k = 0; k < 2; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_adam_opts o = { .rate = 0.1, .amsgrad = 1 };
+        eqnn_adam *adam = eqnn_adam_make(c, &o);
+        const double zero[3] = { 0 };
+        eqnn_set(eqnn_param(c, "w", 1, 3, NULL), zero);
+        pull(c, "w", 100, 1, 3);
+        if (k == 0) CHECK(eqnn_adam_step(adam)), adam = eqnn_adam_make(c, &o);
+        eqnn_zero_gradients(c);
+        eqnn_set(eqnn_parameter(c, "w"), zero);
+        for (int t = 0; t < 4; t++) {
+            pull(c, "w", t < 2 ? 1 : 0.1, 1, 3);
+            CHECK(eqnn_adam_step(adam));
+        }
+        last[k] = entry(c, "w", 1);
+    }
+    CHECK_NEAR(last[0], last[1], 0);
 }
 
 TEST(sgd_formula)
@@ -542,6 +570,127 @@ TEST(freeze_and_rates)
     CHECK(eqnn_sgd_step(sgd));
     CHECK_NEAR(entry(c, "encoder.weight", 0), before[0] - 0.01, 1e-6);
     CHECK_NEAR(entry(c, "enc", 0), before[2] - 0.01, 1e-6);
+}
+
+/* ---- the checker of gradients ---- */
+
+static eqnn_tensor *half_value(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_scale(x[0], 0.5);
+}
+
+/* user 0: right; 1: a wrong factor; 2: the first column is forgotten; 3: not a number */
+static int half_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g, const int *want,
+                     eqnn_tensor **dx, void *user)
+{
+    const double mask[3] = { 0, 0.5, 0.5 };
+    int way = *(const int *)user;
+    (void)x, (void)n, (void)y;
+    if (want[0])
+        dx[0] = way == 2 ? eqnn_mul(g, eqnn_from_double(eqnn_context(g), 1, 3, mask))
+                         : eqnn_scale(g, way == 3 ? (double)NAN : way ? 0.4 : 0.5);
+    return 1;
+}
+
+/* Energies with forces and batch statistics; what lies before the custom operation has the slopes
+   that its rule gives. */
+static eqnn_tensor *with_half(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_custom_op op = { "half", half_value, half_rule };
+    (void)n;
+    eqnn_tensor *y = eqnn_linear(x[0], "first", 3, NULL);
+    y = eqnn_tanh(eqnn_custom(&op, &y, 1, user, sizeof(int)));
+    y = batched(eqnn_linear(y, "second", 4, NULL));
+    eqnn_tensor *E = eqnn_linear(eqnn_silu(y), "third", 1, NULL);
+    return eqnn_add(eqnn_mean(eqnn_square(E)),
+                    eqnn_mean(eqnn_square(eqnn_grad(eqnn_sum(E), x[0]))));
+}
+
+TEST(checked_gradients)
+{
+    for (int way = 0; way < 4; way++) {
+        eqnn_ctx *c = test_context();
+        const char *name = NULL;
+        eqnn_training(c, 1);
+        eqnn_tensor *x = eqnn_mul(eqnn_normal(c, "x", 7, 5), eqnn_param(c, "x", 1, 5, NULL));
+        with_half(&x, 1, &way);
+        eqnn_backward(with_half(&x, 1, &way)); /* these are not what is checked */
+        double mean = entry(c, "bn.running_mean", 0);
+        size_t mark = eqnn_memory_use(c).step;
+        uint64_t before = test_hash(c);
+        double error = eqnn_check_gradients(with_half, &x, 1, &way, 0, &name);
+        test_note("gradients of weights, rule %d: %.2e, %s", way, error, name ? name : "-");
+        if (way == 0) CHECK_NEAR(error, 0, test_eps(1e-6, 3e-2));
+        if (way == 1) CHECK(error > 0.1 && error < 1);
+        if (way == 2) CHECK(error > 0.03);
+        if (way == 3) CHECK(isnan(error));
+        CHECK(way == 3 ? !name : name && (way == 0 || !strncmp(name, "first.", 6)));
+        CHECK(before == test_hash(c) && eqnn_memory_use(c).step == mark);
+        CHECK_NEAR(eqnn_gradient_norm(c), 0, 0);
+        eqnn_commit(c);
+        CHECK(way || entry(c, "bn.running_mean", 0) != mean); /* filed before, and still there */
+        eqnn_freeze(c, "first.*", 1);
+        error = eqnn_check_gradients(with_half, &x, 1, &way, 0, NULL);
+        if (way < 3) CHECK_NEAR(error, 0, test_eps(1e-6, 3e-2)); /* of the others all are right */
+    }
+}
+
+/* Of a weight of many numbers and of one; with two x[] of the inputs alone. */
+static eqnn_tensor *wide_half(eqnn_tensor *const *x, int n, void *user)
+{
+    const eqnn_custom_op op = { "half", half_value, half_rule };
+    eqnn_ctx *c = eqnn_context(x[0]);
+    eqnn_tensor *y = n > 1 ? x[0] : eqnn_matmul(x[0], eqnn_param(c, "wide", 5, 300, NULL));
+    eqnn_tensor *shift = n > 1 ? x[1] : eqnn_param(c, "shift", 1, 1, NULL);
+    y = eqnn_custom(&op, &y, 1, user, sizeof(int));
+    return eqnn_mean(eqnn_square(eqnn_add(y, shift)));
+}
+
+/* A wrong factor is seen however many numbers a weight has, and what is no number is not covered
+   by what comes after it. */
+TEST(checked_gradients_of_many)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2] = { test_normal(c, 7, 5), test_normal(c, 1, 5) };
+    const char *name = NULL;
+    int way = 1;
+    double error = eqnn_check_gradients(wide_half, x, 1, &way, 0, &name);
+    test_note("a wrong factor of %d numbers: %.2e", 1500, error);
+    CHECK(error > 0.1 && error < 0.5);
+    CHECK_TEXT(name, "wide");
+    way = 3;
+    CHECK(isnan(eqnn_check_gradients(wide_half, x, 1, &way, 0, &name)));
+    CHECK_TEXT(name, "wide");
+    CHECK(isnan(eqnn_check_derivatives(wide_half, x, 2, &way, 1, 0)));
+    way = 0;
+    CHECK_NEAR(eqnn_check_gradients(wide_half, x, 1, &way, 0, NULL), 0, test_eps(1e-6, 3e-2));
+    CHECK_DERIVATIVES_OF(wide_half, x, 2, &way, 1);
+}
+
+static eqnn_tensor *no_weights(eqnn_tensor *const *x, int n, void *user)
+{
+    (void)n, (void)user;
+    return eqnn_square(x[0]);
+}
+
+TEST(checked_gradients_refuse)
+{
+    eqnn_ctx *c = test_context(), *worker = context_with(c, 1, 0);
+    int way = 0;
+    eqnn_tensor *x = test_normal(c, 4, 5), *other = test_normal(worker, 4, 5);
+    CHECK(isnan(eqnn_check_gradients(no_weights, NULL, 1, NULL, 0, NULL)));
+    CHECK(isnan(eqnn_check_gradients(no_weights, &x, 0, NULL, 0, NULL)));
+    CHECK(isnan(eqnn_check_gradients(NULL, &x, 1, NULL, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients: the function is missing");
+    CHECK(isnan(eqnn_check_gradients(no_weights, &x, 1, NULL, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients");
+    with_half(&x, 1, &way);
+    CHECK(isnan(eqnn_check_gradients(with_half, &other, 1, &way, 0, NULL)));
+    CHECK_ERROR(worker, "check_gradients: a worker only reads the weights");
+    eqnn_freeze(c, "*", 1);
+    CHECK(isnan(eqnn_check_gradients(with_half, &x, 1, &way, 0, NULL)));
+    CHECK_ERROR(c, "check_gradients");
 }
 
 TEST(not_finite)
@@ -854,6 +1003,18 @@ TEST(schedules)
     for (int i = 0; i < 10; i++) CHECK_NEAR(eqnn_plateau_rate(&p, loss[i]), rate[i], 1e-15);
 }
 
+/* The line of a table that begins with a name, up to its end; "" when there is none. */
+static const char *summary_line(eqnn_ctx *c, const char *name)
+{
+    static char line[400];
+    FILE *f = tmpfile();
+    int found = 0;
+    if (f) eqnn_summary(c, f), rewind(f);
+    while (f && !found && fgets(line, sizeof line, f)) found = !strncmp(line, name, strlen(name));
+    if (f) fclose(f);
+    return found ? line : "";
+}
+
 TEST(summary)
 {
     eqnn_ctx *c = test_context();
@@ -872,6 +1033,37 @@ TEST(summary)
     CHECK(strstr(text, "[3,5]") && strstr(text, "  frozen") && strstr(text, "  rate x 0.5") &&
           strstr(text, "  buffer"));
     CHECK(strstr(text, "5 parameters, 28 numbers"));
+}
+
+/* A branch that is computed, but is no part of the loss; of a worker too. */
+TEST(summary_of_what_has_no_gradient)
+{
+    for (int way = 0; way < 2; way++) {
+        eqnn_ctx *c = test_context(), *d = way ? context_with(c, 1, 0) : c;
+        eqnn_sgd *sgd = eqnn_sgd_make(c, NULL);
+        two_layers(test_normal(c, 2, 5), "dead"), two_layers(test_normal(c, 2, 5), "net");
+        two_layers(test_normal(c, 2, 5), "late"), batched(test_normal(c, 4, 2));
+        eqnn_freeze(c, "net.second*", 1);
+        eqnn_rate_scale(c, "dead.second*", 0.5);
+        CHECK(*summary_line(c, "dead.first.weight"));
+        CHECK(!strstr(summary_line(c, "dead.first.weight"), "gradient"));
+        for (int step = 0; step < 3; step++) {
+            two_layers(test_normal(d, 4, 5), "dead");
+            eqnn_tensor *y = two_layers(test_normal(d, 4, 5), "net");
+            if (step == 0) y = eqnn_add(y, batched(two_layers(test_normal(d, 4, 5), "late")));
+            eqnn_backward(eqnn_sum(y));
+            if (way) eqnn_add_gradients(c, d);
+            if (step) CHECK(eqnn_sgd_step(sgd));
+            if (step) eqnn_reset(c);
+            CHECK(strstr(summary_line(c, "dead.first.weight"), "  no gradient\n"));
+            CHECK(strstr(summary_line(c, "dead.second.weight"), "  rate x 0.5  no gradient\n"));
+            CHECK(*summary_line(c, "net.first.bias") && *summary_line(c, "bn.running_mean"));
+            CHECK(!strstr(summary_line(c, "net."), "gradient"));
+            CHECK(!strstr(summary_line(c, "late."), "gradient"));
+            CHECK(!strstr(summary_line(c, "net.second.weight"), "gradient"));
+            CHECK(!strstr(summary_line(c, "bn.running_mean"), "gradient"));
+        }
+    }
 }
 
 TEST_MAIN
