@@ -160,8 +160,8 @@ TEST(reflections)
     CHECK(rotation_error(&s, x, 1) <= test_eps(1e-12, 3e-6));
 }
 
-/* Full products have the reduced ones within them: every R_J the same. With parity kept those of odd
-   li + lo + J are left out of both: from degree 1 to 1 two matrices of three. */
+/* Full products have the reduced ones within them: every R_J the same. With parity kept those of
+   odd li + lo + J are left out of both: from degree 1 to 1 two matrices of three. */
 TEST(full_product)
 {
     eqnn_ctx *c = test_context();

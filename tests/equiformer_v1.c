@@ -414,7 +414,7 @@ TEST(equiformer_v1_degrees_of_harmonics)
     eqnn_tensor *x = atoms(c, 5, 0);
     m.o.lmax = -1;
     run(&x, 1, &m);
-    CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) == 6 + 4 + 2);
+    CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) == 12);
 }
 
 /* Methane: what its symmetry makes vanish stays small with a floor of the norms; and what nodes
@@ -465,8 +465,8 @@ TEST(equiformer_v1_drops_whole_things)
     }
 }
 
-/* All of a path, or of what attentions and feed-forward networks give, is dropped: then they are not
-   there. What goes round them is. */
+/* All of a path, or of what attentions and feed-forward networks give, is dropped: then they are
+   not there. What goes round them is. */
 TEST(equiformer_v1_drops_everything)
 {
     static const char *const part[2] = { ".ga.proj.tp.weight", ".ffn.fctp_2.tp.weight" };
