@@ -643,6 +643,97 @@ TEST(gat_conv_derivatives)
     CHECK(eqnn_cols(run_gat(x, 1, &k)) == 3);
 }
 
+/* What is left out is what the manual says: the same weights give the same numbers. */
+TEST(defaults_of_attention)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 5), *x = labelled(test_normal(c, 5, 5), "2x0e+1x1o");
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_attention_opts o = { .q = "2x0e+1x1o", .out = "1x0e+1x1o+1x3o", .radius = 2 }, full = o;
+    full.k = o.q, full.lmax = 3, full.basis = 10, full.hidden = 16, full.act = EQNN_SILU;
+    eqnn_tensor *y = eqnn_attention(x, pos, g, "head", &o);
+    CHECK_SAME(eqnn_attention(x, pos, g, "head", &full), y, 0);
+    eqnn_multi_head_opts few = { .head = o }, heads = { .head = full, .heads = 8, .out = "1x1o" };
+    y = eqnn_multi_head(x, pos, g, "heads", &few);
+    CHECK_SAME(eqnn_multi_head(x, pos, g, "heads", &heads), y, 0);
+    eqnn_gat_opts gat = { .heads = 1, .slope = 0.2 };
+    eqnn_tensor *bare = eqnn_as(x, NULL);
+    y = eqnn_gat_conv(bare, NULL, g, "gat", 3, NULL);
+    CHECK_SAME(eqnn_gat_conv(bare, NULL, g, "gat", 3, &gat), y, 0);
+    eqnn_gnn_opts gnn = { .channels = 256, .heads = 4, .hidden = 256, .out = 3, .lmax = 3,
+                          .neighbours = 6 };
+    y = eqnn_gnn(pos, g, "gnn", NULL);
+    CHECK_SAME(eqnn_gnn(pos, g, "gnn", &gnn), y, 0);
+    gnn.lmax = -1; /* 0: an edge has one number */
+    CHECK(eqnn_gnn(pos, g, "flat", &gnn) != NULL);
+    CHECK(eqnn_cols(eqnn_parameter(c, "flat.conv1.lin_edge.weight")) == 1);
+}
+
+/* The mean of the heads is that of their outputs side by side; without a bias there is none. */
+TEST(gat_conv_of_mean_heads)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_normal(c, 5, 4), *mean = NULL;
+    const eqnn_graph *g = eqnn_complete_graph(c, 5, NULL);
+    eqnn_gat_opts o = { .heads = 3, .no_bias = 1 };
+    eqnn_tensor *y = eqnn_gat_conv(x, NULL, g, "gat", 2, &o);
+    for (int h = 0; h < 3; h++) {
+        eqnn_tensor *one = eqnn_scale(eqnn_slice(y, 2 * h, 2), 1. / 3);
+        mean = mean ? eqnn_add(mean, one) : one;
+    }
+    o.mean = 1;
+    CHECK_SAME(eqnn_gat_conv(x, NULL, g, "gat", 2, &o), mean, test_eps(1e-14, 1e-6));
+    CHECK(!eqnn_parameter(c, "gat.bias"));
+}
+
+/* exp as it stands underflows: a node whose exps are all 0 gets 0, and overflow shows. The same
+   edge with the opposite logit does the other; in the equal form it counts as it should. */
+TEST(raw_exponentials)
+{
+    eqnn_ctx *c = test_context();
+    const double at[6] = { 0, 0, 0, 0.5, 0, 0 }, number[2] = { 2, 3 };
+    eqnn_tensor *pos = labelled(eqnn_from_double(c, 2, 3, at), "1x1o"), *alpha = NULL;
+    eqnn_tensor *x = eqnn_from_double(c, 2, 1, number);
+    const eqnn_graph *g = eqnn_complete_graph(c, 2, NULL);
+    eqnn_attention_opts o = { .q = "1x0e", .out = "1x0e+1x1o", .radius = 2, .weights = &alpha };
+    int zeros = 0, overflows = 0;
+    eqnn_attention(x, pos, g, "a", &o);
+    for (int k = 0; k < 4; k++) {
+        double w = k % 2 ? 1e9 : -1e9;
+        eqnn_set(eqnn_parameter(c, "a.dot_product.weight"), &w);
+        o.raw = k / 2;
+        eqnn_tensor *y = eqnn_attention(x, pos, g, "a", &o);
+        for (int e = 0; e < 2; e++) {
+            double a = eqnn_at(alpha, e, 0);
+            if (!o.raw) CHECK(a == 1);
+            if (!o.raw) continue;
+            zeros += a == 0 && eqnn_at(y, e, 0) == 0 && eqnn_at(y, e, 1) == 0;
+            overflows += isnan(a);
+        }
+    }
+    CHECK(zeros == 2 && overflows == 2);
+}
+
+/* A node that only edges beyond the radius enter gets nothing. */
+TEST(edges_beyond_the_radius)
+{
+    eqnn_ctx *c = test_context();
+    const double at[9] = { 0, 0, 0, 0.5, 0.1, 0, 0, 3, 0 };
+    int source[] = { 1, 0, 1 }, target[] = { 0, 2, 2 };
+    eqnn_graph_opts nodes = { .targets = 3 };
+    const eqnn_graph *g = eqnn_graph_make(c, 3, source, target, &nodes);
+    eqnn_tensor *pos = labelled(eqnn_from_double(c, 3, 3, at), "1x1o"), *alpha = NULL;
+    eqnn_tensor *x = labelled(test_normal(c, 3, 4), "1x0e+1x1o");
+    eqnn_attention_opts o = { .q = "1x0e", .out = "1x0e+1x1o", .radius = 2, .weights = &alpha };
+    for (int k = 0; k < 4; k++) {
+        o.raw = k % 2, o.clamp = k / 2;
+        eqnn_tensor *y = eqnn_attention(x, pos, g, "a", &o);
+        CHECK_NEAR(eqnn_at(alpha, 0, 0), 1, 1e-6);
+        CHECK(eqnn_at(alpha, 1, 0) == 0 && eqnn_at(alpha, 2, 0) == 0);
+        for (int i = 0; i < 4; i++) CHECK(eqnn_at(y, 2, i) == 0);
+    }
+}
+
 TEST(attention_refuses)
 {
     eqnn_ctx *c = test_context();
@@ -665,6 +756,10 @@ TEST(attention_refuses)
     CHECK(!eqnn_attention_network(pos, eqnn_graph_vectors(g, eqnn_edge_vectors(pos, g)), "n",
                                   &many));
     CHECK_ERROR(c, "attention_network: one layer only on a graph with vectors of its own");
+    many.layers = many.moves = 1;
+    many.out = "1x0e";
+    CHECK(!eqnn_attention_network(pos, g, "n", &many));
+    CHECK_ERROR(c, "where layers move positions it must be 1x1o");
     CHECK(!eqnn_gat_conv(x, NULL, g, "c", 3, NULL));
     CHECK_ERROR(c, "4 rows of features");
     CHECK(!eqnn_gat_conv(eqnn_slice_rows(test_normal(c, 5, 2), 0, 5), x, g, "c", 3, NULL));

@@ -600,12 +600,12 @@ TEST(working_memory)
 
 TEST(choosing_a_device)
 {
-    static const char *const name[] = { "gpu", "cuda:", "cuda:x", "cuda:12345" };
+    static const char *const name[] = { "gpu", "cpux", "cuda:", "cuda:x", "cuda:12345" };
     eqnn_opts o = test_opts();
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         o.device = name[i];
         eqnn_ctx *c = eqnn_make(&o);
-        CHECK_ERROR(c, name[i]);
+        CHECK_ERROR(c, eqnn_format(c, "device \"%s\" is unknown", name[i]));
         eqnn_free(c);
     }
     o.device = "cpu";
@@ -622,11 +622,14 @@ TEST(choosing_a_device)
     o.weights_of = NULL;
     eqnn_free(c);
 #ifndef EQNN_CUDA
-    o.device = "cuda:1";
-    c = eqnn_make(&o);
-    CHECK_ERROR(c, "make: device cuda:1: this program was built without -DEQNN_CUDA; \"cpu\" "
-                "works");
-    eqnn_free(c);
+    static const char *const built[] = { "cuda", "cuda:0", "cuda:21" };
+    for (int i = 0; i < 3; i++) {
+        o.device = built[i];
+        c = eqnn_make(&o);
+        CHECK_ERROR(c, i < 2 ? "make: device cuda:0: this program was built without -DEQNN_CUDA; "
+                               "\"cpu\" works" : "make: device cuda:21: this program was built");
+        eqnn_free(c);
+    }
 #endif
 }
 

@@ -160,33 +160,37 @@ TEST(reflections)
     CHECK(rotation_error(&s, x, 1) <= test_eps(1e-12, 3e-6));
 }
 
-/* Full products have the reduced ones within them: every R_J the same, but for the sign of odd
-   li + lo + J. With parity kept the odd ones are left out of both. */
+/* Full products have the reduced ones within them: every R_J the same. With parity kept those of
+   odd li + lo + J are left out of both: from degree 1 to 1 two matrices of three. */
 TEST(full_product)
 {
     eqnn_ctx *c = test_context();
-    eqnn_tensor *x[2];
-    eqnn_equiformer_opts o = small, full = small;
-    full.full = full.parity = o.parity = 1;
+    eqnn_tensor *x[2], *y[2];
     inputs(c, 6, x);
     const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
-    eqnn_equiformer_product(x[1], x[0], g, "a", "3,2,2", &o, NULL);
-    eqnn_equiformer_product(x[1], x[0], g, "b", "3,2,2", &full, NULL);
-    for (int i = 0; i < eqnn_parameter_count(c); i++) {
-        const char *name = eqnn_parameter_name(c, i);
-        if (strncmp(name, "a.", 2)) continue;
-        eqnn_tensor *w = eqnn_parameter_at(c, i);
-        eqnn_tensor *to = eqnn_parameter(c, eqnn_format(c, "b.%s", name + 2));
-        int n = eqnn_rows(w) * eqnn_cols(w), m = eqnn_rows(to) * eqnn_cols(to);
-        CHECK(n > 0 && m % n == 0);
-        double *v = (double *)malloc((size_t)m * sizeof *v);
-        for (int k = 0; k < m; k++) v[k] = (double)eqnn_data(w)[k % n];
-        eqnn_set(to, v);
-        free(v);
+    for (int parity = 0; parity < 2; parity++) {
+        const char *names[2] = { parity ? "a1" : "a0", parity ? "b1" : "b0" };
+        for (int k = 0; k < 4; k++) {
+            eqnn_equiformer_opts o = small;
+            o.parity = parity;
+            o.full = k % 2;
+            y[k % 2] = eqnn_equiformer_product(x[1], x[0], g, names[k % 2], "3,2,2", &o, NULL);
+            for (int i = 0; k == 1 && i < eqnn_parameter_count(c); i++) {
+                const char *name = eqnn_parameter_name(c, i), *rest = name + 2;
+                if (strncmp(name, names[0], 2)) continue;
+                eqnn_tensor *w = eqnn_parameter_at(c, i);
+                eqnn_tensor *to = eqnn_parameter(c, eqnn_format(c, "%s%s", names[1], rest));
+                int n = eqnn_rows(w) * eqnn_cols(w), m = eqnn_rows(to) * eqnn_cols(to);
+                CHECK(n > 0 && m == n * (strstr(rest, "(1,1).rp.6") ? 3 - parity
+                                         : strstr(rest, "(1,2).rp.6") ? 3 - parity : 1));
+                double *v = (double *)malloc((size_t)m * sizeof *v);
+                for (int p = 0; p < m; p++) v[p] = (double)eqnn_data(w)[p % n];
+                eqnn_set(to, v);
+                free(v);
+            }
+        }
+        CHECK(test_difference(y[0], y[1]) <= test_eps(1e-13, 1e-5));
     }
-    eqnn_tensor *a = eqnn_equiformer_product(x[1], x[0], g, "a", "3,2,2", &o, NULL);
-    eqnn_tensor *b = eqnn_equiformer_product(x[1], x[0], g, "b", "3,2,2", &full, NULL);
-    CHECK(test_difference(a, b) <= test_eps(1e-13, 1e-5));
 }
 
 /* Weights of a linear map of one degree: s on the diagonal, else 0. */
@@ -330,6 +334,254 @@ TEST(permutation_and_batch)
         s.o.pool = 1;
         CHECK(eqnn_rows(network(x, 2, &s)) == 4);
     }
+}
+
+/* At first blocks add nothing: the network is its first product, each degree over its size; of
+   degrees 0 and 1, or all. A gain that is 1e6 for what vanishes, or 1e12 in the original. */
+TEST(begins_as_a_norm)
+{
+    static const int channels[3] = { 4, 3, 2 };
+    for (int k = 0; k < 6; k++) {
+        eqnn_ctx *c = test_context();
+        eqnn_equiformer_opts o = { .dim = "4,3,2", .dim_head = "2", .heads = "1", .radial = 6,
+                                   .norm_floor = k % 2 ? 0.5 : 0, .original = k / 2 == 2 };
+        double tiny = o.original && sizeof(eqnn_real) == 8 ? 1e-24 : 1e-12;
+        eqnn_tensor *x[2], *part[3], *all = NULL;
+        inputs(c, 5, x);
+        if (k >= 2) x[1] = eqnn_scale(x[1], 1e-6);
+        const eqnn_graph *g = eqnn_neighbour_graph(x[0], NULL);
+        eqnn_tensor *y = eqnn_equiformer(x[1], NULL, x[0], g, "m", &o);
+        o.all_degrees = 1;
+        eqnn_tensor *z = eqnn_equiformer(x[1], NULL, x[0], g, "m", &o);
+        CHECK_TEXT(eqnn_label_of(y)->name, "4x0e+3x1o");
+        CHECK_TEXT(eqnn_label_of(z)->name, "4x0e+3x1o+2x2e");
+        CHECK_SAME(eqnn_as(y, NULL), eqnn_slice(eqnn_as(z, NULL), 0, 13), 0);
+        eqnn_tensor *h = eqnn_equiformer_product(x[1], x[0], g, "m.tp_in", o.dim, &o, NULL);
+        h = eqnn_as(h, NULL);
+        for (int l = 0, at = 0; l < 3; at += (2 * l + 1) * channels[l], l++)
+            part[l] = eqnn_slice(h, at, (2 * l + 1) * channels[l]);
+        all = eqnn_scale(eqnn_sum_cols(eqnn_square(h)), o.norm_floor * o.norm_floor / 9);
+        for (int l = 0; l < 3; l++) {
+            eqnn_tensor *s = eqnn_scale(eqnn_sum_cols(eqnn_square(part[l])), 1. / channels[l]);
+            part[l] = eqnn_mul(part[l], eqnn_rsqrt(eqnn_shift(eqnn_add(s, all), tiny)));
+        }
+        CHECK_SAME(eqnn_as(z, NULL), eqnn_concat_n(part, 3), test_eps(1e-12, 1e-5));
+    }
+}
+
+/* The width of what decides, sizes of tables, how weights begin, by names. */
+TEST(sizes_by_name)
+{
+    eqnn_ctx *c = test_context();
+    int token[4] = { 0, 1, 1, 0 }, bonds[12] = { 0, 1 };
+    eqnn_tensor *pos = test_normal(c, 4, 3), *w;
+    const eqnn_graph *g = eqnn_complete_graph(c, 4, NULL);
+    for (int k = 0; k < 2; k++) {
+        eqnn_equiformer_opts o = { .dim = "4", .dim_head = "2", .heads = "2", .radial = 5 };
+        const char *name = k ? "b" : "a";
+        o.mlp = o.tokens = 400;
+        o.all_degrees = o.bond_dim = 1;
+        o.hidden_mult = k ? 3 : 0;
+        o.bond_degrees = k ? 4 : 0;
+        o.basis = o.start_random = k;
+        o.bonded = eqnn_ints_make(c, 12, bonds, 2, 0);
+        eqnn_tensor *y = eqnn_equiformer(NULL, eqnn_ints_make(c, 4, token, 2, 0), pos, g, name, &o);
+        CHECK_TEXT(eqnn_label_of(y)->name, "4x0e+4x1o"); /* two degrees, where none are said */
+        const char *block = eqnn_format(c, "%s.layers.blocks.0.0", name);
+        w = eqnn_parameter(c, eqnn_format(c, "%s.to_attn_logits.0.1.weight", block));
+        CHECK(eqnn_rows(w) == 2 && eqnn_cols(w) == 2 * (k ? 3 : 4));
+        w = eqnn_parameter(c, eqnn_format(c, "%s.to_out.weights.0", block));
+        CHECK((eqnn_value(eqnn_sum(eqnn_square(w))) > 0) == (k == 1));
+        CHECK(eqnn_rows(eqnn_parameter(c, eqnn_format(c, "%s.adj_emb.weight", name))) ==
+              (k ? 5 : 2));
+        CHECK((eqnn_parameter(c, eqnn_format(c, "%s.basis:(1,1)", name)) != NULL) == (k == 1));
+        w = eqnn_parameter(c, eqnn_format(c, "%s.token_emb.weight", name));
+        CHECK_NEAR(100 * sqrt(eqnn_value(eqnn_mean(eqnn_square(w)))), 1, 0.1);
+    }
+}
+
+/* Gradients into scalars are damped, by half unless said; numbers are not. */
+TEST(damped_gradients)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2], *y[3], *dx[3];
+    inputs(c, 5, x);
+    x[1] = test_features(c, 5, "4x0e");
+    for (int k = 0; k < 3; k++) {
+        s.o.embedding_grad = k == 1 ? 0 : k == 2 ? 0.2 : 1;
+        y[k] = network(x, 2, &s);
+        dx[k] = eqnn_grad(eqnn_sum(eqnn_sin(eqnn_as(y[k], NULL))), x[1]);
+    }
+    for (int k = 1; k < 3; k++) {
+        CHECK_SAME(y[k], y[0], test_eps(1e-14, 1e-5));
+        CHECK_SAME(dx[k], eqnn_scale(dx[0], k == 1 ? 0.5 : 0.2), test_eps(1e-13, 1e-5));
+    }
+    CHECK(eqnn_value(eqnn_sum(eqnn_square(eqnn_as(dx[0], NULL)))) > 1e-8);
+}
+
+/* The mean over edges of weight w: sum of w y over max(1, sum of w); where edges fade out by a
+   factor u more, which those of bonds do not, over sqrt(1 + (sum of w u)^2). */
+TEST(weighted_means)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x[2], *self;
+    enum { E = 20 };
+    double weight[E], bond[E];
+    int bonds[E];
+    inputs(c, 5, x);
+    const eqnn_graph *g = eqnn_complete_graph(c, 5, NULL);
+    for (int e = 0; e < E; e++) weight[e] = 0.1 + 0.07 * e, bonds[e] = e % 4, bond[e] = e % 4 > 0;
+    eqnn_tensor *length = eqnn_norm(eqnn_edge_vectors(x[0], g)), *one = eqnn_full(c, 1, 1, 1);
+    eqnn_tensor *w = eqnn_from_double(c, E, 1, weight), *near = eqnn_from_double(c, E, 1, bond);
+    eqnn_tensor *u = eqnn_map(eqnn_scale(length, 1. / 5), EQNN_POLY_CUTOFF, 3, 0);
+    for (int k = 1; k < 8; k++) { /* weights, an envelope, bonds */
+        eqnn_equiformer_opts o = small;
+        eqnn_tensor *all = eqnn_full(c, E, 1, 1);
+        o.no_self = 1;
+        o.edge_weight = k & 1 ? w : NULL;
+        o.envelope = k & 2 ? 5 : 0;
+        o.bonded = k & 4 ? eqnn_ints_make(c, E, bonds, 4, 0) : NULL;
+        if (k & 1) all = w;
+        if (k & 2) all = eqnn_mul(all, k & 4 ? eqnn_where(near, one, u) : u);
+        eqnn_tensor *y = eqnn_equiformer_product(x[1], x[0], g, "m", "3,2", &o, NULL);
+        eqnn_tensor *rows = eqnn_equiformer_product(x[1], x[0], g, "m", "3,2", &o, &self);
+        eqnn_tensor *sum = eqnn_scatter(all, g);
+        sum = k & 2 ? eqnn_sqrt(eqnn_shift(eqnn_square(sum), 1)) : eqnn_max(sum, one);
+        rows = eqnn_scatter(eqnn_mul(rows, all), g);
+        CHECK_SAME(y, eqnn_mul(rows, eqnn_reciprocal(sum)), test_eps(1e-13, 1e-5));
+    }
+}
+
+/* In the original edges of weight 0 still count for degree 0 of distance attention, not for other
+   degrees, nor where a network decides. */
+TEST(edge_weights_of_the_original)
+{
+    for (int mlp = 0; mlp < 2; mlp++) {
+        eqnn_ctx *c = test_context();
+        eqnn_equiformer_opts o = small;
+        eqnn_tensor *x[2], *y[3];
+        double w[20];
+        int source[20], target[20], n = 0;
+        o.dim_head = "2", o.heads = "2,1", o.mlp = mlp, o.original = 1;
+        inputs(c, 5, x);
+        const eqnn_graph *all = eqnn_complete_graph(c, 5, NULL);
+        for (int e = 0; e < 20; e++) {
+            w[e] = e % 3 > 0;
+            if (w[e] > 0) source[n] = all->source[e], target[n++] = all->target[e];
+        }
+        const eqnn_graph *few = eqnn_graph_make(c, n, source, target,
+                                                &(eqnn_graph_opts){ .targets = 5 });
+        for (int k = 0; k < 3; k++) { /* all edges; weights; those of weight 1 alone */
+            o.edge_weight = k == 1 ? eqnn_from_double(c, 20, 1, w) : NULL;
+            y[k] = eqnn_equiformer_attention(x[1], x[0], k == 2 ? few : all, "m", &o);
+            y[k] = eqnn_as(y[k], NULL);
+        }
+        double eps = test_eps(1e-13, 1e-5);
+        CHECK_SAME(eqnn_slice(y[1], 0, 4), eqnn_slice(y[mlp ? 2 : 0], 0, 4), eps);
+        CHECK_SAME(eqnn_slice(y[1], 4, 6), eqnn_slice(y[2], 4, 6), eps);
+        CHECK(test_difference(y[0], y[2]) > 1e-3);
+    }
+}
+
+/* The numbers of a parameter times s from column first on, count columns of each row. */
+static void scale_columns(eqnn_ctx *c, const char *name, int first, int count, double s)
+{
+    eqnn_tensor *w = eqnn_parameter(c, name);
+    int cols = eqnn_cols(w), n = eqnn_rows(w) * cols;
+    double *v = (double *)malloc(((size_t)n + 1) * sizeof *v);
+    CHECK(n > 0);
+    for (int i = 0; i < n; i++) {
+        int inside = i % cols >= first && i % cols < first + count;
+        v[i] = (double)eqnn_data(w)[i] * (inside ? s : 1);
+    }
+    eqnn_set(w, v);
+    free(v);
+}
+
+/* A leaky relu of slope 1 does nothing: logits are linear, and minus signs before and after it
+   cancel. With another slope they do not. */
+TEST(slope_of_logits)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_equiformer_opts o = small;
+    eqnn_tensor *x[2], *y[4];
+    o.dim_head = "2", o.heads = "2,1", o.mlp = 1, o.hidden_mult = 3;
+    inputs(c, 5, x);
+    const eqnn_graph *g = eqnn_complete_graph(c, 5, NULL);
+    for (int k = 0; k < 4; k++) {
+        o.slope = k % 2 ? 0.1 : 1;
+        if (k == 2) { /* 3 heads see 3 numbers each */
+            scale_columns(c, "m.to_attn_and_v.to_out.weights.0", 0, 9, -1);
+            scale_columns(c, "m.to_attn_and_v.self_interact.weights.0", 0, 9, -1);
+            scale_columns(c, "m.to_attn_logits.0.1.weight", 0, 6, -1);
+            scale_columns(c, "m.to_attn_logits.1.1.weight", 0, 3, -1);
+        }
+        y[k] = eqnn_equiformer_attention(x[1], x[0], g, "m", &o);
+    }
+    CHECK_SAME(y[2], y[0], test_eps(1e-14, 1e-6));
+    CHECK(test_difference(y[3], y[1]) > 1e-4);
+    o.slope = 0; /* 0.1 */
+    CHECK_SAME(eqnn_equiformer_attention(x[1], x[0], g, "m", &o), y[3], 0);
+}
+
+/* The trunk by its layers: one stream, or two of which each sees the other; the mean of nodes. */
+TEST(trunk_by_hand)
+{
+    for (int k = 0; k < 4; k++) {
+        eqnn_ctx *c = test_context();
+        setup s = { .o = small };
+        eqnn_tensor *x[2];
+        s.o.reversible = k % 2;
+        s.o.type_norms = k / 2;
+        s.o.reduce = s.o.nonlinear_out = k == 2;
+        inputs(c, 5, x);
+        network(x, 2, &s);
+        stir(c);
+        eqnn_tensor *y = network(x, 2, &s);
+        s.o.pool = 1;
+        eqnn_tensor *mean = network(x, 2, &s);
+        const eqnn_graph *g = eqnn_neighbour_graph(x[0], &s.near);
+        s.o.all_degrees = 1;
+        eqnn_tensor *a = eqnn_equiformer_product(x[1], x[0], g, "m.tp_in", s.o.dim, &s.o, NULL);
+        eqnn_tensor *b = a;
+        for (int i = 0; i < s.o.depth; i++) {
+            const char *f = eqnn_format(c, "m.layers.blocks.%d.%s", i, k % 2 ? "f.net" : "0");
+            const char *n = eqnn_format(c, "m.layers.blocks.%d.%s", i, k % 2 ? "g.net" : "1");
+            a = eqnn_add(a, eqnn_equiformer_attention(k % 2 ? b : a, x[0], g, f, &s.o));
+            eqnn_tensor *d = eqnn_equiformer_feedforward(a, n, NULL, &s.o);
+            b = eqnn_add(k % 2 ? b : a, d);
+            if (k % 2 == 0) a = b;
+        }
+        a = eqnn_scale(eqnn_add(a, b), 0.5);
+        eqnn_tensor *size = eqnn_sum_cols(eqnn_square(eqnn_slice(eqnn_as(a, NULL), 0, 5)));
+        size = eqnn_rsqrt(eqnn_shift(eqnn_scale(size, 0.2), 1e-12));
+        a = eqnn_mul(eqnn_slice(eqnn_as(a, NULL), 0, 5), size);
+        CHECK_SAME(mean, eqnn_mean_rows(eqnn_as(y, NULL)), test_eps(1e-14, 1e-6));
+        if (s.o.reduce) CHECK(eqnn_parameter(c, "m.ff_out.project_in.weights.0") != NULL);
+        else CHECK_SAME(eqnn_slice(eqnn_as(y, NULL), 0, 5), a, test_eps(1e-12, 1e-5));
+    }
+}
+
+/* Blocks that are computed again are the same, with less on the tape. */
+TEST(computes_blocks_again)
+{
+    eqnn_ctx *c = test_context();
+    setup s = { .o = small };
+    eqnn_tensor *x[2], *y[2];
+    size_t nodes[2];
+    s.o.envelope = 5;
+    inputs(c, 5, x);
+    network(x, 2, &s);
+    stir(c);
+    for (int k = 0; k < 2; k++) {
+        size_t before = eqnn_memory_use(c).tape_nodes;
+        s.o.recompute = k;
+        y[k] = network(x, 2, &s);
+        nodes[k] = eqnn_memory_use(c).tape_nodes - before;
+    }
+    CHECK_SAME(y[1], y[0], 0);
+    CHECK(nodes[1] < nodes[0] / 2);
 }
 
 /* Edges of weight 0 are as good as none. */

@@ -352,6 +352,7 @@ static void check_parameters(const char *preset, int types, size_t count)
     const int z[2] = { 0, 1 };
     eqnn_tensor *x = eqnn_from_double(c, 2, 3, pos);
     CHECK(eqnn_equiformer_v1_preset(c, preset, &o));
+    CHECK(o.alpha_drop == (preset[0] == 'q' ? 0.2 : 0));
     eqnn_tensor *y = eqnn_equiformer_v1(eqnn_ints_make(c, 2, z, types, 0), x,
                                         eqnn_radius_graph(x, 5, NULL), "", &o);
     CHECK(test_finite(y));
@@ -408,6 +409,12 @@ TEST(equiformer_v1_degrees_of_harmonics)
         CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) ==
               eqnn_product_weights(p));
     }
+    eqnn_ctx *c = test_context(); /* negative: 0, a product of each copy with one number */
+    model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+    eqnn_tensor *x = atoms(c, 5, 0);
+    m.o.lmax = -1;
+    run(&x, 1, &m);
+    CHECK(eqnn_rows(eqnn_parameter(c, "net.blocks.0.ga.sep_act.dtp_rad.net.6.weight")) == 12);
 }
 
 /* Methane: what its symmetry makes vanish stays small with a floor of the norms; and what nodes
@@ -455,6 +462,48 @@ TEST(equiformer_v1_drops_whole_things)
         m.forces = 0;
         eqnn_tick(c);
         CHECK(test_difference(run(&x, 1, &m), dropped) > 1e-6);
+    }
+}
+
+/* All of a path, or of what attentions and feed-forward networks give, is dropped: then they are
+   not there. What goes round them is. */
+TEST(equiformer_v1_drops_everything)
+{
+    static const char *const part[2] = { ".ga.proj.tp.weight", ".ffn.fctp_2.tp.weight" };
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = atoms(c, 6, 0);
+    for (int k = 0; k < 3; k++) {
+        model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+        m.o.drop_path = k == 1;
+        m.o.drop = k == 2;
+        eqnn_training(c, 1);
+        eqnn_zero_gradients(c);
+        CHECK(eqnn_backward(eqnn_sum(run(&x, 1, &m))));
+        for (int i = 0; i < 4; i++) {
+            const char *name = eqnn_format(c, "net.blocks.%d%s", i / 2, part[i % 2]);
+            eqnn_tensor *dw = eqnn_gradient(eqnn_parameter(c, name));
+            CHECK((eqnn_value(eqnn_sum(eqnn_square(dw))) > 0) == (k == 0));
+        }
+        eqnn_tensor *dw = eqnn_gradient(eqnn_parameter(c, "net.blocks.1.ffn_shortcut.tp.weight"));
+        CHECK(eqnn_value(eqnn_sum(eqnn_square(dw))) > 0);
+    }
+}
+
+/* The radius is that of the radial functions, 5 unless said: a molecule twice as large is the same
+   with a radius twice as long. (Of exp_normal the centres begin at exp(-radius), as published.) */
+TEST(equiformer_v1_radius)
+{
+    for (int basis = 0; basis < 2; basis++) {
+        eqnn_ctx *c = test_context();
+        model m = model_of(small, EQNN_MESSAGES_NONLINEAR);
+        m.o.basis = basis ? EQNN_EXP_NORMAL : EQNN_GAUSSIAN;
+        m.o.radius = basis ? 40 : 0;
+        m.radius = 3;
+        eqnn_tensor *x = atoms(c, 6, 0), *y = run(&x, 1, &m), *twice = eqnn_scale(x, 2);
+        m.o.radius = basis ? 80 : 10;
+        CHECK(test_difference(run(&x, 1, &m), y) > 1e-6);
+        m.radius = 6;
+        CHECK_SAME(run(&twice, 1, &m), y, test_eps(1e-13, 1e-5));
     }
 }
 

@@ -195,6 +195,81 @@ TEST(v2_parts)
     }
 }
 
+/* What is left out is what the manual says: the same weights give the same numbers. */
+TEST(v2_defaults)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    model few = two_molecules(c, EQNN_DEGREE_GATE), m;
+    eqnn_equiformer_v2_opts *o = &few.o;
+    o->lmax = o->mmax = o->blocks = 0;
+    o->radius = o->width = o->nodes = o->neighbours = 0;
+    eqnn_tensor *e = energy_of(&pos, 1, &few);
+    m = few;
+    m.o.lmax = 4, m.o.mmax = 2, m.o.blocks = 8;
+    m.o.width = 2, m.o.radius = 12, m.o.nodes = 77.81317, m.o.neighbours = 23.395238876342773;
+    CHECK_SAME(energy_of(&pos, 1, &m), e, 0);
+    m.name = "flat";
+    m.o.mmax = -1, m.o.blocks = 1; /* order 0 alone: no maps of others */
+    CHECK(energy_of(&pos, 1, &m) != NULL);
+    CHECK(eqnn_parameter(c, "flat.blocks.0.ga.so2_conv_2.fc_m0.weight") != NULL);
+    CHECK(!eqnn_parameter(c, "flat.blocks.0.ga.so2_conv_2.so2_m_conv.0.fc.weight"));
+    CHECK(eqnn_parameter(c, "v2.blocks.0.ga.so2_conv_2.so2_m_conv.0.fc.weight") != NULL);
+}
+
+/* A norm that divides all degrees together needs no floor and has none. */
+TEST(v2_floors)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c);
+    for (int norm = 0; norm < 3; norm++) {
+        model m = two_molecules(c, EQNN_DEGREE_GATE);
+        m.name = eqnn_format(c, "net%d", norm);
+        m.o.norm = (eqnn_v2_norm)norm;
+        eqnn_tensor *e = energy_of(&pos, 1, &m);
+        m.o.norm_floor = 1;
+        double change = test_difference(energy_of(&pos, 1, &m), e);
+        CHECK(norm == EQNN_V2_RMS_NORM ? change == 0 : change > 1e-6);
+    }
+}
+
+/* The smallest grids: 2 lmax + 2 rings, of 2 mmax + 1 points in the frame of an edge, of
+   2 lmax + 3 at nodes. Features see the one or the other where only attentions, or only networks,
+   have weights. */
+TEST(v2_smallest_grids)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = positions(c), *features = NULL, *small_grid;
+    for (int k = 0; k < 4; k++) {
+        int attention = k % 2;
+        model m = two_molecules(c, EQNN_S2);
+        m.o.mmax = 1;
+        m.o.no_grid_mlp = k / 2;
+        m.o.features = &features;
+        m.o.beta = -1;
+        m.name = eqnn_format(c, "net%d", k);
+        energy_of(&pos, 1, &m);
+        for (int i = 0; i < eqnn_parameter_count(c); i++) {
+            eqnn_tensor *w = eqnn_parameter_at(c, i);
+            const char *name = eqnn_parameter_name(c, i);
+            if (strncmp(name, m.name, 4)) continue;
+            if (!strstr(name, attention ? "ffn.so3_linear_2." : "ga.proj.")) continue;
+            double *v = (double *)calloc((size_t)eqnn_rows(w) * (size_t)eqnn_cols(w), sizeof *v);
+            eqnn_set(w, v);
+            free(v);
+        }
+        energy_of(&pos, 1, &m);
+        small_grid = features;
+        m.o.beta = 6;
+        m.o.points = attention ? 3 : 7;
+        energy_of(&pos, 1, &m);
+        CHECK_SAME(features, small_grid, 0);
+        m.o.points = attention ? 7 : 3;
+        energy_of(&pos, 1, &m);
+        CHECK(test_difference(features, small_grid) > 1e-9);
+    }
+}
+
 /* Noise of training: other results, the same ones for the same tick, and none without training. */
 TEST(v2_training)
 {

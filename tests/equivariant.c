@@ -190,6 +190,20 @@ static eqnn_tensor *radial(eqnn_tensor *const *x, int n, void *user)
     return eqnn_radial_basis(x[0], k->number, k->end, &k->o);
 }
 
+/* Beginning elsewhere is the same for lengths as much longer. */
+TEST(radial_bases_begin_at_start)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *x = test_uniform(c, 6, 1, 0.2, 1.5);
+    for (int basis = EQNN_GAUSSIAN; basis <= EQNN_EXP_NORMAL; basis++) {
+        eqnn_radial_opts o = { .basis = (eqnn_basis)basis }, later = o;
+        later.start = 0.5;
+        if (basis == EQNN_BESSEL) continue; /* over the length itself */
+        eqnn_tensor *b = eqnn_radial_basis(eqnn_shift(x, 0.5), 5, 2.5, &later);
+        CHECK_SAME(b, eqnn_radial_basis(x, 5, 2, &o), test_eps(1e-14, 1e-5));
+    }
+}
+
 TEST(radial_bases)
 {
     for (int basis = 0; basis < 5; basis++) {

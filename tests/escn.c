@@ -171,6 +171,18 @@ TEST(escn_sizes_of_grids_and_gaussians)
     CHECK(test_difference(coarse, e) > 1e-8);
 }
 
+/* The gaussians reach to 8 unless said, each as wide as their distance. */
+TEST(escn_gaussians)
+{
+    eqnn_ctx *c = test_context();
+    model m = two_molecules(c, 2, 1);
+    eqnn_tensor *pos = positions(c);
+    m.o.radius = m.o.width = 0;
+    eqnn_tensor *e = energy_of(&pos, 1, &m);
+    m.o.radius = 8, m.o.width = 1;
+    CHECK_SAME(energy_of(&pos, 1, &m), e, 0);
+}
+
 static model steady(eqnn_ctx *c, int which)
 {
     model m = two_molecules(c, 2, which + 1);

@@ -775,6 +775,25 @@ TEST(harmonics_kernels)
     }
 }
 
+/* What a context was made with reaches the kernels; a worker has its own threads and lanes. */
+TEST(options_reach_kernels)
+{
+    static const int lanes[4] = { 16, 8, 4, 1 };
+    eqnn_ctx *c[4];
+    for (int i = 0; i < 4; i++) {
+        eqnn_opts o = test_opts();
+        o.lanes = lanes[i];
+        o.threads = 2 + i;
+        o.tf32 = i % 2;
+        o.weights_of = i == 3 ? c[0] : NULL;
+        c[i] = eqnn_make(&o);
+        CHECK_OK(c[i]);
+        CHECK(c[i]->device.loops == eqnn__loops_pick(lanes[i]) && c[i]->device.threads == 2 + i);
+        CHECK(c[i]->device.tf32 == i % 2);
+    }
+    for (int i = 3; i >= 0; i--) eqnn_free(c[i]);
+}
+
 TEST(harmonics_threads)
 {
     int n = 20000;

@@ -522,6 +522,83 @@ TEST(conv_is_its_formula)
     CHECK_SAME(y, h, test_eps(1e-13, 1e-5));
 }
 
+/* Of out that no product reaches the self-connection is left: times e3nn's sin(pi / 8), or alone
+   where layers mix. */
+TEST(conv_without_a_message)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 5), *x = labelled(test_normal(c, 5, 2), "2x0e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *b = eqnn_radial_basis(eqnn_norm(r), 4, 2, NULL);
+    for (int mixing = 0; mixing < 2; mixing++) {
+        eqnn_conv_opts o = { .mixing = mixing };
+        eqnn_tensor *y = eqnn_conv(x, NULL, labelled(r, "1x1o"), b, g, "conv",
+                                   eqnn_irreps_make(c, "3x0e"), &o);
+        eqnn_tensor *s = eqnn_leave(eqnn_irreps_linear(eqnn_enter(x, "conv"), "sc", "3x0e", NULL));
+        CHECK_SAME(y, eqnn_scale(s, mixing ? 1 : sin(acos(-1) / 8)), test_eps(1e-15, 1e-6));
+    }
+}
+
+/* A layer is a convolution and a gate, both with the moments asked for. */
+TEST(gated_conv_is_conv_and_gate)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 6), *x = labelled(test_normal(c, 6, 2), "2x0e");
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *b = eqnn_radial_basis(eqnn_norm(r), 4, 2, NULL);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, 1, NULL);
+    const eqnn_act silu = EQNN_SILU, sigmoid = EQNN_SIGMOID;
+    eqnn_gate_spec gate = { .scalars = eqnn_irreps_make(c, "3x0e"),
+                            .gates = eqnn_irreps_make(c, "2x0e"),
+                            .gated = eqnn_irreps_make(c, "2x1o"),
+                            .act_scalars = &silu, .act_gates = &sigmoid };
+    for (int exact = 0; exact < 2; exact++) {
+        eqnn_conv_opts o = { .exact = exact };
+        eqnn_tensor *y = eqnn_gated_conv(x, NULL, Y, b, g, "layer", "3x0e+2x1o", &o);
+        gate.exact = exact;
+        eqnn_tensor *h = eqnn_conv(eqnn_enter(x, "layer"), NULL, Y, b, g, "first",
+                                   eqnn_gate_in(c, &gate), &o);
+        CHECK_SAME(y, eqnn_leave(eqnn_gate(h, &gate)), test_eps(1e-15, 1e-7));
+    }
+}
+
+/* What is left out is what the manual says: the same weights give the same numbers; negative
+   numbers stand for 0. */
+TEST(defaults_of_networks)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *pos = atoms(c, 4);
+    const eqnn_graph *g = eqnn_radius_graph(pos, 2, NULL);
+    eqnn_tensor *r = eqnn_edge_vectors(pos, g), *b = eqnn_radial_basis(eqnn_norm(r), 4, 2, NULL);
+    eqnn_tensor *Y = eqnn_spherical_harmonics(r, 1, NULL), *x = labelled(pos, "1x1o");
+    const eqnn_irreps *out = eqnn_irreps_make(c, "2x0e");
+    eqnn_conv_opts conv = { .radial_layers = 1, .radial_neurons = 64, .neighbours = 1 };
+    eqnn_tensor *y = eqnn_conv(x, NULL, Y, b, g, "conv", out, NULL);
+    CHECK_SAME(eqnn_conv(x, NULL, Y, b, g, "conv", out, &conv), y, 0);
+    conv.radial_layers = -1;
+    CHECK(eqnn_conv(x, NULL, Y, b, g, "direct", out, &conv) != NULL);
+    CHECK(eqnn_rows(eqnn_parameter(c, "direct.fc.layer0.weight")) == 4);
+    CHECK(!eqnn_parameter(c, "direct.fc.layer1.weight"));
+    for (int old = 0; old < 2; old++) {
+        eqnn_tensor *(*net)(eqnn_tensor *, eqnn_tensor *, eqnn_tensor *, const eqnn_graph *,
+                            const char *, const eqnn_network_opts *) =
+            old ? eqnn_network_2106 : eqnn_network;
+        const char *hidden = old ? NULL : "3x0e+2x1o", *name = old ? "v2106" : "v2101";
+        eqnn_network_opts few = { .hidden = hidden, .out = "1x0e+1x1o", .radius = 2, .reduce = 1 };
+        eqnn_network_opts all = few;
+        all.layers = 3, all.lmax = old ? 2 : 3, all.basis = 10, all.radial_layers = 1;
+        all.radial_neurons = old ? 100 : 128, all.neighbours = all.nodes = 1;
+        if (old) all.hidden = "50x0o+50x0e+50x1o+50x1e+50x2o+50x2e";
+        y = net(NULL, NULL, pos, g, name, &few);
+        CHECK_SAME(net(NULL, NULL, pos, g, name, &all), y, 0);
+        few.hidden = "5x0e", few.lmax = few.layers = -1; /* 1 x 0e alone reaches 1 x 0e */
+        name = eqnn_format(c, "flat%d", old);
+        CHECK(net(NULL, NULL, pos, g, name, &few) != NULL);
+        name = eqnn_format(c, "%s.%slayers.0.fc.layer1.weight", name, old ? "mp." : "");
+        CHECK(eqnn_cols(eqnn_parameter(c, name)) == 1);
+    }
+}
+
 /* Energy of a periodic network, of positions and cell under a strain I + h e_a e_b. */
 static double strained(eqnn_ctx *c, const double *x, int n, const double *cell, int a, int b,
                        double h)

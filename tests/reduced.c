@@ -591,6 +591,9 @@ TEST(contraction_weights)
     eqnn_tensor *z = eqnn_as(contract(&x, 1, (void *)t), NULL);
     int n = eqnn_parameter_count(c);
     CHECK(n == 6); /* two outputs, three orders */
+    eqnn_symmetric_contraction(x, "three", "3x0e", NULL); /* orders, where none are said */
+    CHECK(eqnn_parameter(c, "three.contractions.0.weights.1") != NULL);
+    CHECK(!eqnn_parameter(c, "three.contractions.0.weights.2"));
     eqnn_tensor *y = eqnn_sum(eqnn_mul(z, test_normal(c, 4, 12)));
     eqnn_tensor *force = eqnn_as(eqnn_grad(y, x), NULL);
     force = eqnn_sum(eqnn_mul(force, test_normal(c, 4, 27)));

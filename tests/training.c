@@ -1015,6 +1015,46 @@ static const char *summary_line(eqnn_ctx *c, const char *name)
     return found ? line : "";
 }
 
+/* A rate of which nothing else is said stays; a floor holds from the end of the warm-up on. */
+TEST(schedules_without_more)
+{
+    for (int kind = EQNN_CONSTANT; kind <= EQNN_INVERSE_ROOT; kind++) {
+        eqnn_schedule s = { .kind = (eqnn_schedule_kind)kind, .rate = 0.5 };
+        for (int step = 0; step < 30; step++) CHECK(eqnn_schedule_rate(&s, step) == 0.5);
+        s.warmup = 4;
+        s.least = 0.75;
+        CHECK(eqnn_schedule_rate(&s, 3) == 0.375 && eqnn_schedule_rate(&s, 4) == 0.75);
+        s.rate = s.least = 0; /* what learns nothing */
+        s.overlap = 1;
+        CHECK(eqnn_schedule_rate(&s, 2) == 0 && eqnn_schedule_rate(&s, 5) == 0);
+    }
+}
+
+/* The rate after these losses. */
+static double after(eqnn_plateau *p, int n, double loss)
+{
+    for (int i = 0; i < n; i++) eqnn_plateau_rate(p, loss);
+    return p->rate;
+}
+
+TEST(plateau)
+{
+    eqnn_plateau p = { .rate = 1 }, q = { .rate = 1, .patience = 2, .threshold = 0.1 }, first = q;
+    after(&p, 1, 1); /* better is less by more than a part in 10^4; the eleventh is one too many */
+    CHECK(after(&p, 10, 1 - 0.9e-4) == 1);
+    CHECK_NEAR(after(&p, 1, 1 - 0.9e-4), 0.1, 1e-15);
+    CHECK_NEAR(after(&p, 10, 1), 0.1, 1e-15); /* counted anew */
+    after(&p, 1, 1 - 1.1e-4);
+    CHECK_NEAR(after(&p, 10, 1), 0.1, 1e-15);
+    CHECK_NEAR(after(&p, 1, 1), 0.01, 1e-15);
+    after(&q, 1, 10);
+    CHECK(after(&q, 2, 9.1) == 1 && after(&q, 1, 8.9) == 1 && after(&q, 2, 8.1) == 1);
+    CHECK_NEAR(after(&q, 1, 8.1), 0.1, 1e-15);
+    after(&first, 3, NAN); /* is no loss to be better than */
+    after(&first, 1, 5);
+    CHECK(after(&first, 2, 5) == 1 && first.best == 5);
+}
+
 TEST(summary)
 {
     eqnn_ctx *c = test_context();
