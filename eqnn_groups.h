@@ -220,7 +220,11 @@ typedef struct eqnn_basis_opts {
 EQNN_API int eqnn_basis_options(eqnn_ctx *c, const eqnn_basis_opts *opts);
 /* Bases are looked up in this safetensors file and kept there when they are new, keyed by the
    content of groups and types, with checksums; NULL: no file any more. A file that is damaged or
-   holds something else is an error and stays as it is; one that is not there is made. */
+   holds something else is an error and stays as it is; one that is not there is made. Several
+   contexts, threads and processes may have the same file: whoever keeps a basis there reads first
+   what others have added, and the file is whole at all times. Without a lock, of two that keep
+   theirs in the very same moment the file may hold the one's only, until the other keeps its next;
+   a basis that is missing there is solved again by those that want it. */
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path);
 
 EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r); /* -1 and an error when it cannot be found */
@@ -7269,6 +7273,36 @@ static int eqnn__record_read(eqnn_ctx *c, eqnn_file *f, const eqnn_entry *e, con
     return good;
 }
 
+/* Takes over what is in the file: all of it, or what is not known yet. One that is not there holds
+   nothing. */
+static int eqnn__records_read(eqnn_ctx *c, const char *path, int all)
+{
+    FILE *test = fopen(path, "rb");
+    if (!test) return 1;
+    fclose(test);
+    eqnn_file *f = eqnn_file_open(c, path);
+    if (!f) return 0;
+    const char *format = eqnn_file_meta(f, "format");
+    if (!format || strcmp(format, "eqnn bases"))
+        eqnn__fail(c, "basis file: %.200s holds something else than bases; it stays as it is",
+                   path);
+    for (int i = 0; !c->failed && i < eqnn_file_count(f); i++) {
+        const eqnn_entry *e = eqnn_file_entry(f, i);
+        if (all || !eqnn__record_find(c->groups, e->name)) eqnn__record_read(c, f, e, path);
+    }
+    eqnn_file_close(f);
+    return !c->failed;
+}
+
+/* What others have added since is kept: the file is read again before it is replaced. */
+static int eqnn__records_save(eqnn_ctx *c)
+{
+    eqnn__groups *g = c->groups;
+    if (!eqnn__records_read(c, g->path, 0)) return 0;
+    c->op = "basis";
+    return eqnn__write_beside(c, g->path, 1, eqnn__records_write, g->record);
+}
+
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
 {
     if (!c || c->failed) return 0;
@@ -7276,20 +7310,7 @@ EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
     if (!g) return 0;
     g->path = NULL;
     if (!path) return 1;
-    FILE *test = fopen(path, "rb");
-    if (test) {
-        fclose(test);
-        eqnn_file *f = eqnn_file_open(c, path);
-        if (!f) return 0;
-        const char *format = eqnn_file_meta(f, "format");
-        if (!format || strcmp(format, "eqnn bases"))
-            eqnn__fail(c, "basis file: %.200s holds something else than bases; it stays as it is",
-                       path);
-        for (int i = 0; !c->failed && i < eqnn_file_count(f); i++)
-            eqnn__record_read(c, f, eqnn_file_entry(f, i), path);
-        eqnn_file_close(f);
-    }
-    if (!c->failed) g->path = eqnn__keep_string(c, path);
+    if (eqnn__records_read(c, path, 1)) g->path = eqnn__keep_string(c, path);
     return !c->failed;
 }
 
@@ -7330,7 +7351,7 @@ static const eqnn__solution *eqnn__solve(const eqnn__monomial *m)
         eqnn__space_back(&out, NULL);
         if (s && m->factors && eqnn__record_add(c, name, m->dim, s->orbit ? 1 : m->field, s) &&
             g->path)
-            eqnn__write_whole(c, g->path, eqnn__records_write, g->record);
+            eqnn__records_save(c);
     }
     ((eqnn__monomial *)(uintptr_t)m)->solution = (struct eqnn__solution *)(uintptr_t)s;
     return c->failed ? NULL : s;

@@ -596,6 +596,41 @@ TEST(bases_are_kept_in_a_file)
     eqnn_clear(c);
 }
 
+/* Two contexts with one file, in turns: none drops what the other has added since it read the file,
+   and neither solves again what it knows. */
+TEST(contexts_share_a_file)
+{
+    static const char *const text[4] = { "T(2)", "T(3)", "T(2)", "T(3)" };
+    char path[128];
+    snprintf(path, sizeof path, "%.90s/eqnn_shared_bases_%d",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)sizeof(eqnn_real));
+    remove(path);
+    eqnn_ctx *c[2] = { test_context(), test_context() };
+    for (int i = 0; i < 2; i++) CHECK(eqnn_basis_file(c[i], path));
+    for (int i = 0; i < 4; i++) {
+        CHECK(dim(c[i % 2], i < 2 ? "SO(3)" : "S(4)", text[i]) > 0);
+        eqnn_ctx *now = test_context();
+        CHECK(eqnn_basis_file(now, path));
+        for (int k = 0; k <= i; k++) {
+            const eqnn_rep *r = rep(now, k < 2 ? "SO(3)" : "S(4)", text[k]);
+            CHECK(eqnn_basis_dim(r) > 0 && strstr(eqnn_basis_explain(r), "(file)"));
+        }
+        CHECK_OK(now);
+    }
+    eqnn_file *f = eqnn_file_open(c[0], path);
+    CHECK(eqnn_file_count(f) == 4); /* entries of the same key: one */
+    eqnn_file_close(f);
+    const eqnn_rep *r = rep(c[1], "S(4)", "T(2)"); /* c[0]'s, read when c[1] kept its own */
+    CHECK(eqnn_basis_dim(r) > 0 && strstr(eqnn_basis_explain(r), "(file)"));
+    CHECK_OK(c[0]);
+    CHECK_OK(c[1]);
+    long size = file_size(path);
+    flip(path, 20); /* what was damaged in between stays as it is, too */
+    CHECK(dim(c[0], "SO(3)", "T(4)") == -1 && eqnn_error(c[0]) != NULL && file_size(path) == size);
+    eqnn_clear(c[0]);
+    remove(path);
+}
+
 /* Every amount of memory gives the answer or a sentence. */
 TEST(little_memory)
 {
