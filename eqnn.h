@@ -14771,9 +14771,10 @@ static unsigned long eqnn__process(void)
 }
 
 /* Writes path.part, then renames it to path: a crash, a full disk or Ctrl-C leaves the old file.
-   shared: contexts and processes that write path at the same time each have a .part of their own. */
-static int eqnn__write_beside(eqnn_ctx *c, const char *path, int shared, eqnn__writer write,
-                              const void *user)
+   ready: for a file that other contexts and processes write, too. Each has a .part of its own, and
+   is asked right before the renaming whether that may be; if not, the result is -1. */
+static int eqnn__write_beside(eqnn_ctx *c, const char *path, int (*ready)(eqnn_ctx *c),
+                              eqnn__writer write, const void *user)
 {
     int mode;
     char suffix[64] = ".part";
@@ -14783,7 +14784,7 @@ static int eqnn__write_beside(eqnn_ctx *c, const char *path, int shared, eqnn__w
     }
     char *target = eqnn__write_target(c, path, &mode);
     size_t n = target ? strlen(target) : 0;
-    if (shared)
+    if (ready)
         snprintf(suffix, sizeof suffix, ".%lx-%llx.part", eqnn__process(),
                  (unsigned long long)(uintptr_t)c);
     size_t room = n + strlen(suffix) + 1;
@@ -14806,19 +14807,20 @@ static int eqnn__write_beside(eqnn_ctx *c, const char *path, int shared, eqnn__w
 #if defined(__unix__) || defined(__APPLE__)
     if (good && mode >= 0) (void)chmod(part, (mode_t)mode);
 #endif
-    if (good && !eqnn__file_replace(part, target)) good = 0, problem = errno;
-    if (!good && o.file) remove(part);
+    int wait = good && ready && !ready(c);
+    if (good && !wait && !eqnn__file_replace(part, target)) good = 0, problem = errno;
+    if ((!good || wait) && o.file) remove(part);
     if (!good)
         eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
                    problem ? strerror(problem) : "unknown");
     eqnn__heap_free(c, part, room);
     eqnn__heap_string_free(c, target);
-    return good;
+    return wait ? -1 : good;
 }
 
 static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, const void *user)
 {
-    return eqnn__write_beside(c, path, 0, write, user);
+    return eqnn__write_beside(c, path, NULL, write, user);
 }
 
 #ifdef EQNN__QUICK

@@ -7294,13 +7294,25 @@ static int eqnn__records_read(eqnn_ctx *c, const char *path, int all)
     return !c->failed;
 }
 
-/* What others have added since is kept: the file is read again before it is replaced. */
+/* Is all that is in the file known? What is not is taken over, and has to be written, too. */
+static int eqnn__records_known(eqnn_ctx *c)
+{
+    const eqnn__basis_record *first = c->groups->record;
+    int good = eqnn__records_read(c, c->groups->path, 0);
+    c->op = "basis";
+    return good && c->groups->record == first;
+}
+
+/* What others have added since is kept: the file is read again before it is replaced. It is written
+   anew as long as others are quicker, each time with a new basis. */
 static int eqnn__records_save(eqnn_ctx *c)
 {
     eqnn__groups *g = c->groups;
-    if (!eqnn__records_read(c, g->path, 0)) return 0;
-    c->op = "basis";
-    return eqnn__write_beside(c, g->path, 1, eqnn__records_write, g->record);
+    int done = -1;
+    eqnn__records_known(c);
+    while (done < 0 && !c->failed)
+        done = eqnn__write_beside(c, g->path, eqnn__records_known, eqnn__records_write, g->record);
+    return done > 0;
 }
 
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
