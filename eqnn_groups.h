@@ -6701,7 +6701,8 @@ static int eqnn__dense(eqnn__part *p, eqnn__found *found)
     double *G = eqnn__space_doubles(p->w, N, N), *L = eqnn__space_doubles(p->w, N, N + 33);
     int *order = eqnn__space_ints(p->w, N);
     if (!G || !L || !order || !eqnn__gram_matrix(p, N, G)) return -1;
-    size_t rank = (size_t)eqnn__cholesky(N, G, 1e-12, order, L, L + N * N);
+    double gap = eqnn__basis_opts_of(p->ctx).gap, tiny = fmax(1e-12, (double)N * gap * gap);
+    size_t rank = (size_t)eqnn__cholesky(N, G, tiny, order, L, L + N * N);
     int count = (int)(N - rank);
     eqnn__basis_progress(p->ctx, p->name, 0.5);
     if (!eqnn__cholesky_null(p->w, N, rank, order, L, G)) return -1;
@@ -6955,7 +6956,8 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
                : method == EQNN_BASIS_DENSE   ? eqnn__dense(p, found)
                                               : eqnn__krylov(p, found);
     eqnn__space_back(p->w, mark);
-    if (good > 0 && found->Q) good = eqnn__basis_holds(p, found, 1e-8);
+    double tolerance = fmax(1e-8, eqnn__basis_opts_of(p->ctx).gap); /* what counts as zero, does */
+    if (good > 0 && found->Q) good = eqnn__basis_holds(p, found, tolerance);
     return p->ctx->failed ? -1 : good;
 }
 

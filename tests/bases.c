@@ -596,6 +596,31 @@ TEST(bases_are_kept_in_a_file)
     eqnn_clear(c);
 }
 
+/* What is as small as that next to the largest singular value counts as zero, and what is larger
+   does not: a third axis that a generator beside the turns of the others stretches by 1 + small. */
+TEST(gap_says_what_is_zero)
+{
+    static const struct { double gap, small; int64_t fixed; } k[] = {
+        { 0, 3e-9, 1 }, { 0, 1e-7, 0 }, { 1e-10, 3e-9, 0 }, { 1e-10, 3e-11, 1 }, { 1e-6, 1e-7, 1 },
+        { 1e-6, 1e-5, 0 }, { 1e-3, 1e-4, 1 }, { 1e-3, 1e-2, 0 }
+    };
+    static const eqnn_basis_method methods[2] = { EQNN_BASIS_DENSE, EQNN_BASIS_WEIGHTS };
+    for (size_t i = 0; i < 2 * sizeof k / sizeof *k; i++) {
+        double turn[9] = { 0, -1, 0, 1, 0, 0, 0, 0, 0 }, h[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 };
+        eqnn_ctx *c = test_context();
+        eqnn_group_opts g;
+        eqnn_basis_opts o;
+        memset(&g, 0, sizeof g);
+        memset(&o, 0, sizeof o);
+        h[8] += k[i / 2].small;
+        g.dim = 3, g.lie = g.discrete = 1, g.lie_generators = turn, g.generators = h;
+        o.method = methods[i % 2], o.gap = k[i / 2].gap;
+        CHECK(eqnn_basis_options(c, &o));
+        CHECK(eqnn_basis_dim(eqnn_rep_vector(eqnn_group_of(c, "stretch", &g))) == k[i / 2].fixed);
+        CHECK_OK(c);
+    }
+}
+
 /* Two contexts with one file, in turns: none drops what the other has added since it read the file,
    and neither solves again what it knows. */
 TEST(contexts_share_a_file)
