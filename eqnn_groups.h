@@ -213,6 +213,7 @@ typedef enum eqnn_basis_method {
 typedef struct eqnn_basis_opts {
     eqnn_basis_method method;  /* default by cost                                                 */
     double gap;                /* zero: singular values below gap times the largest; default 1e-8 */
+                               /* (krylov: 1e-8, and none may lie between that and 1e-5)          */
     size_t memory;             /* bytes a solve may use; default 2e9                             */
     void (*progress)(void *user, const char *what, double done); /* done in 0..1, of long solves */
     void *progress_user;
