@@ -376,6 +376,9 @@ TEST(bad_requests)
     o.gap = -1;
     CHECK(!eqnn_basis_options(c, &o));
     CHECK_ERROR(c, "gap");
+    o.gap = 0.1;
+    CHECK(!eqnn_basis_options(c, &o));
+    CHECK_ERROR(c, "gap");
     o.gap = 0;
     o.method = (eqnn_basis_method)17;
     CHECK(!eqnn_basis_options(c, &o));
@@ -619,6 +622,28 @@ TEST(gap_says_what_is_zero)
         CHECK(eqnn_basis_dim(eqnn_rep_vector(eqnn_group_of(c, "stretch", &g))) == k[i / 2].fixed);
         CHECK_OK(c);
     }
+}
+
+/* Fixed vectors of two complex groups that know nothing of each other are products of complex
+   numbers: each leaves (1, i) / sqrt(2) alone, both (1, i, i, -1) / 2. */
+TEST(products_of_complex_groups)
+{
+    static const double h[8] = { 0, 0, 0, -1, 0, 1, 0, 0 }; /* (0, -i; i, 0) */
+    static const double want[8] = { .5, 0, 0, .5, 0, .5, -.5, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_group_opts o;
+    memset(&o, 0, sizeof o);
+    o.dim = 2, o.discrete = 1, o.generators = h, o.complex_numbers = 1;
+    const eqnn_group *a = eqnn_group_of(c, "one", &o), *b = eqnn_group_apart(a, "other");
+    const eqnn_rep *r = eqnn_rep_product(eqnn_rep_vector(a), eqnn_rep_vector(b));
+    double Q[8] = { 0 }, re = 0, im = 0;
+    CHECK(eqnn_basis_dim(r) == 1 && eqnn_basis_dense(r, Q));
+    for (int k = 0; k < 8; k += 2) { /* up to a phase: <want, Q> has length 1 */
+        re += want[k] * Q[k] + want[k + 1] * Q[k + 1];
+        im += want[k] * Q[k + 1] - want[k + 1] * Q[k];
+    }
+    CHECK_NEAR(re * re + im * im, 1, 1e-12);
+    CHECK_OK(c);
 }
 
 /* Two contexts with one file, in turns: none drops what the other has added since it read the file,
