@@ -742,6 +742,16 @@ TEST(bad_input)
         CHECK(eqnn_lie_attention(narrow, pairs, g, codes[k], &o) != NULL);
         CHECK_OK(c);
     }
+    memset(&o, 0, sizeof o);
+    o.kernel = "2222", o.heads = 2; /* 3 numbers of features would do, but two halves are 2 */
+    CHECK(eqnn_lie_attention(eqnn_zeros(c, 3, 24), pairs, g, "even", &o) != NULL);
+    CHECK(eqnn_rows(eqnn_parameter(c, "even.kernel.feature_featurisation.fc_q.weight")) == 2);
+    o.heads = 65;
+    CHECK(!eqnn_lie_attention(eqnn_zeros(c, 3, 130), pairs, g, "many", &o));
+    CHECK_ERROR(c, "130 columns for 65 heads (1 to 64");
+    const eqnn_finite_opts finite = { .cols = 130, .heads = 65 };
+    CHECK(!eqnn_finite_transformer(x, pairs, g, "many", &finite));
+    CHECK_ERROR(c, "130 columns for 65 heads (1 to 64");
     eqnn_lie_transformer_opts t = small_network();
     t.norm = "group";
     CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
