@@ -691,6 +691,37 @@ TEST(zero_one_many)
     CHECK_OK(c);
 }
 
+/* Squashed pairs p are p tanh(s / 7) / s with s = |p| + 1e-6; the maximum over nodes is no mean,
+   for either head. */
+TEST(squash_and_maximum_by_formula)
+{
+    static const char *const heads[2] = { "model_1", "lieconv" };
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = test_normal(c, 3, 4), *pairs = test_normal(c, 9, 2);
+    double p[18];
+    for (int e = 0; e < 9; e++) {
+        double a = eqnn_at(pairs, e, 0), b = eqnn_at(pairs, e, 1), s = hypot(a, b) + 1e-6;
+        p[2 * e] = a * tanh(s / 7) / s;
+        p[2 * e + 1] = b * tanh(s / 7) / s;
+    }
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *want = eqnn_lie_transformer(x, eqnn_from_double(c, 9, 2, p), g, "m", &o);
+    o.squash = 1;
+    CHECK_SAME(eqnn_lie_transformer(x, pairs, g, "m", &o), want, test_eps(1e-14, 1e-6));
+    for (int k = 0; k < 2; k++) {
+        o.head = heads[k], o.max_pool = 0;
+        eqnn_tensor *mean = eqnn_lie_transformer(x, pairs, g, heads[k], &o);
+        o.max_pool = 1;
+        CHECK(furthest(eqnn_lie_transformer(x, pairs, g, heads[k], &o), mean) > 1e-3);
+    }
+    eqnn_set_opts set = { .cols = 8, .heads = 2, .inducing = 2 }; /* a row for each example */
+    CHECK(eqnn_rows(eqnn_set_transformer(x, g, "set", &set)) == 1);
+    eqnn_tensor *few = eqnn_parameter(c, "set.enc_layers.0.module.I");
+    CHECK(furthest(eqnn_slice_rows(few, 0, 1), eqnn_slice_rows(few, 1, 1)) > 1e-3);
+    CHECK_OK(c);
+}
+
 /* Coincident points have pairs of zeros, squashed ones too: values and gradients are finite. */
 TEST(coincident_points)
 {
