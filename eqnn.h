@@ -15040,23 +15040,46 @@ static char *eqnn__write_target(eqnn_ctx *c, const char *path, int *mode)
     return eqnn__heap_string(c, path);
 }
 
-/* Writes path.part, then renames it to path: a crash, a full disk or Ctrl-C leaves the old file. */
-static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, const void *user)
+/* The number of this process, where there is one. */
+#if defined(_WIN32)
+EQNN__C __declspec(dllimport) unsigned long __stdcall GetCurrentProcessId(void);
+#endif
+static unsigned long eqnn__process(void)
+{
+#if defined(__unix__) || defined(__APPLE__)
+    return (unsigned long)getpid();
+#elif defined(_WIN32)
+    return GetCurrentProcessId();
+#else
+    return 0;
+#endif
+}
+
+/* Writes path.part, then renames it to path: a crash, a full disk or Ctrl-C leaves the old file.
+   ready: for a file that other contexts and processes write, too. Each has a .part of its own, and
+   is asked right before the renaming whether that may be; if not, the result is -1. */
+static int eqnn__write_beside(eqnn_ctx *c, const char *path, int (*ready)(eqnn_ctx *c),
+                              eqnn__writer write, const void *user)
 {
     int mode;
+    char suffix[64] = ".part";
     if (!path || !*path) {
         eqnn__fail(c, "%s: no path", c->op);
         return 0;
     }
     char *target = eqnn__write_target(c, path, &mode);
     size_t n = target ? strlen(target) : 0;
-    char *part = n ? (char *)eqnn__heap(c, NULL, 0, n + 6) : NULL;
+    if (ready)
+        snprintf(suffix, sizeof suffix, ".%lx-%llx.part", eqnn__process(),
+                 (unsigned long long)(uintptr_t)c);
+    size_t room = n + strlen(suffix) + 1;
+    char *part = n ? (char *)eqnn__heap(c, NULL, 0, room) : NULL;
     if (!part) {
         eqnn__heap_string_free(c, target);
         return 0;
     }
     memcpy(part, target, n);
-    memcpy(part + n, ".part", 6);
+    memcpy(part + n, suffix, room - n);
     eqnn__out o;
     memset(&o, 0, sizeof o);
     errno = 0;
@@ -15069,14 +15092,20 @@ static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, 
 #if defined(__unix__) || defined(__APPLE__)
     if (good && mode >= 0) (void)chmod(part, (mode_t)mode);
 #endif
-    if (good && !eqnn__file_replace(part, target)) good = 0, problem = errno;
-    if (!good && o.file) remove(part);
+    int wait = good && ready && !ready(c);
+    if (good && !wait && !eqnn__file_replace(part, target)) good = 0, problem = errno;
+    if ((!good || wait) && o.file) remove(part);
     if (!good)
         eqnn__fail(c, "%s: %.300s is not written: %s", c->op, path,
                    problem ? strerror(problem) : "unknown");
-    eqnn__heap_free(c, part, n + 6);
+    eqnn__heap_free(c, part, room);
     eqnn__heap_string_free(c, target);
-    return good;
+    return wait ? -1 : good;
+}
+
+static int eqnn__write_whole(eqnn_ctx *c, const char *path, eqnn__writer write, const void *user)
+{
+    return eqnn__write_beside(c, path, NULL, write, user);
 }
 
 #ifdef EQNN__QUICK

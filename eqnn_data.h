@@ -510,6 +510,9 @@ EQNN_API int eqnn_args_on(eqnn_args *a, const char *name);
    error. */
 EQNN_API int eqnn_args_choice(eqnn_args *a, const char *name, const char *words);
 EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name);
+/* Options of a list of names, "k,group", that are given although nothing uses them (used is 0) are
+   an error, which says what would: "option --k is of no use here: it is for LieTransformer". */
+EQNN_API void eqnn_args_only(eqnn_args *a, int used, const char *names, const char *what);
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a);
 EQNN_API void eqnn_args_help(const eqnn_args *a, FILE *file);
 /* What else is wrong with the options, by printf: kept in a->error unless something was wrong
@@ -4896,6 +4899,18 @@ EQNN_API int eqnn_args_given(const eqnn_args *a, const char *name)
 {
     int i = eqnn__args_find(a, name, strlen(name));
     return i >= 0 && a->given[i];
+}
+
+EQNN_API void eqnn_args_only(eqnn_args *a, int used, const char *names, const char *what)
+{
+    const char *name;
+    for (int n; !used && (n = eqnn_next_word(&names, &name)) > 0;) {
+        int i = eqnn__args_find(a, name, (size_t)n);
+        if (i < 0)
+            eqnn_args_fail(a, "the program asks for an option '%.*s' it does not list", n, name);
+        else if (a->given[i])
+            eqnn_args_fail(a, "option --%.*s is of no use here: it is for %s", n, name, what);
+    }
 }
 
 EQNN_API uint64_t eqnn_args_seed(eqnn_args *a)

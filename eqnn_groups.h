@@ -41,6 +41,9 @@
       Tensors labelled with a representation hold their columns sorted by type with copies running
       fastest, as all labels of eqnn.h do; eqnn_from_rep and eqnn_to_rep convert.
 
+      An option that is set where nothing reads it (of another kernel, head or part of a network)
+      is an error that says what it is for.
+
    CONTENTS   1 linear_algebra   2 groups   3 reps   4 bases   5 emlp   6 lie
               7 lieconv   8 lietransformer
               jump to a section: search ">>bases" */
@@ -210,6 +213,7 @@ typedef enum eqnn_basis_method {
 typedef struct eqnn_basis_opts {
     eqnn_basis_method method;  /* default by cost                                                 */
     double gap;                /* zero: singular values below gap times the largest; default 1e-8 */
+                               /* (krylov: 1e-8, and none may lie between that and 1e-5)          */
     size_t memory;             /* bytes a solve may use; default 2e9                             */
     void (*progress)(void *user, const char *what, double done); /* done in 0..1, of long solves */
     void *progress_user;
@@ -217,7 +221,11 @@ typedef struct eqnn_basis_opts {
 EQNN_API int eqnn_basis_options(eqnn_ctx *c, const eqnn_basis_opts *opts);
 /* Bases are looked up in this safetensors file and kept there when they are new, keyed by the
    content of groups and types, with checksums; NULL: no file any more. A file that is damaged or
-   holds something else is an error and stays as it is; one that is not there is made. */
+   holds something else is an error and stays as it is; one that is not there is made. Several
+   contexts, threads and processes may have the same file: whoever keeps a basis there reads first
+   what others have added, and the file is whole at all times. Without a lock, of two that keep
+   theirs in the very same moment the file may hold the one's only, until the other keeps its next;
+   a basis that is missing there is solved again by those that want it. */
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path);
 
 EQNN_API int64_t eqnn_basis_dim(const eqnn_rep *r); /* -1 and an error when it cannot be found */
@@ -492,7 +500,7 @@ typedef struct eqnn_lie_conv_opts {
     eqnn_act act;      /* of the network k, after its last layer too, and of blocks; default silu */
     int norm;          /* batch norms; default none                                              */
     int sum;           /* no 1/|S_i|; default the mean                                           */
-    double fill;       /* default 1                                                              */
+    double fill;       /* default 1; groups without a distance have no fill, radius and gain     */
     double radius;     /* r at first, of the distance's units; default 2                         */
     double gain;       /* of the same units; default 1/2, below 0: r stays                       */
     int most;          /* at most so many neighbours of those within r, drawn at random (under
@@ -528,7 +536,7 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
 typedef struct eqnn_lie_resnet_opts {
     eqnn_lie_conv_opts conv;   /* of all blocks; conv.sum: the pool is a sum, too                */
     int layers;                /* blocks; default 6                                              */
-    int width;                 /* channels of all; default 384                                   */
+    int width;                 /* channels of all layers; default 384                            */
     const int *widths;         /* [layers+1] in their place; default .width                      */
     const double *fills;       /* [layers] in the place of conv.fill                             */
     eqnn_ints *const *chosen;  /* [layers] nodes, of those left, that a block leads to, NULL for
@@ -613,7 +621,7 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
        "location_only"       M(pair)
        "relative_position"   (q_i . k_j + (q_i + v) . e_ij + u . k_j) / sqrt(d), e = W_l(pair)
        "abcd"                M(F, L), by four digits:
-                             a  1 softmax, 2 dot_product, whatever .attention says
+                             a  1 softmax, 2 dot_product: .attention is that, or not set
                              b  2
                              c  1 F = q_i . k_j / sqrt(d), 2 (A x_i, B x_j), 3 C (A x_i, B x_j)
                              d  1 L = M(pair), 0 or 2 the pair itself
@@ -624,12 +632,12 @@ EQNN_API eqnn_tensor *eqnn_particle_baseline(eqnn_tensor *z, const eqnn_particle
    Names: input_linear, output_linear, kernel.{feature_kernel,location_kernel,...}. */
 typedef struct eqnn_lie_attention_opts {
     const char *kernel;     /* default "mlp"                                                     */
-    const char *attention;  /* default "softmax"                                                 */
+    const char *attention;  /* default "softmax", or a code's own                                */
     int heads;              /* default 8                                                         */
     int kernel_dim;         /* hidden numbers of M; default 16                                   */
     int feature_dim;        /* numbers of F for c 2 (even) and 3; default cols / (4 heads), made
                                even for c 2, but at least 2                                      */
-    eqnn_act act;           /* default silu                                                      */
+    eqnn_act act;           /* of M; default silu                                                */
     int kernel_norm;        /* batch norm before each act of M; default none                     */
     int published;          /* as the authors' code has it: batch norms limit the variance from
                                below by 1e-5 in the place of adding it                           */
@@ -644,7 +652,8 @@ EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, con
 /* x <- x + A(x), x <- x + M(x): A attention ("ema"), M ("mlp") two linear maps with act behind
    both; a norm before ("_pre") or behind ("_post") each of A, M: ln_ema, ln_mlp, bn_ema, bn_mlp. */
 typedef struct eqnn_lie_transformer_opts {
-    eqnn_lie_attention_opts attention; /* .kernel_norm: in M too                                 */
+    eqnn_lie_attention_opts attention; /* .act, .kernel_norm: in the blocks' M too, .act also in
+                                          the head                                               */
     const char *norm;   /* "none", "layer_pre", "layer_post", "batch_pre", "batch_post"; default
                            "layer_pre"                                                           */
     int cols;           /* of the blocks; default 160                                            */
@@ -6693,7 +6702,8 @@ static int eqnn__dense(eqnn__part *p, eqnn__found *found)
     double *G = eqnn__space_doubles(p->w, N, N), *L = eqnn__space_doubles(p->w, N, N + 33);
     int *order = eqnn__space_ints(p->w, N);
     if (!G || !L || !order || !eqnn__gram_matrix(p, N, G)) return -1;
-    size_t rank = (size_t)eqnn__cholesky(N, G, 1e-12, order, L, L + N * N);
+    double gap = eqnn__basis_opts_of(p->ctx).gap, tiny = fmax(1e-12, (double)N * gap * gap);
+    size_t rank = (size_t)eqnn__cholesky(N, G, tiny, order, L, L + N * N);
     int count = (int)(N - rank);
     eqnn__basis_progress(p->ctx, p->name, 0.5);
     if (!eqnn__cholesky_null(p->w, N, rank, order, L, G)) return -1;
@@ -6947,7 +6957,8 @@ static int eqnn__part_run(eqnn__part *p, eqnn_basis_method method, eqnn__found *
                : method == EQNN_BASIS_DENSE   ? eqnn__dense(p, found)
                                               : eqnn__krylov(p, found);
     eqnn__space_back(p->w, mark);
-    if (good > 0 && found->Q) good = eqnn__basis_holds(p, found, 1e-8);
+    double tolerance = fmax(1e-8, eqnn__basis_opts_of(p->ctx).gap); /* what counts as zero, does */
+    if (good > 0 && found->Q) good = eqnn__basis_holds(p, found, tolerance);
     return p->ctx->failed ? -1 : good;
 }
 
@@ -7268,6 +7279,48 @@ static int eqnn__record_read(eqnn_ctx *c, eqnn_file *f, const eqnn_entry *e, con
     return good;
 }
 
+/* Takes over what is in the file: all of it, or what is not known yet. One that is not there holds
+   nothing. */
+static int eqnn__records_read(eqnn_ctx *c, const char *path, int all)
+{
+    FILE *test = fopen(path, "rb");
+    if (!test) return 1;
+    fclose(test);
+    eqnn_file *f = eqnn_file_open(c, path);
+    if (!f) return 0;
+    const char *format = eqnn_file_meta(f, "format");
+    if (!format || strcmp(format, "eqnn bases"))
+        eqnn__fail(c, "basis file: %.200s holds something else than bases; it stays as it is",
+                   path);
+    for (int i = 0; !c->failed && i < eqnn_file_count(f); i++) {
+        const eqnn_entry *e = eqnn_file_entry(f, i);
+        if (all || !eqnn__record_find(c->groups, e->name)) eqnn__record_read(c, f, e, path);
+    }
+    eqnn_file_close(f);
+    return !c->failed;
+}
+
+/* Is all that is in the file known? What is not is taken over, and has to be written, too. */
+static int eqnn__records_known(eqnn_ctx *c)
+{
+    const eqnn__basis_record *first = c->groups->record;
+    int good = eqnn__records_read(c, c->groups->path, 0);
+    c->op = "basis";
+    return good && c->groups->record == first;
+}
+
+/* What others have added since is kept: the file is read again before it is replaced. It is written
+   anew as long as others are quicker, each time with a new basis. */
+static int eqnn__records_save(eqnn_ctx *c)
+{
+    eqnn__groups *g = c->groups;
+    int done = -1;
+    eqnn__records_known(c);
+    while (done < 0 && !c->failed)
+        done = eqnn__write_beside(c, g->path, eqnn__records_known, eqnn__records_write, g->record);
+    return done > 0;
+}
+
 EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
 {
     if (!c || c->failed) return 0;
@@ -7275,20 +7328,7 @@ EQNN_API int eqnn_basis_file(eqnn_ctx *c, const char *path)
     if (!g) return 0;
     g->path = NULL;
     if (!path) return 1;
-    FILE *test = fopen(path, "rb");
-    if (test) {
-        fclose(test);
-        eqnn_file *f = eqnn_file_open(c, path);
-        if (!f) return 0;
-        const char *format = eqnn_file_meta(f, "format");
-        if (!format || strcmp(format, "eqnn bases"))
-            eqnn__fail(c, "basis file: %.200s holds something else than bases; it stays as it is",
-                       path);
-        for (int i = 0; !c->failed && i < eqnn_file_count(f); i++)
-            eqnn__record_read(c, f, eqnn_file_entry(f, i), path);
-        eqnn_file_close(f);
-    }
-    if (!c->failed) g->path = eqnn__keep_string(c, path);
+    if (eqnn__records_read(c, path, 1)) g->path = eqnn__keep_string(c, path);
     return !c->failed;
 }
 
@@ -7329,7 +7369,7 @@ static const eqnn__solution *eqnn__solve(const eqnn__monomial *m)
         eqnn__space_back(&out, NULL);
         if (s && m->factors && eqnn__record_add(c, name, m->dim, s->orbit ? 1 : m->field, s) &&
             g->path)
-            eqnn__write_whole(c, g->path, eqnn__records_write, g->record);
+            eqnn__records_save(c);
     }
     ((eqnn__monomial *)(uintptr_t)m)->solution = (struct eqnn__solution *)(uintptr_t)s;
     return c->failed ? NULL : s;
@@ -7557,6 +7597,16 @@ EQNN_API const char *eqnn_basis_explain(const eqnn_rep *r)
 /* ------------------------------------------------------------------------------------------------
    5 >>emlp
    ---------------------------------------------------------------------------------------------- */
+
+/* 1, or 0 and an error where an option is set that nothing reads: set, its name, in which setting,
+   and what it is for. */
+static int eqnn__no_use(eqnn_ctx *c, const char *op, int set, const char *option,
+                        const char *setting, const char *what)
+{
+    if (set)
+        eqnn__fail(c, "%s: %s is set, but of no use %s: it is %s", op, option, setting, what);
+    return !set;
+}
 
 /* All maps from one block of columns to another. */
 typedef struct eqnn__rep_pair {
@@ -8216,21 +8266,33 @@ static eqnn_emlp_opts eqnn__emlp_defaults(const eqnn_emlp_opts *opts)
     return o;
 }
 
-EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
-                                      const eqnn_emlp_opts *opts)
+static eqnn_tensor *eqnn__emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                     const eqnn_emlp_opts *o)
 {
     static const eqnn_init published = { EQNN_INIT_NORMAL, 1, 0, 0, NULL };
-    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
-    if (eqnn__bad(x, "emlp_block")) return NULL;
-    const eqnn_init *init = o.linear.projected ? &published : NULL;
+    const eqnn_init *init = o->linear.projected ? &published : NULL;
     double gain = init ? 1 : 3;
     const eqnn_label *gated = eqnn_rep_gated(x->ctx, out);
     x = gated ? eqnn_enter(x, name) : NULL;
-    x = x ? eqnn_rep_linear(x, "linear", gated, &o.linear) : NULL;
-    if (x && !o.no_bilinear)
+    x = x ? eqnn_rep_linear(x, "linear", gated, &o->linear) : NULL;
+    if (x && !o->no_bilinear)
         x = eqnn_add(x, eqnn_scale(eqnn__rep_bilinear(x, "bilinear", gated, init, gain),
                                    0.1 / gain));
     return eqnn_leave(eqnn_rep_gate(x, out));
+}
+
+EQNN_API eqnn_tensor *eqnn_emlp_block(eqnn_tensor *x, const char *name, const eqnn_label *out,
+                                      const eqnn_emlp_opts *opts)
+{
+    static const char op[] = "emlp_block", one[] = "in a single block", whole[] = "of eqnn_emlp";
+    eqnn_emlp_opts o = eqnn__emlp_defaults(opts);
+    if (eqnn__bad(x, op)) return NULL;
+    if (opts && !(eqnn__no_use(x->ctx, op, opts->channels != 0, ".channels", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->layers != 0, ".layers", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->hidden != NULL, ".hidden", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->hiddens != NULL, ".hiddens", one, whole)))
+        return NULL;
+    return eqnn__emlp_block(x, name, out, &o);
 }
 
 static int eqnn__group_has(const eqnn_group *g, const eqnn_group *factor)
@@ -8335,7 +8397,7 @@ static eqnn_tensor *eqnn__emlp_blocks(eqnn_tensor *x, const eqnn_emlp_opts *o,
 {
     for (int i = 0; i < o->layers; i++) {
         if (o->hiddens) *at = eqnn_rep_label(o->hiddens[i]);
-        x = x ? eqnn_emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
+        x = x ? eqnn__emlp_block(x, eqnn_format(x->ctx, "network.%d", i), *at, o) : NULL;
     }
     return x;
 }
@@ -8387,6 +8449,11 @@ EQNN_API eqnn_tensor *eqnn_emlp(eqnn_tensor *x, const char *name, const eqnn_rep
     x = eqnn_enter(x, name);
     if (!eqnn__positive(c, "emlp", ".channels", o.channels) ||
         !eqnn__positive(c, "emlp", ".layers", o.layers))
+        return NULL;
+    if (!eqnn__no_use(c, "emlp", o.hiddens && o.hidden, ".hidden", "beside .hiddens",
+                      "of all hidden layers, and .hiddens of each") ||
+        !eqnn__no_use(c, "emlp", (o.hiddens || o.hidden) && opts && opts->channels, ".channels",
+                      "beside .hidden or .hiddens", "of hidden layers that are chosen by it"))
         return NULL;
     if (!in || !out || (!g && !o.hidden && !o.hiddens))
         return eqnn__fail(c, "emlp: %s missing (NULL)",
@@ -9479,6 +9546,8 @@ static const char *eqnn__lie_wrong(const eqnn_lie_opts *f)
     if (!f->exp || !f->log || !f->lift) return "needs exp, log and lift";
     if (f->alpha_first < 0 || f->alpha_cols < 0 || f->alpha_first + f->alpha_cols > f->lie_dim)
         return "has alpha columns outside the algebra's";
+    if (!f->draws && (f->normal || f->even)) return "has .normal or .even, but no .draws";
+    if (!f->q_dim && f->apart) return "has .apart, but no columns .q_dim that tell orbits apart";
     if (f->cols && f->cols != f->point_dim * f->point_dim && (!f->product || !f->act))
         return "needs product and act, as its elements are no matrices";
     return NULL;
@@ -10037,6 +10106,9 @@ EQNN_API const eqnn_graph *eqnn_lie_graph(const eqnn_lie *g, eqnn_tensor *u, eqn
         return (const eqnn_graph *)eqnn__fail(
             g->ctx, "lie_graph: radius %g, nearest %d, fill %g, most %d: nothing may be negative, "
                     "and fill is at most 1", o.radius, o.nearest, o.fill, o.most);
+    if (!eqnn__no_use(g->ctx, "lie_graph", opts && opts->name && !o.most, ".name", "without .most",
+                      "the name of the random numbers for that"))
+        return NULL;
     if (!(alpha >= 0 && alpha <= 1))
         return (const eqnn_graph *)eqnn__fail(g->ctx, "lie_graph: alpha is %g, not in 0..1", alpha);
     int *first = eqnn__lie_examples(g->ctx, u->rows, o.example, &o.examples, "lie_graph");
@@ -10113,6 +10185,9 @@ EQNN_API eqnn_ints *eqnn_farthest(eqnn_ctx *c, int nodes, double fraction, eqnn_
     if (!c || c->failed || !eqnn__given(c, f != NULL, "farthest", "the distances are")) return NULL;
     c->op = "farthest";
     if (o.count < 0) return (eqnn_ints *)eqnn__fail(c, "farthest: .count is %d", o.count);
+    if (!eqnn__no_use(c, "farthest", o.start && o.name, ".name", "beside .start",
+                      "for first nodes drawn at random"))
+        return NULL;
     if (nodes < 0 || (!o.count && !(fraction >= 0 && fraction <= 1))) {
         eqnn__fail(c, "farthest: %g of %d nodes makes no sense", fraction, nodes);
         return NULL;
@@ -10685,6 +10760,24 @@ static eqnn_tensor *eqnn__lie_kernel_of(eqnn_tensor *pairs, const eqnn_lie_conv_
     return eqnn__lie_in_runs(pairs, o->run, eqnn__lie_kernel_go, &u, sizeof u);
 }
 
+/* Where all are neighbours there is no radius; one that stays wants no share. A share of 1 is what
+   is anyway. */
+static int eqnn__lie_conv_uses(eqnn_ctx *c, const eqnn_lie_cloud *cloud,
+                               const eqnn_lie_conv_opts *o)
+{
+    static const char op[] = "lie_conv", all[] = "where pairs have no distance";
+    int some = o && (o->fill < 0 || o->fill > 0) && !(o->fill == 1);
+    if (!o) return 1;
+    if (!cloud->distance)
+        return eqnn__no_use(c, op, some, ".fill", all, "the share that is within a radius") &&
+               eqnn__no_use(c, op, o->radius < 0 || o->radius > 0, ".radius", all,
+                            "the distance of neighbours") &&
+               eqnn__no_use(c, op, o->gain < 0 || o->gain > 0, ".gain", all,
+                            "how the distance of neighbours learns");
+    return eqnn__no_use(c, op, some && o->gain < 0, ".fill", "with .gain below 0",
+                        "what the radius moves to, which stays then");
+}
+
 EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
                                     int out, const eqnn_lie_conv_opts *opts)
 {
@@ -10699,6 +10792,7 @@ EQNN_API eqnn_tensor *eqnn_lie_conv(eqnn_tensor *x, const eqnn_lie_cloud *cloud,
         return eqnn__fail(x->ctx,
                           "lie_conv in %s: fill %g, radius %g, most %d: nothing may be negative, "
                           "and fill is at most 1", name, o.fill, o.radius, o.most);
+    if (!eqnn__lie_conv_uses(x->ctx, cloud, opts)) return NULL;
     x = eqnn_enter(eqnn__plain(x, "lie_conv", name, "invariant channels"), name);
     if (!x || !eqnn__lie_ball(cloud, &o, &ball)) return NULL;
     eqnn_tensor *w = eqnn__lie_kernel_of(ball.pairs, &o);
@@ -10785,7 +10879,7 @@ EQNN_API eqnn_tensor *eqnn_lie_block(eqnn_tensor *x, const eqnn_lie_cloud *cloud
     x = eqnn_enter(x, name);
     eqnn_tensor *h = eqnn__conv_act(x, "net.0", &o);
     h = eqnn_linear(h, "net.2.module", in / 4, NULL);
-    h = eqnn_lie_conv(eqnn__conv_act(h, "net.3", &o), cloud, "net.5", out / 4, &o);
+    h = eqnn_lie_conv(eqnn__conv_act(h, "net.3", &o), cloud, "net.5", out / 4, opts);
     h = eqnn_linear(eqnn__conv_act(h, "net.6", &o), "net.8.module", out, NULL);
     int copies = cloud ? eqnn__lie_copies(cloud) : 1;
     eqnn_tensor *skip = x;
@@ -10822,10 +10916,20 @@ static eqnn_lie_resnet_opts eqnn__lie_resnet_defaults(const eqnn_lie_resnet_opts
     eqnn_lie_resnet_opts o;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    o.conv = eqnn__lie_conv_defaults(&o.conv);
     if (!o.layers) o.layers = 6;
     if (!o.width) o.width = 384;
     return o;
+}
+
+static int eqnn__lie_resnet_uses(eqnn_ctx *c, const eqnn_lie_resnet_opts *o)
+{
+    static const char op[] = "lie_resnet";
+    return eqnn__no_use(c, op, o && o->widths && o->width, ".width", "beside .widths",
+                        "of all layers, and .widths of each") &&
+           eqnn__no_use(c, op, o && o->fills && (o->conv.fill < 0 || o->conv.fill > 0),
+                        ".conv.fill", "beside .fills", "of all blocks, and .fills of each") &&
+           eqnn__no_use(c, op, o && o->queries && !o->chosen, ".queries", "without .chosen",
+                        "for the nodes that are chosen");
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *cloud, const char *name,
@@ -10837,13 +10941,15 @@ EQNN_API eqnn_tensor *eqnn_lie_resnet(eqnn_tensor *x, const eqnn_lie_cloud *clou
     if (o.layers < 0 || o.width < 0)
         return eqnn__fail(x->ctx, "lie_resnet in %s: %d layers of width %d", name, o.layers,
                           o.width);
+    if (!eqnn__lie_resnet_uses(x->ctx, opts)) return NULL;
+    eqnn_lie_conv_opts conv = eqnn__lie_conv_defaults(&o.conv);
     eqnn_lie_cloud at = *cloud;
     x = eqnn_enter(x, name);
     x = eqnn_linear(x, "net.0.module", o.widths ? o.widths[0] : o.width, NULL);
     for (int b = 0; b < o.layers; b++) x = eqnn__lie_resnet_block(x, &at, b, &o);
     snprintf(norm, sizeof norm, "net.%d", o.layers + 1);
     snprintf(head, sizeof head, "net.%d.module", o.layers + 3);
-    x = eqnn_linear(eqnn__conv_act(x, norm, &o.conv), head, out, NULL);
+    x = eqnn_linear(eqnn__conv_act(x, norm, &conv), head, out, NULL);
     if (o.no_pool) return eqnn_leave(x);
     x = eqnn__lie_together(x, eqnn__lie_copies(&at));
     x = o.conv.sum ? eqnn_pool_sum(x, at.graph) : eqnn_pool_mean(x, at.graph);
@@ -10915,7 +11021,9 @@ EQNN_API eqnn_tensor *eqnn_lie_energy(eqnn_tensor *z, const eqnn_particles *part
 {
     eqnn_lie_cloud cloud;
     if (!eqnn__particles_good(z, particles, "lie_energy") ||
-        !eqnn__given(z->ctx, g != NULL, "lie_energy", "the group is"))
+        !eqnn__given(z->ctx, g != NULL, "lie_energy", "the group is") ||
+        !eqnn__no_use(z->ctx, "lie_energy", opts && opts->no_pool, ".no_pool",
+                      "where an example has one energy", "for a row of each node"))
         return NULL;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_cloud_make(g, x, particles->graph, "lift", samples, alpha, &cloud)) return NULL;
@@ -11437,14 +11545,40 @@ static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
     return 0;
 }
 
-EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
-                                         const char *name, const eqnn_lie_attention_opts *opts)
+/* Is everything that is set of use to this kernel? M also says where act and kernel_norm stand; in
+   a block they stand in its own M, too. */
+static int eqnn__listen_uses(eqnn_ctx *c, const eqnn_lie_attention_opts *o, int block)
+{
+    static const char op[] = "lie_attention", M[] = "of M, which mlp, location_only and codes have";
+    if (!o || c->failed) return !c->failed;
+    const char *kernel = o->kernel ? o->kernel : "mlp";
+    const char *setting = eqnn_format(c, "to kernel \"%.40s\"", kernel);
+    int code = kernel[0] == '1' || kernel[0] == '2', one = !block;
+    int mlp = code || !strcmp(kernel, "mlp") || !strcmp(kernel, "location_only");
+    const char *own = kernel[0] == '1' ? "softmax" : "dot_product";
+    return setting &&
+           eqnn__no_use(c, op, !mlp && o->kernel_dim, ".kernel_dim", setting, M) &&
+           eqnn__no_use(c, op, !mlp && one && o->kernel_norm, ".kernel_norm", setting, M) &&
+           eqnn__no_use(c, op, !mlp && one && o->act, ".act", setting, M) &&
+           eqnn__no_use(c, op, !(code && kernel[2] > '1') && o->feature_dim, ".feature_dim",
+                        setting, "of F, which codes with c 2 and 3 have") &&
+           eqnn__no_use(c, op, !(mlp && (!code || kernel[3] == '1')) && o->run > 0, ".run",
+                        setting, "of M(pair), which mlp, location_only and codes with d 1 have") &&
+           eqnn__no_use(c, op, code && o->attention && strcmp(o->attention, own), ".attention",
+                        setting, eqnn_format(c, "\"%s\" by its first digit", own));
+}
+
+static eqnn_tensor *eqnn__lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                        const char *name, const eqnn_lie_attention_opts *opts,
+                                        int block)
 {
     eqnn__listen a;
     x = eqnn_enter(eqnn__plain(x, "lie_attention", name, "lifted points"), name);
     if (!x) return NULL;
     eqnn_lie_attention_opts o = eqnn__lie_attention_defaults(opts, x->cols);
-    if (!eqnn__listen_good(x, &o) || !eqnn__listen_fits(x, pairs, g, &o)) return NULL;
+    if (!eqnn__listen_good(x, &o) || !eqnn__listen_fits(x, pairs, g, &o) ||
+        !eqnn__listen_uses(x->ctx, opts, block))
+        return NULL;
     a.x = x, a.pairs = pairs, a.g = g, a.o = &o;
     a.head = eqnn__head_columns(x->ctx, o.heads, x->cols / o.heads, 0);
     a.scale = 1 / sqrt((double)(x->cols / o.heads));
@@ -11456,6 +11590,12 @@ EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, con
     eqnn_tensor *y = eqnn__head_sum(v, w, a.head, g);
     if (strcmp(o.attention, "softmax")) y = eqnn_mul(y, eqnn_inverse_degree(g));
     return eqnn_leave(eqnn_linear(y, "output_linear", x->cols, NULL));
+}
+
+EQNN_API eqnn_tensor *eqnn_lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,
+                                         const char *name, const eqnn_lie_attention_opts *opts)
+{
+    return eqnn__lie_attention(x, pairs, g, name, opts, 0);
 }
 
 /* --- blocks --- */
@@ -11493,7 +11633,7 @@ static int eqnn__lie_transformer_defaults(eqnn_ctx *c, eqnn_lie_transformer_opts
         !eqnn__positive(c, "lie_transformer", ".layers", o->layers) ||
         !eqnn__positive(c, "lie_transformer", ".out", o->out))
         return 0;
-    o->attention = eqnn__lie_attention_defaults(&o->attention, o->cols);
+    if (o->attention.act == EQNN_IDENTITY) o->attention.act = EQNN_SILU;
     return eqnn__transformer_known(c, "norm", o->norm, norms) &&
            eqnn__transformer_known(c, "head", o->head, heads) &&
            eqnn__transformer_known(c, "norm of the head", o->head_norm, head_norms);
@@ -11537,10 +11677,26 @@ static eqnn_tensor *eqnn__transformer_block(eqnn_tensor *x, eqnn_tensor *pairs,
 {
     x = eqnn_enter(x, name);
     eqnn_tensor *y = eqnn__transformer_norm(x, o, 0, "ema");
-    y = eqnn_lie_attention(y, pairs, g, "ema", &o->attention);
+    y = eqnn__lie_attention(y, pairs, g, "ema", &o->attention, 1);
     x = eqnn__transformer_add(x, y, o, "ema");
     y = eqnn__transformer_mlp(eqnn__transformer_norm(x, o, 0, "mlp"), o);
     return eqnn_leave(eqnn__transformer_add(x, y, o, "mlp"));
+}
+
+/* A block has as many columns as x, and neither ends nor a number of blocks. */
+static int eqnn__transformer_block_uses(eqnn_tensor *x, const eqnn_lie_transformer_opts *o)
+{
+    static const char op[] = "lie_attention_block", one[] = "in a single block";
+    static const char whole[] = "of eqnn_lie_transformer";
+    eqnn_ctx *c = x->ctx;
+    return !o || (eqnn__no_use(c, op, o->cols && o->cols != x->cols, ".cols",
+                               "beside the columns of x", "as many as those") &&
+                  eqnn__no_use(c, op, o->layers != 0, ".layers", one, whole) &&
+                  eqnn__no_use(c, op, o->out != 0, ".out", one, whole) &&
+                  eqnn__no_use(c, op, o->head != NULL, ".head", one, whole) &&
+                  eqnn__no_use(c, op, o->head_norm != NULL, ".head_norm", one, whole) &&
+                  eqnn__no_use(c, op, o->max_pool, ".max_pool", one, whole) &&
+                  eqnn__no_use(c, op, o->squash, ".squash", one, whole));
 }
 
 EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pairs,
@@ -11549,7 +11705,9 @@ EQNN_API eqnn_tensor *eqnn_lie_attention_block(eqnn_tensor *x, eqnn_tensor *pair
 {
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_attention_block", name, "lifted points");
-    if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, x->cols)) return NULL;
+    if (!x || !eqnn__transformer_block_uses(x, opts) ||
+        !eqnn__lie_transformer_defaults(x->ctx, &o, opts, x->cols))
+        return NULL;
     return eqnn__transformer_block(x, pairs, g, name, &o);
 }
 
@@ -11600,6 +11758,14 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer(eqnn_tensor *x, eqnn_tensor *pairs, c
     eqnn_lie_transformer_opts o;
     x = eqnn__plain(x, "lie_transformer", name, "lifted points");
     if (!x || !eqnn__lie_transformer_defaults(x->ctx, &o, opts, 0)) return NULL;
+    const char *kernel = o.attention.kernel;
+    if (!eqnn__no_use(x->ctx, "lie_transformer",
+                      !strcmp(o.head, "lieconv") && strcmp(o.head_norm, "none"), ".head_norm",
+                      "to head \"lieconv\"", "of \"model_1\"") ||
+        !eqnn__no_use(x->ctx, "lie_transformer",
+                      o.squash && kernel && !strcmp(kernel, "dot_product_only"), ".squash",
+                      "to kernel \"dot_product_only\"", "of pairs, which the others see"))
+        return NULL;
     if (o.squash && pairs) pairs = eqnn__transformer_squash(pairs);
     x = eqnn_enter(eqnn_enter(x, name), "net");
     x = eqnn_linear(x, "0.module", o.cols, NULL);
@@ -11655,8 +11821,16 @@ static eqnn_tensor *eqnn__set_attend(eqnn_tensor *x, eqnn_tensor *y, const eqnn_
 EQNN_API eqnn_tensor *eqnn_set_attention(eqnn_tensor *x, eqnn_tensor *y, const eqnn_graph *g,
                                          const char *name, const eqnn_set_opts *opts)
 {
+    static const char op[] = "set_attention", whole[] = "of eqnn_set_transformer";
+    static const char one[] = "in a single attention";
     eqnn_set_opts o;
     if (eqnn__bad2(x, y, "set_attention") || !eqnn__set_defaults(x->ctx, &o, opts)) return NULL;
+    if (opts && !(eqnn__no_use(x->ctx, op, opts->encoders != 0, ".encoders", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->inducing != 0, ".inducing", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->decoders != 0, ".decoders", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->seeds != 0, ".seeds", one, whole) &&
+                  eqnn__no_use(x->ctx, op, opts->out != 0, ".out", one, whole)))
+        return NULL;
     if (eqnn__graph_bad(x, g, "set_attention", "targets")) return NULL;
     if (eqnn__graph_bad(y, g, "set_attention", "sources")) return NULL;
     return eqnn__set_attend(x, y, g, name, &o);
@@ -11859,7 +12033,9 @@ EQNN_API eqnn_tensor *eqnn_lie_transformer_energy(eqnn_tensor *z, const eqnn_par
         return NULL;
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
-    o.out = 1;
+    if (!eqnn__no_use(z->ctx, op, o.out && o.out != 1, ".out", "where an example has one energy",
+                      "1"))
+        return NULL;
     eqnn_tensor *x = eqnn_centred(eqnn_slice(z, 0, z->cols / 2), particles->graph);
     if (!eqnn_lie_lift(g, x, "lift", samples, &u, &q)) return NULL;
     const eqnn_graph *graph = eqnn__lifted_graph(particles->graph, samples, op);

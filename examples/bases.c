@@ -255,6 +255,7 @@ int main(int argc, char **argv)
     int all = eqnn_args_on(&a, "demo"), good = 1;
     if (words == 1 || words == 2)
         eqnn_args_fail(&a, "a group, an input and an output are needed; --help");
+    if (words == 3 && all) eqnn_args_fail(&a, "--demo has groups of its own, and takes none");
 
     eqnn_ctx *c = eqnn_program_start(&a, &o);
     if (c && (!*folder || eqnn_make_folder(c, folder)))

@@ -570,8 +570,8 @@ static const eqnn_option options[] = {
     { "num-layers", "6", "its blocks" },
     { "num-heads", "8", "its heads" },
     { "kernel-type", "mlp", "its logits: mlp, relative_position, dot_product_only, 2232, ..." },
-    { "kernel-dim", "16", "hidden numbers of the network of positions" },
-    { "attention-fn", "softmax", "or dot_product, or norm_exp" },
+    { "kernel-dim", "16", "hidden numbers of the network of positions, where it has one" },
+    { "attention-fn", "softmax", "or dot_product, or norm_exp; 2232, ...: as they say" },
     { "block-norm", "layer_pre", "or none, layer_post, batch_pre, batch_post" },
     { "architecture", "model_1", "its head: model_1 or lieconv" },
     { "set-layers", "4", "encoders and decoders of SetTransformer" },
@@ -616,10 +616,12 @@ static void understand_patterns(study *s, eqnn_args *a)
 static void understand_network(study *s, eqnn_args *a)
 {
     eqnn_lie_transformer_opts *o = &s->lie;
+    int kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
     o->attention.kernel = eqnn_args_text(a, "kernel-type");
-    o->attention.attention = eqnn_args_text(a, "attention-fn");
+    if (eqnn_args_given(a, "attention-fn")) /* a kernel of digits has its own */
+        o->attention.attention = eqnn_args_text(a, "attention-fn");
     o->attention.heads = eqnn_args_int(a, "num-heads", 1, 1000);
-    o->attention.kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    if (eqnn_args_given(a, "kernel-dim")) o->attention.kernel_dim = kernel_dim; /* not all have M */
     o->norm = eqnn_args_text(a, "block-norm");
     o->head = eqnn_args_text(a, "architecture");
     o->cols = eqnn_args_int(a, "dim-hidden", 1, 100000);
@@ -630,6 +632,11 @@ static void understand_network(study *s, eqnn_args *a)
     s->samples = eqnn_args_int(a, "lift-samples", 0, 64);
     s->set_layers = eqnn_args_int(a, "set-layers", 1, 100);
     s->set_heads = eqnn_args_int(a, "set-heads", 1, 128);
+    eqnn_args_only(a, strstr(s->networks, "LieTransformer") != NULL,
+                   "group,content-type,lift-samples,dim-hidden,num-layers,num-heads,kernel-type,"
+                   "kernel-dim,attention-fn,block-norm,architecture", "LieTransformer");
+    eqnn_args_only(a, strstr(s->networks, "SetTransformer") != NULL, "set-layers,set-heads",
+                   "SetTransformer");
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -638,6 +645,7 @@ static void understand(study *s, eqnn_args *a)
     s->networks = studied ? "LieTransformer,SetTransformer" : eqnn_args_text(a, "network");
     s->groups = studied ? "T(2),SE(2)" : eqnn_args_text(a, "group");
     s->sizes = studied ? "1000,10000" : eqnn_args_text(a, "n-train");
+    eqnn_args_only(a, !studied, "network,group,n-train", "runs without --study");
     s->out = eqnn_args_text(a, "out");
     s->aug = eqnn_args_choice(a, "aug", "none,T2,SE2");
     s->count[VALID] = eqnn_args_int(a, "n-valid", 1, 1000000);

@@ -738,6 +738,7 @@ static void understand(study *s, eqnn_args *a)
     s->models = eqnn_args_text(a, "model");
     s->networks = eqnn_args_text(a, "network");
     s->groups = eqnn_args_text(a, "group");
+    eqnn_args_only(a, strstr(s->networks, "emlp") != NULL, "group", "emlp");
     s->out = eqnn_args_text(a, "out");
     s->trials = eqnn_args_int(a, "trials", 1, 100);
     s->n_train = eqnn_args_int(a, "n-train", 1, 1000000);

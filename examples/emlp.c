@@ -654,6 +654,10 @@ static void understand(settings *s, eqnn_args *a)
     s->test = eqnn_args_int(a, "test", 100, 1000000);
     s->rate = eqnn_args_within(a, "rate", 1e-12, 1e3);
     s->average = eqnn_args_number(a, "average");
+    const char *list = s->networks, *word; /* emlp or emlp+aug */
+    int some = 0;
+    while (eqnn_next_word(&list, &word) > 0) some |= !strncmp(word, "emlp", 4);
+    eqnn_args_only(a, some, "projected", "emlp");
     s->seed = o.seed;
     s->threads = o.threads;
     s->device = o.device;

@@ -54,7 +54,7 @@
 
    "make test" runs it with
       --demo --study --epochs 1 --n-train 8 --n-valid 4 --n-test 4 --k 16 --dim-hidden 16 --bs 4
-      --dual-quaternions --positive-quaternions --max-sample-norm 60 */
+      --use-pseudo-lift --dual-quaternions --positive-quaternions --max-sample-norm 60 */
 
 #define EQNN_IMPLEMENTATION
 #include "eqnn_data.h"
@@ -1030,7 +1030,7 @@ static const eqnn_option options[] = {
     { "kernel-type", "mlp", "see eqnn_lie_attention" },
     { "kernel-dim", "16", "hidden numbers of the network of positions" },
     { "feature-embed-dim", "0", "of F in eqnn_lie_attention; 0: dim-hidden / (4 num-heads)" },
-    { "attention-fn", "softmax", "softmax, dot_product, norm_exp" },
+    { "attention-fn", "softmax", "or dot_product, norm_exp; kernels 2232, ...: as they say" },
     { "architecture", "model_1", "model_1, lieconv" },
     { "block-norm", "layer_pre", "or none, layer_post, batch_pre, batch_post" },
     { "lie-algebra-nonlinearity", "none", "tanh limits pairs" },
@@ -1104,9 +1104,11 @@ static void understand_model(study *s, eqnn_args *a)
     s->dim = eqnn_args_int(a, "dim-hidden", 1, 100000);
     s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
     s->kernel = eqnn_args_text(a, "kernel-type");
-    s->kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    int kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    if (eqnn_args_given(a, "kernel-dim")) s->kernel_dim = kernel_dim; /* not all kernels have M */
     s->feature_dim = eqnn_args_int(a, "feature-embed-dim", 0, 10000);
-    s->attention = eqnn_args_text(a, "attention-fn");
+    if (eqnn_args_given(a, "attention-fn")) /* a kernel of digits has its own */
+        s->attention = eqnn_args_text(a, "attention-fn");
     s->head = eqnn_args_text(a, "architecture");
     s->norm = eqnn_args_text(a, "block-norm");
     s->squash = eqnn_args_choice(a, "lie-algebra-nonlinearity", "none,tanh,None") == 1;
@@ -1128,8 +1130,32 @@ static void understand_schedule(study *s, eqnn_args *a)
                                    .least = fmax(maybe(a, "lr-floor", 0, 1), 0) };
     s->schedule.kind = kind == QUADRATIC_WARMUP ? EQNN_INVERSE_ROOT
                        : kind == NONE || kind == NONE_TOO ? EQNN_CONSTANT : EQNN_COSINE;
-    if (kind == COSINE_WARMUP || kind == QUADRATIC_WARMUP)
-        s->schedule.warmup = (int64_t)(1e6 * fmax(maybe(a, "warmup-length", 0, 1), 0));
+    int warm = kind == COSINE_WARMUP || kind == QUADRATIC_WARMUP;
+    eqnn_args_only(a, warm, "warmup-length", "cosine_warmup and quadratic_warmup");
+    if (warm) s->schedule.warmup = (int64_t)(1e6 * fmax(maybe(a, "warmup-length", 0, 1), 0));
+}
+
+/* Which options are of no use to the models that are asked for? */
+static void check_options(const study *s, eqnn_args *a)
+{
+    const char *m = s->models, *g = s->groups;
+    int convolves = strstr(m, "lieconv") || strstr(m, "MolecLieResNet");
+    int attends = strstr(m, "lietransformer") != NULL, hears = strstr(m, "equiformer") != NULL;
+    int escn = strstr(m, "escn") != NULL, v2 = strstr(m, "equiformer_v2") != NULL;
+    int few = s->nbhd > 0 || (s->nbhd < 0 && (strstr(g, "SE") || strstr(g, "SO")));
+    eqnn_args_only(a, convolves || attends, "group,nbhd,liftsamples", "lieconv and lietransformer");
+    eqnn_args_only(a, convolves, "k", "lieconv");
+    eqnn_args_only(a, attends, "dim-hidden,num-heads,kernel-type,kernel-dim,feature-embed-dim,"
+                   "attention-fn,architecture,block-norm,lie-algebra-nonlinearity,use-pseudo-lift,"
+                   "max-sample-norm", "lietransformer");
+    eqnn_args_only(a, attends && s->elements, "dual-quaternions,positive-quaternions",
+                   "lietransformer with --use-pseudo-lift");
+    eqnn_args_only(a, convolves || (attends && (few || s->fill >= 1)), "fill",
+                   "lieconv, and lietransformer with --nbhd");
+    eqnn_args_only(a, hears || escn, "widths,published", "Equiformers");
+    eqnn_args_only(a, v2 || escn, "lmax", "equiformer_v2 and escn");
+    eqnn_args_only(a, hears, "norm-floor", "Equiformers but escn");
+    eqnn_args_only(a, !s->demo, "task,data", "runs without --demo");
 }
 
 static void understand(study *s, eqnn_args *a)
@@ -1156,6 +1182,7 @@ static void understand(study *s, eqnn_args *a)
     s->clip = eqnn_args_number(a, "clip");
     s->data_seed = (uint64_t)eqnn_args_int(a, "data-seed", 0, 2147483647);
     s->context = eqnn_args_context(a);
+    check_options(s, a);
 }
 
 static void release(study *s)

@@ -787,6 +787,9 @@ static void understand(study *s, eqnn_args *a)
 {
     s->groups = eqnn_args_on(a, "study") ? "Trivial(2),T(2),SO2(.2),SE2(.05)"
                                          : eqnn_args_text(a, "group");
+    eqnn_args_only(a, !eqnn_args_on(a, "study"), "group", "runs without --study");
+    eqnn_args_only(a, !eqnn_args_on(a, "demo"), "data", "runs without --demo");
+    eqnn_args_only(a, strstr(s->groups, "SE") != NULL, "liftsamples,lifts", "SE2");
     s->data = eqnn_args_text(a, "data");
     s->out = eqnn_args_text(a, "out");
     s->demo = eqnn_args_on(a, "demo");

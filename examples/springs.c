@@ -206,12 +206,13 @@ static motion motion_of(const model *m, eqnn_ctx *c, const double *z, size_t str
     return o;
 }
 
-/* Neighbours are all, unless --fill says otherwise: then their radius is learned. */
+/* Neighbours are all, unless --fill says otherwise: then their radius is learned. SE(2)_canonical
+   has no distance, and so no radius. */
 static eqnn_lie_resnet_opts lie_resnet(const model *m)
 {
-    double fill = m->s->fill;
+    double fill = m->s->fill, radius = strstr(m->group, "canonical") ? 0 : fill < 1 ? 2 : 1e6;
     return (eqnn_lie_resnet_opts){ .width = m->width, .layers = m->layers,
-        .conv = { .fill = fill, .radius = fill < 1 ? 2 : 1e6, .sum = m->s->sums } };
+        .conv = { .fill = fill, .radius = radius, .sum = m->s->sums } };
 }
 
 static eqnn_tensor *attention(eqnn_tensor *z, const motion *o)
@@ -1150,9 +1151,11 @@ static void understand_networks(study *s, eqnn_args *a)
     s->fill = eqnn_args_number(a, "fill");
     s->sums = !eqnn_args_on(a, "mean");
     s->heads = eqnn_args_int(a, "num-heads", 1, 1000);
-    s->kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    int kernel_dim = eqnn_args_int(a, "kernel-dim", 1, 10000);
+    if (eqnn_args_given(a, "kernel-dim")) s->kernel_dim = kernel_dim; /* not all kernels have M */
     s->kernel = eqnn_args_text(a, "kernel-type");
-    s->attention = eqnn_args_text(a, "attention-fn");
+    if (eqnn_args_given(a, "attention-fn") || !isdigit((unsigned char)s->kernel[0]))
+        s->attention = eqnn_args_text(a, "attention-fn"); /* a kernel of digits has its own */
     s->norm = eqnn_args_text(a, "block-norm");
     s->head = eqnn_args_text(a, "architecture");
     s->act = eqnn_args_text(a, "activation-function");
@@ -1160,6 +1163,13 @@ static void understand_networks(study *s, eqnn_args *a)
     if (!(s->rate >= 0)) eqnn_args_fail(a, "option --lr is negative");
     if (!(s->fill > 0 && s->fill <= 1))
         eqnn_args_fail(a, "option --fill is above 0 and at most 1");
+    int any = strstr(s->networks, "all") != NULL, convolves = any || strstr(s->networks, "ResNet");
+    int attends = any || strstr(s->networks, "LieTransformer");
+    eqnn_args_only(a, convolves || attends, "group,liftsamples",
+                   "HLieResNet, FLieResNet and LieTransformer");
+    eqnn_args_only(a, convolves, "fill,mean", "HLieResNet and FLieResNet");
+    eqnn_args_only(a, attends, "num-heads,kernel-type,kernel-dim,attention-fn,block-norm,"
+                   "activation-function,architecture", "LieTransformer");
 }
 
 static void understand(study *s, eqnn_args *a)

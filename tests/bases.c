@@ -376,6 +376,9 @@ TEST(bad_requests)
     o.gap = -1;
     CHECK(!eqnn_basis_options(c, &o));
     CHECK_ERROR(c, "gap");
+    o.gap = 0.1;
+    CHECK(!eqnn_basis_options(c, &o));
+    CHECK_ERROR(c, "gap");
     o.gap = 0;
     o.method = (eqnn_basis_method)17;
     CHECK(!eqnn_basis_options(c, &o));
@@ -594,6 +597,88 @@ TEST(bases_are_kept_in_a_file)
     CHECK(!eqnn_basis_file(c, "/no such folder/bases") || dim(c, "SO(3)", "V*V") == -1);
     CHECK(eqnn_error(c) != NULL);
     eqnn_clear(c);
+}
+
+/* What is as small as that next to the largest singular value counts as zero, and what is larger
+   does not: a third axis that a generator beside the turns of the others stretches by 1 + small. */
+TEST(gap_says_what_is_zero)
+{
+    static const struct { double gap, small; int64_t fixed; } k[] = {
+        { 0, 3e-9, 1 }, { 0, 1e-7, 0 }, { 1e-10, 3e-9, 0 }, { 1e-10, 3e-11, 1 }, { 1e-6, 1e-7, 1 },
+        { 1e-6, 1e-5, 0 }, { 1e-3, 1e-4, 1 }, { 1e-3, 1e-2, 0 }
+    };
+    static const eqnn_basis_method methods[2] = { EQNN_BASIS_DENSE, EQNN_BASIS_WEIGHTS };
+    for (size_t i = 0; i < 2 * sizeof k / sizeof *k; i++) {
+        double turn[9] = { 0, -1, 0, 1, 0, 0, 0, 0, 0 }, h[9] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 };
+        eqnn_ctx *c = test_context();
+        eqnn_group_opts g;
+        eqnn_basis_opts o;
+        memset(&g, 0, sizeof g);
+        memset(&o, 0, sizeof o);
+        h[8] += k[i / 2].small;
+        g.dim = 3, g.lie = g.discrete = 1, g.lie_generators = turn, g.generators = h;
+        o.method = methods[i % 2], o.gap = k[i / 2].gap;
+        CHECK(eqnn_basis_options(c, &o));
+        CHECK(eqnn_basis_dim(eqnn_rep_vector(eqnn_group_of(c, "stretch", &g))) == k[i / 2].fixed);
+        CHECK_OK(c);
+    }
+}
+
+/* Fixed vectors of two complex groups that know nothing of each other are products of complex
+   numbers: each leaves (1, i) / sqrt(2) alone, both (1, i, i, -1) / 2. */
+TEST(products_of_complex_groups)
+{
+    static const double h[8] = { 0, 0, 0, -1, 0, 1, 0, 0 }; /* (0, -i; i, 0) */
+    static const double want[8] = { .5, 0, 0, .5, 0, .5, -.5, 0 };
+    eqnn_ctx *c = test_context();
+    eqnn_group_opts o;
+    memset(&o, 0, sizeof o);
+    o.dim = 2, o.discrete = 1, o.generators = h, o.complex_numbers = 1;
+    const eqnn_group *a = eqnn_group_of(c, "one", &o), *b = eqnn_group_apart(a, "other");
+    const eqnn_rep *r = eqnn_rep_product(eqnn_rep_vector(a), eqnn_rep_vector(b));
+    double Q[8] = { 0 }, re = 0, im = 0;
+    CHECK(eqnn_basis_dim(r) == 1 && eqnn_basis_dense(r, Q));
+    for (int k = 0; k < 8; k += 2) { /* up to a phase: <want, Q> has length 1 */
+        re += want[k] * Q[k] + want[k + 1] * Q[k + 1];
+        im += want[k] * Q[k + 1] - want[k + 1] * Q[k];
+    }
+    CHECK_NEAR(re * re + im * im, 1, 1e-12);
+    CHECK_OK(c);
+}
+
+/* Two contexts with one file, in turns: none drops what the other has added since it read the file,
+   and neither solves again what it knows. */
+TEST(contexts_share_a_file)
+{
+    static const char *const text[4] = { "T(2)", "T(3)", "T(2)", "T(3)" };
+    char path[128];
+    snprintf(path, sizeof path, "%.90s/eqnn_shared_bases_%d",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)sizeof(eqnn_real));
+    remove(path);
+    eqnn_ctx *c[2] = { test_context(), test_context() };
+    for (int i = 0; i < 2; i++) CHECK(eqnn_basis_file(c[i], path));
+    for (int i = 0; i < 4; i++) {
+        CHECK(dim(c[i % 2], i < 2 ? "SO(3)" : "S(4)", text[i]) > 0);
+        eqnn_ctx *now = test_context();
+        CHECK(eqnn_basis_file(now, path));
+        for (int k = 0; k <= i; k++) {
+            const eqnn_rep *r = rep(now, k < 2 ? "SO(3)" : "S(4)", text[k]);
+            CHECK(eqnn_basis_dim(r) > 0 && strstr(eqnn_basis_explain(r), "(file)"));
+        }
+        CHECK_OK(now);
+    }
+    eqnn_file *f = eqnn_file_open(c[0], path);
+    CHECK(eqnn_file_count(f) == 4); /* entries of the same key: one */
+    eqnn_file_close(f);
+    const eqnn_rep *r = rep(c[1], "S(4)", "T(2)"); /* c[0]'s, read when c[1] kept its own */
+    CHECK(eqnn_basis_dim(r) > 0 && strstr(eqnn_basis_explain(r), "(file)"));
+    CHECK_OK(c[0]);
+    CHECK_OK(c[1]);
+    long size = file_size(path);
+    flip(path, 20); /* what was damaged in between stays as it is, too */
+    CHECK(dim(c[0], "SO(3)", "T(4)") == -1 && eqnn_error(c[0]) != NULL && file_size(path) == size);
+    eqnn_clear(c[0]);
+    remove(path);
 }
 
 /* Every amount of memory gives the answer or a sentence. */

@@ -803,6 +803,14 @@ TEST(options_of_two_names)
     CHECK(eqnn_args_number(&a, "lr") == 0.25 && eqnn_args_given(&a, "lr"));
     CHECK(!eqnn_args_on(&a, "aug") && eqnn_args_given(&a, "augment"));
     CHECK_TEXT(eqnn_args_settings(&a, "lr,aug"), "--lr .25 --aug off");
+    eqnn_args_only(&a, 1, "lr,aug", "nets");
+    eqnn_args_only(&a, 0, "threads,epochs", "nets");
+    CHECK(!a.error[0]);
+    eqnn_args_only(&a, 0, "threads,aug,lr", "nets");
+    CHECK_TEXT(a.error, "option --aug is of no use here: it is for nets");
+    a.error[0] = 0;
+    eqnn_args_only(&a, 0, "aug2", "nets");
+    CHECK_TEXT(a.error, "the program asks for an option 'aug2' it does not list");
     CHECK(eqnn_args_read(&a, 6, argv, "a test", own) == -1); /* there is no --no */
     CHECK_TEXT(a.error, "unknown option '--lost=1'; --help lists them");
     FILE *f = fopen("test_data.txt", "wb");

@@ -494,4 +494,32 @@ TEST(networks_that_would_be_zero)
     CHECK_OK(c);
 }
 
+/* An option that nothing reads is refused, with what it is for. */
+TEST(options_without_use)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_group *g = eqnn_group_make(c, "SO(3)");
+    const eqnn_rep *v = eqnn_rep_vector(g), *hidden = eqnn_rep_make(c, "4*Scalar+2*V", g);
+    eqnn_tensor *x = test_normal(c, 2, 3), *y = eqnn_as(test_normal(c, 2, 3), eqnn_rep_label(v));
+    const eqnn_emlp_opts o[4] = { { .channels = 9 }, { .layers = 1 }, { .hidden = hidden },
+                                  { .hiddens = &hidden } };
+    static const char *const name[4] = { ".channels", ".layers", ".hidden", ".hiddens" };
+    for (int i = 0; i < 4; i++) {
+        CHECK(!eqnn_emlp_block(y, "b", eqnn_rep_label(v), &o[i]));
+        CHECK_ERROR(c, eqnn_format(c, "emlp_block: %s is set, but of no use in a single block: it "
+                                      "is of eqnn_emlp", name[i]));
+    }
+    eqnn_emlp_opts both = { .hidden = hidden, .hiddens = &hidden, .layers = 1 };
+    CHECK(!eqnn_emlp(x, "net", v, v, g, &both));
+    CHECK_ERROR(c, ".hidden is set, but of no use beside .hiddens");
+    for (int i = 0; i < 2; i++) {
+        both.hidden = i ? NULL : hidden, both.hiddens = i ? &hidden : NULL, both.channels = 9;
+        CHECK(!eqnn_emlp(x, "net", v, v, g, &both));
+        CHECK_ERROR(c, ".channels is set, but of no use beside .hidden or .hiddens");
+    }
+    both.channels = 0;
+    CHECK(eqnn_emlp(x, "net", v, v, NULL, &both) != NULL);
+    CHECK_OK(c);
+}
+
 TEST_MAIN

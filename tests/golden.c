@@ -3562,10 +3562,11 @@ static void self_attention_case(golden *g, const char *title, const char *kernel
 {
     eqnn_tensor *logits = NULL, *y = NULL;
     eqnn_lie_attention_opts o = { .kernel = kernel, .attention = attention,
-                                  .heads = meta_int(g, "heads", 4),
-                                  .kernel_dim = meta_int(g, "kernel_dim", 8),
-                                  .feature_dim = meta_int(g, "feature_embed_dim", 4), .act = act,
-                                  .logits = &logits };
+                                  .heads = meta_int(g, "heads", 4), .logits = &logits };
+    int code = strlen(kernel) == 4; /* of what the originals are told, what they use */
+    if (code && kernel[2] > '1') o.feature_dim = meta_int(g, "feature_embed_dim", 4);
+    if (code || !strcmp(kernel, "mlp") || !strcmp(kernel, "location_only"))
+        o.kernel_dim = meta_int(g, "kernel_dim", 8), o.act = act;
     begin(g, title);
     packed p = pack(g, "mask");
     eqnn_tensor *x = eqnn_take(common(g, "vals", 0), p.node);

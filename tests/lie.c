@@ -1050,6 +1050,9 @@ TEST(farthest_of_examples)
     const int beyond[2] = { 0, 4 };
     o.start = beyond;
     CHECK(!eqnn_farthest(c, 9, 0.5, on_a_line, x, &o));
+    CHECK_ERROR(c, "farthest: .name is set, but of no use beside .start");
+    o.name = NULL;
+    CHECK(!eqnn_farthest(c, 9, 0.5, on_a_line, x, &o));
     CHECK_ERROR(c, "example 1 of 4 nodes cannot start at 4");
     CHECK(!eqnn_farthest(c, 9, 1.5, on_a_line, x, NULL));
     CHECK_ERROR(c, "makes no sense");
@@ -1079,6 +1082,28 @@ TEST(advice_for_labels_of_matrix_groups)
     CHECK(eqnn_label_of(eqnn_irreps_dropout(x, "a", 0.5, NULL)) == eqnn_label_of(x));
     CHECK(!eqnn_lie_make(c, NULL));
     CHECK_ERROR(c, "lie_make: the name is missing");
+}
+
+/* An option that nothing reads is refused, with what it is for. */
+TEST(options_without_use)
+{
+    eqnn_ctx *c = test_context();
+    eqnn_tensor *u = NULL, *q = NULL;
+    const eqnn_lie *g = eqnn_lie_make(c, "T(2)");
+    const eqnn_lie_graph_opts name = { .name = "mine" }, drawn = { .name = "mine", .most = 2 };
+    CHECK(eqnn_lie_lift(g, test_normal(c, 4, 2), "lift", 1, &u, &q));
+    CHECK(!eqnn_lie_graph(g, u, q, 0.2, &name));
+    CHECK_ERROR(c, "lie_graph: .name is set, but of no use without .most");
+    CHECK(eqnn_lie_graph(g, u, q, 0.2, &drawn) != NULL);
+    eqnn_lie_opts o = user_opts(), wrong[3] = { o, o, o };
+    wrong[0].normal = wrong[1].even = 1;
+    wrong[2].apart = eqnn_lie_product;
+    for (int i = 0; i < 3; i++) {
+        CHECK(!eqnn_lie_of(c, "mine", &wrong[i]));
+        CHECK_ERROR(c, i < 2 ? "has .normal or .even, but no .draws"
+                             : "has .apart, but no columns .q_dim");
+    }
+    CHECK_OK(c);
 }
 
 TEST_MAIN

@@ -409,7 +409,7 @@ TEST(radius_learns_the_share_that_is_wanted)
     const double gain[3] = { -1, 0, 0.1 };
     for (int k = 0; k < 3; k++) { /* stays; half of what is wanting; a tenth */
         char name[8] = { 'c', (char)('0' + k), 0 };
-        o.gain = gain[k], o.radius = 1e3;
+        o.gain = gain[k], o.radius = 1e3, o.fill = k == 0 ? 0 : 0.3;
         eqnn_lie_conv(s.values, &a, name, 4, &o);
         eqnn_commit(c);
         double moved = eqnn_value(eqnn_parameter(c, eqnn_format(c, "%s.r", name))) - 1e3;
@@ -616,7 +616,7 @@ TEST(networks_with_samples)
     const int one[6] = { 0, 2, 4, 5, 6, 9 }, two[2] = { 1, 4 };
     eqnn_ints *chosen[2] = { eqnn_ints_make(c, 6, one, 10, 0), eqnn_ints_make(c, 2, two, 6, 0) };
     const int widths[3] = { 8, 12, 16 };
-    o.chosen = chosen, o.widths = widths, o.no_pool = 1;
+    o.chosen = chosen, o.widths = widths, o.width = 0, o.no_pool = 1;
     eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 0.2);
     eqnn_tensor *rows = eqnn_lie_resnet(s.values, &a, "net", 3, &o);
     CHECK(eqnn_rows(rows) == 2 && eqnn_cols(rows) == 3);
@@ -941,6 +941,53 @@ TEST(graphs_and_runs_leak_no_memory)
     check_buffer(lie_graphs);
     check_leaks(lie_runs);
     check_buffer(lie_runs);
+}
+
+/* An option that nothing reads is refused, with what it is for. */
+TEST(options_without_use)
+{
+    static const int widths[3] = { 8, 8, 8 };
+    static const double fills[2] = { 0.5, 0.5 };
+    static const struct { eqnn_lie_conv_opts o; const char *free, *with; } k[] = {
+        { { .fill = 0.5 }, ".fill is set, but of no use where pairs have no distance", NULL },
+        { { .radius = 3 }, ".radius is set", NULL },
+        { { .gain = 0.1 }, ".gain is set", NULL },
+        { { .gain = -1 }, ".gain is set", NULL },
+        { { .fill = 0.5, .gain = -1 }, ".fill is set", ".fill is set, but of no use with .gain" },
+        { { .fill = 1 }, NULL, NULL },
+        { { .most = 2, .norm = 1, .sum = 1, .run = 16 }, NULL, NULL },
+    };
+    eqnn_ctx *c = test_context();
+    set s = some(c, 6, 3, 2, 4);
+    eqnn_lie_cloud a = cloud_of(s.x, &s, "T(2)", 1), all = a;
+    all.distance = NULL;
+    for (size_t i = 0; i < sizeof k / sizeof *k; i++)
+        for (int free = 0; free < 2; free++) {
+            const char *error = free ? k[i].free : k[i].with, *name = eqnn_format(c, "c%d", (int)i);
+            const eqnn_lie_cloud *cloud = free ? &all : &a;
+            eqnn_lie_resnet_opts o = small();
+            o.conv = k[i].o;
+            CHECK(!eqnn_lie_conv(s.values, cloud, name, 4, &k[i].o) == (error != NULL));
+            if (error) CHECK_ERROR(c, error);
+            name = eqnn_format(c, "n%d", (int)i);
+            CHECK(!eqnn_lie_resnet(s.values, cloud, name, 2, &o) == (error != NULL));
+            if (error) CHECK_ERROR(c, error);
+            CHECK_OK(c);
+        }
+    eqnn_lie_resnet_opts o = small(), both = o, chosen = o, row = o;
+    o.widths = widths;
+    CHECK(!eqnn_lie_resnet(s.values, &a, "w", 2, &o));
+    CHECK_ERROR(c, "lie_resnet: .width is set, but of no use beside .widths");
+    both.fills = fills, both.conv.fill = 0.5;
+    CHECK(!eqnn_lie_resnet(s.values, &a, "w", 2, &both));
+    CHECK_ERROR(c, ".conv.fill is set, but of no use beside .fills");
+    chosen.queries = &a;
+    CHECK(!eqnn_lie_resnet(s.values, &a, "w", 2, &chosen));
+    CHECK_ERROR(c, ".queries is set, but of no use without .chosen");
+    row.no_pool = 1;
+    eqnn_particles p = { a.graph, eqnn_full(c, 6, 1, 1) };
+    CHECK(!eqnn_lie_energy(test_normal(c, 6, 4), &p, eqnn_lie_make(c, "T(2)"), 1, 0.2, "e", &row));
+    CHECK_ERROR(c, "lie_energy: .no_pool is set, but of no use where an example has one energy");
 }
 
 TEST_MAIN

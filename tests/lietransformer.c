@@ -15,8 +15,10 @@ static eqnn_lie_attention_opts attention_of(const char *kernel, const char *way)
     o.kernel = kernel;
     o.attention = way;
     o.heads = 2;
-    o.kernel_dim = 4;
-    o.feature_dim = 2;
+    int code = kernel && (kernel[0] == '1' || kernel[0] == '2');
+    if (!kernel || code || !strcmp(kernel, "mlp") || !strcmp(kernel, "location_only"))
+        o.kernel_dim = 4;
+    if (code && kernel[2] > '1') o.feature_dim = 2;
     return o;
 }
 
@@ -28,6 +30,14 @@ static eqnn_lie_transformer_opts small_network(void)
     o.cols = 8;
     o.layers = 2;
     o.out = 3;
+    return o;
+}
+
+/* The same for an energy, which is one number */
+static eqnn_lie_transformer_opts small_energy(void)
+{
+    eqnn_lie_transformer_opts o = small_network();
+    o.out = 0;
     return o;
 }
 
@@ -76,7 +86,7 @@ TEST(derivatives_of_all_kernels)
             go.sources = go.targets = 4;
             go.keep = 1;
             setting s = { eqnn_graph_make(c, 7, source, target, &go),
-                          attention_of(kernels[k], ways[w]) };
+                          attention_of(kernels[k], kernels[k][0] < '3' ? NULL : ways[w]) };
             eqnn_tensor *x[2] = { test_normal(c, 4, 4), test_normal(c, 7, 3) };
             CHECK(test_finite(attend(x, 2, &s)));
             CHECK_DERIVATIVES_OF(attend, x, 2, &s, sizeof(eqnn_real) == 8 ? 2 : 1);
@@ -349,7 +359,9 @@ TEST(all_forms_of_the_network)
 TEST(batch_norm_files_its_statistics)
 {
     eqnn_ctx *c = test_context();
-    eqnn_lie_transformer_opts o = small_network();
+    eqnn_lie_transformer_opts o;
+    memset(&o, 0, sizeof o);
+    o.attention = attention_of(NULL, NULL);
     o.norm = "batch_pre";
     eqnn_training(c, 1);
     eqnn_tensor *x = test_normal(c, 6, 8), *pairs = test_normal(c, 36, 2);
@@ -430,7 +442,7 @@ TEST(momentum_and_angular_momentum_are_kept)
         eqnn_ctx *c = test_context();
         const eqnn_lie *G = eqnn_lie_make(c, names[k]);
         eqnn_particles p = particles_of(c, 8, 4);
-        eqnn_lie_transformer_opts o = small_network();
+        eqnn_lie_transformer_opts o = small_energy();
         eqnn_tensor *z = test_normal(c, 8, 4), *torque;
         o.attention.attention = "dot_product";
         o.norm = "none";
@@ -459,7 +471,7 @@ TEST(energy_of_a_quarter_turn)
     eqnn_ctx *c = test_context();
     const eqnn_lie *G = eqnn_lie_make(c, "SE(2)_canonical(4)");
     eqnn_particles p = particles_of(c, 5, 5);
-    eqnn_lie_transformer_opts o = small_network();
+    eqnn_lie_transformer_opts o = small_energy();
     eqnn_tensor *z = test_normal(c, 5, 4), *part[4], *H, *turned;
     part[0] = eqnn_shift(eqnn_neg(eqnn_slice(z, 1, 1)), 0.7);
     part[1] = eqnn_shift(eqnn_slice(z, 0, 1), -0.2);
@@ -475,7 +487,7 @@ static eqnn_tensor *motion(eqnn_tensor *const *z, int n, void *user)
 {
     eqnn_ctx *c = eqnn_context(z[0]);
     eqnn_particles p = particles_of(c, 3, 3);
-    eqnn_lie_transformer_opts o = small_network();
+    eqnn_lie_transformer_opts o = small_energy();
     const eqnn_lie *G = (const eqnn_lie *)user;
     eqnn_tensor *H = n == 1 ? eqnn_lie_transformer_energy(z[0], &p, G, 2, "m", &o) : NULL;
     return H ? eqnn_hamiltonian_field(H, z[0]) : NULL;
@@ -507,6 +519,17 @@ static eqnn_set_opts small_set(int inducing)
     return o;
 }
 
+/* Of that what a single attention uses */
+static eqnn_set_opts small_attention(void)
+{
+    eqnn_set_opts o;
+    memset(&o, 0, sizeof o);
+    o.cols = 8;
+    o.heads = 2;
+    o.norm = 1;
+    return o;
+}
+
 typedef struct set_setting { const eqnn_graph *g; eqnn_set_opts o; } set_setting;
 
 static eqnn_tensor *set_listen(eqnn_tensor *const *x, int n, void *user)
@@ -524,7 +547,7 @@ TEST(set_attention_derivatives)
     go.sources = 3;
     go.targets = 2;
     go.keep = 1;
-    set_setting s = { eqnn_graph_make(c, 5, source, target, &go), small_set(0) };
+    set_setting s = { eqnn_graph_make(c, 5, source, target, &go), small_attention() };
     eqnn_tensor *x[2] = { test_normal(c, 2, 3), test_normal(c, 3, 4) };
     CHECK_DERIVATIVES_OF(set_listen, x, 2, &s, sizeof(eqnn_real) == 8 ? 2 : 1);
     CHECK_OK(c);
@@ -547,7 +570,7 @@ TEST(everyone_hears_everyone)
     const eqnn_graph *g = eqnn_complete_graph(c, 17, &go);
     eqnn_graph edges = *g;
     edges.once = 0; /* nobody knows whether edges stand there twice */
-    set_setting by_edges = { &edges, small_set(0) }, at_once = { g, small_set(0) };
+    set_setting by_edges = { &edges, small_attention() }, at_once = { g, small_attention() };
     eqnn_tensor *x = test_normal(c, 17, 4), *y[2], *dx[2], *ddx[2];
     for (int k = 0; k < 2; k++) {
         y[k] = set_listens(&x, 1, k ? &by_edges : &at_once);
@@ -668,6 +691,37 @@ TEST(zero_one_many)
     CHECK_OK(c);
 }
 
+/* Squashed pairs p are p tanh(s / 7) / s with s = |p| + 1e-6; the maximum over nodes is no mean,
+   for either head. */
+TEST(squash_and_maximum_by_formula)
+{
+    static const char *const heads[2] = { "model_1", "lieconv" };
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = test_normal(c, 3, 4), *pairs = test_normal(c, 9, 2);
+    double p[18];
+    for (int e = 0; e < 9; e++) {
+        double a = eqnn_at(pairs, e, 0), b = eqnn_at(pairs, e, 1), s = hypot(a, b) + 1e-6;
+        p[2 * e] = a * tanh(s / 7) / s;
+        p[2 * e + 1] = b * tanh(s / 7) / s;
+    }
+    eqnn_lie_transformer_opts o = small_network();
+    eqnn_tensor *want = eqnn_lie_transformer(x, eqnn_from_double(c, 9, 2, p), g, "m", &o);
+    o.squash = 1;
+    CHECK_SAME(eqnn_lie_transformer(x, pairs, g, "m", &o), want, test_eps(1e-14, 1e-6));
+    for (int k = 0; k < 2; k++) {
+        o.head = heads[k], o.max_pool = 0;
+        eqnn_tensor *mean = eqnn_lie_transformer(x, pairs, g, heads[k], &o);
+        o.max_pool = 1;
+        CHECK(furthest(eqnn_lie_transformer(x, pairs, g, heads[k], &o), mean) > 1e-3);
+    }
+    eqnn_set_opts set = { .cols = 8, .heads = 2, .inducing = 2 }; /* a row for each example */
+    CHECK(eqnn_rows(eqnn_set_transformer(x, g, "set", &set)) == 1);
+    eqnn_tensor *few = eqnn_parameter(c, "set.enc_layers.0.module.I");
+    CHECK(furthest(eqnn_slice_rows(few, 0, 1), eqnn_slice_rows(few, 1, 1)) > 1e-3);
+    CHECK_OK(c);
+}
+
 /* Coincident points have pairs of zeros, squashed ones too: values and gradients are finite. */
 TEST(coincident_points)
 {
@@ -719,6 +773,16 @@ TEST(bad_input)
         CHECK(eqnn_lie_attention(narrow, pairs, g, codes[k], &o) != NULL);
         CHECK_OK(c);
     }
+    memset(&o, 0, sizeof o);
+    o.kernel = "2222", o.heads = 2; /* 3 numbers of features would do, but two halves are 2 */
+    CHECK(eqnn_lie_attention(eqnn_zeros(c, 3, 24), pairs, g, "even", &o) != NULL);
+    CHECK(eqnn_rows(eqnn_parameter(c, "even.kernel.feature_featurisation.fc_q.weight")) == 2);
+    o.heads = 65;
+    CHECK(!eqnn_lie_attention(eqnn_zeros(c, 3, 130), pairs, g, "many", &o));
+    CHECK_ERROR(c, "130 columns for 65 heads (1 to 64");
+    const eqnn_finite_opts finite = { .cols = 130, .heads = 65 };
+    CHECK(!eqnn_finite_transformer(x, pairs, g, "many", &finite));
+    CHECK_ERROR(c, "130 columns for 65 heads (1 to 64");
     eqnn_lie_transformer_opts t = small_network();
     t.norm = "group";
     CHECK(!eqnn_lie_transformer(x, pairs, g, "t", &t));
@@ -787,6 +851,94 @@ TEST(negative_options)
         CHECK(!eqnn_finite_transformer(x, pairs, g, "f", &f[i]));
         CHECK_ERROR(c, wrong);
     }
+}
+
+/* An option that nothing reads is refused, with what it is for. */
+TEST(options_without_use)
+{
+    static const struct { eqnn_lie_attention_opts o; const char *error; } a[] = {
+        { { .kernel = "dot_product_only", .kernel_dim = 4 },
+          ".kernel_dim is set, but of no use to kernel \"dot_product_only\": it is of M" },
+        { { .kernel = "relative_position", .kernel_norm = 1 }, ".kernel_norm is set" },
+        { { .kernel = "dot_product_only", .act = EQNN_RELU }, ".act is set" },
+        { { .feature_dim = 4 },
+          ".feature_dim is set, but of no use to kernel \"mlp\": it is of F" },
+        { { .kernel = "1211", .feature_dim = 4 }, ".feature_dim is set" },
+        { { .kernel = "relative_position", .run = 16 }, ".run is set" },
+        { { .kernel = "1210", .run = 16 }, ".run is set" },
+        { { .kernel = "2211", .attention = "softmax" }, "it is \"dot_product\" by its first" },
+        { { .kernel = "1211", .attention = "dot_product" }, "it is \"softmax\" by its first" },
+        { { .kernel = "dot_product_only", .run = -1 }, NULL }, /* all at once: they are */
+        { { .kernel = "2211", .attention = "dot_product", .run = 16, .kernel_dim = 4,
+            .act = EQNN_RELU, .kernel_norm = 1 }, NULL },
+        { { .kernel = "location_only", .run = 16, .kernel_dim = 4 }, NULL },
+    };
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = test_normal(c, 3, 8), *pairs = test_normal(c, 9, 2);
+    for (size_t i = 0; i < sizeof a / sizeof *a; i++) {
+        eqnn_tensor *y = eqnn_lie_attention(x, pairs, g, eqnn_format(c, "a%d", (int)i), &a[i].o);
+        CHECK((y == NULL) == (a[i].error != NULL));
+        if (a[i].error) CHECK_ERROR(c, a[i].error);
+        CHECK_OK(c);
+    }
+    static const struct { eqnn_lie_transformer_opts o; const char *error; } t[] = {
+        { { .head = "lieconv", .head_norm = "layer" },
+          ".head_norm is set, but of no use to head \"lieconv\": it is of \"model_1\"" },
+        { { .squash = 1, .attention.kernel = "dot_product_only" }, ".squash is set" },
+        { { .attention = { .kernel = "dot_product_only", .kernel_dim = 4 } }, ".kernel_dim is" },
+        { { .attention.feature_dim = 4 }, ".feature_dim is set" },
+        { { .attention = { .kernel = "dot_product_only", .kernel_norm = 1, .act = EQNN_RELU } },
+          NULL }, /* in the blocks' M */
+        { { .head = "lieconv", .head_norm = "none", .squash = 1 }, NULL },
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        eqnn_lie_transformer_opts o = t[i].o;
+        o.cols = 8;
+        eqnn_tensor *y = eqnn_lie_transformer(x, pairs, g, eqnn_format(c, "t%d", (int)i), &o);
+        CHECK((y == NULL) == (t[i].error != NULL));
+        if (t[i].error) CHECK_ERROR(c, t[i].error);
+        CHECK_OK(c);
+    }
+}
+
+/* What is of whole networks is refused by their parts. */
+TEST(options_of_whole_networks)
+{
+    eqnn_ctx *c = test_context();
+    const eqnn_graph *g = complete(c, 3, 3);
+    eqnn_tensor *x = test_normal(c, 3, 8), *pairs = test_normal(c, 9, 2);
+    static const struct { eqnn_lie_transformer_opts o; const char *error; } b[] = {
+        { { .cols = 16 }, ".cols is set, but of no use beside the columns of x" },
+        { { .layers = 2 }, ".layers is set, but of no use in a single block: it is of "
+                           "eqnn_lie_transformer" },
+        { { .out = 2 }, ".out is set" }, { { .head = "model_1" }, ".head is set" },
+        { { .head_norm = "layer" }, ".head_norm is set" }, { { .max_pool = 1 }, ".max_pool is" },
+        { { .squash = 1 }, ".squash is set" }, { { .cols = 8 }, NULL },
+    };
+    for (size_t i = 0; i < sizeof b / sizeof *b; i++) {
+        CHECK(!eqnn_lie_attention_block(x, pairs, g, "b", &b[i].o) == (b[i].error != NULL));
+        if (b[i].error) CHECK_ERROR(c, b[i].error);
+        CHECK_OK(c);
+    }
+    static const struct { eqnn_set_opts o; const char *error; } s[] = {
+        { { .encoders = 2 }, "set_attention: .encoders is set, but of no use in a single attention"
+                             ": it is of eqnn_set_transformer" },
+        { { .inducing = 2 }, ".inducing is set" }, { { .decoders = -1 }, ".decoders is set" },
+        { { .seeds = 2 }, ".seeds is set" }, { { .out = 2 }, ".out is set" },
+    };
+    for (size_t i = 0; i < sizeof s / sizeof *s; i++) {
+        CHECK(!eqnn_set_attention(x, x, g, "s", &s[i].o));
+        CHECK_ERROR(c, s[i].error);
+    }
+    eqnn_particles p = particles_of(c, 4, 4);
+    eqnn_lie_transformer_opts o = small_network();
+    const eqnn_lie *G = eqnn_lie_make(c, "T(2)");
+    CHECK(!eqnn_lie_transformer_energy(test_normal(c, 4, 4), &p, G, 1, "e", &o));
+    CHECK_ERROR(c, "lie_transformer_energy: .out is set, but of no use");
+    o.out = 1;
+    CHECK(eqnn_lie_transformer_energy(test_normal(c, 4, 4), &p, G, 1, "e", &o) != NULL);
+    CHECK_OK(c);
 }
 
 TEST_MAIN
