@@ -10246,12 +10246,14 @@ static const void *eqnn__mix_plan(eqnn_ctx *c, const eqnn__mix_block *blocks, in
 /* Records by the places of slot s, those of one in their order. */
 static int eqnn__poly_order(eqnn_ctx *c, eqnn__poly_plan_t *p, int s)
 {
+    const int *col = p->col + s;
+    size_t n = (size_t)p->records, S = (size_t)p->slots;
     int *first = (int *)eqnn__keep_alloc(c, ((size_t)p->used[s] + 2) * sizeof *first);
-    int *order = (int *)eqnn__keep_alloc(c, ((size_t)p->records + 1) * sizeof *order);
+    int *order = (int *)eqnn__keep_alloc(c, (n + 1) * sizeof *order);
     if (!first || !order) return 0;
-    for (int r = 0; r < p->records; r++) first[p->col[r * p->slots + s] + 2]++;
+    for (size_t r = 0; r < n; r++) first[col[r * S] + 2]++;
     for (int i = 0; i < p->used[s]; i++) first[i + 2] += first[i + 1];
-    for (int r = 0; r < p->records; r++) order[first[p->col[r * p->slots + s] + 1]++] = r;
+    for (size_t r = 0; r < n; r++) order[first[col[r * S] + 1]++] = (int)r;
     p->first[s] = first, p->order[s] = order;
     return 1;
 }
@@ -10271,7 +10273,8 @@ static int eqnn__poly_places(eqnn_ctx *c, eqnn__poly_plan_t *p, int s,
     for (int i = 0; i <= most; i++)
         if (place[i] == 0) column[p->used[s]] = i, place[i] = p->used[s]++;
     for (int r = 0; r < n; r++)
-        col[r * p->slots + s] = place[records[r].col[s] < 0 ? 0 : records[r].col[s]];
+        col[(size_t)r * (size_t)p->slots + (size_t)s] =
+            place[records[r].col[s] < 0 ? 0 : records[r].col[s]];
     eqnn__heap_free(c, place, size);
     p->column[s] = column;
     p->widest = p->used[s] > p->widest ? p->used[s] : p->widest;

@@ -2854,24 +2854,21 @@ static int eqnn__form_inverse(eqnn__device *d, int n, const int *key, size_t ste
 template <int N>
 static const void *eqnn__poly_terms(eqnn__device *d, const eqnn__poly_plan_t *p, int s)
 {
-    int R = p->records, *next = eqnn__host_array<int>(d, (size_t)p->used[s] + 1);
-    eqnn__factors_of<N> *term = next ? eqnn__host_array<eqnn__factors_of<N>>(d, (size_t)R) : NULL;
+    size_t R = (size_t)p->records;
+    eqnn__factors_of<N> *term = eqnn__host_array<eqnn__factors_of<N>>(d, R);
     const void *there = NULL;
-    for (int r = 0; r < R && term; r++) next[p->col[r * p->slots + s] + 1]++;
-    for (int i = 0; i < p->used[s] && term; i++) next[i + 1] += next[i];
-    for (int r = 0; r < R && term; r++) {
-        eqnn__factors_of<N> *t = &term[next[p->col[r * p->slots + s]]++];
+    for (size_t i = 0; i < R && term; i++) {
+        const int *col = p->col + (size_t)p->order[s][i] * (size_t)p->slots;
         int place = 0;
-        t->c = p->c[r];
+        term[i].c = p->c[p->order[s][i]];
         for (int k = 0, n = 0; k < p->slots; k++) {
             if (k == s) continue;
-            t->at[n++] = place + p->col[r * p->slots + k];
+            term[i].at[n++] = place + col[k];
             place += p->used[k];
         }
     }
-    if (term) there = eqnn__gpu_upload(d, term, (size_t)R);
+    if (term) there = eqnn__gpu_upload(d, term, R);
     free(term);
-    free(next);
     return there;
 }
 
@@ -2925,8 +2922,8 @@ static __device__ __forceinline__ size_t eqnn__poly_at(const eqnn__poly_args &j,
     return row * ld + (size_t)column * (size_t)j.copies + (size_t)u;
 }
 
-/* Which of n items and which of their numbers a thread takes i-th: numbers of an item, or of several
-   copies, lie side by side. */
+/* Which of n items and which of their numbers a thread takes i-th: numbers of an item, or those of
+   several copies, lie side by side. */
 static __device__ __forceinline__ void eqnn__poly_pick(const eqnn__poly_args &j, int i, int n,
                                                        int numbers, int *item, int *number)
 {

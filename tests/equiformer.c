@@ -112,8 +112,8 @@ TEST(symmetric_molecules)
     CHECK(error[1] <= test_eps(1e-12, 2e-5) && error[0] > 100 * error[1]);
 }
 
-/* What a node without neighbours has of degree 1 is 0; gradients must not grow by 1e6 at each norm on
-   the way back through it. */
+/* What a node without neighbours has of degree 1 is 0; gradients must not grow by 1e6 at each norm
+   on the way back through it. */
 TEST(alone)
 {
     static const double pos[12] = { 0, 0, 0, 1, 0.2, 0, 0.3, 0.9, 0.4, 20, 20, 20 };

@@ -529,7 +529,8 @@ TEST(rotations_of_features)
     eqnn_ctx *c = test_context();
     double R[9], r[3], Y[9], about_z[9] = { 0, 1, 0, 0, 0, 1, 1, 0, 0 };
     eqnn_rotation_random(c, "R", 1, R);
-    eqnn_tensor *x = eqnn_as(test_normal(c, 3, 25), eqnn_irreps_make(c, "2x0o+1x1e+2x2e+2x1o+4x0e"));
+    const eqnn_irreps *mixed = eqnn_irreps_make(c, "2x0o+1x1e+2x2e+2x1o+4x0e");
+    eqnn_tensor *x = eqnn_as(test_normal(c, 3, 25), mixed);
     CHECK(eqnn_check_derivatives(turned_by, &x, 1, R, 2, 0) < test_eps(1e-5, 2e-2));
     eqnn_random(c, "r", 1, 3, r);
     eqnn_solid_harmonics(2, r, Y);

@@ -814,7 +814,7 @@ TEST(harmonics_threads)
     free(x), free(r), free(P[0]), free(P[1]);
 }
 
-/* What is not finite in one item stays in its lane: z = x y + x y, the second sum onto the first. */
+/* What is not finite in one item stays in its lane: z = x y + x y, two records of one column. */
 TEST(infinite_items)
 {
     static eqnn_real x[16], y[16], z[16];

@@ -534,7 +534,8 @@ TEST(decay_by_name)
         CHECK(eqnn_decay_scale(c, "b.*", 0.5) == 1);
         for (int i = 0; i < 3; i++)
             eqnn_backward(eqnn_scale(eqnn_sum(eqnn_param(c, names[i], 1, 1, NULL)), 0));
-        if (k) CHECK(eqnn_adam_step(eqnn_adam_make(c, &(eqnn_adam_opts){ .rate = .5, .decay = .2 })));
+        eqnn_adam_opts adam = { .rate = 0.5, .decay = 0.2 };
+        if (k) CHECK(eqnn_adam_step(eqnn_adam_make(c, &adam)));
         else CHECK(eqnn_sgd_step(eqnn_sgd_make(c, &(eqnn_sgd_opts){ .rate = .5, .l2 = .2 })));
         for (int i = 0; i < 3; i++) CHECK_NEAR(entry(c, names[i], 0), 1 - .1 * factor[i], 1e-6);
         CHECK(eqnn_decay_scale(c, "*", -1) == 0);
