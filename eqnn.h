@@ -13070,6 +13070,52 @@ static void eqnn__form_rule(eqnn__sweep *s, const eqnn__node *n)
     }
 }
 
+/* A form as an operation: its slots, its value, and how many rows they have. */
+static void eqnn__slot(eqnn__form *f, int s, int map, int rows, int cols)
+{
+    f->map[s] = map;
+    f->rows[s] = rows;
+    f->cols[s] = cols;
+}
+
+static void eqnn__form_start(eqnn__form *f, int kind, int slots, int items, const void *plan)
+{
+    EQNN_ASSERT(slots <= EQNN__SLOTS && items >= 0);
+    memset(f, 0, sizeof *f);
+    f->kind = kind;
+    f->slots = slots;
+    f->items = items;
+    f->plan = plan;
+}
+
+/* The form's output in one slot, the others being given. */
+static eqnn_tensor *eqnn__form_value(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *const *v,
+                                     int slot)
+{
+    eqnn_tensor *out[EQNN__SLOTS] = {NULL};
+    if (!f->plan || c->failed) return NULL;
+    eqnn__form_apply(c, f, v, NULL, 1u << slot, out);
+    return out[slot];
+}
+
+/* Rows stretch: one row serves all. */
+static int eqnn__row_map(int rows, int items)
+{
+    return rows == items ? EQNN__EACH : EQNN__ONE;
+}
+
+/* How many rows tensors have that are stretched to each other; -1 when they do not fit. */
+static int eqnn__stretch_rows(eqnn_tensor *const *x, int n)
+{
+    int rows = 1;
+    for (int i = 0; i < n; i++)
+        if (x[i] && x[i]->rows != 1) {
+            if (rows != 1 && rows != x[i]->rows) return -1;
+            rows = x[i]->rows;
+        }
+    return rows;
+}
+
 /* Code that runs once per layer, model or file: as a debugger likes it, and soon compiled. */
 #ifdef EQNN__QUICK
 #pragma GCC push_options
@@ -17889,6 +17935,112 @@ EQNN_API void eqnn_generators(int l, double *X)
     }
 }
 
+/* What this section and those after it work out once per context and find again by what it was made
+   from: labels and numbers where these say it all, else (lists, texts) by their content. */
+enum {
+    EQNN__OF_ROTATION,
+    EQNN__OF_LAYOUT,
+    EQNN__OF_SOLID,
+    EQNN__OF_CONTRACTION,
+    EQNN__OF_MOMENT,
+    EQNN__OF_GRID,
+    EQNN__OF_TERMS,
+    EQNN__OF_FRAME,
+    EQNN__OF_SO2,
+    EQNN__OF_SPHERE,
+    EQNN__OF_SPREAD,
+    EQNN__OF_FORMER_MIX,
+    EQNN__OF_FORMER_TURN,
+    EQNN__OF_FORMER_CONTRACT,
+    EQNN__OF_FORMER_HEADS,
+    EQNN__OF_ESCN,
+    EQNN__TABLES
+};
+typedef struct eqnn__key {
+    const eqnn_label *in, *out;
+    int n[7], count;
+    const double *x; /* [count] */
+} eqnn__key;
+typedef struct eqnn__derived {
+    struct eqnn__derived *next;
+    eqnn__key key;
+    const void *what;
+} eqnn__derived;
+typedef struct eqnn__linear_entry eqnn__linear_entry;
+typedef struct eqnn__gate_entry eqnn__gate_entry;
+struct eqnn__tables {
+    eqnn__derived *made[EQNN__TABLES];
+    eqnn__linear_entry *linears;
+    eqnn__gate_entry *gates;
+    eqnn_reduced *reduced;
+};
+
+static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
+{
+    if (!c->tables) c->tables = (struct eqnn__tables *)eqnn__keep_alloc(c, sizeof *c->tables);
+    return c->tables;
+}
+
+/* Zeroed first, so that equal keys are equal bytes up to x. */
+static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n0, int n1, int n2,
+                              int n3)
+{
+    eqnn__key k;
+    memset(&k, 0, sizeof k);
+    k.in = in, k.out = out;
+    k.n[0] = n0, k.n[1] = n1, k.n[2] = n2, k.n[3] = n3;
+    return k;
+}
+
+static int eqnn__key_same(const eqnn__key *a, const eqnn__key *b)
+{
+    return a->in == b->in && !memcmp(a, b, offsetof(eqnn__key, x)) &&
+           (a->count == 0 || !memcmp(a->x, b->x, (size_t)a->count * sizeof *a->x));
+}
+
+/* Where that which was made from the key stands, or is to be put (NULL as yet); NULL after an
+   error. */
+static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key)
+{
+    struct eqnn__tables *t = eqnn__tables_of(c);
+    if (!t || c->failed) return NULL;
+    for (eqnn__derived *e = t->made[table]; e; e = e->next)
+        if (eqnn__key_same(&e->key, key)) return &e->what;
+    size_t bytes = (size_t)key->count * sizeof *key->x;
+    eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
+    double *x = e && bytes ? (double *)eqnn__keep_alloc(c, bytes) : NULL;
+    if (!e || (bytes && !x)) return NULL;
+    if (bytes) memcpy(x, key->x, bytes);
+    e->key = *key;
+    e->key.x = x;
+    e->next = t->made[table];
+    t->made[table] = e;
+    return &e->what;
+}
+
+/* n zeroed things in the step's memory, for lists that plans are made from */
+static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
+{
+    if (n > SIZE_MAX / 2 / size)
+        return eqnn__fail(c, "%s: a size overflows", c->op);
+    void *p = eqnn__step_alloc(c, n * size + 1);
+    if (p) memset(p, 0, n * size + 1);
+    return p;
+}
+
+/* Labels a tensor that was just made. */
+static eqnn_tensor *eqnn__tag(eqnn_tensor *y, const eqnn_label *label)
+{
+    if (y) y->label = label;
+    return y;
+}
+
+/* x without its label */
+static eqnn_tensor *eqnn__bare(eqnn_tensor *x)
+{
+    return x && x->label ? eqnn_as(x, NULL) : x;
+}
+
 /* ---- labels that turn ---- */
 
 /* The matrix of one copy of (l, p): D^l of the rotation, times p when R is improper. */
@@ -17920,70 +18072,69 @@ EQNN_API void eqnn_irreps_D(const eqnn_irreps *a, const double R[9], double *D)
     }
 }
 
-/* out = D x for one block of one row, in double. */
-static void eqnn__rotate_block(const eqnn_block *b, const double *D, const eqnn_real *x,
-                               eqnn_real *out)
+/* Turning as a coupling, slots x, D, y: path k of a block takes row k of its matrix; C is the
+   unit. */
+static const void *eqnn__rotation_plan(eqnn_ctx *c, const eqnn_label *a)
 {
-    int d = b->type->dim, U = b->copies;
-    for (int k = 0; k < d; k++)
-        for (int u = 0; u < U; u++) {
-            double sum = 0;
-            for (int i = 0; i < d; i++) sum += D[k * d + i] * (double)x[b->start + i * U + u];
-            out[b->start + k * U + u] = (eqnn_real)sum;
+    eqnn__key key = eqnn__key_of(a, NULL, 0, 0, 0, 0);
+    const void **plan = eqnn__made_from(c, EQNN__OF_ROTATION, &key);
+    if (!plan || *plan) return plan ? *plan : NULL;
+    size_t rows = 0;
+    for (int i = 0; i < a->blocks; i++) rows += (size_t)a->block[i].type->dim;
+    eqnn__couple_path *path = (eqnn__couple_path *)eqnn__temp(c, rows, sizeof *path);
+    int n = 0, y = 0;
+    for (int i = 0; path && i < a->blocks; i++) {
+        const eqnn_block *b = &a->block[i];
+        int d = b->type->dim;
+        double *unit = (double *)eqnn__temp(c, (size_t)d * (size_t)d, sizeof *unit);
+        if (!unit) return NULL;
+        for (int k = 0; k < d; k++) unit[k * (d + 1)] = 1;
+        for (int k = 0; k < d && b->copies; k++) {
+            eqnn__couple_path p = {d, d, 1, b->start, b->copies, y + k * d, 1,
+                                   b->start + k * b->copies, 1, -1, 1, b->copies, unit, 1};
+            path[n++] = p;
         }
-}
-
-/* The numbers of x turned; user is R. */
-static eqnn_tensor *eqnn__rotate_value(eqnn_tensor *const *in, int n, void *user)
-{
-    eqnn_tensor *x = in[0];
-    const double *R = (const double *)user;
-    (void)n;
-    eqnn_tensor *y = eqnn__new(x->ctx, x->rows, x->cols);
-    const eqnn_real *from = y ? eqnn_data(x) : NULL;
-    eqnn_real *to = from ? eqnn__to_write(x->ctx, y->data, eqnn__count(y)) : NULL;
-    if (!to) return NULL;
-    y->label = x->label;
-    for (int i = 0; i < x->label->blocks; i++) {
-        const eqnn_block *b = &x->label->block[i];
-        size_t d = (size_t)b->type->dim;
-        if (b->type->kind != EQNN_TYPE_IRREP || b->type->l > EQNN__LMAX)
-            return eqnn__fail(x->ctx, "rotate: %.60s: %s has no rotation matrix here",
-                              x->label->name, b->type->name);
-        double *D = (double *)eqnn__step_alloc(x->ctx, d * d * sizeof *D);
-        if (!D) return NULL;
-        eqnn__strided v = { D, d, 1 };
-        eqnn__irrep_D(b->type, R, v);
-        for (size_t r = 0; r < (size_t)x->rows; r++)
-            eqnn__rotate_block(b, D, from + r * (size_t)x->cols, to + r * (size_t)x->cols);
+        y += d * d;
     }
-    eqnn__written(x->ctx, y->data, to, eqnn__count(y));
-    return y;
+    return *plan = path ? eqnn__couple_plan(c, path, n) : NULL;
 }
 
-/* The rows' inner products do not change when both are turned: dx = R^T g. */
-static int eqnn__rotate_rule(eqnn_tensor *const *x, int n, eqnn_tensor *y, eqnn_tensor *g,
-                             const int *want, eqnn_tensor **dx, void *user)
+/* The matrices of a label's blocks, one after the other in one row. */
+static eqnn_tensor *eqnn__rotation_matrices(eqnn_ctx *c, const eqnn_label *a, const double R[9])
 {
-    const double *R = (const double *)user;
-    double back[9];
-    (void)n;
-    (void)y;
-    for (int i = 0; i < 9; i++) back[i] = R[i % 3 * 3 + i / 3];
-    if (want[0]) dx[0] = eqnn_rotate(eqnn_as(g, x[0]->label), back);
-    return !want[0] || dx[0];
+    size_t n = 0;
+    for (int i = 0; i < a->blocks; i++) {
+        const eqnn_type *t = a->block[i].type;
+        if (t->kind != EQNN_TYPE_IRREP || t->l > EQNN__LMAX)
+            return eqnn__fail(c, "rotate: %.60s: %s has no rotation matrix here", a->name, t->name);
+        n += (size_t)t->dim * (size_t)t->dim;
+    }
+    double *D = (double *)eqnn__temp(c, n, sizeof *D);
+    n = 0;
+    for (int i = 0; D && i < a->blocks; i++) {
+        size_t d = (size_t)a->block[i].type->dim;
+        eqnn__strided v = { D + n, d, 1 };
+        eqnn__irrep_D(a->block[i].type, R, v);
+        n += d * d;
+    }
+    return D ? eqnn_from_double(c, 1, (int)n, D) : NULL;
 }
 
 EQNN_API eqnn_tensor *eqnn_rotate(eqnn_tensor *x, const double R[9])
 {
-    eqnn_custom_op op;
+    eqnn__form f;
     if (eqnn__bad(x, "rotate") || !eqnn__given(x->ctx, R != NULL, "rotate", "the matrix R is"))
         return NULL;
     if (!x->label) return x;
-    op.name = "rotate";
-    op.value = eqnn__rotate_value;
-    op.rule = eqnn__rotate_rule;
-    return eqnn_custom(&op, &x, 1, R, 9 * sizeof *R);
+    eqnn_tensor *D = eqnn__rotation_matrices(x->ctx, x->label, R);
+    eqnn_tensor *v[EQNN__SLOTS] = { x, D };
+    if (!D) return NULL;
+    x->ctx->op = "rotate";
+    eqnn__form_start(&f, EQNN__COUPLE, 5, x->rows, eqnn__rotation_plan(x->ctx, x->label));
+    eqnn__slot(&f, 0, EQNN__EACH, x->rows, x->cols);
+    eqnn__slot(&f, 1, EQNN__ONE, 1, D->cols);
+    eqnn__slot(&f, 4, EQNN__EACH, x->rows, x->cols);
+    return eqnn__tag(eqnn__form_value(x->ctx, &f, v, 4), x->label);
 }
 
 /* max |a - b|, or max |a| without b; NaN when a number is. */
@@ -18091,111 +18242,6 @@ EQNN_API double eqnn_check_translation(eqnn_function f, eqnn_tensor *const *x, i
    11 >>equivariant
    ---------------------------------------------------------------------------------------------- */
 
-/* What this section and the models work out once per context and find again by what it was made
-   from: labels and numbers where these say it all, else (lists, texts) by their content. */
-enum {
-    EQNN__OF_LAYOUT,
-    EQNN__OF_SOLID,
-    EQNN__OF_CONTRACTION,
-    EQNN__OF_MOMENT,
-    EQNN__OF_GRID,
-    EQNN__OF_TERMS,
-    EQNN__OF_FRAME,
-    EQNN__OF_SO2,
-    EQNN__OF_SPHERE,
-    EQNN__OF_SPREAD,
-    EQNN__OF_FORMER_MIX,
-    EQNN__OF_FORMER_TURN,
-    EQNN__OF_FORMER_CONTRACT,
-    EQNN__OF_FORMER_HEADS,
-    EQNN__OF_ESCN,
-    EQNN__TABLES
-};
-typedef struct eqnn__key {
-    const eqnn_label *in, *out;
-    int n[7], count;
-    const double *x; /* [count] */
-} eqnn__key;
-typedef struct eqnn__derived {
-    struct eqnn__derived *next;
-    eqnn__key key;
-    const void *what;
-} eqnn__derived;
-typedef struct eqnn__linear_entry eqnn__linear_entry;
-typedef struct eqnn__gate_entry eqnn__gate_entry;
-struct eqnn__tables {
-    eqnn__derived *made[EQNN__TABLES];
-    eqnn__linear_entry *linears;
-    eqnn__gate_entry *gates;
-    eqnn_reduced *reduced;
-};
-
-static struct eqnn__tables *eqnn__tables_of(eqnn_ctx *c)
-{
-    if (!c->tables) c->tables = (struct eqnn__tables *)eqnn__keep_alloc(c, sizeof *c->tables);
-    return c->tables;
-}
-
-/* Zeroed first, so that equal keys are equal bytes up to x. */
-static eqnn__key eqnn__key_of(const eqnn_label *in, const eqnn_label *out, int n0, int n1, int n2,
-                              int n3)
-{
-    eqnn__key k;
-    memset(&k, 0, sizeof k);
-    k.in = in, k.out = out;
-    k.n[0] = n0, k.n[1] = n1, k.n[2] = n2, k.n[3] = n3;
-    return k;
-}
-
-static int eqnn__key_same(const eqnn__key *a, const eqnn__key *b)
-{
-    return a->in == b->in && !memcmp(a, b, offsetof(eqnn__key, x)) &&
-           (a->count == 0 || !memcmp(a->x, b->x, (size_t)a->count * sizeof *a->x));
-}
-
-/* Where that which was made from the key stands, or is to be put (NULL as yet); NULL after an
-   error. */
-static const void **eqnn__made_from(eqnn_ctx *c, int table, const eqnn__key *key)
-{
-    struct eqnn__tables *t = eqnn__tables_of(c);
-    if (!t || c->failed) return NULL;
-    for (eqnn__derived *e = t->made[table]; e; e = e->next)
-        if (eqnn__key_same(&e->key, key)) return &e->what;
-    size_t bytes = (size_t)key->count * sizeof *key->x;
-    eqnn__derived *e = (eqnn__derived *)eqnn__keep_alloc(c, sizeof *e);
-    double *x = e && bytes ? (double *)eqnn__keep_alloc(c, bytes) : NULL;
-    if (!e || (bytes && !x)) return NULL;
-    if (bytes) memcpy(x, key->x, bytes);
-    e->key = *key;
-    e->key.x = x;
-    e->next = t->made[table];
-    t->made[table] = e;
-    return &e->what;
-}
-
-/* n zeroed things in the step's memory, for lists that plans are made from */
-static void *eqnn__temp(eqnn_ctx *c, size_t n, size_t size)
-{
-    if (n > SIZE_MAX / 2 / size)
-        return eqnn__fail(c, "%s: a size overflows", c->op);
-    void *p = eqnn__step_alloc(c, n * size + 1);
-    if (p) memset(p, 0, n * size + 1);
-    return p;
-}
-
-/* Labels a tensor that was just made. */
-static eqnn_tensor *eqnn__tag(eqnn_tensor *y, const eqnn_label *label)
-{
-    if (y) y->label = label;
-    return y;
-}
-
-/* x without its label */
-static eqnn_tensor *eqnn__bare(eqnn_tensor *x)
-{
-    return x && x->label ? eqnn_as(x, NULL) : x;
-}
-
 /* Both have the same columns: equal but for blocks without copies and the splitting of
    invariants. */
 static int eqnn__same_columns(const eqnn_label *a, const eqnn_label *b)
@@ -18231,53 +18277,6 @@ static const eqnn_irreps *eqnn__irreps_of(const eqnn_tensor *x, const char *op)
             return NULL;
         }
     return x->label;
-}
-
-/* --- forms --- */
-
-static void eqnn__slot(eqnn__form *f, int s, int map, int rows, int cols)
-{
-    f->map[s] = map;
-    f->rows[s] = rows;
-    f->cols[s] = cols;
-}
-
-static void eqnn__form_start(eqnn__form *f, int kind, int slots, int items, const void *plan)
-{
-    EQNN_ASSERT(slots <= EQNN__SLOTS && items >= 0);
-    memset(f, 0, sizeof *f);
-    f->kind = kind;
-    f->slots = slots;
-    f->items = items;
-    f->plan = plan;
-}
-
-/* The form's output in one slot, the others being given. */
-static eqnn_tensor *eqnn__form_value(eqnn_ctx *c, const eqnn__form *f, eqnn_tensor *const *v,
-                                     int slot)
-{
-    eqnn_tensor *out[EQNN__SLOTS] = {NULL};
-    if (!f->plan || c->failed) return NULL;
-    eqnn__form_apply(c, f, v, NULL, 1u << slot, out);
-    return out[slot];
-}
-
-/* Rows stretch: one row serves all. */
-static int eqnn__row_map(int rows, int items)
-{
-    return rows == items ? EQNN__EACH : EQNN__ONE;
-}
-
-/* How many rows tensors have that are stretched to each other; -1 when they do not fit. */
-static int eqnn__stretch_rows(eqnn_tensor *const *x, int n)
-{
-    int rows = 1;
-    for (int i = 0; i < n; i++)
-        if (x[i] && x[i]->rows != 1) {
-            if (rows != 1 && rows != x[i]->rows) return -1;
-            rows = x[i]->rows;
-        }
-    return rows;
 }
 
 /* --- layout --- */

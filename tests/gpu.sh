@@ -5,6 +5,7 @@
 #   test      tests as programs run, graphs included; golden numbers of tests/golden and GOLDEN="folders"
 #   sanitize  compute-sanitizer's memcheck, racecheck, synccheck and initcheck on a few tests
 #   bench     times, and the shares of the copy bandwidth that products and harmonics reach
+#   ways      times of products when kernels choose otherwise: dx never summed apart, more items of a block
 # None given: all of them. DEVICE (cuda) says where; LIMIT (280) is the most seconds of a program. What was
 # printed stays in OUT (build/gpu). Ends with "N passed, N failed"; times fail nothing.
 device=${DEVICE:-cuda}
@@ -73,7 +74,7 @@ sanitize() {
 # Bytes that the cheapest way moves, by the time that was taken, by what a copy reaches
 shares() {
     awk -F '\t' '$6 == "machine" && $13 > 0 && $13 / $7 > copy { copy = $13 / $7 }
-        /^(sh_|tp_)/ && $13 > 0 { n++; what[n] = $1 " " $2 " " $3 " " $6 ", " $5; us[n] = $7 / 1000; speed[n] = $13 / $7 }
+        /^(sh_|tp_|contraction_)/ && $13 > 0 { n++; what[n] = $1 " " $2 " " $3 " " $6 ", " $5; us[n] = $7 / 1000; speed[n] = $13 / $7 }
         END { printf "copy: %.0f GB/s\n", copy
               for (i = 1; i <= n && copy; i++) printf "%-52s %10.1f us %5.0f %%\n", what[i], us[i], 100 * speed[i] / copy }' "$@"
 }
@@ -86,11 +87,22 @@ bench() {
     grep '^net_' "$out/bench_100000" | cut -f 1,2,5,7
 }
 
-for step in ${@:-build plain test sanitize bench}; do
+ways() {
+    for way in "" -DEQNN__FORM_LONG=1000000 -DEQNN__FORM_EDGES=48; do
+        choice=way$(echo "${way#-DEQNN__}" | tr = _)
+        dir=build/$choice
+        run "build_$choice" make -s CUDA=$cuda BUILD="$dir" NVFLAGS="-O3 -arch=native $way" "$dir/f32/bench"
+        run "bench_$choice" env EQNN_DEVICE="$device" BENCH_ROWS=100000 BENCH_SAMPLES=9 BENCH_FILTER=tp_ "$dir/f32/bench"
+        echo "$choice"
+        grep '^tp_' "$out/bench_$choice" | cut -f 1,2,5-7
+    done
+}
+
+for step in ${@:-build plain test sanitize bench ways}; do
     echo "== $step"
     case $step in
     test) whole ;;
-    build | plain | sanitize | bench) $step ;;
+    build | plain | sanitize | bench | ways) $step ;;
     *) echo "gpu.sh: there is no step '$step'"; failed=$((failed + 1)) ;;
     esac
 done
