@@ -7374,6 +7374,12 @@ static void EQNN__K(few_channel)(const eqnn__path *a, int u, eqnn_real *space,
 
 /* ---- poly: items, or copies, in the lanes ---- */
 
+EQNN__INLINE void EQNN__K(times_lanes)(EQNN__VEC *product, int V, const eqnn_real *x)
+{
+    EQNN__UNROLL(4)
+    for (int v = 0; v < V; v++) product[v] *= EQNN__K(load)(x + v * EQNN__W);
+}
+
 /* out[i apart + l] += sum over records r of place i of c_r times the product over n slots s of
    in[s][col_r,s apart + l], for the lanes l of V vectors; s: slot[0..n-1]. */
 EQNN__INLINE void EQNN__K(poly_lanes)(const eqnn__poly_plan_t *p, int of, int n, const int *slot,
@@ -7391,11 +7397,10 @@ EQNN__INLINE void EQNN__K(poly_lanes)(const eqnn__poly_plan_t *p, int of, int n,
             EQNN__UNROLL(4)
             for (int v = 0; v < V; v++) product[v] = EQNN__K(splat)(p->c[order[k]]);
             EQNN__UNROLL(3)
-            for (int a = 0; a < n; a++) {
-                const eqnn_real *x = in[a] + (size_t)col[slot[a]] * apart;
-                EQNN__UNROLL(4)
-                for (int v = 0; v < V; v++) product[v] *= EQNN__K(load)(x + v * EQNN__W);
-            }
+            for (int a = 0; a < 3; a++)
+                if (a < n) EQNN__K(times_lanes)(product, V, in[a] + (size_t)col[slot[a]] * apart);
+            for (int a = 3; a < n; a++)
+                EQNN__K(times_lanes)(product, V, in[a] + (size_t)col[slot[a]] * apart);
             EQNN__UNROLL(4)
             for (int v = 0; v < V; v++) sum[v] += product[v];
         }
