@@ -2454,19 +2454,19 @@ static void eqnn__cuda_update(eqnn__device *d, const eqnn__update *u, size_t n, 
 #define EQNN__FORM_ENTRIES 1024 /* most numbers of the M of one item in shared memory        */
 #endif
 #ifndef EQNN__FORM_GRID
-#define EQNN__FORM_GRID 2048                 /* blocks of couple for as many positions or more */
+#define EQNN__FORM_GRID 2048 /* blocks of couple for as many positions or more               */
 #endif
 #ifndef EQNN__FORM_LONG
-#define EQNN__FORM_LONG ((size_t)4) /* so many times as long as rows of x: long rows of g      */
+#define EQNN__FORM_LONG ((size_t)4) /* rows of g are long that are so many rows of x         */
 #endif
 #ifndef EQNN__FORM_APART
-#define EQNN__FORM_APART ((size_t)512 << 20) /* bytes of dx of items, for owners to add up     */
+#define EQNN__FORM_APART ((size_t)512 << 20) /* bytes of dx of items, for owners to add up   */
 #endif
 #ifndef EQNN__POLY_BLOCKS
-#define EQNN__POLY_BLOCKS 64 /* fewer, of poly's long rows, would leave most of a device idle  */
+#define EQNN__POLY_BLOCKS 64 /* fewer, of long rows, would leave most of a device idle       */
 #endif
-#define EQNN__POLY_LEAST 4                   /* items whose rows fit a block's shared memory   */
-#define EQNN__FORM_WARPS 4                   /* most warps of a block of couple                */
+#define EQNN__POLY_LEAST 4                   /* items whose rows must fit shared memory      */
+#define EQNN__FORM_WARPS 4                   /* most warps of a block of couple              */
 /* Blocks of couple on a multiprocessor, of 128 threads each: 4, 3 or 2 of them leave a thread 128,
    168 or 255 registers. More hide more of the waiting for memory, unless registers are so few that
    an item's loads have to wait for each other: in role G of values, 3 blocks that ask for all of an
@@ -2600,6 +2600,7 @@ static __device__ inline int eqnn__order_from(const eqnn__owners *o, int owner, 
 typedef struct eqnn__rows_args {
     eqnn__owners order;
     int from, to, whole; /* whole: these are all items, else owners have added up those before    */
+    int few;             /* 32 bits are enough for what threads take                              */
     size_t cols, units;  /* units of a row: numbers, or 16 bytes of them                          */
     const eqnn_real *rows;
     eqnn_real *out;
@@ -2612,9 +2613,9 @@ static __global__ void eqnn__rows_kernel(const __grid_constant__ eqnn__rows_args
 {
     const int few = 4;
     EQNN__STRIDE(n, (size_t)j.order.owners * j.units) {
-        int owner = (int)(n / j.units), p = eqnn__order_first(&j.order, owner);
-        int end = eqnn__order_first(&j.order, owner + 1);
-        size_t at = n % j.units * C;
+        int owner = (int)eqnn__over(n, j.units, j.few);
+        int p = eqnn__order_first(&j.order, owner), end = eqnn__order_first(&j.order, owner + 1);
+        size_t at = (n - (size_t)owner * j.units) * C;
         eqnn_real sum[C], row[few][C];
         eqnn_real *out = j.out + (size_t)owner * j.cols + at;
 #pragma unroll
@@ -2654,7 +2655,8 @@ static void eqnn__form_rows_of(eqnn__device *d, const eqnn__owners *o, int from,
     j.whole = from == 0 && to == o->items;
     j.cols = cols, j.units = packs ? cols / EQNN__PACK : cols;
     j.rows = rows, j.out = out;
-    size_t grid = eqnn__grid_of((size_t)o->owners * j.units);
+    size_t n = (size_t)o->owners * j.units, grid = eqnn__grid_of(n);
+    j.few = eqnn__few(n);
     if (packs) EQNN__RUN(d, eqnn__rows_kernel<EQNN__PACK>, grid, EQNN__BLOCK, 0, j);
     else EQNN__RUN(d, eqnn__rows_kernel<1>, grid, EQNN__BLOCK, 0, j);
 }

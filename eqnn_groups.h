@@ -11549,23 +11549,24 @@ static int eqnn__listen_fits(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_grap
    a block they stand in its own M, too. */
 static int eqnn__listen_uses(eqnn_ctx *c, const eqnn_lie_attention_opts *o, int block)
 {
-    static const char op[] = "lie_attention", M[] = "of M, which mlp, location_only and codes have";
     if (!o || c->failed) return !c->failed;
-    const char *kernel = o->kernel ? o->kernel : "mlp";
-    const char *setting = eqnn_format(c, "to kernel \"%.40s\"", kernel);
-    int code = kernel[0] == '1' || kernel[0] == '2', one = !block;
+    const char *kernel = o->kernel ? o->kernel : "mlp", *option = NULL;
+    const char *what = "of M, which mlp, location_only and codes have";
+    int code = kernel[0] == '1' || kernel[0] == '2';
     int mlp = code || !strcmp(kernel, "mlp") || !strcmp(kernel, "location_only");
     const char *own = kernel[0] == '1' ? "softmax" : "dot_product";
-    return setting &&
-           eqnn__no_use(c, op, !mlp && o->kernel_dim, ".kernel_dim", setting, M) &&
-           eqnn__no_use(c, op, !mlp && one && o->kernel_norm, ".kernel_norm", setting, M) &&
-           eqnn__no_use(c, op, !mlp && one && o->act, ".act", setting, M) &&
-           eqnn__no_use(c, op, !(code && kernel[2] > '1') && o->feature_dim, ".feature_dim",
-                        setting, "of F, which codes with c 2 and 3 have") &&
-           eqnn__no_use(c, op, !(mlp && (!code || kernel[3] == '1')) && o->run > 0, ".run",
-                        setting, "of M(pair), which mlp, location_only and codes with d 1 have") &&
-           eqnn__no_use(c, op, code && o->attention && strcmp(o->attention, own), ".attention",
-                        setting, eqnn_format(c, "\"%s\" by its first digit", own));
+    if (!mlp && o->kernel_dim) option = ".kernel_dim";
+    else if (!mlp && !block && o->kernel_norm) option = ".kernel_norm";
+    else if (!mlp && !block && o->act) option = ".act";
+    else if (!(code && kernel[2] > '1') && o->feature_dim)
+        option = ".feature_dim", what = "of F, which codes with c 2 and 3 have";
+    else if (!(mlp && (!code || kernel[3] == '1')) && o->run > 0)
+        option = ".run", what = "of M(pair), which mlp, location_only and codes with d 1 have";
+    else if (code && o->attention && strcmp(o->attention, own))
+        option = ".attention", what = kernel[0] == '1' ? "\"softmax\" by its first digit"
+                                                       : "\"dot_product\" by its first digit";
+    return !option || eqnn__no_use(c, "lie_attention", 1, option,
+                                   eqnn_format(c, "to kernel \"%.40s\"", kernel), what);
 }
 
 static eqnn_tensor *eqnn__lie_attention(eqnn_tensor *x, eqnn_tensor *pairs, const eqnn_graph *g,

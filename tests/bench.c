@@ -584,7 +584,7 @@ static void contraction_both(void *user)
     eqnn_reset(j->c);
 }
 
-/* Three factors; a term is a product by x and one by a weight or not, and both sums. */
+/* Three factors. A term is a sum and products: by c, T and x, and where an order ends by w. */
 static void contractions(void)
 {
     const char *name = "contraction_mace_medium";
